@@ -1,0 +1,5 @@
+"""``python -m sdpx`` is ``sdpx``."""
+
+from sdpx.cli import main
+
+main()

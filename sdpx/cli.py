@@ -1,0 +1,147 @@
+"""The command line: options to plain arguments, and nothing heavy before a command needs it."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from sdpx import __version__
+
+app = typer.Typer(
+    name="sdpx",
+    help="WebRTC signaling that you can rely on: one command relays the SDP handshake, one is a headless peer.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class LogLevel(StrEnum):
+    """The least level that the log shows."""
+
+    debug = "debug"
+    info = "info"
+    warning = "warning"
+    error = "error"
+
+
+class LogFormat(StrEnum):
+    """How the log looks on stdout."""
+
+    json = "json"
+    text = "text"
+
+
+LogLevelOption = Annotated[
+    LogLevel, typer.Option(envvar="SDPX_LOG_LEVEL", help="The least level that the log shows.")
+]
+LogFormatOption = Annotated[
+    LogFormat, typer.Option(envvar="SDPX_LOG_FORMAT", help="JSON lines, or aligned lines for a person.")
+]
+LogSdpOption = Annotated[
+    bool, typer.Option("--log-sdp", envvar="SDPX_LOG_SDP", help="Show SDP bodies in the log (they hold ICE passwords).")
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sdpx {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _sdpx(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def serve(
+    host: Annotated[
+        str, typer.Option(envvar="SDPX_HOST", help="Address or host name to listen on; every address of it.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(envvar="SDPX_PORT", min=0, max=65535, help="TCP port; 0 picks a free one and the log says which.")
+    ] = 8765,
+    log_level: LogLevelOption = LogLevel.info,
+    log_format: LogFormatOption = LogFormat.json,
+    log_sdp: LogSdpOption = False,
+) -> None:
+    """Relay the SDP handshake: pair clients by ID and pass offer, answer and candidates between the two."""
+    from functools import partial  # noqa: PLC0415  imports wait for their command
+
+    from sdpx.program import LogOptions, run  # noqa: PLC0415
+    from sdpx.relay.server import ServeOptions, run_server  # noqa: PLC0415
+
+    options = ServeOptions(host=host, port=port, log_sdp=log_sdp)
+    status = run(partial(run_server, options), LogOptions(log_level.value, log_format.value))
+    raise typer.Exit(status)
+
+
+@app.command()
+def peer(
+    url: Annotated[str, typer.Option(envvar="SDPX_URL", help="The relay's WebSocket URL.")] = "ws://127.0.0.1:8765",
+    pair: Annotated[
+        str | None, typer.Option(envvar="SDPX_PAIR", metavar="ID", help="Ask to be paired with this ID, as initiator.")
+    ] = None,
+    id_: Annotated[
+        str | None,
+        typer.Option("--id", envvar="SDPX_ID", metavar="NAME", help="Ask for this ID: 1 to 64 of letters, digits, -_."),
+    ] = None,
+    stun: Annotated[
+        list[str] | None,
+        typer.Option(envvar="SDPX_STUN", metavar="URL", help="STUN server, stun:HOST:PORT; repeatable."),
+    ] = None,
+    no_stun: Annotated[bool, typer.Option("--no-stun", envvar="SDPX_NO_STUN", help="Use no STUN server at all.")] = False,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            envvar="SDPX_TIMEOUT", min=0.1, max=86400, metavar="SECONDS", help="How long a connection may take from the pairing."
+        ),
+    ] = 30.0,
+    once: Annotated[
+        bool, typer.Option("--once", envvar="SDPX_ONCE", help="Leave when the input has ended and is sent, or the channel closes.")
+    ] = False,
+    log_level: LogLevelOption = LogLevel.info,
+    log_format: LogFormatOption = LogFormat.json,
+    log_sdp: LogSdpOption = False,
+) -> None:
+    """Be a WebRTC peer: lines in on stdin go to the other peer, JSON lines on stdout tell all that happens.
+
+    Exit status: 0 done, 2 usage, 3 relay unreachable or lost, 4 pairing refused (--pair), 5 no connection (--pair).
+    """
+    from functools import partial  # noqa: PLC0415
+
+    from sdpx.peer.main import run_peer  # noqa: PLC0415
+    from sdpx.peer.options import peer_options  # noqa: PLC0415
+    from sdpx.program import LogOptions, run  # noqa: PLC0415
+
+    options = peer_options(url, pair, id_, stun, no_stun=no_stun, timeout=timeout, once=once, log_sdp=log_sdp)
+    status = run(partial(run_peer, options), LogOptions(log_level.value, log_format.value, elapsed=True))
+    raise typer.Exit(status)
+
+
+@app.command()
+def demo(
+    timeout: Annotated[
+        float,
+        typer.Option(envvar="SDPX_TIMEOUT", min=1, max=3600, metavar="SECONDS", help="How long the whole may take."),
+    ] = 30.0,
+    log_format: LogFormatOption = LogFormat.json,
+) -> None:
+    """Watch it happen: a relay and two peers, each a process of its own, pair, connect and talk."""
+    from functools import partial  # noqa: PLC0415
+
+    from sdpx.demo import run_demo  # noqa: PLC0415
+    from sdpx.program import LogOptions, run  # noqa: PLC0415
+
+    raise typer.Exit(run(partial(run_demo, timeout), LogOptions(form=log_format.value)))
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,144 @@
+"""The events of `sdpx serve`."""
+
+from typing import ClassVar
+
+from msgspec import UNSET, UnsetType
+
+from sdpx.events import Event, Level
+
+
+class ServerListening(Event, frozen=True):
+    """One for each address that the relay listens on."""
+
+    sentence: ClassVar[str] = "Server listening on {e.url}"
+    url: str
+    host: str
+    port: int
+    tls: bool
+    pid: int
+
+
+class ClientConnected(Event, frozen=True):
+    """A client has its ID; its WebSocket opens."""
+
+    sentence: ClassVar[str] = "Client {e.client_id} connected from {e.remote}"
+    client_id: str
+    remote: str
+
+
+class ClientDisconnected(Event, frozen=True):
+    """A client is gone; its ID is free."""
+
+    sentence: ClassVar[str] = "Client {e.client_id} disconnected"
+    client_id: str
+    code: int
+    reason: str
+    ms: float
+
+
+class ConnectionRefused(Event, frozen=True):
+    """A connection ended before it became a WebSocket. `status` is the HTTP answer, null where none was owed."""
+
+    level: ClassVar[Level] = "warning"
+    sentence: ClassVar[str] = "Connection from {e.remote} refused: {e.status} {e.reason}"
+    remote: str
+    status: int | None
+    reason: str
+
+
+class ConnectionFailed(Event, frozen=True):
+    """A fault of the relay's own in serving one client; the others are served on."""
+
+    level: ClassVar[Level] = "error"
+    sentence: ClassVar[str] = "A fault while serving {e.remote}: {e.reason}"
+    remote: str
+    reason: str
+
+
+class PairRequested(Event, frozen=True):
+    """A client asked to be paired."""
+
+    sentence: ClassVar[str] = "Client {e.client_id} requests pairing with {e.target_id}"
+    client_id: str
+    target_id: str
+
+
+class Paired(Event, frozen=True):
+    """Two clients are a pair; `client_id` is the initiator."""
+
+    sentence: ClassVar[str] = "Pairing successful: {e.client_id} <-> {e.peer_id}"
+    client_id: str
+    peer_id: str
+
+
+class PairRefused(Event, frozen=True):
+    """A pairing did not come about."""
+
+    level: ClassVar[Level] = "warning"
+    sentence: ClassVar[str] = "Pairing of {e.client_id} with {e.target_id} refused: {e.code}"
+    client_id: str
+    target_id: str
+    code: str
+
+
+class Relayed(Event, frozen=True):
+    """A frame went from one client of a pair to the other."""
+
+    type: str
+    client_id: str
+    peer_id: str
+    bytes: int
+    sdp: str | UnsetType = UNSET
+
+    def message(self) -> str:
+        """Return the founding design's sentence; spelled out because it is the relay's most frequent."""
+        return f"Relaying '{self.type}' message from {self.client_id} to {self.peer_id}"
+
+
+class RelayRefused(Event, frozen=True):
+    """A frame for the peer had nowhere to go."""
+
+    level: ClassVar[Level] = "warning"
+    type: str
+    client_id: str
+    peer_id: str | None
+    code: str
+
+    def message(self) -> str:
+        """Return the sentence for no peer at all, or for the wrong one."""
+        if self.peer_id is None:
+            return f"Client {self.client_id} attempted to relay message but has no peer."
+        return f"Cannot relay message to peer {self.peer_id}: Client not found or disconnected."
+
+
+class MessageRefused(Event, frozen=True):
+    """A frame broke a rule of the protocol."""
+
+    level: ClassVar[Level] = "warning"
+    sentence: ClassVar[str] = "Message from {e.client_id} refused: {e.code}"
+    client_id: str
+    code: str
+
+
+class Unpaired(Event, frozen=True):
+    """A pairing ended; `client_id` is the one that left it."""
+
+    sentence: ClassVar[str] = "Unpaired: {e.client_id} left {e.peer_id} ({e.reason})"
+    client_id: str
+    peer_id: str
+    reason: str
+
+
+class ServerStopping(Event, frozen=True):
+    """A signal came; the clients are told."""
+
+    sentence: ClassVar[str] = "Server stopping on {e.signal}: closing {e.clients} clients"
+    signal: str
+    clients: int
+
+
+class ServerStopped(Event, frozen=True):
+    """The last line of an orderly end."""
+
+    sentence: ClassVar[str] = "Server stopped."
+    ms: float

@@ -1,0 +1,205 @@
+"""The log: events as JSON lines, or as aligned lines for a person.
+
+- A line is made at once, in the task where it happened, and leaves through a bounded queue and one thread. A reader of
+  stdout that is slow never slows the program: past the bound lines are counted, and one `log_dropped` tells of them.
+- A reader that has gone away is noticed by the next write, or by `reader_is_gone` while nothing is written.
+- Clock and sink are given from outside, so that a test decides what time it is and sees every line.
+"""
+
+import logging
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final, Literal, Protocol
+
+import msgspec
+
+from sdpx.events import LEVELS, Event, Level, Library, LogDropped
+
+Format = Literal["json", "text"]
+
+QUEUE_LINES: Final = 10_000
+QUEUE_BYTES: Final = 8 * 1024 * 1024
+BATCH: Final = 64
+CLOSE_SECONDS: Final = 2.0
+
+_LIBRARIES: Final = ("trio", "trio-websocket", "trio_websocket", "aiortc", "aioice", "libav", "asyncio", "trio-asyncio")
+_COLOURS: Final = {"debug": "\x1b[2m", "info": "", "warning": "\x1b[33m", "error": "\x1b[31m"}
+_encode = msgspec.json.Encoder().encode
+
+
+class Sink(Protocol):
+    """Where finished lines go. `put` never blocks; it returns False if the line had to be dropped."""
+
+    def put(self, line: bytes) -> bool: ...
+
+
+class Log:
+    """Turns events into lines.
+
+    `clock` returns seconds since the epoch. If `started` is given (same clock), every line ends with `ms`, the time since
+    then: the form of `sdpx peer`.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        clock: Callable[[], float],
+        *,
+        level: Level = "info",
+        form: Format = "json",
+        colour: bool = False,
+        started: float | None = None,
+    ) -> None:
+        self._sink = sink
+        self._clock = clock
+        self._threshold = LEVELS.index(level)
+        self._render = self._json if form == "json" else self._text
+        self._colour = colour
+        self._started = started
+        self._dropped = 0
+        self.dropped_in_all = 0
+
+    def emit(self, event: Event) -> None:
+        """Write one event, if its level is wanted. Never blocks, never raises for a slow or lost reader."""
+        if LEVELS.index(event.severity()) < self._threshold:
+            return
+        if self._dropped and self._sink.put(self._render(LogDropped(self._dropped))):
+            self._dropped = 0
+        if self._dropped or not self._sink.put(self._render(event)):
+            self._dropped += 1
+            self.dropped_in_all += 1
+
+    def _json(self, event: Event) -> bytes:
+        now = self._clock()
+        head = b'{"ts":"%b","level":"%b","event":"%b","message":%b' % (
+            timestamp(now).encode(),
+            event.severity().encode(),
+            event.name().encode(),
+            _encode(event.message()),
+        )
+        own = _encode(event.body())[1:-1]
+        parts = [head, own] if own else [head]
+        if self._started is not None:
+            parts.append(b'"ms":%.3f' % ((now - self._started) * 1000))
+        return b",".join(parts) + b"}\n"
+
+    def _text(self, event: Event) -> bytes:
+        now = self._clock()
+        keys = " ".join(f"{key}={_encode(value).decode()}" for key, value in event.shown().items())
+        line = f"{timestamp(now)[11:23]} {event.severity():<7} {event.name():<21} {event.message()}  {keys}"
+        line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line).rstrip()
+        colour = _COLOURS[event.severity()] if self._colour else ""
+        return (f"{colour}{line}\x1b[0m\n" if colour else f"{line}\n").encode(errors="replace")
+
+
+def timestamp(seconds: float) -> str:
+    """Return `seconds` since the epoch as RFC 3339, UTC, with microseconds and `Z`."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")[:26] + "Z"
+
+
+class LibraryHandler(logging.Handler):
+    """Brings what libraries log into the same form.
+
+    What they call info is this program's debug. Their own debug level stays off: aiortc writes whole SDP bodies there.
+    """
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.INFO)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record of a library as a `library` event."""
+        level: Level = "debug"
+        if record.levelno >= logging.WARNING:
+            level = "error" if record.levelno >= logging.ERROR else "warning"
+        self._log.emit(Library(record.name, _sentence(record), level))
+
+
+def _sentence(record: logging.LogRecord) -> str:
+    """Return the record's words, with the exception's type and words behind them: one line, never a traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    return record.getMessage() + (f" ({type(error).__name__}: {error})" if error else "")
+
+
+def capture_libraries(log: Log) -> None:
+    """Send what the libraries log to `log`, and nowhere else."""
+    handler = LibraryHandler(log)
+    for name in _LIBRARIES:
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
+def reader_is_gone(fd: int) -> bool:
+    """Tell whether the reader of the pipe or socket `fd` has gone: an idle writer learns it in no other way."""
+    poller = select.poll()
+    poller.register(fd, 0)
+    return any(flags & (select.POLLERR | select.POLLNVAL) for _, flags in poller.poll(0))
+
+
+class ThreadSink:
+    """A bounded queue of lines and the one thread that writes them to `fd`.
+
+    `on_broken` is called once, in that thread, when nobody can ever read the lines again. The thread is a daemon, so that
+    a reader that stalls for ever cannot hold the program's end up.
+    """
+
+    def __init__(self, fd: int, on_broken: Callable[[], None], max_lines: int = QUEUE_LINES) -> None:
+        self._fd = fd
+        self._on_broken = on_broken
+        self._max_lines = max_lines
+        self._lines: deque[bytes] = deque()
+        self._bytes = 0
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._write_all, name="sdpx-log", daemon=True)
+        self._thread.start()
+
+    def put(self, line: bytes) -> bool:
+        """Queue one line; False if the queue is full."""
+        with self._changed:
+            if len(self._lines) >= self._max_lines or self._bytes >= QUEUE_BYTES:
+                return False
+            self._lines.append(line)
+            self._bytes += len(line)
+            self._changed.notify()
+            return True
+
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Write what is queued, for `seconds` at most, and end the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(seconds)
+
+    def _write_all(self) -> None:
+        try:
+            while batch := self._next_batch():
+                _write(self._fd, batch)
+        except OSError:
+            self._on_broken()
+            while self._next_batch():
+                pass
+
+    def _next_batch(self) -> bytes:
+        """Wait for lines; empty means that there will be none."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._lines or self._closing)
+            batch = b"".join(self._lines.popleft() for _ in range(min(BATCH, len(self._lines))))
+            self._bytes -= len(batch)
+            return batch
+
+
+def _write(fd: int, data: bytes) -> None:
+    """Write all of `data`, also where somebody made the descriptor non-blocking."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            select.select([], [fd], [])

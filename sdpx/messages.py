@@ -1,0 +1,306 @@
+"""The wire (PROTOCOL, version 1): every frame as a value, in and out.
+
+The rules that live here:
+- One JSON object a text frame (RFC 8259: no NaN, no Infinity); of duplicate keys the last counts.
+- What cannot be parsed is `bad_json`. What parses and is no object, has no string `type`, or lacks a key or has one of
+  the wrong type is `bad_message`. A type that clients may not send is `unknown_type`. In that order.
+- A relayed frame goes out as it came in. Only `from_peer` is the relay's, so the text is spliced, never re-encoded:
+  numbers of any length, unknown keys, key order and spelling survive.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from sdpx.errors import Refusal
+
+PROTOCOL: Final = "sdpx.v1"
+MAX_FRAME: Final = 64 * 1024
+
+RelayedType = Literal["offer", "answer", "candidate"]
+DepartureReason = Literal["left", "closed", "timeout", "slow", "shutdown", "refused"]
+
+
+class CandidateInit(Struct, frozen=True, omit_defaults=True):
+    """RTCIceCandidateInit (W3C WebRTC 4.8.1.1). An empty `candidate` means the end of candidates."""
+
+    candidate: str = ""
+    sdpMid: str | None = None  # noqa: N815  the W3C's spelling is the wire's
+    sdpMLineIndex: Annotated[int, Meta(ge=0, le=65535)] | None = None  # noqa: N815
+    usernameFragment: str | None = None  # noqa: N815
+
+
+# ---- client to server -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PairRequest:
+    """The client asks to be paired with `target_id`, as initiator."""
+
+    target_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerFrame:
+    """An offer, answer or candidate for the peer: `text` is the frame as it came, `size` its length in bytes."""
+
+    type: RelayedType
+    text: str
+    size: int
+    peer_id: str | None
+    has_from_peer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unpair:
+    """The client leaves its pairing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """The client wants a `pong`; `t` is any JSON value, to be echoed as it was written."""
+
+    t: Raw | UnsetType
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """A sign of life."""
+
+
+ClientMessage = PairRequest | PeerFrame | Unpair | Ping | Pong
+
+
+class _Envelope(Struct, frozen=True):
+    """All keys of all client frames, raw: one pass over the text checks the JSON and finds them."""
+
+    type: Raw | UnsetType = UNSET
+    target_id: Raw | UnsetType = UNSET
+    peer_id: Raw | UnsetType = UNSET
+    sdp: Raw | UnsetType = UNSET
+    candidate: Raw | UnsetType = UNSET
+    t: Raw | UnsetType = UNSET
+    from_peer: Raw | UnsetType = UNSET
+
+
+_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_raw = msgspec.json.Decoder(Raw).decode
+_decode_string = msgspec.json.Decoder(str).decode
+_decode_candidate = msgspec.json.Decoder(CandidateInit | None).decode
+_decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def parse(text: str) -> ClientMessage:
+    """Read one text frame of a client.
+
+    Returns the message that it holds. Raises `Refusal` with `bad_json`, `bad_message` or `unknown_type`.
+    """
+    envelope = _open(text)
+    kind = _kind(envelope)
+    match kind:
+        case "offer" | "answer":
+            _require_string(envelope.sdp, "sdp", kind)
+            return _peer_frame(kind, envelope, text)
+        case "candidate":
+            _check_candidate(envelope.candidate)
+            return _peer_frame(kind, envelope, text)
+        case "pair_request":
+            return PairRequest(_string(envelope.target_id, "target_id", kind))
+        case "unpair":
+            return Unpair()
+        case "ping":
+            return Ping(envelope.t)
+        case "pong":
+            return Pong()
+    raise Refusal("unknown_type", "Clients may not send a message of this type", in_reply_to=kind)
+
+
+def binary_refused() -> Refusal:
+    """Return what a client hears that sent a binary frame."""
+    return Refusal("bad_message", "Send JSON in a text frame, not a binary one")
+
+
+def mark_from_peer(frame: PeerFrame) -> str:
+    """Return the text that the peer receives: the frame as it came, with `from_peer` true and the relay's own.
+
+    The key goes behind the others, in front of the closing brace. A frame whose sender wrote `from_peer` itself loses
+    that one first, so that no reader, whichever duplicate it believes, takes a client's word for the relay's.
+    """
+    if frame.has_from_peer:
+        members = _decode_members(frame.text)
+        members["from_peer"] = Raw(b"true")
+        return _encode(members).decode()
+    return frame.text.rstrip()[:-1] + ',"from_peer":true}'
+
+
+def sdp_of(frame: PeerFrame) -> str:
+    """Return the SDP that an offer or answer carries, for a log that was asked to show it."""
+    return _string(_decode_envelope(frame.text).sdp, "sdp", frame.type)
+
+
+def _open(text: str) -> _Envelope:
+    try:
+        return _decode_envelope(text)
+    except msgspec.ValidationError:
+        _refuse_unless_json(text)
+        raise Refusal("bad_message", "A message is a JSON object") from None
+    except msgspec.DecodeError as error:
+        raise Refusal("bad_json", f"That is not JSON: {error}") from None
+    except RecursionError:
+        raise Refusal("bad_json", "That JSON is nested too deeply") from None
+    except UnicodeEncodeError:
+        raise Refusal("bad_json", "That JSON holds a lone surrogate") from None
+
+
+def _refuse_unless_json(text: str) -> None:
+    """Tell `[1,` (bad_json) from `[1]` (bad_message): the decoder stops at the first thing that it dislikes."""
+    try:
+        _decode_raw(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Refusal("bad_json", f"That is not JSON: {error}") from None
+
+
+def _kind(envelope: _Envelope) -> str:
+    if envelope.type is UNSET or not _is_string(envelope.type):
+        raise Refusal("bad_message", "A message needs a string 'type'")
+    return _decode_string(envelope.type)
+
+
+def _is_string(raw: Raw) -> bool:
+    return memoryview(raw)[:1] == b'"'  # Raw is a buffer of the value's own text
+
+
+def _require_string(raw: Raw | UnsetType, key: str, kind: str) -> Raw:
+    if raw is UNSET or not _is_string(raw):
+        raise Refusal("bad_message", f"A message of type '{kind}' needs a string '{key}'", in_reply_to=kind)
+    return raw
+
+
+def _string(raw: Raw | UnsetType, key: str, kind: str) -> str:
+    return _decode_string(_require_string(raw, key, kind))
+
+
+def _check_candidate(raw: Raw | UnsetType) -> None:
+    problem = "A message of type 'candidate' needs a 'candidate': an RTCIceCandidateInit, or null"
+    try:
+        if raw is UNSET:
+            raise Refusal("bad_message", problem, in_reply_to="candidate")
+        _decode_candidate(raw)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise Refusal("bad_message", f"{problem} ({error})", in_reply_to="candidate") from None
+
+
+def _peer_frame(kind: RelayedType, envelope: _Envelope, text: str) -> PeerFrame:
+    peer_id = None if envelope.peer_id is UNSET else _string(envelope.peer_id, "peer_id", kind)
+    size = len(text) if text.isascii() else len(text.encode())
+    return PeerFrame(kind, text, size, peer_id, envelope.from_peer is not UNSET)
+
+
+# ---- server to client -------------------------------------------------------------------------------------------
+
+
+class YourId(Struct, frozen=True, tag_field="type", tag="your_id"):
+    """The first frame of every connection."""
+
+    id: str
+
+
+class Paired(Struct, frozen=True, tag_field="type", tag="paired"):
+    """The client is one of a pair now; the initiator sends the offer."""
+
+    peer_id: str
+    is_initiator: bool
+
+
+class PeerDisconnected(Struct, frozen=True, tag_field="type", tag="peer_disconnected"):
+    """The pairing ended from the other side. An unknown `reason` of a later relay is passed on as it is."""
+
+    peer_id: str
+    reason: str
+
+
+class Unpaired(Struct, frozen=True, tag_field="type", tag="unpaired"):
+    """The answer to `unpair`."""
+
+    peer_id: str
+
+
+class ErrorFrame(Struct, frozen=True, tag_field="type", tag="error"):
+    """A frame was refused; the connection stays open."""
+
+    code: str
+    message: str
+    target_id: str | UnsetType = UNSET
+    in_reply_to: str | UnsetType = UNSET
+
+
+class PongReply(Struct, frozen=True, tag_field="type", tag="pong"):
+    """The answer to `ping`."""
+
+    t: Raw | UnsetType = UNSET
+
+
+class Description(Struct, frozen=True):
+    """An offer or an answer (RFC 8829), from or for the peer."""
+
+    type: Literal["offer", "answer"]
+    sdp: str
+    peer_id: str | UnsetType = UNSET
+
+
+class Candidate(Struct, frozen=True):
+    """A trickled ICE candidate (RFC 8838), from or for the peer; null ends them."""
+
+    candidate: CandidateInit | None
+    type: Literal["candidate"] = "candidate"
+    peer_id: str | UnsetType = UNSET
+
+
+ServerMessage = YourId | Paired | PeerDisconnected | Unpaired | ErrorFrame | PongReply | Description | Candidate
+
+_SERVER_TYPES: Final[dict[str, Any]] = {
+    "your_id": YourId,
+    "paired": Paired,
+    "peer_disconnected": PeerDisconnected,
+    "unpaired": Unpaired,
+    "error": ErrorFrame,
+    "pong": PongReply,
+    "offer": Description,
+    "answer": Description,
+    "candidate": Candidate,
+}
+
+
+def encode(message: Struct) -> str:
+    """Return the text frame for a message."""
+    return _encode(message).decode()
+
+
+def error_frame(refusal: Refusal) -> ErrorFrame:
+    """Return what the sender of a refused frame hears."""
+    return ErrorFrame(
+        refusal.code,
+        refusal.reason,
+        UNSET if refusal.target_id is None else refusal.target_id,
+        UNSET if refusal.in_reply_to is None else refusal.in_reply_to,
+    )
+
+
+def parse_server(text: str) -> ServerMessage | None:
+    """Read one text frame of the relay, for a client.
+
+    Returns None for a type that this version does not know: a later relay may send more. Raises `Refusal` for what is
+    not a message at all, or lacks what its type needs.
+    """
+    kind = _kind(_open(text))
+    if kind not in _SERVER_TYPES:
+        return None
+    members = _decode_members(text)  # of duplicate keys the last counts, `type` included
+    try:
+        message: ServerMessage = msgspec.json.decode(_encode(members), type=_SERVER_TYPES[kind])
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise Refusal("bad_message", f"A malformed '{kind}' from the relay: {error}") from None
+    return message

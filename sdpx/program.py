@@ -1,0 +1,137 @@
+"""What every sdpx program does around its work: the log on stdout, signals, a lost reader, one way to end.
+
+- The first SIGINT or SIGTERM, or the loss of stdout's reader, requests an orderly end; a second signal ends at once.
+- Whatever else ends the program is an `Ending`: one `error` event, one sentence on stderr, its exit status.
+"""
+
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from sdpx.errors import Ending, ExitStatus
+from sdpx.events import Error, Level
+from sdpx.log import Format, Log, ThreadSink, capture_libraries, reader_is_gone
+
+STDOUT: Final = 1
+READER_POLL_SECONDS: Final = 0.5
+
+
+class Stop:
+    """A request to end in order."""
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+        self.cause = ""
+
+    @property
+    def requested(self) -> bool:
+        """Whether somebody asked."""
+        return self._event.is_set()
+
+    def request(self, cause: str) -> None:
+        """Ask; only the first `cause` is kept."""
+        self.cause = self.cause or cause
+        self._event.set()
+
+    async def wait(self) -> None:
+        """Wait until somebody asks."""
+        await self._event.wait()
+
+
+Main = Callable[[Log, Stop], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """How the log is to look; `elapsed` adds `ms`, the time since the program began, to every line."""
+
+    level: Level = "info"
+    form: Format = "json"
+    elapsed: bool = False
+
+
+def run(main: Main, options: LogOptions) -> ExitStatus:
+    """Run a program under Trio, to its end, and return its exit status."""
+    return trio.run(_run, main, options)
+
+
+async def _run(main: Main, options: LogOptions) -> ExitStatus:
+    stop = Stop()
+    token = trio.lowlevel.current_trio_token()
+
+    def on_broken() -> None:  # called in the log's thread
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(stop.request, "stdout closed")
+
+    sink = ThreadSink(STDOUT, on_broken)
+    log = Log(
+        sink,
+        time.time,
+        level=options.level,
+        form=options.form,
+        colour=sys.stdout.isatty(),
+        started=time.time() if options.elapsed else None,
+    )
+    capture_libraries(log)
+    try:
+        return await _supervise(main, log, stop)
+    finally:
+        sink.close()
+
+
+async def _supervise(main: Main, log: Log, stop: Stop) -> ExitStatus:
+    failures: list[BaseException] = []
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_heed_signals, stop, nursery.cancel_scope)
+            nursery.start_soon(_watch_reader, stop)
+            await main(log, stop)
+            nursery.cancel_scope.cancel()
+    except* Exception as group:
+        failures += _leaves(group)
+    return _report(failures, log)
+
+
+def _report(failures: list[BaseException], log: Log) -> ExitStatus:
+    """Say what ended the program: what it could foresee, or else a fault of its own, with the traceback on stderr."""
+    if not failures:
+        return ExitStatus.DONE
+    unforeseen = [failure for failure in failures if not isinstance(failure, Ending)]
+    for failure in unforeseen:
+        traceback.print_exception(failure)
+    first = (unforeseen or failures)[0]
+    ending = first if isinstance(first, Ending) else Ending("internal", f"A fault in sdpx: {first!r}")
+    log.emit(Error(ending.code, ending.reason))
+    with suppress(OSError):
+        print(f"sdpx: {ending.reason}", file=sys.stderr, flush=True)  # noqa: T201
+    return ending.status
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """Return the exceptions that a group holds at any depth."""
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return leaves
+
+
+async def _heed_signals(stop: Stop, scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for number in signals:
+            if stop.cause.startswith("SIG"):
+                scope.cancel()
+            stop.request(signal.Signals(number).name)
+
+
+async def _watch_reader(stop: Stop) -> None:
+    """Notice that stdout's reader has gone although nothing is being written."""
+    while not reader_is_gone(STDOUT):
+        await trio.sleep(READER_POLL_SECONDS)
+    stop.request("stdout closed")

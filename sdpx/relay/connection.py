@@ -1,0 +1,170 @@
+"""One client of the relay: a reader, a writer, a watch for silence, and one way to end.
+
+- Only the writer writes frames, from the outbox; nobody else touches the socket, so nobody else can wait for it or tear
+  a frame by being cancelled.
+- However it ends, `Connection.end` is called first, at once and once: it tells the relay, which tells the peer, and only
+  then is the socket closed, under a deadline.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
+
+from sdpx.messages import DepartureReason
+from sdpx.relay.farewell import close_frame, say_last
+from sdpx.relay.limits import Limits
+from sdpx.relay.outbox import Outbox
+from sdpx.relay.tap import Tap
+
+# Two reads for each 4 KiB offer cost a fifth of the throughput; 64 KiB is one read.
+READ_BYTES: Final = 64 * 1024
+ABNORMAL: Final = 1006  # RFC 6455, 7.4.1: no close frame came
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """How a client went: the word for its peer, the close code and the sentence for the client and the log."""
+
+    reason: DepartureReason
+    code: int
+    text: str
+
+
+class Connection:
+    """A client's side of the relay.
+
+    `on_frame` gets each text (or binary) frame and `on_end` how the connection ends; both are called without a checkpoint
+    between the socket and them.
+    """
+
+    def __init__(
+        self,
+        tap: Tap,
+        limits: Limits,
+        on_frame: Callable[[str | bytes], None],
+        on_end: Callable[[Departure], None],
+    ) -> None:
+        self._tap = tap
+        self._limits = limits
+        self._on_frame = on_frame
+        self._on_end = on_end
+        self._outbox = Outbox(limits.outbox_frames, limits.outbox_bytes)
+        self._ended = trio.Event()
+        self._flushed = trio.Event()
+        self.departure: Departure | None = None
+
+    def post(self, text: str) -> bool:
+        """Queue a frame for this client. One that does not read, and lets its outbox fill, is let go.
+
+        Returns whether the frame was queued.
+        """
+        if self._outbox.put(text):
+            return True
+        self.end(Departure("slow", 1008, "You did not read what was sent to you"))
+        return False
+
+    def end(self, departure: Departure) -> None:
+        """End the connection, for this reason unless it has ended for another already."""
+        if self.departure is None:
+            self.departure = departure
+            self._on_end(departure)
+            self._outbox.close()
+            self._ended.set()
+
+    async def run(self, subprotocol: str | None) -> None:
+        """Open the WebSocket on the tap and serve it until it ends; returns with the stream closed."""
+        async with trio.open_nursery() as nursery:
+            socket = await self._open(nursery, subprotocol)
+            if socket is not None:
+                nursery.start_soon(self._write, socket)
+                nursery.start_soon(self._read, socket)
+                nursery.start_soon(self._watch_silence, socket, nursery)
+                await self._ended.wait()
+                await self._close(socket)
+            nursery.cancel_scope.cancel()
+
+    async def _open(self, nursery: trio.Nursery, subprotocol: str | None) -> WebSocketConnection | None:
+        with trio.move_on_after(self._limits.handshake_seconds):
+            request = await wrap_server_stream(
+                nursery, self._tap, max_message_size=self._limits.frame_bytes, receive_buffer_size=READ_BYTES
+            )
+            try:
+                return await request.accept(subprotocol=subprotocol)
+            except ConnectionClosed:
+                pass
+        self.end(Departure("closed", ABNORMAL, "The WebSocket did not open"))
+        return None
+
+    async def _read(self, socket: WebSocketConnection) -> None:
+        try:
+            while True:
+                frame = await socket.get_message()
+                if self.departure is None:
+                    self._on_frame(frame)
+        except ConnectionClosed as closed:
+            self.end(self._departure_of(closed))
+
+    async def _write(self, socket: WebSocketConnection) -> None:
+        try:
+            while (text := await self._outbox.get()) is not None:
+                with trio.move_on_after(self._limits.write_seconds) as deadline:
+                    await socket.send_message(text)
+                if deadline.cancelled_caught:  # half a frame is out: nothing more can be said on this socket
+                    self.end(Departure("slow", 1008, "You did not read what was sent to you"))
+                    await self._tap.aclose()
+                    return
+        except ConnectionClosed as closed:
+            self.end(self._departure_of(closed))
+        finally:
+            self._flushed.set()
+
+    def _departure_of(self, closed: ConnectionClosed) -> Departure:
+        """Say why the library holds the socket for closed: the gate may know better."""
+        if violation := self._tap.violation:
+            return Departure("refused", violation.code, violation.text)
+        if closed.reason is None:
+            return Departure("closed", ABNORMAL, "")
+        return Departure("closed", closed.reason.code, closed.reason.reason or "")
+
+    async def _watch_silence(self, socket: WebSocketConnection, nursery: trio.Nursery) -> None:
+        """Ping a client that says nothing, and let one go that does not answer."""
+        while True:
+            await trio.sleep_until(self._tap.last_heard + self._limits.ping_seconds)
+            silent = trio.current_time() - self._tap.last_heard
+            if silent < self._limits.ping_seconds:
+                continue
+            nursery.start_soon(self._ping, socket)
+            with trio.move_on_at(self._tap.last_heard + self._limits.silence_seconds):
+                await self._heard_since(self._tap.last_heard)
+                continue
+            self.end(Departure("timeout", 1008, "You were silent for too long"))
+
+    async def _heard_since(self, moment: float) -> None:
+        while self._tap.last_heard == moment:
+            await trio.sleep(min(1.0, self._limits.ping_seconds / 10))
+
+    async def _ping(self, socket: WebSocketConnection) -> None:
+        with trio.move_on_after(self._limits.silence_seconds):
+            try:
+                await socket.ping()
+            except ConnectionClosed:
+                return  # the reader hears it too, and ends the connection
+
+    async def _close(self, socket: WebSocketConnection) -> None:
+        """Write what waits in the outbox, then close the WebSocket: each under a deadline of its own."""
+        departure = self.departure
+        assert departure is not None
+        flush = self._limits.drain_seconds if departure.reason == "shutdown" else self._limits.close_seconds
+        with trio.move_on_after(flush):
+            await self._flushed.wait()
+        if not self._flushed.is_set():
+            return  # a frame is half written: nothing else can be said on this socket
+        if self._tap.violation:  # the library believes that the stream has ended
+            last_words = close_frame(departure.code, departure.text)
+            await say_last(self._tap.stream, last_words, self._limits.close_seconds)
+            return
+        with trio.move_on_after(self._limits.close_seconds):
+            await socket.aclose(departure.code, departure.text)

@@ -1,0 +1,141 @@
+"""A gate for WebSocket frames (RFC 6455, 5): looks at the headers of what a client sends, before the library does. Pure.
+
+The library behind it ends a protocol error with a bare FIN, measures messages in characters, and keeps empty fragments
+without a bound. The gate closes those holes. It never looks at payloads, and passes on whole what it finds in order:
+
+- reserved bits 0, since no extension is ever negotiated; a known opcode; masked; the shortest form of the length;
+- control frames whole and of 125 bytes at most;
+- a continuation only within a message, a new message only outside one;
+- a message of `max_bytes` at most (close 1009), in `max_fragments` at most (1008).
+
+Each rule is checked as soon as the bytes that it needs are there: a header that is illegal after 2 bytes is refused after 2.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+_FIN: Final = 0x80
+_RESERVED: Final = 0x70
+_MASKED: Final = 0x80
+_CONTINUATION: Final = 0x0
+_CLOSE: Final = 0x8
+_OPCODES: Final = frozenset({0x0, 0x1, 0x2, 0x8, 0x9, 0xA})
+_SHORT: Final = 125
+_TWO_BYTES: Final = 126
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """What was wrong: the close code for it (RFC 6455, 7.4.1) and a sentence for the client."""
+
+    code: int
+    text: str
+
+
+class FrameGate:
+    """Follows the frames of one direction of one connection, in whatever chunks they come."""
+
+    def __init__(self, max_bytes: int, max_fragments: int) -> None:
+        self._max_bytes = max_bytes
+        self._max_fragments = max_fragments
+        self._header = bytearray()
+        self._payload_left = 0
+        self._message_bytes = 0
+        self._fragments = 0
+        self.frames = 0
+        self.control_frames = 0
+        self.violation: Violation | None = None
+
+    def feed(self, data: bytes) -> int:
+        """Look at the next bytes and return how many of them are in order.
+
+        It is all of them, or, once there is a `violation`, those in front of the frame that broke a rule. `frames` and
+        `control_frames` count the complete ones.
+        """
+        position = 0
+        while position < len(data):
+            if self._payload_left:
+                step = min(self._payload_left, len(data) - position)
+                self._payload_left -= step
+                position += step
+                if not self._payload_left:
+                    self._complete()
+            else:
+                self._header.append(data[position])
+                position += 1
+                self.violation = self._look_at_header()
+                if self.violation:
+                    return max(0, position - len(self._header))
+        return position
+
+    def _look_at_header(self) -> Violation | None:
+        header = self._header
+        size = len(header)
+        if size == 1:
+            return self._check_opcode(header[0])
+        if size == 2:  # noqa: PLR2004
+            return self._check_second(header[0], header[1]) or self._finish_header()
+        return self._finish_header()
+
+    def _check_opcode(self, first: int) -> Violation | None:
+        opcode = first & 0x0F
+        if first & _RESERVED:
+            return Violation(1002, "Reserved bits are set, and no extension was negotiated")
+        if opcode not in _OPCODES:
+            return Violation(1002, f"There is no opcode {opcode}")
+        if opcode >= _CLOSE:
+            return None if first & _FIN else Violation(1002, "A control frame cannot be fragmented")
+        if opcode == _CONTINUATION and not self._fragments:
+            return Violation(1002, "A continuation came outside a message")
+        if opcode != _CONTINUATION and self._fragments:
+            return Violation(1002, "A new message came inside another")
+        if self._fragments >= self._max_fragments:
+            return Violation(1008, f"A message has {self._max_fragments} fragments at most")
+        return None
+
+    def _check_second(self, first: int, second: int) -> Violation | None:
+        if not second & _MASKED:
+            return Violation(1002, "A client's frames are masked")
+        if first & 0x0F >= _CLOSE and second & 0x7F > _SHORT:
+            return Violation(1002, "A control frame has 125 bytes at most")
+        return None
+
+    def _finish_header(self) -> Violation | None:
+        """Once length and mask are there, start on the payload."""
+        header = self._header
+        short = header[1] & 0x7F
+        extra = 0 if short <= _SHORT else 2 if short == _TWO_BYTES else 8
+        if len(header) < 2 + extra:
+            return None
+        length = short
+        if extra:
+            length = int.from_bytes(header[2 : 2 + extra])
+        if len(header) == 2 + extra and (violation := self._check_length(length, extra)):
+            return violation
+        if len(header) == 2 + extra + 4:
+            self._payload_left = length
+            self._message_bytes += 0 if header[0] & 0x0F >= _CLOSE else length
+            if not length:
+                self._complete()
+        return None
+
+    def _check_length(self, length: int, extra: int) -> Violation | None:
+        if (extra == 2 and length <= _SHORT) or (extra == 8 and length < 1 << 16):  # noqa: PLR2004
+            return Violation(1002, "The length is not in its shortest form")
+        if length >= 1 << 63:
+            return Violation(1002, "The length has its highest bit set")
+        if self._header[0] & 0x0F < _CLOSE and self._message_bytes + length > self._max_bytes:
+            return Violation(1009, f"A message has {self._max_bytes} bytes at most")
+        return None
+
+    def _complete(self) -> None:
+        """Count a frame whose last byte has come."""
+        first = self._header[0]
+        self._header.clear()
+        self.frames += 1
+        if first & 0x0F >= _CLOSE:
+            self.control_frames += 1
+        elif first & _FIN:
+            self._message_bytes = self._fragments = 0
+        else:
+            self._fragments += 1

@@ -1,0 +1,147 @@
+"""What a request is answered with: a WebSocket, or an HTTP status with a sentence. Pure.
+
+- RFC 6455, 4.2.1: GET, HTTP/1.1, `Upgrade: websocket`, `Connection: Upgrade`, a key of 16 bytes, version 13.
+- A refusal is an HTTP status with a JSON body `{"code", "message"}` (PROTOCOL: error codes), and closes the connection.
+- A plain GET of `/` is answered 426: the person behind it learns here what this is.
+"""
+
+import binascii
+from base64 import b64decode
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+import h11
+import msgspec
+
+from sdpx.ids import is_name
+from sdpx.messages import PROTOCOL
+
+KEY_BYTES: Final = 16
+WHAT_THIS_IS: Final = (
+    "This is sdpx, a signaling relay for WebRTC. Connect to this address with a WebSocket (ws:// or wss://); "
+    "`sdpx peer --url` does, and so does `new WebSocket(url)` in a browser."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """The request is good: open a WebSocket, under this ID if the client asked for one."""
+
+    client_id: str | None
+    subprotocol: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The request is answered by plain HTTP, and the connection closed."""
+
+    status: int
+    code: str
+    message: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def render(self, *, head_only: bool = False) -> bytes:
+        """Return the response on the wire (RFC 9112)."""
+        body = msgspec.json.encode({"code": self.code, "message": self.message}) + b"\n"
+        headers = [
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(body))),
+            *self.headers,
+        ]
+        if not any(name == "Connection" for name, _ in headers):
+            headers.append(("Connection", "close"))
+        head = f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in headers) + "\r\n"
+        return head.encode("ascii") + (b"" if head_only else body)
+
+
+def judge(request: h11.Request, is_taken: Callable[[str], bool]) -> Upgrade | Answer:
+    """Decide about a request; `is_taken` tells whether a client with that ID is here."""
+    if not _asks_for_websocket(request):
+        return _plain(request)
+    return _flaw(request) or _upgrade(request, is_taken)
+
+
+def not_http(error: h11.RemoteProtocolError, start: bytes) -> Answer:
+    """Return the answer to bytes that are no HTTP/1.1 request; `start` is how they began."""
+    if start.startswith(b"\x16\x03"):
+        return Answer(400, "bad_request", "This port speaks plain ws://, and that looked like TLS (wss://)")
+    if start.startswith(b"PRI * HTTP/2.0"):
+        return Answer(505, "bad_request", "This port speaks HTTP/1.1 and WebSocket, not HTTP/2")
+    if error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+        return Answer(431, "bad_request", "The request's head is too large")
+    return Answer(400, "bad_request", f"That is no HTTP/1.1 request: {error}")
+
+
+def _tokens(request: h11.Request, name: bytes) -> list[str]:
+    """Return the elements of a list header (RFC 9110, 5.6.1), however many lines it is spread over."""
+    values = [value.decode("latin-1") for key, value in request.headers if key == name]
+    return [token.strip() for value in values for token in value.split(",")]
+
+
+def _has_token(request: h11.Request, name: bytes, token: str) -> bool:
+    return token in (found.lower() for found in _tokens(request, name))
+
+
+def _asks_for_websocket(request: h11.Request) -> bool:
+    return _has_token(request, b"upgrade", "websocket")
+
+
+def _plain(request: h11.Request) -> Answer:
+    if request.method not in (b"GET", b"HEAD"):
+        return _method_not_allowed()
+    if urlsplit(request.target.decode("latin-1")).path not in ("", "/"):
+        return Answer(404, "not_found", f"There is nothing at this path. {WHAT_THIS_IS}")
+    upgrade = (("Upgrade", "websocket"), ("Connection", "Upgrade, close"))
+    return Answer(426, "upgrade_required", WHAT_THIS_IS, upgrade)
+
+
+def _method_not_allowed() -> Answer:
+    return Answer(405, "method_not_allowed", f"Only GET is answered here. {WHAT_THIS_IS}", (("Allow", "GET"),))
+
+
+def _flaw(request: h11.Request) -> Answer | None:
+    """Return what is wrong with a request for a WebSocket, by RFC 6455, 4.2.1 and 4.4."""
+    if request.method != b"GET":
+        return _method_not_allowed()
+    if request.http_version < b"1.1":
+        return Answer(400, "bad_request", "A WebSocket needs HTTP/1.1")
+    if not _has_token(request, b"connection", "upgrade"):
+        return Answer(400, "bad_request", "A WebSocket needs the header 'Connection: Upgrade'")
+    if _tokens(request, b"sec-websocket-version") != ["13"]:
+        version = (("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket"), ("Connection", "Upgrade, close"))
+        return Answer(426, "upgrade_required", "Only WebSocket version 13 (RFC 6455) is spoken here", version)
+    if not _is_key(_tokens(request, b"sec-websocket-key")):
+        return Answer(400, "bad_request", "A WebSocket needs one Sec-WebSocket-Key of 16 bytes in base64")
+    if _has_body(request):
+        return Answer(400, "bad_request", "A request for a WebSocket has no body")
+    return None
+
+
+def _is_key(values: list[str]) -> bool:
+    try:
+        return len(values) == 1 and len(b64decode(values[0], validate=True)) == KEY_BYTES
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _has_body(request: h11.Request) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
+        for name, value in request.headers
+    )
+
+
+def _upgrade(request: h11.Request, is_taken: Callable[[str], bool]) -> Upgrade | Answer:
+    query = parse_qs(urlsplit(request.target.decode("latin-1")).query, keep_blank_values=True)
+    names = query.get("id", [])
+    if len(names) > 1 or not all(map(is_name, names)):
+        return Answer(400, "bad_id", "An 'id' is 1 to 64 of letters, digits and -_. and is given once")
+    client_id = names[0] if names else None
+    if client_id is not None and is_taken(client_id):
+        return Answer(409, "id_taken", f"The ID '{client_id}' is taken; ask for another, or for none")
+    offered = PROTOCOL in _tokens(request, b"sec-websocket-protocol")
+    return Upgrade(client_id, PROTOCOL if offered else None)

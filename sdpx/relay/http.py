@@ -1,0 +1,56 @@
+"""The first bytes of a connection: read a request's head, or say what is wrong with it.
+
+The head is read here and parsed by h11, within `Limits.handshake_seconds` and `Limits.head_bytes`, so that nobody holds
+a connection by saying nothing, little, or too much. What was read is kept: the WebSocket library gets it again.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import h11
+import trio
+
+from sdpx.relay.handshake import Answer, not_http
+from sdpx.relay.limits import Limits
+
+READ_BYTES: Final = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A request, the bytes that it was made of, and those that came right behind it."""
+
+    request: h11.Request
+    text: bytes
+    behind: bytes
+
+
+async def read_head(stream: trio.abc.Stream, limits: Limits) -> Head | Answer | None:
+    """Read a request's head.
+
+    Returns it, or the answer that the bytes deserve, or None if the client said nothing and is to be cut.
+    """
+    received = bytearray()
+    with trio.move_on_after(limits.handshake_seconds):
+        return await _read_head(stream, h11.Connection(h11.SERVER, limits.head_bytes), received)
+    if received:
+        return Answer(408, "timeout", "The request did not come in time")
+    return None
+
+
+async def _read_head(
+    stream: trio.abc.Stream, connection: h11.Connection, received: bytearray
+) -> Head | Answer | None:
+    while True:
+        try:
+            event = connection.next_event()
+        except h11.RemoteProtocolError as error:
+            return not_http(error, bytes(received[:16]))
+        if isinstance(event, h11.Request):
+            behind, _ = connection.trailing_data
+            return Head(event, bytes(received[: len(received) - len(behind)]), behind)
+        if event is not h11.NEED_DATA:
+            return None
+        data = await stream.receive_some(READ_BYTES)
+        received += data
+        connection.receive_data(data)

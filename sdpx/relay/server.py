@@ -1,0 +1,221 @@
+"""The relay: accepts connections, asks the lobby, and does what it says.
+
+Between a frame that a client's reader took and the outboxes that it ends in there is no checkpoint: so frames keep their
+order, and what the lobby decides is done before anybody else can ask it.
+"""
+
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from sdpx import messages
+from sdpx.errors import CannotListen, Refusal
+from sdpx.events import serve
+from sdpx.ids import make_id
+from sdpx.lobby import Deliver, Effect, Lobby
+from sdpx.log import Log
+from sdpx.program import Stop
+from sdpx.relay.connection import Connection, Departure
+from sdpx.relay.farewell import say_last
+from sdpx.relay.frames import FrameGate
+from sdpx.relay.handshake import Answer, Upgrade, judge
+from sdpx.relay.http import Head, read_head
+from sdpx.relay.limits import Limits
+from sdpx.relay.tap import Tap
+
+BACKLOG: Final = 1024
+PORT_TRIES: Final = 10
+STOPPING: Final = Answer(503, "shutting_down", "The relay is stopping; try again soon", (("Retry-After", "5"),))
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What `sdpx serve` was asked for."""
+
+    host: str = "127.0.0.1"
+    port: int = 8765
+    limits: Limits = field(default_factory=Limits)
+    log_sdp: bool = False
+
+
+class Relay:
+    """All clients of one relay, and the lobby that they meet in."""
+
+    def __init__(self, limits: Limits, log: Log, *, log_sdp: bool = False) -> None:
+        self._limits = limits
+        self._log = log
+        self._lobby = Lobby(log_sdp=log_sdp)
+        self._connections: dict[str, Connection] = {}
+        self._open = 0
+        self._all_gone = trio.Event()
+        self._stopping = False
+
+    @property
+    def clients(self) -> int:
+        """How many clients have an ID now."""
+        return len(self._lobby)
+
+    async def handle(self, stream: trio.abc.Stream) -> None:
+        """Serve one connection from its first byte to its last; never raises, whatever the client does."""
+        self._open += 1
+        try:
+            async with stream:
+                await self._admit(stream)
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the client went away in mid-sentence
+        except* Exception as group:  # noqa: BLE001  a fault in serving one client is not the others' business
+            self._log.emit(serve.ConnectionFailed(remote_of(stream), repr(group.exceptions)))
+        finally:
+            self._open -= 1
+            if not self._open:
+                self._all_gone.set()
+                self._all_gone = trio.Event()
+
+    def stop(self) -> None:
+        """Tell every client that the relay stops, and end its connection once it has read that."""
+        self._stopping = True
+        self._do(self._lobby.shut_down())
+        for connection in list(self._connections.values()):
+            connection.end(Departure("shutdown", 1001, "The relay is stopping; connect again soon"))
+
+    async def all_gone(self) -> None:
+        """Wait until no connection is open."""
+        while self._open:
+            await self._all_gone.wait()
+
+    async def _admit(self, stream: trio.abc.Stream) -> None:
+        head = await read_head(stream, self._limits)
+        if head is None:
+            return
+        verdict = self._verdict(head)
+        if isinstance(verdict, Answer):
+            self._log.emit(serve.ConnectionRefused(remote_of(stream), verdict.status, verdict.code))
+            head_only = isinstance(head, Head) and head.request.method == b"HEAD"
+            await say_last(stream, verdict.render(head_only=head_only), self._limits.close_seconds)
+        elif isinstance(head, Head):
+            gate = FrameGate(self._limits.frame_bytes, self._limits.frame_fragments)
+            await self._welcome(Tap(stream, head.text, head.behind, gate), verdict, remote_of(stream))
+
+    def _verdict(self, head: Head | Answer) -> Upgrade | Answer:
+        if self._stopping:
+            return STOPPING
+        return judge(head.request, self._lobby.__contains__) if isinstance(head, Head) else head
+
+    async def _welcome(self, tap: Tap, upgrade: Upgrade, remote: str) -> None:
+        client_id = upgrade.client_id or make_id(secrets.randbelow)
+        connection = Connection(
+            tap,
+            self._limits,
+            on_frame=lambda frame: self._take(client_id, frame),
+            on_end=lambda departure: self._part(client_id, departure),
+        )
+        began = trio.current_time()
+        joined = self._lobby.join(client_id)  # before the WebSocket opens: nobody else can take the name meanwhile
+        self._connections[client_id] = connection
+        self._log.emit(serve.ClientConnected(client_id, remote))
+        self._do(joined)
+        try:
+            await connection.run(upgrade.subprotocol)
+        finally:
+            connection.end(Departure("closed", 1006, "The connection was cut"))
+            departure = connection.departure
+            assert departure is not None
+            ms = round((trio.current_time() - began) * 1000, 3)
+            self._log.emit(serve.ClientDisconnected(client_id, departure.code, departure.text, ms))
+
+    def _take(self, client_id: str, frame: str | bytes) -> None:
+        try:
+            if isinstance(frame, bytes):
+                raise messages.binary_refused()
+            effects = self._lobby.take(client_id, messages.parse(frame))
+        except Refusal as refusal:
+            effects = self._lobby.refuse(client_id, refusal)
+        self._do(effects)
+
+    def _part(self, client_id: str, departure: Departure) -> None:
+        del self._connections[client_id]
+        self._do(self._lobby.leave(client_id, departure.reason))
+
+    def _do(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            if not isinstance(effect, Deliver):
+                self._log.emit(effect.event)
+                continue
+            connection = self._connections.get(effect.client_id)  # gone: an effect before this one let it go
+            if connection is not None and connection.post(effect.text) and effect.event is not None:
+                self._log.emit(effect.event)
+
+
+async def run_server(options: ServeOptions, log: Log, stop: Stop) -> None:
+    """Run a relay until `stop` is requested; raises `CannotListen` if its port cannot be opened."""
+    listeners = await open_listeners(options.host, options.port)
+    relay = Relay(options.limits, log, log_sdp=options.log_sdp)
+    async with trio.open_nursery() as accepting, trio.open_nursery() as clients:
+        for listener in listeners:
+            accepting.start_soon(_accept, listener, relay, clients)
+            log.emit(_listening(listener))
+        await stop.wait()
+        began = trio.current_time()
+        log.emit(serve.ServerStopping(stop.cause, relay.clients))
+        relay.stop()
+        with trio.move_on_after(options.limits.drain_seconds + 2 * options.limits.close_seconds):
+            await relay.all_gone()
+        accepting.cancel_scope.cancel()
+        clients.cancel_scope.cancel()
+    log.emit(serve.ServerStopped(round((trio.current_time() - began) * 1000, 3)))
+
+
+async def _accept(listener: trio.SocketListener, relay: Relay, clients: trio.Nursery) -> None:
+    await trio.serve_listeners(relay.handle, [listener], handler_nursery=clients)
+
+
+async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
+    """Listen on every address of `host`; with port 0 the port that the first one gets serves for all."""
+    try:
+        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise CannotListen("cannot_listen", f"Cannot listen on '{host}': no such address here ({error})") from None
+    addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+    for tries_left in reversed(range(PORT_TRIES if port == 0 else 1)):
+        try:
+            return await _open_all(addresses, port)
+        except OSError as error:
+            if not tries_left:
+                raise CannotListen("cannot_listen", f"Cannot listen on {host}:{port}: {error}") from None
+    raise AssertionError
+
+
+async def _open_all(addresses: Sequence[str], port: int) -> list[trio.SocketListener]:
+    listeners: list[trio.SocketListener] = []
+    try:
+        for address in addresses:
+            listeners += await trio.open_tcp_listeners(port, host=address, backlog=BACKLOG)
+            port = port or listeners[0].socket.getsockname()[1]
+    except BaseException:
+        for listener in listeners:
+            listener.socket.close()
+        raise
+    return listeners
+
+
+def _listening(listener: trio.SocketListener) -> serve.ServerListening:
+    host, port = listener.socket.getsockname()[:2]
+    return serve.ServerListening(f"ws://{_bracketed(host)}:{port}", host, port, tls=False, pid=os.getpid())
+
+
+def remote_of(stream: trio.abc.Stream) -> str:
+    """Return a client's address, as `host:port`, or `unknown` where the socket has lost it."""
+    try:
+        host, port = stream.socket.getpeername()[:2]  # type: ignore[attr-defined]  # an AttributeError is caught
+    except (OSError, AttributeError):
+        return "unknown"
+    return f"{_bracketed(host)}:{port}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
