@@ -59,6 +59,11 @@ def _sdpx(
     pass
 
 
+def _check(option: str, flaw: str | None) -> None:
+    if flaw:
+        raise typer.BadParameter(flaw, param_hint=option)
+
+
 @app.command()
 def serve(
     host: Annotated[
@@ -117,10 +122,18 @@ def peer(
     from functools import partial  # noqa: PLC0415
 
     from sdpx.peer.main import run_peer  # noqa: PLC0415
-    from sdpx.peer.options import peer_options  # noqa: PLC0415
+    from sdpx.peer.options import DEFAULT_STUN, PeerOptions, flaw_in_name, flaw_in_stun, flaw_in_url  # noqa: PLC0415
     from sdpx.program import LogOptions, run  # noqa: PLC0415
 
-    options = peer_options(url, pair, id_, stun, no_stun=no_stun, timeout=timeout, once=once, log_sdp=log_sdp)
+    _check("--url", flaw_in_url(url))
+    for server in stun or ():
+        _check("--stun", flaw_in_stun(server))
+    _check("--pair", pair and flaw_in_name(pair))
+    _check("--id", id_ and flaw_in_name(id_))
+    if stun and no_stun:
+        _check("--no-stun", "it contradicts --stun; give one of the two")
+    servers = () if no_stun else tuple(stun or (DEFAULT_STUN,))
+    options = PeerOptions(url, pair, id_, servers, timeout, once=once, log_sdp=log_sdp)
     status = run(partial(run_peer, options), LogOptions(log_level.value, log_format.value, elapsed=True))
     raise typer.Exit(status)
 

@@ -243,6 +243,16 @@ class PongReply(Struct, frozen=True, tag_field="type", tag="pong"):
     t: Raw | UnsetType = UNSET
 
 
+class Request(Struct, frozen=True, tag_field="type", tag="pair_request"):
+    """A client asks for a pairing."""
+
+    target_id: str
+
+
+class UnpairRequest(Struct, frozen=True, tag_field="type", tag="unpair"):
+    """A client leaves its pairing."""
+
+
 class Description(Struct, frozen=True):
     """An offer or an answer (RFC 8829), from or for the peer."""
 

@@ -1,0 +1,39 @@
+"""`sdpx peer` from its first line to its last."""
+
+import os
+from typing import Final
+
+import trio
+
+from sdpx.events import peer
+from sdpx.log import Log
+from sdpx.peer import rtc
+from sdpx.peer.lines import Lines
+from sdpx.peer.options import PeerOptions
+from sdpx.peer.session import Session
+from sdpx.peer.signaling import dial
+from sdpx.program import Stop
+
+STDIN: Final = 0
+
+
+async def run_peer(options: PeerOptions, log: Log, stop: Stop) -> None:
+    """Run a peer until its story ends or `stop` is requested; raises the `Ending` that ended it."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_cancel_on, stop, nursery.cancel_scope)
+        async with rtc.asyncio_loop():
+            log.emit(peer.Connecting(options.url))
+            async with dial(options.dial_url) as relay:
+                log.emit(peer.Connected(options.url))
+                log.emit(peer.IdAssigned(relay.client_id))
+                lines = Lines(
+                    lambda size: os.read(STDIN, size),
+                    lambda code, reason: log.emit(peer.InputRefused(code, reason)),
+                )
+                await Session(options, relay, lines, log).run()
+        nursery.cancel_scope.cancel()
+
+
+async def _cancel_on(stop: Stop, scope: trio.CancelScope) -> None:
+    await stop.wait()
+    scope.cancel()

@@ -1,0 +1,61 @@
+"""What `sdpx peer` was asked for, checked before anything starts."""
+
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from sdpx.ids import is_name
+
+DEFAULT_STUN: Final = "stun:stun.l.google.com:19302"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerOptions:
+    """`timeout` is in seconds, from the pairing to the connection."""
+
+    url: str
+    pair: str | None = None
+    client_id: str | None = None
+    ice_servers: tuple[str, ...] = (DEFAULT_STUN,)
+    timeout: float = 30.0
+    once: bool = False
+    log_sdp: bool = False
+
+    @property
+    def dial_url(self) -> str:
+        """The URL to dial: the relay's, asking for the ID that is wanted."""
+        parts = urlsplit(self.url)
+        query = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True)]
+        if self.client_id is not None:
+            query = [(key, value) for key, value in query if key != "id"] + [("id", self.client_id)]
+        return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", urlencode(query), ""))
+
+
+def flaw_in_url(url: str) -> str | None:
+    """Return what is wrong with a relay's URL."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        return f"'{url}' is no URL: {error}"
+    if parts.scheme not in ("ws", "wss"):
+        return f"'{url}' is no WebSocket URL; it begins with ws:// or wss://"
+    if not parts.hostname or port == 0:
+        return f"'{url}' names no host and port to dial"
+    return None
+
+
+def flaw_in_stun(url: str) -> str | None:
+    """Return what is wrong with a STUN server's URL (RFC 7064)."""
+    scheme, _, rest = url.partition(":")
+    host, _, port = rest.rpartition(":") if not rest.endswith("]") and ":" in rest else (rest, "", "3478")
+    if scheme not in ("stun", "stuns") or not host or host.startswith("/"):
+        return f"'{url}' is no STUN server's URL; it looks like stun:HOST or stun:HOST:PORT"
+    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 1 << 16:
+        return f"'{url}' has no port from 1 to 65535"
+    return None
+
+
+def flaw_in_name(name: str) -> str | None:
+    """Return what is wrong with a client's ID."""
+    return None if is_name(name) else f"'{name}' is no ID; one is 1 to 64 of letters, digits and -_."

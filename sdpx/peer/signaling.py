@@ -1,0 +1,241 @@
+"""The client half of the wire: dial the relay, then frames in and frames out.
+
+- The relay is unreachable unless it opens the WebSocket and sends `your_id`, all within `DIAL_SECONDS`.
+- One task writes, so that nobody who is cancelled in mid-send leaves half a frame behind.
+- A relay that has silently gone is noticed by pings.
+"""
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+import trio
+from trio_websocket import (
+    CloseReason,
+    ConnectionClosed,
+    ConnectionRejected,
+    HandshakeError,
+    WebSocketConnection,
+    wrap_client_stream,
+)
+
+from sdpx import messages
+from sdpx.errors import Refusal, RelayUnreachable
+from sdpx.messages import PROTOCOL, ServerMessage, YourId
+
+DIAL_SECONDS: Final = 10.0
+CLOSE_SECONDS: Final = 1.0
+WRITE_SECONDS: Final = 15.0
+PING_SECONDS: Final = 20.0
+PONG_SECONDS: Final = 20.0
+# The relay's limit is for what it receives; what it relays is a little longer, and a later relay may allow more.
+MAX_MESSAGE: Final = 1024 * 1024
+
+ByteStream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+
+
+class Signaling:
+    """An open connection to a relay that has given this peer its `client_id`."""
+
+    def __init__(self, socket: WebSocketConnection, client_id: str) -> None:
+        self.client_id = client_id
+        self._socket = socket
+        self._outgoing, self._to_write = trio.open_memory_channel[str](0)
+
+    async def send(self, message: msgspec.Struct) -> None:
+        """Send a message: returns once the writer has taken it. One for a relay that is gone goes nowhere."""
+        try:
+            await self._outgoing.send(messages.encode(message))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return  # `receive` tells of the loss
+
+    async def receive(self) -> ServerMessage | None:
+        """Wait for the relay's next message; None once the connection is gone, and `lost` says how."""
+        while True:
+            try:
+                frame = await self._socket.get_message()
+            except ConnectionClosed:
+                return None
+            try:
+                message = messages.parse_server(frame) if isinstance(frame, str) else None
+            except Refusal:
+                continue  # a frame that makes no sense is no reason to leave
+            if message is not None:
+                return message
+
+    @property
+    def lost(self) -> CloseReason | None:
+        """How the connection ended, once it has."""
+        return self._socket.closed
+
+    async def write(self) -> None:
+        """Write what is sent, until nothing more can be."""
+        async with self._to_write:
+            async for text in self._to_write:
+                with trio.move_on_after(WRITE_SECONDS) as deadline:
+                    try:
+                        await self._socket.send_message(text)
+                    except ConnectionClosed:
+                        return
+                if deadline.cancelled_caught:  # half a frame is out: the socket is of no more use
+                    await self.drop()
+                    return
+
+    async def keep_alive(self) -> None:
+        """Ping the relay, and drop the connection when no pong comes."""
+        while True:
+            await trio.sleep(PING_SECONDS)
+            with trio.move_on_after(PONG_SECONDS) as deadline:
+                try:
+                    await self._socket.ping()
+                except ConnectionClosed:
+                    return
+            if deadline.cancelled_caught:
+                await self.drop()
+                return
+
+    async def drop(self) -> None:
+        """Close the connection without waiting for the relay."""
+        with trio.move_on_after(0):
+            await self._socket.aclose(1001)
+
+    async def close(self) -> None:
+        """Write what was sent, close the WebSocket, and wait a moment for the relay to do so."""
+        with trio.move_on_after(CLOSE_SECONDS, shield=True):
+            await self._socket.aclose()
+
+
+class _Watched(trio.abc.Stream):
+    """A stream that tells when its other side has ended: the library waits on, when that is before the WebSocket opens."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+        self.ended = trio.Event()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        try:
+            data = bytes(await self._stream.receive_some(max_bytes))
+        except trio.BrokenResourceError:
+            self.ended.set()
+            raise
+        if not data:
+            self.ended.set()
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+@asynccontextmanager
+async def dial(url: str) -> AsyncIterator[Signaling]:
+    """Connect to the relay at `url` and learn one's ID.
+
+    Yields the connection and closes it in the end. Raises `RelayUnreachable`.
+    """
+    opened = False
+    try:
+        async with trio.open_nursery() as nursery:
+            relay = await _open(nursery, url)
+            opened = True
+            nursery.start_soon(relay.write)
+            nursery.start_soon(relay.keep_alive)
+            try:
+                yield relay
+            finally:
+                await relay.close()
+                nursery.cancel_scope.cancel()
+    except* (OSError, HandshakeError, ConnectionClosed, trio.BrokenResourceError) as group:
+        if opened:
+            raise
+        raise _unreachable(url, _first(group)) from None
+
+
+async def _open(nursery: trio.Nursery, url: str) -> Signaling:
+    with trio.move_on_after(DIAL_SECONDS):
+        socket = await _open_socket(nursery, url)
+        client_id = await _learn_id(socket)
+        if client_id is None:
+            raise RelayUnreachable("not_a_relay", f"What answers at {url} is no sdpx relay: it did not say 'your_id' first")
+        return Signaling(socket, client_id)
+    raise RelayUnreachable("relay_unreachable", f"The relay at {url} did not answer within {DIAL_SECONDS:.0f} s")
+
+
+async def _open_socket(nursery: trio.Nursery, url: str) -> WebSocketConnection:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "wss" else 80)
+    stream: ByteStream
+    if parts.scheme == "wss":
+        context = ssl.create_default_context()
+        stream = await trio.open_ssl_over_tcp_stream(host, port, ssl_context=context, https_compatible=True)
+        await stream.do_handshake()
+    else:
+        stream = await trio.open_tcp_stream(host, port)
+    watched = _Watched(stream)
+    nursery.start_soon(_fail_when_ended, watched, fails := trio.CancelScope())
+    socket = await wrap_client_stream(
+        nursery,
+        watched,  # type: ignore[arg-type]  # any stream will do
+        parts.netloc.rpartition("@")[2],
+        f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}",
+        subprotocols=[PROTOCOL],
+        max_message_size=MAX_MESSAGE,
+        receive_buffer_size=64 * 1024,
+    )
+    fails.cancel()
+    return socket
+
+
+async def _fail_when_ended(watched: _Watched, scope: trio.CancelScope) -> None:
+    with scope:
+        await watched.ended.wait()
+        raise HandshakeError("it closed the connection before the WebSocket was open")
+
+
+async def _learn_id(socket: WebSocketConnection) -> str | None:
+    frame = await socket.get_message()
+    try:
+        message = messages.parse_server(frame) if isinstance(frame, str) else None
+    except Refusal:
+        return None
+    return message.id if isinstance(message, YourId) else None
+
+
+def _unreachable(url: str, error: BaseException) -> RelayUnreachable:
+    if isinstance(error, ConnectionRejected):
+        return _rejected(url, error)
+    if isinstance(error, ConnectionClosed):
+        return RelayUnreachable("relay_unreachable", f"The relay at {url} closed the connection at once")
+    return RelayUnreachable("relay_unreachable", f"Cannot reach the relay at {url}: {_words(error)}")
+
+
+def _words(error: BaseException) -> str:
+    cause = error.__cause__
+    if isinstance(cause, ExceptionGroup):  # one for each address that was tried
+        return "; ".join(dict.fromkeys(str(each) for each in cause.exceptions))
+    return str(error) or type(error).__name__
+
+
+def _rejected(url: str, error: ConnectionRejected) -> RelayUnreachable:
+    """Return the relay's own words (PROTOCOL: error codes), or the status of something that is no relay."""
+    try:
+        body = msgspec.json.decode(error.body or b"", type=dict[str, object])
+        return RelayUnreachable(str(body["code"]), f"The relay at {url} refused: {body['message']}")
+    except (msgspec.DecodeError, KeyError):
+        return RelayUnreachable("relay_unreachable", f"What answers at {url} is no relay: HTTP {error.status_code}")
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
