@@ -33,14 +33,13 @@ class LogFormat(StrEnum):
     text = "text"
 
 
-LogLevelOption = Annotated[
-    LogLevel, typer.Option(envvar="SDPX_LOG_LEVEL", help="The least level that the log shows.")
-]
+LogLevelOption = Annotated[LogLevel, typer.Option(envvar="SDPX_LOG_LEVEL", help="The least level that the log shows.")]
 LogFormatOption = Annotated[
     LogFormat, typer.Option(envvar="SDPX_LOG_FORMAT", help="JSON lines, or aligned lines for a person.")
 ]
 LogSdpOption = Annotated[
-    bool, typer.Option("--log-sdp", envvar="SDPX_LOG_SDP", help="Show SDP bodies in the log (they hold ICE passwords).")
+    bool,
+    typer.Option("--log-sdp", envvar="SDPX_LOG_SDP", help="Show SDP bodies in the log (they hold ICE passwords)."),
 ]
 
 
@@ -53,7 +52,8 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _sdpx(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
     pass
@@ -70,7 +70,8 @@ def serve(
         str, typer.Option(envvar="SDPX_HOST", help="Address or host name to listen on; every address of it.")
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(envvar="SDPX_PORT", min=0, max=65535, help="TCP port; 0 picks a free one and the log says which.")
+        int,
+        typer.Option(envvar="SDPX_PORT", min=0, max=65535, help="TCP port; 0 picks a free one and the log says which."),
     ] = 8765,
     log_level: LogLevelOption = LogLevel.info,
     log_format: LogFormatOption = LogFormat.json,
@@ -91,7 +92,8 @@ def serve(
 def peer(
     url: Annotated[str, typer.Option(envvar="SDPX_URL", help="The relay's WebSocket URL.")] = "ws://127.0.0.1:8765",
     pair: Annotated[
-        str | None, typer.Option(envvar="SDPX_PAIR", metavar="ID", help="Ask to be paired with this ID, as initiator.")
+        str | None,
+        typer.Option(envvar="SDPX_PAIR", metavar="ID", help="Ask to be paired with this ID, as initiator."),
     ] = None,
     id_: Annotated[
         str | None,
@@ -101,15 +103,26 @@ def peer(
         list[str] | None,
         typer.Option(envvar="SDPX_STUN", metavar="URL", help="STUN server, stun:HOST:PORT; repeatable."),
     ] = None,
-    no_stun: Annotated[bool, typer.Option("--no-stun", envvar="SDPX_NO_STUN", help="Use no STUN server at all.")] = False,
+    no_stun: Annotated[
+        bool, typer.Option("--no-stun", envvar="SDPX_NO_STUN", help="Use no STUN server at all.")
+    ] = False,
     timeout: Annotated[
         float,
         typer.Option(
-            envvar="SDPX_TIMEOUT", min=0.1, max=86400, metavar="SECONDS", help="How long a connection may take from the pairing."
+            envvar="SDPX_TIMEOUT",
+            min=0.1,
+            max=86400,
+            metavar="SECONDS",
+            help="How long a connection may take from the pairing.",
         ),
     ] = 30.0,
     once: Annotated[
-        bool, typer.Option("--once", envvar="SDPX_ONCE", help="Leave when the input has ended and is sent, or the channel closes.")
+        bool,
+        typer.Option(
+            "--once",
+            envvar="SDPX_ONCE",
+            help="Leave when the input has ended and is sent, or the channel closes.",
+        ),
     ] = False,
     log_level: LogLevelOption = LogLevel.info,
     log_format: LogFormatOption = LogFormat.json,

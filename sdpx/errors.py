@@ -1,15 +1,15 @@
 """Whose fault it was, in the user's words, once.
 
-    SdpxError
-    +-- Refusal            a client's frame broke a rule of the wire: becomes an `error` frame, the connection stays
-    +-- Ending             why a program ended: becomes one `error` event, a sentence on stderr, an exit status
-        +-- UsageError         the command line or the environment
-        +-- CannotListen       the relay could not open its port
-        +-- RelayUnreachable   nobody there, or not a relay
-        +-- RelayLost          it was there and is gone
-        +-- PairingRefused     the relay said no to `--pair`
-        +-- NoConnection       paired, but the WebRTC connection did not come up
-        +-- DemoFailed         a step of `sdpx demo` did not happen
+SdpxError
++-- Refusal            a client's frame broke a rule of the wire: becomes an `error` frame, the connection stays
++-- Ending             why a program ended: becomes one `error` event, a sentence on stderr, an exit status
+    +-- UsageError         the command line or the environment
+    +-- CannotListen       the relay could not open its port
+    +-- RelayUnreachable   nobody there, or not a relay
+    +-- RelayLost          it was there and is gone
+    +-- PairingRefused     the relay said no to `--pair`
+    +-- NoConnection       paired, but the WebRTC connection did not come up
+    +-- DemoFailed         a step of `sdpx demo` did not happen
 """
 
 from enum import IntEnum
@@ -44,9 +44,7 @@ class Refusal(SdpxError):
     `in_reply_to` is the frame's `type` where it has one, `target_id` whom a `pair_request` asked for.
     """
 
-    def __init__(
-        self, code: str, reason: str, *, in_reply_to: str | None = None, target_id: str | None = None
-    ) -> None:
+    def __init__(self, code: str, reason: str, *, in_reply_to: str | None = None, target_id: str | None = None) -> None:
         super().__init__(code, reason)
         self.in_reply_to = in_reply_to
         self.target_id = target_id

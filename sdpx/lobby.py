@@ -157,9 +157,7 @@ class Lobby:
             return serve.Relayed(frame.type, client_id, peer_id, frame.size, messages.sdp_of(frame))
         return serve.Relayed(frame.type, client_id, peer_id, frame.size)
 
-    def _relay_refused(
-        self, client_id: str, frame: PeerFrame, peer_id: str | None, refusal: Refusal
-    ) -> list[Effect]:
+    def _relay_refused(self, client_id: str, frame: PeerFrame, peer_id: str | None, refusal: Refusal) -> list[Effect]:
         return [
             _send(client_id, messages.error_frame(refusal)),
             Record(serve.RelayRefused(frame.type, client_id, peer_id, refusal.code)),

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
@@ -26,7 +26,16 @@ QUEUE_BYTES: Final = 8 * 1024 * 1024
 BATCH: Final = 64
 CLOSE_SECONDS: Final = 2.0
 
-_LIBRARIES: Final = ("trio", "trio-websocket", "trio_websocket", "aiortc", "aioice", "libav", "asyncio", "trio-asyncio")
+_LIBRARIES: Final = (
+    "trio",
+    "trio-websocket",
+    "trio_websocket",
+    "aiortc",
+    "aioice",
+    "libav",
+    "asyncio",
+    "trio-asyncio",
+)
 _COLOURS: Final = {"debug": "\x1b[2m", "info": "", "warning": "\x1b[33m", "error": "\x1b[31m"}
 _encode = msgspec.json.Encoder().encode
 
@@ -34,7 +43,8 @@ _encode = msgspec.json.Encoder().encode
 class Sink(Protocol):
     """Where finished lines go. `put` never blocks; it returns False if the line had to be dropped."""
 
-    def put(self, line: bytes) -> bool: ...
+    def put(self, line: bytes) -> bool:
+        """Take one line."""
 
 
 class Log:
@@ -65,11 +75,21 @@ class Log:
 
     def emit(self, event: Event) -> None:
         """Write one event, if its level is wanted. Never blocks, never raises for a slow or lost reader."""
-        if LEVELS.index(event.severity()) < self._threshold:
-            return
+        if LEVELS.index(event.severity()) >= self._threshold:
+            self._put(self._render(event))
+
+    def pass_on(self, line: dict[str, Any], who: str) -> None:
+        """Write a line of another sdpx program, with a `who` key behind the common ones."""
+        common = {key: line.pop(key, "") for key in ("ts", "level", "event", "message")}
+        if self._render == self._json:
+            self._put(_encode(common | {"who": who} | line) + b"\n")
+        else:
+            self._put(self._aligned(**common, own={"who": who} | line))
+
+    def _put(self, line: bytes) -> None:
         if self._dropped and self._sink.put(self._render(LogDropped(self._dropped))):
             self._dropped = 0
-        if self._dropped or not self._sink.put(self._render(event)):
+        if self._dropped or not self._sink.put(line):
             self._dropped += 1
             self.dropped_in_all += 1
 
@@ -88,11 +108,14 @@ class Log:
         return b",".join(parts) + b"}\n"
 
     def _text(self, event: Event) -> bytes:
-        now = self._clock()
-        keys = " ".join(f"{key}={_encode(value).decode()}" for key, value in event.shown().items())
-        line = f"{timestamp(now)[11:23]} {event.severity():<7} {event.name():<21} {event.message()}  {keys}"
+        ts = timestamp(self._clock())
+        return self._aligned(ts, event.severity(), event.name(), event.message(), event.shown())
+
+    def _aligned(self, ts: str, level: str, event: str, message: str, own: dict[str, Any]) -> bytes:
+        keys = " ".join(f"{key}={_encode(value).decode()}" for key, value in own.items())
+        line = f"{ts[11:23]} {level:<7} {event:<21} {message}  {keys}"
         line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line).rstrip()
-        colour = _COLOURS[event.severity()] if self._colour else ""
+        colour = _COLOURS.get(level, "") if self._colour else ""
         return (f"{colour}{line}\x1b[0m\n" if colour else f"{line}\n").encode(errors="replace")
 
 

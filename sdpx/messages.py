@@ -170,7 +170,7 @@ def _kind(envelope: _Envelope) -> str:
 
 
 def _is_string(raw: Raw) -> bool:
-    return memoryview(raw)[:1] == b'"'  # Raw is a buffer of the value's own text
+    return memoryview(raw)[0] == ord('"')  # Raw is a buffer of the value's own text
 
 
 def _require_string(raw: Raw | UnsetType, key: str, kind: str) -> Raw:

@@ -94,7 +94,7 @@ async def _supervise(main: Main, log: Log, stop: Stop) -> ExitStatus:
             nursery.start_soon(_watch_reader, stop)
             await main(log, stop)
             nursery.cancel_scope.cancel()
-    except* Exception as group:
+    except* Exception as group:  # noqa: BLE001  the last resort: reported, with a traceback if unforeseen
         failures += _leaves(group)
     return _report(failures, log)
 
@@ -132,6 +132,6 @@ async def _heed_signals(stop: Stop, scope: trio.CancelScope) -> None:
 
 async def _watch_reader(stop: Stop) -> None:
     """Notice that stdout's reader has gone although nothing is being written."""
-    while not reader_is_gone(STDOUT):
+    while not reader_is_gone(STDOUT):  # noqa: ASYNC110  an error without readability cannot be waited for
         await trio.sleep(READER_POLL_SECONDS)
     stop.request("stdout closed")

@@ -1,6 +1,7 @@
 """`sdpx peer` from its first line to its last."""
 
 import os
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -11,7 +12,7 @@ from sdpx.peer import rtc
 from sdpx.peer.lines import Lines
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.session import Session
-from sdpx.peer.signaling import dial
+from sdpx.peer.signaling import Signaling, dial
 from sdpx.program import Stop
 
 STDIN: Final = 0
@@ -20,20 +21,26 @@ STDIN: Final = 0
 async def run_peer(options: PeerOptions, log: Log, stop: Stop) -> None:
     """Run a peer until its story ends or `stop` is requested; raises the `Ending` that ended it."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_cancel_on, stop, nursery.cancel_scope)
+        scope = nursery.cancel_scope
+        nursery.start_soon(_cancel_on, stop, lambda: scope)
         async with rtc.asyncio_loop():
             log.emit(peer.Connecting(options.url))
             async with dial(options.dial_url) as relay:
-                log.emit(peer.Connected(options.url))
-                log.emit(peer.IdAssigned(relay.client_id))
-                lines = Lines(
-                    lambda size: os.read(STDIN, size),
-                    lambda code, reason: log.emit(peer.InputRefused(code, reason)),
-                )
-                await Session(options, relay, lines, log).run()
+                with trio.CancelScope() as scope:  # not the tasks around it: they are needed to close in order
+                    await _tell(options, relay, log)
         nursery.cancel_scope.cancel()
 
 
-async def _cancel_on(stop: Stop, scope: trio.CancelScope) -> None:
+async def _tell(options: PeerOptions, relay: Signaling, log: Log) -> None:
+    log.emit(peer.Connected(options.url))
+    log.emit(peer.IdAssigned(relay.client_id))
+    lines = Lines(
+        lambda size: os.read(STDIN, size),
+        lambda code, reason: log.emit(peer.InputRefused(code, reason)),
+    )
+    await Session(options, relay, lines, log).run()
+
+
+async def _cancel_on(stop: Stop, scope: Callable[[], trio.CancelScope]) -> None:
     await stop.wait()
-    scope.cancel()
+    scope().cancel()

@@ -89,7 +89,11 @@ class Pairing:
         try:
             self._post.send_nowait(frame)
         except trio.WouldBlock:
-            self._problem(frame.type, "not_ready", f"The peer sends faster than its {frame.type}s can be used; one was dropped")
+            self._problem(
+                frame.type,
+                "not_ready",
+                f"The peer sends faster than its {frame.type}s can be used; one was dropped",
+            )
 
     async def run(self) -> Outcome:
         """Live through the pairing; returns when it has failed or is done with. Closes its connection in any case."""
@@ -192,7 +196,9 @@ class Pairing:
         elif len(self._early) < HELD_CANDIDATES:
             self._early.append(candidate)
         else:
-            raise rtc.NegotiationFailed("bad_candidate", f"More than {HELD_CANDIDATES} candidates came before the description")
+            raise rtc.NegotiationFailed(
+                "bad_candidate", f"More than {HELD_CANDIDATES} candidates came before the description"
+            )
 
     async def _add(self, pc: rtc.PeerConnection, candidate: CandidateInit | None) -> None:
         try:

@@ -33,7 +33,7 @@ StateKind = Literal["ice_gathering", "ice_connection", "connection", "signaling"
 T = TypeVar("T")
 
 
-class NegotiationFailed(Exception):  # noqa: N818  named for what happened
+class NegotiationFailed(Exception):
     """A description or a candidate could not be used; `code` is that of the `negotiation_error` event."""
 
     def __init__(self, code: str, reason: str) -> None:
@@ -136,7 +136,7 @@ class PeerConnection:
         try:
             self._push.send_nowait(event)
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
-            logger.error("An event of the connection was lost: %s", type(event).__name__)
+            logger.warning("An event of the connection was lost: %s", type(event).__name__)
 
     def _watch_channel(self, channel: RTCDataChannel) -> None:
         channel.on("open", lambda: self._opened(channel))

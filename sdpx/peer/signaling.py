@@ -164,7 +164,9 @@ async def _open(nursery: trio.Nursery, url: str) -> Signaling:
         socket = await _open_socket(nursery, url)
         client_id = await _learn_id(socket)
         if client_id is None:
-            raise RelayUnreachable("not_a_relay", f"What answers at {url} is no sdpx relay: it did not say 'your_id' first")
+            raise RelayUnreachable(
+                "not_a_relay", f"What answers at {url} is no sdpx relay: it did not say 'your_id' first"
+            )
         return Signaling(socket, client_id)
     raise RelayUnreachable("relay_unreachable", f"The relay at {url} did not answer within {DIAL_SECONDS:.0f} s")
 

@@ -131,20 +131,14 @@ class Connection:
 
     async def _watch_silence(self, socket: WebSocketConnection, nursery: trio.Nursery) -> None:
         """Ping a client that says nothing, and let one go that does not answer."""
-        while True:
-            await trio.sleep_until(self._tap.last_heard + self._limits.ping_seconds)
-            silent = trio.current_time() - self._tap.last_heard
-            if silent < self._limits.ping_seconds:
-                continue
-            nursery.start_soon(self._ping, socket)
-            with trio.move_on_at(self._tap.last_heard + self._limits.silence_seconds):
-                await self._heard_since(self._tap.last_heard)
-                continue
-            self.end(Departure("timeout", 1008, "You were silent for too long"))
-
-    async def _heard_since(self, moment: float) -> None:
-        while self._tap.last_heard == moment:
-            await trio.sleep(min(1.0, self._limits.ping_seconds / 10))
+        ping, limit = self._limits.ping_seconds, self._limits.silence_seconds
+        while (silent := trio.current_time() - self._tap.last_heard) < limit:
+            wake = self._tap.last_heard + ping
+            if silent >= ping:
+                nursery.start_soon(self._ping, socket)
+                wake = min(trio.current_time() + ping, self._tap.last_heard + limit)
+            await trio.sleep_until(wake)
+        self.end(Departure("timeout", 1008, "You were silent for too long"))
 
     async def _ping(self, socket: WebSocketConnection) -> None:
         with trio.move_on_after(self._limits.silence_seconds):

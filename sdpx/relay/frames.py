@@ -77,7 +77,7 @@ class FrameGate:
             return self._check_second(header[0], header[1]) or self._finish_header()
         return self._finish_header()
 
-    def _check_opcode(self, first: int) -> Violation | None:
+    def _check_opcode(self, first: int) -> Violation | None:  # noqa: PLR0911  a table of rules
         opcode = first & 0x0F
         if first & _RESERVED:
             return Violation(1002, "Reserved bits are set, and no extension was negotiated")

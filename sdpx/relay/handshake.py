@@ -103,7 +103,7 @@ def _method_not_allowed() -> Answer:
     return Answer(405, "method_not_allowed", f"Only GET is answered here. {WHAT_THIS_IS}", (("Allow", "GET"),))
 
 
-def _flaw(request: h11.Request) -> Answer | None:
+def _flaw(request: h11.Request) -> Answer | None:  # noqa: PLR0911  a table of rules
     """Return what is wrong with a request for a WebSocket, by RFC 6455, 4.2.1 and 4.4."""
     if request.method != b"GET":
         return _method_not_allowed()
@@ -112,7 +112,11 @@ def _flaw(request: h11.Request) -> Answer | None:
     if not _has_token(request, b"connection", "upgrade"):
         return Answer(400, "bad_request", "A WebSocket needs the header 'Connection: Upgrade'")
     if _tokens(request, b"sec-websocket-version") != ["13"]:
-        version = (("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket"), ("Connection", "Upgrade, close"))
+        version = (
+            ("Sec-WebSocket-Version", "13"),
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade, close"),
+        )
         return Answer(426, "upgrade_required", "Only WebSocket version 13 (RFC 6455) is spoken here", version)
     if not _is_key(_tokens(request, b"sec-websocket-key")):
         return Answer(400, "bad_request", "A WebSocket needs one Sec-WebSocket-Key of 16 bytes in base64")

@@ -38,9 +38,7 @@ async def read_head(stream: trio.abc.Stream, limits: Limits) -> Head | Answer | 
     return None
 
 
-async def _read_head(
-    stream: trio.abc.Stream, connection: h11.Connection, received: bytearray
-) -> Head | Answer | None:
+async def _read_head(stream: trio.abc.Stream, connection: h11.Connection, received: bytearray) -> Head | Answer | None:
     while True:
         try:
             event = connection.next_event()
@@ -51,6 +49,6 @@ async def _read_head(
             return Head(event, bytes(received[: len(received) - len(behind)]), behind)
         if event is not h11.NEED_DATA:
             return None
-        data = await stream.receive_some(READ_BYTES)
+        data = bytes(await stream.receive_some(READ_BYTES))
         received += data
         connection.receive_data(data)

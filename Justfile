@@ -1,0 +1,48 @@
+# The front door. Every recipe makes and reuses a virtual environment by itself.
+# Set SDPX_VENV to keep it elsewhere than in .venv.
+
+venv := env("SDPX_VENV", ".venv")
+bin := venv / "bin"
+
+# List the recipes.
+default:
+    @just --list
+
+# Watch a handshake happen: a relay and two peers pair, connect and talk.
+demo *args: _venv
+    {{bin}}/sdpx demo {{args}}
+
+# Run the relay.
+serve *args: _venv
+    {{bin}}/sdpx serve {{args}}
+
+# Run a peer.
+peer *args: _venv
+    {{bin}}/sdpx peer {{args}}
+
+# Everything that has to hold: lint, types, walls and tests.
+test *args: lint types
+    {{bin}}/python -m pytest -n 4 --dist worksteal {{args}}
+
+# Style and the import walls.
+lint: _venv
+    {{bin}}/ruff check
+    {{bin}}/ruff format --check
+
+# mypy, strict.
+types: _venv
+    {{bin}}/python -m mypy
+
+# All that CI does.
+check: test
+
+# Make the virtual environment, or bring it up to date when pyproject.toml is newer.
+_venv:
+    #!/usr/bin/env sh
+    set -eu
+    stamp={{venv}}/.sdpx-installed
+    if [ ! -f "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
+        [ -x {{bin}}/python ] || python3 -m venv {{venv}}
+        {{bin}}/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+        touch "$stamp"
+    fi
