@@ -20,6 +20,7 @@ from sdpx.events import Error, Level
 from sdpx.log import Format, Log, ThreadSink, capture_libraries, reader_is_gone
 
 STDOUT: Final = 1
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 READER_POLL_SECONDS: Final = 0.5
 
 
@@ -123,11 +124,15 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
 
 
 async def _heed_signals(stop: Stop, scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for number in signals:
-            if stop.cause.startswith("SIG"):
-                scope.cancel()
-            stop.request(signal.Signals(number).name)
+    try:
+        with trio.open_signal_receiver(*SIGNALS) as signals:
+            async for number in signals:
+                if stop.cause.startswith("SIG"):
+                    scope.cancel()
+                stop.request(signal.Signals(number).name)
+    finally:
+        for number in SIGNALS:  # the program is over: a late signal must not change its exit status
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def _watch_reader(stop: Stop) -> None:

@@ -1,0 +1,264 @@
+"""The programs as a script and a shell meet them: exit statuses, pipes, bad input, relays that are none."""
+
+import json
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import pytest
+import trio
+
+from tests.e2e.processes import environment, peer, relay, sdpx
+
+pytestmark = pytest.mark.e2e
+SDPX = f"{shlex.quote(sys.executable)} -m sdpx"
+
+
+def shell(command: str, seconds: float = 30) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=seconds, env=environment(), check=False
+    )
+
+
+async def run(*arguments: str) -> tuple[int, str, list[str]]:
+    """Run sdpx to its end; returns status, stderr and the events of its log."""
+    async with sdpx(*arguments) as program:
+        status = await program.ended()
+        return status, program.stderr.decode(), program.events
+
+
+def test_help_and_version_answer_without_anything_heavy() -> None:
+    """`sdpx --help` imports neither trio nor aiortc."""
+    code = "import sys, sdpx.cli\ntry: sdpx.cli.app(['--help'])\nexcept SystemExit: pass\n"
+    code += "print([m for m in ('trio', 'aiortc', 'asyncio', 'msgspec', 'av') if m in sys.modules], file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment())
+    assert done.stderr.strip().endswith("[]")
+    assert "serve" in done.stdout
+    assert "peer" in done.stdout
+    assert shell(f"{SDPX} --version").stdout.startswith("sdpx ")
+
+
+def test_the_relay_never_loads_the_webrtc_stack() -> None:
+    """`sdpx serve` imports neither aiortc, trio_asyncio nor av."""
+    code = "import sys, sdpx.relay.server, sdpx.program\n"
+    code += "print([m for m in ('aiortc', 'aioice', 'trio_asyncio', 'av', 'sdpx.peer') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["peer", "--url", "http://x"], "ws://"),
+        (["peer", "--url", "ws://"], "host"),
+        (["peer", "--stun", "turn:x"], "stun:HOST"),
+        (["peer", "--stun", "stun:x", "--no-stun"], "contradicts"),
+        (["peer", "--id", "no spaces"], "is no ID"),
+        (["peer", "--pair", "ä"], "is no ID"),
+        (["peer", "--timeout", "0"], "0.1"),
+        (["serve", "--port", "65536"], "65535"),
+        (["serve", "--log-level", "loud"], "warning"),
+        (["dance"], "dance"),
+    ],
+)
+async def test_bad_usage_is_status_2_and_says_what_is_wrong(arguments: list[str], words: str) -> None:
+    """A wrong option ends with 2 before anything starts, and its message names what would be right."""
+    status, stderr, events = await run(*arguments)
+    assert (status, events) == (2, [])
+    assert words in " ".join(stderr.split())
+
+
+async def test_options_come_from_the_environment_too() -> None:
+    """Every option has an environment variable."""
+    code = f"SDPX_PORT=0 SDPX_LOG_FORMAT=text {SDPX} serve | head -1"
+    done = await trio.to_thread.run_sync(shell, code)
+    assert "server_listening" in done.stdout
+    assert not done.stdout.startswith("{")
+
+
+async def test_a_reader_that_goes_away_ends_the_program_quietly() -> None:
+    """`sdpx serve | head -1` and `sdpx peer | head -1`: no traceback, nothing on stderr, and it ends."""
+    done = await trio.to_thread.run_sync(shell, f"{SDPX} serve --port 0 | head -1")
+    assert json.loads(done.stdout)["event"] == "server_listening"
+    assert done.stderr == ""
+    async with relay() as (_, url), peer(url) as (_, peer_id):
+        pipe = f"sleep 20 | {SDPX} peer --url {url} --no-stun --pair {peer_id} | head -1; kill %1 2>/dev/null"
+        done = await trio.to_thread.run_sync(shell, f"set -m; {pipe}")
+    assert json.loads(done.stdout)["event"] == "connecting"
+    assert done.stderr == ""
+
+
+async def test_piped_input_is_sent_whole_before_once_leaves() -> None:
+    """`printf | sdpx peer --pair ID --once` loses nothing, and exits 0."""
+    async with relay() as (_, url), peer(url) as (b, b_id):
+        command = f"seq 1 500 | {SDPX} peer --url {url} --no-stun --pair {b_id} --once"
+        done = await trio.to_thread.run_sync(shell, command)
+        await b.wait_for("ready")
+    assert done.returncode == 0
+    assert [line["text"] for line in b.lines if line["event"] == "channel_message"] == [str(n) for n in range(1, 501)]
+
+
+async def test_end_of_input_does_not_end_the_peer() -> None:
+    """Without --once a peer whose input has ended goes on receiving."""
+    async with relay() as (_, url), peer(url) as (b, b_id), peer(url, "--pair", b_id) as (a, _):
+        await a.end_input()
+        await b.wait_for("channel_open")
+        await b.say("one")
+        await a.wait_for("channel_message", text="one")
+        assert a.process.returncode is None
+
+
+async def test_once_leaves_when_the_channel_closes() -> None:
+    """A peer with --once whose channel is closed by the other side exits 0."""
+    async with relay() as (_, url), peer(url, "--once") as (b, b_id), peer(url, "--pair", b_id) as (a, _):
+        await b.wait_for("channel_open")
+        assert await a.end() == 0
+        assert await b.ended() == 0
+
+
+async def test_lines_that_cannot_be_sent_are_refused_and_the_rest_goes_on() -> None:
+    """A line that is too long or not UTF-8 is an event; the next line is sent."""
+    async with relay() as (_, url), peer(url) as (b, b_id), peer(url, "--pair", b_id) as (a, _):
+        await b.wait_for("channel_open")
+        await a.say("x" * 70_000)
+        await a.wait_for("input_refused", code="too_long")
+        assert a.process.stdin is not None
+        await a.process.stdin.send_all(b"\xff\xfe\n")
+        await a.wait_for("input_refused", code="not_utf8")
+        await a.say("good")
+        await b.wait_for("channel_message", text="good")
+
+
+Handler = Callable[[trio.SocketStream], Awaitable[None]]
+
+
+async def silent(_stream: trio.SocketStream) -> None:
+    await trio.sleep_forever()
+
+
+async def closing(stream: trio.SocketStream) -> None:
+    await stream.receive_some()
+
+
+async def plain_http(stream: trio.SocketStream) -> None:
+    await stream.receive_some()
+    await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+    await trio.sleep(1)
+
+
+async def _serve(handler: Handler, stream: trio.SocketStream) -> None:
+    async with stream:
+        try:
+            await handler(stream)
+        except trio.BrokenResourceError:
+            return
+
+
+@pytest.mark.parametrize("handler", [silent, closing, plain_http])
+async def test_what_is_no_relay_is_unreachable_within_10_s(handler: Handler) -> None:
+    """A server that says nothing, closes, or answers HTTP: status 3, one `error`, one sentence."""
+    async with trio.open_nursery() as nursery:
+        serving = partial(trio.serve_tcp, partial(_serve, handler), 0, host="127.0.0.1")
+        [listener] = await nursery.start(serving)
+        port = listener.socket.getsockname()[1]
+        with trio.fail_after(12):
+            status, stderr, events = await run("peer", "--url", f"ws://127.0.0.1:{port}")
+        nursery.cancel_scope.cancel()
+    assert status == 3
+    assert events[-1] == "error"
+    assert str(port) in stderr
+    assert stderr.count("\n") == 1
+
+
+async def test_a_refused_connection_is_unreachable() -> None:
+    """Nobody listens: status 3 and the address."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        status, stderr, _ = await run("peer", "--url", f"ws://127.0.0.1:{unused.getsockname()[1]}")
+    assert status == 3
+    assert "refused" in stderr
+
+
+async def test_a_taken_id_is_refused_in_the_relays_words() -> None:
+    """`--id` of a client that is here: status 3, code `id_taken`."""
+    async with relay() as (_, url), peer(url, "--id", "robot"):
+        async with sdpx("peer", "--url", url, "--id", "robot") as second:
+            assert await second.ended() == 3
+            assert (await second.wait_for("error"))["code"] == "id_taken"
+
+
+async def test_a_relay_that_is_lost_while_waiting_is_status_3() -> None:
+    """The relay stops: `disconnected` with its close code, then status 3."""
+    async with relay() as (server, url), peer(url) as (waiting, _):
+        assert await server.end() == 0
+        assert await waiting.ended() == 3
+        assert (await waiting.wait_for("disconnected"))["code"] == 1001
+        assert waiting.events[-1] == "error"
+
+
+async def test_an_open_channel_outlives_the_relay() -> None:
+    """The relay is killed: both sides still talk, and when the channel closes the peer ends with status 3."""
+    async with relay() as (server, url), peer(url) as (b, b_id), peer(url, "--pair", b_id) as (a, _):
+        await a.wait_for("channel_open")
+        server.process.kill()
+        await a.wait_for("disconnected")
+        await b.wait_for("disconnected")
+        await a.say("without a relay")
+        await b.wait_for("channel_message", text="without a relay")
+        assert await a.end() == 0
+        assert await b.ended() == 3
+
+
+async def test_sigterm_ends_the_relay_within_a_second_and_tells_everybody() -> None:
+    """Clients get 1001; a pair also hears `peer_disconnected`; the relay exits 0."""
+    async with relay() as (server, url), peer(url) as (b, b_id), peer(url, "--pair", b_id) as (a, _):
+        await a.wait_for("channel_open")
+        began = trio.current_time()
+        assert await server.end() == 0
+        assert trio.current_time() - began < 1.5  # the deadline is 1 s; the rest is the process's own end
+        for program in (a, b):
+            assert (await program.wait_for("peer_disconnected"))["reason"] == "shutdown"
+            assert (await program.wait_for("disconnected"))["code"] == 1001
+
+
+async def test_one_listener_for_each_address_of_a_host() -> None:
+    """`::1` works, and a host name of several addresses gets one `server_listening` each, on one port."""
+    async with relay("--host", "::1") as (_, url):
+        assert url.startswith("ws://[::1]:")
+        async with peer(url) as (program, _):
+            assert await program.end() == 0
+    async with relay("--host", "localhost") as (server, url):
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)}
+        while len([e for e in server.events if e == "server_listening"]) < len(found):
+            await trio.sleep(0.01)
+        listening = [line for line in server.lines if line["event"] == "server_listening"]
+    assert {line["host"] for line in listening} == found
+    assert len({line["port"] for line in listening}) == 1
+
+
+async def test_a_port_that_is_taken_is_a_clear_error() -> None:
+    """Status 1, `cannot_listen`, and the address in the sentence."""
+    async with relay() as (_, url):
+        port = url.rpartition(":")[2]
+        async with sdpx("serve", "--port", port) as second:
+            assert await second.ended() == 1
+            assert (await second.wait_for("error"))["code"] == "cannot_listen"
+            assert port in second.stderr.decode()
+
+
+async def test_a_stalled_reader_does_not_hold_up_the_end() -> None:
+    """Nobody reads the relay's stdout: it still serves, and SIGTERM still ends it."""
+    process = await trio.lowlevel.open_process(
+        [sys.executable, "-m", "sdpx", "serve", "--port", "0"], stdout=subprocess.PIPE, env=environment()
+    )
+    assert process.stdout is not None
+    url = json.loads(await process.stdout.receive_some())["url"]
+    for _ in range(3):
+        async with peer(url) as (program, _):
+            assert await program.end() == 0
+    process.terminate()
+    with trio.fail_after(10):
+        assert await process.wait() == 0
