@@ -8,7 +8,15 @@ import trio
 
 from sdpx.messages import CandidateInit
 from sdpx.peer import rtc
-from sdpx.peer.rtc import ChannelClosed, ChannelOpened, NegotiationFailed, PeerConnection, Received, RtcEvent, StateChanged
+from sdpx.peer.rtc import (
+    ChannelClosed,
+    ChannelOpened,
+    NegotiationFailed,
+    PeerConnection,
+    Received,
+    RtcEvent,
+    StateChanged,
+)
 
 
 @asynccontextmanager

@@ -184,10 +184,9 @@ async def test_a_refused_connection_is_unreachable() -> None:
 
 async def test_a_taken_id_is_refused_in_the_relays_words() -> None:
     """`--id` of a client that is here: status 3, code `id_taken`."""
-    async with relay() as (_, url), peer(url, "--id", "robot"):
-        async with sdpx("peer", "--url", url, "--id", "robot") as second:
-            assert await second.ended() == 3
-            assert (await second.wait_for("error"))["code"] == "id_taken"
+    async with relay() as (_, url), peer(url, "--id", "robot"), sdpx("peer", "--url", url, "--id", "robot") as second:
+        assert await second.ended() == 3
+        assert (await second.wait_for("error"))["code"] == "id_taken"
 
 
 async def test_a_relay_that_is_lost_while_waiting_is_status_3() -> None:
