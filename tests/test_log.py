@@ -1,0 +1,174 @@
+"""The log: form, order of keys, bounds, and readers that stall or go."""
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sdpx.events import Error, Level, peer, serve
+from sdpx.log import Format, LibraryHandler, Log, ThreadSink, reader_is_gone, timestamp
+
+NOON = 1_800_000_000.25
+
+
+class ListSink:
+    """Keeps lines, up to a bound that a test can move."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self.bound = 1000
+
+    def put(self, line: bytes) -> bool:
+        if len(self.lines) >= self.bound:
+            return False
+        self.lines.append(line)
+        return True
+
+    def read(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.lines]
+
+
+def make_log(*, level: Level = "debug", form: Format = "json", started: float | None = None) -> tuple[Log, ListSink]:
+    sink = ListSink()
+    return Log(sink, lambda: NOON, level=level, form=form, started=started), sink
+
+
+def test_a_line_has_the_common_keys_then_the_events_own() -> None:
+    log, sink = make_log()
+    log.emit(serve.Paired("a", "b"))
+    assert sink.lines == [
+        b'{"ts":"2027-01-15T08:00:00.250000Z","level":"info","event":"paired",'
+        b'"message":"Pairing successful: a <-> b","client_id":"a","peer_id":"b"}\n'
+    ]
+
+
+def test_a_peers_line_ends_with_the_milliseconds_since_its_start() -> None:
+    log, sink = make_log(started=NOON - 1.5)
+    log.emit(peer.Closing())
+    log.emit(peer.OfferSent(7))
+    assert [list(line)[4:] for line in sink.read()] == [["ms"], ["bytes", "ms"]]
+    assert sink.read()[0]["ms"] == 1500
+
+
+def test_levels_below_the_threshold_are_left_out() -> None:
+    log, sink = make_log(level="warning")
+    log.emit(serve.Paired("a", "b"))
+    log.emit(serve.MessageRefused("a", "bad_json"))
+    log.emit(Error("x", "y"))
+    assert [line["level"] for line in sink.read()] == ["warning", "error"]
+
+
+def test_lines_that_find_no_room_are_counted_and_told_once() -> None:
+    log, sink = make_log()
+    sink.bound = 1
+    for _ in range(4):
+        log.emit(peer.Closing())
+    sink.bound = 1000
+    log.emit(peer.Closed())
+    log.emit(peer.Closed())
+    assert [line["event"] for line in sink.read()] == ["closing", "log_dropped", "closed", "closed"]
+    assert sink.read()[1]["count"] == 3
+    assert log.dropped_in_all == 3
+
+
+def test_text_is_for_a_person_and_holds_no_control_characters() -> None:
+    """What a stranger sends cannot steer the terminal that shows it."""
+    log, sink = make_log(form="text")
+    log.emit(peer.ChannelMessage(text="\x1b[2J\x9b\n"))
+    [line] = sink.lines
+    assert line.startswith(b"08:00:00.250 info    channel_message")
+    assert b"\x1b" not in line
+    assert line.count(b"\n") == 1
+    assert "\x9b" not in line.decode()
+
+
+def test_another_programs_line_gets_who_behind_the_common_keys() -> None:
+    log, sink = make_log()
+    log.pass_on({"ts": "t", "level": "info", "event": "e", "message": "m", "id": "x"}, "bob")
+    assert sink.lines == [b'{"ts":"t","level":"info","event":"e","message":"m","who":"bob","id":"x"}\n']
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("info", "debug"), ("warning", "warning"), ("error", "error"), ("debug", None)]
+)
+def test_what_a_library_says_comes_in_the_same_form(theirs: str, ours: str | None) -> None:
+    """Its info is our debug, and its debug, where aiortc writes whole SDP bodies, stays out."""
+    log, sink = make_log()
+    logger = logging.Logger("aiortc.rtc")
+    logger.addHandler(LibraryHandler(log))
+    getattr(logger, theirs)("said %s", "so")
+    assert [(line["event"], line["level"], line["message"], line["logger"]) for line in sink.read()] == (
+        [("library", ours, "said so", "aiortc.rtc")] if ours else []
+    )
+
+
+def test_a_librarys_exception_is_one_line_without_a_traceback() -> None:
+    log, sink = make_log()
+    logger = logging.Logger("trio")
+    logger.addHandler(LibraryHandler(log))
+    try:
+        raise OSError("no more files")
+    except OSError:
+        logger.exception("accept failed")
+    assert sink.read()[0]["message"] == "accept failed (OSError: no more files)"
+
+
+def test_timestamps_have_microseconds_and_a_z() -> None:
+    assert timestamp(0) == "1970-01-01T00:00:00.000000Z"
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    reader, writer = os.pipe()
+    yield reader, writer
+    for fd in (reader, writer):
+        try:
+            os.close(fd)
+        except OSError:
+            pass
+
+
+def test_lines_leave_through_the_thread_in_order(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    sink = ThreadSink(writer, lambda: None)
+    for number in range(200):
+        assert sink.put(b"%d\n" % number)
+    sink.close()
+    assert os.read(reader, 10_000) == b"".join(b"%d\n" % number for number in range(200))
+
+
+def test_a_stalled_reader_fills_the_queue_and_does_not_hold_up_the_end(pipe: tuple[int, int]) -> None:
+    """`put` never blocks, it says that there is no room; `close` gives up in time."""
+    sink = ThreadSink(pipe[1], lambda: None, max_lines=10)
+    taken = sum(sink.put(b"x" * 10_000) for _ in range(200))
+    assert 10 <= taken < 200
+    sink.close(0.05)
+
+
+def test_a_reader_that_has_gone_is_reported_once(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    gone = threading.Event()
+    sink = ThreadSink(writer, gone.set)
+    assert not reader_is_gone(writer)
+    os.close(reader)
+    assert reader_is_gone(writer)
+    sink.put(b"nobody reads this\n")
+    assert gone.wait(5)
+    sink.close()
+
+
+def test_a_pipe_that_somebody_made_non_blocking_still_gets_every_line(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    os.set_blocking(writer, False)
+    sink = ThreadSink(writer, lambda: None)
+    for _ in range(100):
+        sink.put(b"x" * 4095 + b"\n")
+    received = b""
+    while len(received) < 409_600:
+        received += os.read(reader, 65_536)
+    sink.close()
+    assert received == (b"x" * 4095 + b"\n") * 100
