@@ -56,12 +56,6 @@ class Ending(SdpxError):
     status = ExitStatus.INTERNAL
 
 
-class UsageError(Ending):
-    """The command line or the environment asks for what cannot be."""
-
-    status = ExitStatus.USAGE
-
-
 class CannotListen(Ending):
     """The relay could not open its port: taken, not allowed, or no such address here."""
 

@@ -8,7 +8,7 @@ The rules that live here:
   numbers of any length, unknown keys, key order and spelling survive.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -44,13 +44,19 @@ class PairRequest:
 
 @dataclass(frozen=True, slots=True)
 class PeerFrame:
-    """An offer, answer or candidate for the peer: `text` is the frame as it came, `size` its length in bytes."""
+    """An offer, answer or candidate for the peer: `text` is the frame as it came, `size` its length in bytes.
+
+    `corrected` is the frame with `from_peer` true, where the sender had written that key itself; `sdp` the SDP as it was
+    written, of an offer or answer. All that needs decoding is decoded when the frame is read: a frame whose nesting just
+    fits there might not fit deeper down the stack.
+    """
 
     type: RelayedType
     text: str
     size: int
     peer_id: str | None
-    has_from_peer: bool
+    corrected: str | None = None
+    sdp: Raw | UnsetType = field(default=UNSET, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +135,14 @@ def mark_from_peer(frame: PeerFrame) -> str:
     The key goes behind the others, in front of the closing brace. A frame whose sender wrote `from_peer` itself loses
     that one first, so that no reader, whichever duplicate it believes, takes a client's word for the relay's.
     """
-    if frame.has_from_peer:
-        members = _decode_members(frame.text)
-        members["from_peer"] = Raw(b"true")
-        return _encode(members).decode()
+    if frame.corrected is not None:
+        return frame.corrected
     return frame.text.rstrip()[:-1] + ',"from_peer":true}'
 
 
 def sdp_of(frame: PeerFrame) -> str:
     """Return the SDP that an offer or answer carries, for a log that was asked to show it."""
-    return _string(_decode_envelope(frame.text).sdp, "sdp", frame.type)
+    return _string(frame.sdp, "sdp", frame.type)
 
 
 def _open(text: str) -> _Envelope:
@@ -196,7 +200,17 @@ def _check_candidate(raw: Raw | UnsetType) -> None:
 def _peer_frame(kind: RelayedType, envelope: _Envelope, text: str) -> PeerFrame:
     peer_id = None if envelope.peer_id is UNSET else _string(envelope.peer_id, "peer_id", kind)
     size = len(text) if text.isascii() else len(text.encode())
-    return PeerFrame(kind, text, size, peer_id, envelope.from_peer is not UNSET)
+    corrected = None if envelope.from_peer is UNSET else _corrected(text)
+    return PeerFrame(kind, text, size, peer_id, corrected, envelope.sdp)
+
+
+def _corrected(text: str) -> str:
+    try:
+        members = _decode_members(text)
+    except RecursionError:
+        raise Refusal("bad_json", "That JSON is nested too deeply") from None
+    members["from_peer"] = Raw(b"true")
+    return _encode(members).decode()
 
 
 # ---- server to client -------------------------------------------------------------------------------------------

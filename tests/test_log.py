@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -37,13 +38,21 @@ def make_log(*, level: Level = "debug", form: Format = "json", started: float | 
     return Log(sink, lambda: NOON, level=level, form=form, started=started), sink
 
 
+def make_logger(log: Log, name: str) -> logging.Logger:
+    """Return a logger as a library has one, that only this log hears."""
+    logger = logging.Logger(name)  # noqa: LOG001  not the process's own
+    logger.addHandler(LibraryHandler(log))
+    return logger
+
+
 def test_a_line_has_the_common_keys_then_the_events_own() -> None:
     log, sink = make_log()
     log.emit(serve.Paired("a", "b"))
-    assert sink.lines == [
+    [line] = sink.lines
+    assert line == (
         b'{"ts":"2027-01-15T08:00:00.250000Z","level":"info","event":"paired",'
         b'"message":"Pairing successful: a <-> b","client_id":"a","peer_id":"b"}\n'
-    ]
+    )
 
 
 def test_a_peers_line_ends_with_the_milliseconds_since_its_start() -> None:
@@ -98,8 +107,7 @@ def test_another_programs_line_gets_who_behind_the_common_keys() -> None:
 def test_what_a_library_says_comes_in_the_same_form(theirs: str, ours: str | None) -> None:
     """Its info is our debug, and its debug, where aiortc writes whole SDP bodies, stays out."""
     log, sink = make_log()
-    logger = logging.Logger("aiortc.rtc")
-    logger.addHandler(LibraryHandler(log))
+    logger = make_logger(log, "aiortc.rtc")
     getattr(logger, theirs)("said %s", "so")
     assert [(line["event"], line["level"], line["message"], line["logger"]) for line in sink.read()] == (
         [("library", ours, "said so", "aiortc.rtc")] if ours else []
@@ -108,8 +116,7 @@ def test_what_a_library_says_comes_in_the_same_form(theirs: str, ours: str | Non
 
 def test_a_librarys_exception_is_one_line_without_a_traceback() -> None:
     log, sink = make_log()
-    logger = logging.Logger("trio")
-    logger.addHandler(LibraryHandler(log))
+    logger = make_logger(log, "trio")
     try:
         raise OSError("no more files")
     except OSError:
@@ -126,10 +133,8 @@ def pipe() -> Iterator[tuple[int, int]]:
     reader, writer = os.pipe()
     yield reader, writer
     for fd in (reader, writer):
-        try:
+        with suppress(OSError):
             os.close(fd)
-        except OSError:
-            pass
 
 
 def test_lines_leave_through_the_thread_in_order(pipe: tuple[int, int]) -> None:

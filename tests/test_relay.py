@@ -77,7 +77,7 @@ async def heard(socket: WebSocketConnection) -> Frame:
 
 async def close_code(socket: WebSocketConnection) -> int:
     """Read to the end and return the close code."""
-    with pytest.raises(ConnectionClosed) as closed:
+    with pytest.raises(ConnectionClosed) as closed:  # noqa: PT012
         while True:
             await socket.get_message()
     assert closed.value.reason is not None
@@ -160,7 +160,8 @@ async def test_a_client_that_closes_is_gone_at_once(autojump_clock: MockClock, c
         await a.aclose(code)
         assert await heard(b) == {"type": "peer_disconnected", "peer_id": "a", "reason": "closed"}
         await trio.sleep(1)
-    [gone] = [event for event in relay.log.events if event.name() == "client_disconnected"]
+    gone = next(event for event in relay.log.events if event.name() == "client_disconnected")
+    assert gone.shown()["client_id"] == "a"
     assert gone.shown()["code"] == code
 
 
@@ -256,13 +257,12 @@ async def test_a_silent_connection_is_cut_and_a_slow_one_is_answered(autojump_cl
     async with world() as relay:
         silent, slow = relay.dial(), relay.dial()
         began = trio.current_time()
-        assert await read_all(silent) == b""
-        assert trio.current_time() - began == pytest.approx(5)
-        for byte in b"GET / HT":
+        for byte in b"GET /":
             await slow.send_all(bytes([byte]))
-            await trio.sleep(0.6)
-        assert (await read_all(relay.dial())) == b""
-        assert (await read_all(slow)).startswith(b"HTTP/1.1 408 ") or trio.current_time() > 5
+            await trio.sleep(0.9)
+        assert (await read_all(slow)).startswith(b"HTTP/1.1 408 ")
+        assert await read_all(silent) == b""
+        assert trio.current_time() - began == pytest.approx(5, abs=1)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,9 @@ async def test_frames_right_behind_the_request_are_read(autojump_clock: MockCloc
         await stream.send_all(HEAD.format(path="/", more=KEY).encode() + frame + frame)
         data = b""
         while data.count(b'{"type":"pong"}') < 2:
-            data += await stream.receive_some()
+            chunk = await stream.receive_some()
+            assert chunk
+            data += chunk
 
 
 async def test_a_stop_tells_everybody_and_refuses_newcomers(autojump_clock: MockClock) -> None:

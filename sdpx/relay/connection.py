@@ -22,6 +22,7 @@ from sdpx.relay.tap import Tap
 # Two reads for each 4 KiB offer cost a fifth of the throughput; 64 KiB is one read.
 READ_BYTES: Final = 64 * 1024
 ABNORMAL: Final = 1006  # RFC 6455, 7.4.1: no close frame came
+INVALID_UTF8: Final = 1007
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,9 @@ class Connection:
                 nursery, self._tap, max_message_size=self._limits.frame_bytes, receive_buffer_size=READ_BYTES
             )
             try:
-                return await request.accept(subprotocol=subprotocol)
+                socket = await request.accept(subprotocol=subprotocol)
+                self._tap.accepted()
+                return socket  # noqa: TRY300
             except ConnectionClosed:
                 pass
         self.end(Departure("closed", ABNORMAL, "The WebSocket did not open"))
@@ -116,8 +119,8 @@ class Connection:
                     self.end(Departure("slow", 1008, "You did not read what was sent to you"))
                     await self._tap.aclose()
                     return
-        except ConnectionClosed as closed:
-            self.end(self._departure_of(closed))
+        except ConnectionClosed:
+            pass  # the reader hears it too, behind what came before, and ends the connection
         finally:
             self._flushed.set()
 
@@ -127,7 +130,8 @@ class Connection:
             return Departure("refused", violation.code, violation.text)
         if closed.reason is None:
             return Departure("closed", ABNORMAL, "")
-        return Departure("closed", closed.reason.code, closed.reason.reason or "")
+        broke_utf8 = closed.reason.code == INVALID_UTF8
+        return Departure("refused" if broke_utf8 else "closed", closed.reason.code, closed.reason.reason or "")
 
     async def _watch_silence(self, socket: WebSocketConnection, nursery: trio.Nursery) -> None:
         """Ping a client that says nothing, and let one go that does not answer."""

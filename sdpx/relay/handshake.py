@@ -60,6 +60,8 @@ class Answer:
 
 def judge(request: h11.Request, is_taken: Callable[[str], bool]) -> Upgrade | Answer:
     """Decide about a request; `is_taken` tells whether a client with that ID is here."""
+    if request.http_version not in (b"1.0", b"1.1"):
+        return Answer(505, "bad_request", "This port speaks HTTP/1.1 and WebSocket over it, not HTTP/2")
     if not _asks_for_websocket(request):
         return _plain(request)
     return _flaw(request) or _upgrade(request, is_taken)
@@ -69,8 +71,6 @@ def not_http(error: h11.RemoteProtocolError, start: bytes) -> Answer:
     """Return the answer to bytes that are no HTTP/1.1 request; `start` is how they began."""
     if start.startswith(b"\x16\x03"):
         return Answer(400, "bad_request", "This port speaks plain ws://, and that looked like TLS (wss://)")
-    if start.startswith(b"PRI * HTTP/2.0"):
-        return Answer(505, "bad_request", "This port speaks HTTP/1.1 and WebSocket, not HTTP/2")
     if error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
         return Answer(431, "bad_request", "The request's head is too large")
     return Answer(400, "bad_request", f"That is no HTTP/1.1 request: {error}")

@@ -17,6 +17,7 @@ class Tap(trio.abc.Stream):
         self._head = head
         self._behind = behind
         self._gate = gate
+        self._accepted = trio.Event()
         self.last_heard = trio.current_time()
 
     @property
@@ -24,11 +25,16 @@ class Tap(trio.abc.Stream):
         """The rule that the client broke, if it did."""
         return self._gate.violation
 
+    def accepted(self) -> None:
+        """Let frames through: the WebSocket is open. Those that the library got earlier would wait for the next read."""
+        self._accepted.set()
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return the head, then bytes of frames that are in order; empty at the end of them."""
         if self._head:
             head, self._head = self._head, b""
             return head
+        await self._accepted.wait()
         if self._gate.violation:
             return b""
         data, self._behind = self._behind, b""
