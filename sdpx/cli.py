@@ -73,6 +73,24 @@ def serve(
         int,
         typer.Option(envvar="SDPX_PORT", min=0, max=65535, help="TCP port; 0 picks a free one and the log says which."),
     ] = 8765,
+    max_clients: Annotated[
+        int, typer.Option(envvar="SDPX_MAX_CLIENTS", min=0, help="Connections at once; 0: no limit.")
+    ] = 10_000,
+    max_clients_per_ip: Annotated[
+        int, typer.Option(envvar="SDPX_MAX_CLIENTS_PER_IP", min=0, help="The same, from one address; 0: no limit.")
+    ] = 1_000,
+    rate: Annotated[
+        float, typer.Option(envvar="SDPX_RATE", min=0, help="Messages a second from one client; 0: no limit.")
+    ] = 200.0,
+    ping: Annotated[
+        float, typer.Option(envvar="SDPX_PING", min=0.1, max=3600, metavar="SECONDS", help="Silence before a ping.")
+    ] = 20.0,
+    silence: Annotated[
+        float, typer.Option(envvar="SDPX_SILENCE", min=0.2, max=7200, metavar="SECONDS", help="Silence before a cut.")
+    ] = 45.0,
+    drain: Annotated[
+        float, typer.Option(envvar="SDPX_DRAIN", min=0, max=600, metavar="SECONDS", help="Patience when stopping.")
+    ] = 5.0,
     log_level: LogLevelOption = LogLevel.info,
     log_format: LogFormatOption = LogFormat.json,
     log_sdp: LogSdpOption = False,
@@ -81,9 +99,20 @@ def serve(
     from functools import partial  # noqa: PLC0415  imports wait for their command
 
     from sdpx.program import LogOptions, run  # noqa: PLC0415
+    from sdpx.relay.limits import Limits  # noqa: PLC0415
     from sdpx.relay.server import ServeOptions, run_server  # noqa: PLC0415
 
-    options = ServeOptions(host=host, port=port, log_sdp=log_sdp)
+    if silence <= ping:
+        _check("--silence", "it must be longer than --ping, or nobody has the time to answer one")
+    limits = Limits(
+        max_clients=max_clients,
+        max_clients_per_ip=max_clients_per_ip,
+        rate=rate,
+        ping_seconds=ping,
+        silence_seconds=silence,
+        drain_seconds=drain,
+    )
+    options = ServeOptions(host=host, port=port, limits=limits, log_sdp=log_sdp)
     status = run(partial(run_server, options), LogOptions(log_level.value, log_format.value))
     raise typer.Exit(status)
 

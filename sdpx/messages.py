@@ -129,6 +129,17 @@ def binary_refused() -> Refusal:
     return Refusal("bad_message", "Send JSON in a text frame, not a binary one")
 
 
+def rate_limited(message: ClientMessage) -> Refusal:
+    """Return what a client hears whose message was one too many and was not taken."""
+    target = message.target_id if isinstance(message, PairRequest) else None
+    return Refusal(
+        "rate_limited",
+        "You send too fast; slow down, and send this again",
+        in_reply_to=type_of(message),
+        target_id=target,
+    )
+
+
 def mark_from_peer(frame: PeerFrame) -> str:
     """Return the text that the peer receives: the frame as it came, with `from_peer` true and the relay's own.
 
@@ -143,6 +154,12 @@ def mark_from_peer(frame: PeerFrame) -> str:
 def sdp_of(frame: PeerFrame) -> str:
     """Return the SDP that an offer or answer carries, for a log that was asked to show it."""
     return _string(frame.sdp, "sdp", frame.type)
+
+
+def type_of(message: ClientMessage) -> str:
+    """Return the `type` that the message came with."""
+    names = {PairRequest: "pair_request", Unpair: "unpair", Ping: "ping", Pong: "pong"}
+    return message.type if isinstance(message, PeerFrame) else names[type(message)]
 
 
 def _open(text: str) -> _Envelope:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -358,3 +358,51 @@ async def test_a_fault_in_serving_one_client_does_not_touch_the_others(autojump_
         await say(a, type="offer", sdp="x")
         assert (await heard(b))["type"] == "offer"
     assert "connection_failed" in [event.name() for event in relay.log.events]
+
+
+async def flood(socket: WebSocketConnection) -> None:
+    with suppress(ConnectionClosed):
+        for _ in range(100):
+            await say(socket, type="offer", sdp="x")
+            await trio.sleep(0.01)
+
+
+async def test_a_client_over_the_rate_is_told_and_then_cut(autojump_clock: MockClock) -> None:
+    """A burst passes; past it each message is `rate_limited`; who goes on is cut, and its peer hears `refused`."""
+    async with world(rate=2) as relay:
+        a, b = await relay.paired()
+        for _ in range(9):
+            await say(a, type="ping")
+        assert [(await heard(a))["type"] for _ in range(9)] == ["pong"] * 9
+        await say(a, type="pair_request", target_id="b")
+        refused = await heard(a)
+        assert (refused["code"], refused["in_reply_to"], refused["target_id"]) == ("rate_limited", "pair_request", "b")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(flood, a)
+            assert await close_code(a) == 1008
+        assert await heard(b) == {"type": "peer_disconnected", "peer_id": "a", "reason": "refused"}
+
+
+async def test_a_flood_of_pings_is_cut(autojump_clock: MockClock) -> None:
+    """Control frames cost as much as messages do."""
+    async with world(rate=2) as relay:
+        stream = relay.dial()
+        await stream.send_all(HEAD.format(path="/", more=KEY).encode() + b"\x89\x80...." * 100)
+        received = await read_all(stream)
+    assert (1008).to_bytes(2) in received
+
+
+async def test_connections_too_many_are_refused_before_they_are_read(autojump_clock: MockClock) -> None:
+    """429 from one address, 503 in all; those that are in stay."""
+    async with world(max_clients=2, max_clients_per_ip=0) as relay:
+        a, _ = await relay.paired()
+        assert (await ask(relay, ""))[1]["code"] == "full"
+        await a.aclose()
+        await trio.sleep(1)
+        assert (await ask(relay, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == 426
+    async with world(max_clients_per_ip=1) as relay:
+        await relay.client("a")
+        assert await ask(relay, "") == (
+            429,
+            {"code": "too_many_connections", "message": "There are too many connections from your address"},
+        )

@@ -1,10 +1,13 @@
 """What `sdpx peer` was asked for, checked before anything starts."""
 
+import re
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from sdpx.ids import is_name
+
+_PORT: Final = re.compile(r"[0-9]{1,5}")
 
 DEFAULT_STUN: Final = "stun:stun.l.google.com:19302"
 
@@ -51,7 +54,7 @@ def flaw_in_stun(url: str) -> str | None:
     host, _, port = rest.rpartition(":") if not rest.endswith("]") and ":" in rest else (rest, "", "3478")
     if scheme not in ("stun", "stuns") or not host or host.startswith("/"):
         return f"'{url}' is no STUN server's URL; it looks like stun:HOST or stun:HOST:PORT"
-    if not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) < 1 << 16:
+    if not _PORT.fullmatch(port) or not 0 < int(port) < 1 << 16:
         return f"'{url}' has no port from 1 to 65535"
     return None
 

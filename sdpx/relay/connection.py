@@ -22,7 +22,7 @@ from sdpx.relay.tap import Tap
 # Two reads for each 4 KiB offer cost a fifth of the throughput; 64 KiB is one read.
 READ_BYTES: Final = 64 * 1024
 ABNORMAL: Final = 1006  # RFC 6455, 7.4.1: no close frame came
-INVALID_UTF8: Final = 1007
+BROKEN: Final = (1002, 1007)  # what the library finds wrong with a close frame, or with the UTF-8 of a text
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class Connection:
         self._outbox = Outbox(limits.outbox_frames, limits.outbox_bytes)
         self._ended = trio.Event()
         self._flushed = trio.Event()
+        self._torn = False
         self.departure: Departure | None = None
 
     def post(self, text: str) -> bool:
@@ -115,9 +116,9 @@ class Connection:
             while (text := await self._outbox.get()) is not None:
                 with trio.move_on_after(self._limits.write_seconds) as deadline:
                     await socket.send_message(text)
-                if deadline.cancelled_caught:  # half a frame is out: nothing more can be said on this socket
+                if deadline.cancelled_caught:
+                    self._torn = True
                     self.end(Departure("slow", 1008, "You did not read what was sent to you"))
-                    await self._tap.aclose()
                     return
         except ConnectionClosed:
             pass  # the reader hears it too, behind what came before, and ends the connection
@@ -130,8 +131,8 @@ class Connection:
             return Departure("refused", violation.code, violation.text)
         if closed.reason is None:
             return Departure("closed", ABNORMAL, "")
-        broke_utf8 = closed.reason.code == INVALID_UTF8
-        return Departure("refused" if broke_utf8 else "closed", closed.reason.code, closed.reason.reason or "")
+        reason: DepartureReason = "refused" if closed.reason.code in BROKEN else "closed"
+        return Departure(reason, closed.reason.code, closed.reason.reason or "")
 
     async def _watch_silence(self, socket: WebSocketConnection, nursery: trio.Nursery) -> None:
         """Ping a client that says nothing, and let one go that does not answer."""
@@ -158,9 +159,10 @@ class Connection:
         flush = self._limits.drain_seconds if departure.reason == "shutdown" else self._limits.close_seconds
         with trio.move_on_after(flush):
             await self._flushed.wait()
-        if not self._flushed.is_set():
+        self._torn = self._torn or not self._flushed.is_set()
+        if self._torn:
             return  # a frame is half written: nothing else can be said on this socket
-        if self._tap.violation:  # the library believes that the stream has ended
+        if self._tap.ended:
             last_words = close_frame(departure.code, departure.text)
             await say_last(self._tap.stream, last_words, self._limits.close_seconds)
             return

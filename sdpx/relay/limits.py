@@ -12,6 +12,9 @@ class Limits:
     A well-behaved client never meets one of them; tests shrink them to reach the far side.
     """
 
+    max_clients: int = 10_000
+    max_clients_per_ip: int = 1_000
+    rate: float = 200.0
     handshake_seconds: float = 5.0
     head_bytes: int = 16 * 1024
     frame_bytes: int = MAX_FRAME

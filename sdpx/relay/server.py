@@ -22,14 +22,20 @@ from sdpx.log import Log
 from sdpx.program import Stop
 from sdpx.relay.connection import Connection, Departure
 from sdpx.relay.farewell import say_last
-from sdpx.relay.frames import FrameGate
+from sdpx.relay.frames import FrameGate, Violation
 from sdpx.relay.handshake import Answer, Upgrade, judge
 from sdpx.relay.http import Head, read_head
 from sdpx.relay.limits import Limits
+from sdpx.relay.quota import Census, Quota
 from sdpx.relay.tap import Tap
 
 BACKLOG: Final = 1024
 PORT_TRIES: Final = 10
+FULL: Final = Answer(
+    503, "full", "The relay has as many clients as it may have; try again later", (("Retry-After", "30"),)
+)
+CROWDED: Final = Answer(429, "too_many_connections", "There are too many connections from your address")
+TOO_FAST: Final = Violation(1008, "You sent too much, too fast, for too long")
 STOPPING: Final = Answer(503, "shutting_down", "The relay is stopping; try again soon", (("Retry-After", "5"),))
 
 
@@ -51,6 +57,7 @@ class Relay:
         self._log = log
         self._lobby = Lobby(log_sdp=log_sdp)
         self._connections: dict[str, Connection] = {}
+        self._census = Census(limits.max_clients, limits.max_clients_per_ip)
         self._open = 0
         self._all_gone = trio.Event()
         self._stopping = False
@@ -62,15 +69,19 @@ class Relay:
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection from its first byte to its last; never raises, whatever the client does."""
+        remote = remote_of(stream)
+        address = remote.rpartition(":")[0]
         self._open += 1
+        self._census.enter(address)
         try:
             async with stream:
-                await self._admit(stream)
+                await self._admit(stream, remote)
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client went away in mid-sentence
         except* Exception as group:  # noqa: BLE001  a fault in serving one client is not the others' business
-            self._log.emit(serve.ConnectionFailed(remote_of(stream), repr(group.exceptions)))
+            self._log.emit(serve.ConnectionFailed(remote, repr(group.exceptions)))
         finally:
+            self._census.leave(address)
             self._open -= 1
             if not self._open:
                 self._all_gone.set()
@@ -88,30 +99,37 @@ class Relay:
         while self._open:
             await self._all_gone.wait()
 
-    async def _admit(self, stream: trio.abc.Stream) -> None:
-        head = await read_head(stream, self._limits)
+    async def _admit(self, stream: trio.abc.Stream, remote: str) -> None:
+        head = self._no_room(remote) or await read_head(stream, self._limits)
         if head is None:
             return
         verdict = self._verdict(head)
         if isinstance(verdict, Answer):
-            self._log.emit(serve.ConnectionRefused(remote_of(stream), verdict.status, verdict.code))
+            self._log.emit(serve.ConnectionRefused(remote, verdict.status, verdict.code))
             head_only = isinstance(head, Head) and head.request.method == b"HEAD"
             await say_last(stream, verdict.render(head_only=head_only), self._limits.close_seconds)
         elif isinstance(head, Head):
-            gate = FrameGate(self._limits.frame_bytes, self._limits.frame_fragments)
-            await self._welcome(Tap(stream, head.text, head.behind, gate), verdict, remote_of(stream))
+            await self._welcome(stream, head, verdict, remote)
+
+    def _no_room(self, remote: str) -> Answer | None:
+        """Return the answer to a connection too many; it is not even read."""
+        if self._census.is_full:
+            return FULL
+        return CROWDED if self._census.is_crowded(remote.rpartition(":")[0]) else None
 
     def _verdict(self, head: Head | Answer) -> Upgrade | Answer:
         if self._stopping:
             return STOPPING
         return judge(head.request, self._lobby.__contains__) if isinstance(head, Head) else head
 
-    async def _welcome(self, tap: Tap, upgrade: Upgrade, remote: str) -> None:
+    async def _welcome(self, stream: trio.abc.Stream, head: Head, upgrade: Upgrade, remote: str) -> None:
         client_id = upgrade.client_id or make_id(secrets.randbelow)
+        quota = Quota(self._limits.rate, trio.current_time())
+        gate = FrameGate(self._limits.frame_bytes, self._limits.frame_fragments)
         connection = Connection(
-            tap,
+            Tap(stream, head.text, head.behind, gate, lambda count: _too_many(quota, count)),
             self._limits,
-            on_frame=lambda frame: self._take(client_id, frame),
+            on_frame=lambda frame: self._take(client_id, frame, quota),
             on_end=lambda departure: self._part(client_id, departure),
         )
         began = trio.current_time()
@@ -128,11 +146,18 @@ class Relay:
             ms = round((trio.current_time() - began) * 1000, 3)
             self._log.emit(serve.ClientDisconnected(client_id, departure.code, departure.text, ms))
 
-    def _take(self, client_id: str, frame: str | bytes) -> None:
+    def _take(self, client_id: str, frame: str | bytes, quota: Quota) -> None:
+        allowed = quota.allows(trio.current_time())
+        if quota.exhausted:
+            self._connections[client_id].end(Departure("refused", TOO_FAST.code, TOO_FAST.text))
+            return
         try:
             if isinstance(frame, bytes):
                 raise messages.binary_refused()
-            effects = self._lobby.take(client_id, messages.parse(frame))
+            message = messages.parse(frame)
+            if not allowed:
+                raise messages.rate_limited(message)
+            effects = self._lobby.take(client_id, message)
         except Refusal as refusal:
             effects = self._lobby.refuse(client_id, refusal)
         self._do(effects)
@@ -149,6 +174,12 @@ class Relay:
             connection = self._connections.get(effect.client_id)  # gone: an effect before this one let it go
             if connection is not None and connection.post(effect.text) and effect.event is not None:
                 self._log.emit(effect.event)
+
+
+def _too_many(quota: Quota, control_frames: int) -> Violation | None:
+    """Count control frames as messages: they cost as much. One over the rate is let pass, a flood is not."""
+    quota.allows(trio.current_time(), control_frames)
+    return TOO_FAST if quota.exhausted else None
 
 
 async def run_server(options: ServeOptions, log: Log, stop: Stop) -> None:

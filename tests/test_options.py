@@ -1,0 +1,94 @@
+"""What `sdpx peer` was asked for, checked before anything starts."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdpx.peer.options import PeerOptions, flaw_in_name, flaw_in_stun, flaw_in_url
+
+
+@pytest.mark.parametrize(
+    ("url", "client_id", "dialled"),
+    [
+        ("ws://h", None, "ws://h/"),
+        ("ws://h:1/p?x=1", None, "ws://h:1/p?x=1"),
+        ("wss://h", "me", "wss://h/?id=me"),
+        ("ws://h/?token=t&x=", "me", "ws://h/?token=t&x=&id=me"),
+        ("ws://h/?id=other&x=1&id=third", "me", "ws://h/?x=1&id=me"),
+        ("ws://h/?id=other", None, "ws://h/?id=other"),
+        ("ws://h/#part", "me", "ws://h/?id=me"),
+        ("ws://[::1]:8765", None, "ws://[::1]:8765/"),
+    ],
+)
+def test_the_url_to_dial_asks_for_the_id(url: str, client_id: str | None, dialled: str) -> None:
+    """`--id` wins over the URL's own; all else of the URL stays, but the fragment, which is not sent."""
+    assert PeerOptions(url, client_id=client_id).dial_url == dialled
+
+
+def test_a_token_with_special_signs_arrives_as_it_was() -> None:
+    """Percent-encoding survives the way through the query."""
+    assert PeerOptions("ws://h/?token=a%2Bb%26c", client_id="me").dial_url == "ws://h/?token=a%2Bb%26c&id=me"
+
+
+@pytest.mark.parametrize(
+    "url", ["ws://h", "wss://h", "ws://h:8765/p?q=1", "ws://127.0.0.1:1", "ws://[::1]:65535", "WS://h"]
+)
+def test_a_relays_url(url: str) -> None:
+    """ws or wss, a host, and a port if there is one."""
+    assert flaw_in_url(url) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "word"),
+    [
+        *[(url, "ws://") for url in ("http://h", "https://h", "h:8765", "localhost", "", "//h", "stun:h")],
+        *[(url, "names no host") for url in ("ws://", "ws:///p", "ws://:80", "ws://h:0")],
+        *[
+            (url, "is no URL")
+            for url in ("ws://h:65536", "ws://h:abc", "ws://[::1", "ws://h:-1", "ws://h:" + "9" * 5000)
+        ],
+    ],
+)
+def test_no_relays_url(url: str, word: str) -> None:
+    """The sentence quotes the URL and says what is wrong."""
+    flaw = flaw_in_url(url)
+    assert flaw is not None
+    assert f"'{url}'" in flaw
+    assert word in flaw
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["stun:h", "stun:h:1", "stun:h:65535", "stuns:h:5349", "stun:192.0.2.1", "stun:[::1]", "stun:[2001:db8::1]:3478"],
+)
+def test_a_stun_servers_url(url: str) -> None:
+    """RFC 7064."""
+    assert flaw_in_stun(url) is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "stun", "stun:", "h", "h:3478", "turn:h", "http://h", "stun://h", "stun::3478"),
+        *("stun:h:", "stun:h:0", "stun:h:65536", "stun:h:-1", "stun:h:abc", "stun:h:\u0663", "stun:h:1.5"),
+        "stun:h:" + "9" * 5000,
+    ],
+)
+def test_no_stun_servers_url(url: str) -> None:
+    """The sentence quotes the URL."""
+    flaw = flaw_in_stun(url)
+    assert flaw is not None
+    assert f"'{url}'" in flaw
+
+
+@given(st.text() | st.text("ws:/[]@?#:0123456789stun.é").map("ws://".__add__))
+def test_any_text_gets_a_verdict(text: str) -> None:
+    """Nothing that a person types raises."""
+    for flaw in (flaw_in_url(text), flaw_in_stun(text), flaw_in_name(text)):
+        assert flaw is None or f"'{text}'" in flaw
+
+
+def test_a_name_is_checked_before_it_is_asked_for() -> None:
+    """The relay's own rule for IDs."""
+    assert flaw_in_name("robot-1") is None
+    assert flaw_in_name("a b") == "'a b' is no ID; one is 1 to 64 of letters, digits and -_."
