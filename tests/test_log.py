@@ -148,10 +148,14 @@ def test_lines_leave_through_the_thread_in_order(pipe: tuple[int, int]) -> None:
 
 def test_a_stalled_reader_fills_the_queue_and_does_not_hold_up_the_end(pipe: tuple[int, int]) -> None:
     """`put` never blocks, it says that there is no room; `close` gives up in time."""
-    sink = ThreadSink(pipe[1], lambda: None, max_lines=10)
+    reader, writer = pipe
+    gone = threading.Event()
+    sink = ThreadSink(writer, gone.set, max_lines=10)
     taken = sum(sink.put(b"x" * 10_000) for _ in range(200))
     assert 10 <= taken < 200
     sink.close(0.05)
+    os.close(reader)  # frees the thread before the descriptor can become another test's
+    assert gone.wait(5)
 
 
 def test_a_reader_that_has_gone_is_reported_once(pipe: tuple[int, int]) -> None:

@@ -85,8 +85,9 @@ async def test_a_reader_that_goes_away_ends_the_program_quietly() -> None:
     assert json.loads(done.stdout)["event"] == "server_listening"
     assert done.stderr == ""
     async with relay() as (_, url), peer(url) as (_, peer_id):
-        pipe = f"sleep 20 | {SDPX} peer --url {url} --no-stun --pair {peer_id} | head -1; kill %1 2>/dev/null"
-        done = await trio.to_thread.run_sync(shell, f"set -m; {pipe}")
+        silent_input = "< <(exec sleep 20 >/dev/null 2>&1)"
+        pipe = f"{SDPX} peer --url {url} --no-stun --pair {peer_id} {silent_input} | head -1"
+        done = await trio.to_thread.run_sync(shell, pipe)
     assert json.loads(done.stdout)["event"] == "connecting"
     assert done.stderr == ""
 
