@@ -17,6 +17,7 @@ import trio
 import trio_asyncio
 from aioice.ice import get_host_addresses
 from aiortc import RTCConfiguration, RTCDataChannel, RTCIceServer, RTCPeerConnection, RTCSessionDescription
+from aiortc.exceptions import InvalidStateError
 from aiortc.sdp import candidate_from_sdp
 
 from sdpx.messages import CandidateInit
@@ -232,7 +233,10 @@ class PeerConnection:
         channel = self._channel
         if channel is None or channel.readyState != "open":
             return False
-        await _in_asyncio(channel.send, text)
+        try:
+            await _in_asyncio(channel.send, text)
+        except InvalidStateError:  # it closed on the way into asyncio's world
+            return False
         while channel.bufferedAmount and channel is self._channel:
             await self._channel_moved.wait()
         return True

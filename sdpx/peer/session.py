@@ -199,6 +199,8 @@ class Session:
         pairing = self._pairing
         if pairing is not None and pairing.channel_is_open:
             await pairing.channel_gone.wait()
+            if self._options.once:  # then the end of the pairing decides how the program ends
+                await self._pairing_over.wait()
 
     def _relay_lost(self) -> RelayLost:
         return RelayLost("relay_lost", f"The connection to the relay at {self._options.url} was lost")

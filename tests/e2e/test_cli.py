@@ -212,6 +212,17 @@ async def test_an_open_channel_outlives_the_relay() -> None:
         assert await b.ended() == 3
 
 
+async def test_once_is_done_when_the_channel_closes_without_a_relay() -> None:
+    """With --once it is the channel that counts: status 0, also when the relay is long gone."""
+    async with relay() as (server, url), peer(url, "--once") as (b, b_id), peer(url, "--pair", b_id) as (a, _):
+        await b.wait_for("channel_open")
+        server.process.kill()
+        await a.wait_for("disconnected")
+        await b.wait_for("disconnected")
+        assert await a.end() == 0
+        assert await b.ended() == 0
+
+
 async def test_sigterm_ends_the_relay_within_a_second_and_tells_everybody() -> None:
     """Clients get 1001; a pair also hears `peer_disconnected`; the relay exits 0."""
     async with relay() as (server, url), peer(url) as (b, b_id), peer(url, "--pair", b_id) as (a, _):
