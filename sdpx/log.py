@@ -94,14 +94,21 @@ class Log:
             self.dropped_in_all += 1
 
     def _json(self, event: Event) -> bytes:
+        try:
+            return self._line(event.severity(), event.name(), event.message(), event.body())
+        except UnicodeEncodeError:  # a command line or an operating system's message may hold what is no text
+            own = {key: _text_of(value) for key, value in event.shown().items()}
+            return self._line(event.severity(), event.name(), _text_of(event.message()), own)
+
+    def _line(self, level: str, name: str, message: Any, body: Any) -> bytes:
         now = self._clock()
         head = b'{"ts":"%b","level":"%b","event":"%b","message":%b' % (
             timestamp(now).encode(),
-            event.severity().encode(),
-            event.name().encode(),
-            _encode(event.message()),
+            level.encode(),
+            name.encode(),
+            _encode(message),
         )
-        own = _encode(event.body())[1:-1]
+        own = _encode(body)[1:-1]
         parts = [head, own] if own else [head]
         if self._started is not None:
             parts.append(b'"ms":%.3f' % ((now - self._started) * 1000))
@@ -112,11 +119,16 @@ class Log:
         return self._aligned(ts, event.severity(), event.name(), event.message(), event.shown())
 
     def _aligned(self, ts: str, level: str, event: str, message: str, own: dict[str, Any]) -> bytes:
-        keys = " ".join(f"{key}={_encode(value).decode()}" for key, value in own.items())
+        keys = " ".join(f"{key}={_encode(_text_of(value)).decode()}" for key, value in own.items())
         line = f"{ts[11:23]} {level:<7} {event:<21} {message}  {keys}"
         line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line).rstrip()
         colour = _COLOURS.get(level, "") if self._colour else ""
         return (f"{colour}{line}\x1b[0m\n" if colour else f"{line}\n").encode(errors="replace")
+
+
+def _text_of(value: Any) -> Any:
+    """Return the value; of a string, what UTF-8 can carry."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 def timestamp(seconds: float) -> str:

@@ -4,6 +4,7 @@
 - Whatever else ends the program is an `Ending`: one `error` event, one sentence on stderr, its exit status.
 """
 
+import os
 import signal
 import sys
 import time
@@ -60,7 +61,17 @@ class LogOptions:
 
 def run(main: Main, options: LogOptions) -> ExitStatus:
     """Run a program under Trio, to its end, and return its exit status."""
+    _fill_standard_descriptors()
     return trio.run(_run, main, options)
+
+
+def _fill_standard_descriptors() -> None:
+    """Open /dev/null for each of 0, 1 and 2 that is closed, or a socket would get its number, and its bytes."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
 
 
 async def _run(main: Main, options: LogOptions) -> ExitStatus:
@@ -77,7 +88,7 @@ async def _run(main: Main, options: LogOptions) -> ExitStatus:
         time.time,
         level=options.level,
         form=options.form,
-        colour=sys.stdout.isatty(),
+        colour=os.isatty(STDOUT),
         started=time.time() if options.elapsed else None,
     )
     capture_libraries(log)

@@ -45,7 +45,6 @@ def test_any_path_and_unknown_parameters_are_fine(target: str) -> None:
     "headers",
     [
         {"upgrade": "WebSocket"},
-        {"upgrade": "h2c, websocket"},
         {"connection": "keep-alive, Upgrade"},
         {"connection": "UPGRADE"},
         {"content_length": "0"},
@@ -61,6 +60,7 @@ def test_headers_are_lists_and_tokens_have_no_case(headers: dict[str, str]) -> N
     ("headers", "wanted"),
     [
         ({"connection": None}, 400),
+        ({"upgrade": "h2c, websocket"}, 400),
         ({"connection": "keep-alive"}, 400),
         ({"sec_websocket_key": None}, 400),
         ({"sec_websocket_key": ""}, 400),

@@ -283,6 +283,8 @@ async def test_a_silent_connection_is_cut_and_a_slow_one_is_answered(autojump_cl
         (HEAD.format(path="/", more=KEY).replace("Connection: Upgrade", "Connection: close"), 400, "bad_request"),
         (HEAD.format(path="/", more=KEY + "Content-Length: 5\r\n"), 400, "bad_request"),
         ("nonsense\r\n\r\n", 400, "bad_request"),
+        ("GET //[ HTTP/1.1\r\nHost: x\r\n\r\n", 404, "not_found"),
+        (HEAD.format(path="/", more=KEY + "Sec-WebSocket-Protocol: \xff\r\n").encode("latin-1"), 400, "bad_request"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(40) + b"\r\n\r\n", 400, "bad_request"),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "bad_request"),
         ("GET / HTTP/1.1\r\nHost: x\r\n" + "X: y\r\n" * 10_000, 431, "bad_request"),
@@ -322,6 +324,19 @@ async def test_frames_right_behind_the_request_are_read(autojump_clock: MockCloc
             chunk = await stream.receive_some()
             assert chunk
             data += chunk
+
+
+async def test_who_says_nothing_cannot_hold_up_a_stop(autojump_clock: MockClock) -> None:
+    """Connections that have not asked for anything are gone within a second."""
+    async with world() as relay:
+        silent, partial = relay.dial(), relay.dial()
+        await partial.send_all(b"GET / HT")
+        await trio.sleep(0.1)
+        relay.relay.stop()
+        began = trio.current_time()
+        await relay.relay.all_gone()
+        assert trio.current_time() - began < 1
+        assert await read_all(silent) == b""
 
 
 async def test_a_stop_tells_everybody_and_refuses_newcomers(autojump_clock: MockClock) -> None:

@@ -1,6 +1,7 @@
 """`sdpx peer` from its first line to its last."""
 
 import os
+import select
 from collections.abc import Callable
 from typing import Final
 
@@ -24,21 +25,30 @@ async def run_peer(options: PeerOptions, log: Log, stop: Stop) -> None:
         scope = nursery.cancel_scope
         nursery.start_soon(_cancel_on, stop, lambda: scope)
         async with rtc.asyncio_loop():
-            log.emit(peer.Connecting(options.url))
-            async with dial(options.dial_url) as relay:
+            log.emit(peer.Connecting(options.shown_url))
+            async with dial(options.dial_url, options.shown_url) as relay:
                 with trio.CancelScope() as scope:  # not the tasks around it: they are needed to close in order
                     await _tell(options, relay, log)
         nursery.cancel_scope.cancel()
 
 
 async def _tell(options: PeerOptions, relay: Signaling, log: Log) -> None:
-    log.emit(peer.Connected(options.url))
+    log.emit(peer.Connected(options.shown_url))
     log.emit(peer.IdAssigned(relay.client_id))
     lines = Lines(
-        lambda size: os.read(STDIN, size),
+        _read_stdin,
         lambda code, reason: log.emit(peer.InputRefused(code, reason)),
     )
     await Session(options, relay, lines, log).run()
+
+
+def _read_stdin(size: int) -> bytes:
+    """Wait for bytes of standard input, also where somebody made it non-blocking."""
+    while True:
+        try:
+            return os.read(STDIN, size)
+        except BlockingIOError:
+            select.select([STDIN], [], [])
 
 
 async def _cancel_on(stop: Stop, scope: Callable[[], trio.CancelScope]) -> None:

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from sdpx.ids import is_name
 
+_VISIBLE: Final = re.compile(r"[!-~]*")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 
 DEFAULT_STUN: Final = "stun:stun.l.google.com:19302"
@@ -33,6 +34,14 @@ class PeerOptions:
             query = [(key, value) for key, value in query if key != "id"] + [("id", self.client_id)]
         return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", urlencode(query), ""))
 
+    @property
+    def shown_url(self) -> str:
+        """The relay's URL as a log may show it: without password, and without the values of the query."""
+        parts = urlsplit(self.url)
+        host = parts.netloc.rpartition("@")[2]
+        query = urlencode([(key, "...") for key, _ in parse_qsl(parts.query, keep_blank_values=True)], safe=".")
+        return urlunsplit((parts.scheme, host, parts.path, query, ""))
+
 
 def flaw_in_url(url: str) -> str | None:
     """Return what is wrong with a relay's URL."""
@@ -41,10 +50,16 @@ def flaw_in_url(url: str) -> str | None:
         port = parts.port
     except ValueError as error:
         return f"'{url}' is no URL: {error}"
+    if not _VISIBLE.fullmatch(parts.path + parts.query):
+        return f"'{url}' has a character that a URL can only hold percent-encoded"
     if parts.scheme not in ("ws", "wss"):
         return f"'{url}' is no WebSocket URL; it begins with ws:// or wss://"
     if not parts.hostname or port == 0:
         return f"'{url}' names no host and port to dial"
+    try:
+        parts.hostname.encode("idna")
+    except UnicodeError:
+        return f"'{url}' names a host that cannot be"
     return None
 
 

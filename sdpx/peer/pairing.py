@@ -103,6 +103,7 @@ class Pairing:
                 await self._negotiate(nursery)
             finally:
                 await self._close()
+                self.channel_gone.set()
         assert self._outcome is not None
         return self._outcome
 
@@ -223,14 +224,16 @@ class Pairing:
                     self._heed_connection(state, scope)
             case rtc.ChannelOpened(label):
                 self.ever_open = True
+                self.channel_gone = trio.Event()
                 self._log.emit(peer.ChannelOpen(label))
                 self._channel_opened.set()
             case rtc.ChannelClosed(label):
                 self._log.emit(peer.ChannelClosed(label))
                 self._channel_opened = trio.Event()
-                self.channel_gone.set()
-                if self._options.once:
-                    self._end(Outcome.DONE, scope)
+                if self._pc is not None:  # else it is this side that closes, perhaps only to start afresh
+                    self.channel_gone.set()
+                    if self._options.once:
+                        self._end(Outcome.DONE, scope)
             case rtc.Received(data):
                 self._log.emit(_message(data))
 

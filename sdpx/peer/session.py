@@ -15,7 +15,7 @@ from sdpx.errors import Ending, NoConnection, PairingRefused, RelayLost
 from sdpx.events import peer
 from sdpx.ids import is_name
 from sdpx.log import Log
-from sdpx.messages import Candidate, Description, ErrorFrame, Paired, PeerDisconnected, ServerMessage
+from sdpx.messages import Candidate, Description, ErrorFrame, Paired, PeerDisconnected, ServerMessage, Unpaired
 from sdpx.peer.lines import Lines
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.pairing import Outcome, Pairing
@@ -102,12 +102,14 @@ class Session:
                 await self._begin(message, nursery)
             case PeerDisconnected():
                 await self._peer_gone(message, nursery.cancel_scope)
+            case Unpaired(peer_id):  # of this side's own asking, as a rule for a pairing that is over already
+                await self._peer_gone(PeerDisconnected(peer_id, "left"), nursery.cancel_scope)
             case ErrorFrame():
                 self._server_error(message, nursery.cancel_scope)
             case Description() | Candidate():
                 self._pass_on(message)
             case _:
-                pass  # `unpaired` and `pong` answer what nobody waits for
+                pass  # `pong` answers what nobody asked
 
     async def _begin(self, paired: Paired, nursery: trio.Nursery) -> None:
         await self._end_pairing()
@@ -181,7 +183,10 @@ class Session:
         if error.in_reply_to != "pair_request" and error.target_id is UNSET:
             return
         self._answered.set()
-        if self._options.pair is not None:
+        crossed = self._pairing is not None and self._pairing.peer_id == self._options.pair
+        if (
+            self._options.pair is not None and not crossed
+        ):  # crossed: that very peer asked first, and the pairing stands
             reason = f"The relay refused the pairing with '{self._options.pair}': {error.message}"
             self._finish(PairingRefused(error.code, reason), scope)
 
@@ -203,7 +208,7 @@ class Session:
                 await self._pairing_over.wait()
 
     def _relay_lost(self) -> RelayLost:
-        return RelayLost("relay_lost", f"The connection to the relay at {self._options.url} was lost")
+        return RelayLost("relay_lost", f"The connection to the relay at {self._options.shown_url} was lost")
 
     def _finish(self, ending: Ending | None, scope: trio.CancelScope) -> None:
         if not scope.cancel_called:
@@ -212,5 +217,5 @@ class Session:
 
 
 def _prompt(text: str) -> None:
-    if sys.stdin.isatty() and sys.stderr.isatty():
+    if sys.stdin and sys.stderr and sys.stdin.isatty() and sys.stderr.isatty():
         print(text, end="", file=sys.stderr, flush=True)  # noqa: T201

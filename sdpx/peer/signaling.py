@@ -23,7 +23,7 @@ from trio_websocket import (
 )
 
 from sdpx import messages
-from sdpx.errors import Refusal, RelayUnreachable
+from sdpx.errors import Ending, Refusal, RelayUnreachable
 from sdpx.messages import PROTOCOL, ServerMessage, YourId
 
 DIAL_SECONDS: Final = 10.0
@@ -43,6 +43,7 @@ class Signaling:
     def __init__(self, socket: WebSocketConnection, client_id: str) -> None:
         self.client_id = client_id
         self._socket = socket
+        self._dropped = False
         self._outgoing, self._to_write = trio.open_memory_channel[str](0)
 
     async def send(self, message: msgspec.Struct) -> None:
@@ -68,8 +69,8 @@ class Signaling:
 
     @property
     def lost(self) -> CloseReason | None:
-        """How the connection ended, once it has."""
-        return self._socket.closed
+        """How the connection ended, once it has, unless this side gave it up."""
+        return None if self._dropped else self._socket.closed
 
     async def write(self) -> None:
         """Write what is sent, until nothing more can be."""
@@ -99,6 +100,7 @@ class Signaling:
 
     async def drop(self) -> None:
         """Close the connection without waiting for the relay."""
+        self._dropped = True
         with trio.move_on_after(0):
             await self._socket.aclose(1001)
 
@@ -136,15 +138,15 @@ class _Watched(trio.abc.Stream):
 
 
 @asynccontextmanager
-async def dial(url: str) -> AsyncIterator[Signaling]:
-    """Connect to the relay at `url` and learn one's ID.
+async def dial(url: str, shown_url: str) -> AsyncIterator[Signaling]:
+    """Connect to the relay at `url` and learn one's ID; `shown_url` is the same without its secrets.
 
     Yields the connection and closes it in the end. Raises `RelayUnreachable`.
     """
     opened = False
     try:
         async with trio.open_nursery() as nursery:
-            relay = await _open(nursery, url)
+            relay = await _open(nursery, url, shown_url)
             opened = True
             nursery.start_soon(relay.write)
             nursery.start_soon(relay.keep_alive)
@@ -153,22 +155,24 @@ async def dial(url: str) -> AsyncIterator[Signaling]:
             finally:
                 await relay.close()
                 nursery.cancel_scope.cancel()
-    except* (OSError, HandshakeError, ConnectionClosed, trio.BrokenResourceError) as group:
+    except* Ending:
+        raise
+    except* Exception as group:  # what is no relay may answer anything, and the libraries raise as many things
         if opened:
             raise
-        raise _unreachable(url, _first(group)) from None
+        raise _unreachable(shown_url, _first(group)) from None
 
 
-async def _open(nursery: trio.Nursery, url: str) -> Signaling:
+async def _open(nursery: trio.Nursery, url: str, shown_url: str) -> Signaling:
     with trio.move_on_after(DIAL_SECONDS):
         socket = await _open_socket(nursery, url)
         client_id = await _learn_id(socket)
         if client_id is None:
             raise RelayUnreachable(
-                "not_a_relay", f"What answers at {url} is no sdpx relay: it did not say 'your_id' first"
+                "not_a_relay", f"What answers at {shown_url} is no sdpx relay: it did not say 'your_id' first"
             )
         return Signaling(socket, client_id)
-    raise RelayUnreachable("relay_unreachable", f"The relay at {url} did not answer within {DIAL_SECONDS:.0f} s")
+    raise RelayUnreachable("relay_unreachable", f"The relay at {shown_url} did not answer within {DIAL_SECONDS:.0f} s")
 
 
 async def _open_socket(nursery: trio.Nursery, url: str) -> WebSocketConnection:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import h11
 import msgspec
@@ -93,7 +93,7 @@ def _asks_for_websocket(request: h11.Request) -> bool:
 def _plain(request: h11.Request) -> Answer:
     if request.method not in (b"GET", b"HEAD"):
         return _method_not_allowed()
-    if urlsplit(request.target.decode("latin-1")).path not in ("", "/"):
+    if request.target.partition(b"?")[0] != b"/":
         return Answer(404, "not_found", f"There is nothing at this path. {WHAT_THIS_IS}")
     upgrade = (("Upgrade", "websocket"), ("Connection", "Upgrade, close"))
     return Answer(426, "upgrade_required", WHAT_THIS_IS, upgrade)
@@ -109,6 +109,8 @@ def _flaw(request: h11.Request) -> Answer | None:  # noqa: PLR0911  a table of r
         return _method_not_allowed()
     if request.http_version < b"1.1":
         return Answer(400, "bad_request", "A WebSocket needs HTTP/1.1")
+    if len(_tokens(request, b"upgrade")) > 1:
+        return Answer(400, "bad_request", "Ask for one upgrade at a time: 'Upgrade: websocket'")
     if not _has_token(request, b"connection", "upgrade"):
         return Answer(400, "bad_request", "A WebSocket needs the header 'Connection: Upgrade'")
     if _tokens(request, b"sec-websocket-version") != ["13"]:
@@ -120,6 +122,8 @@ def _flaw(request: h11.Request) -> Answer | None:  # noqa: PLR0911  a table of r
         return Answer(426, "upgrade_required", "Only WebSocket version 13 (RFC 6455) is spoken here", version)
     if not _is_key(_tokens(request, b"sec-websocket-key")):
         return Answer(400, "bad_request", "A WebSocket needs one Sec-WebSocket-Key of 16 bytes in base64")
+    if not all(value.isascii() for _, value in request.headers):
+        return Answer(400, "bad_request", "The headers of a request for a WebSocket are ASCII")
     if _has_body(request):
         return Answer(400, "bad_request", "A request for a WebSocket has no body")
     return None
@@ -140,7 +144,7 @@ def _has_body(request: h11.Request) -> bool:
 
 
 def _upgrade(request: h11.Request, is_taken: Callable[[str], bool]) -> Upgrade | Answer:
-    query = parse_qs(urlsplit(request.target.decode("latin-1")).query, keep_blank_values=True)
+    query = parse_qs(request.target.decode("latin-1").partition("?")[2], keep_blank_values=True)
     names = query.get("id", [])
     if len(names) > 1 or not all(map(is_name, names)):
         return Answer(400, "bad_id", "An 'id' is 1 to 64 of letters, digits and -_. and is given once")

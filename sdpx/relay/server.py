@@ -58,6 +58,7 @@ class Relay:
         self._lobby = Lobby(log_sdp=log_sdp)
         self._connections: dict[str, Connection] = {}
         self._census = Census(limits.max_clients, limits.max_clients_per_ip)
+        self._reading: set[trio.CancelScope] = set()
         self._open = 0
         self._all_gone = trio.Event()
         self._stopping = False
@@ -90,6 +91,8 @@ class Relay:
     def stop(self) -> None:
         """Tell every client that the relay stops, and end its connection once it has read that."""
         self._stopping = True
+        for scope in self._reading:  # who asks at once is told; who says nothing cannot hold up the end
+            scope.deadline = trio.current_time() + self._limits.close_seconds
         self._do(self._lobby.shut_down())
         for connection in list(self._connections.values()):
             connection.end(Departure("shutdown", 1001, "The relay is stopping; connect again soon"))
@@ -100,7 +103,7 @@ class Relay:
             await self._all_gone.wait()
 
     async def _admit(self, stream: trio.abc.Stream, remote: str) -> None:
-        head = self._no_room(remote) or await read_head(stream, self._limits)
+        head = self._no_room(remote) or await self._read_head(stream)
         if head is None:
             return
         verdict = self._verdict(head)
@@ -110,6 +113,15 @@ class Relay:
             await say_last(stream, verdict.render(head_only=head_only), self._limits.close_seconds)
         elif isinstance(head, Head):
             await self._welcome(stream, head, verdict, remote)
+
+    async def _read_head(self, stream: trio.abc.Stream) -> Head | Answer | None:
+        with trio.CancelScope() as scope:
+            self._reading.add(scope)
+            try:
+                return await read_head(stream, self._limits)
+            finally:
+                self._reading.discard(scope)
+        return None
 
     def _no_room(self, remote: str) -> Answer | None:
         """Return the answer to a connection too many; it is not even read."""

@@ -54,6 +54,8 @@ def test_the_relay_never_loads_the_webrtc_stack() -> None:
     [
         (["peer", "--url", "http://x"], "ws://"),
         (["peer", "--url", "ws://"], "host"),
+        (["peer", "--url", "ws://127.0.0.1:1/a b"], "percent-encoded"),
+        (["peer", "--url", "ws://a..b:1/"], "host"),
         (["peer", "--stun", "turn:x"], "stun:HOST"),
         (["peer", "--stun", "stun:x", "--no-stun"], "contradicts"),
         (["peer", "--id", "no spaces"], "is no ID"),
@@ -150,6 +152,17 @@ async def plain_http(stream: trio.SocketStream) -> None:
     await trio.sleep(1)
 
 
+async def not_http(stream: trio.SocketStream) -> None:
+    await stream.send_all(b"SSH-2.0-x\r\n\r\n\r\n")
+    await trio.sleep(1)
+
+
+async def broken_http(stream: trio.SocketStream) -> None:
+    await stream.receive_some()
+    await stream.send_all(b"HTTP/1.1 500 x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+    await trio.sleep(1)
+
+
 async def _serve(handler: Handler, stream: trio.SocketStream) -> None:
     async with stream:
         try:
@@ -158,7 +171,7 @@ async def _serve(handler: Handler, stream: trio.SocketStream) -> None:
             return
 
 
-@pytest.mark.parametrize("handler", [silent, closing, plain_http])
+@pytest.mark.parametrize("handler", [silent, closing, plain_http, not_http, broken_http])
 async def test_what_is_no_relay_is_unreachable_within_10_s(handler: Handler) -> None:
     """A server that says nothing, closes, or answers HTTP: status 3, one `error`, one sentence."""
     async with trio.open_nursery() as nursery:
@@ -181,6 +194,27 @@ async def test_a_refused_connection_is_unreachable() -> None:
         status, stderr, _ = await run("peer", "--url", f"ws://127.0.0.1:{unused.getsockname()[1]}")
     assert status == 3
     assert "refused" in stderr
+
+
+async def test_secrets_in_the_url_stay_out_of_log_and_sentence() -> None:
+    """A password, a token: neither in the events nor on stderr."""
+    async with sdpx("peer", "--url", "ws://me:PASSWORD@127.0.0.1:1/?token=SECRET") as program:
+        assert await program.ended() == 3
+        told = str(program.lines) + program.stderr.decode()
+    assert "127.0.0.1:1" in told
+    assert "PASSWORD" not in told
+    assert "SECRET" not in told
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- 2>&-"])
+async def test_a_closed_standard_descriptor_is_an_empty_one(closed: str) -> None:
+    """As a supervisor may start it: no traceback, and nothing else gets its number."""
+    async with relay() as (_, url), peer(url) as (b, b_id):
+        command = f"timeout 15 {SDPX} peer --url {url} --no-stun --pair {b_id} --once {closed}"
+        done = await trio.to_thread.run_sync(shell, f"{command} < /dev/null" if "<" not in closed else command)
+        await b.wait_for("channel_open")
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
 
 
 async def test_a_taken_id_is_refused_in_the_relays_words() -> None:

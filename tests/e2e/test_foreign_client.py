@@ -163,6 +163,37 @@ async def test_a_further_offer_starts_afresh() -> None:
         assert program.events.index("closing") < program.events.index("pc_created", program.events.index("closing"))
 
 
+async def reoffer(me: Client) -> rtc.PeerConnection:
+    """Offer within the pairing, with a new connection, and finish the exchange."""
+    pc = await rtc.connect([])
+    await pc.create_channel("chat")
+    await me.send(type="offer", sdp=await pc.create_offer())
+    await pc.accept_answer((await me.receive("answer"))["sdp"])
+    return pc
+
+
+@pytest.mark.parametrize("arguments", [(), ("--once",)])
+async def test_a_channel_after_a_further_offer_is_as_good_as_the_first(arguments: tuple[str, ...]) -> None:
+    """It outlives the relay, and with --once the end of the old one is not the end."""
+    async with relay() as (server, url), peer(url, *arguments) as (program, peer_id), client(url) as me:
+        await me.send(type="pair_request", target_id=peer_id)
+        await me.receive("paired")
+        first = await reoffer(me)
+        await program.wait_for("channel_open")
+        seen = len(program.lines)
+        second = await reoffer(me)
+        await program.wait_for("channel_open", after=seen)
+        await first.close()
+        server.process.kill()
+        await program.wait_for("disconnected")
+        await program.say("still here")
+        async for event in second.events:
+            if event == rtc.Received("still here"):
+                break
+        await second.close()
+        assert await program.ended() == (0 if arguments else 3)
+
+
 @pytest.mark.parametrize("pair", [True, False])
 async def test_no_answer_in_time(pair: bool) -> None:
     """The deadline: an event that says what did not come; unpaired; with --pair status 5."""
@@ -204,6 +235,30 @@ async def test_no_connection_in_time() -> None:
         await me.send(type="answer", sdp=dead)
         assert await program.ended() == 5
         await program.wait_for("negotiation_error", type="connection", code="timeout")
+
+
+async def cross(request: WebSocketRequest) -> None:
+    """Be a relay at which the wanted peer asked first: the client is paired, and its own request refused."""
+    socket = await request.accept()
+    await socket.send_message('{"type":"your_id","id":"x"}')
+    assert json.loads(await socket.get_message())["target_id"] == "friend"
+    await socket.send_message('{"type":"paired","peer_id":"friend","is_initiator":false}')
+    refused = {"type": "error", "code": "already_paired", "message": "m", "in_reply_to": "pair_request"}
+    await socket.send_message(json.dumps(refused | {"target_id": "friend"}))
+    await trio.sleep_forever()
+
+
+async def test_requests_that_cross_leave_the_pairing_that_was_wanted() -> None:
+    """A asks for B while B asks for A: whoever was late hears an error, and goes on."""
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(partial(serve_websocket, cross, "127.0.0.1", 0, ssl_context=None))
+        url = f"ws://127.0.0.1:{server.port}"
+        async with peer(url, "--pair", "friend") as (program, _):
+            await program.wait_for("server_error", code="already_paired")
+            await program.wait_for("webrtc_started", is_initiator=False)
+            assert await program.end() == 0
+            assert "error" not in program.events
+        nursery.cancel_scope.cancel()
 
 
 async def pair_twice(request: WebSocketRequest) -> None:
