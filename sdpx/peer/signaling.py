@@ -7,7 +7,7 @@
 
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -145,8 +145,8 @@ async def dial(url: str, shown_url: str) -> AsyncIterator[Signaling]:
     """
     opened = False
     try:
-        async with trio.open_nursery() as nursery:
-            relay = await _open(nursery, url, shown_url)
+        async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+            relay = await _open(nursery, stack, url, shown_url)
             opened = True
             nursery.start_soon(relay.write)
             nursery.start_soon(relay.keep_alive)
@@ -163,9 +163,9 @@ async def dial(url: str, shown_url: str) -> AsyncIterator[Signaling]:
         raise _unreachable(shown_url, _first(group)) from None
 
 
-async def _open(nursery: trio.Nursery, url: str, shown_url: str) -> Signaling:
+async def _open(nursery: trio.Nursery, stack: AsyncExitStack, url: str, shown_url: str) -> Signaling:
     with trio.move_on_after(DIAL_SECONDS):
-        socket = await _open_socket(nursery, url)
+        socket = await _open_socket(nursery, stack, url)
         client_id = await _learn_id(socket)
         if client_id is None:
             raise RelayUnreachable(
@@ -175,7 +175,7 @@ async def _open(nursery: trio.Nursery, url: str, shown_url: str) -> Signaling:
     raise RelayUnreachable("relay_unreachable", f"The relay at {shown_url} did not answer within {DIAL_SECONDS:.0f} s")
 
 
-async def _open_socket(nursery: trio.Nursery, url: str) -> WebSocketConnection:
+async def _open_socket(nursery: trio.Nursery, stack: AsyncExitStack, url: str) -> WebSocketConnection:
     parts = urlsplit(url)
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "wss" else 80)
@@ -183,9 +183,9 @@ async def _open_socket(nursery: trio.Nursery, url: str) -> WebSocketConnection:
     if parts.scheme == "wss":
         context = ssl.create_default_context()
         stream = await trio.open_ssl_over_tcp_stream(host, port, ssl_context=context, https_compatible=True)
-        await stream.do_handshake()
     else:
         stream = await trio.open_tcp_stream(host, port)
+    stack.push_async_callback(trio.aclose_forcefully, stream)  # the library leaves a stream that broke open
     watched = _Watched(stream)
     nursery.start_soon(_fail_when_ended, watched, fails := trio.CancelScope())
     socket = await wrap_client_stream(

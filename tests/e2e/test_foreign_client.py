@@ -172,6 +172,8 @@ async def reoffer(me: Client) -> rtc.PeerConnection:
     return pc
 
 
+# The client's library leaves its socket to the collector when a relay is killed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("arguments", [(), ("--once",)])
 async def test_a_channel_after_a_further_offer_is_as_good_as_the_first(arguments: tuple[str, ...]) -> None:
     """It outlives the relay, and with --once the end of the old one is not the end."""
