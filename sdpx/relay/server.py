@@ -5,9 +5,11 @@ order, and what the lobby decides is done before anybody else can ask it.
 """
 
 import os
+import resource
 import secrets
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -196,6 +198,7 @@ def _too_many(quota: Quota, control_frames: int) -> Violation | None:
 
 async def run_server(options: ServeOptions, log: Log, stop: Stop) -> None:
     """Run a relay until `stop` is requested; raises `CannotListen` if its port cannot be opened."""
+    _raise_file_limit()
     listeners = await open_listeners(options.host, options.port)
     relay = Relay(options.limits, log, log_sdp=options.log_sdp)
     async with trio.open_nursery() as accepting, trio.open_nursery() as clients:
@@ -211,6 +214,13 @@ async def run_server(options: ServeOptions, log: Log, stop: Stop) -> None:
         accepting.cancel_scope.cancel()
         clients.cancel_scope.cancel()
     log.emit(serve.ServerStopped(round((trio.current_time() - began) * 1000, 3)))
+
+
+def _raise_file_limit() -> None:
+    """Let the relay have as many sockets as the system grants: the soft limit is often 1024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _accept(listener: trio.SocketListener, relay: Relay, clients: trio.Nursery) -> None:

@@ -284,6 +284,15 @@ async def test_one_listener_for_each_address_of_a_host() -> None:
     assert len({line["port"] for line in listening}) == 1
 
 
+async def test_the_relay_takes_as_many_descriptors_as_it_may_have() -> None:
+    """It raises its soft limit to the hard one."""
+    pid = """sed -E 's/.*"pid":([0-9]+).*/\\1/' <<< "$line\""""
+    command = f"ulimit -Sn 128; {SDPX} serve --port 0 | (read -r line; cat /proc/$({pid})/limits)"
+    done = await trio.to_thread.run_sync(shell, command)
+    [soft, hard] = next(line.split()[3:5] for line in done.stdout.splitlines() if line.startswith("Max open files"))
+    assert soft == hard != "128"
+
+
 async def test_a_port_that_is_taken_is_a_clear_error() -> None:
     """Status 1, `cannot_listen`, and the address in the sentence."""
     async with relay() as (_, url):
