@@ -263,6 +263,9 @@ async def test_a_silent_connection_is_cut_and_a_slow_one_is_answered(autojump_cl
         assert (await read_all(slow)).startswith(b"HTTP/1.1 408 ")
         assert await read_all(silent) == b""
         assert trio.current_time() - began == pytest.approx(5, abs=1)
+        await trio.sleep(1)
+        refused = {tuple(event.shown().values())[1:] for event in relay.log.events}
+        assert refused == {(None, "no_request"), (408, "timeout")}
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ class ConnectionRefused(Event, frozen=True):
     """A connection ended before it became a WebSocket. `status` is the HTTP answer, null where none was owed."""
 
     level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = "Connection from {e.remote} refused: {e.status} {e.reason}"
+    sentence: ClassVar[str] = "Connection from {e.remote} refused: {e.reason}"
     remote: str
     status: int | None
     reason: str

@@ -107,6 +107,7 @@ class Relay:
     async def _admit(self, stream: trio.abc.Stream, remote: str) -> None:
         head = self._no_room(remote) or await self._read_head(stream)
         if head is None:
+            self._log.emit(serve.ConnectionRefused(remote, None, "no_request"))
             return
         verdict = self._verdict(head)
         if isinstance(verdict, Answer):
