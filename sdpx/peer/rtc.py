@@ -126,12 +126,11 @@ class PeerConnection:
             "signaling": lambda: self._pc.signalingState,
         }
         for kind, state in states.items():
-            name = f"{kind.replace('_', '')}{'' if kind.endswith('state') else 'state'}change"
 
             def on_change(kind: StateKind = kind, state: Callable[[], str] = state) -> None:
                 self._emit(StateChanged(kind, state()))
 
-            self._pc.on(name, on_change)
+            self._pc.on(f"{kind.replace('_', '')}statechange", on_change)
 
     def _emit(self, event: RtcEvent) -> None:
         try:

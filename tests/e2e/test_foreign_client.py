@@ -131,6 +131,7 @@ async def test_bad_descriptions_leave_the_peer_usable() -> None:
         await me.send_description("offer", await me.pc.create_offer(), trickle=False)
         await me.pc.accept_answer((await me.receive("answer"))["sdp"])
         await program.wait_for("channel_open")
+        assert program.events.count("negotiation_error") == 4
 
 
 async def test_bad_candidates_leave_the_negotiation_alone() -> None:
@@ -144,6 +145,7 @@ async def test_bad_candidates_leave_the_negotiation_alone() -> None:
         await me.pc.accept_answer((await me.receive("answer"))["sdp"])
         await program.wait_for("negotiation_error", code="bad_candidate")
         await program.wait_for("channel_open")
+        assert program.events.count("negotiation_error") == 1
 
 
 async def test_a_further_offer_starts_afresh() -> None:

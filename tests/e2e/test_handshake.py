@@ -88,6 +88,8 @@ async def test_a_line_goes_each_way_over_the_channel() -> None:
         await b.say("")
         await a.wait_for("channel_message", text="")
         await a.wait_for("channel_message_sent", bytes=len("grüß dich".encode()))
+    assert [line["text"] for line in b.lines if line["event"] == "channel_message"] == ["grüß dich"]
+    assert [line["text"] for line in a.lines if line["event"] == "channel_message"] == [""]
 
 
 async def test_an_id_typed_on_stdin_asks_for_the_pairing() -> None:
@@ -96,6 +98,7 @@ async def test_an_id_typed_on_stdin_asks_for_the_pairing() -> None:
         await a.say(b_id)
         await a.say("hello")
         await b.wait_for("channel_message", text="hello")
+        assert (await a.wait_for("paired"))["is_initiator"] is True
 
 
 async def test_a_peer_is_ready_again_when_the_other_is_interrupted() -> None:
