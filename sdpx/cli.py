@@ -43,6 +43,24 @@ LogSdpOption = Annotated[
 ]
 
 
+TimeoutOption = Annotated[
+    float,
+    typer.Option(
+        envvar="SDPX_TIMEOUT",
+        min=0.1,
+        max=86400,
+        metavar="SECONDS",
+        help="How long a connection may take from the pairing.",
+    ),
+]
+OnceOption = Annotated[
+    bool,
+    typer.Option(
+        "--once", envvar="SDPX_ONCE", help="Leave when the input has ended and is sent, or the channel closes."
+    ),
+]
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"sdpx {__version__}")
@@ -62,6 +80,16 @@ def _sdpx(
 def _check(option: str, flaw: str | None) -> None:
     if flaw:
         raise typer.BadParameter(flaw, param_hint=option)
+
+
+def _stun_servers(urls: list[str], *, no_stun: bool) -> tuple[str, ...]:
+    from sdpx.peer.options import DEFAULT_STUN, flaw_in_stun  # noqa: PLC0415
+
+    for url in urls:
+        _check("--stun", flaw_in_stun(url))
+    if urls and no_stun:
+        _check("--no-stun", "it contradicts --stun; give one of the two")
+    return () if no_stun else tuple(urls or [DEFAULT_STUN])
 
 
 @app.command()
@@ -135,24 +163,8 @@ def peer(
     no_stun: Annotated[
         bool, typer.Option("--no-stun", envvar="SDPX_NO_STUN", help="Use no STUN server at all.")
     ] = False,
-    timeout: Annotated[
-        float,
-        typer.Option(
-            envvar="SDPX_TIMEOUT",
-            min=0.1,
-            max=86400,
-            metavar="SECONDS",
-            help="How long a connection may take from the pairing.",
-        ),
-    ] = 30.0,
-    once: Annotated[
-        bool,
-        typer.Option(
-            "--once",
-            envvar="SDPX_ONCE",
-            help="Leave when the input has ended and is sent, or the channel closes.",
-        ),
-    ] = False,
+    timeout: TimeoutOption = 30.0,
+    once: OnceOption = False,
     log_level: LogLevelOption = LogLevel.info,
     log_format: LogFormatOption = LogFormat.json,
     log_sdp: LogSdpOption = False,
@@ -164,17 +176,13 @@ def peer(
     from functools import partial  # noqa: PLC0415
 
     from sdpx.peer.main import run_peer  # noqa: PLC0415
-    from sdpx.peer.options import DEFAULT_STUN, PeerOptions, flaw_in_name, flaw_in_stun, flaw_in_url  # noqa: PLC0415
+    from sdpx.peer.options import PeerOptions, flaw_in_name, flaw_in_url  # noqa: PLC0415
     from sdpx.program import LogOptions, run  # noqa: PLC0415
 
     _check("--url", flaw_in_url(url))
-    for server in stun or ():
-        _check("--stun", flaw_in_stun(server))
-    _check("--pair", pair and flaw_in_name(pair))
-    _check("--id", id_ and flaw_in_name(id_))
-    if stun and no_stun:
-        _check("--no-stun", "it contradicts --stun; give one of the two")
-    servers = () if no_stun else tuple(stun or (DEFAULT_STUN,))
+    for option, name in (("--pair", pair), ("--id", id_)):
+        _check(option, None if name is None else flaw_in_name(name))
+    servers = _stun_servers(stun or [], no_stun=no_stun)
     options = PeerOptions(url, pair, id_, servers, timeout, once=once, log_sdp=log_sdp)
     status = run(partial(run_peer, options), LogOptions(log_level.value, log_format.value, elapsed=True))
     raise typer.Exit(status)

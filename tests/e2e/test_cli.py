@@ -60,6 +60,7 @@ def test_the_relay_never_loads_the_webrtc_stack() -> None:
         (["peer", "--stun", "stun:x", "--no-stun"], "contradicts"),
         (["peer", "--id", "no spaces"], "is no ID"),
         (["peer", "--pair", "ä"], "is no ID"),
+        (["peer", "--pair", ""], "is no ID"),
         (["peer", "--timeout", "0"], "0.1"),
         (["serve", "--port", "65536"], "65535"),
         (["serve", "--log-level", "loud"], "warning"),

@@ -1,6 +1,7 @@
 """A client written from the protocol alone meets `sdpx peer`: its own signaling, frame by frame, in both roles."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -239,6 +240,20 @@ async def test_no_connection_in_time() -> None:
         await me.send(type="answer", sdp=dead)
         assert await program.ended() == 5
         await program.wait_for("negotiation_error", type="connection", code="timeout")
+
+
+async def test_a_failed_connection_is_status_5_long_before_the_deadline() -> None:
+    """The answer names another certificate than the peer shows: DTLS fails, and that ends a --pair."""
+    async with relay() as (_, url), client(url) as me, peer(url, "--pair", me.id) as (program, _):
+        await me.receive("paired")
+        await me.pc.accept_offer((await me.receive("offer"))["sdp"])
+        answer = await me.pc.create_answer()
+        await me.send(
+            type="answer", sdp=re.sub(r"(a=fingerprint:sha-256 ).*", r"\1" + ":".join(["AA"] * 32) + "\r", answer)
+        )
+        await program.wait_for("connection_state", state="failed")
+        assert await program.ended() == 5
+        await program.wait_for("error", code="connection_failed")
 
 
 async def cross(request: WebSocketRequest) -> None:
