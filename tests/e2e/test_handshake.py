@@ -121,13 +121,14 @@ async def test_a_peer_is_ready_again_when_the_other_is_interrupted() -> None:
 
 
 async def test_the_connection_closes_before_the_websocket() -> None:
-    """SIGTERM: the RTCPeerConnection is closed, then the WebSocket: the other side sees its channel close first."""
-    async with relay() as (_, url), peer(url) as (b, b_id), peer(url, "--pair", b_id) as (a, _):
+    """SIGTERM: the RTCPeerConnection is closed, and only then does the relay lose the client."""
+    async with relay() as (server, url), peer(url) as (b, b_id), peer(url, "--pair", b_id) as (a, a_id):
         await connect(a, b)
         assert await a.end() == 0
         assert a.events[-1] == "closed"
-        await b.wait_for("ready")
-        assert b.events.index("channel_closed") < b.events.index("peer_disconnected")
+        gone = await server.wait_for("client_disconnected", client_id=a_id)
+        assert gone["code"] == 1000
+        assert (await server.wait_for("unpaired"))["ts"] > a.lines[-1]["ts"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
