@@ -110,6 +110,15 @@ def serve(
     rate: Annotated[
         float, typer.Option(envvar="SDPX_RATE", min=0, help="Messages a second from one client; 0: no limit.")
     ] = 200.0,
+    handshake: Annotated[
+        float,
+        typer.Option(
+            envvar="SDPX_HANDSHAKE", min=0.1, max=600, metavar="SECONDS", help="How long a request may take to come."
+        ),
+    ] = 5.0,
+    max_frame: Annotated[
+        int, typer.Option(envvar="SDPX_MAX_FRAME", min=1024, max=16 * 1024**2, metavar="BYTES", help="Of one message.")
+    ] = 65_536,
     ping: Annotated[
         float, typer.Option(envvar="SDPX_PING", min=0.1, max=3600, metavar="SECONDS", help="Silence before a ping.")
     ] = 20.0,
@@ -136,6 +145,8 @@ def serve(
         max_clients=max_clients,
         max_clients_per_ip=max_clients_per_ip,
         rate=rate,
+        handshake_seconds=handshake,
+        frame_bytes=max_frame,
         ping_seconds=ping,
         silence_seconds=silence,
         drain_seconds=drain,

@@ -1,0 +1,19 @@
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.hostile.scene import Scene, Server, attacked, started
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One relay for all attacks: it outlives each of them."""
+    with started(tmp_path_factory.mktemp("relay")) as relay:
+        yield relay
+        assert relay.process.poll() is None
+
+
+@pytest.fixture
+async def scene(server: Server) -> AsyncIterator[Scene]:
+    async with attacked(server) as scene:
+        yield scene
