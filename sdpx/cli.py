@@ -110,6 +110,12 @@ def serve(
     rate: Annotated[
         float, typer.Option(envvar="SDPX_RATE", min=0, help="Messages a second from one client; 0: no limit.")
     ] = 200.0,
+    guess_rate: Annotated[
+        float,
+        typer.Option(
+            envvar="SDPX_GUESS_RATE", min=0, help="Requests for absent IDs a second, from one address; 0: no limit."
+        ),
+    ] = 1.0,
     handshake: Annotated[
         float,
         typer.Option(
@@ -128,6 +134,13 @@ def serve(
     drain: Annotated[
         float, typer.Option(envvar="SDPX_DRAIN", min=0, max=600, metavar="SECONDS", help="Patience when stopping.")
     ] = 5.0,
+    metrics_host: Annotated[
+        str | None, typer.Option(envvar="SDPX_METRICS_HOST", help="Address for --metrics-port, if not --host.")
+    ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(envvar="SDPX_METRICS_PORT", min=0, max=65535, help="Move /metrics to a port of its own; 0: any."),
+    ] = None,
     log_level: LogLevelOption = LogLevel.info,
     log_format: LogFormatOption = LogFormat.json,
     log_sdp: LogSdpOption = False,
@@ -137,21 +150,24 @@ def serve(
 
     from sdpx.program import LogOptions, run  # noqa: PLC0415
     from sdpx.relay.limits import Limits  # noqa: PLC0415
-    from sdpx.relay.server import ServeOptions, run_server  # noqa: PLC0415
+    from sdpx.relay.main import ServeOptions, run_server  # noqa: PLC0415
 
     if silence <= ping:
         _check("--silence", "it must be longer than --ping, or nobody has the time to answer one")
+    if metrics_host is not None and metrics_port is None:
+        _check("--metrics-host", "it needs --metrics-port: without that, /metrics is on the relay's own port")
     limits = Limits(
         max_clients=max_clients,
         max_clients_per_ip=max_clients_per_ip,
         rate=rate,
+        guess_rate=guess_rate,
         handshake_seconds=handshake,
         frame_bytes=max_frame,
         ping_seconds=ping,
         silence_seconds=silence,
         drain_seconds=drain,
     )
-    options = ServeOptions(host=host, port=port, limits=limits, log_sdp=log_sdp)
+    options = ServeOptions(host, port, metrics_host or host, metrics_port, limits, log_sdp=log_sdp)
     status = run(partial(run_server, options), LogOptions(log_level.value, log_format.value))
     raise typer.Exit(status)
 

@@ -5,7 +5,8 @@ import json
 import h11
 import pytest
 
-from sdpx.relay.handshake import Answer, Upgrade, judge, not_http
+from sdpx.relay.handshake import Upgrade, judge, judge_plain, not_http
+from sdpx.relay.responses import Answer, Page
 from tests.helpers import KEY
 
 GOOD = {
@@ -17,15 +18,18 @@ GOOD = {
 }
 
 
-def ask(target: str = "/", method: str = "GET", version: str = "1.1", **headers: str | None) -> Upgrade | Answer:
+PAGES = {"/healthz": lambda accept: Page(200, "text/plain", f"for {accept}".encode())}
+
+
+def ask(target: str = "/", method: str = "GET", version: str = "1.1", **headers: str | None) -> Upgrade | Page | Answer:
     """Judge a request for a WebSocket with these headers changed (None: left out); the ID `taken` is taken."""
     changed = GOOD | {name.replace("_", "-"): value for name, value in headers.items()}
     lines = [(name, value) for name, value in changed.items() if value is not None]
     request = h11.Request(method=method, target=target, headers=lines, http_version=version)
-    return judge(request, lambda name: name == "taken")
+    return judge(request, PAGES, lambda name: name == "taken")
 
 
-def status(verdict: Upgrade | Answer) -> int:
+def status(verdict: Upgrade | Page | Answer) -> int:
     assert isinstance(verdict, Answer)
     return verdict.status
 
@@ -137,11 +141,37 @@ def test_a_plain_request_is_told_what_this_is(method: str, target: str, wanted: 
     assert (verdict.status, "sdpx" in verdict.message) == (wanted, True)
 
 
+@pytest.mark.parametrize("target", ["/healthz", "/healthz?x=1"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_page_is_served_to_a_plain_request(method: str, target: str) -> None:
+    """It knows what the client takes."""
+    verdict = ask(target, method, upgrade=None, connection=None, accept="text/plain, x/y;q=0.5")
+    assert isinstance(verdict, Page)
+    assert (verdict.status, verdict.body) == (200, b"for text/plain, x/y;q=0.5")
+
+
+def test_a_page_is_no_obstacle_to_a_websocket() -> None:
+    """Any path is accepted."""
+    assert ask("/healthz") == Upgrade(None, None)
+
+
+def test_a_page_is_not_written_to() -> None:
+    assert status(ask("/healthz", "POST", upgrade=None, connection=None)) == 405
+
+
+@pytest.mark.parametrize(("target", "wanted"), [("/healthz", 200), ("/", 404), ("/x", 404)])
+def test_a_port_of_pages_has_nothing_else(target: str, wanted: int) -> None:
+    """Also for one who asks for a WebSocket; who is lost learns what there is."""
+    verdict = judge_plain(h11.Request(method="GET", target=target, headers=list(GOOD.items())), PAGES)
+    assert verdict.status == wanted
+    assert wanted == 200 or b"/healthz" in verdict.render()
+
+
 def test_a_websocket_is_asked_for_with_get() -> None:
     """A POST that wants an upgrade learns which method is allowed."""
     verdict = ask(method="POST")
     assert isinstance(verdict, Answer)
-    assert (verdict.status, verdict.headers) == (405, (("Allow", "GET"),))
+    assert (verdict.status, verdict.headers) == (405, (("Allow", "GET, HEAD"),))
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,25 @@
 """Rates and numbers: a burst passes, a flood does not, and 0 turns a limit off."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdpx.relay.quota import Census, Quota, TokenBucket
+from sdpx.relay.quota import ADDRESSES_KEPT, Census, Guesses, Quota, TokenBucket, network_of
+
+
+def quota_of(rate: float = 200, guesses: Guesses | None = None, address: str = "a") -> Quota:
+    return Quota(rate, 0, guesses or Guesses(1), address)
+
+
+def guess(quota: Quota, now: float) -> bool:
+    """Ask for somebody who is not here."""
+    allowed = quota.allows_asking(now)
+    quota.missed(now)
+    return allowed
 
 
 def test_a_burst_passes_and_then_the_rate() -> None:
-    quota = Quota(10, now=0)
+    quota = quota_of(10)
     assert all(quota.allows(0) for _ in range(50))
     assert not quota.allows(0)
     assert quota.allows(0.1)
@@ -16,7 +28,7 @@ def test_a_burst_passes_and_then_the_rate() -> None:
 
 def test_who_goes_on_regardless_is_exhausted() -> None:
     """Five seconds' worth of refusals, not one burst too many."""
-    quota = Quota(10, now=0)
+    quota = quota_of(10)
     refused = 0
     while not quota.exhausted:
         refused += not quota.allows(0)
@@ -24,14 +36,14 @@ def test_who_goes_on_regardless_is_exhausted() -> None:
 
 
 def test_who_slows_down_is_never_exhausted() -> None:
-    quota = Quota(10, now=0)
+    quota = quota_of(10)
     for moment in range(1000):
         quota.allows(moment / 9)
     assert not quota.exhausted
 
 
 def test_no_rate_is_no_limit() -> None:
-    quota = Quota(0, now=0)
+    quota = quota_of(0)
     assert all(quota.allows(0) for _ in range(10_000))
 
 
@@ -48,15 +60,96 @@ def test_connections_are_counted_in_all_and_by_address() -> None:
     census = Census(limit=3, limit_per_address=2)
     for address in ("a", "a", "b"):
         census.enter(address)
-    assert (census.is_full, census.is_crowded("a")) == (False, False)
+    assert (census.is_full(), census.is_crowded("a")) == (False, False)
     census.enter("a")
-    assert (census.is_full, census.is_crowded("a"), census.is_crowded("b")) == (True, True, False)
+    assert (census.is_full(), census.is_crowded("a"), census.is_crowded("b")) == (True, True, False)
     census.leave("a")
-    assert (census.is_full, census.is_crowded("a")) == (False, False)
+    assert (census.is_full(), census.is_crowded("a")) == (False, False)
+
+
+def test_a_few_more_are_read_to_be_told() -> None:
+    census = Census(limit=1, limit_per_address=1)
+    for _ in range(3):
+        census.enter("a")
+    assert (census.is_full(1), census.is_crowded("a", 1)) == (True, True)
+    assert (census.is_full(2), census.is_crowded("a", 2)) == (False, False)
 
 
 def test_without_limits_nothing_is_full() -> None:
     census = Census(0, 0)
     for _ in range(100):
         census.enter("a")
-    assert (census.is_full, census.is_crowded("a")) == (False, False)
+    assert (census.is_full(), census.is_crowded("a")) == (False, False)
+
+
+def test_guesses_of_an_address_are_slowed() -> None:
+    """Three of each client's own, twenty of the address, then one a second, however many clients it uses."""
+    guesses = Guesses(1)
+    clients = [quota_of(guesses=guesses) for _ in range(10)]
+    assert sum(guess(client, 0) for client in clients for _ in range(100)) == 10 * 3 + 20
+    assert sum(guess(client, 1) for client in clients for _ in range(100)) == 1
+
+
+def test_another_address_is_not_slowed() -> None:
+    guesses = Guesses(1)
+    guesser, other = quota_of(guesses=guesses), quota_of(guesses=guesses, address="b")
+    assert not all(guess(guesser, 0) for _ in range(100))
+    assert all(guess(other, 0) for _ in range(23))
+
+
+def test_who_asks_for_somebody_who_is_here_is_never_slowed() -> None:
+    """Not even from the address of one who guesses."""
+    guesses = Guesses(1)
+    guesser, good = quota_of(guesses=guesses), quota_of(guesses=guesses)
+    assert not all(guess(guesser, 0) for _ in range(100))
+    assert all(good.allows_asking(0) for _ in range(100))
+
+
+def test_who_looks_for_somebody_every_five_seconds_is_never_slowed() -> None:
+    guesses = Guesses(1)
+    while guesses.draw("a", 0):
+        pass
+    waiting = quota_of(guesses=guesses)
+    assert all(guess(waiting, moment) for moment in range(0, 5000, 5))
+
+
+def test_who_goes_on_guessing_is_exhausted() -> None:
+    guesser = quota_of(10)
+    while guess(guesser, 0):
+        pass
+    refused = 1
+    while not guesser.exhausted:
+        refused += not guess(guesser, 0)
+    assert refused == 51
+
+
+def test_what_is_kept_of_addresses_is_bounded() -> None:
+    """The one that drew last is kept longest."""
+    guesses = Guesses(1)
+    while guesses.draw("guesser", 0):
+        pass
+    for number in range(2 * ADDRESSES_KEPT):
+        guesses.draw(f"other {number}", 0)
+        assert not guesses.draw("guesser", 0)
+    assert len(guesses._left) == ADDRESSES_KEPT
+
+
+def test_no_guess_rate_is_no_limit() -> None:
+    quota = quota_of(guesses=Guesses(0))
+    assert all(guess(quota, 0) for _ in range(10_000))
+
+
+@pytest.mark.parametrize(
+    ("host", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::7", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::1", "::/64"),
+        ("unknown", "unknown"),
+    ],
+)
+def test_one_address_is_what_one_host_has_at_will(host: str, network: str) -> None:
+    assert network_of(host) == network

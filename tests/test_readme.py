@@ -17,6 +17,7 @@ from typing import Any, Final, get_args
 import msgspec
 import pytest
 import typer
+from prometheus_client.parser import text_string_to_metric_families
 
 import sdpx
 from sdpx import cli, errors, events, lobby, messages
@@ -26,6 +27,9 @@ from sdpx.peer.lines import MAX_LINE
 from sdpx.peer.options import DEFAULT_STUN
 from sdpx.peer.pairing import _LATE
 from sdpx.relay.limits import Limits
+from sdpx.relay.metrics import make_page
+from sdpx.relay.numbers import Numbers, Present
+from sdpx.relay.pages import pages_of
 from tests.test_walls import PURE
 
 ROOT: Final = Path(__file__).parent.parent
@@ -33,6 +37,7 @@ SOURCES: Final = Path(sdpx.__file__).parent
 README: Final = (ROOT / "README.md").read_text()
 JUSTFILE: Final = (ROOT / "Justfile").read_text()
 KIB: Final = 1024
+NOTHING: Final = Present(0, 0, 0, 0, 0, 0, 0)
 
 Row = dict[str, str]
 
@@ -384,6 +389,32 @@ def test_limits() -> None:
     """The table is `Limits`, in its order."""
     rows = [(code(row["limit"]), float(row["value"])) for row in table(WIRE, "Limits of the relay")]
     assert rows == list(dataclasses.asdict(Limits()).items())
+
+
+def test_pages() -> None:
+    """Each page that plain HTTP is served, and what this is."""
+    written = {code(row["path"]) for row in table("Running the relay", "Pages")}
+    assert written == pages_of(Numbers(), lambda: NOTHING, bool).keys() | {"/"}
+
+
+def test_metrics() -> None:
+    """Each metric of the relay's, and those of the process that the text names."""
+    families = list(text_string_to_metric_families(make_page(Numbers(), NOTHING, "").body.decode()))
+    written = {name for row in table("Running the relay", "Metrics") for name in codes(row["metric"])}
+    assert written == {family.name for family in families if family.name.startswith("sdpx")}
+    named = set(re.findall(r"`(process_\w+?)(?:_total)?`", README))
+    assert named <= {family.name for family in families}
+
+
+def test_labels_of_metrics() -> None:
+    """The label that a family has is in its row, and nobody is promised another."""
+    numbers = Numbers()
+    numbers.refusals["x"] = 1
+    families = text_string_to_metric_families(make_page(numbers, NOTHING, "").body.decode())
+    labels = {family.name: set().union(*(sample.labels for sample in family.samples)) - {"le"} for family in families}
+    for row in table("Running the relay", "Metrics"):
+        for name in codes(row["metric"]):
+            assert labels[name] <= set(codes(row["what it counts"]))
 
 
 # ---- the log ----------------------------------------------------------------------------------------------------

@@ -12,7 +12,9 @@ from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnec
 
 from sdpx.events import Event
 from sdpx.log import Log
+from sdpx.relay.door import RESERVE
 from sdpx.relay.limits import Limits
+from sdpx.relay.responses import FULL
 from sdpx.relay.server import Relay
 
 Frame = dict[str, Any]
@@ -92,6 +94,7 @@ async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
 
 
 HEAD = "GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n{more}\r\n"
+HEALTH = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 
 
@@ -410,17 +413,27 @@ async def test_a_flood_of_pings_is_cut(autojump_clock: MockClock) -> None:
     assert (1008).to_bytes(2) in received
 
 
-async def test_connections_too_many_are_refused_before_they_are_read(autojump_clock: MockClock) -> None:
-    """429 from one address, 503 in all; those that are in stay."""
+async def test_connections_too_many_are_refused(autojump_clock: MockClock) -> None:
+    """429 from one address, 503 in all; those that are in stay, and health is told all the same."""
     async with world(max_clients=2, max_clients_per_ip=0) as relay:
         a, _ = await relay.paired()
-        assert (await ask(relay, ""))[1]["code"] == "full"
+        assert (await ask(relay, HEAD.format(path="/", more=KEY)))[1]["code"] == "full"
+        assert (await ask(relay, HEALTH))[0] == 200
         await a.aclose()
         await trio.sleep(1)
-        assert (await ask(relay, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == 426
+        await relay.client("c")
     async with world(max_clients_per_ip=1) as relay:
         await relay.client("a")
-        assert await ask(relay, "") == (
+        assert await ask(relay, HEAD.format(path="/", more=KEY)) == (
             429,
             {"code": "too_many_connections", "message": "There are too many connections from your address"},
         )
+        assert (await ask(relay, HEALTH))[0] == 200
+
+
+async def test_connections_far_too_many_are_not_even_read(autojump_clock: MockClock) -> None:
+    async with world(max_clients=1) as relay:
+        for _ in range(RESERVE + 1):
+            relay.dial()
+        await trio.sleep(1)
+        assert await ask(relay, "") == (503, {"code": "full", "message": FULL.message})

@@ -24,13 +24,28 @@ PURE = [
     "relay.frames",
     "relay.handshake",
     "relay.limits",
+    "relay.numbers",
+    "relay.quota",
+    "relay.responses",
     "peer.sdp",
     "peer.options",
 ]
 # What a pure module may use: nothing that reads a clock, rolls dice, or touches a file, a socket or a task.
 PURE_MAY_USE = {
     *("sdpx", "msgspec", "h11"),
-    *("base64", "binascii", "collections", "dataclasses", "enum", "http", "re", "typing", "urllib"),
+    *(
+        "base64",
+        "binascii",
+        "bisect",
+        "collections",
+        "dataclasses",
+        "enum",
+        "http",
+        "ipaddress",
+        "re",
+        "typing",
+        "urllib",
+    ),
 }
 
 

@@ -18,6 +18,15 @@ class ServerListening(Event, frozen=True):
     pid: int
 
 
+class MetricsListening(Event, frozen=True):
+    """The numbers have a port of their own; one for each address of it."""
+
+    sentence: ClassVar[str] = "Metrics at {e.url}"
+    url: str
+    host: str
+    port: int
+
+
 class ClientConnected(Event, frozen=True):
     """A client has its ID; its WebSocket opens."""
 
@@ -53,6 +62,37 @@ class ConnectionFailed(Event, frozen=True):
     sentence: ClassVar[str] = "A fault while serving {e.remote}: {e.reason}"
     remote: str
     reason: str
+
+
+class PageServed(Event, frozen=True):
+    """A page was asked for by plain HTTP: health, readiness, metrics."""
+
+    level: ClassVar[Level] = "debug"
+    sentence: ClassVar[str] = "Page {e.path} served to {e.remote}"
+    remote: str
+    path: str
+    status: int
+
+
+class AcceptFailed(Event, frozen=True):
+    """The system gave no socket for a new connection; those that are there are served on, and it is tried again."""
+
+    level: ClassVar[Level] = "error"
+    sentence: ClassVar[str] = (
+        "Cannot accept connections: {e.reason}. Trying again; the clients that are here are served on."
+    )
+    reason: str
+
+
+class DescriptorsScarce(Event, frozen=True):
+    """The system lets this process have fewer descriptors than it may have clients."""
+
+    level: ClassVar[Level] = "warning"
+    sentence: ClassVar[str] = (
+        "Only {e.limit} descriptors for {e.max_clients} clients: raise 'ulimit -Hn', or lower --max-clients"
+    )
+    limit: int
+    max_clients: int
 
 
 class PairRequested(Event, frozen=True):

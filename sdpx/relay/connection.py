@@ -16,11 +16,12 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_st
 from sdpx.messages import DepartureReason
 from sdpx.relay.farewell import close_frame, say_last
 from sdpx.relay.limits import Limits
-from sdpx.relay.outbox import Outbox
+from sdpx.relay.outbox import Held, Outbox
 from sdpx.relay.tap import Tap
 
 # Two reads for each 4 KiB offer cost a fifth of the throughput; 64 KiB is one read.
 READ_BYTES: Final = 64 * 1024
+LAST_BYTES: Final = 256 * 1024  # what a client that is let go may still be sent: answers, not whole outboxes
 ABNORMAL: Final = 1006  # RFC 6455, 7.4.1: no close frame came
 BROKEN: Final = (1002, 1007)  # what the library finds wrong with a close frame, or with the UTF-8 of a text
 
@@ -34,11 +35,14 @@ class Departure:
     text: str
 
 
+SLOW: Final = Departure("slow", 1008, "You did not read what was sent to you")
+
+
 class Connection:
     """A client's side of the relay.
 
     `on_frame` gets each text (or binary) frame and `on_end` how the connection ends; both are called without a checkpoint
-    between the socket and them.
+    between the socket and them. `on_relayed` gets the seconds that a relayed frame took. `held` is shared by all outboxes.
     """
 
     def __init__(
@@ -47,25 +51,28 @@ class Connection:
         limits: Limits,
         on_frame: Callable[[str | bytes], None],
         on_end: Callable[[Departure], None],
+        on_relayed: Callable[[float], None],
+        held: Held,
     ) -> None:
         self._tap = tap
         self._limits = limits
         self._on_frame = on_frame
         self._on_end = on_end
-        self._outbox = Outbox(limits.outbox_frames, limits.outbox_bytes)
+        self._on_relayed = on_relayed
+        self.outbox = Outbox(limits.outbox_frames, limits.outbox_bytes, held)
         self._ended = trio.Event()
         self._flushed = trio.Event()
         self._torn = False
         self.departure: Departure | None = None
 
-    def post(self, text: str) -> bool:
-        """Queue a frame for this client. One that does not read, and lets its outbox fill, is let go.
+    def post(self, text: str, since: float | None = None) -> bool:
+        """Queue a frame for this client; `since` is when the relay took it. One that lets its outbox fill is let go.
 
         Returns whether the frame was queued.
         """
-        if self._outbox.put(text):
+        if self.outbox.put(text, since):
             return True
-        self.end(Departure("slow", 1008, "You did not read what was sent to you"))
+        self.end(SLOW)
         return False
 
     def end(self, departure: Departure) -> None:
@@ -73,20 +80,25 @@ class Connection:
         if self.departure is None:
             self.departure = departure
             self._on_end(departure)
-            self._outbox.close()
+            self.outbox.close()
+            if departure.reason == "slow" or (departure.reason != "shutdown" and self.outbox.bytes > LAST_BYTES):
+                self.outbox.clear()  # its peer has been told; the close frame gets a chance to be read
             self._ended.set()
 
     async def run(self, subprotocol: str | None) -> None:
         """Open the WebSocket on the tap and serve it until it ends; returns with the stream closed."""
-        async with trio.open_nursery() as nursery:
-            socket = await self._open(nursery, subprotocol)
-            if socket is not None:
-                nursery.start_soon(self._write, socket)
-                nursery.start_soon(self._read, socket)
-                nursery.start_soon(self._watch_silence, socket, nursery)
-                await self._ended.wait()
-                await self._close(socket)
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                socket = await self._open(nursery, subprotocol)
+                if socket is not None:
+                    nursery.start_soon(self._write, socket)
+                    nursery.start_soon(self._read, socket)
+                    nursery.start_soon(self._watch_silence, socket, nursery)
+                    await self._ended.wait()
+                    await self._close(socket)
+                nursery.cancel_scope.cancel()
+        finally:
+            self.outbox.clear()
 
     async def _open(self, nursery: trio.Nursery, subprotocol: str | None) -> WebSocketConnection | None:
         with trio.move_on_after(self._limits.handshake_seconds):
@@ -113,13 +125,15 @@ class Connection:
 
     async def _write(self, socket: WebSocketConnection) -> None:
         try:
-            while (text := await self._outbox.get()) is not None:
+            while (waiting := await self.outbox.get()) is not None:
                 with trio.move_on_after(self._limits.write_seconds) as deadline:
-                    await socket.send_message(text)
+                    await socket.send_message(waiting.text)
                 if deadline.cancelled_caught:
                     self._torn = True
-                    self.end(Departure("slow", 1008, "You did not read what was sent to you"))
+                    self.end(SLOW)
                     return
+                if waiting.since is not None:
+                    self._on_relayed(trio.current_time() - waiting.since)
         except ConnectionClosed:
             pass  # the reader hears it too, behind what came before, and ends the connection
         finally:

@@ -7,19 +7,20 @@
 
 import binascii
 from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qs
 
 import h11
-import msgspec
 
 from sdpx.ids import is_name
 from sdpx.messages import PROTOCOL
+from sdpx.relay.responses import Answer, Page
 
 KEY_BYTES: Final = 16
+Pages = Mapping[str, Callable[[str], Page]]  # by path; what makes one is given the Accept header
 WHAT_THIS_IS: Final = (
     "This is sdpx, a signaling relay for WebRTC. Connect to this address with a WebSocket (ws:// or wss://); "
     "`sdpx peer --url` does, and so does `new WebSocket(url)` in a browser."
@@ -34,36 +35,12 @@ class Upgrade:
     subprotocol: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The request is answered by plain HTTP, and the connection closed."""
-
-    status: int
-    code: str
-    message: str
-    headers: tuple[tuple[str, str], ...] = ()
-
-    def render(self, *, head_only: bool = False) -> bytes:
-        """Return the response on the wire (RFC 9112)."""
-        body = msgspec.json.encode({"code": self.code, "message": self.message}) + b"\n"
-        headers = [
-            ("Content-Type", "application/json"),
-            ("Content-Length", str(len(body))),
-            *self.headers,
-        ]
-        if not any(name == "Connection" for name, _ in headers):
-            headers.append(("Connection", "close"))
-        head = f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n"
-        head += "".join(f"{name}: {value}\r\n" for name, value in headers) + "\r\n"
-        return head.encode("ascii") + (b"" if head_only else body)
-
-
-def judge(request: h11.Request, is_taken: Callable[[str], bool]) -> Upgrade | Answer:
+def judge(request: h11.Request, pages: Pages, is_taken: Callable[[str], bool]) -> Upgrade | Page | Answer:
     """Decide about a request; `is_taken` tells whether a client with that ID is here."""
     if request.http_version not in (b"1.0", b"1.1"):
         return Answer(505, "bad_request", "This port speaks HTTP/1.1 and WebSocket over it, not HTTP/2")
     if not _asks_for_websocket(request):
-        return _plain(request)
+        return _plain(request, pages)
     return _flaw(request) or _upgrade(request, is_taken)
 
 
@@ -90,17 +67,32 @@ def _asks_for_websocket(request: h11.Request) -> bool:
     return _has_token(request, b"upgrade", "websocket")
 
 
-def _plain(request: h11.Request) -> Answer:
+def judge_plain(request: h11.Request, pages: Pages) -> Page | Answer:
+    """Decide about a request at a port that has pages and nothing else."""
+    path = _path(request)
     if request.method not in (b"GET", b"HEAD"):
         return _method_not_allowed()
-    if request.target.partition(b"?")[0] != b"/":
+    if path not in pages:
+        return Answer(404, "not_found", f"There is nothing at this path; there is {', '.join(pages)}")
+    return pages[path](", ".join(_tokens(request, b"accept")))
+
+
+def _path(request: h11.Request) -> str:
+    return request.target.partition(b"?")[0].decode("latin-1")
+
+
+def _plain(request: h11.Request, pages: Pages) -> Page | Answer:
+    verdict = judge_plain(request, pages)
+    if isinstance(verdict, Page) or verdict.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        return verdict
+    if _path(request) != "/":
         return Answer(404, "not_found", f"There is nothing at this path. {WHAT_THIS_IS}")
     upgrade = (("Upgrade", "websocket"), ("Connection", "Upgrade, close"))
     return Answer(426, "upgrade_required", WHAT_THIS_IS, upgrade)
 
 
 def _method_not_allowed() -> Answer:
-    return Answer(405, "method_not_allowed", f"Only GET is answered here. {WHAT_THIS_IS}", (("Allow", "GET"),))
+    return Answer(405, "method_not_allowed", f"Only GET is answered here. {WHAT_THIS_IS}", (("Allow", "GET, HEAD"),))
 
 
 def _flaw(request: h11.Request) -> Answer | None:  # noqa: PLR0911  a table of rules

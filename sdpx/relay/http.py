@@ -10,8 +10,9 @@ from typing import Final
 import h11
 import trio
 
-from sdpx.relay.handshake import Answer, not_http
+from sdpx.relay.handshake import not_http
 from sdpx.relay.limits import Limits
+from sdpx.relay.responses import Answer
 
 READ_BYTES: Final = 16 * 1024
 

@@ -15,12 +15,14 @@ class Limits:
     max_clients: int = 10_000
     max_clients_per_ip: int = 1_000
     rate: float = 200.0
+    guess_rate: float = 1.0
     handshake_seconds: float = 5.0
     head_bytes: int = 16 * 1024
     frame_bytes: int = MAX_FRAME
     frame_fragments: int = 1024
     outbox_frames: int = 1024
-    outbox_bytes: int = 1024 * 1024
+    outbox_bytes: int = 4 * 1024 * 1024
+    held_bytes: int = 32 * 1024 * 1024
     write_seconds: float = 20.0
     ping_seconds: float = 20.0
     silence_seconds: float = 45.0

@@ -2,13 +2,31 @@
 
 - A token bucket lets a burst pass and then a steady rate. What finds it empty is refused.
 - A client that goes on regardless loses patience, a second bucket of refusals, and is cut when that is empty too.
+- Who asks for IDs that are not here is guessing, or waiting for somebody. A client has a few such misses free, and then one
+  every five seconds; beyond them its requests draw on what its address may ask for. So guesses from an address are slowed,
+  and a client beside them that knows its peer's ID, or looks for it now and then, never notices.
+- An address is an IPv4 address or an IPv6 /64, which is what one host can have at will (RFC 6177).
 - A limit of 0 is no limit.
 """
 
+from ipaddress import IPv6Address, IPv6Network
 from typing import Final
 
 BURST_SECONDS: Final = 5.0
 PATIENCE_SECONDS: Final = 5.0
+FREE_MISSES: Final = 3.0
+FREE_MISSES_PER_SECOND: Final = 0.2
+GUESSES_AT_ONCE: Final = 20.0
+ADDRESSES_KEPT: Final = 4096
+
+
+def network_of(host: str) -> str:
+    """Return what is counted as one address: `host` itself, or the /64 of an IPv6 address."""
+    try:
+        address = IPv6Address(host.partition("%")[0])
+    except ValueError:
+        return host
+    return str(address.ipv4_mapped or IPv6Network((address, 64), strict=False))
 
 
 class TokenBucket:
@@ -22,22 +40,47 @@ class TokenBucket:
         self._tokens = burst
         self._then = now
 
-    def take(self, now: float, count: int = 1) -> bool:
-        """Take tokens if they are there."""
+    def has(self, now: float, count: int = 1) -> bool:
+        """Tell whether tokens are there."""
         self._tokens = min(self._burst, self._tokens + (now - self._then) * self._rate)
         self._then = now
-        if self._tokens < count:
+        return self._tokens >= count
+
+    def take(self, now: float, count: int = 1) -> bool:
+        """Take tokens if they are there."""
+        if not self.has(now, count):
             return False
         self._tokens -= count
         return True
 
 
+class Guesses:
+    """How many misses each address has left: `rate` a second, some at once. What it keeps is bounded."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._left: dict[str, TokenBucket] = {}
+
+    def draw(self, address: str, now: float) -> bool:
+        """Take one from what the address has left; False if there is none."""
+        if not self._rate:
+            return True
+        bucket = self._left.pop(address, None) or TokenBucket(self._rate, GUESSES_AT_ONCE, now)
+        self._left[address] = bucket  # the last to have drawn is the last to be forgotten
+        if len(self._left) > ADDRESSES_KEPT:
+            del self._left[next(iter(self._left))]
+        return bucket.take(now)
+
+
 class Quota:
-    """The messages of one client: `rate` a second in the long run, five seconds' worth of them at once."""
+    """What one client may ask for: `rate` messages a second in the long run, five seconds' worth of them at once."""
 
-    __slots__ = ("_messages", "_patience", "_unlimited", "exhausted")
+    __slots__ = ("_address", "_free_misses", "_guesses", "_messages", "_patience", "_unlimited", "exhausted")
 
-    def __init__(self, rate: float, now: float) -> None:
+    def __init__(self, rate: float, now: float, guesses: Guesses, address: str) -> None:
+        self._guesses = guesses
+        self._address = address
+        self._free_misses = TokenBucket(FREE_MISSES_PER_SECOND, FREE_MISSES, now)
         self._unlimited = rate == 0
         self._messages = TokenBucket(rate, rate * BURST_SECONDS, now)
         self._patience = TokenBucket(rate / 10, rate * PATIENCE_SECONDS, now)
@@ -50,6 +93,17 @@ class Quota:
         self.exhausted = not self._patience.take(now, count)
         return False
 
+    def allows_asking(self, now: float) -> bool:
+        """Count a request to be paired; False if it has to wait, since too many before it missed."""
+        if self._free_misses.has(now) or self._guesses.draw(self._address, now):
+            return True
+        self.exhausted = not self._unlimited and not self._patience.take(now)
+        return False
+
+    def missed(self, now: float) -> None:
+        """Count a request for somebody who is not here."""
+        self._free_misses.take(now)
+
 
 class Census:
     """How many connections there are, in all and from each address."""
@@ -60,14 +114,16 @@ class Census:
         self._all = 0
         self._of: dict[str, int] = {}
 
-    @property
-    def is_full(self) -> bool:
-        """Whether there are too many in all."""
-        return bool(self._limit) and self._all > self._limit
+    def __len__(self) -> int:
+        return self._all
 
-    def is_crowded(self, address: str) -> bool:
-        """Tell whether there are too many from this address."""
-        return bool(self._limit_per_address) and self._of.get(address, 0) > self._limit_per_address
+    def is_full(self, reserve: int = 0) -> bool:
+        """Tell whether there are too many in all, by more than `reserve`."""
+        return bool(self._limit) and self._all > self._limit + reserve
+
+    def is_crowded(self, address: str, reserve: int = 0) -> bool:
+        """Tell whether there are too many from this address, by more than `reserve`."""
+        return bool(self._limit_per_address) and self._of.get(address, 0) > self._limit_per_address + reserve
 
     def enter(self, address: str) -> None:
         """Count a connection."""

@@ -1,275 +1,216 @@
-"""The relay: accepts connections, asks the lobby, and does what it says.
+"""The relay: lets clients in, asks the lobby, and does what it says.
 
 Between a frame that a client's reader took and the outboxes that it ends in there is no checkpoint: so frames keep their
 order, and what the lobby decides is done before anybody else can ask it.
 """
 
-import os
-import resource
 import secrets
-import socket
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final
 
+import h11
 import trio
 
 from sdpx import messages
-from sdpx.errors import CannotListen, Refusal
-from sdpx.events import serve
+from sdpx.errors import Refusal
+from sdpx.events import Event, serve
 from sdpx.ids import make_id
 from sdpx.lobby import Deliver, Effect, Lobby
 from sdpx.log import Log
-from sdpx.program import Stop
-from sdpx.relay.connection import Connection, Departure
-from sdpx.relay.farewell import say_last
+from sdpx.messages import ClientMessage, PairRequest
+from sdpx.relay.connection import SLOW, Connection, Departure
+from sdpx.relay.door import Door, Visitor, address_of
 from sdpx.relay.frames import FrameGate, Violation
-from sdpx.relay.handshake import Answer, Upgrade, judge
-from sdpx.relay.http import Head, read_head
+from sdpx.relay.handshake import Pages, Upgrade, judge, judge_plain
 from sdpx.relay.limits import Limits
-from sdpx.relay.quota import Census, Quota
+from sdpx.relay.listeners import remote_of
+from sdpx.relay.numbers import Numbers, Present
+from sdpx.relay.outbox import Held
+from sdpx.relay.pages import pages_of
+from sdpx.relay.quota import Census, Guesses, Quota
+from sdpx.relay.responses import Answer, Page
 from sdpx.relay.tap import Tap
 
-BACKLOG: Final = 1024
-PORT_TRIES: Final = 10
-FULL: Final = Answer(
-    503, "full", "The relay has as many clients as it may have; try again later", (("Retry-After", "30"),)
-)
-CROWDED: Final = Answer(429, "too_many_connections", "There are too many connections from your address")
 TOO_FAST: Final = Violation(1008, "You sent too much, too fast, for too long")
-STOPPING: Final = Answer(503, "shutting_down", "The relay is stopping; try again soon", (("Retry-After", "5"),))
-
-
-@dataclass(frozen=True, slots=True)
-class ServeOptions:
-    """What `sdpx serve` was asked for."""
-
-    host: str = "127.0.0.1"
-    port: int = 8765
-    limits: Limits = field(default_factory=Limits)
-    log_sdp: bool = False
+SCRAPERS: Final = 64
 
 
 class Relay:
-    """All clients of one relay, and the lobby that they meet in."""
+    """All clients of one relay, and the lobby that they meet in.
 
-    def __init__(self, limits: Limits, log: Log, *, log_sdp: bool = False) -> None:
+    `own_metrics` says that the numbers have a port of their own (`handle_scraper`), and are not shown to clients.
+    """
+
+    def __init__(self, limits: Limits, log: Log, *, log_sdp: bool = False, own_metrics: bool = False) -> None:
         self._limits = limits
         self._log = log
         self._lobby = Lobby(log_sdp=log_sdp)
         self._connections: dict[str, Connection] = {}
-        self._census = Census(limits.max_clients, limits.max_clients_per_ip)
-        self._reading: set[trio.CancelScope] = set()
-        self._open = 0
-        self._all_gone = trio.Event()
+        self._held = Held()
+        self._guesses = Guesses(limits.guess_rate)
+        self._numbers = Numbers()
         self._stopping = False
+        self._census = Census(limits.max_clients, limits.max_clients_per_ip)
+        pages = pages_of(self._numbers, self._present, lambda: not self._stopping)
+        shown = {path: page for path, page in pages.items() if path != "/metrics" or not own_metrics}
+        self._door = Door(limits, self._census, partial(self._judge, shown), self.tell)
+        self._scrapers = Census(SCRAPERS, 0)
+        self._side_door = Door(limits, self._scrapers, partial(judge_plain, pages=pages), self.tell)
+        self._all_gone = trio.Event()
 
     @property
     def clients(self) -> int:
         """How many clients have an ID now."""
         return len(self._lobby)
 
+    def tell(self, event: Event) -> None:
+        """Count an event and log it."""
+        self._numbers.note(event)
+        self._log.emit(event)
+
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection from its first byte to its last; never raises, whatever the client does."""
+        await self._handle(stream, self._census, self._serve)
+
+    async def handle_scraper(self, stream: trio.abc.Stream) -> None:
+        """Serve one connection to the port of the numbers; never raises either."""
+        await self._handle(stream, self._scrapers, self._side_door.admit)
+
+    async def _handle(
+        self, stream: trio.abc.Stream, census: Census, serve_it: Callable[[trio.abc.Stream, str], Awaitable[object]]
+    ) -> None:
         remote = remote_of(stream)
-        address = remote.rpartition(":")[0]
-        self._open += 1
-        self._census.enter(address)
+        address = address_of(remote)
+        census.enter(address)
         try:
             async with stream:
-                await self._admit(stream, remote)
+                await serve_it(stream, remote)
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client went away in mid-sentence
         except* Exception as group:  # noqa: BLE001  a fault in serving one client is not the others' business
-            self._log.emit(serve.ConnectionFailed(remote, repr(group.exceptions)))
+            self.tell(serve.ConnectionFailed(remote, repr(group.exceptions)))
         finally:
-            self._census.leave(address)
-            self._open -= 1
-            if not self._open:
+            census.leave(address)
+            if not self._census:
                 self._all_gone.set()
                 self._all_gone = trio.Event()
 
     def stop(self) -> None:
         """Tell every client that the relay stops, and end its connection once it has read that."""
         self._stopping = True
-        for scope in self._reading:  # who asks at once is told; who says nothing cannot hold up the end
-            scope.deadline = trio.current_time() + self._limits.close_seconds
+        self._door.stop()
         self._do(self._lobby.shut_down())
         for connection in list(self._connections.values()):
             connection.end(Departure("shutdown", 1001, "The relay is stopping; connect again soon"))
 
     async def all_gone(self) -> None:
-        """Wait until no connection is open."""
-        while self._open:
+        """Wait until no client's connection is open."""
+        while self._census:
             await self._all_gone.wait()
 
-    async def _admit(self, stream: trio.abc.Stream, remote: str) -> None:
-        head = self._no_room(remote) or await self._read_head(stream)
-        if head is None:
-            self._log.emit(serve.ConnectionRefused(remote, None, "no_request"))
-            return
-        verdict = self._verdict(head)
-        if isinstance(verdict, Answer):
-            self._log.emit(serve.ConnectionRefused(remote, verdict.status, verdict.code))
-            head_only = isinstance(head, Head) and head.request.method == b"HEAD"
-            await say_last(stream, verdict.render(head_only=head_only), self._limits.close_seconds)
-        elif isinstance(head, Head):
-            await self._welcome(stream, head, verdict, remote)
+    def _judge(self, pages: Pages, request: h11.Request) -> Upgrade | Page | Answer:
+        return judge(request, pages, self._lobby.__contains__)
 
-    async def _read_head(self, stream: trio.abc.Stream) -> Head | Answer | None:
-        with trio.CancelScope() as scope:
-            self._reading.add(scope)
-            try:
-                return await read_head(stream, self._limits)
-            finally:
-                self._reading.discard(scope)
-        return None
+    async def _serve(self, stream: trio.abc.Stream, remote: str) -> None:
+        visitor = await self._door.admit(stream, remote)
+        if visitor is not None:
+            await self._welcome(stream, visitor)
 
-    def _no_room(self, remote: str) -> Answer | None:
-        """Return the answer to a connection too many; it is not even read."""
-        if self._census.is_full:
-            return FULL
-        return CROWDED if self._census.is_crowded(remote.rpartition(":")[0]) else None
-
-    def _verdict(self, head: Head | Answer) -> Upgrade | Answer:
-        if self._stopping:
-            return STOPPING
-        return judge(head.request, self._lobby.__contains__) if isinstance(head, Head) else head
-
-    async def _welcome(self, stream: trio.abc.Stream, head: Head, upgrade: Upgrade, remote: str) -> None:
-        client_id = upgrade.client_id or make_id(secrets.randbelow)
-        quota = Quota(self._limits.rate, trio.current_time())
-        gate = FrameGate(self._limits.frame_bytes, self._limits.frame_fragments)
-        connection = Connection(
-            Tap(stream, head.text, head.behind, gate, lambda count: _too_many(quota, count)),
-            self._limits,
-            on_frame=lambda frame: self._take(client_id, frame, quota),
-            on_end=lambda departure: self._part(client_id, departure),
-        )
+    async def _welcome(self, stream: trio.abc.Stream, visitor: Visitor) -> None:
+        client_id = visitor.upgrade.client_id or make_id(secrets.randbelow)
+        connection = self._connect(stream, visitor, client_id)
         began = trio.current_time()
         joined = self._lobby.join(client_id)  # before the WebSocket opens: nobody else can take the name meanwhile
         self._connections[client_id] = connection
-        self._log.emit(serve.ClientConnected(client_id, remote))
+        self.tell(serve.ClientConnected(client_id, visitor.remote))
         self._do(joined)
         try:
-            await connection.run(upgrade.subprotocol)
+            await connection.run(visitor.upgrade.subprotocol)
         finally:
             connection.end(Departure("closed", 1006, "The connection was cut"))
             departure = connection.departure
             assert departure is not None
             ms = round((trio.current_time() - began) * 1000, 3)
-            self._log.emit(serve.ClientDisconnected(client_id, departure.code, departure.text, ms))
+            self.tell(serve.ClientDisconnected(client_id, departure.code, departure.text, ms))
+
+    def _connect(self, stream: trio.abc.Stream, visitor: Visitor, client_id: str) -> Connection:
+        quota = Quota(self._limits.rate, trio.current_time(), self._guesses, address_of(visitor.remote))
+        gate = FrameGate(self._limits.frame_bytes, self._limits.frame_fragments)
+        head = visitor.head
+        return Connection(
+            Tap(stream, head.text, head.behind, gate, lambda count: _too_many(quota, count)),
+            self._limits,
+            on_frame=lambda frame: self._take(client_id, frame, quota),
+            on_end=lambda departure: self._part(client_id, departure),
+            on_relayed=self._numbers.relay_took,
+            held=self._held,
+        )
 
     def _take(self, client_id: str, frame: str | bytes, quota: Quota) -> None:
-        allowed = quota.allows(trio.current_time())
-        if quota.exhausted:
-            self._connections[client_id].end(Departure("refused", TOO_FAST.code, TOO_FAST.text))
-            return
+        now = trio.current_time()
         try:
-            if isinstance(frame, bytes):
-                raise messages.binary_refused()
-            message = messages.parse(frame)
-            if not allowed:
-                raise messages.rate_limited(message)
-            effects = self._lobby.take(client_id, message)
+            effects = self._lobby.take(client_id, self._message_in(frame, quota, now))
         except Refusal as refusal:
+            if quota.exhausted:
+                self._connections[client_id].end(Departure("refused", TOO_FAST.code, TOO_FAST.text))
+                return
             effects = self._lobby.refuse(client_id, refusal)
-        self._do(effects)
+        self._do(effects, now)
+
+    def _message_in(self, frame: str | bytes, quota: Quota, now: float) -> ClientMessage:
+        allowed = quota.allows(now)
+        if isinstance(frame, bytes):
+            raise messages.binary_refused()
+        message = messages.parse(frame)
+        if not allowed or not self._may_ask(message, quota, now):
+            raise messages.rate_limited(message)
+        return message
+
+    def _may_ask(self, message: ClientMessage, quota: Quota, now: float) -> bool:
+        """Tell whether a request to be paired may be looked at: guesses at IDs are slowed."""
+        if not isinstance(message, PairRequest):
+            return True
+        allowed = quota.allows_asking(now)
+        if message.target_id not in self._lobby:
+            quota.missed(now)
+        return allowed
 
     def _part(self, client_id: str, departure: Departure) -> None:
         del self._connections[client_id]
+        self._numbers.departed(departure.reason)
         self._do(self._lobby.leave(client_id, departure.reason))
 
-    def _do(self, effects: Sequence[Effect]) -> None:
+    def _do(self, effects: Sequence[Effect], now: float | None = None) -> None:
+        """Do what the lobby decided; `now` is when the frame came that it decided about."""
         for effect in effects:
             if not isinstance(effect, Deliver):
-                self._log.emit(effect.event)
+                self.tell(effect.event)
                 continue
             connection = self._connections.get(effect.client_id)  # gone: an effect before this one let it go
-            if connection is not None and connection.post(effect.text) and effect.event is not None:
-                self._log.emit(effect.event)
+            if connection is not None and self._post(connection, effect, now) and effect.event is not None:
+                self.tell(effect.event)
+
+    def _post(self, connection: Connection, effect: Deliver, now: float | None) -> bool:
+        posted = connection.post(effect.text, None if effect.event is None else now)
+        if self._held.bytes > self._limits.held_bytes:  # who lets most wait is let go
+            max(self._connections.values(), key=lambda each: each.outbox.bytes).end(SLOW)
+        return posted
+
+    def _present(self) -> Present:
+        outboxes = [connection.outbox for connection in self._connections.values()]
+        return Present(
+            connections=len(self._census),
+            clients=len(self._lobby),
+            pairs=self._lobby.pairs,
+            outbox_frames=sum(map(len, outboxes)),
+            outbox_bytes=self._held.bytes,
+            outbox_frames_max=max(map(len, outboxes), default=0),
+            log_lines_dropped=self._log.dropped_in_all,
+        )
 
 
 def _too_many(quota: Quota, control_frames: int) -> Violation | None:
     """Count control frames as messages: they cost as much. One over the rate is let pass, a flood is not."""
     quota.allows(trio.current_time(), control_frames)
     return TOO_FAST if quota.exhausted else None
-
-
-async def run_server(options: ServeOptions, log: Log, stop: Stop) -> None:
-    """Run a relay until `stop` is requested; raises `CannotListen` if its port cannot be opened."""
-    _raise_file_limit()
-    listeners = await open_listeners(options.host, options.port)
-    relay = Relay(options.limits, log, log_sdp=options.log_sdp)
-    async with trio.open_nursery() as accepting, trio.open_nursery() as clients:
-        for listener in listeners:
-            accepting.start_soon(_accept, listener, relay, clients)
-            log.emit(_listening(listener))
-        await stop.wait()
-        began = trio.current_time()
-        log.emit(serve.ServerStopping(stop.cause, relay.clients))
-        relay.stop()
-        with trio.move_on_after(options.limits.drain_seconds + 2 * options.limits.close_seconds):
-            await relay.all_gone()
-        accepting.cancel_scope.cancel()
-        clients.cancel_scope.cancel()
-    log.emit(serve.ServerStopped(round((trio.current_time() - began) * 1000, 3)))
-
-
-def _raise_file_limit() -> None:
-    """Let the relay have as many sockets as the system grants: the soft limit is often 1024."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-async def _accept(listener: trio.SocketListener, relay: Relay, clients: trio.Nursery) -> None:
-    await trio.serve_listeners(relay.handle, [listener], handler_nursery=clients)
-
-
-async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
-    """Listen on every address of `host`; with port 0 the port that the first one gets serves for all."""
-    try:
-        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError) as error:
-        raise CannotListen("cannot_listen", f"Cannot listen on '{host}': no such address here ({error})") from None
-    addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
-    for tries_left in reversed(range(PORT_TRIES if port == 0 else 1)):
-        try:
-            return await _open_all(addresses, port)
-        except OSError as error:
-            if not tries_left:
-                raise CannotListen("cannot_listen", f"Cannot listen on {host}:{port}: {error}") from None
-    raise AssertionError
-
-
-async def _open_all(addresses: Sequence[str], port: int) -> list[trio.SocketListener]:
-    listeners: list[trio.SocketListener] = []
-    try:
-        for address in addresses:
-            listeners += await trio.open_tcp_listeners(port, host=address, backlog=BACKLOG)
-            port = port or listeners[0].socket.getsockname()[1]
-    except BaseException:
-        for listener in listeners:
-            listener.socket.close()
-        raise
-    return listeners
-
-
-def _listening(listener: trio.SocketListener) -> serve.ServerListening:
-    host, port = listener.socket.getsockname()[:2]
-    return serve.ServerListening(f"ws://{_bracketed(host)}:{port}", host, port, tls=False, pid=os.getpid())
-
-
-def remote_of(stream: trio.abc.Stream) -> str:
-    """Return a client's address, as `host:port`, or `unknown` where the socket has lost it."""
-    try:
-        host, port = stream.socket.getpeername()[:2]  # type: ignore[attr-defined]  # an AttributeError is caught
-    except (OSError, AttributeError):
-        return "unknown"
-    return f"{_bracketed(host)}:{port}"
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,75 @@
+"""`sdpx serve`: open the ports, serve until a stop is asked for, and end in order."""
+
+import os
+from dataclasses import dataclass, field
+from importlib import import_module
+
+import trio
+
+from sdpx.events import serve
+from sdpx.log import Log
+from sdpx.program import Stop
+from sdpx.relay.limits import Limits
+from sdpx.relay.listeners import accept, open_listeners, place_of, raise_file_limit
+from sdpx.relay.server import Relay
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What `sdpx serve` was asked for; with a `metrics_port` the numbers are there and not at `port`."""
+
+    host: str = "127.0.0.1"
+    port: int = 8765
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None
+    limits: Limits = field(default_factory=Limits)
+    log_sdp: bool = False
+
+
+async def run_server(options: ServeOptions, log: Log, stop: Stop) -> None:
+    """Run a relay until `stop` is requested; raises `CannotListen` if a port cannot be opened."""
+    descriptors = raise_file_limit()
+    listeners = await open_listeners(options.host, options.port)
+    scraped: list[trio.SocketListener] = []
+    if options.metrics_port is not None:
+        scraped = await open_listeners(options.metrics_host, options.metrics_port)
+    relay = Relay(options.limits, log, log_sdp=options.log_sdp, own_metrics=bool(scraped))
+    async with trio.open_nursery() as accepting, trio.open_nursery() as clients:
+        for listener in listeners:
+            accepting.start_soon(accept, listener, relay.handle, clients, relay.tell)
+            log.emit(_listening(listener))
+        for listener in scraped:
+            accepting.start_soon(accept, listener, relay.handle_scraper, clients, relay.tell)
+            log.emit(_metrics_listening(listener))
+        if descriptors < options.limits.max_clients:
+            log.emit(serve.DescriptorsScarce(descriptors, options.limits.max_clients))
+        accepting.start_soon(_load_metrics)
+        await stop.wait()
+        await _end(relay, options.limits, log, stop)
+        accepting.cancel_scope.cancel()
+        clients.cancel_scope.cancel()
+
+
+async def _end(relay: Relay, limits: Limits, log: Log, stop: Stop) -> None:
+    """Say goodbye to everybody, and wait, up to a bound, until they have heard it."""
+    began = trio.current_time()
+    log.emit(serve.ServerStopping(stop.cause, relay.clients))
+    relay.stop()
+    with trio.move_on_after(limits.drain_seconds + 2 * limits.close_seconds):
+        await relay.all_gone()
+    log.emit(serve.ServerStopped(round((trio.current_time() - began) * 1000, 3)))
+
+
+async def _load_metrics() -> None:
+    """Import what the first scrape will need, now that the ports are open, and while there still are descriptors for it."""
+    await trio.to_thread.run_sync(import_module, "sdpx.relay.metrics")
+
+
+def _listening(listener: trio.SocketListener) -> serve.ServerListening:
+    place, host, port = place_of(listener)
+    return serve.ServerListening(f"ws://{place}", host, port, tls=False, pid=os.getpid())
+
+
+def _metrics_listening(listener: trio.SocketListener) -> serve.MetricsListening:
+    place, host, port = place_of(listener)
+    return serve.MetricsListening(f"http://{place}/metrics", host, port)

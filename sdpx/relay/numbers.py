@@ -1,0 +1,84 @@
+"""What the relay counts: plain integers, added to as things happen, read when somebody asks. Pure.
+
+Most of it follows from the events that are logged anyway, at whatever level the log shows: one look-up each.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final, get_args
+
+from sdpx.events import Event, serve
+from sdpx.messages import DepartureReason, RelayedType
+
+# Upper bounds in seconds: a frame takes well below a millisecond, unless its receiver is slow.
+RELAY_SECONDS: Final = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    5.0,
+    20.0,
+)
+EVICTIONS: Final[tuple[DepartureReason, ...]] = ("slow", "timeout", "refused")  # whose end was not their own wish
+
+
+class Numbers:
+    """Totals since the relay started."""
+
+    def __init__(self) -> None:
+        self.clients = 0
+        self.pairings = 0
+        self.relayed: dict[str, int] = dict.fromkeys(get_args(RelayedType), 0)
+        self.relayed_bytes = 0
+        self.refusals: Counter[str] = Counter()
+        self.evictions: Counter[str] = Counter(dict.fromkeys(EVICTIONS, 0))
+        self.relay_times = [0] * (len(RELAY_SECONDS) + 1)
+        self.relay_seconds = 0.0
+
+    def note(self, event: Event) -> None:
+        """Count what an event tells."""
+        match event:
+            case serve.Relayed(type=kind, bytes=size):
+                self.relayed[kind] += 1
+                self.relayed_bytes += size
+            case serve.MessageRefused(code=code) | serve.PairRefused(code=code) | serve.RelayRefused(code=code):
+                self.refusals[code] += 1
+            case serve.ConnectionRefused(reason=code):
+                self.refusals[code] += 1
+            case serve.ClientConnected():
+                self.clients += 1
+            case serve.Paired():
+                self.pairings += 1
+
+    def relay_took(self, seconds: float) -> None:
+        """Count the time of a relayed frame, from being read whole to being handed to the receiver's socket."""
+        self.relay_times[bisect_left(RELAY_SECONDS, seconds)] += 1
+        self.relay_seconds += seconds
+
+    def departed(self, reason: DepartureReason) -> None:
+        """Count a client that was let go."""
+        if reason in EVICTIONS:
+            self.evictions[reason] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """What there is at one moment: connections, clients and pairs, and what waits in all outboxes and in the fullest."""
+
+    connections: int
+    clients: int
+    pairs: int
+    outbox_frames: int
+    outbox_bytes: int
+    outbox_frames_max: int
+    log_lines_dropped: int
