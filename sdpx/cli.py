@@ -102,7 +102,7 @@ def serve(
         typer.Option(envvar="SDPX_PORT", min=0, max=65535, help="TCP port; 0 picks a free one and the log says which."),
     ] = 8765,
     max_clients: Annotated[
-        int, typer.Option(envvar="SDPX_MAX_CLIENTS", min=0, help="Connections at once; 0: no limit.")
+        int, typer.Option(envvar="SDPX_MAX_CLIENTS", min=0, help="Clients at once; 0: no limit.")
     ] = 10_000,
     max_clients_per_ip: Annotated[
         int, typer.Option(envvar="SDPX_MAX_CLIENTS_PER_IP", min=0, help="The same, from one address; 0: no limit.")

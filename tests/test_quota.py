@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdpx.relay.quota import ADDRESSES_KEPT, Census, Guesses, Quota, TokenBucket, network_of
+from sdpx.relay.quota import ADDRESSES_KEPT, Census, Guesses, Pending, Quota, TokenBucket, network_of
 
 
 def quota_of(rate: float = 200, guesses: Guesses | None = None, address: str = "a") -> Quota:
@@ -56,30 +56,46 @@ def test_no_more_than_burst_and_rate_ever_pass(gaps: list[float], rate: float, b
     assert passed <= burst + now * rate + 1e-6
 
 
-def test_connections_are_counted_in_all_and_by_address() -> None:
+def test_clients_are_counted_in_all_and_by_address() -> None:
     census = Census(limit=3, limit_per_address=2)
-    for address in ("a", "a", "b"):
+    for address in ("a", "b"):
         census.enter(address)
-    assert (census.is_full(), census.is_crowded("a")) == (False, False)
+    assert (census.is_full, census.is_crowded("a")) == (False, False)
     census.enter("a")
-    assert (census.is_full(), census.is_crowded("a"), census.is_crowded("b")) == (True, True, False)
+    assert (census.is_full, census.is_crowded("a"), census.is_crowded("b")) == (True, True, False)
     census.leave("a")
-    assert (census.is_full(), census.is_crowded("a")) == (False, False)
-
-
-def test_a_few_more_are_read_to_be_told() -> None:
-    census = Census(limit=1, limit_per_address=1)
-    for _ in range(3):
-        census.enter("a")
-    assert (census.is_full(1), census.is_crowded("a", 1)) == (True, True)
-    assert (census.is_full(2), census.is_crowded("a", 2)) == (False, False)
+    assert (census.is_full, census.is_crowded("a")) == (False, False)
 
 
 def test_without_limits_nothing_is_full() -> None:
-    census = Census(0, 0)
-    for _ in range(100):
+    census, pending = Census(0, 0), Pending[int](0, 0)
+    for number in range(100):
         census.enter("a")
-    assert (census.is_full(), census.is_crowded("a")) == (False, False)
+        assert pending.enter(number, "a") is None
+    assert (census.is_full, census.is_crowded("a")) == (False, False)
+
+
+def test_the_oldest_of_an_address_makes_room() -> None:
+    """Not another's, however old."""
+    pending = Pending[int](10, 2)
+    assert [pending.enter(number, address) for number, address in enumerate("baab")] == [None] * 4
+    assert pending.enter(4, "a") == 1
+    pending.leave(1)
+    assert pending.enter(5, "a") == 2
+
+
+def test_the_oldest_of_all_makes_room() -> None:
+    pending = Pending[int](3, 2)
+    assert [pending.enter(number, address) for number, address in enumerate("abcd")] == [None, None, None, 0]
+    assert list(pending) == [0, 1, 2, 3]
+
+
+def test_who_has_left_makes_no_room() -> None:
+    pending = Pending[int](2, 1)
+    for number in range(100):
+        assert pending.enter(number, "a") is None
+        pending.leave(number)
+    assert list(pending) == []
 
 
 def test_guesses_of_an_address_are_slowed() -> None:

@@ -12,9 +12,7 @@ from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnec
 
 from sdpx.events import Event
 from sdpx.log import Log
-from sdpx.relay.door import RESERVE
 from sdpx.relay.limits import Limits
-from sdpx.relay.responses import FULL
 from sdpx.relay.server import Relay
 
 Frame = dict[str, Any]
@@ -431,9 +429,27 @@ async def test_connections_too_many_are_refused(autojump_clock: MockClock) -> No
         assert (await ask(relay, HEALTH))[0] == 200
 
 
-async def test_connections_far_too_many_are_not_even_read(autojump_clock: MockClock) -> None:
-    async with world(max_clients=1) as relay:
-        for _ in range(RESERVE + 1):
+async def test_who_says_nothing_makes_room_for_who_asks(autojump_clock: MockClock) -> None:
+    """A flood of silent connections from one address keeps nobody out, not even of that address."""
+    async with world(max_clients_per_ip=3) as relay:
+        first = relay.dial()
+        await trio.sleep(0.1)
+        for _ in range(10):
             relay.dial()
-        await trio.sleep(1)
-        assert await ask(relay, "") == (503, {"code": "full", "message": FULL.message})
+        a, b = await relay.paired()
+        with trio.fail_after(0.1):
+            assert await read_all(first) == b""
+        await say(a, type="offer", sdp="x")
+        assert (await heard(b))["sdp"] == "x"
+
+
+async def test_connections_that_are_no_clients_yet_are_bounded(autojump_clock: MockClock) -> None:
+    async with world(pending=5, max_clients_per_ip=0, handshake_seconds=50) as relay:
+        silent = []
+        for _ in range(8):
+            silent.append(relay.dial())
+            await trio.sleep(0.1)
+        for number, stream in enumerate(silent):
+            with trio.move_on_after(1) as waited:
+                await read_all(stream)
+            assert waited.cancelled_caught == (number >= 3)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 import h11
 import trio
@@ -12,11 +11,8 @@ from sdpx.relay.farewell import say_last
 from sdpx.relay.handshake import Upgrade
 from sdpx.relay.http import Head, read_head
 from sdpx.relay.limits import Limits
-from sdpx.relay.quota import Census, network_of
+from sdpx.relay.quota import Census, Pending, network_of
 from sdpx.relay.responses import CROWDED, FULL, STOPPING, Answer, Page
-
-# Connections that are read although there are too many already: health has to be told just then.
-RESERVE: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +25,10 @@ class Visitor:
 
 
 class Door:
-    """One kind of port: `judge` decides about each request, `tell` gets what is to be logged."""
+    """One kind of port: `judge` decides about each request, `tell` gets what is to be logged.
+
+    `census` counts those that came in; those that are still at the door are bounded, too.
+    """
 
     def __init__(
         self,
@@ -42,18 +41,30 @@ class Door:
         self._census = census
         self._judge = judge
         self._tell = tell
-        self._reading: set[trio.CancelScope] = set()
+        self._pending = Pending[trio.CancelScope](limits.pending, limits.max_clients_per_ip)
         self._stopping = False
 
     def stop(self) -> None:
         """Let nobody in any more; who asks at once is told, who says nothing cannot hold up the end."""
         self._stopping = True
-        for scope in self._reading:
-            scope.deadline = trio.current_time() + self._limits.close_seconds
+        for scope in self._pending:
+            scope.deadline = min(scope.deadline, trio.current_time() + self._limits.close_seconds)
 
     async def admit(self, stream: trio.abc.Stream, remote: str) -> Visitor | None:
         """Read the request; returns who is to get a WebSocket, or None once all is said. The caller closes the stream."""
-        head = self._no_room(remote, RESERVE) or await self._read_head(stream)
+        with trio.CancelScope() as scope:
+            if crowded_out := self._pending.enter(scope, address_of(remote)):
+                crowded_out.cancel()
+            try:
+                return await self._hear(stream, remote)
+            finally:
+                self._pending.leave(scope)
+        reason = "no_request" if self._stopping else "too_many_connections"
+        self._tell(serve.ConnectionRefused(remote, None, reason))
+        return None
+
+    async def _hear(self, stream: trio.abc.Stream, remote: str) -> Visitor | None:
+        head = await read_head(stream, self._limits)
         if head is None:
             self._tell(serve.ConnectionRefused(remote, None, "no_request"))
             return None
@@ -66,25 +77,16 @@ class Door:
         await say_last(stream, verdict.render(head_only=head_only), self._limits.close_seconds)
         return None
 
-    def _no_room(self, remote: str, reserve: int = 0) -> Answer | None:
-        if self._census.is_full(reserve):
-            return FULL
-        return CROWDED if self._census.is_crowded(address_of(remote), reserve) else None
-
-    async def _read_head(self, stream: trio.abc.Stream) -> Head | Answer | None:
-        with trio.CancelScope() as scope:
-            self._reading.add(scope)
-            try:
-                return await read_head(stream, self._limits)
-            finally:
-                self._reading.discard(scope)
-        return None
-
     def _verdict(self, head: Head | Answer, remote: str) -> Upgrade | Page | Answer:
         verdict = self._judge(head.request) if isinstance(head, Head) else head
         if self._stopping and not isinstance(verdict, Page):
             return STOPPING
-        return (isinstance(verdict, Upgrade) and self._no_room(remote)) or verdict
+        return self._no_room(remote) or verdict if isinstance(verdict, Upgrade) else verdict
+
+    def _no_room(self, remote: str) -> Answer | None:
+        if self._census.is_full:
+            return FULL
+        return CROWDED if self._census.is_crowded(address_of(remote)) else None
 
 
 def _told(verdict: Page | Answer, head: Head | Answer, remote: str) -> Event:

@@ -14,6 +14,7 @@ class Limits:
 
     max_clients: int = 10_000
     max_clients_per_ip: int = 1_000
+    pending: int = 2048
     rate: float = 200.0
     guess_rate: float = 1.0
     handshake_seconds: float = 5.0

@@ -9,8 +9,9 @@
 - A limit of 0 is no limit.
 """
 
+from collections.abc import Hashable, Iterator
 from ipaddress import IPv6Address, IPv6Network
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 BURST_SECONDS: Final = 5.0
 PATIENCE_SECONDS: Final = 5.0
@@ -106,7 +107,7 @@ class Quota:
 
 
 class Census:
-    """How many connections there are, in all and from each address."""
+    """How many clients there are, in all and from each address."""
 
     def __init__(self, limit: int, limit_per_address: int) -> None:
         self._limit = limit
@@ -114,19 +115,17 @@ class Census:
         self._all = 0
         self._of: dict[str, int] = {}
 
-    def __len__(self) -> int:
-        return self._all
+    @property
+    def is_full(self) -> bool:
+        """Whether there can be no more in all."""
+        return bool(self._limit) and self._all >= self._limit
 
-    def is_full(self, reserve: int = 0) -> bool:
-        """Tell whether there are too many in all, by more than `reserve`."""
-        return bool(self._limit) and self._all > self._limit + reserve
-
-    def is_crowded(self, address: str, reserve: int = 0) -> bool:
-        """Tell whether there are too many from this address, by more than `reserve`."""
-        return bool(self._limit_per_address) and self._of.get(address, 0) > self._limit_per_address + reserve
+    def is_crowded(self, address: str) -> bool:
+        """Tell whether there can be no more from this address."""
+        return bool(self._limit_per_address) and self._of.get(address, 0) >= self._limit_per_address
 
     def enter(self, address: str) -> None:
-        """Count a connection."""
+        """Count a client."""
         self._all += 1
         self._of[address] = self._of.get(address, 0) + 1
 
@@ -134,5 +133,41 @@ class Census:
         """Count it no more."""
         self._all -= 1
         self._of[address] -= 1
+        if not self._of[address]:
+            del self._of[address]
+
+
+T = TypeVar("T", bound=Hashable)
+
+
+class Pending(Generic[T]):
+    """Connections that are no clients yet, in the order in which they came.
+
+    Past the limits the oldest makes room: who means it asks at once, so that the oldest are those that say nothing. A flood of
+    them keeps nobody else out.
+    """
+
+    def __init__(self, limit: int, limit_per_address: int) -> None:
+        self._limit = limit
+        self._limit_per_address = limit_per_address
+        self._all: dict[T, str] = {}
+        self._of: dict[str, dict[T, None]] = {}
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._all)
+
+    def enter(self, connection: T, address: str) -> T | None:
+        """Count a connection; returns the one that has to make room for it, if one has."""
+        neighbours = self._of.setdefault(address, {})
+        neighbours[connection] = None
+        self._all[connection] = address
+        if self._limit_per_address and len(neighbours) > self._limit_per_address:
+            return next(iter(neighbours))
+        return next(iter(self._all)) if self._limit and len(self._all) > self._limit else None
+
+    def leave(self, connection: T) -> None:
+        """Count it no more."""
+        address = self._all.pop(connection)
+        del self._of[address][connection]
         if not self._of[address]:
             del self._of[address]
