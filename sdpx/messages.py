@@ -206,12 +206,20 @@ def _string(raw: Raw | UnsetType, key: str, kind: str) -> str:
 
 def _check_candidate(raw: Raw | UnsetType) -> None:
     problem = "A message of type 'candidate' needs a 'candidate': an RTCIceCandidateInit, or null"
+    if raw is UNSET:
+        raise Refusal("bad_message", problem, in_reply_to="candidate")
     try:
-        if raw is UNSET:
-            raise Refusal("bad_message", problem, in_reply_to="candidate")
         _decode_candidate(raw)
-    except (msgspec.ValidationError, ValueError) as error:
-        raise Refusal("bad_message", f"{problem} ({error})", in_reply_to="candidate") from None
+    except msgspec.ValidationError:
+        try:
+            _decode_candidate(_without_duplicates(raw))
+        except (ValueError, RecursionError) as error:
+            raise Refusal("bad_message", f"{problem} ({error})", in_reply_to="candidate") from None
+
+
+def _without_duplicates(raw: Raw) -> bytes:
+    """Return an object with only the last of each key's values: the decoder dislikes a bad one that does not count."""
+    return _encode(_decode_members(raw))
 
 
 def _peer_frame(kind: RelayedType, envelope: _Envelope, text: str) -> PeerFrame:

@@ -156,6 +156,12 @@ class Scene:
         self.opened.append(client.socket)
         return client
 
+    async def paired(self) -> tuple[Client, Client]:
+        """Open two of them and pair them, the first as initiator."""
+        a, b = await self.client(), await self.client()
+        await a.pair(b)
+        return a, b
+
     def events(self, *names: str) -> list[dict[str, Any]]:
         """Return what the relay logged of these events since the attack began."""
         return self.server.events(*names, behind=self.behind)
@@ -164,6 +170,13 @@ class Scene:
         """Close whatever is still open, without a word."""
         for resource in self.opened:
             await trio.aclose_forcefully(resource)
+
+
+async def usable(*clients: Client) -> None:
+    """Demand that each of these is answered still, and that nothing else was sent to it."""
+    for client in clients:
+        await client.send(type="ping", t="still here?")
+        assert await client.receive() == {"type": "pong", "t": "still here?"}
 
 
 async def dial(nursery: trio.Nursery, url: str) -> Client:

@@ -1,15 +1,552 @@
 """Attacks on the request: whatever comes before the WebSocket opens is answered or cut, within bounds."""
 
-import pytest
+import json
+import random
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Iterator
+from typing import Final, NamedTuple
 
-from tests.hostile.scene import Scene
+import pytest
+import trio
+
+from tests.helpers import KEY, TEXT, RawClient, frame, upgrade_request
+from tests.hostile.scene import PATIENCE, Scene, Server, attacked, started
 
 pytestmark = pytest.mark.e2e
 
+HASTE: Final = 0.5  # seconds that the hasty relay gives a request
+LINGER: Final = 2.0  # seconds, at most, in which one who goes on after an answer is cut
+BOUND: Final = 16 * 1024 * 1024  # what the kernel's two buffers may swallow by themselves, and some
+PLAIN: Final = b"GET / HTTP/1.1\r\nHost: relay.test\r\n\r\n"
 
-async def test_garbage(scene: Scene) -> None:
-    """Bytes that are no HTTP."""
+
+@pytest.fixture(scope="module")
+def hasty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A relay that has little time for a request."""
+    with started(tmp_path_factory.mktemp("hasty"), "--handshake", str(HASTE)) as relay:
+        yield relay
+
+
+@pytest.fixture
+async def hasty_scene(hasty_server: Server) -> AsyncIterator[Scene]:
+    async with attacked(hasty_server) as scene:
+        yield scene
+
+
+class Refused(NamedTuple):
+    """What an attacker sends, and the status and code that answer it."""
+
+    data: bytes
+    status: int
+    code: str = "bad_request"
+
+
+async def refusal(client: RawClient) -> tuple[int, str]:
+    """Read an answer that closes the connection: its status and the code in its JSON body."""
+    status, headers, body = await client.response()
+    told = json.loads(body)
+    assert list(told) == ["code", "message"]
+    assert told["message"]
+    assert "close" in headers["connection"]
+    assert await client.rest() == b""
+    return status, told["code"]
+
+
+async def check(scene: Scene, attack: Refused) -> None:
+    """Send it all at once and demand the answer soon."""
     client = await scene.tcp()
-    await client.send(bytes(range(256)) * 8)
-    status, _, _ = await client.response()
-    assert status == 400
+    await client.send(attack.data)
+    with trio.fail_after(PATIENCE):
+        assert await refusal(client) == (attack.status, attack.code)
+
+
+async def sends_until_cut(client: RawClient, chunk: bytes, pause: float = 0.0) -> int:
+    """Send this for ever, and return how many bytes it took until the relay cut the connection."""
+    sent = 0
+    try:
+        while True:
+            await client.send(chunk)
+            sent += len(chunk)
+            await trio.sleep(pause)
+    except trio.BrokenResourceError:
+        return sent
+
+
+async def dribble(client: RawClient, data: bytes, size: int, pause: float) -> None:
+    """Send a few bytes at a time, over and over, until the relay cuts the connection."""
+    try:
+        while True:
+            for start in range(0, len(data), size):
+                await client.send(data[start : start + size])
+                await trio.sleep(pause)
+    except trio.BrokenResourceError:
+        return
+
+
+def linger_not(client: RawClient) -> None:
+    """Make the socket's close a reset (RST)."""
+    assert isinstance(client.stream, trio.SocketStream)
+    client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+async def half_close(client: RawClient) -> None:
+    """Send FIN, and stay to read."""
+    assert isinstance(client.stream, trio.SocketStream)
+    await client.stream.send_eof()
+
+
+def but(old: bytes, new: bytes, target: str = "/") -> bytes:
+    """Return a good request for a WebSocket with one thing changed."""
+    good = upgrade_request(target)
+    assert old in good
+    return good.replace(old, new)
+
+
+def with_line(line: bytes) -> bytes:
+    """Return a good request for a WebSocket with one more header."""
+    return but(b"Host: relay.test\r\n", b"Host: relay.test\r\n" + line + b"\r\n")
+
+
+def client_hello() -> bytes:
+    """Return what a TLS client says first."""
+    outgoing = ssl.MemoryBIO()
+    tls = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="relay.test")
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return outgoing.read()
+
+
+NO_HTTP: Final = {
+    "every byte there is": bytes(range(256)) * 8,
+    "zeros": bytes(4096),
+    "a word": b"hello\r\n\r\n",
+    "nothing but line ends": b"\r\n\r\n",
+    "JSON": b'{"type": "ping"}\r\n\r\n',
+    "SMTP": b"EHLO relay.test\r\n\r\n",
+    "PROXY": b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n" + PLAIN,
+    "HTTP/0.9": b"GET /\r\n\r\n",
+    "no version": b"GET / HTTP\r\nHost: relay.test\r\n\r\n",
+    "a method of no letters": b"G@T / HTTP/1.1\r\nHost: relay.test\r\n\r\n",
+    "a target of two words": b"GET / / HTTP/1.1\r\nHost: relay.test\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("data", NO_HTTP.values(), ids=NO_HTTP)
+async def test_what_is_no_http_is_answered_as_a_bad_request(scene: Scene, data: bytes) -> None:
+    """Garbage hears 400 and is cut."""
+    await check(scene, Refused(data, 400))
+
+
+async def test_a_tls_client_learns_that_this_port_is_plain(scene: Scene) -> None:
+    """A real ClientHello is answered with a sentence about wss://, for whoever looks at the bytes."""
+    client = await scene.tcp()
+    await client.send(client_hello())
+    status, _, body = await client.response()
+    assert (status, b"wss://" in body) == (400, True)
+    assert await client.rest() == b""
+
+
+VERSIONS: Final = {
+    "the HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9),
+    "HTTP/1.2": PLAIN.replace(b"1.1", b"1.2"),
+    "HTTP/9.9": but(b"HTTP/1.1", b"HTTP/9.9"),
+}
+
+
+@pytest.mark.parametrize("data", VERSIONS.values(), ids=VERSIONS)
+async def test_another_version_of_http_is_refused(scene: Scene, data: bytes) -> None:
+    """505, in HTTP/1.1, which all of them can read."""
+    await check(scene, Refused(data, 505))
+
+
+def plain(method: bytes, target: bytes = b"/", rest: bytes = b"\r\n") -> bytes:
+    return method + b" " + target + b" HTTP/1.1\r\nHost: relay.test\r\n" + rest
+
+
+BODY: Final = b"Content-Length: 9\r\n\r\na=1&b=two"
+REQUESTS: Final = {
+    "GET": Refused(plain(b"GET"), 426, "upgrade_required"),
+    "GET with a query": Refused(plain(b"GET", b"/?id=x"), 426, "upgrade_required"),
+    "GET of HTTP/1.0": Refused(b"GET / HTTP/1.0\r\n\r\n", 426, "upgrade_required"),
+    "GET with a body": Refused(plain(b"GET", rest=BODY), 426, "upgrade_required"),
+    "GET of h2c": Refused(but(b"Upgrade: websocket", b"Upgrade: h2c"), 426, "upgrade_required"),
+    "GET elsewhere": Refused(plain(b"GET", b"/index.html"), 404, "not_found"),
+    "GET outside": Refused(plain(b"GET", b"/../../etc/passwd"), 404, "not_found"),
+    "POST": Refused(plain(b"POST", rest=BODY), 405, "method_not_allowed"),
+    "POST in chunks": Refused(
+        plain(b"POST", rest=b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"), 405, "method_not_allowed"
+    ),
+    "POST that waits for a 100": Refused(
+        plain(b"POST", rest=b"Expect: 100-continue\r\nContent-Length: 9\r\n\r\n"), 405, "method_not_allowed"
+    ),
+    **{
+        method.decode(): Refused(plain(method, target), 405, "method_not_allowed")
+        for method, target in [
+            (b"PUT", b"/"),
+            (b"DELETE", b"/"),
+            (b"OPTIONS", b"*"),
+            (b"TRACE", b"/"),
+            (b"CONNECT", b"elsewhere.test:443"),
+            (b"get", b"/"),
+        ]
+    },
+    "POST for a WebSocket": Refused(but(b"GET", b"POST"), 405, "method_not_allowed"),
+}
+
+
+@pytest.mark.parametrize("attack", REQUESTS.values(), ids=REQUESTS)
+async def test_a_plain_request_learns_what_this_is(scene: Scene, attack: Refused) -> None:
+    """426, 404 or 405 with a sentence, and never a wait for a body."""
+    await check(scene, attack)
+
+
+async def test_a_head_request_is_answered_without_a_body(scene: Scene) -> None:
+    """RFC 9110, 9.3.2."""
+    client = await scene.tcp()
+    await client.send(plain(b"HEAD"))
+    with trio.fail_after(PATIENCE):
+        answer = await client.rest()
+    assert answer.startswith(b"HTTP/1.1 426 ")
+    assert answer.index(b"\r\n\r\n") + 4 == len(answer)
+
+
+VERSION: Final = b"Sec-WebSocket-Version: 13\r\n"
+KEY_LINE: Final = f"Sec-WebSocket-Key: {KEY}\r\n".encode()
+FLAWED: Final = {
+    "no version": Refused(but(VERSION, b""), 426, "upgrade_required"),
+    "version 8": Refused(but(b"13", b"8"), 426, "upgrade_required"),
+    "version 13 twice": Refused(but(VERSION, VERSION * 2), 426, "upgrade_required"),
+    "version ''": Refused(but(b"13", b""), 426, "upgrade_required"),
+    "no key": Refused(but(KEY_LINE, b""), 400),
+    "two keys": Refused(but(KEY_LINE, KEY_LINE * 2), 400),
+    "a short key": Refused(but(KEY.encode(), b"c2hvcnQ="), 400),
+    "a long key": Refused(but(KEY.encode(), b"A" * 4096), 400),
+    "a key that is no base64": Refused(but(KEY.encode(), b"!" * 24), 400),
+    "no Connection": Refused(but(b"Connection: Upgrade\r\n", b""), 400),
+    "another Connection": Refused(but(b"Connection: Upgrade", b"Connection: keep-alive"), 400),
+    "two upgrades": Refused(but(b"Upgrade: websocket", b"Upgrade: h2c, websocket"), 400),
+    "HTTP/1.0": Refused(but(b"HTTP/1.1", b"HTTP/1.0"), 400),
+    "a body": Refused(with_line(b"Content-Length: 5") + b"hello", 400),
+    "a body to come": Refused(with_line(b"Content-Length: 5"), 400),
+    "a body in chunks": Refused(with_line(b"Transfer-Encoding: chunked") + b"0\r\n\r\n", 400),
+    "two framings of a body": Refused(with_line(b"Transfer-Encoding: chunked\r\nContent-Length: 5"), 400),
+    "no Host": Refused(but(b"Host: relay.test\r\n", b""), 400),
+    "two Hosts": Refused(with_line(b"Host: elsewhere.test"), 400),
+}
+
+
+@pytest.mark.parametrize("attack", FLAWED.values(), ids=FLAWED)
+async def test_a_flawed_request_for_a_websocket_is_refused(scene: Scene, attack: Refused) -> None:
+    """No WebSocket opens on it, and the answer says what is missing."""
+    await check(scene, attack)
+
+
+async def test_a_wrong_version_learns_the_right_one(scene: Scene) -> None:
+    """RFC 6455, 4.4: the answer has `Sec-WebSocket-Version: 13`."""
+    client = await scene.tcp()
+    await client.send(but(b"Version: 13", b"Version: 25"))
+    status, headers, _ = await client.response()
+    assert (status, headers["sec-websocket-version"]) == (426, "13")
+
+
+LENGTHS: Final = [b"99999999999999999999", b"9" * 5000, b"-1", b"1e3", b"5, 6", b"", b"\xb2"]
+MALFORMED: Final = {
+    "NUL in a value": b"X-Test: a\x00b",
+    "NUL in a name": b"X-\x00: a",
+    "bare CR in a value": b"X-Test: a\rb",
+    "Latin-1 in a name": b"X-\xe4: a",
+    "Latin-1 in a value": b"X-Test: \xe4",
+    "UTF-8 in a value": "X-Test: \N{SNOWMAN}".encode(),
+    "no colon": b"X-Test",
+    "no name": b": a",
+    "a space in front of the colon": b"X-Test : a",
+    "two different lengths": b"Content-Length: 5\r\nContent-Length: 6",
+    "an unknown coding": b"Transfer-Encoding: gzip",
+    **{f"a length of {length[:20]!r}": b"Content-Length: " + length for length in LENGTHS},
+}
+
+
+@pytest.mark.parametrize("line", MALFORMED.values(), ids=MALFORMED)
+async def test_a_malformed_header_is_refused(scene: Scene, line: bytes) -> None:
+    """Also in a request that would be good without it."""
+    await check(scene, Refused(with_line(line), 400))
+
+
+LENIENT: Final = {
+    "bare LF line ends": upgrade_request().replace(b"\r\n", b"\n"),
+    "a folded header": with_line(b"X-Test: a\r\n b\r\n\tc"),
+    "a folded key": but(b"Sec-WebSocket-Key: ", b"Sec-WebSocket-Key:\r\n "),
+    "spaces around values": but(b": ", b": \t "),
+    "control signs in a value": with_line(b"X-Test: \x01\x02\x7f"),
+    "an expectation": with_line(b"Expect: 100-continue"),
+    "a body of no bytes": with_line(b"Content-Length: 0"),
+    "an extension": with_line(b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"),
+    "400 headers": with_line(b"\r\n".join(b"X-%d: %d" % (n, n) for n in range(400))),
+    "a path of 8 KiB": upgrade_request("/" + "x" * 8192),
+}
+
+
+@pytest.mark.parametrize("data", LENIENT.values(), ids=LENIENT)
+async def test_an_odd_request_opens_a_websocket_that_works(scene: Scene, data: bytes) -> None:
+    """What RFC 9112 lets a server read is read as one meaning, and nothing comes before the 101."""
+    client = await scene.tcp()
+    await client.send(data)
+    with trio.fail_after(PATIENCE):
+        status, headers, _ = await client.response()
+        assert (status, "sec-websocket-extensions" in headers) == (101, False)
+        assert (await client.receive())["type"] == "your_id"
+        await client.send(frame(TEXT, b'{"type": "ping", "t": 1}'))
+        assert await client.receive() == {"type": "pong", "t": 1}
+
+
+TOO_LARGE: Final = {
+    "many headers": with_line(b"\r\n".join(b"X-%d: %d" % (n, n) for n in range(5000))),
+    "one huge header": with_line(b"X-Test: " + b"x" * 100_000),
+    "one huge name": with_line(b"x" * 100_000 + b": a"),
+    "a huge path": upgrade_request("/" + "x" * 100_000),
+    "a huge query": upgrade_request("/?id=" + "x" * 100_000),
+    "a huge method": b"X" * 100_000 + b" / HTTP/1.1\r\nHost: relay.test\r\n\r\n",
+    "a head that never ends": b"GET / HTTP/1.1\r\nX-Test: " + b"x" * 100_000,
+}
+
+
+@pytest.mark.parametrize("data", TOO_LARGE.values(), ids=TOO_LARGE)
+async def test_a_head_over_the_bound_is_refused(scene: Scene, data: bytes) -> None:
+    """431, as soon as the bound is passed, whether its end ever comes or not."""
+    await check(scene, Refused(data, 431))
+
+
+ENDLESS: Final = {
+    "headers": (b"GET / HTTP/1.1\r\n", b"X-Test: a\r\n" * 6000),
+    "a header": (b"GET / HTTP/1.1\r\nX-Test: ", b"x" * 65536),
+    "a path": (b"GET /", b"x" * 65536),
+    "a method": (b"", b"X" * 65536),
+    "line ends": (b"", b"\r\n" * 32768),
+    "a body": (plain(b"POST", rest=b"Content-Length: 99999999999\r\n\r\n"), b"x" * 65536),
+    "requests": (b"", PLAIN * 1500),
+}
+
+
+@pytest.mark.parametrize(("start", "more"), ENDLESS.values(), ids=ENDLESS)
+async def test_an_endless_sender_is_cut_after_a_bounded_amount(scene: Scene, start: bytes, more: bytes) -> None:
+    """It sends as fast as it can and reads nothing: the relay stops reading, and closes."""
+    client = await scene.tcp()
+    await client.send(start)
+    with trio.fail_after(LINGER):
+        assert await sends_until_cut(client, more) < BOUND
+
+
+async def test_twenty_endless_senders_at_once_cost_no_more_than_one(scene: Scene) -> None:
+    """Each is cut, and nobody else notices."""
+    with trio.fail_after(2 * LINGER):
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(sends_until_cut, await scene.tcp(), b"GET /" + b"x" * 4096, 0.001)
+
+
+PIECES: Final = {
+    "a request byte by byte": (upgrade_request(), 1, 0.02),
+    "header after header": (b"X-Test: a\r\n", 11, 0.05),
+    "an endless word": (b"X", 1, 0.02),
+}
+
+
+@pytest.mark.parametrize(("data", "size", "pause"), PIECES.values(), ids=PIECES)
+async def test_a_slow_request_is_cut_at_the_deadline(hasty_scene: Scene, data: bytes, size: int, pause: float) -> None:
+    """Slowloris hears 408: the time is for the whole head, and a byte more does not prolong it."""
+    client = await hasty_scene.tcp()
+    await client.send(b"GET / HTTP/1.1\r\n" if size > 1 else b"")
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(dribble, client, data, size, pause)
+        with trio.fail_after(HASTE + PATIENCE):
+            assert await refusal(client) == (408, "timeout")
+        assert trio.current_time() - began > HASTE / 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_slow_request_that_goes_on_after_its_answer_is_cut(hasty_scene: Scene) -> None:
+    """Who sends on, byte by byte, and never reads, holds no socket for it."""
+    client = await hasty_scene.tcp()
+    with trio.fail_after(HASTE + LINGER):
+        assert await sends_until_cut(client, b"X", 0.02) < 1000
+
+
+UNFINISHED: Final = {
+    "half a request": upgrade_request()[:-2],
+    "noise without a line's end": b"\x80" + random.Random(7).randbytes(4096).replace(b"\n", b""),
+    "SSH": b"SSH-2.0-OpenSSH_9.6\r\n",
+    "Redis": b"*1\r\n$4\r\nPING\r\n",
+    "frames without a request": frame(TEXT, b'{"type": "ping"}') * 4,
+}
+
+
+@pytest.mark.parametrize("data", UNFINISHED.values(), ids=UNFINISHED)
+async def test_what_might_become_a_request_is_cut_at_the_deadline(hasty_scene: Scene, data: bytes) -> None:
+    """Who began to say something and then falls silent is told so, or hears sooner that it is no HTTP."""
+    client = await hasty_scene.tcp()
+    await client.send(data)
+    with trio.fail_after(HASTE + PATIENCE):
+        assert await refusal(client) in [(408, "timeout"), (400, "bad_request")]
+
+
+async def test_connections_that_say_nothing_are_cut_at_the_deadline(hasty_scene: Scene) -> None:
+    """Twenty of them, and without a word: they asked for nothing."""
+    clients = [await hasty_scene.tcp() for _ in range(20)]
+    with trio.fail_after(HASTE + PATIENCE):
+        for client in clients:
+            assert await client.rest() == b""
+
+
+async def test_silence_is_cut_after_5_s_by_default(scene: Scene) -> None:
+    """Not sooner than in 4 s, not later than in 7."""
+    client = await scene.tcp()
+    began = trio.current_time()
+    with trio.fail_after(7):
+        assert await client.rest() == b""
+    assert trio.current_time() - began > 4
+
+
+async def test_two_hundred_slow_requests_at_once_are_cut(hasty_scene: Scene) -> None:
+    """Each hears 408, and good clients come in between."""
+    heard: list[tuple[int, str]] = []
+
+    async def attack() -> None:
+        client = await hasty_scene.tcp()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(dribble, client, upgrade_request(), 1, 0.1)
+            heard.append(await refusal(client))
+            nursery.cancel_scope.cancel()
+
+    with trio.fail_after(HASTE + 2 * PATIENCE):
+        async with trio.open_nursery() as nursery:
+            for _ in range(200):
+                nursery.start_soon(attack)
+    assert heard == [(408, "timeout")] * 200
+
+
+async def test_fin_in_the_middle_of_a_request_is_answered(scene: Scene) -> None:
+    """Who closed only its own side hears 400."""
+    client = await scene.tcp()
+    await client.send(upgrade_request()[:-2])
+    await half_close(client)
+    with trio.fail_after(PATIENCE):
+        assert await refusal(client) == (400, "bad_request")
+
+
+async def test_fin_and_nothing_else_is_cut(scene: Scene) -> None:
+    """At once, and without a word, as a port scan is."""
+    client = await scene.tcp()
+    await half_close(client)
+    with trio.fail_after(PATIENCE):
+        assert await client.rest() == b""
+
+
+async def test_fin_right_behind_the_request_frees_the_id(scene: Scene) -> None:
+    """A client that will never say anything is no client."""
+    client = await scene.tcp()
+    await client.send(upgrade_request("/?id=half-closed"))
+    await half_close(client)
+    with trio.fail_after(PATIENCE):
+        await client.rest()
+    assert (await scene.client("/?id=half-closed")).id == "half-closed"
+
+
+UNTIL_RESET: Final = {
+    "nothing": b"",
+    "half a request": upgrade_request()[:40],
+    "a plain request": PLAIN,
+    "garbage": bytes(1000),
+    "a request for a WebSocket": upgrade_request("/?id=reset"),
+    "a request and half a frame": upgrade_request("/?id=reset") + frame(TEXT, b'{"type": "ping"}')[:9],
+    "a request and a bad frame": upgrade_request("/?id=reset") + b"\xff\xff",
+}
+
+
+@pytest.mark.parametrize("data", UNTIL_RESET.values(), ids=UNTIL_RESET)
+async def test_a_reset_costs_nothing(scene: Scene, data: bytes) -> None:
+    """Thirty connections that end with RST leave neither a client nor a fault behind."""
+    for number in range(30):
+        client = await scene.tcp()
+        linger_not(client)
+        await client.send(data.replace(b"reset", b"reset-%d" % number))
+        await trio.sleep(0.001 * (number % 4))
+        await trio.aclose_forcefully(client.stream)
+    await trio.sleep(0.2)
+    assert (await scene.client("/?id=reset-29")).id == "reset-29"
+
+
+async def test_pipelined_requests_get_one_answer(scene: Scene) -> None:
+    """The first is answered, the connection closes, and the rest is thrown away."""
+    await check(scene, Refused(PLAIN * 100, 426, "upgrade_required"))
+
+
+async def test_a_websocket_behind_a_plain_request_does_not_open(scene: Scene) -> None:
+    """Nor one behind a request with a body: nothing is smuggled in."""
+    await check(scene, Refused(PLAIN + upgrade_request("/?id=smuggled"), 426, "upgrade_required"))
+    await check(scene, Refused(plain(b"POST", rest=BODY) + upgrade_request("/?id=smuggled"), 405, "method_not_allowed"))
+    assert not [line for line in scene.events("client_connected") if line["client_id"] == "smuggled"]
+
+
+BEHIND: Final = {
+    "a second request": (upgrade_request(), 1002),
+    "an unmasked frame": (frame(TEXT, b"{}", masked=False), 1002),
+    "a reserved opcode": (b"\x83\x80", 1002),
+    "a frame of 2**62 bytes": (b"\x81\xff" + (1 << 62).to_bytes(8), 1009),
+    "text that is no UTF-8": (frame(TEXT, b"\xff"), 1007),
+    "a close without end": (b"\x88\xff", 1002),
+    "more fragments than allowed": (frame(TEXT, fin=False) + frame(0, fin=False) * 2000, 1008),
+}
+
+
+@pytest.mark.parametrize(("data", "code"), BEHIND.values(), ids=BEHIND)
+async def test_bad_frames_right_behind_the_request_are_refused_as_ever(scene: Scene, data: bytes, code: int) -> None:
+    """They wait until the WebSocket is open, and then hear their close code."""
+    client = await scene.tcp()
+    await client.send(upgrade_request() + data)
+    with trio.fail_after(PATIENCE):
+        status, _, _ = await client.response()
+        assert status == 101
+        assert await client.close_code() == code
+        assert await client.rest() == b""
+
+
+IDS: Final = [
+    "",
+    "a%20b",
+    "a/b",
+    "a%00",
+    "a%0d%0aX:1",
+    "x" * 65,
+    "%ff",
+    "%F0%9F%98%80",
+    "a&id=b",
+    "a&id=a",
+    "<b>",
+]
+
+
+@pytest.mark.parametrize("name", IDS, ids=[repr(name[:12]) for name in IDS])
+async def test_a_malformed_id_is_refused(scene: Scene, name: str) -> None:
+    """Empty, too long, given twice, or with signs in it that no ID has."""
+    await check(scene, Refused(upgrade_request(f"/?id={name}"), 400, "bad_id"))
+
+
+async def test_nobody_takes_an_id_that_is_taken(scene: Scene) -> None:
+    """Who asks for it hears 409, time and again, and its holder notices nothing."""
+    holder = await scene.client("/?id=holder")
+    for _ in range(20):
+        await check(scene, Refused(upgrade_request("/?id=holder"), 409, "id_taken"))
+    await holder.send(type="ping", t="still here")
+    assert await holder.receive() == {"type": "pong", "t": "still here"}
+
+
+async def test_of_many_who_ask_for_one_id_at_once_one_gets_it(scene: Scene) -> None:
+    """The others hear 409."""
+    clients = [await scene.tcp() for _ in range(30)]
+    for client in clients:
+        await client.send(upgrade_request("/?id=wanted"))
+    statuses = [(await client.response())[0] for client in clients]
+    assert sorted(statuses) == [101] + [409] * 29

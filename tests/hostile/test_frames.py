@@ -1,0 +1,570 @@
+"""Attacks with WebSocket frames: what RFC 6455 forbids is refused by its close code, and what it allows costs nobody else."""
+
+import json
+import socket
+import struct
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import pytest
+import trio
+
+from tests.helpers import BINARY, CLOSE, MASK, PING, PONG, TEXT, Client, RawClient, frame
+from tests.hostile.scene import PATIENCE, Scene, Server, attacked, started
+
+pytestmark = pytest.mark.e2e
+
+CONTINUATION: Final = 0x0
+LIMIT: Final = 64 * 1024  # of one message
+SILENCE: Final = 0.8  # seconds that the hasty relay allows
+LINGER: Final = 2.0  # seconds, at most, in which one who stays or goes on after its close is cut
+HEARD: Final = 5.0  # seconds until an attacker hears its close code, behind all that it sent before
+BOUND: Final = 16 * 1024 * 1024  # what an endless sender can get rid of: the kernel's buffers, mostly
+
+
+@pytest.fixture(scope="module")
+def hasty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A relay that asks soon after who is silent."""
+    with started(tmp_path_factory.mktemp("hasty"), "--ping", "0.3", "--silence", str(SILENCE)) as relay:
+        yield relay
+
+
+@pytest.fixture
+async def hasty_scene(hasty_server: Server) -> AsyncIterator[Scene]:
+    async with attacked(hasty_server) as scene:
+        yield scene
+
+
+def text(**message: Any) -> bytes:
+    """Return the frame of a message."""
+    return frame(TEXT, json.dumps(message).encode())
+
+
+def header(first: int, size: int, extra: int = 8) -> bytes:
+    """Return the header of a masked frame, its length in 2 or 8 bytes whatever is needed."""
+    return bytes([first, 0x80 | {2: 126, 8: 127}[extra]]) + size.to_bytes(extra) + MASK
+
+
+def close(code: int, reason: bytes = b"") -> bytes:
+    return frame(CLOSE, code.to_bytes(2) + reason)
+
+
+def fragments(*parts: bytes, opcode: int = TEXT) -> bytes:
+    """Return a message in as many frames as there are parts."""
+    last = len(parts) - 1
+    return b"".join(frame(CONTINUATION if i else opcode, part, fin=i == last) for i, part in enumerate(parts))
+
+
+@dataclass
+class Duel:
+    """An attacker of raw bytes, and the client that it is paired with."""
+
+    attacker: RawClient
+    attacker_id: str
+    victim: Client
+
+    async def check_attacker_is_told(self, code: int) -> None:
+        """It hears this close code, and then its socket closes."""
+        with trio.fail_after(HEARD):
+            assert await self.attacker.close_code() == code
+            assert await self.attacker.rest() == b""
+
+    async def check_victim_is_told(self, *reasons: str) -> None:
+        """The victim hears one of these reasons, and once: whatever it asks next is answered next."""
+        with trio.fail_after(PATIENCE):
+            told = await self.victim.receive()
+            assert told.pop("reason") in reasons
+            assert told == {"type": "peer_disconnected", "peer_id": self.attacker_id}
+            await self.check_victim_hears_no_more()
+
+    async def check_victim_hears_no_more(self) -> None:
+        await self.victim.send(type="ping", t="and?")
+        assert await self.victim.receive() == {"type": "pong", "t": "and?"}
+
+    async def check_they_still_work(self) -> None:
+        """Both sides of the pair are relayed."""
+        with trio.fail_after(PATIENCE):
+            await self.attacker.send(text(type="offer", sdp="there"))
+            assert await self.victim.receive() == {"type": "offer", "sdp": "there", "from_peer": True}
+            await self.victim.send(type="answer", sdp="and back")
+            assert await self.attacker.receive() == {"type": "answer", "sdp": "and back", "from_peer": True}
+
+    async def half_close(self) -> None:
+        """Send FIN from the attacker, which stays."""
+        assert isinstance(self.attacker.stream, trio.SocketStream)
+        await self.attacker.stream.send_eof()
+
+    def reset(self) -> None:
+        """Close the attacker's socket by RST."""
+        assert isinstance(self.attacker.stream, trio.SocketStream)
+        self.attacker.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.attacker.stream.socket.close()
+
+
+async def duel(scene: Scene) -> Duel:
+    """Let an attacker and a client pair."""
+    attacker, attacker_id = await scene.raw()
+    victim = await scene.client()
+    await attacker.send(text(type="pair_request", target_id=victim.id))
+    assert (await attacker.receive())["type"] == "paired"
+    assert (await victim.receive())["type"] == "paired"
+    return Duel(attacker, attacker_id, victim)
+
+
+async def sends_until_cut(client: RawClient, chunk: bytes) -> int:
+    """Send this for ever, and return how many bytes it took until the relay cut the connection."""
+    sent = 0
+    try:
+        while True:
+            await client.send(chunk)
+            sent += len(chunk)
+    except trio.BrokenResourceError:
+        return sent
+
+
+class Bad(NamedTuple):
+    """What an attacker sends, and the close code that it hears."""
+
+    data: bytes
+    code: int
+
+
+async def check(scene: Scene, bad: Bad, *reasons: str) -> None:
+    """Let one half of a pair send it, and demand that both halves are told."""
+    pair = await duel(scene)
+    await pair.attacker.send(bad.data)
+    await pair.check_attacker_is_told(bad.code)
+    await pair.check_victim_is_told(*reasons or ["refused"])
+
+
+BROKEN: Final = {
+    "an unmasked text": frame(TEXT, b'{"type": "ping"}', masked=False),
+    "an unmasked ping": frame(PING, masked=False),
+    "an unmasked close": frame(CLOSE, b"\x03\xe8", masked=False),
+    "the first reserved bit": bytes([0xC1]) + text(type="ping")[1:],
+    "the second reserved bit": bytes([0xA1]) + text(type="ping")[1:],
+    "the third reserved bit": bytes([0x91]) + text(type="ping")[1:],
+    "a reserved bit on a ping": bytes([0xC9]) + frame(PING)[1:],
+    **{f"opcode {opcode}": frame(opcode, b"{}") for opcode in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)},
+    "a ping of 126 bytes": frame(PING, bytes(126)),
+    "a pong of 70,000 bytes": frame(PONG, bytes(70_000)),
+    "a close of 126 bytes": close(1000, b"x" * 124),
+    "a ping that announces 2**62 bytes": header(0x80 | PING, 1 << 62),
+    "a fragmented ping": frame(PING, b"x", fin=False),
+    "a fragmented close": frame(CLOSE, fin=False),
+    "a continuation of nothing": frame(CONTINUATION, b"x"),
+    "a continuation behind a whole message": text(type="pong") + frame(CONTINUATION, b"x"),
+    "a message within a message": frame(TEXT, b"{", fin=False) + text(type="ping"),
+    "a binary message within a text": frame(TEXT, b"{", fin=False) + frame(BINARY, b"x"),
+    "2 bytes of length for 5": header(0x81, 5, 2) + b"12345",
+    "8 bytes of length for 5": header(0x81, 5) + b"12345",
+    "8 bytes of length for 65,535": header(0x81, 65_535),
+    "a length of 2**63": header(0x81, 1 << 63),
+    "a length of 2**64 - 1": header(0x81, (1 << 64) - 1),
+    "plain HTTP": b"GET / HTTP/1.1\r\nHost: relay.test\r\n\r\n",
+    "noise": b"\xff" * 4096,
+}
+
+
+@pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN)
+async def test_a_broken_frame_ends_the_connection_with_1002(scene: Scene, data: bytes) -> None:
+    """A protocol error is told to the one who made it, and its peer hears `refused`."""
+    await check(scene, Bad(data, 1002))
+
+
+CODES: Final = [0, 999, 1004, 1005, 1006, 1015, 2999, 5000]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [frame(CLOSE, b"\x03"), *map(close, CODES)],
+    ids=["a close of one byte", *(f"close code {code}" for code in CODES)],
+)
+async def test_a_broken_close_frame_is_answered_with_1002(scene: Scene, data: bytes) -> None:
+    """RFC 6455, 7.4: codes that nobody may send, and half a code."""
+    await check(scene, Bad(data, 1002))
+
+
+SNOWMAN: Final = "\N{SNOWMAN}".encode()
+NO_UTF8: Final = {
+    "a byte that never occurs": frame(TEXT, b'{"type": "ping", "t": "\xff"}'),
+    "a continuation byte alone": frame(TEXT, b"\x80"),
+    "an overlong slash": frame(TEXT, b"\xc0\xaf"),
+    "an overlong NUL": frame(TEXT, b"\xe0\x80\x80"),
+    "a surrogate": frame(TEXT, b"\xed\xa0\x80"),
+    "a pair of surrogates": frame(TEXT, b"\xed\xa0\xbd\xed\xb8\x80"),
+    "beyond Unicode": frame(TEXT, b"\xf4\x90\x80\x80"),
+    "cut at the end": frame(TEXT, SNOWMAN[:2]),
+    "cut at the end of the last fragment": fragments(b"{", SNOWMAN[:2]),
+    "broken across fragments": fragments(SNOWMAN[:2], b"x"),
+    "broken in a fragment that is not the last": frame(TEXT, b"\xff", fin=False),
+    "a close reason": close(1000, b"\xff"),
+    "a close reason that is cut": close(1000, SNOWMAN[:2]),
+}
+
+
+@pytest.mark.parametrize("data", NO_UTF8.values(), ids=NO_UTF8)
+async def test_what_is_no_utf_8_ends_the_connection_with_1007(scene: Scene, data: bytes) -> None:
+    """RFC 6455, 8.1: in a text, across its fragments, or in a close reason."""
+    await check(scene, Bad(data, 1007))
+
+
+TOO_BIG: Final = {
+    "2**63 - 1 bytes announced": header(0x81, (1 << 63) - 1),
+    "2**62 bytes of binary announced": header(0x82, 1 << 62),
+    "4 GiB announced": header(0x81, 1 << 32),
+    "a byte too many, announced": header(0x81, LIMIT + 1),
+    "a byte too many": frame(TEXT, b"x" * (LIMIT + 1)),
+    "a byte too many in two fragments": fragments(b"x" * LIMIT, b"x"),
+    "a byte too many in many fragments": fragments(*[b"x" * 4096] * 16, b"x"),
+    "a byte too many in a fragment to come": frame(TEXT, b"x", fin=False) + header(0x00, LIMIT),
+    "fewer characters than the limit, but more bytes": frame(TEXT, SNOWMAN * (LIMIT // 3 + 1)),
+    "1 MiB of binary": frame(BINARY, bytes(1024 * 1024)),
+}
+
+
+@pytest.mark.parametrize("data", TOO_BIG.values(), ids=TOO_BIG)
+async def test_a_message_over_the_limit_ends_the_connection_with_1009(scene: Scene, data: bytes) -> None:
+    """As soon as it is announced, and however it is cut into frames."""
+    await check(scene, Bad(data, 1009))
+
+
+PINGS: Final = frame(PING, b"x")
+ENDLESS_FRAGMENTS: Final = {
+    "of one byte": frame(CONTINUATION, b"x", fin=False),
+    "of no bytes": frame(CONTINUATION, fin=False),
+    "with pings in between": frame(CONTINUATION, b"x", fin=False) + PINGS,
+    "of binary": frame(CONTINUATION, b"\x00", fin=False),
+}
+
+
+@pytest.mark.parametrize("more", ENDLESS_FRAGMENTS.values(), ids=ENDLESS_FRAGMENTS)
+async def test_a_message_of_endless_fragments_ends_the_connection_with_1008(scene: Scene, more: bytes) -> None:
+    """However little is in them."""
+    await check(scene, Bad(frame(TEXT, fin=False) + more * 3000, 1008))
+
+
+async def test_what_comes_before_a_broken_frame_is_relayed(scene: Scene) -> None:
+    """Also when both come in one piece: the peer gets the frame first, then hears of the end."""
+    pair = await duel(scene)
+    await pair.attacker.send(text(type="offer", sdp="in time") + b"\xff" + text(type="offer", sdp="too late"))
+    assert await pair.victim.receive() == {"type": "offer", "sdp": "in time", "from_peer": True}
+    await pair.check_attacker_is_told(1002)
+    await pair.check_victim_is_told("refused")
+
+
+async def test_the_victim_of_a_refused_client_pairs_again(scene: Scene) -> None:
+    """On the same connection, time after time."""
+    victim = await scene.client()
+    for _ in range(10):
+        attacker, attacker_id = await scene.raw()
+        await attacker.send(text(type="pair_request", target_id=victim.id) + b"\xff")
+        assert (await victim.receive())["peer_id"] == attacker_id
+        assert (await victim.receive())["reason"] == "refused"
+
+
+BINARIES: Final = {
+    "of some bytes": frame(BINARY, bytes(range(256))),
+    "of no bytes": frame(BINARY),
+    "of JSON": frame(BINARY, b'{"type": "offer", "sdp": ""}'),
+    "of 64 KiB": frame(BINARY, bytes(LIMIT)),
+    "in fragments": fragments(b"\xff", b"", b"\xfe", opcode=BINARY),
+}
+
+
+@pytest.mark.parametrize("data", BINARIES.values(), ids=BINARIES)
+async def test_a_binary_message_is_refused_and_the_connection_stays(scene: Scene, data: bytes) -> None:
+    """`bad_message`, and the pair goes on."""
+    pair = await duel(scene)
+    await pair.attacker.send(data)
+    told = await pair.attacker.receive()
+    assert (told["type"], told["code"]) == ("error", "bad_message")
+    await pair.check_they_still_work()
+
+
+async def test_a_flood_of_binary_messages_ends_the_connection_with_1008(scene: Scene) -> None:
+    """They count as any message does; who does not read the refusals may be cut for that first."""
+    await check(scene, Bad(frame(BINARY, b"x") * 4000, 1008), "refused", "slow")
+
+
+OFFER: Final = {"type": "offer", "sdp": SNOWMAN.decode() * 40}
+OFFER_BYTES: Final = json.dumps(OFFER, ensure_ascii=False).encode()
+CUT: Final = OFFER_BYTES.index(SNOWMAN) + 1  # in the middle of a character
+ODD: Final = {
+    "cut within a character": fragments(OFFER_BYTES[:CUT], OFFER_BYTES[CUT:]),
+    "with pings and pongs between its fragments": frame(TEXT, OFFER_BYTES[:CUT], fin=False)
+    + (frame(PING, b"x") + frame(PONG)) * 5
+    + frame(CONTINUATION, OFFER_BYTES[CUT:]),
+    "with empty fragments": fragments(b"", b"", OFFER_BYTES, b"", b""),
+    "in fragments of one byte": fragments(*(OFFER_BYTES[i : i + 1] for i in range(len(OFFER_BYTES)))),
+    "masked with zeros": frame(TEXT, OFFER_BYTES, mask=bytes(4)),
+    "behind pongs that nobody asked for": frame(PONG, bytes(125)) * 50 + frame(TEXT, OFFER_BYTES),
+}
+
+
+@pytest.mark.parametrize("data", ODD.values(), ids=ODD)
+async def test_an_odd_but_good_message_is_relayed(scene: Scene, data: bytes) -> None:
+    """Whatever RFC 6455 allows arrives whole, and the pair goes on."""
+    pair = await duel(scene)
+    await pair.attacker.send(data)
+    with trio.fail_after(PATIENCE):
+        assert await pair.victim.receive() == OFFER | {"from_peer": True}
+    await pair.check_victim_hears_no_more()
+
+
+async def test_a_message_byte_by_byte_is_relayed(scene: Scene) -> None:
+    """As slowly as it comes: each byte in a segment of its own."""
+    pair = await duel(scene)
+    for byte in frame(TEXT, OFFER_BYTES):
+        await pair.attacker.send(bytes([byte]))
+        await trio.sleep(0.001)
+    assert await pair.victim.receive() == OFFER | {"from_peer": True}
+    await pair.check_they_still_work()
+
+
+async def test_a_message_of_exactly_the_limit_is_relayed(scene: Scene) -> None:
+    """64 KiB are allowed."""
+    pair = await duel(scene)
+    offer = {"type": "offer", "sdp": "x" * (LIMIT - len(json.dumps({"type": "offer", "sdp": ""})))}
+    await pair.attacker.send(text(**offer))
+    assert await pair.victim.receive() == offer | {"from_peer": True}
+
+
+async def test_a_hundred_pings_get_their_pongs(scene: Scene) -> None:
+    """Each with its payload, in order: so many are no flood."""
+    pair = await duel(scene)
+    await pair.attacker.send(b"".join(frame(PING, b"%d" % number) for number in range(100)))
+    assert [await pair.attacker.frame() for _ in range(100)] == [(PONG, b"%d" % number) for number in range(100)]
+    await pair.check_they_still_work()
+
+
+FLOODS: Final = {
+    "empty pings": frame(PING),
+    "long pings": frame(PING, bytes(125)),
+    "pongs": frame(PONG, bytes(125)),
+    "pings and pongs": frame(PING) + frame(PONG),
+}
+
+
+@pytest.mark.parametrize("one", FLOODS.values(), ids=FLOODS)
+async def test_a_flood_of_control_frames_ends_the_connection_with_1008(scene: Scene, one: bytes) -> None:
+    """They cost as much as messages, and are counted as such; this attacker reads what it is answered."""
+    pair = await duel(scene)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sends_until_cut, pair.attacker, one * 200)
+        with trio.fail_after(HEARD):
+            assert await pair.attacker.close_code() == 1008
+        await pair.check_victim_is_told("refused")
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("one", FLOODS.values(), ids=FLOODS)
+async def test_a_flood_of_control_frames_without_reading_is_cut(hasty_scene: Scene, one: bytes) -> None:
+    """Pongs that nobody reads do not pile up: its limit ends it, or the silence of one whose pongs are stuck."""
+    pair = await duel(hasty_scene)
+    with trio.fail_after(SILENCE + LINGER):
+        assert await sends_until_cut(pair.attacker, one * 200) < BOUND
+    await pair.check_victim_is_told("refused", "timeout")
+
+
+AFTER_REFUSAL: Final = {
+    "bytes": bytes(65_536),
+    "good frames": text(type="offer", sdp="x" * 1000) * 60,
+    "bad frames": b"\xff" * 65_536,
+}
+
+
+@pytest.mark.parametrize("more", AFTER_REFUSAL.values(), ids=AFTER_REFUSAL)
+async def test_who_sends_on_after_it_was_refused_is_cut(scene: Scene, more: bytes) -> None:
+    """After a bounded amount, and none of it is relayed."""
+    pair = await duel(scene)
+    await pair.attacker.send(b"\xff")
+    with trio.fail_after(LINGER):
+        assert await sends_until_cut(pair.attacker, more) < BOUND
+    await pair.check_victim_is_told("refused")
+
+
+async def test_who_stays_after_it_was_refused_is_cut(scene: Scene) -> None:
+    """It neither closes nor reads, and the relay holds no socket for it."""
+    pair = await duel(scene)
+    before = scene.server.descriptors
+    await pair.attacker.send(b"\xff")
+    await pair.check_victim_is_told("refused")
+    with trio.fail_after(LINGER):
+        while scene.server.descriptors >= before:
+            await trio.sleep(0.02)
+
+
+PARTS: Final = {
+    "nothing": b"",
+    "half a header": text(type="ping")[:1],
+    "half a mask": text(type="ping")[:4],
+    "half a frame": text(type="offer", sdp="x" * 1000)[:500],
+    "half a message": frame(TEXT, b'{"type": "off', fin=False),
+    "half a long frame": header(0x81, LIMIT) + bytes(1000),
+}
+MUTE: Final = ["nothing", "half a header", "half a message"]
+
+
+@pytest.mark.parametrize("data", PARTS.values(), ids=PARTS)
+async def test_a_reset_in_the_middle_is_told_to_the_peer_at_once(scene: Scene, data: bytes) -> None:
+    """`closed`, wherever in a frame it was."""
+    pair = await duel(scene)
+    await pair.attacker.send(data)
+    await trio.sleep(0.01)
+    pair.reset()
+    await pair.check_victim_is_told("closed")
+
+
+@pytest.mark.parametrize("data", PARTS.values(), ids=PARTS)
+async def test_a_fin_in_the_middle_is_told_to_the_peer_at_once(scene: Scene, data: bytes) -> None:
+    """Also of a client that closes only its own side, and stays."""
+    pair = await duel(scene)
+    await pair.attacker.send(data)
+    await pair.half_close()
+    await pair.check_victim_is_told("closed")
+
+
+@pytest.mark.parametrize("data", [PARTS[name] for name in MUTE], ids=MUTE)
+async def test_silence_in_the_middle_is_a_timeout(hasty_scene: Scene, data: bytes) -> None:
+    """Who does not answer pings hears 1008, its peer `timeout`, a little after the time that it had."""
+    pair = await duel(hasty_scene)
+    await pair.attacker.send(data)
+    with trio.fail_after(SILENCE + PATIENCE):
+        told = await pair.victim.receive()
+        assert await pair.attacker.close_code() == 1008
+    assert told == {"type": "peer_disconnected", "peer_id": pair.attacker_id, "reason": "timeout"}
+
+
+async def test_a_frame_that_never_ends_is_silence(hasty_scene: Scene) -> None:
+    """A byte now and then is no sign of life, a whole frame is."""
+    pair = await duel(hasty_scene)
+    await pair.attacker.send(header(0x81, LIMIT))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_send_slowly, pair.attacker)
+        with trio.fail_after(SILENCE + PATIENCE):
+            assert (await pair.victim.receive())["reason"] == "timeout"
+        nursery.cancel_scope.cancel()
+
+
+async def _send_slowly(client: RawClient) -> None:
+    try:
+        while True:
+            await client.send(b"x")
+            await trio.sleep(0.05)
+    except trio.BrokenResourceError:
+        return
+
+
+async def test_the_relays_pings_are_asked_of_the_silent_only_now_and_then(hasty_scene: Scene) -> None:
+    """One that says nothing hears a few pings and then 1008: the relay does not flood it."""
+    attacker, _ = await hasty_scene.raw()
+    heard: list[int] = []
+    with trio.fail_after(SILENCE + PATIENCE):
+        while CLOSE not in heard:
+            opcode, _ = await attacker.frame()
+            heard.append(opcode)
+    assert heard in ([PING, CLOSE], [PING, PING, CLOSE], [PING, PING, PING, CLOSE])
+
+
+BEHIND_THE_CLOSE: Final = {
+    "nothing": b"",
+    "an offer": text(type="offer", sdp="too late"),
+    "pings": frame(PING) * 100,
+    "a second close": close(1001),
+    "a broken frame": b"\xff\xff",
+    "text that is no UTF-8": frame(TEXT, b"\xff"),
+    "too much": header(0x81, 1 << 62),
+    "noise": b"\x00" * 4096,
+}
+LATE: Final = ["an offer", "a second close", "a broken frame"]
+
+
+@pytest.mark.parametrize("data", BEHIND_THE_CLOSE.values(), ids=BEHIND_THE_CLOSE)
+async def test_what_comes_behind_a_close_frame_is_thrown_away(scene: Scene, data: bytes) -> None:
+    """RFC 6455, 5.5.1: the close is answered with its own code, nothing is relayed, the peer hears `closed` once."""
+    pair = await duel(scene)
+    await pair.attacker.send(close(4321, b"that was it") + data)
+    await pair.check_attacker_is_told(4321)
+    await pair.check_victim_is_told("closed")
+
+
+@pytest.mark.parametrize("data", [BEHIND_THE_CLOSE[name] for name in LATE], ids=LATE)
+async def test_what_comes_a_moment_after_a_close_frame_is_thrown_away(scene: Scene, data: bytes) -> None:
+    """The same, in a segment of its own."""
+    pair = await duel(scene)
+    await pair.attacker.send(close(4321))
+    await pair.check_victim_is_told("closed")
+    try:
+        await pair.attacker.send(data)
+    except trio.BrokenResourceError:
+        return  # it was cut already
+    await pair.check_victim_hears_no_more()
+
+
+@pytest.mark.parametrize("code", [1000, 1002, 1007, 1011, 4999])
+async def test_a_good_close_code_is_echoed(scene: Scene, code: int) -> None:
+    """RFC 6455, 5.5.1, with a reason as long as a control frame can hold."""
+    pair = await duel(scene)
+    await pair.attacker.send(close(code, b"x" * 123))
+    await pair.check_attacker_is_told(code)
+    await pair.check_victim_is_told("closed")
+
+
+async def test_a_close_without_a_code_is_a_close(scene: Scene) -> None:
+    """Its answer is a close frame too."""
+    pair = await duel(scene)
+    await pair.attacker.send(frame(CLOSE))
+    opcode, _ = await pair.attacker.frame()
+    assert opcode == CLOSE
+    await pair.check_victim_is_told("closed")
+
+
+GOODBYES: Final = {
+    "a close frame": (close(1000), "closed"),
+    "a broken frame": (b"\xff", "refused"),
+    "no UTF-8": (frame(TEXT, b"\xff"), "refused"),
+    "FIN": (b"", "closed"),
+}
+
+
+@pytest.mark.parametrize(("data", "reason"), GOODBYES.values(), ids=GOODBYES)
+async def test_one_that_ends_without_reading_what_it_was_sent_is_gone(scene: Scene, data: bytes, reason: str) -> None:
+    """600 KB wait for it, and it reads none of them: its peer is told at once, its socket is gone soon."""
+    pair = await duel(scene)
+    for _ in range(20):
+        await pair.victim.send(type="offer", sdp="x" * 30_000)
+    await pair.check_victim_hears_no_more()
+    before = scene.server.descriptors
+    await pair.attacker.send(data)
+    if not data:
+        await pair.half_close()
+    await pair.check_victim_is_told(reason)
+    with trio.fail_after(LINGER):
+        while scene.server.descriptors >= before:
+            await trio.sleep(0.02)
+
+
+async def test_half_a_message_from_each_of_a_hundred_clients_is_bounded(scene: Scene) -> None:
+    """Each holds back its last byte for ever: what the relay keeps is no more than what the limits allow."""
+    half = frame(TEXT, b"x" * (LIMIT - 1), fin=False)
+    for _ in range(100):
+        client, _ = await scene.raw()
+        await client.send(half)
+    await trio.sleep(0.2)
+
+
+async def test_bad_clients_by_the_dozen_at_once(scene: Scene) -> None:
+    """Sixty of them, each with another broken frame: each hears its close code."""
+    attacks = [*(Bad(data, 1002) for data in BROKEN.values()), *(Bad(data, 1007) for data in NO_UTF8.values())]
+
+    async def attack(bad: Bad) -> None:
+        client, _ = await scene.raw()
+        await client.send(bad.data)
+        assert await client.close_code() == bad.code
+
+    with trio.fail_after(2 * PATIENCE):
+        async with trio.open_nursery() as nursery:
+            for bad in attacks:
+                nursery.start_soon(attack, bad)

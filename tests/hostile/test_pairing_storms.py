@@ -1,0 +1,239 @@
+"""Attacks on pairing: all at once, again and again, by third parties, under other clients' names, for absurd IDs."""
+
+import json
+from collections.abc import Sequence
+from itertools import permutations
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import trio
+
+from tests.helpers import TEXT, Client, RawClient, frame, upgrade_request
+from tests.hostile.scene import Scene, attacked, started, usable
+
+pytestmark = pytest.mark.e2e
+
+FOR_THE_PEER: Final[list[dict[str, Any]]] = [
+    {"type": "offer", "sdp": "v=0"},
+    {"type": "answer", "sdp": "v=0"},
+    {"type": "candidate", "candidate": None},
+]
+ABSURD_IDS: Final = {
+    "empty": "",
+    "60 KB": "x" * 60_000,
+    "65 letters": "x" * 65,
+    "control characters": "".join(map(chr, range(32))) + "\x7f",
+    "lines of a log": 'a"}\n{"event":"server_stopped","level":"error"}\n',
+    "letters of all planes": "é\u2028\u202e\uffff\U0001f600" * 500,
+    "a path": "../../etc/passwd",
+    "a format": "%s%n{0}{client_id}",
+    "a number": "1e400",
+    "a name of the language": "__class__",
+}
+
+
+def message(**keys: Any) -> bytes:
+    """Return a client's text frame."""
+    return frame(TEXT, json.dumps(keys).encode())
+
+
+async def all_at_once(clients: Sequence[RawClient], data: Sequence[bytes]) -> None:
+    """Write to each client what is meant for it, in the same instant."""
+    async with trio.open_nursery() as nursery:
+        for client, part in zip(clients, data, strict=True):
+            nursery.start_soon(client.send, part)
+
+
+async def heard(client: RawClient) -> list[dict[str, Any]]:
+    """Return all that the relay has for this client at the moment."""
+    await client.send(message(type="ping", t="end"))
+    received = []
+    while (answer := await client.receive()) != {"type": "pong", "t": "end"}:
+        received.append(answer)
+    return received
+
+
+def paired_with(answers: list[dict[str, Any]]) -> list[str]:
+    return [answer["peer_id"] for answer in answers if answer["type"] == "paired"]
+
+
+def refused(answers: list[dict[str, Any]]) -> list[str]:
+    return [answer["code"] for answer in answers if answer["type"] == "error"]
+
+
+async def test_three_that_ask_at_once(scene: Scene) -> None:
+    """A asks B, B asks A, C asks B: one pairing comes of it, and each loser hears one `error`."""
+    opened = [await scene.raw() for _ in range(3)]
+    a, b, c = (client_id for _, client_id in opened)
+    targets = {a: b, b: a, c: b}
+    for order in [*permutations(opened)] * 8:
+        clients = [client for client, _ in order]
+        await all_at_once(clients, [message(type="pair_request", target_id=targets[name]) for _, name in order])
+        answers = {name: await heard(client) for client, name in order}
+        one, other = (name for name in answers if paired_with(answers[name]))
+        assert (paired_with(answers[one]), paired_with(answers[other])) == ([other], [one])
+        roles = sorted(
+            each["is_initiator"] for name in (one, other) for each in answers[name] if "is_initiator" in each
+        )
+        assert roles == [False, True]
+        codes = [code for name in answers for code in refused(answers[name])]
+        assert len(codes) == 2
+        assert set(codes) <= {"already_paired", "target_already_paired"}
+        await all_at_once(clients, [message(type="unpair")] * 3)
+        for client in clients:
+            assert len(await heard(client)) in (1, 2)  # the first of a pair hears `unpaired`, the other it all
+
+
+async def test_many_that_ask_for_one(scene: Scene) -> None:
+    """Forty ask for one client in the same instant: one gets it, the others hear that it is paired."""
+    wanted = await scene.client()
+    suitors = [await scene.raw() for _ in range(40)]
+    await all_at_once([suitor for suitor, _ in suitors], [message(type="pair_request", target_id=wanted.id)] * 40)
+    answers = {name: await heard(suitor) for suitor, name in suitors}
+    [winner] = [name for name in answers if paired_with(answers[name]) == [wanted.id]]
+    assert await wanted.receive() == {"type": "paired", "peer_id": winner, "is_initiator": False}
+    assert sorted(map(refused, answers.values())) == [[], *[["target_already_paired"]] * 39]
+    await usable(wanted)
+
+
+async def test_churn_of_pairings(tmp_path: Path) -> None:
+    """Two clients that pair and part thousands of times hear each time both, in order."""
+    with started(tmp_path, "--rate", "0") as server:
+        async with attacked(server) as scene:
+            a, a_id = await scene.raw()
+            b, b_id = await scene.raw()
+            for _ in range(30):
+                await a.send((message(type="pair_request", target_id=b_id) + message(type="unpair")) * 100)
+                for _ in range(100):
+                    assert await a.receive() == {"type": "paired", "peer_id": b_id, "is_initiator": True}
+                    assert await a.receive() == {"type": "unpaired", "peer_id": b_id}
+                    assert await b.receive() == {"type": "paired", "peer_id": a_id, "is_initiator": False}
+                    assert await b.receive() == {"type": "peer_disconnected", "peer_id": a_id, "reason": "left"}
+
+
+async def test_a_storm_of_partings(scene: Scene) -> None:
+    """Both of a pair part again and again at once: the pairing ends once, whatever is too much is `not_paired`."""
+    (a, _), (b, b_id) = await scene.raw(), await scene.raw()
+    await a.send(message(type="pair_request", target_id=b_id))
+    assert (await a.receive())["type"] == (await b.receive())["type"] == "paired"
+    await all_at_once([a, b], [message(type="unpair") * 400] * 2)
+    answers = await heard(a), await heard(b)
+    ends = sorted(answer["type"] for each in answers for answer in each if answer["type"] != "error")
+    assert ends == ["peer_disconnected", "unpaired"]
+    assert [len(refused(each)) for each in answers] in ([399, 400], [400, 399])
+    assert {code for each in answers for code in refused(each)} == {"not_paired"}
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["to nobody", "by name"])
+async def test_a_third_party_that_sends_to_a_pair(scene: Scene, named: bool) -> None:
+    """A client without a peer reaches nobody, whomever it names; the pair hears nothing."""
+    a, b = await scene.paired()
+    third = await scene.client()
+    for target in (a, b):
+        for sent in FOR_THE_PEER:
+            await third.send(**sent, **({"peer_id": target.id} if named else {}))
+            answer = await third.receive()
+            assert (answer["code"], answer["in_reply_to"]) == ("not_paired", sent["type"])
+    await usable(a, b, third)
+
+
+async def test_a_paired_third_party_that_sends_to_a_pair(scene: Scene) -> None:
+    """A client that names somebody else than its peer reaches neither; both pairs go on."""
+    a, b = await scene.paired()
+    c, d = await scene.paired()
+    for target in (a, b, c):
+        for sent in FOR_THE_PEER:
+            await c.send(**sent, peer_id=target.id)
+            answer = await c.receive()
+            assert (answer["code"], answer["in_reply_to"]) == ("peer_unreachable", sent["type"])
+    await usable(a, b, c, d)
+
+
+async def test_a_third_party_that_ends_a_pair(scene: Scene) -> None:
+    """A client without a peer cannot unpair others, whomever it names."""
+    a, b = await scene.paired()
+    third = await scene.client()
+    for target in (a, b):
+        await third.send(type="unpair", peer_id=target.id, target_id=target.id)
+        assert (await third.receive())["code"] == "not_paired"
+    await usable(a, b)
+
+
+async def test_asking_for_the_busy(scene: Scene) -> None:
+    """Who asks for one of a pair again and again hears that it is paired; the pair hears nothing."""
+    a, b = await scene.paired()
+    third, _ = await scene.raw()
+    asked = [a.id, b.id] * 100
+    await third.send(b"".join(message(type="pair_request", target_id=target) for target in asked))
+    answers = await heard(third)
+    assert refused(answers) == ["target_already_paired"] * 200
+    assert [answer["target_id"] for answer in answers] == asked
+    await usable(a, b)
+
+
+async def test_asking_for_a_second_peer(scene: Scene) -> None:
+    """Who has a peer gets no other one: neither a free client, nor a busy one, nor the same again."""
+    a, b = await scene.paired()
+    free, busy = await scene.client(), scene.pair.a
+    for target in (free, busy, b):
+        await a.send(type="pair_request", target_id=target.id)
+        assert (await a.receive())["code"] == "already_paired"
+    await usable(a, b, free)
+
+
+async def test_pairing_with_oneself(scene: Scene) -> None:
+    """Nobody is its own peer, free or paired."""
+    a, b = await scene.client(), await scene.client()
+    await asks_for_itself(a)
+    await a.pair(b)
+    await asks_for_itself(a)
+    await usable(a, b)
+
+
+async def asks_for_itself(client: Client) -> None:
+    await client.send(type="pair_request", target_id=client.id)
+    answer = await client.receive()
+    assert (answer["code"], answer["target_id"]) == ("self_pair", client.id)
+
+
+async def test_taking_an_id_that_is_in_use(scene: Scene) -> None:
+    """Who asks for an ID that somebody has gets 409; whoever has it goes on, and its peer, too."""
+    a, b = await scene.paired()
+    for target in (a, b, scene.pair.a):
+        assert await asks_for_id(scene, target.id) == (409, "id_taken")
+    await usable(a, b)
+
+
+async def asks_for_id(scene: Scene, name: str) -> tuple[int, str]:
+    """Ask for a WebSocket under this ID, and return the status and the code of the refusal, if there is one."""
+    client = await scene.tcp()
+    await client.send(upgrade_request(f"/?id={name}"))
+    status, _, body = await client.response()
+    return status, json.loads(body)["code"] if body else ""
+
+
+async def test_many_that_want_one_id(scene: Scene) -> None:
+    """Thirty ask for a free ID in the same instant: one gets it."""
+    answers: list[tuple[int, str]] = []
+
+    async def ask() -> None:
+        answers.append(await asks_for_id(scene, "the-one-that-all-want"))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(30):
+            nursery.start_soon(ask)
+    assert sorted(answers) == [(101, ""), *[(409, "id_taken")] * 29]
+
+
+@pytest.mark.parametrize("target", ABSURD_IDS.values(), ids=ABSURD_IDS.keys())
+async def test_absurd_targets(scene: Scene, target: str) -> None:
+    """An ID that nobody can have is one that nobody has; the answer names it, and the log shows its start at most."""
+    client = await scene.client()
+    await client.send(type="pair_request", target_id=target)
+    answer = await client.receive()
+    assert (answer["code"], answer["target_id"]) == ("target_not_found", target)
+    await usable(client)
+    [logged] = [line for line in scene.events("pair_refused") if line["client_id"] == client.id]
+    assert target.startswith(logged["target_id"])
+    assert len(logged["target_id"]) <= 64

@@ -1,0 +1,279 @@
+"""Attacks by sockets: clients that do not read, read too slowly, vanish or freeze cost themselves, and nobody else."""
+
+import json
+import signal
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import trio
+
+from tests.e2e.processes import peer
+from tests.helpers import CLOSE, PONG, TEXT, Client, RawClient, frame
+from tests.hostile.scene import Scene, attacked, started, usable
+
+pytestmark = pytest.mark.e2e
+
+BIG: Final = "o" * 60_000
+OFFERS: Final = [{"type": "offer", "sdp": "s" * 4096, "number": number} for number in range(200)]
+CANDIDATES: Final = [
+    {"type": "candidate", "candidate": {"candidate": "candidate:1 1 udp 1 192.0.2.1 9 typ host"}, "number": number}
+    for number in range(900)
+]
+RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER with no time to linger: a close is a reset
+
+
+@pytest.fixture
+async def watchful(tmp_path: Path) -> AsyncIterator[Scene]:
+    """A scene on a relay that soon misses a client."""
+    with started(tmp_path, "--ping", "0.3", "--silence", "0.8") as server:
+        async with attacked(server) as scene:
+            yield scene
+
+
+def message(**keys: Any) -> bytes:
+    """Return a client's text frame, masked with zeros: cheap to make, and as good as any."""
+    return frame(TEXT, json.dumps(keys).encode(), mask=bytes(4))
+
+
+async def with_raw(scene: Scene) -> tuple[Client, RawClient, str]:
+    """Pair a client with one of raw bytes that has read only its ID; returns both and that ID."""
+    a = await scene.client()
+    raw, raw_id = await scene.raw()
+    await a.send(type="pair_request", target_id=raw_id)
+    assert await a.receive() == {"type": "paired", "peer_id": raw_id, "is_initiator": True}
+    return a, raw, raw_id
+
+
+async def send_until_parted(a: Client, pause: float = 0, **sent: Any) -> dict[str, Any]:
+    """Send this again and again until the peer has gone, and return what was heard of that."""
+    heard: list[dict[str, Any]] = []
+
+    async def hear() -> None:
+        heard.append(await a.receive())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hear)
+        while not heard:
+            await a.send(**sent)
+            await trio.sleep(pause)
+    return heard[0]
+
+
+async def after_the_parting(a: Client) -> None:
+    """Hear the refusals of what crossed with the end of the pairing, and demand that the client is usable."""
+    await a.send(type="ping", t="the last")
+    while (heard := await a.receive()) != {"type": "pong", "t": "the last"}:
+        assert (heard["type"], heard["code"]) == ("error", "not_paired")
+    await usable(a)
+
+
+async def ended(client: RawClient) -> None:
+    """Read until the relay has closed or reset the connection."""
+    with suppress(trio.BrokenResourceError):
+        await client.rest()
+
+
+async def write_until_cut(client: RawClient, data: bytes) -> None:
+    """Write this again and again, and read nothing, until the relay ends that."""
+    with pytest.raises(trio.BrokenResourceError):  # noqa: PT012  writing is one act
+        while True:
+            await client.send(data)
+
+
+def reset(client: RawClient) -> None:
+    """Close the socket so that the other side gets a reset."""
+    stream = client.stream
+    assert isinstance(stream, trio.SocketStream)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    stream.socket.close()
+
+
+async def test_a_client_that_never_reads(scene: Scene) -> None:
+    """A client that does not read what its peer sends is cut, and its peer hears `slow`."""
+    a, deaf, deaf_id = await with_raw(scene)
+    assert await send_until_parted(a, type="offer", sdp=BIG) == {
+        "type": "peer_disconnected",
+        "peer_id": deaf_id,
+        "reason": "slow",
+    }
+    await after_the_parting(a)
+    await ended(deaf)
+
+
+async def test_a_client_that_reads_a_byte_now_and_then(scene: Scene) -> None:
+    """Reading a little is not reading: such a client is cut as well."""
+    a, slow, slow_id = await with_raw(scene)
+
+    async def sip() -> None:
+        while await slow.stream.receive_some(1):
+            await trio.sleep(0.01)
+
+    scene.nursery.start_soon(sip)
+    assert await send_until_parted(a, type="offer", sdp=BIG) == {
+        "type": "peer_disconnected",
+        "peer_id": slow_id,
+        "reason": "slow",
+    }
+    await after_the_parting(a)
+
+
+async def test_many_clients_that_never_read(scene: Scene) -> None:
+    """Two dozen that do not read, all at once, are cut each for itself."""
+    pairs = [await with_raw(scene) for _ in range(24)]
+    heard: list[dict[str, Any]] = []
+
+    async def overwhelm(a: Client) -> None:
+        heard.append(await send_until_parted(a, type="offer", sdp=BIG))
+
+    async with trio.open_nursery() as nursery:
+        for a, _, _ in pairs:
+            nursery.start_soon(overwhelm, a)
+    assert {each["peer_id"] for each in heard} == {deaf_id for _, _, deaf_id in pairs}
+    assert {each["reason"] for each in heard} == {"slow"}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [message(type="ping", t=BIG), message(type=BIG), message(type="pair_request", target_id=BIG)],
+    ids=["pongs", "unknown types", "refused requests"],
+)
+async def test_a_client_that_never_reads_its_own_answers(scene: Scene, asked: bytes) -> None:
+    """Who makes the relay answer and does not read the answers is cut, and its peer hears `slow`."""
+    a, deaf, deaf_id = await with_raw(scene)
+    await write_until_cut(deaf, asked)
+    assert await a.receive() == {"type": "peer_disconnected", "peer_id": deaf_id, "reason": "slow"}
+    await usable(a)
+
+
+async def test_a_reset_in_mid_frame(scene: Scene) -> None:
+    """A connection that is reset in the middle of a frame is closed: the half frame reaches nobody."""
+    a, rude, rude_id = await with_raw(scene)
+    await rude.send(message(type="offer", sdp=BIG)[:30_000])
+    reset(rude)
+    assert await a.receive() == {"type": "peer_disconnected", "peer_id": rude_id, "reason": "closed"}
+    await usable(a)
+
+
+async def test_a_reset_while_being_written_to(scene: Scene) -> None:
+    """A connection that is reset while its peer's offers wait for it is closed."""
+    a, rude, rude_id = await with_raw(scene)
+    for _ in range(10):
+        await a.send(type="offer", sdp=BIG)
+    reset(rude)
+    heard = await send_until_parted(a, type="offer", sdp=BIG)
+    assert heard == {"type": "peer_disconnected", "peer_id": rude_id, "reason": "closed"}
+    await after_the_parting(a)
+
+
+async def test_a_half_closed_socket(scene: Scene) -> None:
+    """A client that has closed its side of the TCP connection has gone; the relay closes the other side."""
+    a, half, half_id = await with_raw(scene)
+    stream = half.stream
+    assert isinstance(stream, trio.SocketStream)
+    await stream.send_eof()
+    assert await a.receive() == {"type": "peer_disconnected", "peer_id": half_id, "reason": "closed"}
+    await ended(half)
+    await usable(a)
+
+
+async def test_a_half_closed_socket_in_mid_frame(scene: Scene) -> None:
+    """The same in the middle of a frame, by a client that never reads."""
+    a, half, half_id = await with_raw(scene)
+    stream = half.stream
+    assert isinstance(stream, trio.SocketStream)
+    await a.send(type="offer", sdp=BIG)
+    await half.send(message(type="offer", sdp=BIG)[:-1])
+    await stream.send_eof()
+    assert await a.receive() == {"type": "peer_disconnected", "peer_id": half_id, "reason": "closed"}
+    await usable(a)
+
+
+async def test_a_close_that_is_never_finished(scene: Scene) -> None:
+    """A client that says good-bye and keeps its socket open has gone for its peer, and is closed."""
+    a, lingering, lingering_id = await with_raw(scene)
+    await lingering.send(frame(CLOSE, (1000).to_bytes(2)))
+    assert await a.receive() == {"type": "peer_disconnected", "peer_id": lingering_id, "reason": "closed"}
+    await ended(lingering)
+    await usable(a)
+
+
+async def test_a_host_that_vanished(watchful: Scene) -> None:
+    """A client that answers no ping, as if its host had gone without FIN, is gone: its peer hears `timeout`."""
+    a, vanished, vanished_id = await with_raw(watchful)
+    assert await a.receive() == {"type": "peer_disconnected", "peer_id": vanished_id, "reason": "timeout"}
+    await usable(a)
+    await ended(vanished)
+
+
+async def test_a_host_that_vanished_in_mid_frame(watchful: Scene) -> None:
+    """Half a frame is a sign of life only once."""
+    a, vanished, vanished_id = await with_raw(watchful)
+    await vanished.send(message(type="offer", sdp=BIG)[:30_000])
+    assert await a.receive() == {"type": "peer_disconnected", "peer_id": vanished_id, "reason": "timeout"}
+    await usable(a)
+
+
+async def test_a_host_that_vanished_while_being_written_to(watchful: Scene) -> None:
+    """What its peer goes on sending it keeps nobody alive."""
+    a, _, vanished_id = await with_raw(watchful)
+
+    heard = await send_until_parted(a, 0.05, type="candidate", candidate=None)
+    assert heard == {"type": "peer_disconnected", "peer_id": vanished_id, "reason": "timeout"}
+    await after_the_parting(a)
+
+
+async def test_a_quiet_client_that_answers_pings(watchful: Scene) -> None:
+    """A client that says nothing but pongs stays, far beyond the silence that is allowed."""
+    a, quiet, _ = await with_raw(watchful)
+    assert (await quiet.receive())["type"] == "paired"
+    for _ in range(6):
+        opcode, payload = await quiet.frame()
+        assert opcode != TEXT
+        await quiet.send(frame(PONG, payload))
+    await usable(a)
+    await quiet.send(message(type="offer", sdp=""))
+    assert await a.receive() == {"type": "offer", "sdp": "", "from_peer": True}
+
+
+async def test_a_frozen_process(watchful: Scene) -> None:
+    """A real client whose process is stopped, its socket open, is gone: its peer hears `timeout`."""
+    a = await watchful.client()
+    async with peer(watchful.server.url) as (program, frozen_id):
+        await a.send(type="pair_request", target_id=frozen_id)
+        assert (await a.receive())["type"] == "paired"
+        program.process.send_signal(signal.SIGSTOP)
+        assert await a.receive() == {"type": "peer_disconnected", "peer_id": frozen_id, "reason": "timeout"}
+    await usable(a)
+
+
+@asynccontextmanager
+async def reading_late(client: RawClient, seconds: float) -> AsyncIterator[list[dict[str, Any]]]:
+    """Read all frames from so many seconds from now on; they are in the list at the end of the block."""
+    received: list[dict[str, Any]] = []
+
+    async def read() -> None:
+        await trio.sleep(seconds)
+        while (heard := await client.receive())["type"] != "peer_disconnected":
+            received.append(heard)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        yield received
+
+
+@pytest.mark.parametrize("burst", [OFFERS, CANDIDATES], ids=["200 offers of 4 KiB", "900 candidates"])
+async def test_a_burst_to_a_client_that_reads(scene: Scene, burst: list[dict[str, Any]]) -> None:
+    """A short burst cuts nobody who reads, also if a little late: all of it arrives, in order."""
+    a, b, b_id = await with_raw(scene)
+    assert (await b.receive())["type"] == "paired"
+    async with reading_late(b, 0.3) as received:
+        for sent in burst:
+            await a.send(**sent)
+        await a.send(type="unpair")
+        assert await a.receive() == {"type": "unpaired", "peer_id": b_id}
+    assert received == [sent | {"from_peer": True} for sent in burst]
