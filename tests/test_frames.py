@@ -45,6 +45,12 @@ BAD = {
     "length of 125 in two bytes": Bad(bytes([0x81, 0x80 | 126]) + (125).to_bytes(2), 1002, 4),
     "length of 65535 in eight bytes": Bad(bytes([0x81, MASKED_127]) + (65535).to_bytes(8), 1002, 10),
     "length with the highest bit": Bad(bytes([0x81, MASKED_127]) + (1 << 63).to_bytes(8), 1002, 10),
+    "close with half a code": Bad(frame(CLOSE, b"x"), 1002, 7),
+    **{
+        f"close with {n}": Bad(frame(CLOSE, n.to_bytes(2)), 1002, 8)
+        for n in (0, 999, 1004, 1005, 1006, 1015, 2999, 5000)
+    },
+    "close without UTF-8": Bad(frame(CLOSE, (1000).to_bytes(2) + b"\xff."), 1007, 10),
     "one byte too long": Bad(frame(BINARY, bytes(MAX_BYTES + 1)), 1009, 4),
     "far too long": Bad(frame(BINARY, bytes(1 << 16)), 1009, 10),
     "too long in two fragments": Bad(
@@ -123,7 +129,7 @@ def test_a_frame_counts_once_its_last_byte_has_come() -> None:
 
 
 CONTROL = st.builds(
-    frame, st.sampled_from([PING, PONG, CLOSE]), st.binary(max_size=125), mask=st.binary(min_size=4, max_size=4)
+    frame, st.sampled_from([PING, PONG]), st.binary(max_size=125), mask=st.binary(min_size=4, max_size=4)
 )
 
 
@@ -173,3 +179,16 @@ def test_in_any_chunks_all_in_front_of_a_violation_passes(
     assert gate.violation is not None
     assert gate.violation.code == bad.code
     assert len(good) <= passed < len(good) + bad.needed
+
+
+@given(
+    st.data(),
+    st.sampled_from([b"", *(code.to_bytes(2) for code in (1000, 1001, 1007, 3000, 4999))]),
+    st.text(max_size=30),
+)
+def test_behind_a_close_frame_nothing_counts(data: st.DataObject, code: bytes, reason: str) -> None:
+    """In any chunks: it passes whole, and what comes behind it, good or bad, neither passes nor is a violation."""
+    sent = frame(TEXT, b"x") + frame(CLOSE, code + reason.encode() if code else b"")
+    gate = a_gate()
+    passed = sum(gate.feed(chunk) for chunk in data.draw(chunks(sent + b"\xff" + frame(TEXT, b"y"))))
+    assert (passed, gate.closed, gate.violation, gate.frames) == (len(sent), True, None, 2)

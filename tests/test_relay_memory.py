@@ -372,6 +372,77 @@ async def test_a_request_that_is_being_read_when_the_relay_stops_is_503(autojump
         assert (status, headers["retry-after"]) == (503, "5")
 
 
+async def test_who_lets_most_wait_pays_for_what_waits_in_all(autojump_clock: MockClock) -> None:
+    """Nobody else does: the sender, who reads, hears that its peer was slow, and stays."""
+    async with house(Limits(held_bytes=100_000, ping_seconds=10_000, silence_seconds=20_000)) as relay:
+        slow, little = relay.raw(lockstep_stream_pair), relay.raw(lockstep_stream_pair)
+        a, c = await relay.client("/?id=a"), await relay.client("/?id=c")
+        for client, target in ((slow, a), (little, c)):
+            await client.open()
+            await client.send(text(type="pair_request", target_id=target.id))
+            await client.receive()
+            await target.receive()
+        await c.send(type="offer", sdp="x")
+        for _ in range(5):
+            await a.send(type="offer", sdp="x" * 30_000)
+        assert (await a.receive())["reason"] == "slow"
+        await a.send(type="ping")
+        assert (await a.receive())["type"] == "pong"
+        assert (await little.receive())["sdp"] == "x"
+
+
+@pytest.mark.parametrize("count", [1500, 3000])
+async def test_a_client_that_reads_is_never_slow(autojump_clock: MockClock, count: int) -> None:
+    """However many frames come at once: writers get their turn."""
+    async with house(Limits(rate=0)) as relay:
+        a, b = await raw_pair(relay)
+        await a.send(text(type="candidate", candidate=None) * count + text(type="ping") * count)
+        for _ in range(count):
+            assert (await b.receive())["type"] == "candidate"
+        for _ in range(count):
+            assert await a.receive() == {"type": "pong"}
+
+
+async def test_a_close_frame_is_answered_by_one(autojump_clock: MockClock) -> None:
+    """RFC 6455, 5.5.1; and what comes behind it counts for nothing."""
+    async with house() as relay:
+        a, b = await raw_pair(relay)
+        await a.send(frame(CLOSE, (1002).to_bytes(2)) + b"\xff\xff")
+        assert await a.rest() == bytes([0x88, 2]) + (1002).to_bytes(2)
+        assert (await b.receive())["reason"] == "closed"
+
+
+async def test_who_closes_without_reading_is_gone_at_once(autojump_clock: MockClock) -> None:
+    """Although the relay is in the middle of writing to it."""
+    async with house(PATIENT) as relay:
+        a, b = relay.raw(lockstep_stream_pair), await relay.client("/?id=b")
+        await a.open("/?id=a")
+        await a.send(text(type="pair_request", target_id="b"))
+        await a.receive()
+        await b.receive()
+        await b.send(type="offer", sdp="never read")
+        await trio.sleep(1)
+        await a.send(frame(CLOSE, (1000).to_bytes(2)))
+        heard: list[object] = []
+        assert await takes(lambda: _hear(b, heard)) < 1
+        assert heard == [{"type": "peer_disconnected", "peer_id": "a", "reason": "closed"}]
+
+
+async def _hear(client: Client, heard: list[object]) -> None:
+    heard.append(await client.receive())
+
+
+@pytest.mark.parametrize("bad", [b"\xff", frame(TEXT, b"\xff")])
+async def test_what_was_to_be_said_is_said_before_the_close(autojump_clock: MockClock, bad: bytes) -> None:
+    """Also to one who breaks a rule in the segment of its request: the first frame is the ID, then come the answers."""
+    async with house() as relay:
+        a = relay.raw()
+        await a.send(upgrade_request() + text(type="ping") * 3 + bad)
+        assert (await a.response())[0] == 101
+        assert [(await a.receive())["type"] for _ in range(4)] == ["your_id", "pong", "pong", "pong"]
+        assert await a.close_code() in (1002, 1007)
+
+
 # ---- the log ----------------------------------------------------------------------------------------------------
 
 

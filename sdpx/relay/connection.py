@@ -14,16 +14,18 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
 
 from sdpx.messages import DepartureReason
-from sdpx.relay.farewell import close_frame, say_last
+from sdpx.relay.farewell import close_frame, say_last, text_frame
 from sdpx.relay.limits import Limits
-from sdpx.relay.outbox import Held, Outbox
+from sdpx.relay.outbox import Held, Outbox, Waiting
 from sdpx.relay.tap import Tap
 
 # Two reads for each 4 KiB offer cost a fifth of the throughput; 64 KiB is one read.
 READ_BYTES: Final = 64 * 1024
 LAST_BYTES: Final = 256 * 1024  # what a client that is let go may still be sent: answers, not whole outboxes
 ABNORMAL: Final = 1006  # RFC 6455, 7.4.1: no close frame came
-BROKEN: Final = (1002, 1007)  # what the library finds wrong with a close frame, or with the UTF-8 of a text
+NO_UTF8: Final = 1007  # what the library finds wrong with a text
+DEEP: Final = 64  # frames in an outbox
+TURNS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +43,16 @@ SLOW: Final = Departure("slow", 1008, "You did not read what was sent to you")
 class Connection:
     """A client's side of the relay.
 
-    `on_frame` gets each text (or binary) frame and `on_end` how the connection ends; both are called without a checkpoint
-    between the socket and them. `on_relayed` gets the seconds that a relayed frame took. `held` is shared by all outboxes.
+    `on_frame` gets each text (or binary) frame, and returns how many frames wait in the fullest outbox that it put one into;
+    `on_end` gets how the connection ends. Both are called without a checkpoint between the socket and them. `on_relayed` gets
+    the seconds that a relayed frame took. `held` is shared by all outboxes.
     """
 
     def __init__(
         self,
         tap: Tap,
         limits: Limits,
-        on_frame: Callable[[str | bytes], None],
+        on_frame: Callable[[str | bytes], int],
         on_end: Callable[[Departure], None],
         on_relayed: Callable[[float], None],
         held: Held,
@@ -62,7 +65,7 @@ class Connection:
         self.outbox = Outbox(limits.outbox_frames, limits.outbox_bytes, held)
         self._ended = trio.Event()
         self._flushed = trio.Event()
-        self._torn = False
+        self._unsaid: Waiting | None = None
         self.departure: Departure | None = None
 
     def post(self, text: str, since: float | None = None) -> bool:
@@ -79,8 +82,8 @@ class Connection:
         """End the connection, for this reason unless it has ended for another already."""
         if self.departure is None:
             self.departure = departure
+            self.outbox.close()  # first: what it held is not to be counted when others are told
             self._on_end(departure)
-            self.outbox.close()
             if departure.reason == "slow" or (departure.reason != "shutdown" and self.outbox.bytes > LAST_BYTES):
                 self.outbox.clear()  # its peer has been told; the close frame gets a chance to be read
             self._ended.set()
@@ -118,24 +121,20 @@ class Connection:
         try:
             while True:
                 frame = await socket.get_message()
-                if self.departure is None:
-                    self._on_frame(frame)
+                if self.departure is None and self._on_frame(frame) > DEEP:
+                    await _give_way()
         except ConnectionClosed as closed:
             self.end(self._departure_of(closed))
 
     async def _write(self, socket: WebSocketConnection) -> None:
+        waiting = None
         try:
             while (waiting := await self.outbox.get()) is not None:
-                with trio.move_on_after(self._limits.write_seconds) as deadline:
-                    await socket.send_message(waiting.text)
-                if deadline.cancelled_caught:
-                    self._torn = True
-                    self.end(SLOW)
-                    return
+                await socket.send_message(waiting.text)
                 if waiting.since is not None:
                     self._on_relayed(trio.current_time() - waiting.since)
-        except ConnectionClosed:
-            pass  # the reader hears it too, behind what came before, and ends the connection
+        except ConnectionClosed:  # the reader hears it too, behind what came before, and ends the connection
+            self._unsaid = waiting
         finally:
             self._flushed.set()
 
@@ -143,10 +142,12 @@ class Connection:
         """Say why the library holds the socket for closed: the gate may know better."""
         if violation := self._tap.violation:
             return Departure("refused", violation.code, violation.text)
+        if self._tap.late and not self._tap.client_closed:
+            return SLOW
         if closed.reason is None:
             return Departure("closed", ABNORMAL, "")
-        reason: DepartureReason = "refused" if closed.reason.code in BROKEN else "closed"
-        return Departure(reason, closed.reason.code, closed.reason.reason or "")
+        broken = closed.reason.code == NO_UTF8 and not self._tap.client_closed
+        return Departure("refused" if broken else "closed", closed.reason.code, closed.reason.reason or "")
 
     async def _watch_silence(self, socket: WebSocketConnection, nursery: trio.Nursery) -> None:
         """Ping a client that says nothing, and let one go that does not answer."""
@@ -173,12 +174,25 @@ class Connection:
         flush = self._limits.drain_seconds if departure.reason == "shutdown" else self._limits.close_seconds
         with trio.move_on_after(flush):
             await self._flushed.wait()
-        self._torn = self._torn or not self._flushed.is_set()
-        if self._torn:
+        if not self._flushed.is_set():
             return  # a frame is half written: nothing else can be said on this socket
         if self._tap.ended:
-            last_words = close_frame(departure.code, departure.text)
-            await say_last(self._tap.stream, last_words, self._limits.close_seconds)
+            if await self._tap.fall_silent():
+                await say_last(self._tap.stream, self._last_words(departure), self._limits.close_seconds)
             return
         with trio.move_on_after(self._limits.close_seconds):
             await socket.aclose(departure.code, departure.text)
+
+    def _last_words(self, departure: Departure) -> bytes:
+        """Return the frames that the library could not send any more, and the close frame unless it answered the client's."""
+        if self._tap.client_closed:
+            return b""
+        waiting = [self._unsaid] if self._unsaid else []
+        waiting += self.outbox.take_all()
+        return b"".join(text_frame(each.text) for each in waiting) + close_frame(departure.code, departure.text)
+
+
+async def _give_way() -> None:
+    """Let writers run: a frame takes them more turns than it takes a reader, and an outbox must not fill by that alone."""
+    for _ in range(TURNS):
+        await trio.lowlevel.checkpoint()

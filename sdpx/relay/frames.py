@@ -1,12 +1,16 @@
 """A gate for WebSocket frames (RFC 6455, 5): looks at the headers of what a client sends, before the library does. Pure.
 
 The library behind it ends a protocol error with a bare FIN, measures messages in characters, and keeps empty fragments
-without a bound. The gate closes those holes. It never looks at payloads, and passes on whole what it finds in order:
+without a bound. The gate closes those holes. It looks at no payload but that of a close frame, and passes on whole what it
+finds in order:
 
 - reserved bits 0, since no extension is ever negotiated; a known opcode; masked; the shortest form of the length;
 - control frames whole and of 125 bytes at most;
 - a continuation only within a message, a new message only outside one;
-- a message of `max_bytes` at most (close 1009), in `max_fragments` at most (1008).
+- a message of `max_bytes` at most (close 1009), in `max_fragments` at most (1008);
+- a close frame with nothing in it, or with a code that may be sent and a reason in UTF-8 (1002, 1007).
+
+Behind a close frame nothing counts any more (5.5.1): what comes then is no violation, and is not passed on.
 
 Each rule is checked as soon as the bytes that it needs are there: a header that is illegal after 2 bytes is refused after 2.
 """
@@ -22,6 +26,8 @@ _CLOSE: Final = 0x8
 _OPCODES: Final = frozenset({0x0, 0x1, 0x2, 0x8, 0x9, 0xA})
 _SHORT: Final = 125
 _TWO_BYTES: Final = 126
+_CLOSE_CODES: Final = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013})  # IANA's
+_OWN_CLOSE_CODES: Final = range(3000, 5000)  # of libraries and applications
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +48,8 @@ class FrameGate:
         self._payload_left = 0
         self._message_bytes = 0
         self._fragments = 0
+        self._close_payload = bytearray()
+        self.closed = False
         self.frames = 0
         self.control_frames = 0
         self.violation: Violation | None = None
@@ -49,13 +57,14 @@ class FrameGate:
     def feed(self, data: bytes) -> int:
         """Look at the next bytes and return how many of them are in order.
 
-        It is all of them, or, once there is a `violation`, those in front of the frame that broke a rule. `frames` and
-        `control_frames` count the complete ones.
+        It is all of them, or, once there is a `violation`, those in front of the frame that broke a rule; or, once a close
+        frame has come and it is `closed`, those up to its end. `frames` and `control_frames` count the complete ones.
         """
         position = 0
-        while position < len(data):
+        while position < len(data) and not self.closed:
             if self._payload_left:
                 step = min(self._payload_left, len(data) - position)
+                self._see_payload(data[position : position + step] if self._is_close() else b"")
                 self._payload_left -= step
                 position += step
                 if not self._payload_left:
@@ -64,9 +73,29 @@ class FrameGate:
                 self._header.append(data[position])
                 position += 1
                 self.violation = self._look_at_header()
-                if self.violation:
-                    return max(0, position - len(self._header))
+            if self.violation:
+                return max(0, position - len(self._header) - len(self._close_payload))
         return position
+
+    def _is_close(self) -> bool:
+        return self._header[0] & 0x0F == _CLOSE
+
+    def _see_payload(self, data: bytes) -> None:
+        """Keep what a close frame says, unmasked."""
+        mask = self._header[-4:]
+        behind = len(self._close_payload)
+        self._close_payload += bytes(byte ^ mask[(behind + i) % 4] for i, byte in enumerate(data))
+
+    def _check_close(self) -> Violation | None:
+        payload = self._close_payload
+        code = int.from_bytes(payload[:2])
+        if len(payload) == 1 or (payload and code not in _CLOSE_CODES and code not in _OWN_CLOSE_CODES):
+            return Violation(1002, "A close frame bears no code, or one that may be sent")
+        try:
+            payload[2:].decode()
+        except UnicodeDecodeError:
+            return Violation(1007, "The reason in a close frame is UTF-8")
+        return None
 
     def _look_at_header(self) -> Violation | None:
         header = self._header
@@ -130,6 +159,11 @@ class FrameGate:
 
     def _complete(self) -> None:
         """Count a frame whose last byte has come."""
+        if self._is_close():
+            self.violation = self._check_close()
+            self.closed = self.violation is None
+            if self.violation:
+                return
         first = self._header[0]
         self._header.clear()
         self.frames += 1

@@ -67,6 +67,12 @@ class Outbox:
         self._frames.clear()
         self._count(-self.bytes)
 
+    def take_all(self) -> list[Waiting]:
+        """Take out all frames that wait."""
+        taken = list(self._frames)
+        self.clear()
+        return taken
+
     async def get(self) -> Waiting | None:
         """Wait for the next frame and take it out; None once the outbox is closed and empty."""
         while not self._frames:

@@ -21,7 +21,7 @@ from sdpx.log import Log
 from sdpx.messages import ClientMessage, PairRequest
 from sdpx.relay.connection import SLOW, Connection, Departure
 from sdpx.relay.door import Door, Visitor, address_of
-from sdpx.relay.frames import FrameGate, Violation
+from sdpx.relay.frames import Violation
 from sdpx.relay.handshake import Pages, Upgrade, judge, judge_plain
 from sdpx.relay.limits import Limits
 from sdpx.relay.listeners import remote_of
@@ -33,7 +33,6 @@ from sdpx.relay.responses import Answer, Page
 from sdpx.relay.tap import Tap
 
 TOO_FAST: Final = Violation(1008, "You sent too much, too fast, for too long")
-SCRAPERS: Final = 64
 
 
 class Relay:
@@ -55,8 +54,8 @@ class Relay:
         pages = pages_of(self._numbers, self._present, lambda: not self._stopping)
         shown = {path: page for path, page in pages.items() if path != "/metrics" or not own_metrics}
         self._door = Door(limits, self._census, partial(self._judge, shown), self.tell)
-        self._scrapers = Census(SCRAPERS, 0)
-        self._side_door = Door(limits, self._scrapers, partial(judge_plain, pages=pages), self.tell)
+        self._side_door = Door(limits, self._census, partial(judge_plain, pages=pages), self.tell)
+        self._open = 0
         self._all_gone = trio.Event()
 
     @property
@@ -71,18 +70,23 @@ class Relay:
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection from its first byte to its last; never raises, whatever the client does."""
-        await self._handle(stream, self._census, self._serve)
+        self._open += 1
+        try:
+            await self._guard(stream, self._serve)
+        finally:
+            self._open -= 1
+            if not self._open:
+                self._all_gone.set()
+                self._all_gone = trio.Event()
 
     async def handle_scraper(self, stream: trio.abc.Stream) -> None:
         """Serve one connection to the port of the numbers; never raises either."""
-        await self._handle(stream, self._scrapers, self._side_door.admit)
+        await self._guard(stream, self._side_door.admit)
 
-    async def _handle(
-        self, stream: trio.abc.Stream, census: Census, serve_it: Callable[[trio.abc.Stream, str], Awaitable[object]]
+    async def _guard(
+        self, stream: trio.abc.Stream, serve_it: Callable[[trio.abc.Stream, str], Awaitable[object]]
     ) -> None:
         remote = remote_of(stream)
-        address = address_of(remote)
-        census.enter(address)
         try:
             async with stream:
                 await serve_it(stream, remote)
@@ -90,11 +94,6 @@ class Relay:
             pass  # the client went away in mid-sentence
         except* Exception as group:  # noqa: BLE001  a fault in serving one client is not the others' business
             self.tell(serve.ConnectionFailed(remote, repr(group.exceptions)))
-        finally:
-            census.leave(address)
-            if not self._census:
-                self._all_gone.set()
-                self._all_gone = trio.Event()
 
     def stop(self) -> None:
         """Tell every client that the relay stops, and end its connection once it has read that."""
@@ -106,7 +105,7 @@ class Relay:
 
     async def all_gone(self) -> None:
         """Wait until no client's connection is open."""
-        while self._census:
+        while self._open:
             await self._all_gone.wait()
 
     def _judge(self, pages: Pages, request: h11.Request) -> Upgrade | Page | Answer:
@@ -119,15 +118,18 @@ class Relay:
 
     async def _welcome(self, stream: trio.abc.Stream, visitor: Visitor) -> None:
         client_id = visitor.upgrade.client_id or make_id(secrets.randbelow)
+        address = address_of(visitor.remote)
         connection = self._connect(stream, visitor, client_id)
         began = trio.current_time()
         joined = self._lobby.join(client_id)  # before the WebSocket opens: nobody else can take the name meanwhile
+        self._census.enter(address)
         self._connections[client_id] = connection
         self.tell(serve.ClientConnected(client_id, visitor.remote))
         self._do(joined)
         try:
             await connection.run(visitor.upgrade.subprotocol)
         finally:
+            self._census.leave(address)
             connection.end(Departure("closed", 1006, "The connection was cut"))
             departure = connection.departure
             assert departure is not None
@@ -136,10 +138,9 @@ class Relay:
 
     def _connect(self, stream: trio.abc.Stream, visitor: Visitor, client_id: str) -> Connection:
         quota = Quota(self._limits.rate, trio.current_time(), self._guesses, address_of(visitor.remote))
-        gate = FrameGate(self._limits.frame_bytes, self._limits.frame_fragments)
         head = visitor.head
         return Connection(
-            Tap(stream, head.text, head.behind, gate, lambda count: _too_many(quota, count)),
+            Tap(stream, head.text, head.behind, self._limits, lambda count: _too_many(quota, count)),
             self._limits,
             on_frame=lambda frame: self._take(client_id, frame, quota),
             on_end=lambda departure: self._part(client_id, departure),
@@ -147,16 +148,17 @@ class Relay:
             held=self._held,
         )
 
-    def _take(self, client_id: str, frame: str | bytes, quota: Quota) -> None:
+    def _take(self, client_id: str, frame: str | bytes, quota: Quota) -> int:
+        """Take a frame; returns how many wait in the fullest outbox that it put one into."""
         now = trio.current_time()
         try:
             effects = self._lobby.take(client_id, self._message_in(frame, quota, now))
         except Refusal as refusal:
             if quota.exhausted:
                 self._connections[client_id].end(Departure("refused", TOO_FAST.code, TOO_FAST.text))
-                return
+                return 0
             effects = self._lobby.refuse(client_id, refusal)
-        self._do(effects, now)
+        return self._do(effects, now)
 
     def _message_in(self, frame: str | bytes, quota: Quota, now: float) -> ClientMessage:
         allowed = quota.allows(now)
@@ -181,26 +183,30 @@ class Relay:
         self._numbers.departed(departure.reason)
         self._do(self._lobby.leave(client_id, departure.reason))
 
-    def _do(self, effects: Sequence[Effect], now: float | None = None) -> None:
+    def _do(self, effects: Sequence[Effect], now: float | None = None) -> int:
         """Do what the lobby decided; `now` is when the frame came that it decided about."""
+        deepest = 0
         for effect in effects:
             if not isinstance(effect, Deliver):
                 self.tell(effect.event)
                 continue
             connection = self._connections.get(effect.client_id)  # gone: an effect before this one let it go
-            if connection is not None and self._post(connection, effect, now) and effect.event is not None:
-                self.tell(effect.event)
+            if connection is not None and connection.post(effect.text, None if effect.event is None else now):
+                deepest = max(deepest, len(connection.outbox))
+                if effect.event is not None:
+                    self.tell(effect.event)
+        self._let_the_fullest_go()
+        return deepest
 
-    def _post(self, connection: Connection, effect: Deliver, now: float | None) -> bool:
-        posted = connection.post(effect.text, None if effect.event is None else now)
-        if self._held.bytes > self._limits.held_bytes:  # who lets most wait is let go
+    def _let_the_fullest_go(self) -> None:
+        """Keep what waits for all clients bounded."""
+        while self._held.bytes > self._limits.held_bytes:
             max(self._connections.values(), key=lambda each: each.outbox.bytes).end(SLOW)
-        return posted
 
     def _present(self) -> Present:
         outboxes = [connection.outbox for connection in self._connections.values()]
         return Present(
-            connections=len(self._census),
+            connections=self._open,
             clients=len(self._lobby),
             pairs=self._lobby.pairs,
             outbox_frames=sum(map(len, outboxes)),

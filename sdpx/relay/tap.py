@@ -5,6 +5,7 @@ from collections.abc import Callable
 import trio
 
 from sdpx.relay.frames import FrameGate, Violation
+from sdpx.relay.limits import Limits
 
 
 class Tap(trio.abc.Stream):
@@ -14,7 +15,9 @@ class Tap(trio.abc.Stream):
     `violation` says why. `on_control` is told how many control frames came, and may find that they are too many.
 
     The library may close the tap, not `stream`: it does so without a close frame where it finds an error of its own, and
-    there is still one to be sent.
+    there is still one to be sent. Whatever is sent has `write_seconds`, or `close_seconds` once the client has said that it
+    closes; what could not be sent whole leaves the stream `torn`, and nothing more can be said on it. `late` says that
+    it was for lack of time.
     """
 
     def __init__(
@@ -22,22 +25,32 @@ class Tap(trio.abc.Stream):
         stream: trio.abc.Stream,
         head: bytes,
         behind: bytes,
-        gate: FrameGate,
+        limits: Limits,
         on_control: Callable[[int], Violation | None],
     ) -> None:
         self.stream = stream
         self._on_control = on_control
         self._head = head
         self._behind = behind
-        self._gate = gate
+        self._limits = limits
+        self._gate = FrameGate(limits.frame_bytes, limits.frame_fragments)
         self._accepted = trio.Event()
         self._closed = False
+        self._sending = trio.CancelScope()
+        self._sent = trio.Event()
+        self._sent.set()
+        self.torn = self.late = False
         self.last_heard = trio.current_time()
 
     @property
     def violation(self) -> Violation | None:
         """The rule that the client broke, if it did."""
         return self._gate.violation
+
+    @property
+    def client_closed(self) -> bool:
+        """Whether the client has sent its close frame."""
+        return self._gate.closed
 
     @property
     def ended(self) -> bool:
@@ -68,12 +81,38 @@ class Tap(trio.abc.Stream):
             self.last_heard = trio.current_time()
         if self._gate.control_frames > control_frames and self._gate.violation is None:
             self._gate.violation = self._on_control(self._gate.control_frames - control_frames)
+        if self._gate.closed:
+            self._hurry()
         return data if in_order == len(data) else data[:in_order]
 
+    def _hurry(self) -> None:
+        """Give what is being sent no more time than a farewell gets."""
+        deadline = trio.current_time() + self._limits.close_seconds
+        self._sending.deadline = min(self._sending.deadline, deadline)
+
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send as the stream does."""
+        """Send, in the time that there is for it; raises `BrokenResourceError` past it."""
         self._refuse_if_closed()
-        await self.stream.send_all(data)
+        self._sending = trio.move_on_after(self._limits.write_seconds)
+        self._sent = trio.Event()
+        whole = False
+        try:
+            with self._sending:
+                await self.stream.send_all(data)
+                whole = True
+        finally:
+            self.torn = not whole
+            self._sent.set()
+        if not whole:
+            self.late = True
+            raise trio.BrokenResourceError("the client did not read in time")
+
+    async def fall_silent(self) -> bool:
+        """Let the library send nothing more; returns whether all that it began to send went out whole."""
+        self._closed = True
+        self._hurry()
+        await self._sent.wait()
+        return not self.torn
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait as the stream does."""
