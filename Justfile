@@ -33,6 +33,10 @@ lint: _venv
 types: _venv
     {{bin}}/python -m mypy
 
+# Thousands of short sessions with random faults against a real relay: nothing lost, nothing leaked.
+soak *args: _venv
+    {{bin}}/python -m tests.soak {{args}}
+
 # All that CI does.
 check: test
 
