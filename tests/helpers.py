@@ -56,6 +56,11 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, masked: bool =
     return head + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
 
 
+def message(**keys: Any) -> bytes:
+    """Return a client's text frame with this object in it, masked with zeros: cheap to make, and as good as any."""
+    return frame(TEXT, json.dumps(keys).encode(), mask=bytes(4))
+
+
 def upgrade_request(target: str = "/") -> bytes:
     """Return the head of a request for a WebSocket, written by hand."""
     lines = [

@@ -21,6 +21,7 @@ from tests.helpers import (
     RawClient,
     frame,
     house,
+    message,
     takes,
     upgrade_request,
 )
@@ -29,16 +30,11 @@ CONTINUATION = 0x0
 PATIENT = Limits(ping_seconds=10_000, silence_seconds=20_000)
 
 
-def text(**message: object) -> bytes:
-    """Return a frame with this message in it."""
-    return frame(TEXT, json.dumps(message).encode())
-
-
 async def raw_pair(relay: House) -> tuple[RawClient, Client]:
     """A raw client `a`, paired with `b`, which rides on a real library."""
     a, b = relay.raw(), await relay.client("/?id=b")
     await a.open("/?id=a")
-    await a.send(text(type="pair_request", target_id="b"))
+    await a.send(message(type="pair_request", target_id="b"))
     assert (await a.receive())["type"] == (await b.receive())["type"] == "paired"
     return a, b
 
@@ -153,7 +149,7 @@ async def _receive_then_unpair(client: Client, count: int) -> None:
 
 
 async def _leaves(a: RawClient) -> None:
-    await a.send(text(type="unpair"))
+    await a.send(message(type="unpair"))
 
 
 async def _closes(a: RawClient) -> None:
@@ -288,8 +284,8 @@ async def test_any_frame_is_a_sign_of_life(autojump_clock: MockClock) -> None:
         a, b = await raw_pair(relay)
         for _ in range(10):
             await trio.sleep(40)
-            await a.send(text(type="pong"))
-        await a.send(text(type="offer", sdp="still here"))
+            await a.send(message(type="pong"))
+        await a.send(message(type="offer", sdp="still here"))
         assert (await b.receive())["sdp"] == "still here"
 
 
@@ -379,7 +375,7 @@ async def test_who_lets_most_wait_pays_for_what_waits_in_all(autojump_clock: Moc
         a, c = await relay.client("/?id=a"), await relay.client("/?id=c")
         for client, target in ((slow, a), (little, c)):
             await client.open()
-            await client.send(text(type="pair_request", target_id=target.id))
+            await client.send(message(type="pair_request", target_id=target.id))
             await client.receive()
             await target.receive()
         await c.send(type="offer", sdp="x")
@@ -396,7 +392,7 @@ async def test_a_client_that_reads_is_never_slow(autojump_clock: MockClock, coun
     """However many frames come at once: writers get their turn."""
     async with house(Limits(rate=0)) as relay:
         a, b = await raw_pair(relay)
-        await a.send(text(type="candidate", candidate=None) * count + text(type="ping") * count)
+        await a.send(message(type="candidate", candidate=None) * count + message(type="ping") * count)
         for _ in range(count):
             assert (await b.receive())["type"] == "candidate"
         for _ in range(count):
@@ -417,7 +413,7 @@ async def test_who_closes_without_reading_is_gone_at_once(autojump_clock: MockCl
     async with house(PATIENT) as relay:
         a, b = relay.raw(lockstep_stream_pair), await relay.client("/?id=b")
         await a.open("/?id=a")
-        await a.send(text(type="pair_request", target_id="b"))
+        await a.send(message(type="pair_request", target_id="b"))
         await a.receive()
         await b.receive()
         await b.send(type="offer", sdp="never read")
@@ -437,7 +433,7 @@ async def test_what_was_to_be_said_is_said_before_the_close(autojump_clock: Mock
     """Also to one who breaks a rule in the segment of its request: the first frame is the ID, then come the answers."""
     async with house() as relay:
         a = relay.raw()
-        await a.send(upgrade_request() + text(type="ping") * 3 + bad)
+        await a.send(upgrade_request() + message(type="ping") * 3 + bad)
         assert (await a.response())[0] == 101
         assert [(await a.receive())["type"] for _ in range(4)] == ["your_id", "pong", "pong", "pong"]
         assert await a.close_code() in (1002, 1007)

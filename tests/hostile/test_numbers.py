@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 import trio
 
-from tests.helpers import CLOSE, TEXT, RawClient, frame, upgrade_request
+from tests.helpers import CLOSE, TEXT, RawClient, frame, message, upgrade_request
 from tests.hostile.scene import PATIENCE, Scene, attacked, started, usable
 
 pytestmark = pytest.mark.e2e
@@ -23,11 +23,6 @@ FREE_GUESSES: Final = 3
 GUESSES: Final = 20 + 10  # at once, and one a second while a test runs
 FULL: Final = (503, "full")
 CROWDED: Final = (429, "too_many_connections")
-
-
-def message(**keys: Any) -> bytes:
-    """Return a client's text frame."""
-    return frame(TEXT, json.dumps(keys).encode())
 
 
 def guesses(count: int) -> list[bytes]:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 import trio
 
-from tests.helpers import TEXT, Client, RawClient, frame, upgrade_request
+from tests.helpers import Client, RawClient, message, upgrade_request
 from tests.hostile.scene import Scene, attacked, started, usable
 
 pytestmark = pytest.mark.e2e
@@ -31,11 +31,6 @@ ABSURD_IDS: Final = {
     "a number": "1e400",
     "a name of the language": "__class__",
 }
-
-
-def message(**keys: Any) -> bytes:
-    """Return a client's text frame."""
-    return frame(TEXT, json.dumps(keys).encode())
 
 
 async def all_at_once(clients: Sequence[RawClient], data: Sequence[bytes]) -> None:

@@ -1,6 +1,5 @@
 """Attacks by sockets: clients that do not read, read too slowly, vanish or freeze cost themselves, and nobody else."""
 
-import json
 import signal
 import socket
 import struct
@@ -13,7 +12,7 @@ import pytest
 import trio
 
 from tests.e2e.processes import peer
-from tests.helpers import CLOSE, PONG, TEXT, Client, RawClient, frame
+from tests.helpers import CLOSE, PONG, TEXT, Client, RawClient, frame, message
 from tests.hostile.scene import Scene, attacked, started, usable
 
 pytestmark = pytest.mark.e2e
@@ -33,11 +32,6 @@ async def watchful(tmp_path: Path) -> AsyncIterator[Scene]:
     with started(tmp_path, "--ping", "0.3", "--silence", "0.8") as server:
         async with attacked(server) as scene:
             yield scene
-
-
-def message(**keys: Any) -> bytes:
-    """Return a client's text frame, masked with zeros: cheap to make, and as good as any."""
-    return frame(TEXT, json.dumps(keys).encode(), mask=bytes(4))
 
 
 async def with_raw(scene: Scene) -> tuple[Client, RawClient, str]:

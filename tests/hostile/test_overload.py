@@ -1,0 +1,184 @@
+"""Overload and the end: no descriptors, a log that nobody reads, signals while clients misbehave."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from tests.e2e.processes import environment
+from tests.helpers import RawClient, message
+from tests.hostile.scene import PATIENCE, GoodPair, Scene, Server, newcomers, started
+
+pytestmark = pytest.mark.e2e
+
+DESCRIPTORS = 40
+
+
+@pytest.fixture
+def poor(tmp_path: Path) -> Iterator[Server]:
+    """A relay that may have few descriptors."""
+    with started(tmp_path, prefix=("sh", "-c", f'ulimit -n {DESCRIPTORS} && exec "$@"', "sh")) as server:
+        yield server
+
+
+@pytest.fixture
+def doomed(tmp_path: Path) -> Iterator[Server]:
+    """A relay that the test ends."""
+    with started(tmp_path, "--drain", "1", "--log-level", "debug") as server:
+        yield server
+
+
+async def until(happened: Callable[[], Any]) -> None:
+    with trio.fail_after(5):
+        while not happened():
+            await trio.sleep(0.02)
+
+
+async def test_without_descriptors_the_relay_keeps_what_it_has(poor: Server) -> None:
+    """It says so, once and not ten times a second, idles, and lets newcomers in as soon as there is room."""
+    async with trio.open_nursery() as nursery:
+        pair = await newcomers(nursery, poor.url)
+        greedy = [await trio.open_tcp_stream(poor.host, poor.port) for _ in range(2 * DESCRIPTORS)]
+        await until(lambda: poor.events("accept_failed"))
+        before = poor.cpu
+        for _ in range(20):
+            await pair.round()
+            await trio.sleep(0.05)
+        assert poor.cpu - before < 0.5
+        assert pair.slowest < PATIENCE
+        assert len(poor.events("accept_failed")) == 1
+        for stream in greedy:
+            await stream.aclose()
+        with trio.fail_after(PATIENCE):
+            late = await newcomers(nursery, poor.url)
+            await late.round()
+        await pair.close()
+        await late.close()
+    assert poor.stderr == ""
+    assert poor.events("descriptors_scarce")
+
+
+async def test_it_says_when_there_are_fewer_descriptors_than_clients(poor: Server, server: Server) -> None:
+    """At its start, behind the line that says where it listens; and not where there are enough."""
+    assert [line["event"] for line in poor.events()[:2]] == ["server_listening", "descriptors_scarce"]
+    assert not server.events("descriptors_scarce")
+
+
+async def test_the_end_is_told_to_everybody(doomed: Server) -> None:
+    """SIGTERM: a pair hears `shutdown` and 1001, newcomers 503, health lives on, and silent ones hold nothing up."""
+    async with trio.open_nursery() as nursery:
+        pair = await newcomers(nursery, doomed.url)
+        deaf, talker = await deaf_client(doomed)  # it does not read, and so holds the relay up for `--drain`
+        silent = await trio.open_tcp_stream(doomed.host, doomed.port)
+        began = trio.current_time()
+        doomed.process.send_signal(signal.SIGTERM)
+        for client in (pair.a, pair.b):
+            assert (await client.receive())["reason"] == "shutdown"
+            assert await client.closed() == 1001
+        assert await ask(doomed, "/healthz") == 200
+        assert await ask(doomed, "/readyz") == 503
+        assert await ask(doomed, "/") == 503
+        assert await trio.to_thread.run_sync(doomed.process.wait) == 0
+        assert 0.5 < trio.current_time() - began < 4
+        await close_all(silent, deaf.stream, talker.stream)
+        await pair.close()
+    assert doomed.stderr == ""
+    assert doomed.events()[-1]["event"] == "server_stopped"
+
+
+async def close_all(*streams: trio.abc.AsyncResource) -> None:
+    for stream in streams:
+        await stream.aclose()
+
+
+async def deaf_client(server: Server) -> tuple[RawClient, RawClient]:
+    """A client that reads nothing of the much that waits for it, and its peer."""
+    deaf = RawClient(await trio.open_tcp_stream(server.host, server.port))
+    deaf_id = (await deaf.open())["id"]
+    peer = RawClient(await trio.open_tcp_stream(server.host, server.port))
+    await peer.open()
+    await peer.stream.send_all(message(type="pair_request", target_id=deaf_id))
+    for _ in range(60):
+        await peer.stream.send_all(message(type="offer", sdp="x" * 60_000))
+    await peer.stream.send_all(message(type="ping"))
+    while (await peer.receive())["type"] != "pong":
+        pass
+    return deaf, peer
+
+
+async def ask(server: Server, path: str) -> int:
+    client = RawClient(await trio.open_tcp_stream(server.host, server.port))
+    async with client.stream:
+        await client.send(f"GET {path} HTTP/1.1\r\nHost: relay.test\r\n\r\n".encode())
+        return (await client.response())[0]
+
+
+async def test_a_second_signal_stops_at_once(doomed: Server) -> None:
+    """Whoever does not read, and however long `--drain` is."""
+    deaf, talker = await deaf_client(doomed)
+    doomed.process.send_signal(signal.SIGINT)
+    await until(lambda: doomed.events("server_stopping"))
+    began = time.monotonic()
+    doomed.process.send_signal(signal.SIGINT)
+    assert await trio.to_thread.run_sync(doomed.process.wait) == 0
+    assert time.monotonic() - began < 0.5
+    await close_all(deaf.stream, talker.stream)
+    assert doomed.stderr == ""
+
+
+async def test_a_log_that_nobody_reads_stalls_nobody() -> None:
+    """Its pipe and its queue are full: the pair works on, and what was dropped is told as soon as somebody reads."""
+    async with unread_log("--log-sdp", "--rate", "0") as (output, url), trio.open_nursery() as nursery:
+        pair = await newcomers(nursery, url)
+        for _ in range(300):
+            await pair.a.send(type="offer", sdp="x" * 60_000)
+            assert (await pair.b.receive())["type"] == "offer"
+        await pair.round()
+        assert pair.slowest < PATIENCE
+        nursery.start_soon(_work_on, pair)
+        async for chunk in output:
+            if b'"event":"log_dropped"' in chunk:
+                break
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await pair.close()
+
+
+@asynccontextmanager
+async def unread_log(*options: str) -> AsyncIterator[tuple[trio.abc.ReceiveStream, str]]:
+    """Run a relay of whose log only the first line is read; yields the rest and the URL."""
+    command = [sys.executable, "-m", "sdpx", "serve", "--port", "0", *options]
+    process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, env=environment())
+    assert process.stdout is not None
+    try:
+        with trio.fail_after(30):
+            yield process.stdout, msgspec.json.decode(await process.stdout.receive_some())["url"]
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+            await process.stdout.aclose()
+
+
+async def _work_on(pair: GoodPair) -> None:
+    await trio.sleep(0.2)
+    await pair.work()
+
+
+async def test_an_attack_on_the_log(scene: Scene) -> None:
+    """Names with control characters, endless IDs: each line stays one line of JSON, of bounded length."""
+    client = await scene.client()
+    for target in ("\n\r\x00\x1b[31m", "\u2028", "x" * 60_000, '"}\n{"event":"paired"'):
+        await client.send(type="pair_request", target_id=target)
+        await client.receive()
+    lines = scene.events()  # each is parsed
+    assert sum(line["event"] == "pair_requested" and line["client_id"] == client.id for line in lines) == 4
+    assert max(len(msgspec.json.encode(line)) for line in lines) < 1000
