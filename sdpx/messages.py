@@ -140,6 +140,11 @@ def rate_limited(message: ClientMessage) -> Refusal:
     )
 
 
+def unread(client_id: str) -> Refusal:
+    """Return what a client hears whose frames a former peer did not read any more."""
+    return Refusal("peer_unreachable", f"'{client_id}' went before it had read all that you sent it")
+
+
 def mark_from_peer(frame: PeerFrame) -> str:
     """Return the text that the peer receives: the frame as it came, with `from_peer` true and the relay's own.
 

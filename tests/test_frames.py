@@ -90,7 +90,7 @@ def test_a_message_of_any_size_up_to_the_bound_passes(size: int) -> None:
     gate = a_gate()
     data = frame(TEXT, bytes(size))
     assert gate.feed(data) == len(data)
-    assert (gate.frames, gate.control_frames, gate.violation) == (1, 0, None)
+    assert (gate.frames, gate.extra_frames, gate.violation) == (1, 0, None)
 
 
 def test_a_message_of_64_kib_passes_a_gate_of_that_size() -> None:
@@ -115,7 +115,7 @@ def test_control_frames_count_neither_as_bytes_nor_as_fragments() -> None:
     pings = frame(PING, bytes(125)) * 20
     data = frame(TEXT, bytes(MAX_BYTES - 1), fin=False) + pings + frame(CONTINUATION, b"x")
     assert gate.feed(data) == len(data)
-    assert (gate.frames, gate.control_frames) == (22, 20)
+    assert (gate.frames, gate.extra_frames) == (22, 21)
 
 
 def test_a_frame_counts_once_its_last_byte_has_come() -> None:
@@ -161,7 +161,8 @@ def test_whatever_is_in_order_passes_whole_in_any_chunks(data: st.DataObject, se
         assert gate.feed(chunk) == len(chunk)
     assert gate.violation is None
     assert gate.frames == len(frames)
-    assert gate.control_frames == sum(each[0] & 0x0F >= CLOSE for each in frames)
+    assert gate.extra_frames == sum(each[0] & 0x0F >= CLOSE or not each[0] & 0x80 for each in frames)
+    assert (gate.partial, gate.kept) == (0, 0)
 
 
 @given(st.data(), st.lists(messages(), max_size=3), st.sampled_from(list(BAD.values())))
@@ -192,3 +193,19 @@ def test_behind_a_close_frame_nothing_counts(data: st.DataObject, code: bytes, r
     gate = a_gate()
     passed = sum(gate.feed(chunk) for chunk in data.draw(chunks(sent + b"\xff" + frame(TEXT, b"y"))))
     assert (passed, gate.closed, gate.violation, gate.frames) == (len(sent), True, None, 2)
+
+
+@given(st.data(), st.lists(messages(), min_size=1, max_size=3))
+def test_what_is_unfinished_is_counted(data: st.DataObject, sent: list[list[bytes]]) -> None:
+    """Bytes of the frame that is not complete, and payload of the fragments in front of it."""
+    frames = [each for message in sent for each in message]
+    whole = data.draw(st.integers(0, len(frames) - 1))
+    start = frames[whole][: data.draw(st.integers(0, len(frames[whole]) - 1))]
+    gate = a_gate()
+    for chunk in data.draw(chunks(b"".join(frames[:whole]) + start)):
+        gate.feed(chunk)
+    kept = 0
+    for each in frames[:whole]:
+        size = len(each) - (8 if each[1] & 0x7F == 126 else 6)
+        kept = kept if each[0] & 0x0F >= CLOSE else 0 if each[0] & 0x80 else kept + size
+    assert (gate.partial, gate.kept) == (len(start), kept)

@@ -36,13 +36,13 @@ def status(verdict: Upgrade | Page | Answer) -> int:
 
 def test_a_good_request_becomes_a_websocket() -> None:
     """RFC 6455, 4.2.1."""
-    assert ask() == Upgrade(client_id=None, subprotocol=None)
+    assert ask() == Upgrade(None, None, KEY)
 
 
 @pytest.mark.parametrize("target", ["/", "/any/path", "/?token=x", "/?seq=1&last=", "/%ff", "http://relay.test/"])
 def test_any_path_and_unknown_parameters_are_fine(target: str) -> None:
     """A reverse proxy may have put a path in front; a later version may add parameters."""
-    assert ask(target) == Upgrade(None, None)
+    assert ask(target) == Upgrade(None, None, KEY)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_any_path_and_unknown_parameters_are_fine(target: str) -> None:
 )
 def test_headers_are_lists_and_tokens_have_no_case(headers: dict[str, str]) -> None:
     """As browsers and proxies really send them."""
-    assert ask(**headers) == Upgrade(None, None)
+    assert ask(**headers) == Upgrade(None, None, KEY)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_a_taken_id_is_409() -> None:
 )
 def test_the_subprotocol_is_answered_only_when_offered(offered: str | None, answered: str | None) -> None:
     """Offering none, or others, is fine."""
-    assert ask(sec_websocket_protocol=offered) == Upgrade(None, answered)
+    assert ask(sec_websocket_protocol=offered) == Upgrade(None, answered, KEY)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_page_is_served_to_a_plain_request(method: str, target: str) -> None:
 
 def test_a_page_is_no_obstacle_to_a_websocket() -> None:
     """Any path is accepted."""
-    assert ask("/healthz") == Upgrade(None, None)
+    assert ask("/healthz") == Upgrade(None, None, KEY)
 
 
 def test_a_page_is_not_written_to() -> None:
@@ -165,6 +165,18 @@ def test_a_port_of_pages_has_nothing_else(target: str, wanted: int) -> None:
     verdict = judge_plain(h11.Request(method="GET", target=target, headers=list(GOOD.items())), PAGES)
     assert verdict.status == wanted
     assert wanted == 200 or b"/healthz" in verdict.render()
+
+
+@pytest.mark.parametrize("protocol", [None, "sdpx.v1"])
+def test_what_was_judged_is_judged_the_same_again(protocol: str | None) -> None:
+    """The head that is made of it says all that counts, and nothing of the client's own."""
+    upgrade = ask("/x?id=robot", host="xn--", cookie="secret", sec_websocket_protocol=protocol)
+    assert isinstance(upgrade, Upgrade)
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(upgrade.head())
+    request = connection.next_event()
+    assert isinstance(request, h11.Request)
+    assert judge(request, PAGES, bool) == Upgrade(None, protocol, KEY)
 
 
 def test_a_websocket_is_asked_for_with_get() -> None:

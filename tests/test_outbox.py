@@ -11,17 +11,26 @@ from sdpx.relay.outbox import Held, Outbox
 ONE = "x".__sizeof__()  # what a frame of one letter takes
 
 
-def filled(*texts: str, frames: int = 100, size: int = 10_000) -> Outbox:
-    outbox = Outbox(frames, size, Held())
+def clock() -> float:
+    return 5.0
+
+
+def filled(*texts: str, frames: int = 100, size: int = 10_000) -> Outbox[str]:
+    outbox = Outbox[str](frames, size, Held(), clock)
     for text in texts:
         assert outbox.put(text)
     return outbox
 
 
-async def texts(outbox: Outbox, count: int) -> list[str | None]:
-    """Take out so many frames."""
-    taken = [await outbox.get() for _ in range(count)]
-    return [waiting and waiting.text for waiting in taken]
+async def texts(outbox: Outbox[str], count: int) -> list[str | None]:
+    """Take out so many frames, as a writer does."""
+    taken: list[str | None] = []
+    for _ in range(count):
+        waiting = await outbox.get()
+        taken.append(waiting and waiting.data)
+        if waiting:
+            assert outbox.pop() is waiting
+    return taken
 
 
 async def test_frames_come_out_in_the_order_that_they_went_in() -> None:
@@ -33,7 +42,7 @@ async def test_frames_come_out_in_the_order_that_they_went_in() -> None:
 
 async def test_a_waiting_writer_gets_the_next_frame(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     """It sleeps until there is one."""
-    outbox = Outbox(1, 1, Held())
+    outbox = Outbox[str](1, 1, Held(), clock)
     got: list[str | None] = []
 
     async def write() -> None:
@@ -64,35 +73,56 @@ def test_frames_are_bounded_in_the_memory_that_they_take() -> None:
 def test_all_outboxes_count_together() -> None:
     """Until they are closed: what a client that goes is still sent is not the others' burden."""
     held = Held()
-    outboxes = [Outbox(5, 1000, held) for _ in range(3)]
+    outboxes = [Outbox[str](5, 1000, held, clock) for _ in range(3)]
     for outbox in outboxes:
         outbox.put("x")
     assert (held.bytes, outboxes[0].bytes) == (3 * ONE, ONE)
     outboxes[0].close()
-    outboxes[1].clear()
-    outboxes[0].clear()
+    outboxes[1].take_all()
+    outboxes[0].take_all()
     assert held.bytes == ONE
 
 
-async def test_a_frame_brings_the_moment_at_which_it_came() -> None:
-    """So that the writer can tell how long it took."""
+async def test_a_frame_stays_until_it_is_sent() -> None:
+    """It counts as waiting meanwhile, and is lost if it is not sent at all."""
+    outbox = filled("x")
+    first = await outbox.get()
+    assert (await outbox.get(), outbox.head, len(outbox)) == (first, first, 1)
+    assert outbox.take_all() == [first]
+
+
+def test_it_is_known_for_how_long_nothing_left() -> None:
+    """Since the last frame left, or since the first one began to wait."""
+    times = iter([1.0, 2.0, 2.5, 3.0])
+    outbox = Outbox[str](9, 1000, Held(), lambda: next(times))
+    outbox.put("x")
+    outbox.put("y")
+    assert outbox.stalled_since == 1
+    outbox.pop()
+    assert outbox.stalled_since == 2
+    outbox.pop()
+    outbox.put("z")
+    assert outbox.stalled_since == 3
+
+
+def test_a_frame_brings_its_sender_and_the_moment_at_which_it_came() -> None:
+    """So that the writer can tell how long it took, and the relay to whom an apology is owed."""
     outbox = filled()
-    outbox.put("x", 1.5)
-    waiting = await outbox.get()
-    assert waiting is not None
-    assert waiting.since == 1.5
+    outbox.put("x", "a", 1.5)
+    waiting = outbox.pop()
+    assert (waiting.sender, waiting.since) == ("a", 1.5)
 
 
-def test_a_cleared_outbox_has_room() -> None:
+def test_an_emptied_outbox_has_room() -> None:
     outbox = filled("x", frames=1)
-    outbox.clear()
+    outbox.take_all()
     assert outbox.put("y")
 
 
 @pytest.mark.parametrize("frames", [0, 5])
 def test_one_frame_always_fits(frames: int) -> None:
     """Whatever its size: a client that reads gets every frame that the wire allows."""
-    outbox = Outbox(frames, 1, Held())
+    outbox = Outbox[str](frames, 1, Held(), clock)
     assert outbox.put("much too long")
     assert not outbox.put("x")
 
@@ -100,7 +130,7 @@ def test_one_frame_always_fits(frames: int) -> None:
 async def test_what_was_taken_out_makes_room() -> None:
     """In number and in bytes."""
     outbox = filled("12345", frames=1, size=ONE + 4)
-    await outbox.get()
+    outbox.pop()
     assert outbox.put("67890")
 
 
@@ -114,7 +144,7 @@ async def test_a_closed_outbox_gives_what_waits_and_then_none() -> None:
 
 async def test_closing_wakes_a_waiting_writer(nursery: trio.Nursery) -> None:
     """A writer with nothing to write ends."""
-    outbox = Outbox(1, 1, Held())
+    outbox = Outbox[str](1, 1, Held(), clock)
     nursery.start_soon(outbox.get)
     await wait_all_tasks_blocked()
     outbox.close()
@@ -127,7 +157,7 @@ def test_the_bounds_hold_whatever_happens(steps: list[str | None], frames: int, 
     """A text is put, None takes one out; a frame is refused if and only if it would break a bound behind another."""
 
     async def play() -> None:
-        outbox, model = Outbox(frames, size, Held()), list[str]()
+        outbox, model = Outbox[str](frames, size, Held(), clock), list[str]()
         for text in steps:
             if text is not None:
                 held = sum(each.__sizeof__() for each in [*model, text])

@@ -247,7 +247,7 @@ async def test_a_silent_client_is_pinged_and_then_gone(autojump_clock: MockClock
         began = trio.current_time()
         assert await heard(b) == {"type": "peer_disconnected", "peer_id": "a", "reason": "timeout"}
         assert trio.current_time() - began == pytest.approx(45)
-        assert b"\x89\x04" in await read_all(stream)
+        assert b"\x89\x01" in await read_all(stream)
         await trio.sleep(300)
         await say(b, type="ping")
         assert (await heard(b))["type"] == "pong"

@@ -368,23 +368,114 @@ async def test_a_request_that_is_being_read_when_the_relay_stops_is_503(autojump
         assert (status, headers["retry-after"]) == (503, "5")
 
 
-async def test_who_lets_most_wait_pays_for_what_waits_in_all(autojump_clock: MockClock) -> None:
-    """Nobody else does: the sender, who reads, hears that its peer was slow, and stays."""
+async def test_who_has_not_read_for_longest_pays_for_what_waits_in_all(autojump_clock: MockClock) -> None:
+    """Not one to whom much has just been sent; and its peer, who reads, hears that it was slow, and stays."""
     async with house(Limits(held_bytes=100_000, ping_seconds=10_000, silence_seconds=20_000)) as relay:
-        slow, little = relay.raw(lockstep_stream_pair), relay.raw(lockstep_stream_pair)
+        slow, late = relay.raw(lockstep_stream_pair), relay.raw(lockstep_stream_pair)
         a, c = await relay.client("/?id=a"), await relay.client("/?id=c")
-        for client, target in ((slow, a), (little, c)):
+        for client, target in ((slow, a), (late, c)):
             await client.open()
             await client.send(message(type="pair_request", target_id=target.id))
             await client.receive()
             await target.receive()
-        await c.send(type="offer", sdp="x")
-        for _ in range(5):
-            await a.send(type="offer", sdp="x" * 30_000)
+        await a.send(type="offer", sdp="x" * 1000)
+        await trio.sleep(1)
+        for _ in range(3):
+            await c.send(type="offer", sdp="x" * 33_000)
         assert (await a.receive())["reason"] == "slow"
         await a.send(type="ping")
         assert (await a.receive())["type"] == "pong"
-        assert (await little.receive())["sdp"] == "x"
+        for _ in range(3):
+            assert len((await late.receive())["sdp"]) == 33_000
+
+
+async def test_who_makes_most_be_kept_unfinished_goes(autojump_clock: MockClock) -> None:
+    """A message that never ends costs memory; a small one beside it is not its fault."""
+    async with house(Limits(unfinished_bytes=10_000)) as relay:
+        small, *greedy = [relay.raw() for _ in range(4)]
+        for client in (small, *greedy):
+            await client.open()
+        await small.send(frame(TEXT, b'{"type":"ping"}')[:-1])
+        for client in greedy:
+            await client.send(frame(TEXT, bytes(4500))[:-1])
+            await trio.sleep(0.1)
+        assert await greedy[0].close_code() == 1008
+        await small.send(frame(TEXT, b'{"type":"ping"}')[-1:])
+        assert (await small.receive())["type"] == "pong"
+
+
+async def test_fragments_count_as_messages(autojump_clock: MockClock) -> None:
+    """They cost as much: a flood of messages in many fragments is a flood."""
+    async with house(Limits(rate=2)) as relay:
+        a = relay.raw()
+        await a.open()
+        pieces = (
+            frame(TEXT, b'{"type":', fin=False) + frame(CONTINUATION, fin=False) * 8 + frame(CONTINUATION, b'"pong"}')
+        )
+        await a.send(pieces * 3)
+        assert await a.close_code() == 1008
+
+
+async def test_who_sent_what_was_never_read_hears_that(autojump_clock: MockClock) -> None:
+    """Also when the pairing is over: A sends, unpairs, and only then B goes without having read."""
+    async with house(PATIENT) as relay:
+        a, b = await relay.client("/?id=a"), relay.raw(lockstep_stream_pair)
+        await b.open("/?id=b")
+        await a.send(type="pair_request", target_id="b")
+        assert (await a.receive())["type"] == (await b.receive())["type"] == "paired"
+        for _ in range(3):
+            await a.send(type="offer", sdp="never read")
+        await a.send(type="unpair")
+        assert (await a.receive())["type"] == "unpaired"
+        await b.stream.aclose()
+        error = await a.receive()
+        assert (error["code"], "'b'" in error["message"]) == ("peer_unreachable", True)
+        await a.send(type="ping")
+        assert (await a.receive())["type"] == "pong"
+
+
+async def test_a_ping_while_the_relay_closes_is_no_fault(autojump_clock: MockClock) -> None:
+    """It is simply not answered any more."""
+    async with house() as relay:
+        a = relay.raw()
+        await a.open()
+        relay.relay.stop()
+        await a.send(frame(PING, b"late") * 20)
+        assert await a.close_code() == 1001
+    assert not relay.log.of("connection_failed")
+
+
+async def test_who_pings_and_closes_without_reading_is_gone_at_once(autojump_clock: MockClock) -> None:
+    """All that is still to be said to it has one short deadline, not one each."""
+    async with house(PATIENT) as relay:
+        a, b = relay.raw(lockstep_stream_pair), await relay.client("/?id=b")
+        await a.open("/?id=a")
+        await b.send(type="pair_request", target_id="a")
+        await a.receive()
+        await b.receive()
+        await a.send(frame(PING) * 3 + message(type="ping") * 3 + frame(CLOSE, (1000).to_bytes(2)))
+        heard: list[object] = []
+        assert await takes(lambda: _hear(b, heard)) < 1
+        assert heard == [{"type": "peer_disconnected", "peer_id": "a", "reason": "closed"}]
+
+
+async def test_who_comes_after_the_stop_and_says_nothing_holds_nothing_up(autojump_clock: MockClock) -> None:
+    async with house() as relay:
+        relay.relay.stop()
+        relay.raw()
+        await trio.sleep(0.01)
+        assert await takes(relay.relay.all_gone) < 1
+
+
+@pytest.mark.parametrize("more", ["Host: xn--a\r\n", "Connection: keep-alive\r\n"])
+async def test_what_the_library_would_dislike_is_no_obstacle(autojump_clock: MockClock, more: str) -> None:
+    """It gets a request that says what was judged, and no more."""
+    request = upgrade_request().replace(b"Host: relay.test\r\n", b"" if "Host" in more else b"Host: x\r\n")
+    async with house() as relay:
+        a = relay.raw()
+        await a.send(request.replace(b"\r\n\r\n", f"\r\n{more}\r\n".encode()))
+        assert (await a.response())[0] == 101
+        assert (await a.receive())["type"] == "your_id"
 
 
 @pytest.mark.parametrize("count", [1500, 3000])

@@ -23,6 +23,7 @@ PURE = [
     "events.demo",
     "relay.frames",
     "relay.handshake",
+    "relay.host",
     "relay.limits",
     "relay.numbers",
     "relay.quota",

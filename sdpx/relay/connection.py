@@ -1,4 +1,4 @@
-"""One client of the relay: a reader, a writer, a watch for silence, and one way to end.
+"""One client of the relay, on trio-websocket: a reader, a writer, a watch for silence, and one way to end.
 
 - Only the writer writes frames, from the outbox; nobody else touches the socket, so nobody else can wait for it or tear
   a frame by being cancelled.
@@ -6,74 +6,59 @@
   then is the socket closed, under a deadline.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from itertools import cycle
 from typing import Final
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
 
-from sdpx.messages import DepartureReason
 from sdpx.relay.farewell import close_frame, say_last, text_frame
+from sdpx.relay.host import ABNORMAL, GONE, LAST_BYTES, SILENT, SLOW, Departure, Host, refused
 from sdpx.relay.limits import Limits
-from sdpx.relay.outbox import Held, Outbox, Waiting
+from sdpx.relay.outbox import Held, Outbox
 from sdpx.relay.tap import Tap
 
 # Two reads for each 4 KiB offer cost a fifth of the throughput; 64 KiB is one read.
 READ_BYTES: Final = 64 * 1024
-LAST_BYTES: Final = 256 * 1024  # what a client that is let go may still be sent: answers, not whole outboxes
-ABNORMAL: Final = 1006  # RFC 6455, 7.4.1: no close frame came
 NO_UTF8: Final = 1007  # what the library finds wrong with a text
 DEEP: Final = 64  # frames in an outbox
 TURNS: Final = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Departure:
-    """How a client went: the word for its peer, the close code and the sentence for the client and the log."""
-
-    reason: DepartureReason
-    code: int
-    text: str
-
-
-SLOW: Final = Departure("slow", 1008, "You did not read what was sent to you")
+# A ping that is never answered stays in the library's books for ever: so there are only so many.
+PINGS: Final = tuple(bytes([number]) for number in range(8))
 
 
 class Connection:
-    """A client's side of the relay.
+    """A client's side of the relay: see `Client` for its verbs, `Host` for whom it tells. `held` all outboxes share."""
 
-    `on_frame` gets each text (or binary) frame, and returns how many frames wait in the fullest outbox that it put one into;
-    `on_end` gets how the connection ends. Both are called without a checkpoint between the socket and them. `on_relayed` gets
-    the seconds that a relayed frame took. `held` is shared by all outboxes.
-    """
-
-    def __init__(
-        self,
-        tap: Tap,
-        limits: Limits,
-        on_frame: Callable[[str | bytes], int],
-        on_end: Callable[[Departure], None],
-        on_relayed: Callable[[float], None],
-        held: Held,
-    ) -> None:
+    def __init__(self, tap: Tap, limits: Limits, host: Host, held: Held) -> None:
         self._tap = tap
         self._limits = limits
-        self._on_frame = on_frame
-        self._on_end = on_end
-        self._on_relayed = on_relayed
-        self.outbox = Outbox(limits.outbox_frames, limits.outbox_bytes, held)
+        self._host = host
+        self._outbox = Outbox[str](limits.outbox_frames, limits.outbox_bytes, held)
+        self._pings = cycle(PINGS)
         self._ended = trio.Event()
         self._flushed = trio.Event()
-        self._unsaid: Waiting | None = None
         self.departure: Departure | None = None
+        self.lost: list[object] = []
 
-    def post(self, text: str, since: float | None = None) -> bool:
-        """Queue a frame for this client; `since` is when the relay took it. One that lets its outbox fill is let go.
+    @property
+    def waiting(self) -> int:
+        """How many frames wait to be read."""
+        return len(self._outbox)
 
-        Returns whether the frame was queued.
-        """
-        if self.outbox.put(text, since):
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes of memory they take."""
+        return self._outbox.bytes
+
+    @property
+    def stalled_since(self) -> float:
+        """When a frame left last, or when one began to wait."""
+        return self._outbox.stalled_since
+
+    def post(self, text: str, sender: object | None = None, since: float = 0.0) -> bool:
+        """Queue a frame for this client. Returns whether it was queued."""
+        if self._outbox.put(text, sender, since):
             return True
         self.end(SLOW)
         return False
@@ -82,14 +67,17 @@ class Connection:
         """End the connection, for this reason unless it has ended for another already."""
         if self.departure is None:
             self.departure = departure
-            self.outbox.close()  # first: what it held is not to be counted when others are told
-            self._on_end(departure)
-            if departure.reason == "slow" or (departure.reason != "shutdown" and self.outbox.bytes > LAST_BYTES):
-                self.outbox.clear()  # its peer has been told; the close frame gets a chance to be read
+            self._outbox.close()  # first: what it held is not to be counted when others are told
+            self._host.on_end(departure)
+            if departure.reason == "slow" or (departure.reason != "shutdown" and self._outbox.bytes > LAST_BYTES):
+                self._lose_all()  # its peer has been told; the close frame gets a chance to be read
             self._ended.set()
 
+    def _lose_all(self) -> None:
+        self.lost += [waiting.sender for waiting in self._outbox.take_all() if waiting.sender is not None]
+
     async def run(self, subprotocol: str | None) -> None:
-        """Open the WebSocket on the tap and serve it until it ends; returns with the stream closed."""
+        """Open the WebSocket on the tap and serve it until it ends; the caller closes the stream."""
         try:
             async with trio.open_nursery() as nursery:
                 socket = await self._open(nursery, subprotocol)
@@ -98,10 +86,13 @@ class Connection:
                     nursery.start_soon(self._read, socket)
                     nursery.start_soon(self._watch_silence, socket, nursery)
                     await self._ended.wait()
-                    await self._close(socket)
+                    await self._flush()
+                can_speak = socket is not None and await self._tap.fall_silent()
                 nursery.cancel_scope.cancel()
+            if can_speak:  # and the library does not read any more
+                await say_last(self._tap.stream, self._last_words(), self._limits.close_seconds)
         finally:
-            self.outbox.clear()
+            self._lose_all()
 
     async def _open(self, nursery: trio.Nursery, subprotocol: str | None) -> WebSocketConnection | None:
         with trio.move_on_after(self._limits.handshake_seconds):
@@ -121,32 +112,34 @@ class Connection:
         try:
             while True:
                 frame = await socket.get_message()
-                if self.departure is None and self._on_frame(frame) > DEEP:
+                if self.departure is None and self._host.on_frame(frame, trio.current_time()) > DEEP:
                     await _give_way()
         except ConnectionClosed as closed:
             self.end(self._departure_of(closed))
 
     async def _write(self, socket: WebSocketConnection) -> None:
-        waiting = None
         try:
-            while (waiting := await self.outbox.get()) is not None:
-                await socket.send_message(waiting.text)
-                if waiting.since is not None:
-                    self._on_relayed(trio.current_time() - waiting.since)
-        except ConnectionClosed:  # the reader hears it too, behind what came before, and ends the connection
-            self._unsaid = waiting
+            while (waiting := await self._outbox.get()) is not None:
+                await socket.send_message(waiting.data)
+                if waiting is self._outbox.head:
+                    self._outbox.pop()
+                if waiting.sender is not None:
+                    self._host.on_relayed(trio.current_time() - waiting.since)
+        except ConnectionClosed:
+            pass  # the reader hears it too, behind what came before, and ends the connection
         finally:
             self._flushed.set()
 
     def _departure_of(self, closed: ConnectionClosed) -> Departure:
         """Say why the library holds the socket for closed: the gate may know better."""
         if violation := self._tap.violation:
-            return Departure("refused", violation.code, violation.text)
+            return refused(violation)
         if self._tap.late and not self._tap.client_closed:
             return SLOW
         if closed.reason is None:
-            return Departure("closed", ABNORMAL, "")
-        broken = closed.reason.code == NO_UTF8 and not self._tap.client_closed
+            return GONE
+        by_client = self._tap.client_closed and closed.reason.code == self._tap.close_code
+        broken = closed.reason.code == NO_UTF8 and not by_client
         return Departure("refused" if broken else "closed", closed.reason.code, closed.reason.reason or "")
 
     async def _watch_silence(self, socket: WebSocketConnection, nursery: trio.Nursery) -> None:
@@ -158,38 +151,37 @@ class Connection:
                 nursery.start_soon(self._ping, socket)
                 wake = min(trio.current_time() + ping, self._tap.last_heard + limit)
             await trio.sleep_until(wake)
-        self.end(Departure("timeout", 1008, "You were silent for too long"))
+        self.end(SILENT)
 
     async def _ping(self, socket: WebSocketConnection) -> None:
         with trio.move_on_after(self._limits.silence_seconds):
             try:
-                await socket.ping()
+                await socket.ping(next(self._pings))
             except ConnectionClosed:
                 return  # the reader hears it too, and ends the connection
+            except ValueError:
+                return  # this one has not been answered yet
 
-    async def _close(self, socket: WebSocketConnection) -> None:
-        """Write what waits in the outbox, then close the WebSocket: each under a deadline of its own."""
+    async def _flush(self) -> None:
+        """Let the writer write what waits in the outbox, for a while."""
         departure = self.departure
         assert departure is not None
-        flush = self._limits.drain_seconds if departure.reason == "shutdown" else self._limits.close_seconds
-        with trio.move_on_after(flush):
+        with trio.move_on_after(
+            self._limits.drain_seconds if departure.reason == "shutdown" else self._limits.close_seconds
+        ):
             await self._flushed.wait()
-        if not self._flushed.is_set():
-            return  # a frame is half written: nothing else can be said on this socket
-        if self._tap.ended:
-            if await self._tap.fall_silent():
-                await say_last(self._tap.stream, self._last_words(departure), self._limits.close_seconds)
-            return
-        with trio.move_on_after(self._limits.close_seconds):
-            await socket.aclose(departure.code, departure.text)
 
-    def _last_words(self, departure: Departure) -> bytes:
-        """Return the frames that the library could not send any more, and the close frame unless it answered the client's."""
-        if self._tap.client_closed:
+    def _last_words(self) -> bytes:
+        """Return the frames that the library could not send any more, and the close frame, unless it answered the client's.
+
+        The library closes without a word where it finds an error, and answers pings while it closes, which it then chokes on.
+        """
+        departure = self.departure
+        assert departure is not None
+        if departure.code == ABNORMAL or (departure.reason == "closed" and self._tap.client_closed):
             return b""
-        waiting = [self._unsaid] if self._unsaid else []
-        waiting += self.outbox.take_all()
-        return b"".join(text_frame(each.text) for each in waiting) + close_frame(departure.code, departure.text)
+        waiting = b"".join(text_frame(each.data) for each in self._outbox.take_all())
+        return waiting + close_frame(departure.code, departure.text)
 
 
 async def _give_way() -> None:

@@ -48,11 +48,16 @@ class Door:
         """Let nobody in any more; who asks at once is told, who says nothing cannot hold up the end."""
         self._stopping = True
         for scope in self._pending:
-            scope.deadline = min(scope.deadline, trio.current_time() + self._limits.close_seconds)
+            self._shorten(scope)
+
+    def _shorten(self, scope: trio.CancelScope) -> None:
+        scope.deadline = trio.current_time() + self._limits.close_seconds
 
     async def admit(self, stream: trio.abc.Stream, remote: str) -> Visitor | None:
         """Read the request; returns who is to get a WebSocket, or None once all is said. The caller closes the stream."""
         with trio.CancelScope() as scope:
+            if self._stopping:
+                self._shorten(scope)
             if crowded_out := self._pending.enter(scope, address_of(remote)):
                 crowded_out.cancel()
             try:

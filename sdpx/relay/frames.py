@@ -26,6 +26,7 @@ _CLOSE: Final = 0x8
 _OPCODES: Final = frozenset({0x0, 0x1, 0x2, 0x8, 0x9, 0xA})
 _SHORT: Final = 125
 _TWO_BYTES: Final = 126
+NO_CODE: Final = 1005  # RFC 6455, 7.4.1: what a close frame without a code stands for
 _CLOSE_CODES: Final = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013})  # IANA's
 _OWN_CLOSE_CODES: Final = range(3000, 5000)  # of libraries and applications
 
@@ -50,15 +51,18 @@ class FrameGate:
         self._fragments = 0
         self._close_payload = bytearray()
         self.closed = False
+        self._payload_size = 0
         self.frames = 0
-        self.control_frames = 0
+        self.extra_frames = 0
+        self.kept = 0
         self.violation: Violation | None = None
 
     def feed(self, data: bytes) -> int:
         """Look at the next bytes and return how many of them are in order.
 
         It is all of them, or, once there is a `violation`, those in front of the frame that broke a rule; or, once a close
-        frame has come and it is `closed`, those up to its end. `frames` and `control_frames` count the complete ones.
+        frame has come and it is `closed`, those up to its end. `frames` counts the complete ones, `extra_frames` those of
+        them that end no message: control frames and fragments. `kept` is the bytes of the fragments of an unfinished message.
         """
         position = 0
         while position < len(data) and not self.closed:
@@ -76,6 +80,16 @@ class FrameGate:
             if self.violation:
                 return max(0, position - len(self._header) - len(self._close_payload))
         return position
+
+    @property
+    def partial(self) -> int:
+        """How many bytes of a frame that is not complete have come."""
+        return len(self._header) + self._payload_size - self._payload_left
+
+    @property
+    def close_code(self) -> int:
+        """The code in the close frame that came; 1005 if there is none."""
+        return int.from_bytes(self._close_payload[:2]) or NO_CODE
 
     def _is_close(self) -> bool:
         return self._header[0] & 0x0F == _CLOSE
@@ -142,7 +156,7 @@ class FrameGate:
         if len(header) == 2 + extra and (violation := self._check_length(length, extra)):
             return violation
         if len(header) == 2 + extra + 4:
-            self._payload_left = length
+            self._payload_left = self._payload_size = length
             self._message_bytes += 0 if header[0] & 0x0F >= _CLOSE else length
             if not length:
                 self._complete()
@@ -164,12 +178,15 @@ class FrameGate:
             self.closed = self.violation is None
             if self.violation:
                 return
-        first = self._header[0]
+        first, size = self._header[0], self._payload_size
         self._header.clear()
+        self._payload_size = 0
         self.frames += 1
         if first & 0x0F >= _CLOSE:
-            self.control_frames += 1
+            self.extra_frames += 1
         elif first & _FIN:
-            self._message_bytes = self._fragments = 0
+            self._message_bytes = self._fragments = self.kept = 0
         else:
             self._fragments += 1
+            self.extra_frames += 1
+            self.kept += size

@@ -33,6 +33,21 @@ class Upgrade:
 
     client_id: str | None
     subprotocol: str | None
+    key: str
+
+    def head(self) -> bytes:
+        """Return a request that says what was judged and no more: nobody has to judge the client's own words again."""
+        lines = [
+            "GET / HTTP/1.1",
+            "Host: relay",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            f"Sec-WebSocket-Key: {self.key}",
+            "Sec-WebSocket-Version: 13",
+        ]
+        if self.subprotocol:
+            lines.append(f"Sec-WebSocket-Protocol: {self.subprotocol}")
+        return "".join(f"{line}\r\n" for line in [*lines, ""]).encode("ascii")
 
 
 def judge(request: h11.Request, pages: Pages, is_taken: Callable[[str], bool]) -> Upgrade | Page | Answer:
@@ -144,4 +159,5 @@ def _upgrade(request: h11.Request, is_taken: Callable[[str], bool]) -> Upgrade |
     if client_id is not None and is_taken(client_id):
         return Answer(409, "id_taken", f"The ID '{client_id}' is taken; ask for another, or for none")
     offered = PROTOCOL in _tokens(request, b"sec-websocket-protocol")
-    return Upgrade(client_id, PROTOCOL if offered else None)
+    [key] = _tokens(request, b"sec-websocket-key")
+    return Upgrade(client_id, PROTOCOL if offered else None, key)

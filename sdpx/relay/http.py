@@ -1,7 +1,7 @@
 """The first bytes of a connection: read a request's head, or say what is wrong with it.
 
 The head is read here and parsed by h11, within `Limits.handshake_seconds` and `Limits.head_bytes`, so that nobody holds
-a connection by saying nothing, little, or too much. What was read is kept: the WebSocket library gets it again.
+a connection by saying nothing, little, or too much.
 """
 
 from dataclasses import dataclass
@@ -19,10 +19,9 @@ READ_BYTES: Final = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A request, the bytes that it was made of, and those that came right behind it."""
+    """A request, and the bytes that came right behind it."""
 
     request: h11.Request
-    text: bytes
     behind: bytes
 
 
@@ -47,7 +46,7 @@ async def _read_head(stream: trio.abc.Stream, connection: h11.Connection, receiv
             return not_http(error, bytes(received[:16]))
         if isinstance(event, h11.Request):
             behind, _ = connection.trailing_data
-            return Head(event, bytes(received[: len(received) - len(behind)]), behind)
+            return Head(event, behind)
         if event is not h11.NEED_DATA:
             return None
         data = bytes(await stream.receive_some(READ_BYTES))

@@ -21,9 +21,10 @@ class Limits:
     head_bytes: int = 16 * 1024
     frame_bytes: int = MAX_FRAME
     frame_fragments: int = 1024
+    unfinished_bytes: int = 16 * 1024 * 1024
     outbox_frames: int = 1024
     outbox_bytes: int = 4 * 1024 * 1024
-    held_bytes: int = 32 * 1024 * 1024
+    held_bytes: int = 16 * 1024 * 1024
     write_seconds: float = 20.0
     ping_seconds: float = 20.0
     silence_seconds: float = 45.0

@@ -18,6 +18,7 @@ PORT_TRIES: Final = 10
 # Bounds what the kernel keeps for a client that does not read, so that its outbox fills, and tells.
 SEND_BUFFER_BYTES: Final = 128 * 1024
 SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+NO_LISTENER: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP, errno.EFAULT})
 RETRY_SECONDS: Final = 0.1
 COMPLAIN_SECONDS: Final = 10.0
 
@@ -38,17 +39,19 @@ async def accept(
     """Accept connections for ever and start `handle` on each in `clients`.
 
     While the system has no descriptor or memory for one more, it complains now and then and tries again: new connections
-    wait in the backlog.
+    wait in the backlog. Other errors are those of one connection that was lost before it was accepted (accept(2)).
     """
     quiet_until = trio.current_time()
     while True:
         try:
             stream = await listener.accept()
         except OSError as error:
-            if error.errno not in SHORTAGE:
+            if error.errno in NO_LISTENER:
                 raise
+            if error.errno not in SHORTAGE:
+                continue
             if trio.current_time() >= quiet_until:
-                tell(serve.AcceptFailed(os.strerror(error.errno)))
+                tell(serve.AcceptFailed(os.strerror(error.errno or 0)))
                 quiet_until = trio.current_time() + COMPLAIN_SECONDS
             await trio.sleep(RETRY_SECONDS)
         else:

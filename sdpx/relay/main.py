@@ -12,6 +12,7 @@ from sdpx.program import Stop
 from sdpx.relay.limits import Limits
 from sdpx.relay.listeners import accept, open_listeners, place_of, raise_file_limit
 from sdpx.relay.server import Relay
+from sdpx.relay.thrift import give_back
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ async def run_server(options: ServeOptions, log: Log, stop: Stop) -> None:
         if descriptors < options.limits.max_clients:
             log.emit(serve.DescriptorsScarce(descriptors, options.limits.max_clients))
         accepting.start_soon(_load_metrics)
+        accepting.start_soon(give_back)
         await stop.wait()
         await _end(relay, options.limits, log, stop)
         accepting.cancel_scope.cancel()

@@ -23,7 +23,10 @@ def make_page(numbers: Numbers, present: Present, accept: str) -> Page:
     registry = CollectorRegistry()
     registry.register(_Exposition(numbers, present))
     ProcessCollector(registry=registry)
-    encode, content_type = choose_encoder(accept)
+    try:
+        encode, content_type = choose_encoder(accept)
+    except (TypeError, ValueError):  # it chokes on versions that are none
+        encode, content_type = choose_encoder("")
     return Page(200, content_type, encode(registry))
 
 

@@ -1,17 +1,21 @@
 """What waits to be written to one client: a queue that is bounded in frames and in bytes."""
 
 from collections import deque
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Generic, NamedTuple, TypeVar
 
 import trio
 
+T = TypeVar("T", str, bytes)
 
-class Waiting(NamedTuple):
-    """A frame, its size in bytes of memory, and since when it is on its way through the relay."""
 
-    text: str
+class Waiting(NamedTuple, Generic[T]):
+    """A frame and its size in bytes of memory; of a relayed one also who sent it, and when it came."""
+
+    data: T
     size: int
-    since: float | None
+    sender: object | None
+    since: float
 
 
 class Held:
@@ -21,7 +25,7 @@ class Held:
         self.bytes = 0
 
 
-class Outbox:
+class Outbox(Generic[T]):
     """Frames in order, from anybody, to the one writer of a socket.
 
     `put` never blocks: when the bounds are reached it says so, and the caller lets that client go, since a client that does
@@ -29,28 +33,31 @@ class Outbox:
     than what is sent where a text is not ASCII.
     """
 
-    def __init__(self, max_frames: int, max_bytes: int, held: Held) -> None:
+    def __init__(
+        self, max_frames: int, max_bytes: int, held: Held, clock: Callable[[], float] = trio.current_time
+    ) -> None:
         self._max_frames = max_frames
         self._max_bytes = max_bytes
         self._held = held
-        self._frames: deque[Waiting] = deque()
+        self._clock = clock
+        self._frames: deque[Waiting[T]] = deque()
         self.bytes = 0
+        self.stalled_since = 0.0
         self._closed = False
         self._changed = trio.Event()
 
     def __len__(self) -> int:
         return len(self._frames)
 
-    def put(self, text: str, since: float | None = None) -> bool:
-        """Queue a frame; False if the outbox is full or closed, and then nothing was queued.
-
-        `since` comes out with it: the moment at which the relay took the frame, if it was one to relay.
-        """
-        size = text.__sizeof__()
+    def put(self, data: T, sender: object | None = None, since: float = 0.0) -> bool:
+        """Queue a frame; False if the outbox is full or closed, and then nothing was queued."""
+        size = data.__sizeof__()
         full = len(self._frames) >= self._max_frames or self.bytes + size > self._max_bytes
         if self._closed or (full and self._frames):
             return False
-        self._frames.append(Waiting(text, size, since))
+        if not self._frames:
+            self.stalled_since = self._clock()
+        self._frames.append(Waiting(data, size, sender, since))
         self._count(size)
         self._wake()
         return True
@@ -62,24 +69,30 @@ class Outbox:
         self._held = Held()
         self._wake()
 
-    def clear(self) -> None:
-        """Forget the frames that wait."""
-        self._frames.clear()
-        self._count(-self.bytes)
-
-    def take_all(self) -> list[Waiting]:
+    def take_all(self) -> list[Waiting[T]]:
         """Take out all frames that wait."""
         taken = list(self._frames)
-        self.clear()
+        self._frames.clear()
+        self._count(-self.bytes)
         return taken
 
-    async def get(self) -> Waiting | None:
-        """Wait for the next frame and take it out; None once the outbox is closed and empty."""
+    async def get(self) -> Waiting[T] | None:
+        """Wait for the next frame, and leave it in until it is sent; None once the outbox is closed and empty."""
         while not self._frames:
             if self._closed:
                 return None
             await self._changed.wait()
+        return self._frames[0]
+
+    @property
+    def head(self) -> Waiting[T] | None:
+        """The frame that is the next to leave."""
+        return self._frames[0] if self._frames else None
+
+    def pop(self) -> Waiting[T]:
+        """Take out the head: it is sent. `stalled_since` is when this happened last, or when something began to wait."""
         waiting = self._frames.popleft()
+        self.stalled_since = self._clock()
         self._count(-waiting.size)
         return waiting
 

@@ -2,9 +2,9 @@
 
 - A token bucket lets a burst pass and then a steady rate. What finds it empty is refused.
 - A client that goes on regardless loses patience, a second bucket of refusals, and is cut when that is empty too.
-- Who asks for IDs that are not here is guessing, or waiting for somebody. A client has a few such misses free, and then one
-  every five seconds; beyond them its requests draw on what its address may ask for. So guesses from an address are slowed,
-  and a client beside them that knows its peer's ID, or looks for it now and then, never notices.
+- Who asks for IDs that are not here is guessing, or waiting for somebody. A client has one such miss free, and one more every
+  five seconds; beyond them its requests draw on what its address may ask for. So guesses from an address are slowed, and a
+  client beside them that knows its peer's ID, or looks for it now and then, never notices.
 - An address is an IPv4 address or an IPv6 /64, which is what one host can have at will (RFC 6177).
 - A limit of 0 is no limit.
 """
@@ -15,7 +15,7 @@ from typing import Final, Generic, TypeVar
 
 BURST_SECONDS: Final = 5.0
 PATIENCE_SECONDS: Final = 5.0
-FREE_MISSES: Final = 3.0
+FREE_MISSES: Final = 1.0
 FREE_MISSES_PER_SECOND: Final = 0.2
 GUESSES_AT_ONCE: Final = 20.0
 ADDRESSES_KEPT: Final = 4096
@@ -83,8 +83,8 @@ class Quota:
         self._address = address
         self._free_misses = TokenBucket(FREE_MISSES_PER_SECOND, FREE_MISSES, now)
         self._unlimited = rate == 0
-        self._messages = TokenBucket(rate, rate * BURST_SECONDS, now)
-        self._patience = TokenBucket(rate / 10, rate * PATIENCE_SECONDS, now)
+        self._messages = TokenBucket(rate, max(1, rate * BURST_SECONDS), now)
+        self._patience = TokenBucket(rate / 10, max(1, rate * PATIENCE_SECONDS), now)
         self.exhausted = False
 
     def allows(self, now: float, count: int = 1) -> bool:
@@ -138,6 +138,22 @@ class Census:
 
 
 T = TypeVar("T", bound=Hashable)
+
+
+class Ledger(Generic[T]):
+    """How many bytes each holds of what is unfinished; past the limit who holds most is to be let go."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._of: dict[T, int] = {}
+        self._all = 0
+
+    def note(self, holder: T, size: int) -> T | None:
+        """Set what one holds; returns who has to go, if there is too much in all."""
+        self._all += size - self._of.pop(holder, 0)
+        if size:
+            self._of[holder] = size
+        return max(self._of, key=self._of.__getitem__) if self._all > self._limit else None
 
 
 class Pending(Generic[T]):

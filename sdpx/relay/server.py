@@ -19,20 +19,22 @@ from sdpx.ids import make_id
 from sdpx.lobby import Deliver, Effect, Lobby
 from sdpx.log import Log
 from sdpx.messages import ClientMessage, PairRequest
-from sdpx.relay.connection import SLOW, Connection, Departure
+from sdpx.relay.connection import Connection
 from sdpx.relay.door import Door, Visitor, address_of
 from sdpx.relay.frames import Violation
 from sdpx.relay.handshake import Pages, Upgrade, judge, judge_plain
+from sdpx.relay.host import ABNORMAL, SLOW, Client, Departure, refused
 from sdpx.relay.limits import Limits
 from sdpx.relay.listeners import remote_of
 from sdpx.relay.numbers import Numbers, Present
 from sdpx.relay.outbox import Held
 from sdpx.relay.pages import pages_of
-from sdpx.relay.quota import Census, Guesses, Quota
+from sdpx.relay.quota import Census, Guesses, Ledger, Quota
 from sdpx.relay.responses import Answer, Page
 from sdpx.relay.tap import Tap
 
 TOO_FAST: Final = Violation(1008, "You sent too much, too fast, for too long")
+UNFINISHED: Final = Violation(1008, "The relay keeps too much that is unfinished, and most of it is yours")
 
 
 class Relay:
@@ -45,13 +47,14 @@ class Relay:
         self._limits = limits
         self._log = log
         self._lobby = Lobby(log_sdp=log_sdp)
-        self._connections: dict[str, Connection] = {}
+        self._connections: dict[str, Client] = {}
         self._held = Held()
         self._guesses = Guesses(limits.guess_rate)
-        self._numbers = Numbers()
+        self._unfinished = Ledger[str](limits.unfinished_bytes)
+        self.numbers = Numbers()
         self._stopping = False
         self._census = Census(limits.max_clients, limits.max_clients_per_ip)
-        pages = pages_of(self._numbers, self._present, lambda: not self._stopping)
+        pages = pages_of(self.numbers, self._present, lambda: not self._stopping)
         shown = {path: page for path, page in pages.items() if path != "/metrics" or not own_metrics}
         self._door = Door(limits, self._census, partial(self._judge, shown), self.tell)
         self._side_door = Door(limits, self._census, partial(judge_plain, pages=pages), self.tell)
@@ -65,7 +68,7 @@ class Relay:
 
     def tell(self, event: Event) -> None:
         """Count an event and log it."""
-        self._numbers.note(event)
+        self.numbers.note(event)
         self._log.emit(event)
 
     async def handle(self, stream: trio.abc.Stream) -> None:
@@ -99,7 +102,7 @@ class Relay:
         """Tell every client that the relay stops, and end its connection once it has read that."""
         self._stopping = True
         self._door.stop()
-        self._do(self._lobby.shut_down())
+        self.do(self._lobby.shut_down())
         for connection in list(self._connections.values()):
             connection.end(Departure("shutdown", 1001, "The relay is stopping; connect again soon"))
 
@@ -119,46 +122,37 @@ class Relay:
     async def _welcome(self, stream: trio.abc.Stream, visitor: Visitor) -> None:
         client_id = visitor.upgrade.client_id or make_id(secrets.randbelow)
         address = address_of(visitor.remote)
-        connection = self._connect(stream, visitor, client_id)
-        began = trio.current_time()
+        quota = Quota(self._limits.rate, trio.current_time(), self._guesses, address)
+        guest = _Guest(self, client_id, quota)
+        tap = Tap(stream, visitor.upgrade.head(), visitor.head.behind, self._limits, guest)
+        connection = Connection(tap, self._limits, guest, self._held)
         joined = self._lobby.join(client_id)  # before the WebSocket opens: nobody else can take the name meanwhile
         self._census.enter(address)
         self._connections[client_id] = connection
         self.tell(serve.ClientConnected(client_id, visitor.remote))
-        self._do(joined)
+        self.do(joined)
+        began = trio.current_time()
         try:
             await connection.run(visitor.upgrade.subprotocol)
         finally:
             self._census.leave(address)
-            connection.end(Departure("closed", 1006, "The connection was cut"))
+            connection.end(Departure("closed", ABNORMAL, "The connection was cut"))
             departure = connection.departure
             assert departure is not None
+            guest.apologize(connection.lost)
             ms = round((trio.current_time() - began) * 1000, 3)
             self.tell(serve.ClientDisconnected(client_id, departure.code, departure.text, ms))
 
-    def _connect(self, stream: trio.abc.Stream, visitor: Visitor, client_id: str) -> Connection:
-        quota = Quota(self._limits.rate, trio.current_time(), self._guesses, address_of(visitor.remote))
-        head = visitor.head
-        return Connection(
-            Tap(stream, head.text, head.behind, self._limits, lambda count: _too_many(quota, count)),
-            self._limits,
-            on_frame=lambda frame: self._take(client_id, frame, quota),
-            on_end=lambda departure: self._part(client_id, departure),
-            on_relayed=self._numbers.relay_took,
-            held=self._held,
-        )
-
-    def _take(self, client_id: str, frame: str | bytes, quota: Quota) -> int:
-        """Take a frame; returns how many wait in the fullest outbox that it put one into."""
-        now = trio.current_time()
+    def take(self, client_id: str, frame: str | bytes, quota: Quota, now: float) -> int:
+        """Take a message of a client; returns how many wait in the fullest outbox that it put something into."""
         try:
             effects = self._lobby.take(client_id, self._message_in(frame, quota, now))
         except Refusal as refusal:
             if quota.exhausted:
-                self._connections[client_id].end(Departure("refused", TOO_FAST.code, TOO_FAST.text))
+                self.let_go(client_id, refused(TOO_FAST))
                 return 0
             effects = self._lobby.refuse(client_id, refusal)
-        return self._do(effects, now)
+        return self.do(effects, self._connections[client_id], now)
 
     def _message_in(self, frame: str | bytes, quota: Quota, now: float) -> ClientMessage:
         allowed = quota.allows(now)
@@ -178,45 +172,95 @@ class Relay:
             quota.missed(now)
         return allowed
 
-    def _part(self, client_id: str, departure: Departure) -> None:
-        del self._connections[client_id]
-        self._numbers.departed(departure.reason)
-        self._do(self._lobby.leave(client_id, departure.reason))
+    def keep(self, client_id: str, size: int) -> None:
+        """Note what is kept of a client's unfinished message; who makes most be kept goes when it is too much."""
+        too_much = self._unfinished.note(client_id, size)
+        if too_much is not None:
+            self.let_go(too_much, refused(UNFINISHED))
 
-    def _do(self, effects: Sequence[Effect], now: float | None = None) -> int:
-        """Do what the lobby decided; `now` is when the frame came that it decided about."""
+    def let_go(self, client_id: str, departure: Departure) -> None:
+        """End a client's connection."""
+        self._connections[client_id].end(departure)
+
+    def part(self, client_id: str, departure: Departure) -> Client | None:
+        """Let a client leave the lobby; returns its peer's connection, which has been told."""
+        peer = self._connections.get(self._lobby.peer_of(client_id) or "")
+        del self._connections[client_id]
+        self._unfinished.note(client_id, 0)
+        self.numbers.departed(departure.reason)
+        self.do(self._lobby.leave(client_id, departure.reason))
+        return peer
+
+    def do(self, effects: Sequence[Effect], sender: Client | None = None, now: float = 0.0) -> int:
+        """Do what the lobby decided about a frame that came from `sender` at `now`."""
         deepest = 0
         for effect in effects:
             if not isinstance(effect, Deliver):
                 self.tell(effect.event)
                 continue
             connection = self._connections.get(effect.client_id)  # gone: an effect before this one let it go
-            if connection is not None and connection.post(effect.text, None if effect.event is None else now):
-                deepest = max(deepest, len(connection.outbox))
+            if connection is not None and connection.post(effect.text, effect.event and sender, now):
+                deepest = max(deepest, connection.waiting)
                 if effect.event is not None:
                     self.tell(effect.event)
-        self._let_the_fullest_go()
+        if self._held.bytes > self._limits.held_bytes:
+            self._let_the_slowest_go()
         return deepest
 
-    def _let_the_fullest_go(self) -> None:
-        """Keep what waits for all clients bounded."""
-        while self._held.bytes > self._limits.held_bytes:
-            max(self._connections.values(), key=lambda each: each.outbox.bytes).end(SLOW)
+    def _let_the_slowest_go(self) -> None:
+        """Keep what waits for all clients bounded: who has not read for longest goes."""
+        stalled = [connection for connection in self._connections.values() if connection.waiting]
+        stalled.sort(key=lambda connection: connection.stalled_since)
+        for connection in stalled:
+            if self._held.bytes <= self._limits.held_bytes:
+                return
+            connection.end(SLOW)
 
     def _present(self) -> Present:
-        outboxes = [connection.outbox for connection in self._connections.values()]
+        waiting = [connection.waiting for connection in self._connections.values()]
         return Present(
             connections=self._open,
             clients=len(self._lobby),
             pairs=self._lobby.pairs,
-            outbox_frames=sum(map(len, outboxes)),
+            outbox_frames=sum(waiting),
             outbox_bytes=self._held.bytes,
-            outbox_frames_max=max(map(len, outboxes), default=0),
+            outbox_frames_max=max(waiting, default=0),
             log_lines_dropped=self._log.dropped_in_all,
         )
 
 
-def _too_many(quota: Quota, control_frames: int) -> Violation | None:
-    """Count control frames as messages: they cost as much. One over the rate is let pass, a flood is not."""
-    quota.allows(trio.current_time(), control_frames)
-    return TOO_FAST if quota.exhausted else None
+class _Guest:
+    """The relay as one client's connection sees it (`Host`)."""
+
+    def __init__(self, relay: Relay, client_id: str, quota: Quota) -> None:
+        self._relay = relay
+        self._client_id = client_id
+        self._quota = quota
+        self._told: Client | None = None
+
+    def on_frame(self, frame: str | bytes, now: float) -> int:
+        """Take a message."""
+        return self._relay.take(self._client_id, frame, self._quota, now)
+
+    def on_extra(self, count: int, now: float) -> Violation | None:
+        """Count frames that end no message as messages: they cost as much. One over the rate is let pass, a flood is not."""
+        self._quota.allows(now, count)
+        return TOO_FAST if self._quota.exhausted else None
+
+    def on_unfinished(self, size: int) -> None:
+        """Note what is kept of a message that is not whole."""
+        self._relay.keep(self._client_id, size)
+
+    def on_relayed(self, seconds: float) -> None:
+        """Count how long a relayed frame took."""
+        self._relay.numbers.relay_took(seconds)
+
+    def on_end(self, departure: Departure) -> None:
+        """Let the client leave the lobby."""
+        self._told = self._relay.part(self._client_id, departure)
+
+    def apologize(self, lost: list[object]) -> None:
+        """Tell each sender of what was lost, unless it was paired with this client to the end and knows."""
+        for sender in dict.fromkeys(lost):
+            if isinstance(sender, Connection) and sender is not self._told and sender.departure is None:
+                sender.post(messages.encode(messages.error_frame(messages.unread(self._client_id))))

@@ -1,41 +1,38 @@
 """The stream between a socket and the WebSocket library."""
 
-from collections.abc import Callable
+import math
 
 import trio
 
 from sdpx.relay.frames import FrameGate, Violation
+from sdpx.relay.host import Host
 from sdpx.relay.limits import Limits
 
 
 class Tap(trio.abc.Stream):
-    """Replays the request's head, then lets frames through a gate, and notes when the client last finished one.
+    """Gives the library a request's head, then lets whole frames through a gate, and notes when the client last sent one.
 
     A frame that breaks a rule, and all that follows, never reaches the library: for it the stream ends there, and
-    `violation` says why. `on_control` is told how many control frames came, and may find that they are too many.
+    `violation` says why.
 
     The library may close the tap, not `stream`: it does so without a close frame where it finds an error of its own, and
-    there is still one to be sent. Whatever is sent has `write_seconds`, or `close_seconds` once the client has said that it
-    closes; what could not be sent whole leaves the stream `torn`, and nothing more can be said on it. `late` says that
-    it was for lack of time.
+    there is still one to be sent. Whatever is sent has `write_seconds`, and all of it `close_seconds` once the client has
+    said that it closes; what could not be sent whole leaves the stream `torn`, and nothing more can be said on it. `late`
+    says that it was for lack of time.
     """
 
-    def __init__(
-        self,
-        stream: trio.abc.Stream,
-        head: bytes,
-        behind: bytes,
-        limits: Limits,
-        on_control: Callable[[int], Violation | None],
-    ) -> None:
+    def __init__(self, stream: trio.abc.Stream, head: bytes, behind: bytes, limits: Limits, host: Host) -> None:
         self.stream = stream
-        self._on_control = on_control
+        self._host = host
         self._head = head
         self._behind = behind
         self._limits = limits
         self._gate = FrameGate(limits.frame_bytes, limits.frame_fragments)
+        self._partial = bytearray()
+        self._unfinished = 0
         self._accepted = trio.Event()
         self._closed = False
+        self._send_until = math.inf
         self._sending = trio.CancelScope()
         self._sent = trio.Event()
         self._sent.set()
@@ -53,47 +50,63 @@ class Tap(trio.abc.Stream):
         return self._gate.closed
 
     @property
-    def ended(self) -> bool:
-        """Whether the library believes that the stream has ended, while it has not."""
-        return self._closed or self._gate.violation is not None
+    def close_code(self) -> int:
+        """The code in that frame."""
+        return self._gate.close_code
 
     def accepted(self) -> None:
         """Let frames through: the WebSocket is open. Those that the library got earlier would wait for the next read."""
         self._accepted.set()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Return the head, then bytes of frames that are in order; empty at the end of them."""
+        """Return the head, then whole frames that are in order; empty at the end of them."""
         if self._head:
             head, self._head = self._head, b""
             return head
         await self._accepted.wait()
-        if self._gate.violation:
-            return b""
-        data, self._behind = self._behind, b""
-        self._refuse_if_closed()
-        data = data or bytes(await self.stream.receive_some(max_bytes))
-        return self._passed(data)
+        while self._gate.violation is None and not self._gate.closed:
+            data, self._behind = self._behind, b""
+            self._refuse_if_closed()
+            data = data or bytes(await self.stream.receive_some(max_bytes))
+            if not data or (data := self._whole(data)):
+                return data
+        return b""
 
-    def _passed(self, data: bytes) -> bytes:
-        frames, control_frames = self._gate.frames, self._gate.control_frames
-        in_order = self._gate.feed(data)
+    def _whole(self, data: bytes) -> bytes:
+        """Return the whole frames that these bytes complete, and keep what is left."""
+        now, frames, extra_frames = trio.current_time(), self._gate.frames, self._gate.extra_frames
+        self._partial += data[: self._gate.feed(data)]
         if self._gate.frames > frames:
-            self.last_heard = trio.current_time()
-        if self._gate.control_frames > control_frames and self._gate.violation is None:
-            self._gate.violation = self._on_control(self._gate.control_frames - control_frames)
+            self.last_heard = now
+        if self._gate.extra_frames > extra_frames and self._gate.violation is None:
+            self._gate.violation = self._host.on_extra(self._gate.extra_frames - extra_frames, now)
+            if self._gate.violation:
+                return b""
         if self._gate.closed:
             self._hurry()
-        return data if in_order == len(data) else data[:in_order]
+        return self._cut()
+
+    def _cut(self) -> bytes:
+        end = len(self._partial) - (0 if self._gate.violation else self._gate.partial)
+        whole = bytes(self._partial[:end])
+        del self._partial[:end]
+        # The library keeps fragments as text: a single rare letter makes four bytes of each.
+        unfinished = len(self._partial) + 4 * self._gate.kept
+        if unfinished != self._unfinished:
+            self._unfinished = unfinished
+            self._host.on_unfinished(unfinished)
+        return whole
 
     def _hurry(self) -> None:
-        """Give what is being sent no more time than a farewell gets."""
-        deadline = trio.current_time() + self._limits.close_seconds
-        self._sending.deadline = min(self._sending.deadline, deadline)
+        """Give all that is still to be sent no more time than a farewell gets."""
+        self._send_until = min(self._send_until, trio.current_time() + self._limits.close_seconds)
+        self._sending.deadline = min(self._sending.deadline, self._send_until)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send, in the time that there is for it; raises `BrokenResourceError` past it."""
         self._refuse_if_closed()
-        self._sending = trio.move_on_after(self._limits.write_seconds)
+        deadline = min(self._send_until, trio.current_time() + self._limits.write_seconds)
+        self._sending = trio.CancelScope(deadline=deadline)
         self._sent = trio.Event()
         whole = False
         try:

@@ -250,6 +250,7 @@ async def test_an_open_channel_outlives_the_relay() -> None:
 async def test_once_is_done_when_the_channel_closes_without_a_relay() -> None:
     """With --once it is the channel that counts: status 0, also when the relay is long gone."""
     async with relay() as (server, url), peer(url, "--once") as (b, b_id), peer(url, "--pair", b_id) as (a, _):
+        await a.wait_for("channel_open")
         await b.wait_for("channel_open")
         server.process.kill()
         await a.wait_for("disconnected")

@@ -1,0 +1,80 @@
+"""What a connection and the relay know of each other, whichever way the WebSocket is served. Pure."""
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from sdpx.messages import DepartureReason
+from sdpx.relay.frames import Violation
+
+ABNORMAL: Final = 1006  # RFC 6455, 7.4.1: no close frame came
+# What a client that is let go may still be sent: answers, not whole outboxes.
+LAST_BYTES: Final = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Departure:
+    """How a client went: the word for its peer, the close code and the sentence for the client and the log."""
+
+    reason: DepartureReason
+    code: int
+    text: str
+
+
+GONE: Final = Departure("closed", ABNORMAL, "")
+SILENT: Final = Departure("timeout", 1008, "You were silent for too long")
+SLOW: Final = Departure("slow", 1008, "You did not read what was sent to you")
+
+
+def refused(violation: Violation) -> Departure:
+    """Return how a client goes that broke a rule."""
+    return Departure("refused", violation.code, violation.text)
+
+
+class Host(Protocol):
+    """The relay, as the connection of one client sees it. Nothing here waits."""
+
+    def on_frame(self, frame: str | bytes, now: float) -> int:
+        """Take a message that came at `now`; returns how many frames wait in the fullest outbox that it put one into."""
+
+    def on_extra(self, count: int, now: float) -> Violation | None:
+        """Count frames that end no message, control frames and fragments; returns what is wrong if they are too many."""
+
+    def on_unfinished(self, size: int) -> None:
+        """Hear how many bytes are kept of a message that is not whole."""
+
+    def on_relayed(self, seconds: float) -> None:
+        """Hear how long a relayed frame took, from being read whole to being handed to this client's socket."""
+
+    def on_end(self, departure: Departure) -> None:
+        """Hear that the client is gone, and how: once, and before its farewell."""
+
+
+class Client(Protocol):
+    """The connection of one client, as the relay sees it."""
+
+    departure: Departure | None
+
+    @property
+    def waiting(self) -> int:
+        """How many frames wait to be read."""
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes of memory they take."""
+
+    @property
+    def stalled_since(self) -> float:
+        """When a frame left last, or when one began to wait."""
+
+    @property
+    def lost(self) -> list[object]:
+        """Once the connection is over: who sent what was never sent on."""
+
+    def post(self, text: str, sender: object | None = None, since: float = 0.0) -> bool:
+        """Send a frame, or queue it; of a relayed one `sender` sent it, and it came at `since`. Tells whether it was taken.
+
+        A client that lets its outbox fill is let go.
+        """
+
+    def end(self, departure: Departure) -> None:
+        """End the connection, for this reason unless it has ended for another already."""
