@@ -145,11 +145,11 @@ class Connection:
     async def _watch_silence(self, socket: WebSocketConnection, nursery: trio.Nursery) -> None:
         """Ping a client that says nothing, and let one go that does not answer."""
         ping, limit = self._limits.ping_seconds, self._limits.silence_seconds
-        while (silent := trio.current_time() - self._tap.last_heard) < limit:
+        while (now := trio.current_time()) < (gone_at := self._tap.last_heard + limit):
             wake = self._tap.last_heard + ping
-            if silent >= ping:
+            if now >= wake:
                 nursery.start_soon(self._ping, socket)
-                wake = min(trio.current_time() + ping, self._tap.last_heard + limit)
+                wake = min(now + ping, gone_at)
             await trio.sleep_until(wake)
         self.end(SILENT)
 

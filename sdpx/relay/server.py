@@ -5,6 +5,7 @@ order, and what the lobby decides is done before anybody else can ask it.
 """
 
 import secrets
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
@@ -48,6 +49,8 @@ class Relay:
         self._log = log
         self._lobby = Lobby(log_sdp=log_sdp)
         self._connections: dict[str, Client] = {}
+        self._todo: deque[tuple[Effect, Client | None, float]] = deque()
+        self._doing = False
         self._held = Held()
         self._guesses = Guesses(limits.guess_rate)
         self._unfinished = Ledger[str](limits.unfinished_bytes)
@@ -192,20 +195,39 @@ class Relay:
         return peer
 
     def do(self, effects: Sequence[Effect], sender: Client | None = None, now: float = 0.0) -> int:
-        """Do what the lobby decided about a frame that came from `sender` at `now`."""
+        """Do what the lobby decided about a frame that came from `sender` at `now`.
+
+        What one effect leads to, as when a full outbox ends its client, is done behind all that was decided before. Returns
+        how many frames wait in the fullest outbox that was reached.
+        """
+        self._todo += [(effect, sender, now) for effect in effects]
+        if self._doing:
+            return 0
+        self._doing = True
+        try:
+            return self._do_all()
+        finally:
+            self._doing = False
+
+    def _do_all(self) -> int:
         deepest = 0
-        for effect in effects:
-            if not isinstance(effect, Deliver):
+        while self._todo:
+            effect, sender, now = self._todo.popleft()
+            if isinstance(effect, Deliver):
+                deepest = max(deepest, self._deliver(effect, sender, now))
+            else:
                 self.tell(effect.event)
-                continue
-            connection = self._connections.get(effect.client_id)  # gone: an effect before this one let it go
-            if connection is not None and connection.post(effect.text, effect.event and sender, now):
-                deepest = max(deepest, connection.waiting)
-                if effect.event is not None:
-                    self.tell(effect.event)
-        if self._held.bytes > self._limits.held_bytes:
-            self._let_the_slowest_go()
+            if not self._todo and self._held.bytes > self._limits.held_bytes:
+                self._let_the_slowest_go()
         return deepest
+
+    def _deliver(self, effect: Deliver, sender: Client | None, now: float) -> int:
+        connection = self._connections.get(effect.client_id)  # gone: an effect before this one let it go
+        if connection is None or not connection.post(effect.text, effect.event and sender, now):
+            return 0
+        if effect.event is not None:
+            self.tell(effect.event)
+        return connection.waiting
 
     def _let_the_slowest_go(self) -> None:
         """Keep what waits for all clients bounded: who has not read for longest goes."""

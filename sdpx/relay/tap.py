@@ -114,7 +114,7 @@ class Tap(trio.abc.Stream):
                 await self.stream.send_all(data)
                 whole = True
         finally:
-            self.torn = not whole
+            self.torn = self.torn or not whole
             self._sent.set()
         if not whole:
             self.late = True
@@ -137,5 +137,5 @@ class Tap(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
     def _refuse_if_closed(self) -> None:
-        if self._closed:
+        if self._closed or self.torn:
             raise trio.ClosedResourceError
