@@ -124,10 +124,10 @@ def test_who_has_left_makes_no_room() -> None:
 
 
 def test_guesses_of_an_address_are_slowed() -> None:
-    """One of each client's own, twenty of the address, then one a second, however many clients it uses."""
+    """Three of each client's own, twenty of the address, then one a second, however many clients it uses."""
     guesses = Guesses(1)
     clients = [quota_of(guesses=guesses) for _ in range(10)]
-    assert sum(guess(client, 0) for client in clients for _ in range(100)) == 10 + 20
+    assert sum(guess(client, 0) for client in clients for _ in range(100)) == 10 * 3 + 20
     assert sum(guess(client, 1) for client in clients for _ in range(100)) == 1
 
 
@@ -135,7 +135,7 @@ def test_another_address_is_not_slowed() -> None:
     guesses = Guesses(1)
     guesser, other = quota_of(guesses=guesses), quota_of(guesses=guesses, address="b")
     assert not all(guess(guesser, 0) for _ in range(100))
-    assert all(guess(other, 0) for _ in range(21))
+    assert all(guess(other, 0) for _ in range(23))
 
 
 def test_who_asks_for_somebody_who_is_here_is_never_slowed() -> None:

@@ -2,7 +2,7 @@
 
 - A token bucket lets a burst pass and then a steady rate. What finds it empty is refused.
 - A client that goes on regardless loses patience, a second bucket of refusals, and is cut when that is empty too.
-- Who asks for IDs that are not here is guessing, or waiting for somebody. A client has one such miss free, and one more every
+- Who asks for IDs that are not here is guessing, or waiting for somebody. A client has three such misses free, and one more every
   five seconds; beyond them its requests draw on what its address may ask for. So guesses from an address are slowed, and a
   client beside them that knows its peer's ID, or looks for it now and then, never notices.
 - An address is an IPv4 address or an IPv6 /64, which is what one host can have at will (RFC 6177).
@@ -15,7 +15,7 @@ from typing import Final, Generic, TypeVar
 
 BURST_SECONDS: Final = 5.0
 PATIENCE_SECONDS: Final = 5.0
-FREE_MISSES: Final = 1.0
+FREE_MISSES: Final = 3.0
 FREE_MISSES_PER_SECOND: Final = 0.2
 GUESSES_AT_ONCE: Final = 20.0
 ADDRESSES_KEPT: Final = 4096

@@ -20,7 +20,7 @@ from tests.soak.session import Session
 from tests.soak.watch import LogReader, Look, gone, idle_share, look
 
 MIB: Final = 1024 * 1024
-NO_LIMITS: Final = ("--rate", "0", "--max-clients", "0", "--max-clients-per-ip", "0")
+NO_LIMITS: Final = ("--rate", "0", "--max-clients", "0", "--max-clients-per-ip", "0", "--guess-rate", "0")
 SHORT_DEADLINES: Final = ("--ping", "1", "--silence", "3", "--handshake", "2")
 WARM_UP_SHARE: Final = 5  # one in five sessions, until memory is measured that is to stay: a heap first finds its size
 SETTLE_SECONDS: Final = 20.0  # until all that the sessions opened has to be gone
