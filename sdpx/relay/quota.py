@@ -2,9 +2,9 @@
 
 - A token bucket lets a burst pass and then a steady rate. What finds it empty is refused.
 - A client that goes on regardless loses patience, a second bucket of refusals, and is cut when that is empty too.
-- Who asks for IDs that are not here is guessing, or waiting for somebody. A client has three such misses free, and one more every
-  five seconds; beyond them its requests draw on what its address may ask for. So guesses from an address are slowed, and a
-  client beside them that knows its peer's ID, or looks for it now and then, never notices.
+- Who asks for IDs that are not here is guessing, or waiting for somebody. A client has three such misses free, and one more
+  every five seconds; beyond them its requests draw on what its address may ask for. So guesses from an address are slowed,
+  and a client beside them that knows its peer's ID, or looks for it now and then, never notices.
 - An address is an IPv4 address or an IPv6 /64, which is what one host can have at will (RFC 6177).
 - A limit of 0 is no limit.
 """

@@ -76,7 +76,7 @@ async def vanish(session: Session, a: Client, b: Client) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(session.converse, a, b)
         await session.pause()
-        a.leave("timeout")
+        a.leave("timeout", "slow")  # slow, where the outboxes of all are full and it has not read for longest
         a.deafen()
         await session.told(b)
 
