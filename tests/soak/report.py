@@ -38,7 +38,7 @@ def _looked(start: Look | None, before: Look | None, after: Look | None) -> list
         return []
     memory = (start.memory, before.memory, after.memory, after.peak)
     return [
-        ("leaked descriptors", after.descriptors - start.descriptors),
+        ("leaked descriptors", max(0, after.descriptors - start.descriptors)),
         ("threads at the start, warm, at the end", f"{start.threads}, {before.threads}, {after.threads}"),
         ("MiB at the start, warm, at the end, peak", ", ".join(f"{value / MIB:.1f}" for value in memory)),
     ]
