@@ -134,6 +134,12 @@ def serve(
     drain: Annotated[
         float, typer.Option(envvar="SDPX_DRAIN", min=0, max=600, metavar="SECONDS", help="Patience when stopping.")
     ] = 5.0,
+    fast_lane: Annotated[
+        bool,
+        typer.Option(
+            "--fast-lane/--no-fast-lane", envvar="SDPX_FAST_LANE", help="Serve plain WebSockets without trio-websocket."
+        ),
+    ] = True,
     metrics_host: Annotated[
         str | None, typer.Option(envvar="SDPX_METRICS_HOST", help="Address for --metrics-port, if not --host.")
     ] = None,
@@ -167,7 +173,7 @@ def serve(
         silence_seconds=silence,
         drain_seconds=drain,
     )
-    options = ServeOptions(host, port, metrics_host or host, metrics_port, limits, log_sdp=log_sdp)
+    options = ServeOptions(host, port, metrics_host or host, metrics_port, limits, log_sdp=log_sdp, fast_lane=fast_lane)
     status = run(partial(run_server, options), LogOptions(log_level.value, log_format.value))
     raise typer.Exit(status)
 

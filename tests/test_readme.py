@@ -585,14 +585,18 @@ def test_the_browser_client_speaks_the_wire() -> None:
 # ---- how it is built --------------------------------------------------------------------------------------------
 
 
+ROOMS: Final = {"relay", "relay.lane", "peer"}
+
+
 def mapped() -> set[str]:
     """The modules on the README's map; a room's line names what is in it."""
     (text,) = re.findall(r"^```text\n(cli .*?)^```$", README, re.MULTILINE | re.DOTALL)
     names: set[str] = set()
     for line in text.splitlines():
         left, right = re.split(r"  +", line, maxsplit=1)
-        room = left.removesuffix("/")
-        names |= {f"{room}.{word}" for word in re.findall(r"\w+", right)} if left in ("relay/", "peer/") else set()
+        room = left.removesuffix("/").replace("/", ".")
+        listed = right.split(": ")[0]
+        names |= {f"{room}.{word}" for word in re.findall(r"\w+", listed)} if room in ROOMS else set()
         names |= {room} if left.endswith("/") else set(left.split(", "))
     return names
 

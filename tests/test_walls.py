@@ -24,6 +24,8 @@ PURE = [
     "relay.frames",
     "relay.handshake",
     "relay.host",
+    "relay.lane.careful",
+    "relay.lane.plain",
     "relay.limits",
     "relay.numbers",
     "relay.quota",
@@ -33,7 +35,7 @@ PURE = [
 ]
 # What a pure module may use: nothing that reads a clock, rolls dice, or touches a file, a socket or a task.
 PURE_MAY_USE = {
-    *("sdpx", "msgspec", "h11"),
+    *("sdpx", "msgspec", "h11", "wsproto"),
     *(
         "base64",
         "binascii",

@@ -13,7 +13,8 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
 
 from sdpx.relay.farewell import close_frame, say_last, text_frame
-from sdpx.relay.host import ABNORMAL, GONE, LAST_BYTES, SILENT, SLOW, Departure, Host, refused
+from sdpx.relay.handshake import Upgrade
+from sdpx.relay.host import ABNORMAL, GONE, LAST_BYTES, SILENT, SLOW, Client, Departure, Host, refused
 from sdpx.relay.limits import Limits
 from sdpx.relay.outbox import Held, Outbox
 from sdpx.relay.tap import Tap
@@ -39,7 +40,7 @@ class Connection:
         self._ended = trio.Event()
         self._flushed = trio.Event()
         self.departure: Departure | None = None
-        self.lost: list[object] = []
+        self.lost: list[Client] = []
 
     @property
     def waiting(self) -> int:
@@ -56,7 +57,7 @@ class Connection:
         """When a frame left last, or when one began to wait."""
         return self._outbox.stalled_since
 
-    def post(self, text: str, sender: object | None = None, since: float = 0.0) -> bool:
+    def post(self, text: str, sender: Client | None = None, since: float = 0.0) -> bool:
         """Queue a frame for this client. Returns whether it was queued."""
         if self._outbox.put(text, sender, since):
             return True
@@ -76,11 +77,11 @@ class Connection:
     def _lose_all(self) -> None:
         self.lost += [waiting.sender for waiting in self._outbox.take_all() if waiting.sender is not None]
 
-    async def run(self, subprotocol: str | None) -> None:
+    async def run(self, upgrade: Upgrade) -> None:
         """Open the WebSocket on the tap and serve it until it ends; the caller closes the stream."""
         try:
             async with trio.open_nursery() as nursery:
-                socket = await self._open(nursery, subprotocol)
+                socket = await self._open(nursery, upgrade.subprotocol)
                 if socket is not None:
                     nursery.start_soon(self._write, socket)
                     nursery.start_soon(self._read, socket)

@@ -5,6 +5,7 @@ from typing import Final, Protocol
 
 from sdpx.messages import DepartureReason
 from sdpx.relay.frames import Violation
+from sdpx.relay.handshake import Upgrade
 
 ABNORMAL: Final = 1006  # RFC 6455, 7.4.1: no close frame came
 # What a client that is let go may still be sent: answers, not whole outboxes.
@@ -54,6 +55,9 @@ class Client(Protocol):
 
     departure: Departure | None
 
+    async def run(self, upgrade: Upgrade) -> None:
+        """Open the WebSocket and serve it until it ends. The caller closes the stream."""
+
     @property
     def waiting(self) -> int:
         """How many frames wait to be read."""
@@ -67,10 +71,10 @@ class Client(Protocol):
         """When a frame left last, or when one began to wait."""
 
     @property
-    def lost(self) -> list[object]:
+    def lost(self) -> list["Client"]:
         """Once the connection is over: who sent what was never sent on."""
 
-    def post(self, text: str, sender: object | None = None, since: float = 0.0) -> bool:
+    def post(self, text: str, sender: "Client | None" = None, since: float = 0.0) -> bool:
         """Send a frame, or queue it; of a relayed one `sender` sent it, and it came at `since`. Tells whether it was taken.
 
         A client that lets its outbox fill is let go.

@@ -12,6 +12,7 @@ import trio
 
 from sdpx.errors import CannotListen
 from sdpx.events import Event, serve
+from sdpx.relay.link import CLOSED, Link
 
 BACKLOG: Final = 1024
 PORT_TRIES: Final = 10
@@ -33,9 +34,7 @@ def raise_file_limit() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-async def accept(
-    listener: trio.SocketListener, handle: Handler, clients: trio.Nursery, tell: Callable[[Event], None]
-) -> None:
+async def accept(listener: "Listener", handle: Handler, clients: trio.Nursery, tell: Callable[[Event], None]) -> None:
     """Accept connections for ever and start `handle` on each in `clients`.
 
     While the system has no descriptor or memory for one more, it complains now and then and tries again: new connections
@@ -58,7 +57,7 @@ async def accept(
             clients.start_soon(handle, stream)
 
 
-async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
+async def open_listeners(host: str, port: int) -> "list[Listener]":
     """Listen on every address of `host`; with port 0 the port that the first one gets serves for all.
 
     Raises `CannotListen`.
@@ -77,14 +76,12 @@ async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
     raise AssertionError
 
 
-async def _open_all(addresses: Sequence[str], port: int) -> list[trio.SocketListener]:
-    listeners: list[trio.SocketListener] = []
+async def _open_all(addresses: Sequence[str], port: int) -> list["Listener"]:
+    listeners: list[Listener] = []
     try:
         for address in addresses:
-            listeners += await trio.open_tcp_listeners(port, host=address, backlog=BACKLOG)
+            listeners.append(Listener(_listening_socket(address, port)))
             port = port or listeners[0].socket.getsockname()[1]
-        for listener in listeners:  # what it accepts inherits it
-            listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     except BaseException:
         for listener in listeners:
             listener.socket.close()
@@ -92,7 +89,48 @@ async def _open_all(addresses: Sequence[str], port: int) -> list[trio.SocketList
     return listeners
 
 
-def place_of(listener: trio.SocketListener) -> tuple[str, str, int]:
+def _listening_socket(address: str, port: int) -> socket.socket:
+    """Listen; what is accepted inherits the options."""
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((address, port))
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class Listener(trio.abc.Listener[Link]):
+    """A listening socket whose connections are links."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+
+    async def accept(self) -> Link:
+        """Wait for a connection; raises `OSError` if the system has none to give, and `ClosedResourceError`."""
+        await trio.lowlevel.checkpoint()
+        while True:
+            try:
+                return Link(self.socket.accept()[0])
+            except (BlockingIOError, InterruptedError):
+                await trio.lowlevel.wait_readable(self.socket)
+
+    async def aclose(self) -> None:
+        """Listen no more."""
+        if self.socket.fileno() != CLOSED:
+            trio.lowlevel.notify_closing(self.socket)
+            self.socket.close()
+        await trio.lowlevel.checkpoint()
+
+
+def place_of(listener: Listener) -> tuple[str, str, int]:
     """Return where it listens: `host:port` as in a URL, the host and the port."""
     host, port = listener.socket.getsockname()[:2]
     return f"{_bracketed(host)}:{port}", host, port

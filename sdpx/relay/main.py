@@ -1,6 +1,7 @@
 """`sdpx serve`: open the ports, serve until a stop is asked for, and end in order."""
 
 import os
+import select
 from dataclasses import dataclass, field
 from importlib import import_module
 
@@ -9,8 +10,9 @@ import trio
 from sdpx.events import serve
 from sdpx.log import Log
 from sdpx.program import Stop
+from sdpx.relay.lane.watch import SharedWatch, TaskWatch, Watch
 from sdpx.relay.limits import Limits
-from sdpx.relay.listeners import accept, open_listeners, place_of, raise_file_limit
+from sdpx.relay.listeners import Listener, accept, open_listeners, place_of, raise_file_limit
 from sdpx.relay.server import Relay
 from sdpx.relay.thrift import give_back
 
@@ -25,17 +27,19 @@ class ServeOptions:
     metrics_port: int | None = None
     limits: Limits = field(default_factory=Limits)
     log_sdp: bool = False
+    fast_lane: bool = True
 
 
 async def run_server(options: ServeOptions, log: Log, stop: Stop) -> None:
     """Run a relay until `stop` is requested; raises `CannotListen` if a port cannot be opened."""
     descriptors = raise_file_limit()
     listeners = await open_listeners(options.host, options.port)
-    scraped: list[trio.SocketListener] = []
+    scraped: list[Listener] = []
     if options.metrics_port is not None:
         scraped = await open_listeners(options.metrics_host, options.metrics_port)
-    relay = Relay(options.limits, log, log_sdp=options.log_sdp, own_metrics=bool(scraped))
     async with trio.open_nursery() as accepting, trio.open_nursery() as clients:
+        watch = _watch(accepting) if options.fast_lane else None
+        relay = Relay(options.limits, log, log_sdp=options.log_sdp, own_metrics=bool(scraped), watch=watch)
         for listener in listeners:
             accepting.start_soon(accept, listener, relay.handle, clients, relay.tell)
             log.emit(_listening(listener))
@@ -50,6 +54,13 @@ async def run_server(options: ServeOptions, log: Log, stop: Stop) -> None:
         await _end(relay, options.limits, log, stop)
         accepting.cancel_scope.cancel()
         clients.cancel_scope.cancel()
+
+
+def _watch(nursery: trio.Nursery) -> Watch:
+    """Return who tells the fast lane of its sockets, running."""
+    watch = SharedWatch() if hasattr(select, "epoll") else TaskWatch(nursery)
+    nursery.start_soon(watch.run)
+    return watch
 
 
 async def _end(relay: Relay, limits: Limits, log: Log, stop: Stop) -> None:
@@ -67,11 +78,11 @@ async def _load_metrics() -> None:
     await trio.to_thread.run_sync(import_module, "sdpx.relay.metrics")
 
 
-def _listening(listener: trio.SocketListener) -> serve.ServerListening:
+def _listening(listener: Listener) -> serve.ServerListening:
     place, host, port = place_of(listener)
     return serve.ServerListening(f"ws://{place}", host, port, tls=False, pid=os.getpid())
 
 
-def _metrics_listening(listener: trio.SocketListener) -> serve.MetricsListening:
+def _metrics_listening(listener: Listener) -> serve.MetricsListening:
     place, host, port = place_of(listener)
     return serve.MetricsListening(f"http://{place}/metrics", host, port)

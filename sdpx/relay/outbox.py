@@ -6,6 +6,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 import trio
 
+from sdpx.relay.host import Client
+
 T = TypeVar("T", str, bytes)
 
 
@@ -14,7 +16,7 @@ class Waiting(NamedTuple, Generic[T]):
 
     data: T
     size: int
-    sender: object | None
+    sender: Client | None
     since: float
 
 
@@ -49,7 +51,7 @@ class Outbox(Generic[T]):
     def __len__(self) -> int:
         return len(self._frames)
 
-    def put(self, data: T, sender: object | None = None, since: float = 0.0) -> bool:
+    def put(self, data: T, sender: Client | None = None, since: float = 0.0) -> bool:
         """Queue a frame; False if the outbox is full or closed, and then nothing was queued."""
         size = data.__sizeof__()
         full = len(self._frames) >= self._max_frames or self.bytes + size > self._max_bytes

@@ -24,8 +24,11 @@ from sdpx.relay.connection import Connection
 from sdpx.relay.door import Door, Visitor, address_of
 from sdpx.relay.frames import Violation
 from sdpx.relay.handshake import Pages, Upgrade, judge, judge_plain
-from sdpx.relay.host import ABNORMAL, SLOW, Client, Departure, refused
+from sdpx.relay.host import ABNORMAL, SLOW, Client, Departure, Host, refused
+from sdpx.relay.lane.connection import LaneConnection
+from sdpx.relay.lane.watch import Watch
 from sdpx.relay.limits import Limits
+from sdpx.relay.link import Link
 from sdpx.relay.listeners import remote_of
 from sdpx.relay.numbers import Numbers, Present
 from sdpx.relay.outbox import Held
@@ -41,11 +44,21 @@ UNFINISHED: Final = Violation(1008, "The relay keeps too much that is unfinished
 class Relay:
     """All clients of one relay, and the lobby that they meet in.
 
-    `own_metrics` says that the numbers have a port of their own (`handle_scraper`), and are not shown to clients.
+    `own_metrics` says that the numbers have a port of their own (`handle_scraper`), and are not shown to clients. With a
+    `watch` connections over a `Link` take the fast lane; without, and all others, trio-websocket serves them.
     """
 
-    def __init__(self, limits: Limits, log: Log, *, log_sdp: bool = False, own_metrics: bool = False) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        log: Log,
+        *,
+        log_sdp: bool = False,
+        own_metrics: bool = False,
+        watch: Watch | None = None,
+    ) -> None:
         self._limits = limits
+        self._watch = watch
         self._log = log
         self._lobby = Lobby(log_sdp=log_sdp)
         self._connections: dict[str, Client] = {}
@@ -127,8 +140,7 @@ class Relay:
         address = address_of(visitor.remote)
         quota = Quota(self._limits.rate, trio.current_time(), self._guesses, address)
         guest = _Guest(self, client_id, quota)
-        tap = Tap(stream, visitor.upgrade.head(), visitor.head.behind, self._limits, guest)
-        connection = Connection(tap, self._limits, guest, self._held)
+        connection = self._connection(stream, visitor, guest)
         joined = self._lobby.join(client_id)  # before the WebSocket opens: nobody else can take the name meanwhile
         self._census.enter(address)
         self._connections[client_id] = connection
@@ -136,7 +148,7 @@ class Relay:
         self.do(joined)
         began = trio.current_time()
         try:
-            await connection.run(visitor.upgrade.subprotocol)
+            await connection.run(visitor.upgrade)
         finally:
             self._census.leave(address)
             connection.end(Departure("closed", ABNORMAL, "The connection was cut"))
@@ -145,6 +157,13 @@ class Relay:
             guest.apologize(connection.lost)
             ms = round((trio.current_time() - began) * 1000, 3)
             self.tell(serve.ClientDisconnected(client_id, departure.code, departure.text, ms))
+
+    def _connection(self, stream: trio.abc.Stream, visitor: Visitor, host: Host) -> Client:
+        behind = visitor.head.behind
+        if self._watch is not None and isinstance(stream, Link):
+            return LaneConnection(stream, behind, self._watch, self._limits, host, self._held)
+        tap = Tap(stream, visitor.upgrade.head(), behind, self._limits, host)
+        return Connection(tap, self._limits, host, self._held)
 
     def take(self, client_id: str, frame: str | bytes, quota: Quota, now: float) -> int:
         """Take a message of a client; returns how many wait in the fullest outbox that it put something into."""
@@ -223,7 +242,7 @@ class Relay:
 
     def _deliver(self, effect: Deliver, sender: Client | None, now: float) -> int:
         connection = self._connections.get(effect.client_id)  # gone: an effect before this one let it go
-        if connection is None or not connection.post(effect.text, effect.event and sender, now):
+        if connection is None or not connection.post(effect.text, sender if effect.event else None, now):
             return 0
         if effect.event is not None:
             self.tell(effect.event)
@@ -281,8 +300,8 @@ class _Guest:
         """Let the client leave the lobby."""
         self._told = self._relay.part(self._client_id, departure)
 
-    def apologize(self, lost: list[object]) -> None:
+    def apologize(self, lost: list[Client]) -> None:
         """Tell each sender of what was lost, unless it was paired with this client to the end and knows."""
         for sender in dict.fromkeys(lost):
-            if isinstance(sender, Connection) and sender is not self._told and sender.departure is None:
+            if sender is not self._told and sender.departure is None:
                 sender.post(messages.encode(messages.error_frame(messages.unread(self._client_id))))

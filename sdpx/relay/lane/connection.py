@@ -1,0 +1,286 @@
+"""One client on the fast lane: what its socket brings, what it is sent, and how it ends."""
+
+from base64 import b64encode
+from hashlib import sha1
+from typing import Final
+
+import trio
+
+from sdpx.relay.farewell import close_frame, say_last
+from sdpx.relay.handshake import Upgrade
+from sdpx.relay.host import ABNORMAL, GONE, LAST_BYTES, SILENT, SLOW, Client, Departure, Host, refused
+from sdpx.relay.lane.careful import Closed, Engine, Found, Pinged
+from sdpx.relay.lane.mask import unmask
+from sdpx.relay.lane.plain import PING, PONG, TEXT, Inbox, frame
+from sdpx.relay.lane.watch import Watch
+from sdpx.relay.limits import Limits
+from sdpx.relay.link import Link
+from sdpx.relay.outbox import Held, Outbox, Waiting
+
+READ_BYTES: Final = 64 * 1024
+MAGIC: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
+NO_UTF8: Final = Departure("refused", 1007, "A text message is UTF-8")
+
+
+class LaneConnection:
+    """A client's side of the relay: see `Client` for its verbs, `Host` for whom it tells. `held` all outboxes share.
+
+    Nothing of it but `run` waits; `run` is the connection's own task.
+    """
+
+    def __init__(self, link: Link, behind: bytes, watch: Watch, limits: Limits, host: Host, held: Held) -> None:
+        self.link = link
+        self._behind = behind
+        self._watch = watch
+        self._limits = limits
+        self._host = host
+        self._outbox = Outbox[bytes](limits.outbox_frames, limits.outbox_bytes, held)
+        self._written = 0  # bytes of the frame at the outbox's head that have left
+        self._open = False
+        self._inbox = Inbox(limits.frame_bytes, unmask)
+        self._engine: Engine | None = None
+        self._unfinished = 0
+        self._last_heard = trio.current_time()
+        self._pinged_at = self._last_heard
+        self._alarm = trio.CancelScope()
+        self._ended = trio.Event()
+        self._fault: Exception | None = None
+        self._echo = b""
+        self.departure: Departure | None = None
+        self.lost: list[Client] = []
+
+    @property
+    def waiting(self) -> int:
+        """How many frames wait to be read."""
+        return len(self._outbox)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes of memory they take."""
+        return self._outbox.bytes
+
+    @property
+    def stalled_since(self) -> float:
+        """When a frame left last, or when one began to wait."""
+        return self._outbox.stalled_since
+
+    # ---- out
+
+    def post(self, text: str, sender: Client | None = None, since: float = 0.0) -> bool:
+        """Send a frame to this client, or queue it. Returns whether it was taken."""
+        return self.departure is None and self._send(frame(TEXT, text.encode()), sender, since)
+
+    def _send(self, data: bytes, sender: Client | None = None, since: float = 0.0) -> bool:
+        """Write as much as the socket takes; the rest waits, and so does all that comes behind it."""
+        written = 0
+        if self._open and not self._outbox:
+            try:
+                written = self.link.send_now(data)
+            except OSError:
+                self.end(GONE)
+                return False
+            if written == len(data):
+                if sender is not None:
+                    self._host.on_relayed(trio.current_time() - since)
+                return True
+        return self._queue(data, sender, since, written)
+
+    def _queue(self, data: bytes, sender: Client | None, since: float, written: int) -> bool:
+        first = self._open and not self._outbox
+        if not self._outbox.put(data, sender, since):
+            self.end(SLOW)
+            return False
+        if first:
+            self._written = written
+            self._watch.want_write(self, wanted=True)
+            self._alarm.deadline = min(self._alarm.deadline, self.stalled_since + self._limits.write_seconds)
+        return True
+
+    def on_writable(self) -> None:
+        """Write what waits: the socket takes something again."""
+        try:
+            while waiting := self._outbox.head:
+                self._written += self.link.send_now(memoryview(waiting.data)[self._written :])
+                if self._written < len(waiting.data):
+                    return
+                self._written = 0
+                self._outbox.pop()
+                if waiting.sender is not None:
+                    self._host.on_relayed(self.stalled_since - waiting.since)
+            self._watch.want_write(self, wanted=False)
+        except OSError:
+            self.end(GONE)
+
+    # ---- in
+
+    def on_readable(self, now: float) -> None:
+        """Take what the socket has, be it an error or the end."""
+        try:
+            data = self.link.receive_now(READ_BYTES)
+            if data:
+                self._take(data, now)
+            elif data is not None:
+                self.end(GONE)
+        except OSError:
+            self.end(GONE)
+        except Exception as fault:  # noqa: BLE001  it is this connection's own, and `run` raises it
+            self._fault = fault
+            self.end(GONE)
+
+    def _take(self, data: bytes, now: float) -> None:
+        if self._engine is None:
+            data = self._take_plain(data, now)
+        if data and self.departure is None:
+            self._engine = self._engine or Engine(self._limits.frame_bytes, self._limits.frame_fragments)
+            self._take_careful(self._engine, data, now)
+        unfinished = self._inbox.partial if self._engine is None else self._engine.unfinished
+        if unfinished != self._unfinished and self.departure is None:
+            self._unfinished = unfinished
+            self._host.on_unfinished(unfinished)
+
+    def _take_plain(self, data: bytes, now: float) -> bytes:
+        """Take plain frames; returns what begins with one that is not."""
+        for first, payload in self._inbox.feed(data):
+            self._last_heard = now
+            if first == TEXT:
+                self._take_text(payload, now)
+            else:
+                self._take_control(first, payload, now)
+            if self.departure is not None:
+                break
+        return self._inbox.unusual
+
+    def _take_text(self, payload: bytes, now: float) -> None:
+        try:
+            text = payload.decode()
+        except UnicodeDecodeError:
+            self.end(NO_UTF8)
+        else:
+            self._host.on_frame(text, now)
+
+    def _take_control(self, first: int, payload: bytes, now: float) -> None:
+        if violation := self._host.on_extra(1, now):
+            self.end(refused(violation))
+        elif first == PING:
+            self._send(frame(PONG, payload))
+
+    def _take_careful(self, engine: Engine, data: bytes, now: float) -> None:
+        frames, extra_frames = engine.frames, engine.extra_frames
+        engine.look(data)
+        if engine.frames > frames:
+            self._last_heard = now
+        if engine.extra_frames > extra_frames:
+            violation = self._host.on_extra(engine.extra_frames - extra_frames, now)
+            if violation and not engine.violation:
+                self.end(refused(violation))
+        for found in engine.found():
+            if self.departure is not None:
+                return
+            self._take_found(found, now)
+
+    def _take_found(self, found: Found, now: float) -> None:
+        match found:
+            case Pinged(payload):
+                self._send(frame(PONG, payload))
+            case Closed(code, reason):
+                self._echo = close_frame(code, reason)
+                self.end(Departure("closed", code, reason))
+            case str() | bytes():
+                self._host.on_frame(found, now)
+            case violation:
+                self.end(refused(violation))
+
+    # ---- its life
+
+    def end(self, departure: Departure) -> None:
+        """End the connection, for this reason unless it has ended for another already."""
+        if self.departure is None:
+            self.departure = departure
+            self._watch.remove(self)
+            self._outbox.close()  # first: what it held is not to be counted when others are told
+            self._host.on_end(departure)
+            self._ended.set()
+
+    async def run(self, upgrade: Upgrade) -> None:
+        """Open the WebSocket and serve it until it ends. The caller closes the link."""
+        try:
+            opening = [
+                accepted(upgrade.key, upgrade.subprotocol),
+                *(waiting.data for waiting in self._outbox.take_all()),
+            ]
+            self._open = True
+            self._send(b"".join(opening))
+            if self.departure is None:
+                self._begin()
+                await self._watch_over()
+            await self._close()
+        finally:
+            self._watch.remove(self)
+            self._lose(self._outbox.take_all())
+        if self._fault is not None:
+            raise self._fault
+
+    def _begin(self) -> None:
+        self._watch.add(self)
+        if self._outbox:
+            self._watch.want_write(self, wanted=True)
+        if self._behind:
+            self._take(self._behind, trio.current_time())
+
+    async def _watch_over(self) -> None:
+        """Ping a client that says nothing; let one go that does not answer, or does not read."""
+        while self.departure is None:
+            with trio.CancelScope(deadline=self._look()) as self._alarm:
+                await self._ended.wait()
+
+    def _look(self) -> float:
+        """Do what is due, and return when to look again."""
+        now, limits = trio.current_time(), self._limits
+        gone_at = self._last_heard + limits.silence_seconds
+        ping_at = max(self._last_heard, self._pinged_at) + limits.ping_seconds
+        slow_at = self.stalled_since + limits.write_seconds if self._outbox else gone_at
+        if now >= gone_at:
+            self.end(SILENT)
+        elif self._outbox and now >= slow_at:
+            self.end(SLOW)
+        elif now >= ping_at:
+            self._pinged_at = now
+            ping_at = now + limits.ping_seconds
+            self._send(frame(PING, b""))
+        return min(gone_at, slow_at, ping_at)
+
+    async def _close(self) -> None:
+        """Write what still has to be said, then the close frame: each under a deadline of its own."""
+        departure = self.departure
+        assert departure is not None
+        if departure.code == ABNORMAL:
+            return
+        seconds = self._limits.drain_seconds if departure.reason == "shutdown" else self._limits.close_seconds
+        with trio.move_on_after(seconds) as late:
+            await self.link.send_all(self._unsaid(departure))
+        if not late.cancelled_caught:  # else a frame is half written: nothing can be said behind it
+            words = self._echo or close_frame(departure.code, departure.text)
+            await say_last(self.link, words, self._limits.close_seconds)
+
+    def _unsaid(self, departure: Departure) -> bytes:
+        """Return what is left of the frame that is half written, and, where somebody may read them, those behind it."""
+        written, waiting = self._written, self._outbox.take_all()
+        much = departure.reason != "shutdown" and sum(each.size for each in waiting) > LAST_BYTES
+        said = len(waiting)
+        if departure.reason in ("slow", "closed") or much:
+            said = 1 if written else 0
+        self._lose(waiting[said:])
+        return b"".join(each.data for each in waiting[:said])[written:]
+
+    def _lose(self, waiting: list[Waiting[bytes]]) -> None:
+        self.lost += [each.sender for each in waiting if each.sender is not None]
+
+
+def accepted(key: str, subprotocol: str | None) -> bytes:
+    """Return the response that opens a WebSocket (RFC 6455, 4.2.2)."""
+    accept = b64encode(sha1(key.encode() + MAGIC, usedforsecurity=False).digest())
+    protocol = b"Sec-WebSocket-Protocol: %b\r\n" % subprotocol.encode() if subprotocol else b""
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: %b\r\n%b\r\n" % (accept, protocol)
+    )

@@ -1,0 +1,90 @@
+"""Frames of the plain kind (RFC 6455, 5.2), out of bytes and into bytes. Pure.
+
+Plain is: a whole text frame within the limit, a whole ping or pong; masked, no reserved bit, the shortest form of a length of
+up to 64 KiB. The first frame that is anything else ends the lane: what begins there is handed over as it came. Each header
+is looked at as soon as the bytes are there that tell: the first, the second, the fourth.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+TEXT: Final = 0x81  # FIN and the opcode
+PING: Final = 0x89
+PONG: Final = 0x8A
+PLAIN: Final = frozenset({TEXT, PING, PONG})
+MASKED: Final = 0x80
+SHORT: Final = 125
+TWO_BYTES: Final = 126
+
+Unmask = Callable[[bytes, bytes], bytes]
+
+
+class Inbox:
+    """The bytes of one connection, cut into frames."""
+
+    __slots__ = ("_have", "_max_bytes", "_need", "_parts", "_unmask", "unusual")
+
+    def __init__(self, max_bytes: int, unmask: Unmask) -> None:
+        self._max_bytes = max_bytes
+        self._unmask = unmask
+        self._parts: list[bytes] = []  # of a frame that is not whole yet: joined once, when there is enough of it
+        self._have = 0
+        self._need = 0
+        self.unusual = b""
+
+    @property
+    def partial(self) -> int:
+        """How many bytes of a frame that is not whole are kept."""
+        return self._have if self._parts else 0
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Yield each whole frame: its first byte, which is one of `PLAIN`, and its payload, unmasked.
+
+        Once an unusual frame begins, `unusual` is what came from there on, and no more may be fed.
+        """
+        if self._parts:
+            data = self._joined(data)
+        at, end = 0, len(data)
+        while at < end:
+            first, second = data[at], data[at + 1] if end - at > 1 else MASKED
+            size, head = second & 0x7F, 6
+            if size == TWO_BYTES and first == TEXT:
+                size, head = int.from_bytes(data[at + 2 : at + 4]) if end - at >= 4 else TWO_BYTES, 8  # noqa: PLR2004
+                plain = SHORT < size <= self._max_bytes
+            else:
+                plain = first in PLAIN and size <= SHORT
+            if not plain or second < MASKED:
+                self.unusual = data[at:]
+                return
+            body = at + head
+            if body + size > end:
+                self._keep(data[at:], head + size)
+                return
+            yield first, self._unmask(data[body : body + size], data[body - 4 : body])
+            at = body + size
+
+    def _joined(self, data: bytes) -> bytes:
+        """Return what there is of a frame, or nothing as long as it is not enough to go on."""
+        self._parts.append(data)
+        self._have += len(data)
+        if self._have < self._need:
+            return b""
+        data = b"".join(self._parts)
+        self._parts = []
+        return data
+
+    def _keep(self, start: bytes, whole: int) -> None:
+        """Keep the start of a frame, until there is more of its header, or all of it."""
+        self._parts, self._have = [start], len(start)
+        known = len(start) > 3 or (len(start) > 1 and start[1] & 0x7F != TWO_BYTES)  # noqa: PLR2004
+        self._need = whole if known else len(start) + 1
+
+
+def frame(first: int, payload: bytes) -> bytes:
+    """Return a server's frame that begins with the byte `first`."""
+    size = len(payload)
+    if size <= SHORT:
+        return bytes((first, size)) + payload
+    if size < 1 << 16:
+        return bytes((first, TWO_BYTES, size >> 8, size & 0xFF)) + payload
+    return bytes((first, 127)) + size.to_bytes(8) + payload

@@ -1,0 +1,99 @@
+"""A TCP connection over a standard socket: a Trio stream that can also be read and written at once, without waiting.
+
+Trio's own sockets have no synchronous send, and a descriptor that is remembered elsewhere may be somebody else's by the
+time it is used. So the link owns its socket, tells Trio before it closes it, and has no descriptor any more from then on.
+"""
+
+import socket
+from typing import Final
+
+import trio
+
+CLOSED: Final = -1
+
+
+class Link(trio.abc.HalfCloseableStream):
+    """One connection; whoever has it closes it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.socket = sock
+
+    def receive_now(self, max_bytes: int) -> bytes | None:
+        """Return what there is, empty at the end of the stream, or None if there is nothing yet; raises `OSError`."""
+        try:
+            return self.socket.recv(max_bytes)
+        except (BlockingIOError, InterruptedError):
+            return None
+
+    def send_now(self, data: bytes | bytearray | memoryview) -> int:
+        """Send what the socket takes and return how much that was; raises `OSError`."""
+        try:
+            return self.socket.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+    async def wait_readable(self) -> None:
+        """Wait until there is something to receive."""
+        await trio.lowlevel.wait_readable(self._open_socket())
+
+    async def wait_writable(self) -> None:
+        """Wait until the socket takes something."""
+        await trio.lowlevel.wait_writable(self._open_socket())
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Receive, as any Trio stream does."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            while (data := self.receive_now(max_bytes or 65536)) is None:
+                await self.wait_readable()
+        except OSError as error:
+            raise self._translated(error) from error
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send, as any Trio stream does."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        left = memoryview(data)
+        try:
+            while left:
+                sent = self.send_now(left)
+                left = left[sent:]
+                if left:
+                    await self.wait_writable()
+        except OSError as error:
+            raise self._translated(error) from error
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the socket takes something."""
+        try:
+            await self.wait_writable()
+        except OSError as error:
+            raise self._translated(error) from error
+
+    async def send_eof(self) -> None:
+        """Send no more; what comes can still be received."""
+        await trio.lowlevel.checkpoint()
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise self._translated(error) from error
+
+    async def aclose(self) -> None:
+        """Close the socket; whoever waits for it hears that."""
+        if self.socket.fileno() != CLOSED:
+            trio.lowlevel.notify_closing(self.socket)
+            self.socket.close()
+        await trio.lowlevel.checkpoint()
+
+    def _open_socket(self) -> socket.socket:
+        if self.socket.fileno() == CLOSED:
+            raise trio.ClosedResourceError
+        return self.socket
+
+    def _translated(self, error: OSError) -> Exception:
+        if self.socket.fileno() == CLOSED:
+            return trio.ClosedResourceError()
+        return trio.BrokenResourceError(str(error))
