@@ -11,7 +11,6 @@ Each verb decides at once and returns what is to be done, in order. The caller d
 there is no lock and no race: concurrent requests are as if they had come one after the other.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 from msgspec import Struct
@@ -24,8 +23,7 @@ from sdpx.messages import ClientMessage, DepartureReason, PairRequest, PeerFrame
 SHOWN_ID: Final = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(Struct, frozen=True):
     """Put this text into that client's outbox; if it takes it and there is an `event`, log that."""
 
     client_id: str
@@ -33,8 +31,7 @@ class Deliver:
     event: Event | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """Write this into the log."""
 
     event: Event

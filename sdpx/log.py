@@ -11,9 +11,9 @@ import os
 import select
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache, lru_cache
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
@@ -24,7 +24,6 @@ Format = Literal["json", "text"]
 
 QUEUE_LINES: Final = 10_000
 QUEUE_BYTES: Final = 8 * 1024 * 1024
-BATCH: Final = 1024
 # After a batch the thread rests: a line that comes alone is written at once, and of a stream of them not each one wakes it.
 REST_SECONDS: Final = 0.005
 CLOSE_SECONDS: Final = 2.0
@@ -40,6 +39,7 @@ _LIBRARIES: Final = (
     "trio-asyncio",
 )
 _COLOURS: Final = {"debug": "\x1b[2m", "info": "", "warning": "\x1b[33m", "error": "\x1b[31m"}
+_RANK: Final[dict[Level, int]] = {level: rank for rank, level in enumerate(LEVELS)}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -78,8 +78,9 @@ class Log:
 
     def emit(self, event: Event) -> None:
         """Write one event, if its level is wanted. Never blocks, never raises for a slow or lost reader."""
-        if LEVELS.index(event.severity()) >= self._threshold:
-            self._put(self._render(event))
+        level = event.severity()
+        if _RANK[level] >= self._threshold:
+            self._put(self._render(event, level))
 
     def pass_on(self, line: dict[str, Any], who: str) -> None:
         """Write a line of another sdpx program, with a `who` key behind the common ones."""
@@ -90,36 +91,37 @@ class Log:
             self._put(self._aligned(**common, own={"who": who} | line))
 
     def _put(self, line: bytes) -> None:
-        if self._dropped and self._sink.put(self._render(LogDropped(self._dropped))):
+        if self._dropped and self._sink.put(self._render(LogDropped(self._dropped), LogDropped.level)):
             self._dropped = 0
         if self._dropped or not self._sink.put(line):
             self._dropped += 1
             self.dropped_in_all += 1
 
-    def _json(self, event: Event) -> bytes:
+    def _json(self, event: Event, level: Level) -> bytes:
+        spelt = event.spelt()
+        if spelt is not None and self._started is None:
+            return b'{"ts":"%b%b%b}\n' % (timestamp(self._clock()), _head(type(event), level), spelt.encode())
         try:
-            return self._line(event.severity(), event.name(), event.message(), event.body())
+            return self._line(event, level, event.message(), event.body())
         except UnicodeEncodeError:  # a command line or an operating system's message may hold what is no text
             own = {key: _text_of(value) for key, value in event.shown().items()}
-            return self._line(event.severity(), event.name(), _text_of(event.message()), own)
+            return self._line(event, level, _text_of(event.message()), own)
 
-    def _line(self, level: str, name: str, message: Any, body: Any) -> bytes:
+    def _line(self, event: Event, level: Level, message: Any, body: Any) -> bytes:
         now = self._clock()
-        head = b'{"ts":"%b","level":"%b","event":"%b","message":%b' % (
-            timestamp(now).encode(),
-            level.encode(),
-            name.encode(),
-            _encode(message),
-        )
         own = _encode(body)[1:-1]
-        parts = [head, own] if own else [head]
-        if self._started is not None:
-            parts.append(b'"ms":%.3f' % ((now - self._started) * 1000))
-        return b",".join(parts) + b"}\n"
+        return b'{"ts":"%b%b%b%b%b%b}\n' % (
+            timestamp(now),
+            _head(type(event), level),
+            _encode(message),
+            b"," if own else b"",
+            own,
+            b"" if self._started is None else b',"ms":%.3f' % ((now - self._started) * 1000),
+        )
 
-    def _text(self, event: Event) -> bytes:
-        ts = timestamp(self._clock())
-        return self._aligned(ts, event.severity(), event.name(), event.message(), event.shown())
+    def _text(self, event: Event, level: Level) -> bytes:
+        ts = timestamp(self._clock()).decode()
+        return self._aligned(ts, level, event.name(), event.message(), event.shown())
 
     def _aligned(self, ts: str, level: str, event: str, message: str, own: dict[str, Any]) -> bytes:
         keys = " ".join(f"{key}={_encode(_text_of(value)).decode()}" for key, value in own.items())
@@ -134,9 +136,22 @@ def _text_of(value: Any) -> Any:
     return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
-def timestamp(seconds: float) -> str:
+def timestamp(seconds: float) -> bytes:
     """Return `seconds` since the epoch as RFC 3339, UTC, with microseconds and `Z`."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")[:26] + "Z"
+    whole, microseconds = divmod(round(seconds * 1_000_000), 1_000_000)
+    return b"%b.%06dZ" % (_second(whole), microseconds)
+
+
+@lru_cache(maxsize=8)
+def _second(whole: int) -> bytes:
+    """Return the second's part: the same for all lines in it."""
+    return datetime.fromtimestamp(whole, UTC).isoformat()[:19].encode()
+
+
+@cache
+def _head(kind: type[Event], level: Level) -> bytes:
+    """Return what stands between a line's timestamp and its message."""
+    return b'","level":"%b","event":"%b","message":' % (level.encode(), kind.name().encode())
 
 
 class LibraryHandler(logging.Handler):
@@ -191,7 +206,7 @@ class ThreadSink:
         self._fd = fd
         self._on_broken = on_broken
         self._max_lines = max_lines
-        self._lines: deque[bytes] = deque()
+        self._lines: list[bytes] = []
         self._bytes = 0
         self._changed = threading.Condition(threading.Lock())
         self._is_waited_for = False
@@ -229,14 +244,17 @@ class ThreadSink:
                 pass
 
     def _next_batch(self) -> bytes:
-        """Wait for lines; empty means that there will be none."""
+        """Wait for lines and take them all; empty means that there will be none.
+
+        The lock is held for no longer than it takes to lay hands on them: whoever logs must not wait for it.
+        """
         with self._changed:
             self._is_waited_for = True
             self._changed.wait_for(lambda: self._lines or self._closing)
             self._is_waited_for = False
-            batch = b"".join(self._lines.popleft() for _ in range(min(BATCH, len(self._lines))))
-            self._bytes -= len(batch)
-            return batch
+            lines, self._lines = self._lines, []
+            self._bytes = 0
+        return b"".join(lines)
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -8,7 +8,6 @@ The rules that live here:
   numbers of any length, unknown keys, key order and spelling survive.
 """
 
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -35,15 +34,13 @@ class CandidateInit(Struct, frozen=True, omit_defaults=True):
 # ---- client to server -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class PairRequest:
+class PairRequest(Struct, frozen=True):
     """The client asks to be paired with `target_id`, as initiator."""
 
     target_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class PeerFrame:
+class PeerFrame(Struct, frozen=True):
     """An offer, answer or candidate for the peer: `text` is the frame as it came, `size` its length in bytes.
 
     `corrected` is the frame with `from_peer` true, where the sender had written that key itself; `sdp` the SDP as it was
@@ -56,23 +53,20 @@ class PeerFrame:
     size: int
     peer_id: str | None
     corrected: str | None = None
-    sdp: Raw | UnsetType = field(default=UNSET, compare=False, repr=False)
+    sdp: Raw | UnsetType = UNSET
 
 
-@dataclass(frozen=True, slots=True)
-class Unpair:
+class Unpair(Struct, frozen=True):
     """The client leaves its pairing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ping:
+class Ping(Struct, frozen=True):
     """The client wants a `pong`; `t` is any JSON value, to be echoed as it was written."""
 
     t: Raw | UnsetType
 
 
-@dataclass(frozen=True, slots=True)
-class Pong:
+class Pong(Struct, frozen=True):
     """A sign of life."""
 
 
@@ -97,6 +91,10 @@ _decode_string = msgspec.json.Decoder(str).decode
 _decode_candidate = msgspec.json.Decoder(CandidateInit | None).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _encode = msgspec.json.Encoder().encode
+
+
+# The types as nearly everybody spells them: a look-up instead of a decoding.
+_SPELT: Final = {b'"offer"': "offer", b'"answer"': "answer", b'"candidate"': "candidate"}
 
 
 def parse(text: str) -> ClientMessage:
@@ -190,9 +188,10 @@ def _refuse_unless_json(text: str) -> None:
 
 
 def _kind(envelope: _Envelope) -> str:
-    if envelope.type is UNSET or not _is_string(envelope.type):
+    kind = envelope.type
+    if kind is UNSET or not _is_string(kind):
         raise Refusal("bad_message", "A message needs a string 'type'")
-    return _decode_string(envelope.type)
+    return _SPELT.get(bytes(kind)) or _decode_string(kind)
 
 
 def _is_string(raw: Raw) -> bool:

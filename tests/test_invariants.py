@@ -524,6 +524,7 @@ class Verdict:
             (heard, pairing)
             for heard, pairing in window.frames
             if heard["type"] in ("error", "unpaired") or heard.get("is_initiator")
+            if not _is_apology(heard)
         ]
         if sent.kind in RELAYED and not answers:
             self.check_delivered_or_told(life, sent, window)
@@ -597,6 +598,11 @@ def _keys(message: Frame) -> list[str]:
 
 
 # ---- the property -----------------------------------------------------------------------------------------------
+
+
+def _is_apology(heard: Frame) -> bool:
+    """Tell whether the relay says by itself that a former peer went before it had read all; it answers nothing."""
+    return heard.get("code") == "peer_unreachable" and "in_reply_to" not in heard
 
 
 class Patience(trio.abc.Instrument):

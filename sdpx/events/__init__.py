@@ -6,6 +6,7 @@ with an underscore: they only feed the sentence or the level.
 """
 
 import re
+from functools import cache
 from typing import Any, ClassVar, Literal, get_args
 
 from msgspec import UNSET, Struct
@@ -21,6 +22,7 @@ class Event(Struct, frozen=True):
     sentence: ClassVar[str] = ""
 
     @classmethod
+    @cache
     def name(cls) -> str:
         """Return the stable snake_case name."""
         return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
@@ -42,6 +44,10 @@ class Event(Struct, frozen=True):
     def message(self) -> str:
         """Return the sentence for a person."""
         return self.sentence.format(e=self)
+
+    def spelt(self) -> str | None:
+        """Return the message and the own keys as JSON, if the event can do so faster than an encoder."""
+        return None
 
     def severity(self) -> Level:
         """Return the level of this very event."""

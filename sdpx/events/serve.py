@@ -131,8 +131,18 @@ class Relayed(Event, frozen=True):
     sdp: str | UnsetType = UNSET
 
     def message(self) -> str:
-        """Return the founding design's sentence; spelled out because it is the relay's most frequent."""
+        """Return the founding design's sentence."""
         return f"Relaying '{self.type}' message from {self.client_id} to {self.peer_id}"
+
+    def spelt(self) -> str | None:
+        """Spell the line's end out: it is the relay's most frequent, and no type and no ID needs an escape."""
+        if self.sdp is not UNSET:
+            return None
+        kind, client_id, peer_id = self.type, self.client_id, self.peer_id
+        return (
+            f"\"Relaying '{kind}' message from {client_id} to {peer_id}\","
+            f'"type":"{kind}","client_id":"{client_id}","peer_id":"{peer_id}","bytes":{self.bytes}'
+        )
 
 
 class RelayRefused(Event, frozen=True):

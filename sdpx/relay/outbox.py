@@ -46,7 +46,7 @@ class Outbox(Generic[T]):
         self.bytes = 0
         self.stalled_since = 0.0
         self._closed = False
-        self._changed = trio.Event()
+        self._changed: trio.Event | None = None  # if somebody waits for a frame
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -58,7 +58,7 @@ class Outbox(Generic[T]):
         if self._closed or (full and self._frames):
             return False
         if not self._frames:
-            self.stalled_since = self._clock()
+            self.stalled_since = since or self._clock()
         self._frames.append(Waiting(data, size, sender, since))
         self._count(size)
         self._wake()
@@ -83,18 +83,31 @@ class Outbox(Generic[T]):
         while not self._frames:
             if self._closed:
                 return None
+            self._changed = self._changed or trio.Event()
             await self._changed.wait()
         return self._frames[0]
+
+    def first(self, max_bytes: int) -> list[T]:
+        """Return the frames that are the next to leave: one, and those behind it of `max_bytes` at most, with it."""
+        if len(self._frames) == 1 or self.bytes <= max_bytes:
+            return [waiting.data for waiting in self._frames]
+        total, first = 0, list[T]()
+        for waiting in self._frames:
+            total += waiting.size
+            if first and total > max_bytes:
+                break
+            first.append(waiting.data)
+        return first
 
     @property
     def head(self) -> Waiting[T] | None:
         """The frame that is the next to leave."""
         return self._frames[0] if self._frames else None
 
-    def pop(self) -> Waiting[T]:
+    def pop(self, now: float | None = None) -> Waiting[T]:
         """Take out the head: it is sent. `stalled_since` is when this happened last, or when something began to wait."""
         waiting = self._frames.popleft()
-        self.stalled_since = self._clock()
+        self.stalled_since = self._clock() if now is None else now
         self._count(-waiting.size)
         return waiting
 
@@ -103,5 +116,6 @@ class Outbox(Generic[T]):
         self._held.bytes += size
 
     def _wake(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None

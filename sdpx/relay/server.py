@@ -165,7 +165,7 @@ class Relay:
         tap = Tap(stream, visitor.upgrade.head(), behind, self._limits, host)
         return Connection(tap, self._limits, host, self._held)
 
-    def take(self, client_id: str, frame: str | bytes, quota: Quota, now: float) -> int:
+    def take(self, client_id: str, quota: Quota, frame: str | bytes, now: float) -> int:
         """Take a message of a client; returns how many wait in the fullest outbox that it put something into."""
         try:
             effects = self._lobby.take(client_id, self._message_in(frame, quota, now))
@@ -181,14 +181,12 @@ class Relay:
         if isinstance(frame, bytes):
             raise messages.binary_refused()
         message = messages.parse(frame)
-        if not allowed or not self._may_ask(message, quota, now):
+        if not allowed or (isinstance(message, PairRequest) and not self._may_ask(message, quota, now)):
             raise messages.rate_limited(message)
         return message
 
-    def _may_ask(self, message: ClientMessage, quota: Quota, now: float) -> bool:
+    def _may_ask(self, message: PairRequest, quota: Quota, now: float) -> bool:
         """Tell whether a request to be paired may be looked at: guesses at IDs are slowed."""
-        if not isinstance(message, PairRequest):
-            return True
         allowed = quota.allows_asking(now)
         if message.target_id not in self._lobby:
             quota.missed(now)
@@ -219,26 +217,27 @@ class Relay:
         What one effect leads to, as when a full outbox ends its client, is done behind all that was decided before. Returns
         how many frames wait in the fullest outbox that was reached.
         """
-        self._todo += [(effect, sender, now) for effect in effects]
         if self._doing:
+            self._todo += [(effect, sender, now) for effect in effects]
             return 0
         self._doing = True
+        deepest = 0
         try:
-            return self._do_all()
+            for effect in effects:
+                deepest = max(deepest, self._do_one(effect, sender, now))
+            while self._todo:
+                deepest = max(deepest, self._do_one(*self._todo.popleft()))
         finally:
             self._doing = False
-
-    def _do_all(self) -> int:
-        deepest = 0
-        while self._todo:
-            effect, sender, now = self._todo.popleft()
-            if isinstance(effect, Deliver):
-                deepest = max(deepest, self._deliver(effect, sender, now))
-            else:
-                self.tell(effect.event)
-            if not self._todo and self._held.bytes > self._limits.held_bytes:
-                self._let_the_slowest_go()
+        if self._held.bytes > self._limits.held_bytes:
+            self._let_the_slowest_go()
         return deepest
+
+    def _do_one(self, effect: Effect, sender: Client | None, now: float) -> int:
+        if isinstance(effect, Deliver):
+            return self._deliver(effect, sender, now)
+        self.tell(effect.event)
+        return 0
 
     def _deliver(self, effect: Deliver, sender: Client | None, now: float) -> int:
         connection = self._connections.get(effect.client_id)  # gone: an effect before this one let it go
@@ -278,10 +277,7 @@ class _Guest:
         self._client_id = client_id
         self._quota = quota
         self._told: Client | None = None
-
-    def on_frame(self, frame: str | bytes, now: float) -> int:
-        """Take a message."""
-        return self._relay.take(self._client_id, frame, self._quota, now)
+        self.on_frame = partial(relay.take, client_id, quota)
 
     def on_extra(self, count: int, now: float) -> Violation | None:
         """Count frames that end no message as messages: they cost as much. One over the rate is let pass, a flood is not."""

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from tests.helpers import Client, RawClient, message, upgrade_request
-from tests.hostile.scene import Scene, attacked, started, usable
+from tests.hostile.scene import PATIENCE, Scene, attacked, started, usable
 
 pytestmark = pytest.mark.e2e
 
@@ -229,6 +229,9 @@ async def test_absurd_targets(scene: Scene, target: str) -> None:
     answer = await client.receive()
     assert (answer["code"], answer["target_id"]) == ("target_not_found", target)
     await usable(client)
-    [logged] = [line for line in scene.events("pair_refused") if line["client_id"] == client.id]
+    with trio.fail_after(PATIENCE):
+        while not (lines := [line for line in scene.events("pair_refused") if line["client_id"] == client.id]):
+            await trio.sleep(0.02)  # the log has a thread of its own
+    [logged] = lines
     assert target.startswith(logged["target_id"])
     assert len(logged["target_id"]) <= 64

@@ -17,7 +17,8 @@ from sdpx.relay.limits import Limits
 from sdpx.relay.link import Link
 from sdpx.relay.outbox import Held, Outbox, Waiting
 
-READ_BYTES: Final = 64 * 1024
+WRITE_BYTES: Final = 64 * 1024  # that leave together
+DEEP: Final = 64  # frames that wait for the end of a batch
 MAGIC: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 NO_UTF8: Final = Departure("refused", 1007, "A text message is UTF-8")
 
@@ -36,7 +37,8 @@ class LaneConnection:
         self._host = host
         self._outbox = Outbox[bytes](limits.outbox_frames, limits.outbox_bytes, held)
         self._written = 0  # bytes of the frame at the outbox's head that have left
-        self._open = False
+        self._may_write = False  # not before the WebSocket is open, and not while the socket is full
+        self._is_due = False
         self._inbox = Inbox(limits.frame_bytes, unmask)
         self._engine: Engine | None = None
         self._unfinished = 0
@@ -67,56 +69,62 @@ class LaneConnection:
     # ---- out
 
     def post(self, text: str, sender: Client | None = None, since: float = 0.0) -> bool:
-        """Send a frame to this client, or queue it. Returns whether it was taken."""
+        """Queue a frame for this client, to leave at once or with the batch. Returns whether it was taken."""
         return self.departure is None and self._send(frame(TEXT, text.encode()), sender, since)
 
     def _send(self, data: bytes, sender: Client | None = None, since: float = 0.0) -> bool:
-        """Write as much as the socket takes; the rest waits, and so does all that comes behind it."""
-        written = 0
-        if self._open and not self._outbox:
-            try:
-                written = self.link.send_now(data)
-            except OSError:
-                self.end(GONE)
-                return False
-            if written == len(data):
-                if sender is not None:
-                    self._host.on_relayed(trio.current_time() - since)
-                return True
-        return self._queue(data, sender, since, written)
-
-    def _queue(self, data: bytes, sender: Client | None, since: float, written: int) -> bool:
-        first = self._open and not self._outbox
-        if not self._outbox.put(data, sender, since):
+        outbox = self._outbox
+        if not outbox.put(data, sender, since):
             self.end(SLOW)
             return False
-        if first:
-            self._written = written
-            self._watch.want_write(self, wanted=True)
-            self._alarm.deadline = min(self._alarm.deadline, self.stalled_since + self._limits.write_seconds)
+        if self._may_write:
+            if len(outbox) >= DEEP:
+                self.on_writable()
+            elif not self._is_due:
+                self._is_due = True
+                self._watch.flush_soon(self)
         return True
 
     def on_writable(self) -> None:
-        """Write what waits: the socket takes something again."""
+        """Write what waits, as far as the socket takes it; what it does not take keeps all that comes behind waiting."""
+        self._is_due = False
         try:
-            while waiting := self._outbox.head:
-                self._written += self.link.send_now(memoryview(waiting.data)[self._written :])
-                if self._written < len(waiting.data):
-                    return
-                self._written = 0
-                self._outbox.pop()
-                if waiting.sender is not None:
-                    self._host.on_relayed(self.stalled_since - waiting.since)
-            self._watch.want_write(self, wanted=False)
+            while self._outbox and self._write_some():
+                pass
         except OSError:
             self.end(GONE)
+            return
+        if self._may_write == bool(self._outbox):
+            self._may_write = not self._outbox
+            self._watch.want_write(self, wanted=not self._may_write)
+            if self._outbox:
+                self._alarm.deadline = min(self._alarm.deadline, self.stalled_since + self._limits.write_seconds)
+
+    def _write_some(self) -> bool:
+        """Write the next frames, together; returns whether the socket took them all."""
+        frames = self._outbox.first(WRITE_BYTES)
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        if self._written:
+            data = data[self._written :]
+        left = self._written + self.link.send_now(data)
+        now = trio.current_time()
+        for each in frames:
+            if left < len(each):
+                self._written = left
+                return False
+            left -= len(each)
+            waiting = self._outbox.pop(now)
+            if waiting.sender is not None:
+                self._host.on_relayed(now - waiting.since)
+        self._written = 0
+        return True
 
     # ---- in
 
     def on_readable(self, now: float) -> None:
         """Take what the socket has, be it an error or the end."""
         try:
-            data = self.link.receive_now(READ_BYTES)
+            data = self.link.receive_now()
             if data:
                 self._take(data, now)
             elif data is not None:
@@ -140,23 +148,18 @@ class LaneConnection:
 
     def _take_plain(self, data: bytes, now: float) -> bytes:
         """Take plain frames; returns what begins with one that is not."""
-        for first, payload in self._inbox.feed(data):
-            self._last_heard = now
-            if first == TEXT:
-                self._take_text(payload, now)
-            else:
-                self._take_control(first, payload, now)
-            if self.departure is not None:
-                break
-        return self._inbox.unusual
-
-    def _take_text(self, payload: bytes, now: float) -> None:
         try:
-            text = payload.decode()
+            for first, payload in self._inbox.feed(data):
+                self._last_heard = now
+                if first == TEXT:
+                    self._host.on_frame(payload.decode(), now)
+                else:
+                    self._take_control(first, payload, now)
+                if self.departure is not None:
+                    break
         except UnicodeDecodeError:
             self.end(NO_UTF8)
-        else:
-            self._host.on_frame(text, now)
+        return self._inbox.unusual
 
     def _take_control(self, first: int, payload: bytes, now: float) -> None:
         if violation := self._host.on_extra(1, now):
@@ -208,24 +211,18 @@ class LaneConnection:
                 accepted(upgrade.key, upgrade.subprotocol),
                 *(waiting.data for waiting in self._outbox.take_all()),
             ]
-            self._open = True
+            self._may_write = True
+            self._watch.add(self)
             self._send(b"".join(opening))
-            if self.departure is None:
-                self._begin()
-                await self._watch_over()
+            if self._behind and self.departure is None:
+                self._take(self._behind, trio.current_time())
+            await self._watch_over()
             await self._close()
         finally:
             self._watch.remove(self)
             self._lose(self._outbox.take_all())
         if self._fault is not None:
             raise self._fault
-
-    def _begin(self) -> None:
-        self._watch.add(self)
-        if self._outbox:
-            self._watch.want_write(self, wanted=True)
-        if self._behind:
-            self._take(self._behind, trio.current_time())
 
     async def _watch_over(self) -> None:
         """Ping a client that says nothing; let one go that does not answer, or does not read."""

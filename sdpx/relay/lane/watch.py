@@ -8,7 +8,8 @@ import trio
 
 from sdpx.relay.link import Link
 
-BATCH: Final = 64  # connections served before other tasks get a turn
+BATCH: Final = 64  # connections that are told at a time
+SLICE_SECONDS: Final = 0.001  # a turn of Trio's own costs as much as several frames
 
 
 class Watched(Protocol):
@@ -32,16 +33,25 @@ class Watch(Protocol):
     def want_write(self, connection: Watched, *, wanted: bool) -> None:
         """Tell it, or no longer, when its socket takes something."""
 
+    def flush_soon(self, connection: Watched) -> None:
+        """Call `on_writable` at the end of this batch, or now if there is none."""
+
     def remove(self, connection: Watched) -> None:
         """Tell it nothing any more. It is called before the socket is closed, and may be called twice."""
 
 
 class SharedWatch:
-    """One epoll for all sockets, and one task that waits for it: a task switch for a batch, not for a frame."""
+    """One epoll for all sockets, and one task that waits for it: a task switch for a batch, not for a frame.
+
+    What a batch leads to is written at its end: frames for one client leave together, and a receiver that is woken by the
+    first has the next ones by the time it looks.
+    """
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._watched: dict[int, Watched] = {}
+        self._in_batch = False
+        self._due: list[Watched] = []
 
     def add(self, connection: Watched) -> None:
         """Tell this connection when there is something to receive."""
@@ -62,15 +72,26 @@ class SharedWatch:
             del self._watched[descriptor]
             self._epoll.unregister(descriptor)
 
+    def flush_soon(self, connection: Watched) -> None:
+        """Call `on_writable` at the end of this batch, or now if there is none."""
+        if self._in_batch:
+            self._due.append(connection)
+        else:
+            connection.on_writable()
+
     async def run(self) -> None:
-        """Tell everybody, for ever."""
+        """Tell everybody, for ever; other tasks get their turn every `SLICE_SECONDS` at the latest."""
         with self._epoll:
             while True:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
-                self._tell(self._epoll.poll(0, BATCH))
+                now = trio.current_time()
+                slice_ends = now + SLICE_SECONDS
+                while now < slice_ends and (events := self._epoll.poll(0, BATCH)):
+                    self._tell(events, now)
+                    now = trio.current_time()
 
-    def _tell(self, events: list[tuple[int, int]]) -> None:
-        now = trio.current_time()
+    def _tell(self, events: list[tuple[int, int]], now: float) -> None:
+        self._in_batch = True
         for descriptor, flags in events:
             connection = self._watched.get(descriptor)
             if connection is None:
@@ -79,6 +100,11 @@ class SharedWatch:
                 connection.on_writable()
             if flags & ~select.EPOLLOUT and self._watched.get(descriptor) is connection:
                 connection.on_readable(now)
+        self._in_batch = False
+        due, self._due = self._due, []
+        for connection in due:
+            if self._watched.get(connection.link.socket.fileno()) is connection:
+                connection.on_writable()
 
 
 class TaskWatch:
@@ -101,6 +127,10 @@ class TaskWatch:
             self._nursery.start_soon(self._write, connection, scope)
         elif not wanted and connection in self._writing:
             self._writing.pop(connection).cancel()
+
+    def flush_soon(self, connection: Watched) -> None:
+        """Call `on_writable` now: there are no batches."""
+        connection.on_writable()
 
     def remove(self, connection: Watched) -> None:
         """Tell it nothing any more."""
