@@ -26,6 +26,7 @@ PURE = [
     "relay.host",
     "relay.lane.careful",
     "relay.lane.plain",
+    "relay.lane.upgrade",
     "relay.limits",
     "relay.numbers",
     "relay.quota",

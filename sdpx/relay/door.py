@@ -9,7 +9,7 @@ import trio
 from sdpx.events import Event, serve
 from sdpx.relay.farewell import say_last
 from sdpx.relay.handshake import Upgrade
-from sdpx.relay.http import Head, read_head
+from sdpx.relay.http import Head, Plain, read_head
 from sdpx.relay.limits import Limits
 from sdpx.relay.quota import Census, Pending, network_of
 from sdpx.relay.responses import CROWDED, FULL, STOPPING, Answer, Page
@@ -19,28 +19,31 @@ from sdpx.relay.responses import CROWDED, FULL, STOPPING, Answer, Page
 class Visitor:
     """Somebody who asked for a WebSocket and may have one."""
 
-    head: Head
     upgrade: Upgrade
+    behind: bytes
     remote: str
+    address: str
 
 
 class Door:
     """One kind of port: `judge` decides about each request, `tell` gets what is to be logged.
 
-    `census` counts those that came in; those that are still at the door are bounded, too.
+    `plain` may know a request at one look. `census` counts those that came in; those at the door are bounded, too.
     """
 
     def __init__(
         self,
         limits: Limits,
         census: Census,
-        judge: Callable[[h11.Request], Upgrade | Page | Answer],
+        judge: Callable[[h11.Request | Upgrade], Upgrade | Page | Answer],
         tell: Callable[[Event], None],
+        plain: Plain | None = None,
     ) -> None:
         self._limits = limits
         self._census = census
         self._judge = judge
         self._tell = tell
+        self._plain = plain
         self._pending = Pending[trio.CancelScope](limits.pending, limits.max_clients_per_ip)
         self._stopping = False
 
@@ -55,49 +58,52 @@ class Door:
 
     async def admit(self, stream: trio.abc.Stream, remote: str) -> Visitor | None:
         """Read the request; returns who is to get a WebSocket, or None once all is said. The caller closes the stream."""
+        address = address_of(remote)
         with trio.CancelScope() as scope:
             if self._stopping:
                 self._shorten(scope)
-            if crowded_out := self._pending.enter(scope, address_of(remote)):
+            if crowded_out := self._pending.enter(scope, address):
                 crowded_out.cancel()
             try:
-                return await self._hear(stream, remote)
+                return await self._hear(stream, remote, address)
             finally:
                 self._pending.leave(scope)
         reason = "no_request" if self._stopping else "too_many_connections"
         self._tell(serve.ConnectionRefused(remote, None, reason))
         return None
 
-    async def _hear(self, stream: trio.abc.Stream, remote: str) -> Visitor | None:
-        head = await read_head(stream, self._limits)
+    async def _hear(self, stream: trio.abc.Stream, remote: str, address: str) -> Visitor | None:
+        head = await read_head(stream, self._limits, self._plain)
         if head is None:
             self._tell(serve.ConnectionRefused(remote, None, "no_request"))
             return None
-        verdict = self._verdict(head, remote)
+        verdict = self._verdict(head, address)
         if isinstance(head, Head) and isinstance(verdict, Upgrade):
-            return Visitor(head, verdict, remote)
+            return Visitor(verdict, head.behind, remote, address)
         assert not isinstance(verdict, Upgrade)
         self._tell(_told(verdict, head, remote))
-        head_only = isinstance(head, Head) and head.request.method == b"HEAD"
+        request = head.request if isinstance(head, Head) else None
+        head_only = isinstance(request, h11.Request) and request.method == b"HEAD"
         await say_last(stream, verdict.render(head_only=head_only), self._limits.close_seconds)
         return None
 
-    def _verdict(self, head: Head | Answer, remote: str) -> Upgrade | Page | Answer:
+    def _verdict(self, head: Head | Answer, address: str) -> Upgrade | Page | Answer:
         verdict = self._judge(head.request) if isinstance(head, Head) else head
         if self._stopping and not isinstance(verdict, Page):
             return STOPPING
-        return self._no_room(remote) or verdict if isinstance(verdict, Upgrade) else verdict
+        return self._no_room(address) or verdict if isinstance(verdict, Upgrade) else verdict
 
-    def _no_room(self, remote: str) -> Answer | None:
+    def _no_room(self, address: str) -> Answer | None:
         if self._census.is_full:
             return FULL
-        return CROWDED if self._census.is_crowded(address_of(remote)) else None
+        return CROWDED if self._census.is_crowded(address) else None
 
 
 def _told(verdict: Page | Answer, head: Head | Answer, remote: str) -> Event:
     if isinstance(verdict, Answer):
         return serve.ConnectionRefused(remote, verdict.status, verdict.code)
     assert isinstance(head, Head)
+    assert isinstance(head.request, h11.Request)
     return serve.PageServed(remote, head.request.target.decode("ascii", "replace"), verdict.status)
 
 

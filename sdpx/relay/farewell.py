@@ -4,6 +4,8 @@ from typing import Final
 
 import trio
 
+from sdpx.relay.frames import NO_CODE
+
 READ_BYTES: Final = 64 * 1024
 LINGER_BYTES: Final = 1024 * 1024
 
@@ -27,7 +29,9 @@ async def say_last(stream: trio.abc.Stream, words: bytes, seconds: float) -> Non
 
 
 def close_frame(code: int, text: str) -> bytes:
-    """Return an unmasked close frame (RFC 6455, 5.5.1); `text` is cut to what a control frame holds."""
+    """Return an unmasked close frame (RFC 6455, 5.5.1), empty for 1005; `text` is cut to what a control frame holds."""
+    if code == NO_CODE:
+        return bytes([0x88, 0])
     reason = text.encode()[:123].decode(errors="ignore").encode()
     return bytes([0x88, 2 + len(reason)]) + code.to_bytes(2) + reason
 

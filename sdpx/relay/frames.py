@@ -39,6 +39,23 @@ class Violation:
     text: str
 
 
+def close_code(payload: bytes) -> int:
+    """Return the code in a close frame's payload; 1005 if there is none."""
+    return int.from_bytes(payload[:2]) or NO_CODE
+
+
+def flaw_in_close(payload: bytes) -> Violation | None:
+    """Return what is wrong with the payload of a close frame (RFC 6455, 5.5.1 and 7.4)."""
+    code = int.from_bytes(payload[:2])
+    if len(payload) == 1 or (payload and code not in _CLOSE_CODES and code not in _OWN_CLOSE_CODES):
+        return Violation(1002, "A close frame bears no code, or one that may be sent")
+    try:
+        payload[2:].decode()
+    except UnicodeDecodeError:
+        return Violation(1007, "The reason in a close frame is UTF-8")
+    return None
+
+
 class FrameGate:
     """Follows the frames of one direction of one connection, in whatever chunks they come."""
 
@@ -89,7 +106,7 @@ class FrameGate:
     @property
     def close_code(self) -> int:
         """The code in the close frame that came; 1005 if there is none."""
-        return int.from_bytes(self._close_payload[:2]) or NO_CODE
+        return close_code(bytes(self._close_payload))
 
     def _is_close(self) -> bool:
         return self._header[0] & 0x0F == _CLOSE
@@ -99,17 +116,6 @@ class FrameGate:
         mask = self._header[-4:]
         behind = len(self._close_payload)
         self._close_payload += bytes(byte ^ mask[(behind + i) % 4] for i, byte in enumerate(data))
-
-    def _check_close(self) -> Violation | None:
-        payload = self._close_payload
-        code = int.from_bytes(payload[:2])
-        if len(payload) == 1 or (payload and code not in _CLOSE_CODES and code not in _OWN_CLOSE_CODES):
-            return Violation(1002, "A close frame bears no code, or one that may be sent")
-        try:
-            payload[2:].decode()
-        except UnicodeDecodeError:
-            return Violation(1007, "The reason in a close frame is UTF-8")
-        return None
 
     def _look_at_header(self) -> Violation | None:
         header = self._header
@@ -174,7 +180,7 @@ class FrameGate:
     def _complete(self) -> None:
         """Count a frame whose last byte has come."""
         if self._is_close():
-            self.violation = self._check_close()
+            self.violation = flaw_in_close(bytes(self._close_payload))
             self.closed = self.violation is None
             if self.violation:
                 return

@@ -155,9 +155,15 @@ def _upgrade(request: h11.Request, is_taken: Callable[[str], bool]) -> Upgrade |
     names = query.get("id", [])
     if len(names) > 1 or not all(map(is_name, names)):
         return Answer(400, "bad_id", "An 'id' is 1 to 64 of letters, digits and -_. and is given once")
-    client_id = names[0] if names else None
-    if client_id is not None and is_taken(client_id):
-        return Answer(409, "id_taken", f"The ID '{client_id}' is taken; ask for another, or for none")
     offered = PROTOCOL in _tokens(request, b"sec-websocket-protocol")
     [key] = _tokens(request, b"sec-websocket-key")
-    return Upgrade(client_id, PROTOCOL if offered else None, key)
+    upgrade = Upgrade(names[0] if names else None, PROTOCOL if offered else None, key)
+    return unless_taken(upgrade, is_taken)
+
+
+def unless_taken(upgrade: Upgrade, is_taken: Callable[[str], bool]) -> Upgrade | Answer:
+    """Refuse an ID that somebody has; `is_taken` tells whether a client with that ID is here."""
+    client_id = upgrade.client_id
+    if client_id is not None and is_taken(client_id):
+        return Answer(409, "id_taken", f"The ID '{client_id}' is taken; ask for another, or for none")
+    return upgrade

@@ -4,13 +4,14 @@ The head is read here and parsed by h11, within `Limits.handshake_seconds` and `
 a connection by saying nothing, little, or too much.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import h11
 import trio
 
-from sdpx.relay.handshake import not_http
+from sdpx.relay.handshake import Upgrade, not_http
 from sdpx.relay.limits import Limits
 from sdpx.relay.responses import Answer
 
@@ -19,19 +20,25 @@ READ_BYTES: Final = 16 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A request, and the bytes that came right behind it."""
+    """A request, parsed or known for what it asks at one look, and the bytes that came right behind it."""
 
-    request: h11.Request
+    request: h11.Request | Upgrade
     behind: bytes
 
 
-async def read_head(stream: trio.abc.Stream, limits: Limits) -> Head | Answer | None:
-    """Read a request's head.
+Plain = Callable[[bytes], Upgrade | None]
+
+
+async def read_head(stream: trio.abc.Stream, limits: Limits, plain: Plain | None = None) -> Head | Answer | None:
+    """Read a request's head; `plain` may know it at one look.
 
     Returns it, or the answer that the bytes deserve, or None if the client said nothing and is to be cut.
     """
     received = bytearray()
     with trio.move_on_after(limits.handshake_seconds):
+        received += await stream.receive_some(READ_BYTES)
+        if plain is not None and (upgrade := plain(bytes(received))) is not None:
+            return Head(upgrade, b"")
         return await _read_head(stream, h11.Connection(h11.SERVER, limits.head_bytes), received)
     if received:
         return Answer(408, "timeout", "The request did not come in time")
@@ -39,6 +46,7 @@ async def read_head(stream: trio.abc.Stream, limits: Limits) -> Head | Answer | 
 
 
 async def _read_head(stream: trio.abc.Stream, connection: h11.Connection, received: bytearray) -> Head | Answer | None:
+    connection.receive_data(bytes(received))
     while True:
         try:
             event = connection.next_event()

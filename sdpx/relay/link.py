@@ -2,6 +2,8 @@
 
 Trio's own sockets have no synchronous send, and a descriptor that is remembered elsewhere may be somebody else's by the
 time it is used. So the link owns its socket, tells Trio before it closes it, and has no descriptor any more from then on.
+
+Other than Trio's own streams a link lets nobody else run where it sends or closes without waiting.
 """
 
 import socket
@@ -46,29 +48,26 @@ class Link(trio.abc.HalfCloseableStream):
         await trio.lowlevel.wait_writable(self._open_socket())
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive, as any Trio stream does."""
-        await trio.lowlevel.checkpoint_if_cancelled()
+        """Receive, as any Trio stream does; who could go on without waiting lets others run first."""
         try:
-            while (data := self.receive_now(max_bytes or READ_BYTES)) is None:
+            data = self.receive_now(max_bytes or READ_BYTES)
+            if data is not None:
+                await trio.lowlevel.checkpoint()
+            while data is None:
                 await self.wait_readable()
+                data = self.receive_now(max_bytes or READ_BYTES)
         except OSError as error:
             raise self._translated(error) from error
-        await trio.lowlevel.cancel_shielded_checkpoint()
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send, as any Trio stream does."""
-        await trio.lowlevel.checkpoint_if_cancelled()
         left = memoryview(data)
         try:
-            while left:
-                sent = self.send_now(left)
-                left = left[sent:]
-                if left:
-                    await self.wait_writable()
+            while left := left[self.send_now(left) :]:
+                await self.wait_writable()
         except OSError as error:
             raise self._translated(error) from error
-        await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the socket takes something."""
@@ -79,7 +78,6 @@ class Link(trio.abc.HalfCloseableStream):
 
     async def send_eof(self) -> None:
         """Send no more; what comes can still be received."""
-        await trio.lowlevel.checkpoint()
         try:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError as error:
@@ -90,7 +88,6 @@ class Link(trio.abc.HalfCloseableStream):
         if self.socket.fileno() != CLOSED:
             trio.lowlevel.notify_closing(self.socket)
             self.socket.close()
-        await trio.lowlevel.checkpoint()
 
     def _open_socket(self) -> socket.socket:
         if self.socket.fileno() == CLOSED:

@@ -23,6 +23,8 @@ ADDRESSES_KEPT: Final = 4096
 
 def network_of(host: str) -> str:
     """Return what is counted as one address: `host` itself, or the /64 of an IPv6 address."""
+    if ":" not in host:
+        return host
     try:
         address = IPv6Address(host.partition("%")[0])
     except ValueError:

@@ -21,11 +21,12 @@ from sdpx.lobby import Deliver, Effect, Lobby
 from sdpx.log import Log
 from sdpx.messages import ClientMessage, PairRequest
 from sdpx.relay.connection import Connection
-from sdpx.relay.door import Door, Visitor, address_of
+from sdpx.relay.door import Door, Visitor
 from sdpx.relay.frames import Violation
-from sdpx.relay.handshake import Pages, Upgrade, judge, judge_plain
+from sdpx.relay.handshake import Pages, Upgrade, judge, judge_plain, unless_taken
 from sdpx.relay.host import ABNORMAL, SLOW, Client, Departure, Host, refused
 from sdpx.relay.lane.connection import LaneConnection
+from sdpx.relay.lane.upgrade import plain_upgrade
 from sdpx.relay.lane.watch import Watch
 from sdpx.relay.limits import Limits
 from sdpx.relay.link import Link
@@ -72,8 +73,9 @@ class Relay:
         self._census = Census(limits.max_clients, limits.max_clients_per_ip)
         pages = pages_of(self.numbers, self._present, lambda: not self._stopping)
         shown = {path: page for path, page in pages.items() if path != "/metrics" or not own_metrics}
-        self._door = Door(limits, self._census, partial(self._judge, shown), self.tell)
-        self._side_door = Door(limits, self._census, partial(judge_plain, pages=pages), self.tell)
+        plain = plain_upgrade if watch is not None else None
+        self._door = Door(limits, self._census, partial(self._judge, shown), self.tell, plain)
+        self._side_door = Door(limits, self._census, partial(_judge_scraper, pages), self.tell)
         self._open = 0
         self._all_gone = trio.Event()
 
@@ -127,7 +129,9 @@ class Relay:
         while self._open:
             await self._all_gone.wait()
 
-    def _judge(self, pages: Pages, request: h11.Request) -> Upgrade | Page | Answer:
+    def _judge(self, pages: Pages, request: h11.Request | Upgrade) -> Upgrade | Page | Answer:
+        if isinstance(request, Upgrade):
+            return unless_taken(request, self._lobby.__contains__)
         return judge(request, pages, self._lobby.__contains__)
 
     async def _serve(self, stream: trio.abc.Stream, remote: str) -> None:
@@ -137,7 +141,7 @@ class Relay:
 
     async def _welcome(self, stream: trio.abc.Stream, visitor: Visitor) -> None:
         client_id = visitor.upgrade.client_id or make_id(secrets.randbelow)
-        address = address_of(visitor.remote)
+        address = visitor.address
         quota = Quota(self._limits.rate, trio.current_time(), self._guesses, address)
         guest = _Guest(self, client_id, quota)
         connection = self._connection(stream, visitor, guest)
@@ -159,7 +163,7 @@ class Relay:
             self.tell(serve.ClientDisconnected(client_id, departure.code, departure.text, ms))
 
     def _connection(self, stream: trio.abc.Stream, visitor: Visitor, host: Host) -> Client:
-        behind = visitor.head.behind
+        behind = visitor.behind
         if self._watch is not None and isinstance(stream, Link):
             return LaneConnection(stream, behind, self._watch, self._limits, host, self._held)
         tap = Tap(stream, visitor.upgrade.head(), behind, self._limits, host)
@@ -267,6 +271,11 @@ class Relay:
             outbox_frames_max=max(waiting, default=0),
             log_lines_dropped=self._log.dropped_in_all,
         )
+
+
+def _judge_scraper(pages: Pages, request: h11.Request | Upgrade) -> Page | Answer:
+    assert isinstance(request, h11.Request)  # nothing is plain at that port
+    return judge_plain(request, pages)
 
 
 class _Guest:

@@ -7,11 +7,12 @@ from typing import Final
 import trio
 
 from sdpx.relay.farewell import close_frame, say_last
+from sdpx.relay.frames import close_code, flaw_in_close
 from sdpx.relay.handshake import Upgrade
 from sdpx.relay.host import ABNORMAL, GONE, LAST_BYTES, SILENT, SLOW, Client, Departure, Host, refused
 from sdpx.relay.lane.careful import Closed, Engine, Found, Pinged
 from sdpx.relay.lane.mask import unmask
-from sdpx.relay.lane.plain import PING, PONG, TEXT, Inbox, frame
+from sdpx.relay.lane.plain import CLOSE, PING, PONG, TEXT, Inbox, frame
 from sdpx.relay.lane.watch import Watch
 from sdpx.relay.limits import Limits
 from sdpx.relay.link import Link
@@ -162,10 +163,17 @@ class LaneConnection:
         return self._inbox.unusual
 
     def _take_control(self, first: int, payload: bytes, now: float) -> None:
-        if violation := self._host.on_extra(1, now):
+        flaw = flaw_in_close(payload) if first == CLOSE else None
+        if violation := flaw or self._host.on_extra(1, now):
             self.end(refused(violation))
+        elif first == CLOSE:
+            self._take_close(close_code(payload), payload[2:].decode())
         elif first == PING:
             self._send(frame(PONG, payload))
+
+    def _take_close(self, code: int, reason: str) -> None:
+        self._echo = close_frame(code, reason)
+        self.end(Departure("closed", code, reason))
 
     def _take_careful(self, engine: Engine, data: bytes, now: float) -> None:
         frames, extra_frames = engine.frames, engine.extra_frames
@@ -186,8 +194,7 @@ class LaneConnection:
             case Pinged(payload):
                 self._send(frame(PONG, payload))
             case Closed(code, reason):
-                self._echo = close_frame(code, reason)
-                self.end(Departure("closed", code, reason))
+                self._take_close(code, reason)
             case str() | bytes():
                 self._host.on_frame(found, now)
             case violation:
@@ -253,11 +260,22 @@ class LaneConnection:
         if departure.code == ABNORMAL:
             return
         seconds = self._limits.drain_seconds if departure.reason == "shutdown" else self._limits.close_seconds
-        with trio.move_on_after(seconds) as late:
-            await self.link.send_all(self._unsaid(departure))
-        if not late.cancelled_caught:  # else a frame is half written: nothing can be said behind it
-            words = self._echo or close_frame(departure.code, departure.text)
+        unsaid = self._unsaid(departure)
+        if unsaid:
+            with trio.move_on_after(seconds) as late:
+                await self.link.send_all(unsaid)
+            if late.cancelled_caught:
+                return  # a frame is half written: nothing can be said behind it
+        words = self._echo or close_frame(departure.code, departure.text)
+        if not self._is_done_with(words):
             await say_last(self.link, words, self._limits.close_seconds)
+
+    def _is_done_with(self, words: bytes) -> bool:
+        """Answer a client's close frame at once; it sends nothing behind it, so there is no reset to be feared."""
+        try:
+            return bool(self._echo) and self.link.receive_now() is None and self.link.send_now(words) > 0
+        except OSError:
+            return True
 
     def _unsaid(self, departure: Departure) -> bytes:
         """Return what is left of the frame that is half written, and, where somebody may read them, those behind it."""

@@ -1,17 +1,18 @@
 """Frames of the plain kind (RFC 6455, 5.2), out of bytes and into bytes. Pure.
 
-Plain is: a whole text frame within the limit, a whole ping or pong; masked, no reserved bit, the shortest form of a length of
-up to 64 KiB. The first frame that is anything else ends the lane: what begins there is handed over as it came. Each header
-is looked at as soon as the bytes are there that tell: the first, the second, the fourth.
+Plain is: a whole text frame within the limit, a whole close, ping or pong; masked, no reserved bit, the shortest form of a
+length of up to 64 KiB. The first frame that is anything else ends the lane: what begins there is handed over as it came.
+Each header is looked at as soon as the bytes are there that tell: the first, the second, the fourth.
 """
 
 from collections.abc import Callable, Iterator
 from typing import Final
 
 TEXT: Final = 0x81  # FIN and the opcode
+CLOSE: Final = 0x88
 PING: Final = 0x89
 PONG: Final = 0x8A
-PLAIN: Final = frozenset({TEXT, PING, PONG})
+PLAIN: Final = frozenset({TEXT, CLOSE, PING, PONG})
 MASKED: Final = 0x80
 SHORT: Final = 125
 TWO_BYTES: Final = 126
