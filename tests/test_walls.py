@@ -44,6 +44,7 @@ PURE_MAY_USE = {
         "collections",
         "dataclasses",
         "enum",
+        "functools",
         "http",
         "ipaddress",
         "re",
