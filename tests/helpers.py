@@ -8,12 +8,14 @@ from typing import Any, Final, Protocol
 
 import pytest
 import trio
-import trio.testing
+from trio.testing import lockstep_stream_pair, memory_stream_pair
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from sdpx.log import Log
+from sdpx.relay.lane.watch import TaskWatch
 from sdpx.relay.limits import Limits
 from sdpx.relay.server import Relay
+from tests.memory_link import link_pair, narrow_link_pair
 
 TEXT: Final = 0x1
 BINARY: Final = 0x2
@@ -179,15 +181,21 @@ class House:
     relay: Relay
     log: Kept
     nursery: trio.Nursery
+    streams: StreamPair = memory_stream_pair
+    narrow_streams: StreamPair = lockstep_stream_pair
 
-    def raw(self, pair: StreamPair = trio.testing.memory_stream_pair) -> RawClient:
-        ours, theirs = pair()
+    def raw(self, pair: StreamPair | None = None) -> RawClient:
+        ours, theirs = (pair or self.streams)()
         self.nursery.start_soon(self.relay.handle, theirs)
         return RawClient(ours)
 
+    def narrow(self) -> RawClient:
+        """Return a client with next to no room on its way: what it does not read, the relay cannot write."""
+        return self.raw(self.narrow_streams)
+
     async def client(self, target: str = "/", subprotocols: list[str] | None = None) -> Client:
         """Dial the relay and read its `your_id`."""
-        ours, theirs = trio.testing.memory_stream_pair()
+        ours, theirs = self.streams()
         self.nursery.start_soon(self.relay.handle, theirs)
         socket = await wrap_client_stream(
             self.nursery,
@@ -208,12 +216,13 @@ class House:
 
 
 @asynccontextmanager
-async def house(limits: Limits | None = None) -> AsyncIterator[House]:
-    """Open a relay; at the end whatever still runs in it is cancelled."""
+async def house(limits: Limits | None = None, *, lane: bool = False) -> AsyncIterator[House]:
+    """Open a relay, with the fast lane or without; at the end whatever still runs in it is cancelled."""
     log = Kept()
-    relay = Relay(limits or Limits(), Log(log, trio.current_time, level="debug"))
     async with trio.open_nursery() as nursery:
-        yield House(relay, log, nursery)
+        watch = TaskWatch(nursery) if lane else None
+        relay = Relay(limits or Limits(), Log(log, trio.current_time, level="debug"), watch=watch)
+        yield House(relay, log, nursery, *((link_pair, narrow_link_pair) if lane else ()))
         nursery.cancel_scope.cancel()
 
 

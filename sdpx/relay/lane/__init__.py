@@ -1,17 +1,25 @@
 """The fast lane: WebSockets of the plain kind, without a task or a library for each frame.
 
-Nearly all traffic is one shape: whole, unfragmented, masked text frames, now and then a ping or a pong. The lane handles
-that shape with a few functions on bytes. Whatever is unusual goes, from a frame's boundary on and for good, to wsproto, the
-engine of trio-websocket. With `--no-fast-lane`, and under TLS, trio-websocket itself serves, and is the reference.
+Nearly all traffic is one shape: a plain request, then whole, unfragmented, masked text frames, now and then a ping or a pong,
+at last a close. The lane handles that shape with a few functions on bytes. Whatever else comes goes, from a frame's boundary
+on and for good, to wsproto, the engine of trio-websocket: it is public and synchronous, so it needs no second task and no
+fence to keep order. With `--no-fast-lane` trio-websocket itself serves, and is the reference.
+
+    upgrade     is this request a plain one?                                    else relay.http and relay.handshake
+    watch       one epoll for all sockets; calls a connection in batches        else a task for each socket
+    plain       bytes to whole frames and back                                  else careful, which has the library
+    connection  what a frame leads to, what is sent, how it ends
 
 Why no frame can be lost, reordered or torn:
 
-- **One reader.** `watch` calls a connection when its socket has bytes, and from `recv` to the outboxes that the frames end in
-  there is no checkpoint. Bytes of a frame that is not whole yet are kept in `plain.Inbox`, in order.
-- **One order.** The engine takes over where the lane stopped, at the first byte of a frame, and the lane never takes back.
-- **One writer.** Everything that is sent, by whomever, goes through `Connection.send` of that connection: what the socket
-  does not take at once waits in its outbox, and as long as anything waits there, all that follows does, too. A frame that
-  left in part is at the head of the outbox with what is left of it.
-- **One end.** `Connection.end` is called once. From then on nothing is read or queued; the connection's own task writes what
-  still has to be said, under a deadline, and closes the socket; nobody else does.
+- **One reader.** `watch` calls a connection when its socket has bytes. From `recv` to the outboxes that the frames end in
+  there is no checkpoint, so nobody comes in between. Bytes of a frame that is not whole stay in `plain.Inbox`, in order.
+- **One order.** Where the lane stops, at the first byte of a frame, the engine goes on, and the lane never takes back.
+- **One queue.** Everything that is sent to a client, by whomever, is put into its outbox. Only `on_writable` takes out, at
+  the end of a batch or when the socket has room again: from the front, and a frame only once all of it has left. What left
+  in part stays at the head, with a count of how much; the next write goes on from there.
+- **One end.** `end` happens once: from then on nothing is read or queued, and the relay knows. The connection's own task
+  then writes the rest of a frame that is half out, what else may still be said, and the close frame, under deadlines.
+  Whose frames were not sent hears that: from the outbox the relay knows who they are.
+- **One owner.** Only the connection's own task closes the socket, and `watch` has forgotten it by then.
 """
