@@ -2,16 +2,17 @@
 
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import trio
+from msgspec import Struct
 
 from sdpx.relay.host import Client
 
 T = TypeVar("T", str, bytes)
 
 
-class Waiting(NamedTuple, Generic[T]):
+class Waiting(Struct, Generic[T], frozen=True, eq=False):
     """A frame and its size in bytes of memory; of a relayed one also who sent it, and when it came."""
 
     data: T
@@ -60,8 +61,10 @@ class Outbox(Generic[T]):
         if not self._frames:
             self.stalled_since = since or self._clock()
         self._frames.append(Waiting(data, size, sender, since))
-        self._count(size)
-        self._wake()
+        self.bytes += size
+        self._held.bytes += size
+        if self._changed is not None:
+            self._wake()
         return True
 
     def close(self) -> None:
