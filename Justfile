@@ -37,6 +37,10 @@ types: _venv
 soak *args: _venv
     {{bin}}/python -m tests.soak {{args}}
 
+# `sdpx serve`, with and without its fast lane, beside the founding design's literal server.
+bench *args: _venv
+    {{bin}}/python -m tests.bench {{args}}
+
 # All that CI does.
 check: test
 

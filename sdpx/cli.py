@@ -33,6 +33,13 @@ class LogFormat(StrEnum):
     text = "text"
 
 
+class BenchFormat(StrEnum):
+    """How the figures of a measurement look on stdout."""
+
+    table = "table"
+    json = "json"
+
+
 LogLevelOption = Annotated[LogLevel, typer.Option(envvar="SDPX_LOG_LEVEL", help="The least level that the log shows.")]
 LogFormatOption = Annotated[
     LogFormat, typer.Option(envvar="SDPX_LOG_FORMAT", help="JSON lines, or aligned lines for a person.")
@@ -236,6 +243,47 @@ def demo(
     from sdpx.program import LogOptions, run  # noqa: PLC0415
 
     raise typer.Exit(run(partial(run_demo, timeout), LogOptions(form=log_format.value)))
+
+
+@app.command()
+def bench(
+    url: Annotated[
+        str | None, typer.Argument(metavar="URL", help="The relay, ws://HOST:PORT; without it, one of its own.")
+    ] = None,
+    pairs: Annotated[int, typer.Option(envvar="SDPX_PAIRS", min=1, max=100_000, help="Pairs of clients.")] = 32,
+    payload: Annotated[
+        int, typer.Option(envvar="SDPX_PAYLOAD", min=128, max=1024**2, metavar="BYTES", help="Of one message.")
+    ] = 4_096,
+    in_flight: Annotated[
+        int, typer.Option(envvar="SDPX_IN_FLIGHT", min=1, max=1024, help="Messages under way at once in each pair.")
+    ] = 1,
+    seconds: Annotated[
+        float, typer.Option(envvar="SDPX_SECONDS", min=0.1, max=3600, help="How long each of the three phases takes.")
+    ] = 5.0,
+    processes: Annotated[
+        int,
+        typer.Option(
+            envvar="SDPX_PROCESSES", min=0, max=64, help="That make the load; 0: one less than cores, up to 4."
+        ),
+    ] = 0,
+    format_: Annotated[
+        BenchFormat, typer.Option("--format", envvar="SDPX_FORMAT", help="A table, or one JSON object.")
+    ] = BenchFormat.table,
+) -> None:
+    """Measure a relay: how many messages, connections and sessions a second it carries, at what latency.
+
+    Exit status: 0 all messages were sound, 1 they were not, 2 usage, 3 relay unreachable.
+    """
+    from sdpx.bench.main import BenchOptions, run_bench  # noqa: PLC0415
+    from sdpx.peer.options import flaw_in_url  # noqa: PLC0415
+
+    if url is not None:
+        _check("URL", flaw_in_url(url))
+        if not url.lower().startswith("ws://"):
+            _check("URL", "wss:// is not measured; give the ws:// URL of the relay behind the TLS")
+    as_json = format_ is BenchFormat.json
+    options = BenchOptions(url, pairs, payload, in_flight, seconds, processes, as_json=as_json)
+    raise typer.Exit(run_bench(options))
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ SdpxError
     +-- PairingRefused     the relay said no to `--pair`
     +-- NoConnection       paired, but the WebRTC connection did not come up
     +-- DemoFailed         a step of `sdpx demo` did not happen
+    +-- BenchFailed        `sdpx bench` lost messages, or the relay refused what it was to carry
 """
 
 from enum import IntEnum
@@ -86,3 +87,7 @@ class NoConnection(Ending):
 
 class DemoFailed(Ending):
     """A step of the demonstration did not happen."""
+
+
+class BenchFailed(Ending):
+    """The measurement's figures do not count: messages were not sound, or the relay refused some."""

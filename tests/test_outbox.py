@@ -29,7 +29,7 @@ async def texts(outbox: Outbox[str], count: int) -> list[str | None]:
     taken: list[str | None] = []
     for _ in range(count):
         waiting = await outbox.get()
-        taken.append(waiting and waiting.data)
+        taken.append(waiting.data if waiting else None)
         if waiting:
             assert outbox.pop() is waiting
     return taken

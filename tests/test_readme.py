@@ -175,6 +175,11 @@ def command(name: str) -> Any:
     return group.commands[name]
 
 
+def options(name: str) -> list[Any]:
+    """What a command takes, but for arguments."""
+    return [each for each in command(name).params if each.param_type_name == "option"]
+
+
 def shown_default(option: Any) -> str:
     """An option's default as the README writes it."""
     value = DEFAULT_STUN if option.name == "stun" else option.default
@@ -193,12 +198,12 @@ def test_every_command_has_a_section_and_the_other_way_round() -> None:
     assert set(re.findall(r"^### `sdpx (\w+)`$", section("The commands"), re.MULTILINE)) == set(group.commands)
 
 
-@pytest.mark.parametrize("name", ["serve", "peer", "demo"])
+@pytest.mark.parametrize("name", ["serve", "peer", "demo", "bench"])
 def test_options_variables_and_defaults(name: str) -> None:
     """Each option with its variable and default, in the order of `--help`."""
     rows = table("The commands", f"`sdpx {name}`")
     written = [(code(row["option"]), code(row["environment"]), row["default"]) for row in rows]
-    assert written == [(each.opts[0], each.envvar, shown_default(each)) for each in command(name).params]
+    assert written == [(each.opts[0], each.envvar, shown_default(each)) for each in options(name)]
 
 
 def test_the_levels_and_formats_of_the_log() -> None:
@@ -210,7 +215,7 @@ def test_the_levels_and_formats_of_the_log() -> None:
 
 def test_no_variable_is_made_up() -> None:
     """What looks like an environment variable is one."""
-    known = {option.envvar for name in ("serve", "peer", "demo") for option in command(name).params}
+    known = {option.envvar for name in ("serve", "peer", "demo", "bench") for option in options(name)}
     known |= set(re.findall(r"SDPX_\w+", JUSTFILE))
     assert set(re.findall(r"SDPX_\w+", README)) <= known
 
@@ -585,7 +590,7 @@ def test_the_browser_client_speaks_the_wire() -> None:
 # ---- how it is built --------------------------------------------------------------------------------------------
 
 
-ROOMS: Final = {"relay", "relay.lane", "peer"}
+ROOMS: Final = {"relay", "relay.lane", "bench", "peer"}
 
 
 def mapped() -> set[str]:

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdpx.relay.handshake import Answer, Upgrade, judge
+from sdpx.relay.handshake import Upgrade, judge
 from sdpx.relay.lane.upgrade import plain_upgrade
+from sdpx.relay.responses import Answer
 from tests.helpers import KEY, upgrade_request
 
 CHROME = (

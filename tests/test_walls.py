@@ -13,6 +13,8 @@ import sdpx
 ROOT = Path(sdpx.__file__).parent
 WALLED = {"asyncio", "trio_asyncio", "aiortc", "aioice", "av"}
 PURE = [
+    "bench.ledger",
+    "bench.report",
     "errors",
     "ids",
     "messages",
@@ -111,6 +113,13 @@ def test_the_relay_does_not_know_the_peer(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(name for name in FILES if name.startswith("peer")))
 def test_the_peer_does_not_know_the_relay(name: str) -> None:
     assert not {each for each in uses(name) if each.startswith(("relay.", "demo", "cli", "lobby"))}
+
+
+@pytest.mark.parametrize("name", sorted(name for name in FILES if name.startswith("bench")))
+def test_the_load_knows_of_the_relay_only_how_frames_look(name: str) -> None:
+    """It measures whatever relay there is: what it shares with ours is masks, frames and the limit of descriptors."""
+    shared = {"relay.lane.mask", "relay.lane.plain", "relay.listeners"}
+    assert {each for each in uses(name) if not each.startswith("bench")} <= {"errors", *shared}
 
 
 def test_the_command_line_imports_nothing_heavy_at_the_top() -> None:
