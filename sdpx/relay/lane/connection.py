@@ -21,6 +21,7 @@ from sdpx.relay.outbox import Held, Outbox, Waiting
 WRITE_BYTES: Final = 64 * 1024  # that leave together
 DEEP: Final = 64  # frames that wait for the end of a batch
 MAGIC: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
+NEVER_OPEN: Final = Departure("closed", ABNORMAL, "The WebSocket did not open")
 NO_UTF8: Final = Departure("refused", 1007, "A text message is UTF-8")
 
 
@@ -40,6 +41,7 @@ class LaneConnection:
         self._written = 0  # bytes of the frame at the outbox's head that have left
         self._may_write = False  # not before the WebSocket is open, and not while the socket is full
         self._is_due = False
+        self._opened = False
         self._inbox = Inbox(limits.frame_bytes, unmask)
         self._engine: Engine | None = None
         self._unfinished = 0
@@ -99,7 +101,7 @@ class LaneConnection:
             self._may_write = not self._outbox
             self._watch.want_write(self, wanted=not self._may_write)
             if self._outbox:
-                self._alarm.deadline = min(self._alarm.deadline, self.stalled_since + self._limits.write_seconds)
+                self._alarm.deadline = min(self._alarm.deadline, self.stalled_since + self._patience)
 
     def _write_some(self) -> bool:
         """Write the next frames, together; returns whether the socket took them all."""
@@ -118,6 +120,7 @@ class LaneConnection:
             if waiting.sender is not None:
                 self._host.on_relayed(now - waiting.since)
         self._written = 0
+        self._opened = True  # the response came first
         return True
 
     # ---- in
@@ -126,12 +129,15 @@ class LaneConnection:
         """Take what the socket has, be it an error or the end."""
         try:
             data = self.link.receive_now()
-            if data:
-                self._take(data, now)
-            elif data is not None:
-                self.end(GONE)
         except OSError:
+            data = b""
+        if data is None:
+            return
+        if not data:
             self.end(GONE)
+            return
+        try:
+            self._take(data, now)
         except Exception as fault:  # noqa: BLE001  it is this connection's own, and `run` raises it
             self._fault = fault
             self.end(GONE)
@@ -149,18 +155,23 @@ class LaneConnection:
 
     def _take_plain(self, data: bytes, now: float) -> bytes:
         """Take plain frames; returns what begins with one that is not."""
+        for first, payload in self._inbox.feed(data):
+            self._last_heard = now
+            if first == TEXT:
+                self._take_text(payload, now)
+            else:
+                self._take_control(first, payload, now)
+            if self.departure is not None:
+                break
+        return self._inbox.unusual
+
+    def _take_text(self, payload: bytes, now: float) -> None:
         try:
-            for first, payload in self._inbox.feed(data):
-                self._last_heard = now
-                if first == TEXT:
-                    self._host.on_frame(payload.decode(), now)
-                else:
-                    self._take_control(first, payload, now)
-                if self.departure is not None:
-                    break
+            text = payload.decode()
         except UnicodeDecodeError:
             self.end(NO_UTF8)
-        return self._inbox.unusual
+            return
+        self._host.on_frame(text, now)
 
     def _take_control(self, first: int, payload: bytes, now: float) -> None:
         flaw = flaw_in_close(payload) if first == CLOSE else None
@@ -242,16 +253,21 @@ class LaneConnection:
         now, limits = trio.current_time(), self._limits
         gone_at = self._last_heard + limits.silence_seconds
         ping_at = max(self._last_heard, self._pinged_at) + limits.ping_seconds
-        slow_at = self.stalled_since + limits.write_seconds if self._outbox else gone_at
         if now >= gone_at:
             self.end(SILENT)
-        elif self._outbox and now >= slow_at:
-            self.end(SLOW)
+        elif self._outbox and now >= self.stalled_since + self._patience:
+            self.end(SLOW if self._opened else NEVER_OPEN)
         elif now >= ping_at:
             self._pinged_at = now
             ping_at = now + limits.ping_seconds
             self._send(frame(PING, b""))
+        slow_at = self.stalled_since + self._patience if self._outbox else gone_at
         return min(gone_at, slow_at, ping_at)
+
+    @property
+    def _patience(self) -> float:
+        """How long the socket may take nothing of what waits."""
+        return self._limits.write_seconds if self._opened else self._limits.handshake_seconds
 
     async def _close(self) -> None:
         """Write what still has to be said, then the close frame: each under a deadline of its own."""
@@ -267,15 +283,16 @@ class LaneConnection:
             if late.cancelled_caught:
                 return  # a frame is half written: nothing can be said behind it
         words = self._echo or close_frame(departure.code, departure.text)
-        if not self._is_done_with(words):
-            await say_last(self.link, words, self._limits.close_seconds)
+        left = words[self._answer_at_once() :]
+        if left:
+            await say_last(self.link, left, self._limits.close_seconds)
 
-    def _is_done_with(self, words: bytes) -> bool:
-        """Answer a client's close frame at once; it sends nothing behind it, so there is no reset to be feared."""
+    def _answer_at_once(self) -> int:
+        """Answer a client's close frame: it sends nothing behind it, so no reset is to be feared. Returns how much was sent."""
         try:
-            return bool(self._echo) and self.link.receive_now() is None and self.link.send_now(words) > 0
+            return self.link.send_now(self._echo) if self._echo and self.link.receive_now() is None else 0
         except OSError:
-            return True
+            return len(self._echo)
 
     def _unsaid(self, departure: Departure) -> bytes:
         """Return what is left of the frame that is half written, and, where somebody may read them, those behind it."""

@@ -144,12 +144,12 @@ class TaskWatch:
 
     async def _read(self, connection: Watched, scope: trio.CancelScope) -> None:
         with scope:
-            while await _can(connection.link.wait_readable):
+            while await _can(connection.link.wait_readable) and not scope.cancel_called:
                 connection.on_readable(trio.current_time())
 
     async def _write(self, connection: Watched, scope: trio.CancelScope) -> None:
         with scope:
-            while await _can(connection.link.wait_writable):
+            while await _can(connection.link.wait_writable) and not scope.cancel_called:
                 connection.on_writable()
 
 
