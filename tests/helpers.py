@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -224,6 +224,12 @@ async def house(limits: Limits | None = None, *, lane: bool = False) -> AsyncIte
         relay = Relay(limits or Limits(), Log(log, trio.current_time, level="debug"), watch=watch)
         yield House(relay, log, nursery, *((link_pair, narrow_link_pair) if lane else ()))
         nursery.cancel_scope.cancel()
+
+
+class OpenHouse(Protocol):
+    """How to open a relay in a test that says which."""
+
+    def __call__(self, limits: Limits | None = None) -> AbstractAsyncContextManager[House]: ...
 
 
 async def takes(action: Callable[[], Awaitable[object]]) -> float:

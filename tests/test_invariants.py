@@ -8,9 +8,11 @@ came and went; what each client heard must be that story from its side, up to wh
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import pytest
 import trio
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -18,6 +20,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sdpx.relay.limits import Limits
 from tests.helpers import CLOSE, PING, PONG, TEXT, House, frame, house, upgrade_request
+from tests.memory_link import link_pair
 
 Frame = dict[str, Any]
 RELAYED: Final = ("offer", "answer", "candidate")
@@ -35,95 +38,41 @@ SECONDS: Final = Limits(
 )
 
 
-class Wire(trio.abc.Stream):
-    """The relay's end of a connection whose buffer holds `room` bytes for the client: writing waits while it is full."""
+class Wire:
+    """A client's end of a connection on which there is `room` for that many bytes to it: the relay waits while it is full."""
 
     def __init__(self, number: int, room: int) -> None:
-        self.reading = True
-        self._number = number
-        self._room = room
-        self._to_relay = bytearray()
-        self._to_client = bytearray()
-        self._closed = self._hung_up = self._reset = self._writing = False
+        self._end, self.relays_end = link_pair(room, ("client", number))  # the log tells which client this is
+        self._reading = True
         self._changed = trio.Event()
 
-    @property
-    def socket(self) -> "Wire":
-        return self
-
-    def getpeername(self) -> tuple[str, int]:
-        """Tell the relay an address that says, in its log, which client this is."""
-        return "client", self._number
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        if self._writing:
-            raise trio.BusyResourceError
-        self._writing = True
-        try:
-            rest = bytes(data)
-            while rest:
-                await self.wait_send_all_might_not_block()
-                self._fail_if_over()
-                room = self._room - len(self._to_client)
-                self._to_client += rest[:room]
-                rest = rest[room:]
-                self._wake()
-        finally:
-            self._writing = False
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await trio.lowlevel.checkpoint()
-        while not self._hung_up and not self._closed and len(self._to_client) >= self._room:
-            await self._changed.wait()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        await trio.lowlevel.checkpoint()
-        while not self._hung_up and not self._closed and not self._to_relay:
-            await self._changed.wait()
-        if self._reset or self._closed:
-            self._fail_if_over()
-        taken = bytes(self._to_relay[:max_bytes])
-        del self._to_relay[:max_bytes]
-        return taken
-
-    async def aclose(self) -> None:
-        self._closed = True
-        self._wake()
-        await trio.lowlevel.checkpoint()
-
     def put(self, data: bytes) -> None:
-        """Send as the client, at once."""
-        self._to_relay += data
-        self._wake()
+        """Send, at once."""
+        with suppress(OSError):
+            self._end.send_now(data)
 
     async def take(self) -> bytes:
-        """Read as the client, once it reads: all that is there; empty at the end."""
-        while not self._hung_up and not (self.reading and (self._to_client or self._closed)):
-            await self._changed.wait()
-        taken = bytes(self._to_client)
-        self._to_client.clear()
-        self._wake()
-        return taken
+        """Read, once it reads: all that is there; empty at the end."""
+        try:
+            while True:
+                await self._end.wait_readable()
+                if self._reading:
+                    return self._end.receive_now() or b""
+                await self._changed.wait()
+        except (OSError, trio.ClosedResourceError):
+            return b""
 
-    def read(self, reading: bool) -> None:
-        """Read from now on, as the client, or do not."""
-        self.reading = reading
-        self._wake()
+    def read(self, *, reading: bool) -> None:
+        """Read from now on, or do not."""
+        self._reading = reading
+        self._change()
 
     def hang_up(self, *, reset: bool) -> None:
-        """Vanish as the client; a reset also loses what the relay has not read yet."""
-        self._hung_up = True
-        self._reset = reset
-        self._to_client.clear()
-        self._wake()
+        """Vanish; a reset also loses what the relay has not read yet."""
+        self._end.close(reset=reset)
+        self._change()
 
-    def _fail_if_over(self) -> None:
-        if self._closed:
-            raise trio.ClosedResourceError
-        if self._hung_up:
-            raise trio.BrokenResourceError
-
-    def _wake(self) -> None:
+    def _change(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
 
@@ -164,7 +113,7 @@ class Life:
         self.deeds.add(deed)
         match deed:
             case "stop_reading" | "read_again":
-                self.wire.read(deed == "read_again")
+                self.wire.read(reading=deed == "read_again")
             case "vanish" | "reset":
                 self.wire.hang_up(reset=deed == "reset")
                 self.over = True
@@ -303,7 +252,7 @@ class Scene:
         if self.here(name) is None:
             life = Life(name, Wire(len(self.lives), self.room))
             self.lives.append(life)
-            self.house.nursery.start_soon(self.house.relay.handle, life.wire)
+            self.house.nursery.start_soon(self.house.relay.handle, life.wire.relays_end)
             self.house.nursery.start_soon(life.listen)
             life.wire.put(upgrade_request(f"/?id={name}"))
 
@@ -618,19 +567,19 @@ class Patience(trio.abc.Instrument):
             self.scope.cancel()
 
 
-def run(steps: list[Step], room: int, outbox_frames: int) -> None:
+def run(steps: list[Step], room: int, outbox_frames: int, *, lane: bool) -> None:
     patience = Patience()
 
     async def patiently() -> None:
         with patience.scope:
-            await act_out(steps, room, outbox_frames)
+            await act_out(steps, room, outbox_frames, lane=lane)
 
     trio.run(patiently, clock=MockClock(autojump_threshold=0), instruments=[patience])
     assert not patience.scope.cancelled_caught, "a task spins"
 
 
-async def act_out(steps: list[Step], room: int, outbox_frames: int) -> None:
-    async with house(_limits(outbox_frames)) as relay:
+async def act_out(steps: list[Step], room: int, outbox_frames: int, *, lane: bool) -> None:
+    async with house(_limits(outbox_frames), lane=lane) as relay:
         scene = Scene(relay, room)
         for name in NAMES:
             scene.come(name)
@@ -700,6 +649,7 @@ FULL_AND_PAIRED: Final = [
 ]
 
 
+@pytest.mark.parametrize("lane", [True, False], ids=["lane", "reference"])
 @settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @example(steps=STALLED_CLOSE, room=16, outbox_frames=BROAD, order=None)
 @example(steps=FULL_AND_PAIRED, room=16, outbox_frames=3, order=None)
@@ -710,7 +660,7 @@ FULL_AND_PAIRED: Final = [
     order=st.random_module(),
 )
 def test_the_five_invariants_hold_whatever_the_clients_do(
-    steps: list[Step], room: int, outbox_frames: int, order: object
+    lane: bool, steps: list[Step], room: int, outbox_frames: int, order: object
 ) -> None:
     """PROTOCOL, "What holds, always": also when outboxes fill, clients stall, and all of it happens at once."""
-    run(steps, room, outbox_frames)
+    run(steps, room, outbox_frames, lane=lane)

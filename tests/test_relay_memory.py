@@ -3,10 +3,11 @@
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 
 import pytest
 import trio
-from trio.testing import MockClock, lockstep_stream_pair
+from trio.testing import MockClock
 
 from sdpx.ids import LENGTH, is_name
 from sdpx.relay.limits import Limits
@@ -18,16 +19,23 @@ from tests.helpers import (
     TEXT,
     Client,
     House,
+    OpenHouse,
     RawClient,
     frame,
-    house,
     message,
     takes,
     upgrade_request,
 )
+from tests.helpers import house as open_house
 
 CONTINUATION = 0x0
 PATIENT = Limits(ping_seconds=10_000, silence_seconds=20_000)
+
+
+@pytest.fixture(params=[True, False], ids=["lane", "reference"])
+def house(request: pytest.FixtureRequest) -> OpenHouse:
+    """A relay with the fast lane, and one without."""
+    return partial(open_house, lane=request.param)
 
 
 async def raw_pair(relay: House) -> tuple[RawClient, Client]:
@@ -42,7 +50,7 @@ async def raw_pair(relay: House) -> tuple[RawClient, Client]:
 # ---- one pairing ------------------------------------------------------------------------------------------------
 
 
-async def test_the_first_frame_is_the_id(autojump_clock: MockClock) -> None:
+async def test_the_first_frame_is_the_id(house: OpenHouse, autojump_clock: MockClock) -> None:
     """Who asks for none is given one."""
     async with house() as relay:
         first = await relay.raw().open()
@@ -51,7 +59,7 @@ async def test_the_first_frame_is_the_id(autojump_clock: MockClock) -> None:
     assert is_name(first["id"])
 
 
-async def test_both_hear_of_the_pairing_and_one_is_the_initiator(autojump_clock: MockClock) -> None:
+async def test_both_hear_of_the_pairing_and_one_is_the_initiator(house: OpenHouse, autojump_clock: MockClock) -> None:
     """The one that asked."""
     async with house() as relay:
         a, b = await relay.client("/?id=a"), await relay.client("/?id=b")
@@ -60,7 +68,7 @@ async def test_both_hear_of_the_pairing_and_one_is_the_initiator(autojump_clock:
         assert await b.receive() == {"type": "paired", "peer_id": "a", "is_initiator": False}
 
 
-async def test_requests_that_cross_make_one_pair(autojump_clock: MockClock) -> None:
+async def test_requests_that_cross_make_one_pair(house: OpenHouse, autojump_clock: MockClock) -> None:
     """A asks B while B asks A, on the wire: one pairing, one error."""
     async with house() as relay:
         a, b = await relay.client("/?id=a"), await relay.client("/?id=b")
@@ -77,7 +85,7 @@ async def test_requests_that_cross_make_one_pair(autojump_clock: MockClock) -> N
         assert sorted(m["is_initiator"] for m in heard if m["type"] == "paired") == [False, True]
 
 
-async def test_a_relayed_frame_is_the_text_that_came_and_the_mark(autojump_clock: MockClock) -> None:
+async def test_a_relayed_frame_is_the_text_that_came_and_the_mark(house: OpenHouse, autojump_clock: MockClock) -> None:
     """Byte for byte, on the wire."""
     sent = ' {"sdp" : "v=0\\r\\n\\u00e9 é", "n":1e400, "type":"offer" }\n'
     async with house() as relay:
@@ -87,7 +95,9 @@ async def test_a_relayed_frame_is_the_text_that_came_and_the_mark(autojump_clock
 
 
 @pytest.mark.parametrize("key", ["from_peer", "x"])
-async def test_a_deeply_nested_frame_costs_nobody_the_connection(autojump_clock: MockClock, key: str) -> None:
+async def test_a_deeply_nested_frame_costs_nobody_the_connection(
+    house: OpenHouse, autojump_clock: MockClock, key: str
+) -> None:
     """At every depth it is relayed, or its sender hears bad_json."""
     async with house(PATIENT) as relay:
         a, b = await relay.pair()
@@ -107,7 +117,7 @@ async def test_a_deeply_nested_frame_costs_nobody_the_connection(autojump_clock:
 
 
 @pytest.mark.parametrize("t", [None, 0, 1.5, "x", [1, {"a": []}], {"b": False}])
-async def test_a_pong_echoes_t(autojump_clock: MockClock, t: object) -> None:
+async def test_a_pong_echoes_t(house: OpenHouse, autojump_clock: MockClock, t: object) -> None:
     """Any JSON value; also outside a pairing."""
     async with house() as relay:
         a = await relay.client()
@@ -115,7 +125,9 @@ async def test_a_pong_echoes_t(autojump_clock: MockClock, t: object) -> None:
         assert await a.receive() == {"type": "pong", "t": t}
 
 
-async def test_a_frame_that_crosses_with_the_end_is_delivered_or_refused(autojump_clock: MockClock) -> None:
+async def test_a_frame_that_crosses_with_the_end_is_delivered_or_refused(
+    house: OpenHouse, autojump_clock: MockClock
+) -> None:
     """B unpairs while A sends: what A sent has arrived, or A hears that it did not, and nothing is lost between."""
     async with house() as relay:
         a, b = await relay.pair()
@@ -184,7 +196,7 @@ ENDS = [
 
 @pytest.mark.parametrize(("end", "reason"), ENDS)
 async def test_after_any_end_the_peer_can_pair_again(
-    autojump_clock: MockClock, end: Callable[[RawClient], Awaitable[None]], reason: str
+    house: OpenHouse, autojump_clock: MockClock, end: Callable[[RawClient], Awaitable[None]], reason: str
 ) -> None:
     """`peer_disconnected` comes once, with the reason, and the same connection serves the next pairing."""
     async with house() as relay:
@@ -197,7 +209,7 @@ async def test_after_any_end_the_peer_can_pair_again(
         assert await b.receive() == {"type": "answer", "sdp": "v", "from_peer": True}
 
 
-async def test_who_unpairs_hears_so_and_can_pair_again(autojump_clock: MockClock) -> None:
+async def test_who_unpairs_hears_so_and_can_pair_again(house: OpenHouse, autojump_clock: MockClock) -> None:
     """Also with the same peer."""
     async with house() as relay:
         a, b = await relay.pair()
@@ -207,7 +219,9 @@ async def test_who_unpairs_hears_so_and_can_pair_again(autojump_clock: MockClock
         await b.pair(a)
 
 
-async def test_a_peer_hears_of_a_lost_client_before_the_farewell_is_over(autojump_clock: MockClock) -> None:
+async def test_a_peer_hears_of_a_lost_client_before_the_farewell_is_over(
+    house: OpenHouse, autojump_clock: MockClock
+) -> None:
     """A client that breaks a rule and then stalls its own close does not delay its peer."""
     async with house() as relay:
         a, b = await raw_pair(relay)
@@ -219,7 +233,7 @@ async def test_a_peer_hears_of_a_lost_client_before_the_farewell_is_over(autojum
 
 
 @pytest.mark.parametrize("cut", [1, 20, 30, 31, 32, 33])
-async def test_a_message_in_fragments_is_relayed_whole(autojump_clock: MockClock, cut: int) -> None:
+async def test_a_message_in_fragments_is_relayed_whole(house: OpenHouse, autojump_clock: MockClock, cut: int) -> None:
     """Also cut within a character, with a ping in between, which is answered."""
     payload = '{"type":"offer","sdp":"é€😀😀"}'.encode()
     async with house() as relay:
@@ -246,7 +260,7 @@ async def test_a_message_in_fragments_is_relayed_whole(autojump_clock: MockClock
     ],
 )
 async def test_who_breaks_the_frames_rules_is_closed_with_a_code(
-    autojump_clock: MockClock, data: bytes, code: int
+    house: OpenHouse, autojump_clock: MockClock, data: bytes, code: int
 ) -> None:
     """The client can read why."""
     async with house(Limits(frame_bytes=200, frame_fragments=8)) as relay:
@@ -256,7 +270,7 @@ async def test_who_breaks_the_frames_rules_is_closed_with_a_code(
         assert await a.close_code() == code
 
 
-async def test_a_message_at_the_bound_is_relayed(autojump_clock: MockClock) -> None:
+async def test_a_message_at_the_bound_is_relayed(house: OpenHouse, autojump_clock: MockClock) -> None:
     """64 KiB counts bytes of UTF-8, and the relay's own key comes on top."""
     async with house() as relay:
         a, b = await relay.pair()
@@ -269,7 +283,7 @@ async def test_a_message_at_the_bound_is_relayed(autojump_clock: MockClock) -> N
 # ---- silence, slowness, haste -----------------------------------------------------------------------------------
 
 
-async def test_a_client_that_answers_pings_stays_for_ever(autojump_clock: MockClock) -> None:
+async def test_a_client_that_answers_pings_stays_for_ever(house: OpenHouse, autojump_clock: MockClock) -> None:
     """Every WebSocket library does."""
     async with house() as relay:
         a = await relay.client()
@@ -278,7 +292,7 @@ async def test_a_client_that_answers_pings_stays_for_ever(autojump_clock: MockCl
         assert await a.receive() == {"type": "pong"}
 
 
-async def test_any_frame_is_a_sign_of_life(autojump_clock: MockClock) -> None:
+async def test_any_frame_is_a_sign_of_life(house: OpenHouse, autojump_clock: MockClock) -> None:
     """Also of a client that never answers a ping frame."""
     async with house() as relay:
         a, b = await raw_pair(relay)
@@ -289,7 +303,7 @@ async def test_any_frame_is_a_sign_of_life(autojump_clock: MockClock) -> None:
         assert (await b.receive())["sdp"] == "still here"
 
 
-async def test_a_trickle_of_bytes_is_no_sign_of_life(autojump_clock: MockClock) -> None:
+async def test_a_trickle_of_bytes_is_no_sign_of_life(house: OpenHouse, autojump_clock: MockClock) -> None:
     """A frame that never ends does not hold a connection."""
     async with house() as relay:
         a, b = await raw_pair(relay)
@@ -305,7 +319,7 @@ async def _trickle(client: RawClient) -> None:
             await trio.sleep(4)
 
 
-async def test_silence_before_the_request_is_cut_without_a_word(autojump_clock: MockClock) -> None:
+async def test_silence_before_the_request_is_cut_without_a_word(house: OpenHouse, autojump_clock: MockClock) -> None:
     """After `handshake_seconds`."""
     async with house(Limits(handshake_seconds=3)) as relay:
         a = relay.raw()
@@ -313,7 +327,7 @@ async def test_silence_before_the_request_is_cut_without_a_word(autojump_clock: 
         assert await a.rest() == b""
 
 
-async def test_a_request_that_trickles_is_408(autojump_clock: MockClock) -> None:
+async def test_a_request_that_trickles_is_408(house: OpenHouse, autojump_clock: MockClock) -> None:
     """A byte now and then does not move the deadline."""
     async with house(Limits(handshake_seconds=3)) as relay:
         a = relay.raw()
@@ -325,7 +339,7 @@ async def test_a_request_that_trickles_is_408(autojump_clock: MockClock) -> None
         assert json.loads(body)["code"] == "timeout"
 
 
-async def test_of_two_that_want_one_id_at_once_one_gets_it(autojump_clock: MockClock) -> None:
+async def test_of_two_that_want_one_id_at_once_one_gets_it(house: OpenHouse, autojump_clock: MockClock) -> None:
     """The other hears 409, whichever of them it is."""
     async with house() as relay:
         both = [relay.raw(), relay.raw()]
@@ -334,18 +348,22 @@ async def test_of_two_that_want_one_id_at_once_one_gets_it(autojump_clock: MockC
         assert sorted([(await client.response())[0] for client in both]) == [101, 409]
 
 
-async def test_an_id_is_not_kept_by_a_client_that_never_reads_the_handshake(autojump_clock: MockClock) -> None:
+async def test_an_id_is_not_kept_by_a_client_that_never_reads_the_handshake(
+    house: OpenHouse, autojump_clock: MockClock
+) -> None:
     """It is free again after `handshake_seconds`."""
     async with house() as relay:
-        await relay.raw(lockstep_stream_pair).send(upgrade_request("/?id=robot"))
+        await relay.narrow().send(upgrade_request("/?id=robot"))
         await trio.sleep(Limits().handshake_seconds + 1)
         assert (await relay.client("/?id=robot")).id == "robot"
 
 
-async def test_a_stalled_client_holds_up_the_end_for_a_bounded_time(autojump_clock: MockClock) -> None:
+async def test_a_stalled_client_holds_up_the_end_for_a_bounded_time(
+    house: OpenHouse, autojump_clock: MockClock
+) -> None:
     """It reads nothing, not even the goodbye; all others are long gone."""
     async with house(PATIENT) as relay:
-        stalled = relay.raw(lockstep_stream_pair)
+        stalled = relay.narrow()
         await stalled.open("/?id=stalled")
         a = await relay.client("/?id=a")
         await a.send(type="pair_request", target_id="stalled")
@@ -356,7 +374,9 @@ async def test_a_stalled_client_holds_up_the_end_for_a_bounded_time(autojump_clo
         assert await takes(relay.relay.all_gone) <= Limits().drain_seconds + 2 * Limits().close_seconds
 
 
-async def test_a_request_that_is_being_read_when_the_relay_stops_is_503(autojump_clock: MockClock) -> None:
+async def test_a_request_that_is_being_read_when_the_relay_stops_is_503(
+    house: OpenHouse, autojump_clock: MockClock
+) -> None:
     """With a hint when to come again."""
     async with house() as relay:
         a = relay.raw()
@@ -368,10 +388,12 @@ async def test_a_request_that_is_being_read_when_the_relay_stops_is_503(autojump
         assert (status, headers["retry-after"]) == (503, "5")
 
 
-async def test_who_has_not_read_for_longest_pays_for_what_waits_in_all(autojump_clock: MockClock) -> None:
+async def test_who_has_not_read_for_longest_pays_for_what_waits_in_all(
+    house: OpenHouse, autojump_clock: MockClock
+) -> None:
     """Not one to whom much has just been sent; and its peer, who reads, hears that it was slow, and stays."""
     async with house(Limits(held_bytes=100_000, ping_seconds=10_000, silence_seconds=20_000)) as relay:
-        slow, late = relay.raw(lockstep_stream_pair), relay.raw(lockstep_stream_pair)
+        slow, late = relay.narrow(), relay.narrow()
         a, c = await relay.client("/?id=a"), await relay.client("/?id=c")
         for client, target in ((slow, a), (late, c)):
             await client.open()
@@ -389,7 +411,7 @@ async def test_who_has_not_read_for_longest_pays_for_what_waits_in_all(autojump_
             assert len((await late.receive())["sdp"]) == 33_000
 
 
-async def test_who_makes_most_be_kept_unfinished_goes(autojump_clock: MockClock) -> None:
+async def test_who_makes_most_be_kept_unfinished_goes(house: OpenHouse, autojump_clock: MockClock) -> None:
     """A message that never ends costs memory; a small one beside it is not its fault."""
     async with house(Limits(unfinished_bytes=10_000)) as relay:
         small, *greedy = [relay.raw() for _ in range(4)]
@@ -404,7 +426,7 @@ async def test_who_makes_most_be_kept_unfinished_goes(autojump_clock: MockClock)
         assert (await small.receive())["type"] == "pong"
 
 
-async def test_fragments_count_as_messages(autojump_clock: MockClock) -> None:
+async def test_fragments_count_as_messages(house: OpenHouse, autojump_clock: MockClock) -> None:
     """They cost as much: a flood of messages in many fragments is a flood."""
     async with house(Limits(rate=2)) as relay:
         a = relay.raw()
@@ -416,10 +438,10 @@ async def test_fragments_count_as_messages(autojump_clock: MockClock) -> None:
         assert await a.close_code() == 1008
 
 
-async def test_who_sent_what_was_never_read_hears_that(autojump_clock: MockClock) -> None:
+async def test_who_sent_what_was_never_read_hears_that(house: OpenHouse, autojump_clock: MockClock) -> None:
     """Also when the pairing is over: A sends, unpairs, and only then B goes without having read."""
     async with house(PATIENT) as relay:
-        a, b = await relay.client("/?id=a"), relay.raw(lockstep_stream_pair)
+        a, b = await relay.client("/?id=a"), relay.narrow()
         await b.open("/?id=b")
         await a.send(type="pair_request", target_id="b")
         assert (await a.receive())["type"] == (await b.receive())["type"] == "paired"
@@ -434,7 +456,7 @@ async def test_who_sent_what_was_never_read_hears_that(autojump_clock: MockClock
         assert (await a.receive())["type"] == "pong"
 
 
-async def test_a_ping_while_the_relay_closes_is_no_fault(autojump_clock: MockClock) -> None:
+async def test_a_ping_while_the_relay_closes_is_no_fault(house: OpenHouse, autojump_clock: MockClock) -> None:
     """It is simply not answered any more."""
     async with house() as relay:
         a = relay.raw()
@@ -445,10 +467,12 @@ async def test_a_ping_while_the_relay_closes_is_no_fault(autojump_clock: MockClo
     assert not relay.log.of("connection_failed")
 
 
-async def test_who_pings_and_closes_without_reading_is_gone_at_once(autojump_clock: MockClock) -> None:
+async def test_who_pings_and_closes_without_reading_is_gone_at_once(
+    house: OpenHouse, autojump_clock: MockClock
+) -> None:
     """All that is still to be said to it has one short deadline, not one each."""
     async with house(PATIENT) as relay:
-        a, b = relay.raw(lockstep_stream_pair), await relay.client("/?id=b")
+        a, b = relay.narrow(), await relay.client("/?id=b")
         await a.open("/?id=a")
         await b.send(type="pair_request", target_id="a")
         await a.receive()
@@ -459,7 +483,9 @@ async def test_who_pings_and_closes_without_reading_is_gone_at_once(autojump_clo
         assert heard == [{"type": "peer_disconnected", "peer_id": "a", "reason": "closed"}]
 
 
-async def test_who_comes_after_the_stop_and_says_nothing_holds_nothing_up(autojump_clock: MockClock) -> None:
+async def test_who_comes_after_the_stop_and_says_nothing_holds_nothing_up(
+    house: OpenHouse, autojump_clock: MockClock
+) -> None:
     async with house() as relay:
         relay.relay.stop()
         relay.raw()
@@ -468,7 +494,9 @@ async def test_who_comes_after_the_stop_and_says_nothing_holds_nothing_up(autoju
 
 
 @pytest.mark.parametrize("more", ["Host: xn--a\r\n", "Connection: keep-alive\r\n"])
-async def test_what_the_library_would_dislike_is_no_obstacle(autojump_clock: MockClock, more: str) -> None:
+async def test_what_the_library_would_dislike_is_no_obstacle(
+    house: OpenHouse, autojump_clock: MockClock, more: str
+) -> None:
     """It gets a request that says what was judged, and no more."""
     request = upgrade_request().replace(b"Host: relay.test\r\n", b"" if "Host" in more else b"Host: x\r\n")
     async with house() as relay:
@@ -479,7 +507,7 @@ async def test_what_the_library_would_dislike_is_no_obstacle(autojump_clock: Moc
 
 
 @pytest.mark.parametrize("count", [1500, 3000])
-async def test_a_client_that_reads_is_never_slow(autojump_clock: MockClock, count: int) -> None:
+async def test_a_client_that_reads_is_never_slow(house: OpenHouse, autojump_clock: MockClock, count: int) -> None:
     """However many frames come at once: writers get their turn."""
     async with house(Limits(rate=0)) as relay:
         a, b = await raw_pair(relay)
@@ -490,7 +518,7 @@ async def test_a_client_that_reads_is_never_slow(autojump_clock: MockClock, coun
             assert await a.receive() == {"type": "pong"}
 
 
-async def test_a_close_frame_is_answered_by_one(autojump_clock: MockClock) -> None:
+async def test_a_close_frame_is_answered_by_one(house: OpenHouse, autojump_clock: MockClock) -> None:
     """RFC 6455, 5.5.1; and what comes behind it counts for nothing."""
     async with house() as relay:
         a, b = await raw_pair(relay)
@@ -499,10 +527,10 @@ async def test_a_close_frame_is_answered_by_one(autojump_clock: MockClock) -> No
         assert (await b.receive())["reason"] == "closed"
 
 
-async def test_who_closes_without_reading_is_gone_at_once(autojump_clock: MockClock) -> None:
+async def test_who_closes_without_reading_is_gone_at_once(house: OpenHouse, autojump_clock: MockClock) -> None:
     """Although the relay is in the middle of writing to it."""
     async with house(PATIENT) as relay:
-        a, b = relay.raw(lockstep_stream_pair), await relay.client("/?id=b")
+        a, b = relay.narrow(), await relay.client("/?id=b")
         await a.open("/?id=a")
         await a.send(message(type="pair_request", target_id="b"))
         await a.receive()
@@ -520,7 +548,9 @@ async def _hear(client: Client, heard: list[object]) -> None:
 
 
 @pytest.mark.parametrize("bad", [b"\xff", frame(TEXT, b"\xff")])
-async def test_what_was_to_be_said_is_said_before_the_close(autojump_clock: MockClock, bad: bytes) -> None:
+async def test_what_was_to_be_said_is_said_before_the_close(
+    house: OpenHouse, autojump_clock: MockClock, bad: bytes
+) -> None:
     """Also to one who breaks a rule in the segment of its request: the first frame is the ID, then come the answers."""
     async with house() as relay:
         a = relay.raw()
@@ -533,7 +563,7 @@ async def test_what_was_to_be_said_is_said_before_the_close(autojump_clock: Mock
 # ---- the log ----------------------------------------------------------------------------------------------------
 
 
-async def test_the_log_tells_the_story_and_no_secret(autojump_clock: MockClock) -> None:
+async def test_the_log_tells_the_story_and_no_secret(house: OpenHouse, autojump_clock: MockClock) -> None:
     """Each step of a pairing is one line, in order, and no SDP is in any."""
     async with house() as relay:
         a, b = await relay.pair()

@@ -3,6 +3,7 @@
 import gc
 import os
 import select
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 
@@ -86,8 +87,9 @@ async def _end(relay: Relay, limits: Limits, log: Log, stop: Stop) -> None:
 
 
 async def _load_metrics() -> None:
-    """Import what the first scrape will need, now that the ports are open, and while there still are descriptors for it."""
-    await trio.to_thread.run_sync(import_module, "sdpx.relay.metrics")
+    """Import what the first scrape will need, now that the ports are open; if it cannot be done now, the scrape tries again."""
+    with suppress(OSError, ImportError, RuntimeError):  # no descriptors already, no thread to be had
+        await trio.to_thread.run_sync(import_module, "sdpx.relay.metrics")
 
 
 def _listening(listener: Listener) -> serve.ServerListening:

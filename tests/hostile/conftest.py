@@ -5,10 +5,10 @@ import pytest
 from tests.hostile.scene import Scene, Server, attacked, started
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One relay for all attacks: it outlives each of them."""
-    with started(tmp_path_factory.mktemp("relay")) as relay:
+@pytest.fixture(scope="session", params=["--fast-lane", "--no-fast-lane"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One relay for all attacks, with the lane and without: it outlives each of them."""
+    with started(tmp_path_factory.mktemp("relay"), request.param) as relay:
         yield relay
         assert relay.process.poll() is None
 

@@ -1,0 +1,680 @@
+"""The fast lane, part by part: frames out of bytes, masks, the engine behind, the watch, and one connection's life."""
+
+import json
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+import pytest
+import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock, wait_all_tasks_blocked
+from websockets.speedups import apply_mask
+
+from sdpx.relay.frames import Violation
+from sdpx.relay.handshake import Upgrade
+from sdpx.relay.host import GONE, Departure
+from sdpx.relay.lane import plain
+from sdpx.relay.lane.careful import Closed, Engine, Found, Pinged
+from sdpx.relay.lane.connection import LaneConnection
+from sdpx.relay.lane.mask import unmask, unmask_in_python
+from sdpx.relay.lane.plain import Inbox
+from sdpx.relay.lane.watch import SharedWatch, TaskWatch
+from sdpx.relay.limits import Limits
+from sdpx.relay.link import Link
+from sdpx.relay.outbox import Held
+from tests.helpers import BINARY, CLOSE, KEY, MASK, PING, PONG, TEXT, RawClient, frame, house, message, takes
+from tests.memory_link import PLENTY, MemoryLink, link_pair
+
+CONTINUATION: Final = 0x0
+MAX_BYTES: Final = 4096
+MAX_FRAGMENTS: Final = 8
+MASKS: Final = st.sampled_from([bytes(4), MASK]) | st.binary(min_size=4, max_size=4)
+Plain = tuple[int, bytes]  # a frame's first byte and its payload
+
+
+# ---- plain.Inbox ------------------------------------------------------------------------------------------------
+
+
+def in_chunks(data: bytes, cuts: set[int]) -> list[bytes]:
+    at = sorted(cut for cut in cuts if cut <= len(data))
+    return [data[start:end] for start, end in zip([0, *at], [*at, len(data)], strict=True)]
+
+
+def an_inbox() -> Inbox:
+    return Inbox(MAX_BYTES, unmask)
+
+
+SIZES: Final = st.sampled_from([0, 1, 124, 125, 126, 127, 128, 255, 256, 4095, 4096]) | st.integers(0, 300)
+PLAIN_TEXTS: Final = st.builds(
+    lambda size, letter: (plain.TEXT, letter * size), SIZES, st.sampled_from([b"x", b"\xff"])
+)
+PLAIN_CONTROL: Final = st.tuples(st.sampled_from([plain.PING, plain.PONG]), st.binary(max_size=125))
+PLAIN_FRAMES: Final = st.lists(st.tuples(PLAIN_TEXTS | PLAIN_CONTROL, MASKS), max_size=8)
+CUTS: Final = st.sets(st.integers(0, 400) | st.integers(0, 20_000), max_size=12)
+UNUSUAL: Final = {
+    "a fragment": frame(TEXT, b"half", fin=False),
+    "a continuation": frame(CONTINUATION, b"x"),
+    "a blob": frame(BINARY, b"x"),
+    "a blob with its length in two bytes": frame(BINARY, bytes(200)),
+    "a reserved bit": b"\xc1\x81" + MASK + b"x",
+    "no such opcode": b"\x83\x81" + MASK + b"x",
+    "no mask": frame(TEXT, b"x", masked=False),
+    "no mask, and long": frame(TEXT, bytes(200), masked=False),
+    "a long ping": frame(PING, bytes(126)),
+    "a text that is too long": frame(TEXT, bytes(MAX_BYTES + 1)),
+    "a length in eight bytes": frame(TEXT, bytes(1 << 16)),
+    "a length of 125 in two bytes": b"\x81\xfe" + (125).to_bytes(2) + MASK + bytes(125),
+}
+
+
+def written(frames: list[tuple[Plain, bytes]]) -> bytes:
+    return b"".join(frame(first & 0x0F, payload, mask=mask) for (first, payload), mask in frames)
+
+
+@given(PLAIN_FRAMES, CUTS)
+def test_plain_frames_come_out_whole_and_in_order(frames: list[tuple[Plain, bytes]], cuts: set[int]) -> None:
+    """In whatever chunks they come; none is unusual, and nothing is left."""
+    inbox = an_inbox()
+    found = [each for chunk in in_chunks(written(frames), cuts) for each in inbox.feed(chunk)]
+    assert found == [each for each, _ in frames]
+    assert (inbox.unusual, inbox.partial) == (b"", 0)
+
+
+@given(PLAIN_FRAMES, st.sampled_from(sorted(UNUSUAL)), st.binary(max_size=20), CUTS)
+def test_an_unusual_frame_is_handed_over_from_its_first_byte(
+    frames: list[tuple[Plain, bytes]], kind: str, behind: bytes, cuts: set[int]
+) -> None:
+    """What stood in front of it has come out, and it and all behind it are there as they came."""
+    whole, rest = written(frames), UNUSUAL[kind] + behind
+    inbox, found, fed = an_inbox(), list[Plain](), 0
+    for chunk in in_chunks(whole + rest, cuts):
+        found += inbox.feed(chunk)
+        fed += len(chunk)
+        if inbox.unusual:
+            break
+    assert found == [each for each, _ in frames]
+    assert inbox.unusual == rest[: fed - len(whole)]
+
+
+@pytest.mark.parametrize(
+    ("data", "needed"),
+    [
+        (b"\x82", 1),
+        (b"\x01", 1),
+        (b"\xc1", 1),
+        (b"\x81\x05", 2),
+        (b"\x89\xfe", 2),
+        (b"\x81\xff", 2),
+        (b"\x81\xfe\x00\x7d", 4),
+        (b"\x81\xfe\x10\x01", 4),
+    ],
+)
+def test_a_header_is_looked_at_as_soon_as_its_bytes_tell(data: bytes, needed: int) -> None:
+    """After 1, 2 or 4: so nobody hangs on a frame that can only be refused."""
+    inbox = an_inbox()
+    for size in range(1, needed + 1):
+        assert inbox.unusual == b""
+        assert list(inbox.feed(data[size - 1 : size])) == []
+    assert inbox.unusual == data
+
+
+@given(st.binary(max_size=300), CUTS)
+def test_what_is_kept_of_a_frame_is_counted(payload: bytes, cuts: set[int]) -> None:
+    """Byte for byte, and no more once it is whole."""
+    inbox, data = an_inbox(), frame(TEXT, payload)
+    came = 0
+    for chunk in in_chunks(data, cuts):
+        found = list(inbox.feed(chunk))
+        came += len(chunk)
+        assert inbox.partial == (came if came < len(data) else 0)
+        assert not found or came == len(data)
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65_535, 65_536])
+def test_a_servers_frame_has_the_shortest_length(size: int) -> None:
+    """RFC 6455, 5.2: and no mask."""
+    assert plain.frame(plain.TEXT, bytes(size)) == frame(TEXT, bytes(size), masked=False)
+
+
+# ---- mask -------------------------------------------------------------------------------------------------------
+
+
+@given(st.binary(max_size=300), st.binary(min_size=4, max_size=4))
+def test_masks_in_python_are_those_in_c(data: bytes, mask: bytes) -> None:
+    """For every length, whatever is left of it modulo 4."""
+    assert unmask_in_python(data, mask) == apply_mask(data, mask)
+    assert unmask_in_python(unmask_in_python(data, mask), mask) == data
+
+
+# ---- careful.Engine ---------------------------------------------------------------------------------------------
+
+
+def found_in(*chunks: bytes) -> list[Found]:
+    engine = Engine(MAX_BYTES, MAX_FRAGMENTS)
+    found: list[Found] = []
+    for chunk in chunks:
+        engine.look(chunk)
+        found += engine.found()
+    return found
+
+
+HALF: Final = frame(TEXT, b'{"type":', fin=False)
+OTHER_HALF: Final = frame(CONTINUATION, b'"ping"}')
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (HALF + OTHER_HALF, ['{"type":"ping"}']),
+        (HALF + frame(PING, b"x") + OTHER_HALF, [Pinged(b"x"), '{"type":"ping"}']),
+        (frame(TEXT, b"one") + frame(PONG) + frame(TEXT, b"two"), ["one", "two"]),
+        (frame(BINARY, b"o", fin=False) + frame(CONTINUATION, b"ne"), [b"one"]),
+        (frame(TEXT, b"\xe2", fin=False) + frame(CONTINUATION, b"\x82\xac"), ["€"]),
+        (frame(CLOSE, (1000).to_bytes(2) + b"bye") + b"\xff", [Closed(1000, "bye")]),
+        (frame(CLOSE), [Closed(1005, "")]),
+        (frame(TEXT, b"one") + HALF, ["one"]),
+    ],
+)
+def test_the_engine_puts_messages_together(data: bytes, found: list[Found]) -> None:
+    """In one piece or byte by byte; behind a close frame nothing counts."""
+    assert found_in(data) == found_in(*[bytes([byte]) for byte in data]) == found
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"\xff", 1002),
+        (HALF + frame(TEXT, b"x"), 1002),
+        (frame(CLOSE, (1006).to_bytes(2)), 1002),
+        (frame(TEXT, b"\xff", fin=False), 1007),
+        (frame(TEXT, b"\xe2", fin=False) + frame(CONTINUATION, b"x"), 1007),
+        (frame(TEXT, bytes(MAX_BYTES), fin=False) + frame(CONTINUATION, b"x"), 1009),
+        (frame(TEXT, fin=False) + frame(CONTINUATION, fin=False) * MAX_FRAGMENTS, 1008),
+    ],
+)
+def test_the_engine_says_what_is_wrong_behind_what_was_right(data: bytes, code: int) -> None:
+    """A message in front of it is found first."""
+    *right, wrong = found_in(frame(BINARY, b"right") + data)
+    assert right == [b"right"]
+    assert isinstance(wrong, Violation)
+    assert wrong.code == code
+
+
+def test_the_engine_counts_what_costs_and_what_is_kept() -> None:
+    """Frames, those that end no message, and the memory of what is not whole, at most."""
+    engine = Engine(MAX_BYTES, MAX_FRAGMENTS)
+    engine.look(frame(TEXT, b"x") + frame(PING) + HALF + OTHER_HALF[:3])
+    assert (engine.frames, engine.extra_frames) == (3, 2)
+    assert engine.unfinished == 4 * (len(b'{"type":') + 3)
+    engine.look(OTHER_HALF[3:])
+    assert (engine.frames, engine.extra_frames, engine.unfinished) == (4, 2, 0)
+
+
+# ---- watches ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Ear:
+    """A connection that notes what it is told."""
+
+    link: Link
+    heard: list[bytes | None] = field(default_factory=list)
+    writable: int = 0
+    then: Callable[[], None] = lambda: None
+
+    def on_readable(self, now: float) -> None:
+        self.heard.append(self.link.receive_now())
+        self.then()
+
+    def on_writable(self) -> None:
+        self.writable += 1
+
+
+@contextmanager
+def ears(count: int) -> Iterator[tuple[list[Ear], list[socket.socket]]]:
+    """Connections on real sockets, and their far ends."""
+    pairs = [socket.socketpair() for _ in range(count)]
+    try:
+        yield [Ear(Link(ours)) for ours, _ in pairs], [theirs for _, theirs in pairs]
+    finally:
+        for pair in pairs:
+            for end in pair:
+                end.close()
+
+
+@asynccontextmanager
+async def watched(kind: str) -> AsyncIterator[SharedWatch | TaskWatch]:
+    async with trio.open_nursery() as nursery:
+        watch = SharedWatch() if kind == "shared" else TaskWatch(nursery)
+        nursery.start_soon(watch.run)
+        yield watch
+        nursery.cancel_scope.cancel()
+
+
+async def a_while() -> None:
+    """Let the watch see what the kernel has for it."""
+    await wait_all_tasks_blocked(0.01)
+
+
+def drain(sock: socket.socket) -> None:
+    sock.setblocking(False)
+    with suppress(BlockingIOError):
+        while sock.recv(1 << 20):
+            pass
+
+
+WATCHES: Final = ["shared", "a task each"]
+
+
+@pytest.mark.parametrize("kind", WATCHES)
+async def test_a_connection_is_told_what_comes_and_that_it_ends(kind: str) -> None:
+    """From `add` to `remove`, each its own, which can be called twice."""
+    with ears(2) as ((a, b), (far_a, far_b)):
+        async with watched(kind) as watch:
+            watch.add(a)
+            watch.add(b)
+            far_a.send(b"to a")
+            far_b.close()
+            b.then = lambda: watch.remove(b)
+            await a_while()
+            assert (a.heard, b.heard) == ([b"to a"], [b""])
+            watch.remove(a)
+            watch.remove(a)
+            far_a.send(b"too late")
+            await a_while()
+            assert a.heard == [b"to a"]
+
+
+@pytest.mark.parametrize("kind", WATCHES)
+async def test_a_connection_is_told_that_it_can_write_while_it_wants_to(kind: str) -> None:
+    """Not before, not after, and not while the socket is full."""
+    with ears(1) as ((a,), (far,)):
+        async with watched(kind) as watch:
+            watch.add(a)
+            await a_while()
+            assert a.writable == 0
+            while a.link.send_now(bytes(65536)):
+                pass
+            watch.want_write(a, wanted=True)
+            await a_while()
+            assert a.writable == 0
+            a.on_writable = lambda: watch.want_write(a, wanted=False)  # type: ignore[method-assign]
+            drain(far)
+            await a_while()
+            far.send(b"still read")
+            await a_while()
+            assert a.heard == [b"still read"]
+
+
+@pytest.mark.parametrize("kind", WATCHES)
+async def test_who_is_removed_by_one_before_it_is_not_told(kind: str) -> None:
+    """Also of what came before in the same batch: its socket may be closed by now, and its number another's."""
+    with ears(2) as ((a, b), far):
+        for end in far:
+            end.send(b"x")
+        async with watched(kind) as watch:
+            a.then = lambda: watch.remove(b)
+            b.then = lambda: watch.remove(a)
+            watch.add(a)
+            watch.add(b)
+            await a_while()
+        assert len(a.heard) + len(b.heard) == 1
+
+
+async def test_what_a_batch_leads_to_is_written_at_its_end() -> None:
+    """And outside a batch at once; who is removed meanwhile is not told to write."""
+    with ears(3) as ((a, b, c), (far_a, *_)):
+        watch = SharedWatch()
+        seen: list[int] = []
+
+        def ask() -> None:
+            watch.flush_soon(b)
+            watch.flush_soon(c)
+            watch.remove(c)
+            seen.append(b.writable)
+
+        for ear in (a, b, c):
+            watch.add(ear)
+        watch.flush_soon(b)
+        assert b.writable == 1
+        a.then = ask
+        far_a.send(b"x")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch.run)
+            await a_while()
+            nursery.cancel_scope.cancel()
+    assert (seen, b.writable, c.writable) == ([1], 2, 0)
+
+
+# ---- a connection -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Notes:
+    """A host that notes what it is told, and fails if it is to."""
+
+    frames: list[str | bytes] = field(default_factory=list)
+    ends: list[Departure] = field(default_factory=list)
+    unfinished: list[int] = field(default_factory=list)
+    relayed: int = 0
+    fault: Exception | None = None
+
+    def on_frame(self, frame: str | bytes, now: float) -> int:
+        if self.fault:
+            raise self.fault
+        self.frames.append(frame)
+        return 0
+
+    def on_extra(self, count: int, now: float) -> Violation | None:
+        return None
+
+    def on_unfinished(self, size: int) -> None:
+        self.unfinished.append(size)
+
+    def on_relayed(self, seconds: float) -> None:
+        self.relayed += 1
+
+    def on_end(self, departure: Departure) -> None:
+        self.ends.append(departure)
+
+
+@dataclass
+class Lane:
+    """One connection on a link in memory, its far end, and what its host was told."""
+
+    client: RawClient
+    far_end: MemoryLink
+    connection: LaneConnection
+    notes: Notes
+    ended: trio.Event
+
+
+@asynccontextmanager
+async def a_lane(
+    limits: Limits | None = None, *, room: int = PLENTY, behind: bytes = b"", opened: bool = True
+) -> AsyncIterator[Lane]:
+    ours, theirs = link_pair(room)
+    async with trio.open_nursery() as nursery:
+        watch, notes, client = TaskWatch(nursery), Notes(), RawClient(ours)
+        connection = LaneConnection(theirs, behind, watch, limits or Limits(), notes, Held())
+        lane = Lane(client, ours, connection, notes, trio.Event())
+
+        async def serve() -> None:
+            await connection.run(Upgrade(None, None, KEY))
+            await theirs.aclose()
+            lane.ended.set()
+
+        nursery.start_soon(serve)
+        if opened:
+            assert (await client.response())[0] == 101
+        yield lane
+        nursery.cancel_scope.cancel()
+
+
+STUCK: Final = Limits(ping_seconds=10_000, silence_seconds=20_000)
+
+
+async def post_and_read(sizes: list[int], room: int, gulp: int) -> bytes:
+    """Post texts while the client reads in gulps; returns all that came."""
+    heard = bytearray()
+    async with a_lane(STUCK, room=room) as lane:
+        for number, size in enumerate(sizes):
+            assert lane.connection.post(numbered(number, size))
+            if number % 3 == 0:
+                heard += await lane.client.stream.receive_some(gulp)
+        while lane.connection.waiting:
+            heard += await lane.client.stream.receive_some(gulp)
+            await trio.lowlevel.checkpoint()
+        lane.connection.end(Departure("shutdown", 1001, ""))
+        async for data in lane.client.stream:
+            heard += data
+    return bytes(heard)
+
+
+def numbered(number: int, size: int) -> str:
+    return json.dumps([number, "x" * size])
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(
+    st.lists(st.sampled_from([0, 10, 200, 1000]), max_size=20),
+    st.sampled_from([1, 2, 7, 100, 1000, PLENTY]),
+    st.sampled_from([1, 50, 65_536]),
+)
+def test_frames_are_never_torn_or_reordered(sizes: list[int], room: int, gulp: int) -> None:
+    """However little the socket takes at a time, and whenever it is posted; the goodbye comes last."""
+    heard = trio.run(post_and_read, sizes, room, gulp, clock=MockClock(autojump_threshold=0))
+    texts = [frame(TEXT, numbered(number, size).encode(), masked=False) for number, size in enumerate(sizes)]
+    assert heard == b"".join(texts) + frame(CLOSE, (1001).to_bytes(2), masked=False)
+
+
+async def test_what_came_behind_the_request_is_read(autojump_clock: MockClock) -> None:
+    """In order, and before what comes later: a client may send at once."""
+    data = frame(TEXT, b"one") + frame(TEXT, b"two")
+    async with a_lane(behind=data[:-2]) as lane:
+        await lane.client.send(data[-2:])
+        await wait_all_tasks_blocked()
+        assert lane.notes.frames == ["one", "two"]
+
+
+async def test_pings_are_answered_among_what_else_is_said(autojump_clock: MockClock) -> None:
+    """With their payload and in order, also within a fragmented message, and behind what was posted before."""
+    async with a_lane() as lane:
+        lane.connection.post("before")
+        await lane.client.send(frame(PING, b"one") + frame(TEXT, b"x") + HALF + frame(PING, b"two") + OTHER_HALF)
+        heard = [await lane.client.frame() for _ in range(3)]
+        assert heard == [(TEXT, b"before"), (PONG, b"one"), (PONG, b"two")]
+        assert lane.notes.frames == ["x", '{"type":"ping"}']
+
+
+@pytest.mark.parametrize("data", [frame(TEXT, b"\xff"), frame(TEXT, b"\xe2", fin=False) + frame(CONTINUATION, b"x")])
+async def test_a_text_is_utf_8(autojump_clock: MockClock, data: bytes) -> None:
+    """Or its sender is closed with 1007; what came before it has been taken, what comes behind it is not."""
+    async with a_lane() as lane:
+        await lane.client.send(frame(TEXT, "é".encode()) + data + frame(TEXT, b"behind"))
+        assert await lane.client.close_code() == 1007
+    assert lane.notes.frames == ["é"]
+    assert [end.reason for end in lane.notes.ends] == ["refused"]
+
+
+async def test_who_does_not_read_is_slow(autojump_clock: MockClock) -> None:
+    """After `write_seconds` without a frame that left."""
+    async with a_lane(Limits(write_seconds=7, ping_seconds=10_000, silence_seconds=20_000), room=200) as lane:
+        lane.connection.post("x" * 300)
+        assert await takes(lane.ended.wait) == pytest.approx(7 + Limits().close_seconds)
+    assert [end.reason for end in lane.notes.ends] == ["slow"]
+
+
+async def test_who_reads_a_little_at_a_time_is_not_slow(autojump_clock: MockClock) -> None:
+    """As long as a frame leaves within `write_seconds`."""
+    async with a_lane(Limits(write_seconds=7, ping_seconds=10_000, silence_seconds=20_000), room=160) as lane:
+        for _ in range(5):
+            lane.connection.post("x" * 120)
+        for _ in range(5):
+            await trio.sleep(6)
+            assert await lane.client.frame() == (TEXT, b"x" * 120)
+        assert lane.notes.ends == []
+
+
+async def test_a_full_outbox_is_slow(autojump_clock: MockClock) -> None:
+    """And `post` says that it was not taken; who sent what is never read is told by name."""
+    async with a_lane(Limits(outbox_frames=3), room=160) as lane:
+        friend = lane.connection
+        assert [lane.connection.post("x" * 200, friend) for _ in range(5)] == [True, True, True, False, False]
+        await lane.ended.wait()
+    assert [end.reason for end in lane.notes.ends] == ["slow"]
+    assert lane.connection.lost == [friend] * 2  # the first was half written: it was finished, or the stream was left
+
+
+async def test_silence_is_pinged_and_then_cut(autojump_clock: MockClock) -> None:
+    """A ping after `ping_seconds`, and again; the end after `silence_seconds`, with a code."""
+    async with a_lane(Limits(ping_seconds=20, silence_seconds=45)) as lane:
+        heard: list[tuple[int, bytes]] = []
+
+        async def read_one() -> None:
+            heard.append(await lane.client.frame())
+
+        assert [await takes(read_one) for _ in range(3)] == pytest.approx([20, 20, 5])
+    assert [opcode for opcode, _ in heard] == [PING, PING, CLOSE]
+    assert heard[-1][1][:2] == (1008).to_bytes(2)
+    assert [end.reason for end in lane.notes.ends] == ["timeout"]
+
+
+async def test_whole_frames_are_a_sign_of_life_and_bytes_are_not(autojump_clock: MockClock) -> None:
+    """Also of the unusual kind."""
+    async with a_lane(Limits(ping_seconds=100, silence_seconds=45)) as lane:
+        for data in (frame(PONG), frame(TEXT, b"x"), frame(BINARY, b"x"), frame(TEXT, b"x", fin=False)):
+            await trio.sleep(40)
+            await lane.client.send(data)
+        await trio.sleep(40)
+        await lane.client.send(frame(CONTINUATION, bytes(100))[:50])
+        assert await takes(lane.client.close_code) == pytest.approx(5)
+
+
+@pytest.mark.parametrize("payload", [b"", (1000).to_bytes(2), (3001).to_bytes(2) + "é".encode()])
+async def test_a_close_frame_is_answered_by_its_like(autojump_clock: MockClock, payload: bytes) -> None:
+    """RFC 6455, 5.5.1; and then the relay closes first."""
+    async with a_lane() as lane:
+        await lane.client.send(frame(CLOSE, payload))
+        assert await lane.client.rest() == frame(CLOSE, payload, masked=False)
+        await lane.client.stream.aclose()
+        await lane.ended.wait()
+    assert [(end.reason, end.code) for end in lane.notes.ends] == [("closed", int.from_bytes(payload[:2]) or 1005)]
+
+
+@pytest.mark.parametrize(("payload", "code"), [(b"x", 1002), ((1006).to_bytes(2), 1002), (b"\x03\xe8\xff", 1007)])
+async def test_a_close_frame_that_is_wrong_is_refused(autojump_clock: MockClock, payload: bytes, code: int) -> None:
+    """Half a code, one that may not be sent, a reason that is not UTF-8: as the gate does."""
+    async with a_lane() as lane:
+        await lane.client.send(frame(CLOSE, payload))
+        assert await lane.client.close_code() == code
+    assert [end.reason for end in lane.notes.ends] == ["refused"]
+
+
+@pytest.mark.parametrize("room", [1, 2, 3])
+async def test_the_answer_to_a_close_frame_is_never_torn(autojump_clock: MockClock, room: int) -> None:
+    """Also when the socket takes it byte by byte."""
+    async with a_lane(STUCK, room=room) as lane:
+        await lane.client.send(frame(CLOSE, (1000).to_bytes(2) + b"bye"))
+        assert await lane.client.rest() == frame(CLOSE, (1000).to_bytes(2) + b"bye", masked=False)
+
+
+async def test_all_that_waits_is_written_before_a_shutdowns_goodbye(autojump_clock: MockClock) -> None:
+    """Whole outboxes, as far as they are read in `drain_seconds`."""
+    async with a_lane(STUCK, room=100) as lane:
+        for number in range(50):
+            lane.connection.post(numbered(number, 1000))
+        lane.connection.end(Departure("shutdown", 1001, "bye"))
+        assert not lane.connection.post("too late")
+        for number in range(50):
+            assert await lane.client.frame() == (TEXT, numbered(number, 1000).encode())
+        assert await lane.client.frame() == (CLOSE, (1001).to_bytes(2) + b"bye")
+
+
+async def test_who_reads_nothing_holds_a_shutdown_up_for_a_bounded_time(autojump_clock: MockClock) -> None:
+    """`drain_seconds`; and nothing is said behind a frame that is half written."""
+    async with a_lane(STUCK, room=100) as lane:
+        lane.connection.post("x" * 1000)
+        lane.connection.end(Departure("shutdown", 1001, ""))
+        assert await takes(lane.ended.wait) == pytest.approx(Limits().drain_seconds)
+        assert frame(TEXT, b"x" * 1000, masked=False).startswith(await lane.client.rest())
+
+
+async def test_last_words_are_read_behind_the_answers(autojump_clock: MockClock) -> None:
+    """Who breaks a rule hears what was still to be said, and then the code."""
+    async with a_lane(STUCK, room=50) as lane:
+        for number in range(3):
+            lane.connection.post(numbered(number, 100))
+        await lane.client.send(b"\xff")
+        for number in range(3):
+            assert await lane.client.frame() == (TEXT, numbered(number, 100).encode())
+        assert await lane.client.close_code() == 1002
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_who_vanishes_is_gone(autojump_clock: MockClock, reset: bool) -> None:
+    """By an end of the stream, a reset, or a write that fails: once."""
+    async with a_lane() as lane:
+        lane.far_end.close(reset=reset)
+        lane.connection.post("anybody?")
+        await lane.ended.wait()
+    assert lane.notes.ends == [GONE]
+
+
+async def test_a_fault_is_raised_by_run_and_ends_the_connection(autojump_clock: MockClock) -> None:
+    """It is this connection's own, wherever the bytes came from; nothing else hears of it."""
+    fault = ZeroDivisionError("in on_frame")
+    with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012
+        async with a_lane() as lane:
+            lane.notes.fault = fault
+            await lane.client.send(frame(TEXT, b"x"))
+            await lane.ended.wait()
+    assert caught.value.exceptions == (fault,)
+    assert lane.notes.ends == [GONE]
+
+
+@pytest.mark.parametrize("fault", [ZeroDivisionError(), OSError(), UnicodeDecodeError("utf-8", b"", 0, 1, "")])
+async def test_a_fault_costs_only_its_connection(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    """The log tells of it, the peer hears that its partner is gone, and all others are served."""
+    async with house(lane=True) as relay:
+        a, b = await relay.pair()
+        take = relay.relay.do
+        monkeypatch.setattr(
+            relay.relay, "do", lambda effects, sender=None, now=0.0: _fail(fault) if sender else take(effects)
+        )
+        await a.send(type="offer", sdp="x")
+        assert (await b.receive())["type"] == "peer_disconnected"
+        monkeypatch.setattr(relay.relay, "do", take)
+        await b.send(type="ping")
+        assert (await b.receive())["type"] == "pong"
+    assert len(relay.log.of("connection_failed")) == 1
+
+
+def _fail(fault: Exception) -> int:
+    raise fault
+
+
+async def test_a_ping_that_cannot_be_written_is_under_the_write_deadline(autojump_clock: MockClock) -> None:
+    """As every frame is."""
+    limits = Limits(ping_seconds=20, silence_seconds=10_000, write_seconds=5)
+    async with a_lane(limits, room=200) as lane:
+        lane.connection.post("x" * 195)
+        await wait_all_tasks_blocked()
+        assert lane.connection.waiting == 0
+        assert await takes(lane.ended.wait) <= 20 + 5 + 2 * limits.close_seconds
+    assert [end.reason for end in lane.notes.ends] == ["slow"]
+
+
+async def test_what_is_kept_of_a_frame_is_noted_when_it_changes(autojump_clock: MockClock) -> None:
+    """And is nothing once the frame is whole: also behind the lane, at four bytes for each that came."""
+    async with a_lane() as lane:
+        for data in (frame(TEXT, b"x")[:3], frame(TEXT, b"x")[3:], HALF, OTHER_HALF):
+            await lane.client.send(data)
+            await wait_all_tasks_blocked()
+        assert lane.notes.frames == ["x", '{"type":"ping"}']
+        assert lane.notes.unfinished == [3, 0, 32, 0]
+
+
+@given(st.sampled_from(["x", "é", "😀"]), st.integers(0, 600), CUTS)
+@settings(max_examples=50, deadline=None)
+def test_a_message_crosses_the_relay_in_any_chunks(letter: str, count: int, cuts: set[int]) -> None:
+    """Between two on the lane: what one sends is what the other hears."""
+
+    async def relay_one() -> None:
+        async with house(lane=True) as relay:
+            a, b = relay.raw(), await relay.client("/?id=b")
+            await a.open("/?id=a")
+            await a.send(message(type="pair_request", target_id="b"))
+            assert (await b.receive())["type"] == "paired"
+            for chunk in in_chunks(frame(TEXT, json.dumps({"type": "offer", "sdp": letter * count}).encode()), cuts):
+                await a.send(chunk)
+                await wait_all_tasks_blocked()
+            assert (await b.receive())["sdp"] == letter * count
+
+    trio.run(relay_one, clock=MockClock(autojump_threshold=0))
