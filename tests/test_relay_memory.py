@@ -388,7 +388,7 @@ async def test_a_request_that_is_being_read_when_the_relay_stops_is_503(
         assert (status, headers["retry-after"]) == (503, "5")
 
 
-async def test_who_has_not_read_for_longest_pays_for_what_waits_in_all(
+async def test_who_lets_most_wait_for_longest_pays_for_what_waits_in_all(
     house: OpenHouse, autojump_clock: MockClock
 ) -> None:
     """Not one to whom much has just been sent; and its peer, who reads, hears that it was slow, and stays."""
@@ -409,6 +409,27 @@ async def test_who_has_not_read_for_longest_pays_for_what_waits_in_all(
         assert (await a.receive())["type"] == "pong"
         for _ in range(3):
             assert len((await late.receive())["sdp"]) == 33_000
+
+
+async def test_a_client_that_pauses_does_not_pay_for_one_that_lets_much_wait(
+    house: OpenHouse, autojump_clock: MockClock
+) -> None:
+    """Although it has not read for longer."""
+    async with house(Limits(held_bytes=100_000, ping_seconds=10_000, silence_seconds=20_000)) as relay:
+        pausing, greedy = relay.narrow(), relay.narrow()
+        a, c = await relay.client("/?id=a"), await relay.client("/?id=c")
+        for client, target in ((pausing, a), (greedy, c)):
+            await client.open()
+            await client.send(message(type="pair_request", target_id=target.id))
+            await client.receive()
+            await target.receive()
+        await a.send(type="offer", sdp="x" * 1000)
+        await trio.sleep(1)
+        await c.send(type="offer", sdp="x" * 60_000)
+        await trio.sleep(1)
+        await c.send(type="offer", sdp="x" * 60_000)
+        assert (await c.receive())["reason"] == "slow"
+        assert len((await pausing.receive())["sdp"]) == 1000
 
 
 async def test_who_makes_most_be_kept_unfinished_goes(house: OpenHouse, autojump_clock: MockClock) -> None:

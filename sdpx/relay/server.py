@@ -39,6 +39,8 @@ from sdpx.relay.responses import Answer, Page
 from sdpx.relay.tap import Tap
 
 TOO_FAST: Final = Violation(1008, "You sent too much, too fast, for too long")
+ROOM: Final = 0.75  # of what all may let wait, once it was too much
+WHILE_SECONDS: Final = 2.0
 UNFINISHED: Final = Violation(1008, "The relay keeps too much that is unfinished, and most of it is yours")
 
 
@@ -252,13 +254,22 @@ class Relay:
         return connection.waiting
 
     def _let_the_slowest_go(self) -> None:
-        """Keep what waits for all clients bounded: who has not read for longest goes."""
-        stalled = [connection for connection in self._connections.values() if connection.waiting]
-        stalled.sort(key=lambda connection: connection.stalled_since)
-        for connection in stalled:
-            if self._held.bytes <= self._limits.held_bytes:
+        """Keep what waits for all clients bounded: who lets most wait for longest goes.
+
+        Neither the size alone, which may have come just now, nor the time alone, which costs little where little waits. Of
+        those that have not read for a while more go than have to: to look at all clients for each frame would be a way to
+        stall the relay.
+        """
+        now, limit = trio.current_time(), self._limits.held_bytes
+
+        def burden(client: Client) -> tuple[float, int]:
+            return client.waiting_bytes * (now - client.stalled_since), client.waiting_bytes
+
+        for client in sorted(self._connections.values(), key=burden, reverse=True):
+            enough = limit * ROOM if now - client.stalled_since > WHILE_SECONDS else limit
+            if self._held.bytes <= enough:
                 return
-            connection.end(SLOW)
+            client.end(SLOW)
 
     def _present(self) -> Present:
         waiting = [connection.waiting for connection in self._connections.values()]
