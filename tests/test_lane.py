@@ -636,6 +636,20 @@ async def test_a_fault_costs_only_its_connection(
     assert len(relay.log.of("connection_failed")) == 1
 
 
+async def test_a_fault_in_writing_costs_only_its_connection(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that was written to: who sent hears that it is gone, and is served on."""
+    async with house(lane=True) as relay:
+        a, _ = await relay.pair()
+        monkeypatch.setattr(relay.relay.numbers, "relay_took", lambda _: _fail(ZeroDivisionError()))
+        await a.send(type="offer", sdp="x")
+        assert (await a.receive())["type"] == "peer_disconnected"
+        await a.send(type="ping")
+        assert (await a.receive())["type"] == "pong"
+    assert len(relay.log.of("connection_failed")) == 1
+
+
 def _fail(fault: Exception) -> int:
     raise fault
 

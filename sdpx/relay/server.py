@@ -150,10 +150,10 @@ class Relay:
         joined = self._lobby.join(client_id)  # before the WebSocket opens: nobody else can take the name meanwhile
         self._census.enter(address)
         self._connections[client_id] = connection
-        self.tell(serve.ClientConnected(client_id, visitor.remote))
-        self.do(joined)
         began = trio.current_time()
         try:
+            self.tell(serve.ClientConnected(client_id, visitor.remote))
+            self.do(joined)
             await connection.run(visitor.upgrade)
         finally:
             self._census.leave(address)

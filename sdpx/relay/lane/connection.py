@@ -90,13 +90,17 @@ class LaneConnection:
 
     def on_writable(self) -> None:
         """Write what waits, as far as the socket takes it; what it does not take keeps all that comes behind waiting."""
-        self._is_due = False
         try:
-            while self._outbox and self._write_some():
-                pass
+            self._flush()
         except OSError:
             self.end(GONE)
-            return
+        except Exception as fault:  # noqa: BLE001  it is this connection's own, and `run` raises it
+            self._fail(fault)
+
+    def _flush(self) -> None:
+        self._is_due = False
+        while self._outbox and self._write_some():
+            pass
         if self._may_write == bool(self._outbox):
             self._may_write = not self._outbox
             self._watch.want_write(self, wanted=not self._may_write)
@@ -133,14 +137,17 @@ class LaneConnection:
             data = b""
         if data is None:
             return
-        if not data:
-            self.end(GONE)
-            return
         try:
-            self._take(data, now)
+            if data:
+                self._take(data, now)
+            else:
+                self.end(GONE)
         except Exception as fault:  # noqa: BLE001  it is this connection's own, and `run` raises it
-            self._fault = fault
-            self.end(GONE)
+            self._fail(fault)
+
+    def _fail(self, fault: Exception) -> None:
+        self._fault = fault
+        self.end(GONE)
 
     def _take(self, data: bytes, now: float) -> None:
         if self._engine is None:
@@ -219,8 +226,8 @@ class LaneConnection:
             self.departure = departure
             self._watch.remove(self)
             self._outbox.close()  # first: what it held is not to be counted when others are told
-            self._host.on_end(departure)
             self._ended.set()
+            self._host.on_end(departure)
 
     async def run(self, upgrade: Upgrade) -> None:
         """Open the WebSocket and serve it until it ends. The caller closes the link."""
