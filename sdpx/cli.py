@@ -68,6 +68,59 @@ OnceOption = Annotated[
 ]
 
 
+HostOption = Annotated[
+    str, typer.Option(envvar="SDPX_HOST", help="Address or host name to listen on; every address of it.")
+]
+PortOption = Annotated[
+    int,
+    typer.Option(envvar="SDPX_PORT", min=0, max=65535, help="TCP port; 0 picks a free one and the log says which."),
+]
+MaxClientsOption = Annotated[int, typer.Option(envvar="SDPX_MAX_CLIENTS", min=0, help="Clients at once; 0: no limit.")]
+MaxClientsPerIpOption = Annotated[
+    int, typer.Option(envvar="SDPX_MAX_CLIENTS_PER_IP", min=0, help="The same, from one address; 0: no limit.")
+]
+RateOption = Annotated[
+    float, typer.Option(envvar="SDPX_RATE", min=0, help="Messages a second from one client; 0: no limit.")
+]
+GuessRateOption = Annotated[
+    float,
+    typer.Option(
+        envvar="SDPX_GUESS_RATE", min=0, help="Requests for absent IDs a second, from one address; 0: no limit."
+    ),
+]
+HandshakeOption = Annotated[
+    float,
+    typer.Option(
+        envvar="SDPX_HANDSHAKE", min=0.1, max=600, metavar="SECONDS", help="How long a request may take to come."
+    ),
+]
+MaxFrameOption = Annotated[
+    int, typer.Option(envvar="SDPX_MAX_FRAME", min=1024, max=1024**2, metavar="BYTES", help="Of one message.")
+]
+PingOption = Annotated[
+    float, typer.Option(envvar="SDPX_PING", min=0.1, max=3600, metavar="SECONDS", help="Silence before a ping.")
+]
+SilenceOption = Annotated[
+    float, typer.Option(envvar="SDPX_SILENCE", min=0.2, max=7200, metavar="SECONDS", help="Silence before a cut.")
+]
+DrainOption = Annotated[
+    float, typer.Option(envvar="SDPX_DRAIN", min=0, max=600, metavar="SECONDS", help="Patience when stopping.")
+]
+FastLaneOption = Annotated[
+    bool,
+    typer.Option(
+        "--fast-lane/--no-fast-lane", envvar="SDPX_FAST_LANE", help="Serve plain WebSockets without trio-websocket."
+    ),
+]
+MetricsHostOption = Annotated[
+    str | None, typer.Option(envvar="SDPX_METRICS_HOST", help="Address for --metrics-port, if not --host.")
+]
+MetricsPortOption = Annotated[
+    int | None,
+    typer.Option(envvar="SDPX_METRICS_PORT", min=0, max=65535, help="Move /metrics to a port of its own; 0: any."),
+]
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"sdpx {__version__}")
@@ -101,59 +154,20 @@ def _stun_servers(urls: list[str], *, no_stun: bool) -> tuple[str, ...]:
 
 @app.command()
 def serve(
-    host: Annotated[
-        str, typer.Option(envvar="SDPX_HOST", help="Address or host name to listen on; every address of it.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int,
-        typer.Option(envvar="SDPX_PORT", min=0, max=65535, help="TCP port; 0 picks a free one and the log says which."),
-    ] = 8765,
-    max_clients: Annotated[
-        int, typer.Option(envvar="SDPX_MAX_CLIENTS", min=0, help="Clients at once; 0: no limit.")
-    ] = 10_000,
-    max_clients_per_ip: Annotated[
-        int, typer.Option(envvar="SDPX_MAX_CLIENTS_PER_IP", min=0, help="The same, from one address; 0: no limit.")
-    ] = 1_000,
-    rate: Annotated[
-        float, typer.Option(envvar="SDPX_RATE", min=0, help="Messages a second from one client; 0: no limit.")
-    ] = 200.0,
-    guess_rate: Annotated[
-        float,
-        typer.Option(
-            envvar="SDPX_GUESS_RATE", min=0, help="Requests for absent IDs a second, from one address; 0: no limit."
-        ),
-    ] = 1.0,
-    handshake: Annotated[
-        float,
-        typer.Option(
-            envvar="SDPX_HANDSHAKE", min=0.1, max=600, metavar="SECONDS", help="How long a request may take to come."
-        ),
-    ] = 5.0,
-    max_frame: Annotated[
-        int, typer.Option(envvar="SDPX_MAX_FRAME", min=1024, max=16 * 1024**2, metavar="BYTES", help="Of one message.")
-    ] = 65_536,
-    ping: Annotated[
-        float, typer.Option(envvar="SDPX_PING", min=0.1, max=3600, metavar="SECONDS", help="Silence before a ping.")
-    ] = 20.0,
-    silence: Annotated[
-        float, typer.Option(envvar="SDPX_SILENCE", min=0.2, max=7200, metavar="SECONDS", help="Silence before a cut.")
-    ] = 45.0,
-    drain: Annotated[
-        float, typer.Option(envvar="SDPX_DRAIN", min=0, max=600, metavar="SECONDS", help="Patience when stopping.")
-    ] = 5.0,
-    fast_lane: Annotated[
-        bool,
-        typer.Option(
-            "--fast-lane/--no-fast-lane", envvar="SDPX_FAST_LANE", help="Serve plain WebSockets without trio-websocket."
-        ),
-    ] = True,
-    metrics_host: Annotated[
-        str | None, typer.Option(envvar="SDPX_METRICS_HOST", help="Address for --metrics-port, if not --host.")
-    ] = None,
-    metrics_port: Annotated[
-        int | None,
-        typer.Option(envvar="SDPX_METRICS_PORT", min=0, max=65535, help="Move /metrics to a port of its own; 0: any."),
-    ] = None,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8765,
+    max_clients: MaxClientsOption = 10_000,
+    max_clients_per_ip: MaxClientsPerIpOption = 1_000,
+    rate: RateOption = 200.0,
+    guess_rate: GuessRateOption = 1.0,
+    handshake: HandshakeOption = 5.0,
+    max_frame: MaxFrameOption = 65_536,
+    ping: PingOption = 20.0,
+    silence: SilenceOption = 45.0,
+    drain: DrainOption = 5.0,
+    fast_lane: FastLaneOption = True,
+    metrics_host: MetricsHostOption = None,
+    metrics_port: MetricsPortOption = None,
     log_level: LogLevelOption = LogLevel.info,
     log_format: LogFormatOption = LogFormat.json,
     log_sdp: LogSdpOption = False,

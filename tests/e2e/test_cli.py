@@ -5,6 +5,8 @@ import shlex
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -64,6 +66,9 @@ def test_the_relay_never_loads_the_webrtc_stack() -> None:
         (["peer", "--timeout", "0"], "0.1"),
         (["serve", "--port", "65536"], "65535"),
         (["serve", "--log-level", "loud"], "warning"),
+        (["serve", "--metrics-host", "127.0.0.1"], "--metrics-port"),
+        (["serve", "--silence", "10"], "longer"),
+        (["serve", "--max-frame", "2000000"], "1048576"),
         (["dance"], "dance"),
     ],
 )
@@ -293,6 +298,26 @@ async def test_the_relay_takes_as_many_descriptors_as_it_may_have() -> None:
     done = await trio.to_thread.run_sync(shell, command)
     [soft, hard] = next(line.split()[3:5] for line in done.stdout.splitlines() if line.startswith("Max open files"))
     assert soft == hard != "128"
+
+
+async def test_the_numbers_can_have_a_port_of_their_own() -> None:
+    """Where `metrics_listening` says; the relay's own port shows them no more, and both tell of health."""
+    async with relay("--metrics-port", "0") as (server, url):
+        own = (await server.wait_for("metrics_listening"))["url"]
+        port = url.replace("ws://", "http://")
+        fetched = [await trio.to_thread.run_sync(fetch, page) for page in (own, f"{port}/metrics", f"{port}/healthz")]
+    assert [status for status, _ in fetched] == [200, 404, 200]
+    assert b"sdpx_clients 0.0" in fetched[0][1]
+
+
+def fetch(url: str) -> tuple[int, bytes]:
+    """Ask for a page; its status and body."""
+    try:
+        with urllib.request.urlopen(url, timeout=10) as response:
+            return response.status, response.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
 
 
 async def test_a_port_that_is_taken_is_a_clear_error() -> None:

@@ -549,10 +549,14 @@ async def test_one_that_ends_without_reading_what_it_was_sent_is_gone(scene: Sce
 async def test_half_a_message_from_each_of_a_hundred_clients_is_bounded(scene: Scene) -> None:
     """Each holds back its last byte for ever: what the relay keeps is no more than what the limits allow."""
     half = frame(TEXT, b"x" * (LIMIT - 1), fin=False)
+    before = scene.server.memory
     for _ in range(100):
         client, _ = await scene.raw()
         await client.send(half)
-    await trio.sleep(0.2)
+    with trio.fail_after(PATIENCE):
+        while not any(line["code"] == 1008 for line in scene.events("client_disconnected")):
+            await trio.sleep(0.02)
+    assert scene.server.memory - before < 32 * 1024 * 1024
 
 
 async def test_bad_clients_by_the_dozen_at_once(scene: Scene) -> None:
