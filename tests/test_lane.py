@@ -426,7 +426,7 @@ async def post_and_read(sizes: list[int], room: int, gulp: int) -> bytes:
             assert lane.connection.post(numbered(number, size))
             if number % 3 == 0:
                 heard += await lane.client.stream.receive_some(gulp)
-        while lane.connection.waiting:
+        while lane.connection.outbox:
             heard += await lane.client.stream.receive_some(gulp)
             await trio.lowlevel.checkpoint()
         lane.connection.end(Departure("shutdown", 1001, ""))
@@ -660,7 +660,7 @@ async def test_a_ping_that_cannot_be_written_is_under_the_write_deadline(autojum
     async with a_lane(limits, room=200) as lane:
         lane.connection.post("x" * 195)
         await wait_all_tasks_blocked()
-        assert lane.connection.waiting == 0
+        assert len(lane.connection.outbox) == 0
         assert await takes(lane.ended.wait) <= 20 + 5 + 2 * limits.close_seconds
     assert [end.reason for end in lane.notes.ends] == ["slow"]
 

@@ -388,18 +388,22 @@ async def test_a_request_that_is_being_read_when_the_relay_stops_is_503(
         assert (status, headers["retry-after"]) == (503, "5")
 
 
+async def narrow_pair(relay: House) -> tuple[RawClient, Client]:
+    """One that reads only when told to, and its peer, which reads all the while."""
+    narrow, peer = relay.narrow(), await relay.client()
+    await narrow.open()
+    await narrow.send(message(type="pair_request", target_id=peer.id))
+    assert (await narrow.receive())["type"] == (await peer.receive())["type"] == "paired"
+    return narrow, peer
+
+
 async def test_who_lets_most_wait_for_longest_pays_for_what_waits_in_all(
     house: OpenHouse, autojump_clock: MockClock
 ) -> None:
     """Not one to whom much has just been sent; and its peer, who reads, hears that it was slow, and stays."""
     async with house(Limits(held_bytes=100_000, ping_seconds=10_000, silence_seconds=20_000)) as relay:
-        slow, late = relay.narrow(), relay.narrow()
-        a, c = await relay.client("/?id=a"), await relay.client("/?id=c")
-        for client, target in ((slow, a), (late, c)):
-            await client.open()
-            await client.send(message(type="pair_request", target_id=target.id))
-            await client.receive()
-            await target.receive()
+        _slow, a = await narrow_pair(relay)
+        late, c = await narrow_pair(relay)
         await a.send(type="offer", sdp="x" * 1000)
         await trio.sleep(1)
         for _ in range(3):
@@ -416,13 +420,8 @@ async def test_a_client_that_pauses_does_not_pay_for_one_that_lets_much_wait(
 ) -> None:
     """Although it has not read for longer."""
     async with house(Limits(held_bytes=100_000, ping_seconds=10_000, silence_seconds=20_000)) as relay:
-        pausing, greedy = relay.narrow(), relay.narrow()
-        a, c = await relay.client("/?id=a"), await relay.client("/?id=c")
-        for client, target in ((pausing, a), (greedy, c)):
-            await client.open()
-            await client.send(message(type="pair_request", target_id=target.id))
-            await client.receive()
-            await target.receive()
+        pausing, a = await narrow_pair(relay)
+        _greedy, c = await narrow_pair(relay)
         await a.send(type="offer", sdp="x" * 1000)
         await trio.sleep(1)
         await c.send(type="offer", sdp="x" * 60_000)

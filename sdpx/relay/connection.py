@@ -35,31 +35,16 @@ class Connection:
         self._tap = tap
         self._limits = limits
         self._host = host
-        self._outbox = Outbox[str](limits.outbox_frames, limits.outbox_bytes, held)
+        self.outbox = Outbox[str](limits.outbox_frames, limits.outbox_bytes, held)
         self._pings = cycle(PINGS)
         self._ended = trio.Event()
         self._flushed = trio.Event()
         self.departure: Departure | None = None
         self.lost: list[Client] = []
 
-    @property
-    def waiting(self) -> int:
-        """How many frames wait to be read."""
-        return len(self._outbox)
-
-    @property
-    def waiting_bytes(self) -> int:
-        """How many bytes of memory they take."""
-        return self._outbox.bytes
-
-    @property
-    def stalled_since(self) -> float:
-        """When a frame left last, or when one began to wait."""
-        return self._outbox.stalled_since
-
     def post(self, text: str, sender: Client | None = None, since: float = 0.0) -> bool:
         """Queue a frame for this client. Returns whether it was queued."""
-        if self._outbox.put(text, sender, since):
+        if self.outbox.put(text, sender, since):
             return True
         self.end(SLOW)
         return False
@@ -68,14 +53,14 @@ class Connection:
         """End the connection, for this reason unless it has ended for another already."""
         if self.departure is None:
             self.departure = departure
-            self._outbox.close()  # first: what it held is not to be counted when others are told
+            self.outbox.close()  # first: what it held is not to be counted when others are told
             self._host.on_end(departure)
-            if departure.reason == "slow" or (departure.reason != "shutdown" and self._outbox.bytes > LAST_BYTES):
+            if departure.reason == "slow" or (departure.reason != "shutdown" and self.outbox.bytes > LAST_BYTES):
                 self._lose_all()  # its peer has been told; the close frame gets a chance to be read
             self._ended.set()
 
     def _lose_all(self) -> None:
-        self.lost += [waiting.sender for waiting in self._outbox.take_all() if waiting.sender is not None]
+        self.lost += [waiting.sender for waiting in self.outbox.take_all() if waiting.sender is not None]
 
     async def run(self, upgrade: Upgrade) -> None:
         """Open the WebSocket on the tap and serve it until it ends; the caller closes the stream."""
@@ -120,10 +105,10 @@ class Connection:
 
     async def _write(self, socket: WebSocketConnection) -> None:
         try:
-            while (waiting := await self._outbox.get()) is not None:
+            while (waiting := await self.outbox.get()) is not None:
                 await socket.send_message(waiting.data)
-                if waiting is self._outbox.head:
-                    self._outbox.pop()
+                if waiting is self.outbox.head:
+                    self.outbox.pop()
                 if waiting.sender is not None:
                     self._host.on_relayed(trio.current_time() - waiting.since)
         except ConnectionClosed:
@@ -181,7 +166,7 @@ class Connection:
         assert departure is not None
         if departure.code == ABNORMAL or (departure.reason == "closed" and self._tap.client_closed):
             return b""
-        waiting = b"".join(text_frame(each.data) for each in self._outbox.take_all())
+        waiting = b"".join(text_frame(each.data) for each in self.outbox.take_all())
         return waiting + close_frame(departure.code, departure.text)
 
 

@@ -50,6 +50,16 @@ class Host(Protocol):
         """Hear that the client is gone, and how: once, and before its farewell."""
 
 
+class Backlog(Protocol):
+    """What waits for one client: how many frames, how many bytes of memory, and since when nothing left."""
+
+    bytes: int
+    stalled_since: float
+
+    def __len__(self) -> int:
+        """Return how many frames wait."""
+
+
 class Client(Protocol):
     """The connection of one client, as the relay sees it."""
 
@@ -59,16 +69,8 @@ class Client(Protocol):
         """Open the WebSocket and serve it until it ends. The caller closes the stream."""
 
     @property
-    def waiting(self) -> int:
-        """How many frames wait to be read."""
-
-    @property
-    def waiting_bytes(self) -> int:
-        """How many bytes of memory they take."""
-
-    @property
-    def stalled_since(self) -> float:
-        """When a frame left last, or when one began to wait."""
+    def outbox(self) -> Backlog:
+        """What waits to be read by this client."""
 
     @property
     def lost(self) -> list["Client"]:

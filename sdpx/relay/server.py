@@ -251,7 +251,7 @@ class Relay:
             return 0
         if effect.event is not None:
             self.tell(effect.event)
-        return connection.waiting
+        return len(connection.outbox)
 
     def _let_the_slowest_go(self) -> None:
         """Keep what waits for all clients bounded: who lets most wait for longest goes.
@@ -263,16 +263,16 @@ class Relay:
         now, limit = trio.current_time(), self._limits.held_bytes
 
         def burden(client: Client) -> tuple[float, int]:
-            return client.waiting_bytes * (now - client.stalled_since), client.waiting_bytes
+            return client.outbox.bytes * (now - client.outbox.stalled_since), client.outbox.bytes
 
         for client in sorted(self._connections.values(), key=burden, reverse=True):
-            enough = limit * ROOM if now - client.stalled_since > WHILE_SECONDS else limit
+            enough = limit * ROOM if now - client.outbox.stalled_since > WHILE_SECONDS else limit
             if self._held.bytes <= enough:
                 return
             client.end(SLOW)
 
     def _present(self) -> Present:
-        waiting = [connection.waiting for connection in self._connections.values()]
+        waiting = [len(connection.outbox) for connection in self._connections.values()]
         return Present(
             connections=self._open,
             clients=len(self._lobby),

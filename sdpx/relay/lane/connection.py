@@ -37,7 +37,7 @@ class LaneConnection:
         self._watch = watch
         self._limits = limits
         self._host = host
-        self._outbox = Outbox[bytes](limits.outbox_frames, limits.outbox_bytes, held)
+        self.outbox = Outbox[bytes](limits.outbox_frames, limits.outbox_bytes, held)
         self._written = 0  # bytes of the frame at the outbox's head that have left
         self._may_write = False  # not before the WebSocket is open, and not while the socket is full
         self._is_due = False
@@ -54,21 +54,6 @@ class LaneConnection:
         self.departure: Departure | None = None
         self.lost: list[Client] = []
 
-    @property
-    def waiting(self) -> int:
-        """How many frames wait to be read."""
-        return len(self._outbox)
-
-    @property
-    def waiting_bytes(self) -> int:
-        """How many bytes of memory they take."""
-        return self._outbox.bytes
-
-    @property
-    def stalled_since(self) -> float:
-        """When a frame left last, or when one began to wait."""
-        return self._outbox.stalled_since
-
     # ---- out
 
     def post(self, text: str, sender: Client | None = None, since: float = 0.0) -> bool:
@@ -76,7 +61,7 @@ class LaneConnection:
         return self.departure is None and self._send(frame(TEXT, text.encode()), sender, since)
 
     def _send(self, data: bytes, sender: Client | None = None, since: float = 0.0) -> bool:
-        outbox = self._outbox
+        outbox = self.outbox
         if not outbox.put(data, sender, since):
             self.end(SLOW)
             return False
@@ -99,17 +84,17 @@ class LaneConnection:
 
     def _flush(self) -> None:
         self._is_due = False
-        while self._outbox and self._write_some():
+        while self.outbox and self._write_some():
             pass
-        if self._may_write == bool(self._outbox):
-            self._may_write = not self._outbox
+        if self._may_write == bool(self.outbox):
+            self._may_write = not self.outbox
             self._watch.want_write(self, wanted=not self._may_write)
-            if self._outbox:
-                self._alarm.deadline = min(self._alarm.deadline, self.stalled_since + self._patience)
+            if self.outbox:
+                self._alarm.deadline = min(self._alarm.deadline, self.outbox.stalled_since + self._patience)
 
     def _write_some(self) -> bool:
         """Write the next frames, together; returns whether the socket took them all."""
-        frames = self._outbox.first(WRITE_BYTES)
+        frames = self.outbox.first(WRITE_BYTES)
         data = frames[0] if len(frames) == 1 else b"".join(frames)
         if self._written:
             data = data[self._written :]
@@ -120,7 +105,7 @@ class LaneConnection:
                 self._written = left
                 return False
             left -= len(each)
-            waiting = self._outbox.pop(now)
+            waiting = self.outbox.pop(now)
             if waiting.sender is not None:
                 self._host.on_relayed(now - waiting.since)
         self._written = 0
@@ -225,7 +210,7 @@ class LaneConnection:
         if self.departure is None:
             self.departure = departure
             self._watch.remove(self)
-            self._outbox.close()  # first: what it held is not to be counted when others are told
+            self.outbox.close()  # first: what it held is not to be counted when others are told
             self._ended.set()
             self._host.on_end(departure)
 
@@ -234,7 +219,7 @@ class LaneConnection:
         try:
             opening = [
                 accepted(upgrade.key, upgrade.subprotocol),
-                *(waiting.data for waiting in self._outbox.take_all()),
+                *(waiting.data for waiting in self.outbox.take_all()),
             ]
             self._may_write = True
             self._watch.add(self)
@@ -245,7 +230,7 @@ class LaneConnection:
             await self._close()
         finally:
             self._watch.remove(self)
-            self._lose(self._outbox.take_all())
+            self._lose(self.outbox.take_all())
         if self._fault is not None:
             raise self._fault
 
@@ -262,13 +247,13 @@ class LaneConnection:
         ping_at = max(self._last_heard, self._pinged_at) + limits.ping_seconds
         if now >= gone_at:
             self.end(SILENT)
-        elif self._outbox and now >= self.stalled_since + self._patience:
+        elif self.outbox and now >= self.outbox.stalled_since + self._patience:
             self.end(SLOW if self._opened else NEVER_OPEN)
         elif now >= ping_at:
             self._pinged_at = now
             ping_at = now + limits.ping_seconds
             self._send(frame(PING, b""))
-        slow_at = self.stalled_since + self._patience if self._outbox else gone_at
+        slow_at = self.outbox.stalled_since + self._patience if self.outbox else gone_at
         return min(gone_at, slow_at, ping_at)
 
     @property
@@ -303,7 +288,7 @@ class LaneConnection:
 
     def _unsaid(self, departure: Departure) -> bytes:
         """Return what is left of the frame that is half written, and, where somebody may read them, those behind it."""
-        written, waiting = self._written, self._outbox.take_all()
+        written, waiting = self._written, self.outbox.take_all()
         much = departure.reason != "shutdown" and sum(each.size for each in waiting) > LAST_BYTES
         said = len(waiting)
         if departure.reason in ("slow", "closed") or much:
