@@ -60,17 +60,13 @@ class Pipe:
 
 
 class Descriptor:
-    """What is asked of a link's socket: whether it is open, and whose it is."""
+    """What is asked of a link's socket: whether it is open."""
 
-    def __init__(self, remote: tuple[str, int]) -> None:
+    def __init__(self) -> None:
         self.number = OPEN
-        self._remote = remote
 
     def fileno(self) -> int:
         return self.number
-
-    def getpeername(self) -> tuple[str, int]:
-        return self._remote
 
 
 class MemoryLink(Link):
@@ -79,7 +75,8 @@ class MemoryLink(Link):
     def __init__(self, coming: Pipe, going: Pipe, remote: tuple[str, int] = NOBODY) -> None:
         self._coming = coming
         self._going = going
-        self._descriptor = Descriptor(remote)
+        self._descriptor = Descriptor()
+        self.remote = f"{remote[0]}:{remote[1]}"
         self.socket = cast("trio.socket.SocketType", self._descriptor)  # type: ignore[assignment]  # as far as it is asked
 
     @property

@@ -5,7 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 import pytest
 import trio
@@ -18,6 +18,7 @@ from sdpx.relay.frames import Violation
 from sdpx.relay.handshake import Upgrade
 from sdpx.relay.host import GONE, Departure
 from sdpx.relay.lane import plain
+from sdpx.relay.lane.alarms import NEVER, Alarms
 from sdpx.relay.lane.careful import Closed, Engine, Found, Pinged
 from sdpx.relay.lane.connection import LaneConnection
 from sdpx.relay.lane.mask import unmask, unmask_in_python
@@ -224,14 +225,19 @@ class Ear:
     link: Link
     heard: list[bytes | None] = field(default_factory=list)
     writable: int = 0
+    alarms: list[float] = field(default_factory=list)
+    alarm_at: float = NEVER
     then: Callable[[], None] = lambda: None
 
     def on_readable(self, now: float) -> None:
         self.heard.append(self.link.receive_now())
         self.then()
 
-    def on_writable(self) -> None:
+    def on_writable(self, now: float) -> None:
         self.writable += 1
+
+    def on_alarm(self, now: float) -> None:
+        self.alarms.append(now)
 
 
 @contextmanager
@@ -249,7 +255,7 @@ def ears(count: int) -> Iterator[tuple[list[Ear], list[socket.socket]]]:
 @asynccontextmanager
 async def watched(kind: str) -> AsyncIterator[SharedWatch | TaskWatch]:
     async with trio.open_nursery() as nursery:
-        watch = SharedWatch() if kind == "shared" else TaskWatch(nursery)
+        watch = SharedWatch(nursery) if kind == "shared" else TaskWatch(nursery)
         nursery.start_soon(watch.run)
         yield watch
         nursery.cancel_scope.cancel()
@@ -302,7 +308,7 @@ async def test_a_connection_is_told_that_it_can_write_while_it_wants_to(kind: st
             watch.want_write(a, wanted=True)
             await a_while()
             assert a.writable == 0
-            a.on_writable = lambda: watch.want_write(a, wanted=False)  # type: ignore[method-assign]
+            a.on_writable = lambda now: watch.want_write(a, wanted=False)  # type: ignore[method-assign]
             drain(far)
             await a_while()
             far.send(b"still read")
@@ -325,29 +331,76 @@ async def test_who_is_removed_by_one_before_it_is_not_told(kind: str) -> None:
         assert len(a.heard) + len(b.heard) == 1
 
 
-async def test_what_a_batch_leads_to_is_written_at_its_end() -> None:
-    """And outside a batch at once; who is removed meanwhile is not told to write."""
-    with ears(3) as ((a, b, c), (far_a, *_)):
-        watch = SharedWatch()
+async def test_what_a_batch_leads_to_is_written_at_its_end(nursery: trio.Nursery) -> None:
+    """And outside a batch at once. Then who is over is let go: at once, or, where that takes its time, in a task."""
+    with ears(2) as ((a, b), (far_a, *_)):
+        watch = SharedWatch(nursery)
         seen: list[int] = []
 
-        def ask() -> None:
-            watch.flush_soon(b)
-            watch.flush_soon(c)
-            watch.remove(c)
-            seen.append(b.writable)
+        quick, slow = Over(at_once=True), Over(at_once=False)
 
-        for ear in (a, b, c):
+        def ask() -> None:
+            watch.finish_soon(quick)
+            watch.finish_soon(slow)
+            watch.flush_soon(b)
+            seen.extend([b.writable, quick.tries, slow.tries])
+
+        for ear in (a, b):
             watch.add(ear)
         watch.flush_soon(b)
         assert b.writable == 1
         a.then = ask
         far_a.send(b"x")
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch.run)
-            await a_while()
-            nursery.cancel_scope.cancel()
-    assert (seen, b.writable, c.writable) == ([1], 2, 0)
+        nursery.start_soon(watch.run)
+        await a_while()
+        nursery.cancel_scope.cancel()
+    assert (seen, b.writable) == ([1, 0, 0], 2)
+    assert (quick.tries, quick.waits, slow.tries, slow.waits) == (1, 0, 1, 1)
+
+
+@pytest.mark.parametrize("kind", WATCHES)
+async def test_who_wants_to_be_called_is_called_once(autojump_clock: MockClock, kind: str) -> None:
+    """At the time that was set last, and not once it is removed."""
+    with ears(3) as ((a, b, c), _):
+        async with watched(kind) as watch:
+            began = trio.current_time()
+            watch.wake(a, began + 10)
+            watch.wake(b, began + 20)
+            watch.wake(c, began + 20)
+            watch.wake(a, began + 30)
+            watch.remove(b)
+            await trio.sleep(50)
+    assert ([at - began for at in a.alarms], b.alarms, [at - began for at in c.alarms]) == ([30], [], [20])
+
+
+def test_an_alarm_is_never_early_and_hardly_late() -> None:
+    """What is cleared leaves nothing behind but an empty tick."""
+    alarms, sleepers = Alarms(), [Ear(cast("Link", None)) for _ in range(100)]
+    for number, sleeper in enumerate(sleepers):
+        alarms.set(sleeper, number / 100)
+    for sleeper in sleepers[::2]:
+        alarms.clear(sleeper)
+    called = {time: alarms.due(time / 1000) for time in range(1100)}
+    times = [time / 1000 for time, due in called.items() for _ in due]
+    assert [each for due in called.values() for each in due] == sleepers[1::2]
+    assert all(0 <= time - number / 100 < 0.02 for time, number in zip(times, range(1, 100, 2), strict=True))
+
+
+@dataclass
+class Over:
+    """A connection that is over: whether its last words take their time."""
+
+    at_once: bool
+    tries: int = 0
+    waits: int = 0
+
+    def finish(self) -> bool:
+        self.tries += 1
+        return self.at_once
+
+    async def farewell(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.waits += 1
 
 
 # ---- a connection -----------------------------------------------------------------------------------------------
@@ -362,6 +415,8 @@ class Notes:
     unfinished: list[int] = field(default_factory=list)
     relayed: int = 0
     fault: Exception | None = None
+    faults: list[Exception | None] = field(default_factory=list)
+    over: trio.Event = field(default_factory=trio.Event)
 
     def on_frame(self, frame: str | bytes, now: float) -> int:
         if self.fault:
@@ -380,6 +435,10 @@ class Notes:
 
     def on_end(self, departure: Departure) -> None:
         self.ends.append(departure)
+
+    def on_over(self, fault: Exception | None) -> None:
+        self.faults.append(fault)
+        self.over.set()
 
 
 @dataclass
@@ -401,17 +460,10 @@ async def a_lane(
     async with trio.open_nursery() as nursery:
         watch, notes, client = TaskWatch(nursery), Notes(), RawClient(ours)
         connection = LaneConnection(theirs, behind, watch, limits or Limits(), notes, Held())
-        lane = Lane(client, ours, connection, notes, trio.Event())
-
-        async def serve() -> None:
-            await connection.run(Upgrade(None, None, KEY))
-            await theirs.aclose()
-            lane.ended.set()
-
-        nursery.start_soon(serve)
+        connection.start(Upgrade(None, None, KEY))
         if opened:
             assert (await client.response())[0] == 101
-        yield lane
+        yield Lane(client, ours, connection, notes, notes.over)
         nursery.cancel_scope.cancel()
 
 
@@ -605,16 +657,14 @@ async def test_who_vanishes_is_gone(autojump_clock: MockClock, reset: bool) -> N
     assert lane.notes.ends == [GONE]
 
 
-async def test_a_fault_is_raised_by_run_and_ends_the_connection(autojump_clock: MockClock) -> None:
+async def test_a_fault_ends_the_connection_and_is_told(autojump_clock: MockClock) -> None:
     """It is this connection's own, wherever the bytes came from; nothing else hears of it."""
     fault = ZeroDivisionError("in on_frame")
-    with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012
-        async with a_lane() as lane:
-            lane.notes.fault = fault
-            await lane.client.send(frame(TEXT, b"x"))
-            await lane.ended.wait()
-    assert caught.value.exceptions == (fault,)
-    assert lane.notes.ends == [GONE]
+    async with a_lane() as lane:
+        lane.notes.fault = fault
+        await lane.client.send(frame(TEXT, b"x"))
+        await lane.ended.wait()
+    assert (lane.notes.faults, lane.notes.ends) == ([fault], [GONE])
 
 
 @pytest.mark.parametrize("fault", [ZeroDivisionError(), OSError(), UnicodeDecodeError("utf-8", b"", 0, 1, "")])

@@ -1,7 +1,7 @@
 """Where connections come from: the loop that accepts them outlives whatever one of them, or the system, does to it."""
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import trio
@@ -18,11 +18,13 @@ class Failing:
     def __init__(self, *errors: int) -> None:
         self._errors = list(errors)
 
-    async def accept(self) -> trio.abc.Stream:
-        await trio.lowlevel.checkpoint()
+    def accept_now(self) -> Iterator[trio.abc.Stream]:
         if self._errors:
             raise OSError(self._errors.pop(0), "failed")
-        return trio.testing.memory_stream_pair()[0]
+        yield trio.testing.memory_stream_pair()[0]
+
+    async def wait(self) -> None:
+        await trio.sleep_forever()
 
 
 async def accepted(listener: Failing, tell: Callable[[Event], None]) -> float:
@@ -30,12 +32,11 @@ async def accepted(listener: Failing, tell: Callable[[Event], None]) -> float:
     began = trio.current_time()
     got = trio.Event()
 
-    async def handle(_: trio.abc.Stream) -> None:
+    def take(_: trio.abc.Stream) -> None:
         got.set()
-        await trio.sleep_forever()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(accept, listener, handle, nursery, tell)  # type: ignore[arg-type]  # all that it uses
+        nursery.start_soon(accept, listener, take, tell)  # type: ignore[arg-type]  # all that it uses
         await got.wait()
         nursery.cancel_scope.cancel()
     return trio.current_time() - began

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sdpx.ids import LENGTH, is_name
 from sdpx.relay.limits import Limits
@@ -593,6 +593,8 @@ async def test_the_log_tells_the_story_and_no_secret(house: OpenHouse, autojump_
         await b.receive()
         await b.send(type="answer", sdp="SECRET")
         assert (await b.receive())["code"] == "not_paired"
+        await a.socket.aclose()
+        await wait_all_tasks_blocked()
     events = [record["event"] for record in relay.log.records if record["event"] != "library"]
     assert events[:8] == [
         *("client_connected", "client_connected", "pair_requested", "paired"),

@@ -1,7 +1,8 @@
 """The door: counts connections, reads each one's request, and answers by plain HTTP what is no WebSocket."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Protocol
 
 import h11
 import trio
@@ -25,6 +26,31 @@ class Visitor:
     address: str
 
 
+class Waiting(Hashable, Protocol):
+    """Somebody at the door who has not asked for anything yet."""
+
+    def crowd_out(self) -> None:
+        """Make room for a newer one."""
+
+    def hurry(self, deadline: float) -> None:
+        """Ask by then, in Trio's time, or go."""
+
+
+class _InTask:
+    """Somebody at the door who is served by a task, in this scope."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+
+    def crowd_out(self) -> None:
+        """Make room for a newer one."""
+        self.scope.cancel()
+
+    def hurry(self, deadline: float) -> None:
+        """Ask by then, or go."""
+        self.scope.deadline = deadline
+
+
 class Door:
     """One kind of port: `judge` decides about each request, `tell` gets what is to be logged.
 
@@ -44,39 +70,65 @@ class Door:
         self._judge = judge
         self._tell = tell
         self._plain = plain
-        self._pending = Pending[trio.CancelScope](limits.pending, limits.max_clients_per_ip)
+        self._pending = Pending[Waiting](limits.pending, limits.max_clients_per_ip)
         self._stopping = False
 
     def stop(self) -> None:
         """Let nobody in any more; who asks at once is told, who says nothing cannot hold up the end."""
         self._stopping = True
-        for scope in self._pending:
-            self._shorten(scope)
+        for waiting in self._pending:
+            waiting.hurry(trio.current_time() + self.patience)
 
-    def _shorten(self, scope: trio.CancelScope) -> None:
-        scope.deadline = trio.current_time() + self._limits.close_seconds
+    @property
+    def patience(self) -> float:
+        """How many seconds somebody new has to ask for something."""
+        return self._limits.close_seconds if self._stopping else self._limits.handshake_seconds
 
-    async def admit(self, stream: trio.abc.Stream, remote: str) -> Visitor | None:
-        """Read the request; returns who is to get a WebSocket, or None once all is said. The caller closes the stream."""
+    def enter(self, waiting: Waiting, remote: str) -> Waiting | None:
+        """Count somebody new; returns who has to make room."""
+        return self._pending.enter(waiting, address_of(remote))
+
+    def leave(self, waiting: Waiting) -> None:
+        """Count this one no more."""
+        self._pending.leave(waiting)
+
+    def admit_at_once(self, upgrade: Upgrade, remote: str) -> Visitor | None:
+        """Return who is to get a WebSocket, or None if something has to be said about it, which takes its time."""
         address = address_of(remote)
-        with trio.CancelScope() as scope:
-            if self._stopping:
-                self._shorten(scope)
-            if crowded_out := self._pending.enter(scope, address):
-                crowded_out.cancel()
-            try:
-                return await self._hear(stream, remote, address)
-            finally:
-                self._pending.leave(scope)
-        reason = "no_request" if self._stopping else "too_many_connections"
+        if self._stopping or self._no_room(address):
+            return None
+        verdict = self._judge(upgrade)
+        return Visitor(verdict, b"", remote, address) if isinstance(verdict, Upgrade) else None
+
+    def refuse_silent(self, remote: str, *, crowded: bool) -> None:
+        """Log that somebody was cut, or went, without having asked for anything."""
+        reason = "too_many_connections" if crowded and not self._stopping else "no_request"
         self._tell(serve.ConnectionRefused(remote, None, reason))
+
+    async def admit(self, stream: trio.abc.Stream, remote: str, begun: bytes = b"") -> Visitor | None:
+        """Read the request, of which `begun` has been read.
+
+        Returns who is to get a WebSocket, or None once all is said. The caller closes the stream.
+        """
+        waiting = _InTask()
+        with waiting.scope:
+            if self._stopping:
+                waiting.hurry(trio.current_time() + self.patience)
+            if crowded_out := self.enter(waiting, remote):
+                crowded_out.crowd_out()
+            try:
+                return await self._hear(stream, remote, begun)
+            finally:
+                self.leave(waiting)
+        self.refuse_silent(remote, crowded=True)
         return None
 
-    async def _hear(self, stream: trio.abc.Stream, remote: str, address: str) -> Visitor | None:
-        head = await read_head(stream, self._limits, self._plain)
+    async def _hear(self, stream: trio.abc.Stream, remote: str, begun: bytes) -> Visitor | None:
+        head = await read_head(stream, self._limits, self._plain, begun)
         if head is None:
-            self._tell(serve.ConnectionRefused(remote, None, "no_request"))
+            self.refuse_silent(remote, crowded=False)
             return None
+        address = address_of(remote)
         verdict = self._verdict(head, address)
         if isinstance(head, Head) and isinstance(verdict, Upgrade):
             return Visitor(verdict, head.behind, remote, address)

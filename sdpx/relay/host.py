@@ -1,11 +1,11 @@
 """What a connection and the relay know of each other, whichever way the WebSocket is served. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from sdpx.messages import DepartureReason
 from sdpx.relay.frames import Violation
-from sdpx.relay.handshake import Upgrade
 
 ABNORMAL: Final = 1006  # RFC 6455, 7.4.1: no close frame came
 # What a client that is let go may still be sent: answers, not whole outboxes.
@@ -49,6 +49,9 @@ class Host(Protocol):
     def on_end(self, departure: Departure) -> None:
         """Hear that the client is gone, and how: once, and before its farewell."""
 
+    def on_over(self, fault: Exception | None) -> None:
+        """Hear that its socket is closed, and whether a fault of the relay's own ended it: once, and last of all."""
+
 
 class Backlog(Protocol):
     """What waits for one client: how many frames, how many bytes of memory, and since when nothing left."""
@@ -65,15 +68,12 @@ class Client(Protocol):
 
     departure: Departure | None
 
-    async def run(self, upgrade: Upgrade) -> None:
-        """Open the WebSocket and serve it until it ends. The caller closes the stream."""
-
     @property
     def outbox(self) -> Backlog:
         """What waits to be read by this client."""
 
     @property
-    def lost(self) -> list["Client"]:
+    def lost(self) -> Sequence["Client"]:
         """Once the connection is over: who sent what was never sent on."""
 
     def post(self, text: str, sender: "Client | None" = None, since: float = 0.0) -> bool:

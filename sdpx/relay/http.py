@@ -29,14 +29,16 @@ class Head:
 Plain = Callable[[bytes], Upgrade | None]
 
 
-async def read_head(stream: trio.abc.Stream, limits: Limits, plain: Plain | None = None) -> Head | Answer | None:
-    """Read a request's head; `plain` may know it at one look.
+async def read_head(
+    stream: trio.abc.Stream, limits: Limits, plain: Plain | None = None, begun: bytes = b""
+) -> Head | Answer | None:
+    """Read a request's head, of which `begun` has been read; `plain` may know it at one look.
 
     Returns it, or the answer that the bytes deserve, or None if the client said nothing and is to be cut.
     """
-    received = bytearray()
+    received = bytearray(begun)
     with trio.move_on_after(limits.handshake_seconds):
-        received += await stream.receive_some(READ_BYTES)
+        received += b"" if begun else await stream.receive_some(READ_BYTES)
         if plain is not None and (upgrade := plain(bytes(received))) is not None:
             return Head(upgrade, b"")
         return await _read_head(stream, h11.Connection(h11.SERVER, limits.head_bytes), received)

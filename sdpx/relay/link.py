@@ -18,11 +18,14 @@ _BUFFER: Final = memoryview(bytearray(READ_BYTES))
 
 
 class Link(trio.abc.HalfCloseableStream):
-    """One connection; whoever has it closes it."""
+    """One connection; whoever has it closes it. `remote` is its other end as `host:port`, as far as the system told."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    __slots__ = ("remote", "socket")
+
+    def __init__(self, sock: socket.socket, remote: str = "unknown") -> None:
         sock.setblocking(False)
         self.socket = sock
+        self.remote = remote
 
     def receive_now(self, max_bytes: int = READ_BYTES) -> bytes | None:
         """Return what there is, empty at the end of the stream, or None if there is nothing yet; raises `OSError`."""
@@ -85,6 +88,10 @@ class Link(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         """Close the socket; whoever waits for it hears that."""
+        self.close()
+
+    def close(self) -> None:
+        """Do so at once."""
         if self.socket.fileno() != CLOSED:
             trio.lowlevel.notify_closing(self.socket)
             self.socket.close()

@@ -4,9 +4,9 @@ import errno
 import os
 import resource
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -15,6 +15,7 @@ from sdpx.events import Event, serve
 from sdpx.relay.link import CLOSED, Link
 
 BACKLOG: Final = 1024
+BATCH: Final = 16  # connections that are taken before other tasks get a turn
 PORT_TRIES: Final = 10
 # Bounds what the kernel keeps for a client that does not read, so that its outbox fills, and tells.
 SEND_BUFFER_BYTES: Final = 128 * 1024
@@ -22,8 +23,6 @@ SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENO
 NO_LISTENER: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP, errno.EFAULT})
 RETRY_SECONDS: Final = 0.1
 COMPLAIN_SECONDS: Final = 10.0
-
-Handler = Callable[[trio.abc.Stream], Awaitable[None]]
 
 
 def raise_file_limit() -> int:
@@ -34,8 +33,8 @@ def raise_file_limit() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-async def accept(listener: "Listener", handle: Handler, clients: trio.Nursery, tell: Callable[[Event], None]) -> None:
-    """Accept connections for ever and start `handle` on each in `clients`.
+async def accept(listener: "Listener", take: Callable[[Link], None], tell: Callable[[Event], None]) -> None:
+    """Accept connections for ever and let `take` have each.
 
     While the system has no descriptor or memory for one more, it complains now and then and tries again: new connections
     wait in the backlog. Other errors are those of one connection that was lost before it was accepted (accept(2)).
@@ -43,18 +42,19 @@ async def accept(listener: "Listener", handle: Handler, clients: trio.Nursery, t
     quiet_until = trio.current_time()
     while True:
         try:
-            stream = await listener.accept()
+            for link in listener.accept_now():
+                take(link)
+            await listener.wait()
         except OSError as error:
             if error.errno in NO_LISTENER:
                 raise
             if error.errno not in SHORTAGE:
+                await trio.lowlevel.checkpoint()
                 continue
             if trio.current_time() >= quiet_until:
                 tell(serve.AcceptFailed(os.strerror(error.errno or 0)))
                 quiet_until = trio.current_time() + COMPLAIN_SECONDS
             await trio.sleep(RETRY_SECONDS)
-        else:
-            clients.start_soon(handle, stream)
 
 
 async def open_listeners(host: str, port: int) -> "list[Listener]":
@@ -113,14 +113,26 @@ class Listener(trio.abc.Listener[Link]):
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
 
+    def accept_now(self) -> Iterator[Link]:
+        """Yield the connections that are there, some at most; raises `OSError` if the system has none to give."""
+        for _ in range(BATCH):
+            try:
+                sock, address = self.socket.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            yield Link(sock, _place(address))
+
+    async def wait(self) -> None:
+        """Wait until there is a connection; raises `ClosedResourceError`."""
+        await trio.lowlevel.wait_readable(self.socket)
+
     async def accept(self) -> Link:
         """Wait for a connection; raises `OSError` if the system has none to give, and `ClosedResourceError`."""
         await trio.lowlevel.checkpoint()
         while True:
-            try:
-                return Link(self.socket.accept()[0])
-            except (BlockingIOError, InterruptedError):
-                await trio.lowlevel.wait_readable(self.socket)
+            for link in self.accept_now():
+                return link
+            await self.wait()
 
     async def aclose(self) -> None:
         """Listen no more."""
@@ -132,17 +144,17 @@ class Listener(trio.abc.Listener[Link]):
 
 def place_of(listener: Listener) -> tuple[str, str, int]:
     """Return where it listens: `host:port` as in a URL, the host and the port."""
-    host, port = listener.socket.getsockname()[:2]
-    return f"{_bracketed(host)}:{port}", host, port
+    address = listener.socket.getsockname()
+    return _place(address), address[0], address[1]
 
 
 def remote_of(stream: trio.abc.Stream) -> str:
-    """Return a client's address, as `host:port`, or `unknown` where the socket has lost it."""
-    try:
-        host, port = stream.socket.getpeername()[:2]  # type: ignore[attr-defined]  # an AttributeError is caught
-    except (OSError, AttributeError):
-        return "unknown"
-    return f"{_bracketed(host)}:{port}"
+    """Return a client's address, as `host:port`, or `unknown` where it has none."""
+    return stream.remote if isinstance(stream, Link) else "unknown"
+
+
+def _place(address: Sequence[Any]) -> str:
+    return f"{_bracketed(address[0])}:{address[1]}"
 
 
 def _bracketed(host: str) -> str:

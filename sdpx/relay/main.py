@@ -3,6 +3,7 @@
 import gc
 import os
 import select
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -14,6 +15,7 @@ from sdpx.log import Log
 from sdpx.program import Stop
 from sdpx.relay.lane.watch import SharedWatch, TaskWatch, Watch
 from sdpx.relay.limits import Limits
+from sdpx.relay.link import Link
 from sdpx.relay.listeners import Listener, accept, open_listeners, place_of, raise_file_limit
 from sdpx.relay.server import Relay
 from sdpx.relay.thrift import give_back
@@ -43,10 +45,11 @@ async def run_server(options: ServeOptions, log: Log, stop: Stop) -> None:
         watch = _watch(accepting) if options.fast_lane else None
         relay = Relay(options.limits, log, log_sdp=options.log_sdp, own_metrics=bool(scraped), watch=watch)
         for listener in listeners:
-            accepting.start_soon(accept, listener, relay.handle, clients, relay.tell)
+            take = relay.greet if watch is not None else _in_tasks(clients, relay.handle)
+            accepting.start_soon(accept, listener, take, relay.tell)
             log.emit(_listening(listener))
         for listener in scraped:
-            accepting.start_soon(accept, listener, relay.handle_scraper, clients, relay.tell)
+            accepting.start_soon(accept, listener, _in_tasks(clients, relay.handle_scraper), relay.tell)
             log.emit(_metrics_listening(listener))
         if descriptors < options.limits.max_clients:
             log.emit(serve.DescriptorsScarce(descriptors, options.limits.max_clients))
@@ -69,9 +72,14 @@ def _spare_the_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
+def _in_tasks(nursery: trio.Nursery, handle: Callable[[Link], Awaitable[None]]) -> Callable[[Link], None]:
+    """Return what gives each connection a task."""
+    return lambda link: nursery.start_soon(handle, link)
+
+
 def _watch(nursery: trio.Nursery) -> Watch:
     """Return who tells the fast lane of its sockets, running."""
-    watch = SharedWatch() if hasattr(select, "epoll") else TaskWatch(nursery)
+    watch = SharedWatch(nursery) if hasattr(select, "epoll") else TaskWatch(nursery)
     nursery.start_soon(watch.run)
     return watch
 

@@ -1,6 +1,5 @@
 """What waits to be written to one client: a queue that is bounded in frames and in bytes."""
 
-from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -36,6 +35,18 @@ class Outbox(Generic[T]):
     than what is sent where a text is not ASCII.
     """
 
+    __slots__ = (
+        "_changed",
+        "_clock",
+        "_closed",
+        "_frames",
+        "_held",
+        "_max_bytes",
+        "_max_frames",
+        "bytes",
+        "stalled_since",
+    )
+
     def __init__(
         self, max_frames: int, max_bytes: int, held: Held, clock: Callable[[], float] = trio.current_time
     ) -> None:
@@ -43,7 +54,7 @@ class Outbox(Generic[T]):
         self._max_bytes = max_bytes
         self._held = held
         self._clock = clock
-        self._frames: deque[Waiting[T]] = deque()
+        self._frames: list[Waiting[T]] = []
         self.bytes = 0
         self.stalled_since = 0.0
         self._closed = False
@@ -76,8 +87,7 @@ class Outbox(Generic[T]):
 
     def take_all(self) -> list[Waiting[T]]:
         """Take out all frames that wait."""
-        taken = list(self._frames)
-        self._frames.clear()
+        taken, self._frames = self._frames, []
         self._count(-self.bytes)
         return taken
 
@@ -90,28 +100,35 @@ class Outbox(Generic[T]):
             await self._changed.wait()
         return self._frames[0]
 
-    def first(self, max_bytes: int) -> list[T]:
+    def first(self, max_bytes: int) -> list[Waiting[T]]:
         """Return the frames that are the next to leave: one, and those behind it of `max_bytes` at most, with it."""
-        if len(self._frames) == 1 or self.bytes <= max_bytes:
-            return [waiting.data for waiting in self._frames]
-        total, first = 0, list[T]()
+        if self.bytes <= max_bytes:
+            return self._frames.copy()
+        total, count = 0, 0
         for waiting in self._frames:
             total += waiting.size
-            if first and total > max_bytes:
+            if count and total > max_bytes:
                 break
-            first.append(waiting.data)
-        return first
+            count += 1
+        return self._frames[:count]
+
+    def drop(self, count: int, now: float) -> None:
+        """Take out that many from the front: they are sent. `stalled_since` is when this happened last."""
+        if count:
+            self.stalled_since = now
+            gone = self._frames[:count]
+            del self._frames[:count]
+            self._count(-sum([waiting.size for waiting in gone]) if self._frames else -self.bytes)
 
     @property
     def head(self) -> Waiting[T] | None:
         """The frame that is the next to leave."""
         return self._frames[0] if self._frames else None
 
-    def pop(self, now: float | None = None) -> Waiting[T]:
+    def pop(self) -> Waiting[T]:
         """Take out the head: it is sent. `stalled_since` is when this happened last, or when something began to wait."""
-        waiting = self._frames.popleft()
-        self.stalled_since = self._clock() if now is None else now
-        self._count(-waiting.size)
+        waiting = self._frames[0]
+        self.drop(1, self._clock())
         return waiting
 
     def _count(self, size: int) -> None:

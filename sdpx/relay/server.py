@@ -7,6 +7,7 @@ order, and what the lobby decides is done before anybody else can ask it.
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
 
@@ -24,8 +25,9 @@ from sdpx.relay.connection import Connection
 from sdpx.relay.door import Door, Visitor
 from sdpx.relay.frames import Violation
 from sdpx.relay.handshake import Pages, Upgrade, judge, judge_plain, unless_taken
-from sdpx.relay.host import ABNORMAL, SLOW, Client, Departure, Host, refused
+from sdpx.relay.host import ABNORMAL, SLOW, Client, Departure, refused
 from sdpx.relay.lane.connection import LaneConnection
+from sdpx.relay.lane.doorstep import Doorstep
 from sdpx.relay.lane.upgrade import plain_upgrade
 from sdpx.relay.lane.watch import Watch
 from sdpx.relay.limits import Limits
@@ -38,6 +40,8 @@ from sdpx.relay.quota import Census, Guesses, Ledger, Quota
 from sdpx.relay.responses import Answer, Page
 from sdpx.relay.tap import Tap
 
+LIVES_ON: Final = object()  # a connection that has no task, or not this one
+CUT: Final = Departure("closed", ABNORMAL, "The connection was cut")
 TOO_FAST: Final = Violation(1008, "You sent too much, too fast, for too long")
 ROOM: Final = 0.75  # of what all may let wait, once it was too much
 WHILE_SECONDS: Final = 2.0
@@ -78,6 +82,10 @@ class Relay:
         plain = plain_upgrade if watch is not None else None
         self._door = Door(limits, self._census, partial(self._judge, shown), self.tell, plain)
         self._side_door = Door(limits, self._census, partial(_judge_scraper, pages), self.tell)
+        self._doorstep: Doorstep | None = None
+        if watch is not None:
+            calls = self._welcome_on_lane, self._at_leisure, self._failed, self._one_gone
+            self._doorstep = Doorstep(self._door, watch, *calls)
         self._open = 0
         self._all_gone = trio.Event()
 
@@ -91,16 +99,33 @@ class Relay:
         self.numbers.note(event)
         self._log.emit(event)
 
-    async def handle(self, stream: trio.abc.Stream) -> None:
-        """Serve one connection from its first byte to its last; never raises, whatever the client does."""
+    def greet(self, link: Link) -> None:
+        """Take a new connection; never raises. It gets a task only if it needs one. Only with a `watch`."""
+        assert self._doorstep is not None
         self._open += 1
+        self._doorstep.greet(link)
+
+    async def handle(self, stream: trio.abc.Stream) -> None:
+        """Serve one connection from its first byte on; never raises, whatever the client does.
+
+        It may return before the last one: a client on the fast lane needs no task.
+        """
+        self._open += 1
+        await self._handle(stream)
+
+    async def _handle(self, stream: trio.abc.Stream, begun: bytes = b"") -> None:
+        lives_on = False
         try:
-            await self._guard(stream, self._serve)
+            lives_on = await self._guard(stream, partial(self._serve, begun=begun))
         finally:
-            self._open -= 1
-            if not self._open:
-                self._all_gone.set()
-                self._all_gone = trio.Event()
+            if not lives_on:
+                self._one_gone()
+
+    def _one_gone(self) -> None:
+        self._open -= 1
+        if not self._open:
+            self._all_gone.set()
+            self._all_gone = trio.Event()
 
     async def handle_scraper(self, stream: trio.abc.Stream) -> None:
         """Serve one connection to the port of the numbers; never raises either."""
@@ -108,15 +133,20 @@ class Relay:
 
     async def _guard(
         self, stream: trio.abc.Stream, serve_it: Callable[[trio.abc.Stream, str], Awaitable[object]]
-    ) -> None:
+    ) -> bool:
+        """Serve a connection and close it, unless it lives on without this task; returns whether it does."""
         remote = remote_of(stream)
         try:
-            async with stream:
-                await serve_it(stream, remote)
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(stream)
+                if await serve_it(stream, remote) is LIVES_ON:
+                    stack.pop_all()
+                    return True
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client went away in mid-sentence
         except* Exception as group:  # noqa: BLE001  a fault in serving one client is not the others' business
             self.tell(serve.ConnectionFailed(remote, repr(group.exceptions)))
+        return False
 
     def stop(self) -> None:
         """Tell every client that the relay stops, and end its connection once it has read that."""
@@ -136,43 +166,82 @@ class Relay:
             return unless_taken(request, self._lobby.__contains__)
         return judge(request, pages, self._lobby.__contains__)
 
-    async def _serve(self, stream: trio.abc.Stream, remote: str) -> None:
-        visitor = await self._door.admit(stream, remote)
-        if visitor is not None:
-            await self._welcome(stream, visitor)
+    async def _serve(self, stream: trio.abc.Stream, remote: str, begun: bytes) -> object:
+        visitor = await self._door.admit(stream, remote, begun)
+        if visitor is None:
+            return None
+        if self._watch is not None and isinstance(stream, Link):
+            self._welcome_on_lane(stream, visitor)
+            return LIVES_ON
+        await self._welcome(stream, visitor)
+        return None
+
+    def _at_leisure(self, link: Link, begun: bytes) -> None:
+        assert self._watch is not None
+        self._watch.start_soon(self._handle, link, begun)
+
+    def _failed(self, link: Link, fault: Exception) -> None:
+        link.close()
+        self.tell(serve.ConnectionFailed(link.remote, repr((fault,))))
+        self._one_gone()
+
+    def _welcome_on_lane(self, link: Link, visitor: Visitor) -> None:
+        """Serve a client, from now until `on_over`, without a task."""
+        assert self._watch is not None
+        guest = self._guest(visitor)
+        guest.connection = connection = LaneConnection(
+            link, visitor.behind, self._watch, self._limits, guest, self._held
+        )
+        self._enter(guest)
+        connection.start(visitor.upgrade)
 
     async def _welcome(self, stream: trio.abc.Stream, visitor: Visitor) -> None:
-        client_id = visitor.upgrade.client_id or make_id(secrets.randbelow)
-        address = visitor.address
-        quota = Quota(self._limits.rate, trio.current_time(), self._guesses, address)
-        guest = _Guest(self, client_id, quota)
-        connection = self._connection(stream, visitor, guest)
-        joined = self._lobby.join(client_id)  # before the WebSocket opens: nobody else can take the name meanwhile
-        self._census.enter(address)
-        self._connections[client_id] = connection
-        began = trio.current_time()
+        guest = self._guest(visitor)
+        tap = Tap(stream, visitor.upgrade.head(), visitor.behind, self._limits, guest)
+        guest.connection = connection = Connection(tap, self._limits, guest, self._held)
         try:
-            self.tell(serve.ClientConnected(client_id, visitor.remote))
-            self.do(joined)
+            self._enter(guest)
             await connection.run(visitor.upgrade)
         finally:
-            self._census.leave(address)
-            connection.end(Departure("closed", ABNORMAL, "The connection was cut"))
-            departure = connection.departure
-            assert departure is not None
-            guest.apologize(connection.lost)
-            ms = round((trio.current_time() - began) * 1000, 3)
-            self.tell(serve.ClientDisconnected(client_id, departure.code, departure.text, ms))
+            connection.end(CUT)
+            self._leave(guest)
 
-    def _connection(self, stream: trio.abc.Stream, visitor: Visitor, host: Host) -> Client:
-        behind = visitor.behind
-        if self._watch is not None and isinstance(stream, Link):
-            return LaneConnection(stream, behind, self._watch, self._limits, host, self._held)
-        tap = Tap(stream, visitor.upgrade.head(), behind, self._limits, host)
-        return Connection(tap, self._limits, host, self._held)
+    def _guest(self, visitor: Visitor) -> "_Guest":
+        client_id = visitor.upgrade.client_id or make_id(secrets.randbelow)
+        now = trio.current_time()
+        quota = Quota(self._limits.rate, now, self._guesses, visitor.address)
+        return _Guest(self, client_id, visitor, quota, now)
 
-    def take(self, client_id: str, quota: Quota, frame: str | bytes, now: float) -> int:
+    def _enter(self, guest: "_Guest") -> None:
+        """Let a client in before its WebSocket opens: nobody else can take the name meanwhile."""
+        joined = self._lobby.join(guest.client_id)
+        self._census.enter(guest.address)
+        self._connections[guest.client_id] = guest.connection
+        self.tell(serve.ClientConnected(guest.client_id, guest.remote))
+        self.do(joined)
+
+    def _leave(self, guest: "_Guest") -> None:
+        """Let a client go whose connection is over."""
+        self._census.leave(guest.address)
+        departure = guest.connection.departure
+        assert departure is not None
+        guest.apologize(guest.connection.lost)
+        ms = round((trio.current_time() - guest.began) * 1000, 3)
+        self.tell(serve.ClientDisconnected(guest.client_id, departure.code, departure.text, ms))
+
+    def over(self, guest: "_Guest", fault: Exception | None) -> None:
+        """Let a client go that had no task."""
+        try:
+            self._leave(guest)
+        except Exception as own:  # noqa: BLE001  a fault in serving one client is not the others' business
+            fault = own
+        if fault is not None:
+            self.tell(serve.ConnectionFailed(guest.remote, repr((fault,))))
+        self._one_gone()
+
+    def take(self, guest: "_Guest", quota: Quota, frame: str | bytes, now: float) -> int:
         """Take a message of a client; returns how many wait in the fullest outbox that it put something into."""
+        client_id = guest.client_id
         try:
             effects = self._lobby.take(client_id, self._message_in(frame, quota, now))
         except Refusal as refusal:
@@ -180,7 +249,7 @@ class Relay:
                 self.let_go(client_id, refused(TOO_FAST))
                 return 0
             effects = self._lobby.refuse(client_id, refusal)
-        return self.do(effects, self._connections[client_id], now)
+        return self.do(effects, guest.connection, now)
 
     def _message_in(self, frame: str | bytes, quota: Quota, now: float) -> ClientMessage:
         allowed = quota.allows(now)
@@ -290,14 +359,23 @@ def _judge_scraper(pages: Pages, request: h11.Request | Upgrade) -> Page | Answe
 
 
 class _Guest:
-    """The relay as one client's connection sees it (`Host`)."""
+    """The relay as one client's connection sees it (`Host`), and what the relay knows of that client."""
 
-    def __init__(self, relay: Relay, client_id: str, quota: Quota) -> None:
+    __slots__ = ("_quota", "_relay", "_told", "address", "began", "client_id", "connection", "remote")
+    connection: Client
+
+    def __init__(self, relay: Relay, client_id: str, visitor: Visitor, quota: Quota, began: float) -> None:
         self._relay = relay
-        self._client_id = client_id
         self._quota = quota
         self._told: Client | None = None
-        self.on_frame = partial(relay.take, client_id, quota)
+        self.client_id = client_id
+        self.address = visitor.address
+        self.remote = visitor.remote
+        self.began = began
+
+    def on_frame(self, frame: str | bytes, now: float) -> int:
+        """Take a message."""
+        return self._relay.take(self, self._quota, frame, now)
 
     def on_extra(self, count: int, now: float) -> Violation | None:
         """Count frames that end no message as messages: they cost as much. One over the rate is let pass, a flood is not."""
@@ -306,7 +384,7 @@ class _Guest:
 
     def on_unfinished(self, size: int) -> None:
         """Note what is kept of a message that is not whole."""
-        self._relay.keep(self._client_id, size)
+        self._relay.keep(self.client_id, size)
 
     def on_relayed(self, seconds: float) -> None:
         """Count how long a relayed frame took."""
@@ -314,10 +392,14 @@ class _Guest:
 
     def on_end(self, departure: Departure) -> None:
         """Let the client leave the lobby."""
-        self._told = self._relay.part(self._client_id, departure)
+        self._told = self._relay.part(self.client_id, departure)
 
-    def apologize(self, lost: list[Client]) -> None:
+    def on_over(self, fault: Exception | None) -> None:
+        """Let it go altogether."""
+        self._relay.over(self, fault)
+
+    def apologize(self, lost: Sequence[Client]) -> None:
         """Tell each sender of what was lost, unless it was paired with this client to the end and knows."""
         for sender in dict.fromkeys(lost):
             if sender is not self._told and sender.departure is None:
-                sender.post(messages.encode(messages.error_frame(messages.unread(self._client_id))))
+                sender.post(messages.encode(messages.error_frame(messages.unread(self.client_id))))

@@ -5,8 +5,10 @@ at last a close. The lane handles that shape with a few functions on bytes. What
 on and for good, to wsproto, the engine of trio-websocket: it is public and synchronous, so it needs no second task and no
 fence to keep order. With `--no-fast-lane` trio-websocket itself serves, and is the reference.
 
+    doorstep    who has connected and said nothing yet                          else a task, which reads at leisure
     upgrade     is this request a plain one?                                    else relay.http and relay.handshake
     watch       one epoll for all sockets; calls a connection in batches        else a task for each socket
+    alarms      who is to be called when: pings, silence, deadlines
     plain       bytes to whole frames and back                                  else careful, which has the library
     connection  what a frame leads to, what is sent, how it ends
 
@@ -18,8 +20,11 @@ Why no frame can be lost, reordered or torn:
 - **One queue.** Everything that is sent to a client, by whomever, is put into its outbox. Only `on_writable` takes out, at
   the end of a batch or when the socket has room again: from the front, and a frame only once all of it has left. What left
   in part stays at the head, with a count of how much; the next write goes on from there.
-- **One end.** `end` happens once: from then on nothing is read or queued, and the relay knows. The connection's own task
-  then writes the rest of a frame that is half out, what else may still be said, and the close frame, under deadlines.
-  Whose frames were not sent hears that: from the outbox the relay knows who they are.
-- **One owner.** Only the connection's own task closes the socket, and `watch` has forgotten it by then.
+- **One end.** `end` happens once: from then on nothing is read or queued, and the relay knows. At the end of the batch `finish`
+  closes at once who is gone, and who said goodbye and can be answered. For all others `farewell`, in a task, writes the rest
+  of a frame that is half out, what else may still be said, and the close frame, under deadlines. Whose frames were not sent
+  hears that: from the outbox the relay knows who they are.
+- **One owner.** Only `finish` and `farewell` close the socket, once, and `watch` has forgotten it by then.
+
+A connection has no task while nothing has to be waited for: that is most of what made it small, and quick to open.
 """

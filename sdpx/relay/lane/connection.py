@@ -1,6 +1,7 @@
 """One client on the fast lane: what its socket brings, what it is sent, and how it ends."""
 
 from base64 import b64encode
+from collections.abc import Sequence
 from hashlib import sha1
 from typing import Final
 
@@ -10,9 +11,10 @@ from sdpx.relay.farewell import close_frame, say_last
 from sdpx.relay.frames import close_code, flaw_in_close
 from sdpx.relay.handshake import Upgrade
 from sdpx.relay.host import ABNORMAL, GONE, LAST_BYTES, SILENT, SLOW, Client, Departure, Host, refused
+from sdpx.relay.lane.alarms import NEVER
 from sdpx.relay.lane.careful import Closed, Engine, Found, Pinged
 from sdpx.relay.lane.mask import unmask
-from sdpx.relay.lane.plain import CLOSE, PING, PONG, TEXT, Inbox, frame
+from sdpx.relay.lane.plain import CLOSE, PING, PONG, TEXT, Inbox, frame, sole_text
 from sdpx.relay.lane.watch import Watch
 from sdpx.relay.limits import Limits
 from sdpx.relay.link import Link
@@ -28,8 +30,31 @@ NO_UTF8: Final = Departure("refused", 1007, "A text message is UTF-8")
 class LaneConnection:
     """A client's side of the relay: see `Client` for its verbs, `Host` for whom it tells. `held` all outboxes share.
 
-    Nothing of it but `run` waits; `run` is the connection's own task.
+    Nothing of it but `farewell` waits, and it has no task until it needs one for that.
     """
+
+    __slots__ = (
+        "_behind",
+        "_echo",
+        "_engine",
+        "_fault",
+        "_host",
+        "_inbox",
+        "_is_due",
+        "_last_heard",
+        "_limits",
+        "_may_write",
+        "_opened",
+        "_pinged_at",
+        "_unfinished",
+        "_watch",
+        "_written",
+        "alarm_at",
+        "departure",
+        "link",
+        "lost",
+        "outbox",
+    )
 
     def __init__(self, link: Link, behind: bytes, watch: Watch, limits: Limits, host: Host, held: Held) -> None:
         self.link = link
@@ -42,17 +67,15 @@ class LaneConnection:
         self._may_write = False  # not before the WebSocket is open, and not while the socket is full
         self._is_due = False
         self._opened = False
-        self._inbox = Inbox(limits.frame_bytes, unmask)
+        self._inbox: Inbox | None = None  # while a frame is not whole
         self._engine: Engine | None = None
         self._unfinished = 0
-        self._last_heard = trio.current_time()
-        self._pinged_at = self._last_heard
-        self._alarm = trio.CancelScope()
-        self._ended = trio.Event()
+        self._last_heard = self._pinged_at = trio.current_time()
+        self.alarm_at = NEVER
         self._fault: Exception | None = None
         self._echo = b""
         self.departure: Departure | None = None
-        self.lost: list[Client] = []
+        self.lost: Sequence[Client] = ()
 
     # ---- out
 
@@ -61,56 +84,66 @@ class LaneConnection:
         return self.departure is None and self._send(frame(TEXT, text.encode()), sender, since)
 
     def _send(self, data: bytes, sender: Client | None = None, since: float = 0.0) -> bool:
-        outbox = self.outbox
-        if not outbox.put(data, sender, since):
+        if not self.outbox.put(data, sender, since):
             self.end(SLOW)
             return False
         if self._may_write:
-            if len(outbox) >= DEEP:
-                self.on_writable()
-            elif not self._is_due:
+            if not self._is_due:
                 self._is_due = True
                 self._watch.flush_soon(self)
+            elif len(self.outbox) >= DEEP:
+                self.on_writable(trio.current_time())
         return True
 
-    def on_writable(self) -> None:
+    def on_writable(self, now: float) -> None:
         """Write what waits, as far as the socket takes it; what it does not take keeps all that comes behind waiting."""
+        self._is_due = False
+        if self.departure is not None:
+            return
         try:
-            self._flush()
+            self._flush(now)
         except OSError:
             self.end(GONE)
-        except Exception as fault:  # noqa: BLE001  it is this connection's own, and `run` raises it
+        except Exception as fault:  # noqa: BLE001  it is this connection's own, and the relay hears of it
             self._fail(fault)
 
-    def _flush(self) -> None:
-        self._is_due = False
-        while self.outbox and self._write_some():
+    def _flush(self, now: float) -> None:
+        outbox = self.outbox
+        while outbox.bytes and self._write_some(now):
             pass
-        if self._may_write == bool(self.outbox):
-            self._may_write = not self.outbox
+        if self._may_write == bool(outbox.bytes):
+            self._may_write = not outbox.bytes
             self._watch.want_write(self, wanted=not self._may_write)
-            if self.outbox:
-                self._alarm.deadline = min(self._alarm.deadline, self.outbox.stalled_since + self._patience)
+            if outbox.bytes:
+                self._watch.wake(self, min(self.alarm_at, outbox.stalled_since + self._patience))
 
-    def _write_some(self) -> bool:
+    def _write_some(self, now: float) -> bool:
         """Write the next frames, together; returns whether the socket took them all."""
         frames = self.outbox.first(WRITE_BYTES)
-        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        data = frames[0].data if len(frames) == 1 else b"".join([each.data for each in frames])
         if self._written:
             data = data[self._written :]
-        left = self._written + self.link.send_now(data)
-        now = trio.current_time()
-        for each in frames:
-            if left < len(each):
-                self._written = left
-                return False
-            left -= len(each)
-            waiting = self.outbox.pop(now)
-            if waiting.sender is not None:
-                self._host.on_relayed(now - waiting.since)
+        sent = self.link.send_now(data)
+        whole = len(frames) if sent == len(data) else self._whole(frames, sent)
+        for each in frames[:whole]:
+            if each.sender is not None:
+                self._host.on_relayed(now - each.since)
+        self.outbox.drop(whole, now)
+        if whole < len(frames):
+            return False
         self._written = 0
         self._opened = True  # the response came first
         return True
+
+    def _whole(self, frames: list[Waiting[bytes]], sent: int) -> int:
+        """Return how many frames have left whole, and note how much of the next one has."""
+        left = self._written + sent
+        for count, each in enumerate(frames):
+            if left < len(each.data):
+                self._written = left
+                return count
+            left -= len(each.data)
+        return len(frames)
 
     # ---- in
 
@@ -123,11 +156,8 @@ class LaneConnection:
         if data is None:
             return
         try:
-            if data:
-                self._take(data, now)
-            else:
-                self.end(GONE)
-        except Exception as fault:  # noqa: BLE001  it is this connection's own, and `run` raises it
+            self._take(data, now)
+        except Exception as fault:  # noqa: BLE001  it is this connection's own, and the relay hears of it
             self._fail(fault)
 
     def _fail(self, fault: Exception) -> None:
@@ -135,19 +165,29 @@ class LaneConnection:
         self.end(GONE)
 
     def _take(self, data: bytes, now: float) -> None:
+        if self._inbox is None and self._engine is None and (payload := sole_text(data, self._limits.frame_bytes)):
+            self._last_heard = now
+            self._take_text(unmask(data[payload:], data[payload - 4 : payload]), now)
+        elif data:
+            self._take_any(data, now)
+        else:
+            self.end(GONE)
+
+    def _take_any(self, data: bytes, now: float) -> None:
         if self._engine is None:
             data = self._take_plain(data, now)
         if data and self.departure is None:
             self._engine = self._engine or Engine(self._limits.frame_bytes, self._limits.frame_fragments)
             self._take_careful(self._engine, data, now)
-        unfinished = self._inbox.partial if self._engine is None else self._engine.unfinished
+        unfinished = self._inbox.partial if self._inbox else self._engine.unfinished if self._engine else 0
         if unfinished != self._unfinished and self.departure is None:
             self._unfinished = unfinished
             self._host.on_unfinished(unfinished)
 
     def _take_plain(self, data: bytes, now: float) -> bytes:
         """Take plain frames; returns what begins with one that is not."""
-        for first, payload in self._inbox.feed(data):
+        inbox = self._inbox or Inbox(self._limits.frame_bytes, unmask)
+        for first, payload in inbox.feed(data):
             self._last_heard = now
             if first == TEXT:
                 self._take_text(payload, now)
@@ -155,7 +195,8 @@ class LaneConnection:
                 self._take_control(first, payload, now)
             if self.departure is not None:
                 break
-        return self._inbox.unusual
+        self._inbox = inbox if inbox.partial else None
+        return inbox.unusual
 
     def _take_text(self, payload: bytes, now: float) -> None:
         try:
@@ -205,64 +246,86 @@ class LaneConnection:
 
     # ---- its life
 
-    def end(self, departure: Departure) -> None:
-        """End the connection, for this reason unless it has ended for another already."""
-        if self.departure is None:
-            self.departure = departure
-            self._watch.remove(self)
-            self.outbox.close()  # first: what it held is not to be counted when others are told
-            self._ended.set()
-            self._host.on_end(departure)
-
-    async def run(self, upgrade: Upgrade) -> None:
-        """Open the WebSocket and serve it until it ends. The caller closes the link."""
+    def start(self, upgrade: Upgrade) -> None:
+        """Open the WebSocket and serve it, until it ends; never raises."""
         try:
-            opening = [
-                accepted(upgrade.key, upgrade.subprotocol),
-                *(waiting.data for waiting in self.outbox.take_all()),
-            ]
-            self._may_write = True
-            self._watch.add(self)
-            self._send(b"".join(opening))
-            if self._behind and self.departure is None:
-                self._take(self._behind, trio.current_time())
-            await self._watch_over()
-            await self._close()
-        finally:
-            self._watch.remove(self)
-            self._lose(self.outbox.take_all())
-        if self._fault is not None:
-            raise self._fault
+            self._start(upgrade, trio.current_time())
+        except Exception as fault:  # noqa: BLE001  it is this connection's own, and the relay hears of it
+            self._fail(fault)
 
-    async def _watch_over(self) -> None:
+    def _start(self, upgrade: Upgrade, now: float) -> None:
+        opening = [accepted(upgrade.key, upgrade.subprotocol), *(each.data for each in self.outbox.take_all())]
+        self.outbox.put(b"".join(opening), None, now)
+        self._watch.add(self)
+        self._watch.wake(self, now + self._limits.ping_seconds)
+        self._may_write = True
+        self.on_writable(now)
+        behind, self._behind = self._behind, b""
+        if behind and self.departure is None:
+            self._take(behind, now)
+
+    def on_alarm(self, now: float) -> None:
         """Ping a client that says nothing; let one go that does not answer, or does not read."""
-        while self.departure is None:
-            with trio.CancelScope(deadline=self._look()) as self._alarm:
-                await self._ended.wait()
-
-    def _look(self) -> float:
-        """Do what is due, and return when to look again."""
-        now, limits = trio.current_time(), self._limits
+        limits, outbox = self._limits, self.outbox
         gone_at = self._last_heard + limits.silence_seconds
+        slow_at = outbox.stalled_since + self._patience if outbox.bytes else gone_at
         ping_at = max(self._last_heard, self._pinged_at) + limits.ping_seconds
         if now >= gone_at:
             self.end(SILENT)
-        elif self.outbox and now >= self.outbox.stalled_since + self._patience:
+        elif outbox.bytes and now >= slow_at:
             self.end(SLOW if self._opened else NEVER_OPEN)
-        elif now >= ping_at:
-            self._pinged_at = now
-            ping_at = now + limits.ping_seconds
-            self._send(frame(PING, b""))
-        slow_at = self.outbox.stalled_since + self._patience if self.outbox else gone_at
-        return min(gone_at, slow_at, ping_at)
+        else:
+            if now >= ping_at:
+                self._pinged_at = now
+                ping_at = now + limits.ping_seconds
+                self._send(frame(PING, b""))
+            self._watch.wake(self, min(self.alarm_at, gone_at, slow_at, ping_at))
 
     @property
     def _patience(self) -> float:
         """How long the socket may take nothing of what waits."""
         return self._limits.write_seconds if self._opened else self._limits.handshake_seconds
 
-    async def _close(self) -> None:
+    def end(self, departure: Departure) -> None:
+        """End the connection, for this reason unless it has ended for another already."""
+        if self.departure is None:
+            self.departure = departure
+            self._watch.remove(self)
+            self.outbox.close()  # first: what it held is not to be counted when others are told
+            self._host.on_end(departure)
+            self._watch.finish_soon(self)
+
+    def finish(self) -> bool:
+        """End it at once if nothing has to be waited for: who is gone hears nothing, who said goodbye hears the same."""
+        departure = self.departure
+        assert departure is not None
+        if departure.code != ABNORMAL and not (self._echo and not self._written and self._answered_at_once()):
+            return False
+        self._be_over()
+        return True
+
+    def _answered_at_once(self) -> bool:
+        """Answer a client's close frame: as a rule it sends nothing behind it, so no reset is to be feared."""
+        try:
+            if self.link.receive_now():
+                return False
+            self._echo = self._echo[self.link.send_now(self._echo) :]
+        except OSError:
+            return True  # it did not wait for it
+        return not self._echo
+
+    async def farewell(self) -> None:
         """Write what still has to be said, then the close frame: each under a deadline of its own."""
+        try:
+            await self._say_the_rest()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the client went away in mid-sentence
+        except Exception as fault:  # noqa: BLE001  it is this connection's own, and the relay hears of it
+            self._fault = self._fault or fault
+        finally:
+            self._be_over()
+
+    async def _say_the_rest(self) -> None:
         departure = self.departure
         assert departure is not None
         if departure.code == ABNORMAL:
@@ -274,17 +337,7 @@ class LaneConnection:
                 await self.link.send_all(unsaid)
             if late.cancelled_caught:
                 return  # a frame is half written: nothing can be said behind it
-        words = self._echo or close_frame(departure.code, departure.text)
-        left = words[self._answer_at_once() :]
-        if left:
-            await say_last(self.link, left, self._limits.close_seconds)
-
-    def _answer_at_once(self) -> int:
-        """Answer a client's close frame: it sends nothing behind it, so no reset is to be feared. Returns how much was sent."""
-        try:
-            return self.link.send_now(self._echo) if self._echo and self.link.receive_now() is None else 0
-        except OSError:
-            return len(self._echo)
+        await say_last(self.link, self._echo or close_frame(departure.code, departure.text), self._limits.close_seconds)
 
     def _unsaid(self, departure: Departure) -> bytes:
         """Return what is left of the frame that is half written, and, where somebody may read them, those behind it."""
@@ -297,7 +350,12 @@ class LaneConnection:
         return b"".join(each.data for each in waiting[:said])[written:]
 
     def _lose(self, waiting: list[Waiting[bytes]]) -> None:
-        self.lost += [each.sender for each in waiting if each.sender is not None]
+        self.lost = [*self.lost, *(each.sender for each in waiting if each.sender is not None)]
+
+    def _be_over(self) -> None:
+        self._lose(self.outbox.take_all())
+        self.link.close()
+        self._host.on_over(self._fault)
 
 
 def accepted(key: str, subprotocol: str | None) -> bytes:

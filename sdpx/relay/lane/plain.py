@@ -81,6 +81,16 @@ class Inbox:
         self._need = whole if known else len(start) + 1
 
 
+def sole_text(data: bytes, max_bytes: int) -> int:
+    """Return where the payload begins if the bytes are one plain text frame and no more, as nearly always; else 0."""
+    size = len(data) - 8
+    if SHORT < size <= max_bytes:
+        alone = data[0] == TEXT and data[1] == MASKED + TWO_BYTES and data[2] << 8 | data[3] == size
+        return 8 if alone else 0
+    size += 2
+    return 6 if 0 <= size <= SHORT and data[0] == TEXT and data[1] == MASKED + size else 0
+
+
 def frame(first: int, payload: bytes) -> bytes:
     """Return a server's frame that begins with the byte `first`."""
     size = len(payload)

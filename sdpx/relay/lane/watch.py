@@ -1,18 +1,19 @@
-"""Who is told that a socket has bytes, or takes some: one task for all connections, or, without epoll, one for each."""
+"""Who is told that a socket has bytes, or takes some, or that it is time: one task for all, or, without epoll, one for each."""
 
 import select
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import trio
 
+from sdpx.relay.lane.alarms import Alarms, Sleeper
 from sdpx.relay.link import Link
 
 BATCH: Final = 64  # connections that are told at a time
 SLICE_SECONDS: Final = 0.001  # a turn of Trio's own costs as much as several frames
 
 
-class Watched(Protocol):
+class Watched(Sleeper, Protocol):
     """A connection that wants to be told."""
 
     link: Link
@@ -20,8 +21,18 @@ class Watched(Protocol):
     def on_readable(self, now: float) -> None:
         """Take what there is to receive, or the error; never raises. `now` is Trio's time."""
 
-    def on_writable(self) -> None:
+    def on_writable(self, now: float) -> None:
         """Write what waits; never raises."""
+
+
+class Ending(Protocol):
+    """A connection that is over, but for its last words."""
+
+    def finish(self) -> bool:
+        """Say them and close the socket if nothing has to be waited for, or else return False; never raises."""
+
+    async def farewell(self) -> None:
+        """Do the same, and wait for what there is to wait for."""
 
 
 class Watch(Protocol):
@@ -33,25 +44,90 @@ class Watch(Protocol):
     def want_write(self, connection: Watched, *, wanted: bool) -> None:
         """Tell it, or no longer, when its socket takes something."""
 
+    def wake(self, connection: Watched, when: float) -> None:
+        """Call its `on_alarm` at `when`, and not at the time that was set before."""
+
     def flush_soon(self, connection: Watched) -> None:
         """Call `on_writable` at the end of this batch, or now if there is none."""
+
+    def finish_soon(self, connection: Ending) -> None:
+        """End it: at the end of this batch, or in a task of its own."""
 
     def remove(self, connection: Watched) -> None:
         """Tell it nothing any more. It is called before the socket is closed, and may be called twice."""
 
+    def start_soon(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        """Start a task for what has to wait."""
 
-class SharedWatch:
+
+class _Batches:
+    """What both kinds have: alarms, and a batch at whose end is done what it led to."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._alarms = Alarms()
+        self._in_batch = False
+        self._due: list[Watched] = []
+        self._over: list[Ending] = []
+        nursery.start_soon(self._ring)
+
+    def wake(self, connection: Watched, when: float) -> None:
+        """Call its `on_alarm` at `when`, and not at the time that was set before."""
+        self._alarms.set(connection, when)
+
+    def flush_soon(self, connection: Watched) -> None:
+        """Call `on_writable` at the end of this batch, or now if there is none."""
+        if self._in_batch:
+            self._due.append(connection)
+        else:
+            connection.on_writable(trio.current_time())
+
+    def finish_soon(self, connection: Ending) -> None:
+        """End it: at the end of this batch, or in a task of its own."""
+        if self._in_batch:
+            self._over.append(connection)
+        else:
+            self.start_soon(connection.farewell)
+
+    def start_soon(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        """Start a task for what has to wait."""
+        self._nursery.start_soon(function, *args)
+
+    def _end_batch(self) -> None:
+        """Write what it led to, and let go who is over: which may lead to more of both."""
+        while self._due or self._over:
+            now = trio.current_time()
+            due, self._due = self._due, []
+            for connection in due:
+                connection.on_writable(now)
+            over, self._over = self._over, []
+            for ending in over:
+                if not ending.finish():
+                    self.start_soon(ending.farewell)
+        self._in_batch = False
+
+    async def _ring(self) -> None:
+        """Call whose time has come, for ever."""
+        while True:
+            await self._alarms.wait()
+            now = trio.current_time()
+            self._in_batch = True
+            for sleeper in self._alarms.due(now):
+                sleeper.on_alarm(now)
+            self._end_batch()
+
+
+class SharedWatch(_Batches):
     """One epoll for all sockets, and one task that waits for it: a task switch for a batch, not for a frame.
 
     What a batch leads to is written at its end: frames for one client leave together, and a receiver that is woken by the
     first has the next ones by the time it looks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, nursery: trio.Nursery) -> None:
+        super().__init__(nursery)
         self._epoll = select.epoll()
         self._watched: dict[int, Watched] = {}
-        self._in_batch = False
-        self._due: list[Watched] = []
 
     def add(self, connection: Watched) -> None:
         """Tell this connection when there is something to receive."""
@@ -67,17 +143,11 @@ class SharedWatch:
 
     def remove(self, connection: Watched) -> None:
         """Tell it nothing any more."""
+        self._alarms.clear(connection)
         descriptor = connection.link.socket.fileno()
         if self._watched.get(descriptor) is connection:
             del self._watched[descriptor]
             self._epoll.unregister(descriptor)
-
-    def flush_soon(self, connection: Watched) -> None:
-        """Call `on_writable` at the end of this batch, or now if there is none."""
-        if self._in_batch:
-            self._due.append(connection)
-        else:
-            connection.on_writable()
 
     async def run(self) -> None:
         """Tell everybody, for ever; other tasks get their turn every `SLICE_SECONDS` at the latest."""
@@ -91,49 +161,43 @@ class SharedWatch:
                     now = trio.current_time()
 
     def _tell(self, events: list[tuple[int, int]], now: float) -> None:
+        watched = self._watched
         self._in_batch = True
         for descriptor, flags in events:
-            connection = self._watched.get(descriptor)
+            connection = watched.get(descriptor)
             if connection is None:
                 continue  # one before it in this batch let it go
             if flags & select.EPOLLOUT:
-                connection.on_writable()
-            if flags & ~select.EPOLLOUT and self._watched.get(descriptor) is connection:
+                connection.on_writable(now)
+            if flags != select.EPOLLOUT and watched.get(descriptor) is connection:
                 connection.on_readable(now)
-        self._in_batch = False
-        due, self._due = self._due, []
-        for connection in due:
-            if self._watched.get(connection.link.socket.fileno()) is connection:
-                connection.on_writable()
+        self._end_batch()
 
 
-class TaskWatch:
+class TaskWatch(_Batches):
     """A task for each socket, where there is no epoll; they live in the nursery that is given."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
-        self._nursery = nursery
+        super().__init__(nursery)
         self._reading: dict[Watched, trio.CancelScope] = {}
         self._writing: dict[Watched, trio.CancelScope] = {}
 
     def add(self, connection: Watched) -> None:
         """Tell this connection when there is something to receive."""
         scope = self._reading[connection] = trio.CancelScope()
-        self._nursery.start_soon(self._read, connection, scope)
+        self.start_soon(self._read, connection, scope)
 
     def want_write(self, connection: Watched, *, wanted: bool) -> None:
         """Tell it, or no longer, when its socket takes something."""
         if wanted and connection in self._reading and connection not in self._writing:
             scope = self._writing[connection] = trio.CancelScope()
-            self._nursery.start_soon(self._write, connection, scope)
+            self.start_soon(self._write, connection, scope)
         elif not wanted and connection in self._writing:
             self._writing.pop(connection).cancel()
 
-    def flush_soon(self, connection: Watched) -> None:
-        """Call `on_writable` now: there are no batches."""
-        connection.on_writable()
-
     def remove(self, connection: Watched) -> None:
         """Tell it nothing any more."""
+        self._alarms.clear(connection)
         if connection in self._reading:
             self.want_write(connection, wanted=False)
             self._reading.pop(connection).cancel()
@@ -150,7 +214,7 @@ class TaskWatch:
     async def _write(self, connection: Watched, scope: trio.CancelScope) -> None:
         with scope:
             while await _can(connection.link.wait_writable) and not scope.cancel_called:
-                connection.on_writable()
+                connection.on_writable(trio.current_time())
 
 
 async def _can(wait: Callable[[], Awaitable[None]]) -> bool:

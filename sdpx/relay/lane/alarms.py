@@ -1,0 +1,62 @@
+"""Who is to be called when: one task for all, and a call that is not wanted any more leaves nothing behind."""
+
+from heapq import heappop, heappush
+from math import ceil, inf
+from typing import Final, Protocol
+
+import trio
+
+TICKS: Final = 64  # in a second: calls of one tick are made together, and never too early
+NEVER: Final = inf
+
+
+class Sleeper(Protocol):
+    """Somebody who wants to be called; `alarm_at` is `NEVER` to begin with, and nobody else's business."""
+
+    alarm_at: float
+
+    def on_alarm(self, now: float) -> None:
+        """Do what is due; `now` is Trio's time. Never raises."""
+
+
+class Alarms:
+    """Calls everybody at most once for each time that is set. `run` is its task."""
+
+    def __init__(self) -> None:
+        self._sleepers: dict[float, set[Sleeper]] = {}
+        self._times: list[float] = []  # a heap of the keys
+        self._scope = trio.CancelScope()
+
+    def set(self, sleeper: Sleeper, when: float) -> None:
+        """Call this one at `when`, and not at the time that was set before."""
+        tick = ceil(when * TICKS) / TICKS
+        if tick == sleeper.alarm_at:
+            return
+        self.clear(sleeper)
+        sleeper.alarm_at = tick
+        if tick not in self._sleepers:
+            self._sleepers[tick] = set()
+            heappush(self._times, tick)
+            if self._times[0] == tick:
+                self._scope.deadline = tick
+        self._sleepers[tick].add(sleeper)
+
+    def clear(self, sleeper: Sleeper) -> None:
+        """Do not call this one."""
+        if sleeper.alarm_at != NEVER:
+            self._sleepers[sleeper.alarm_at].discard(sleeper)
+            sleeper.alarm_at = NEVER
+
+    def due(self, now: float) -> list[Sleeper]:
+        """Return who is to be called now; they have no alarm any more."""
+        due: list[Sleeper] = []
+        while self._times and self._times[0] <= now:
+            due += self._sleepers.pop(heappop(self._times))
+        for sleeper in due:
+            sleeper.alarm_at = NEVER
+        return due
+
+    async def wait(self) -> None:
+        """Wait until somebody is due."""
+        with trio.CancelScope(deadline=self._times[0] if self._times else NEVER) as self._scope:
+            await trio.sleep_forever()
