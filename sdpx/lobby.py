@@ -13,7 +13,7 @@ there is no lock and no race: concurrent requests are as if they had come one af
 
 from typing import Final
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from sdpx import messages
 from sdpx.errors import Refusal
@@ -147,12 +147,9 @@ class Lobby:
             reason = f"This {frame.type} is for somebody who is not your present peer, so it went nowhere"
             refusal = Refusal("peer_unreachable", reason, in_reply_to=frame.type)
             return self._relay_refused(client_id, frame, frame.peer_id[:SHOWN_ID], refusal)
-        return [Deliver(peer_id, messages.mark_from_peer(frame), self._relayed(client_id, peer_id, frame))]
-
-    def _relayed(self, client_id: str, peer_id: str, frame: PeerFrame) -> serve.Relayed:
-        if self._log_sdp and frame.type != "candidate":
-            return serve.Relayed(frame.type, client_id, peer_id, frame.size, messages.sdp_of(frame))
-        return serve.Relayed(frame.type, client_id, peer_id, frame.size)
+        sdp = messages.sdp_of(frame) if self._log_sdp and frame.type != "candidate" else UNSET
+        relayed = serve.Relayed(frame.type, client_id, peer_id, frame.size, sdp)
+        return [Deliver(peer_id, messages.mark_from_peer(frame), relayed)]
 
     def _relay_refused(self, client_id: str, frame: PeerFrame, peer_id: str | None, refusal: Refusal) -> list[Effect]:
         return [

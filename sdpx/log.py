@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
@@ -71,6 +71,10 @@ class Log:
         self._clock = clock
         self._threshold = LEVELS.index(level)
         self._render = self._json if form == "json" else self._text
+        self._spells = form == "json" and started is None
+        self._spelt_heads: dict[type[Event], str] = {}  # of those that spell themselves, and are wanted
+        self._second = -1
+        self._beginning = ""  # of all lines in that second
         self._colour = colour
         self._started = started
         self._dropped = 0
@@ -78,9 +82,23 @@ class Log:
 
     def emit(self, event: Event) -> None:
         """Write one event, if its level is wanted. Never blocks, never raises for a slow or lost reader."""
+        head = self._spelt_heads.get(type(event))
+        spelt = event.spelt() if head is not None else None
+        if spelt is None:
+            self._emit_any(event)
+            return
+        line = f"{self._moment(self._clock())}{head}{spelt}}}\n".encode()
+        if self._dropped or not self._sink.put(line):
+            self._put(line)
+
+    def _emit_any(self, event: Event) -> None:
         level = event.severity()
-        if _RANK[level] >= self._threshold:
-            self._put(self._render(event, level))
+        if _RANK[level] < self._threshold:
+            return
+        kind = type(event)
+        if self._spells and kind.spelt is not Event.spelt:  # the next one is written on the short way
+            self._spelt_heads[kind] = _head(kind, level)
+        self._put(self._render(event, level))
 
     def pass_on(self, line: dict[str, Any], who: str) -> None:
         """Write a line of another sdpx program, with a `who` key behind the common ones."""
@@ -90,6 +108,14 @@ class Log:
         else:
             self._put(self._aligned(**common, own={"who": who} | line))
 
+    def _moment(self, now: float) -> str:
+        """Return how a line of that moment begins."""
+        second, microseconds = divmod(round(now * 1_000_000), 1_000_000)
+        if second != self._second:
+            self._second = second
+            self._beginning = f'{{"ts":"{_date(second)}.'
+        return f"{self._beginning}{microseconds:06}Z"
+
     def _put(self, line: bytes) -> None:
         if self._dropped and self._sink.put(self._render(LogDropped(self._dropped), LogDropped.level)):
             self._dropped = 0
@@ -98,9 +124,6 @@ class Log:
             self.dropped_in_all += 1
 
     def _json(self, event: Event, level: Level) -> bytes:
-        spelt = event.spelt()
-        if spelt is not None and self._started is None:
-            return b'{"ts":"%b%b%b}\n' % (timestamp(self._clock()), _head(type(event), level), spelt.encode())
         try:
             return self._line(event, level, event.message(), event.body())
         except UnicodeEncodeError:  # a command line or an operating system's message may hold what is no text
@@ -110,9 +133,9 @@ class Log:
     def _line(self, event: Event, level: Level, message: Any, body: Any) -> bytes:
         now = self._clock()
         own = _encode(body)[1:-1]
-        return b'{"ts":"%b%b%b%b%b%b}\n' % (
-            timestamp(now),
-            _head(type(event), level),
+        return b"%b%b%b%b%b%b}\n" % (
+            self._moment(now).encode(),
+            _head(type(event), level).encode(),
             _encode(message),
             b"," if own else b"",
             own,
@@ -120,7 +143,7 @@ class Log:
         )
 
     def _text(self, event: Event, level: Level) -> bytes:
-        ts = timestamp(self._clock()).decode()
+        ts = timestamp(self._clock())
         return self._aligned(ts, level, event.name(), event.message(), event.shown())
 
     def _aligned(self, ts: str, level: str, event: str, message: str, own: dict[str, Any]) -> bytes:
@@ -136,22 +159,20 @@ def _text_of(value: Any) -> Any:
     return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
-def timestamp(seconds: float) -> bytes:
+def timestamp(seconds: float) -> str:
     """Return `seconds` since the epoch as RFC 3339, UTC, with microseconds and `Z`."""
     whole, microseconds = divmod(round(seconds * 1_000_000), 1_000_000)
-    return b"%b.%06dZ" % (_second(whole), microseconds)
+    return f"{_date(whole)}.{microseconds:06}Z"
 
 
-@lru_cache(maxsize=8)
-def _second(whole: int) -> bytes:
-    """Return the second's part: the same for all lines in it."""
-    return datetime.fromtimestamp(whole, UTC).isoformat()[:19].encode()
+def _date(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()[:19]
 
 
 @cache
-def _head(kind: type[Event], level: Level) -> bytes:
+def _head(kind: type[Event], level: Level) -> str:
     """Return what stands between a line's timestamp and its message."""
-    return b'","level":"%b","event":"%b","message":' % (level.encode(), kind.name().encode())
+    return f'","level":"{level}","event":"{kind.name()}","message":'
 
 
 class LibraryHandler(logging.Handler):
@@ -208,7 +229,8 @@ class ThreadSink:
         self._max_lines = max_lines
         self._lines: list[bytes] = []
         self._bytes = 0
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._is_waited_for = False
         self._closing = False
         self._thread = threading.Thread(target=self._write_all, name="sdpx-log", daemon=True)
@@ -216,7 +238,7 @@ class ThreadSink:
 
     def put(self, line: bytes) -> bool:
         """Queue one line; False if the queue is full."""
-        with self._changed:
+        with self._lock:  # that of `_changed`, without a call for it
             if len(self._lines) >= self._max_lines or self._bytes >= QUEUE_BYTES:
                 return False
             self._lines.append(line)

@@ -17,6 +17,7 @@ from sdpx.errors import Refusal
 
 PROTOCOL: Final = "sdpx.v1"
 MAX_FRAME: Final = 64 * 1024
+QUOTE: Final = ord('"')
 
 RelayedType = Literal["offer", "answer", "candidate"]
 DepartureReason = Literal["left", "closed", "timeout", "slow", "shutdown", "refused"]
@@ -40,7 +41,7 @@ class PairRequest(Struct, frozen=True):
     target_id: str
 
 
-class PeerFrame(Struct, frozen=True):
+class PeerFrame(Struct, frozen=True, gc=False):
     """An offer, answer or candidate for the peer: `text` is the frame as it came, `size` its length in bytes.
 
     `corrected` is the frame with `from_peer` true, where the sender had written that key itself; `sdp` the SDP as it was
@@ -97,11 +98,35 @@ _encode = msgspec.json.Encoder().encode
 _SPELT: Final = {b'"offer"': "offer", b'"answer"': "answer", b'"candidate"': "candidate"}
 
 
+class _Quick(Struct, frozen=True, gc=False):
+    """The keys of an offer or answer that is as it should be. Of anything else nothing is decided here."""
+
+    type: Literal["offer", "answer"]
+    sdp: Raw
+    peer_id: str | UnsetType = UNSET
+    from_peer: Raw | UnsetType = UNSET
+
+
+_decode_quickly = msgspec.json.Decoder(_Quick).decode
+
+
 def parse(text: str) -> ClientMessage:
     """Read one text frame of a client.
 
     Returns the message that it holds. Raises `Refusal` with `bad_json`, `bad_message` or `unknown_type`.
     """
+    try:  # an offer or answer, as most frames of any size are
+        quick = _decode_quickly(text)
+        is_string = memoryview(quick.sdp)[0] == QUOTE
+    except (ValueError, RecursionError):
+        return _parse_any(text)
+    if is_string and quick.from_peer is UNSET:
+        size = len(text) if text.isascii() else len(text.encode())
+        return PeerFrame(quick.type, text, size, None if quick.peer_id is UNSET else quick.peer_id, None, quick.sdp)
+    return _parse_any(text)
+
+
+def _parse_any(text: str) -> ClientMessage:
     envelope = _open(text)
     kind = _kind(envelope)
     match kind:
@@ -195,7 +220,7 @@ def _kind(envelope: _Envelope) -> str:
 
 
 def _is_string(raw: Raw) -> bool:
-    return memoryview(raw)[0] == ord('"')  # Raw is a buffer of the value's own text
+    return memoryview(raw)[0] == QUOTE  # Raw is a buffer of the value's own text
 
 
 def _require_string(raw: Raw | UnsetType, key: str, kind: str) -> Raw:

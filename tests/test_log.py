@@ -127,17 +127,17 @@ def test_a_librarys_exception_is_one_line_without_a_traceback() -> None:
 @pytest.mark.parametrize(
     ("seconds", "shown"),
     [
-        (1.9999999, b"1970-01-01T00:00:02.000000Z"),
-        (1795440136.000001, b"2026-11-23T13:22:16.000001Z"),
-        (1795440136.5, b"2026-11-23T13:22:16.500000Z"),
+        (1.9999999, "1970-01-01T00:00:02.000000Z"),
+        (1795440136.000001, "2026-11-23T13:22:16.000001Z"),
+        (1795440136.5, "2026-11-23T13:22:16.500000Z"),
     ],
 )
-def test_timestamps_are_rounded_to_microseconds(seconds: float, shown: bytes) -> None:
+def test_timestamps_are_rounded_to_microseconds(seconds: float, shown: str) -> None:
     assert timestamp(seconds) == shown
 
 
 def test_timestamps_have_microseconds_and_a_z() -> None:
-    assert timestamp(0) == b"1970-01-01T00:00:00.000000Z"
+    assert timestamp(0) == "1970-01-01T00:00:00.000000Z"
 
 
 @pytest.fixture

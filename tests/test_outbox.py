@@ -165,7 +165,7 @@ def test_the_bounds_hold_whatever_happens(steps: list[str | None], frames: int, 
             if text is not None:
                 held = sum(each.__sizeof__() for each in [*model, text])
                 fits = not model or (len(model) < frames and held <= size)
-                assert outbox.put(text) is fits
+                assert bool(outbox.put(text)) is fits
                 model += [text] * fits
             elif model:
                 assert await texts(outbox, 1) == [model.pop(0)]

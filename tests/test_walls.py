@@ -50,6 +50,7 @@ PURE_MAY_USE = {
         "http",
         "ipaddress",
         "re",
+        "struct",
         "typing",
         "urllib",
     ),

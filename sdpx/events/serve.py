@@ -1,10 +1,13 @@
 """The events of `sdpx serve`."""
 
-from typing import ClassVar
+import re
+from typing import ClassVar, Final
 
 from msgspec import UNSET, UnsetType
 
 from sdpx.events import Event, Level
+
+PLAIN: Final = re.compile(r"[ !#-\[\]-~]*")  # what JSON writes as it is
 
 
 class ServerListening(Event, frozen=True):
@@ -34,6 +37,13 @@ class ClientConnected(Event, frozen=True):
     client_id: str
     remote: str
 
+    def spelt(self) -> str:
+        """Spell the line's end out: no ID and no address needs an escape."""
+        return (
+            f'"Client {self.client_id} connected from {self.remote}",'
+            f'"client_id":"{self.client_id}","remote":"{self.remote}"'
+        )
+
 
 class ClientDisconnected(Event, frozen=True):
     """A client is gone; its ID is free."""
@@ -43,6 +53,15 @@ class ClientDisconnected(Event, frozen=True):
     code: int
     reason: str
     ms: float
+
+    def spelt(self) -> str | None:
+        """Spell the line's end out, where the reason needs no escape."""
+        if not PLAIN.fullmatch(self.reason):
+            return None
+        return (
+            f'"Client {self.client_id} disconnected",'
+            f'"client_id":"{self.client_id}","code":{self.code},"reason":"{self.reason}","ms":{self.ms}'
+        )
 
 
 class ConnectionRefused(Event, frozen=True):
@@ -102,6 +121,15 @@ class PairRequested(Event, frozen=True):
     client_id: str
     target_id: str
 
+    def spelt(self) -> str | None:
+        """Spell the line's end out, where the target needs no escape."""
+        if not PLAIN.fullmatch(self.target_id):
+            return None
+        return (
+            f'"Client {self.client_id} requests pairing with {self.target_id}",'
+            f'"client_id":"{self.client_id}","target_id":"{self.target_id}"'
+        )
+
 
 class Paired(Event, frozen=True):
     """Two clients are a pair; `client_id` is the initiator."""
@@ -109,6 +137,13 @@ class Paired(Event, frozen=True):
     sentence: ClassVar[str] = "Pairing successful: {e.client_id} <-> {e.peer_id}"
     client_id: str
     peer_id: str
+
+    def spelt(self) -> str:
+        """Spell the line's end out: no ID needs an escape."""
+        return (
+            f'"Pairing successful: {self.client_id} <-> {self.peer_id}",'
+            f'"client_id":"{self.client_id}","peer_id":"{self.peer_id}"'
+        )
 
 
 class PairRefused(Event, frozen=True):
@@ -177,6 +212,13 @@ class Unpaired(Event, frozen=True):
     client_id: str
     peer_id: str
     reason: str
+
+    def spelt(self) -> str:
+        """Spell the line's end out: no ID and no reason of the protocol needs an escape."""
+        return (
+            f'"Unpaired: {self.client_id} left {self.peer_id} ({self.reason})",'
+            f'"client_id":"{self.client_id}","peer_id":"{self.peer_id}","reason":"{self.reason}"'
+        )
 
 
 class ServerStopping(Event, frozen=True):

@@ -42,12 +42,12 @@ class Connection:
         self.departure: Departure | None = None
         self.lost: list[Client] = []
 
-    def post(self, text: str, sender: Client | None = None, since: float = 0.0) -> bool:
-        """Queue a frame for this client. Returns whether it was queued."""
-        if self.outbox.put(text, sender, since):
-            return True
-        self.end(SLOW)
-        return False
+    def post(self, text: str, sender: Client | None = None, since: float = 0.0) -> int:
+        """Queue a frame for this client. Returns how many wait, or 0 if it was not taken."""
+        depth = self.outbox.put(text, sender, since)
+        if not depth:
+            self.end(SLOW)
+        return depth
 
     def end(self, departure: Departure) -> None:
         """End the connection, for this reason unless it has ended for another already."""

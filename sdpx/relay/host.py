@@ -76,10 +76,10 @@ class Client(Protocol):
     def lost(self) -> Sequence["Client"]:
         """Once the connection is over: who sent what was never sent on."""
 
-    def post(self, text: str, sender: "Client | None" = None, since: float = 0.0) -> bool:
-        """Send a frame, or queue it; of a relayed one `sender` sent it, and it came at `since`. Tells whether it was taken.
+    def post(self, text: str, sender: "Client | None" = None, since: float = 0.0) -> int:
+        """Send a frame, or queue it; of a relayed one `sender` sent it, and it came at `since`.
 
-        A client that lets its outbox fill is let go.
+        Returns how many wait in this client's outbox, or 0 if the frame was not taken. A client that lets it fill is let go.
         """
 
     def end(self, departure: Departure) -> None:

@@ -47,10 +47,11 @@ class Numbers:
 
     def note(self, event: Event) -> None:
         """Count what an event tells."""
+        if type(event) is serve.Relayed:  # nearly all are
+            self.relayed[event.type] += 1
+            self.relayed_bytes += event.bytes
+            return
         match event:
-            case serve.Relayed(type=kind, bytes=size):
-                self.relayed[kind] += 1
-                self.relayed_bytes += size
             case serve.MessageRefused(code=code) | serve.PairRefused(code=code) | serve.RelayRefused(code=code):
                 self.refusals[code] += 1
             case serve.ConnectionRefused(reason=code):

@@ -63,20 +63,21 @@ class Outbox(Generic[T]):
     def __len__(self) -> int:
         return len(self._frames)
 
-    def put(self, data: T, sender: Client | None = None, since: float = 0.0) -> bool:
-        """Queue a frame; False if the outbox is full or closed, and then nothing was queued."""
-        size = data.__sizeof__()
-        full = len(self._frames) >= self._max_frames or self.bytes + size > self._max_bytes
-        if self._closed or (full and self._frames):
-            return False
-        if not self._frames:
+    def put(self, data: T, sender: Client | None = None, since: float = 0.0) -> int:
+        """Queue a frame; returns how many wait now, or 0 if the outbox is full or closed and nothing was queued."""
+        size, frames = data.__sizeof__(), self._frames
+        if self._closed:
+            return 0
+        if not frames:
             self.stalled_since = since or self._clock()
-        self._frames.append(Waiting(data, size, sender, since))
+        elif len(frames) >= self._max_frames or self.bytes + size > self._max_bytes:
+            return 0
+        frames.append(Waiting(data, size, sender, since))
         self.bytes += size
         self._held.bytes += size
         if self._changed is not None:
             self._wake()
-        return True
+        return len(frames)
 
     def close(self) -> None:
         """Take no more frames; those that wait can still be taken out, and count no more among what all hold."""
@@ -114,11 +115,17 @@ class Outbox(Generic[T]):
 
     def drop(self, count: int, now: float) -> None:
         """Take out that many from the front: they are sent. `stalled_since` is when this happened last."""
+        frames = self._frames
+        if count == len(frames):
+            size = self.bytes
+            frames.clear()
+        else:
+            size = sum([waiting.size for waiting in frames[:count]])
+            del frames[:count]
         if count:
             self.stalled_since = now
-            gone = self._frames[:count]
-            del self._frames[:count]
-            self._count(-sum([waiting.size for waiting in gone]) if self._frames else -self.bytes)
+        self.bytes -= size
+        self._held.bytes -= size
 
     @property
     def head(self) -> Waiting[T] | None:

@@ -78,20 +78,20 @@ class Guesses:
 class Quota:
     """What one client may ask for: `rate` messages a second in the long run, five seconds' worth of them at once."""
 
-    __slots__ = ("_address", "_free_misses", "_guesses", "_messages", "_patience", "_unlimited", "exhausted")
+    __slots__ = ("_address", "_free_misses", "_guesses", "_messages", "_patience", "exhausted", "unlimited")
 
     def __init__(self, rate: float, now: float, guesses: Guesses, address: str) -> None:
         self._guesses = guesses
         self._address = address
         self._free_misses = TokenBucket(FREE_MISSES_PER_SECOND, FREE_MISSES, now)
-        self._unlimited = rate == 0
+        self.unlimited = rate == 0
         self._messages = TokenBucket(rate, max(1, rate * BURST_SECONDS), now)
         self._patience = TokenBucket(rate / 10, max(1, rate * PATIENCE_SECONDS), now)
         self.exhausted = False
 
     def allows(self, now: float, count: int = 1) -> bool:
         """Count messages that came; False if they are too many, and then perhaps `exhausted`."""
-        if self._unlimited or self._messages.take(now, count):
+        if self.unlimited or self._messages.take(now, count):
             return True
         self.exhausted = not self._patience.take(now, count)
         return False
@@ -100,7 +100,7 @@ class Quota:
         """Count a request to be paired; False if it has to wait, since too many before it missed."""
         if self._free_misses.has(now) or self._guesses.draw(self._address, now):
             return True
-        self.exhausted = not self._unlimited and not self._patience.take(now)
+        self.exhausted = not self.unlimited and not self._patience.take(now)
         return False
 
     def missed(self, now: float) -> None:

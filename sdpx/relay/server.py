@@ -18,7 +18,7 @@ from sdpx import messages
 from sdpx.errors import Refusal
 from sdpx.events import Event, serve
 from sdpx.ids import make_id
-from sdpx.lobby import Deliver, Effect, Lobby
+from sdpx.lobby import Effect, Lobby, Record
 from sdpx.log import Log
 from sdpx.messages import ClientMessage, PairRequest
 from sdpx.relay.connection import Connection
@@ -207,7 +207,7 @@ class Relay:
             self._leave(guest)
 
     def _guest(self, visitor: Visitor) -> "_Guest":
-        client_id = visitor.upgrade.client_id or make_id(secrets.randbelow)
+        client_id = visitor.upgrade.client_id or make_id(secrets.token_bytes)
         now = trio.current_time()
         quota = Quota(self._limits.rate, now, self._guesses, visitor.address)
         return _Guest(self, client_id, visitor, quota, now)
@@ -241,22 +241,21 @@ class Relay:
 
     def take(self, guest: "_Guest", quota: Quota, frame: str | bytes, now: float) -> int:
         """Take a message of a client; returns how many wait in the fullest outbox that it put something into."""
-        client_id = guest.client_id
         try:
-            effects = self._lobby.take(client_id, self._message_in(frame, quota, now))
+            effects = self._lobby.take(guest.client_id, self._message_in(frame, quota, now))
         except Refusal as refusal:
             if quota.exhausted:
-                self.let_go(client_id, refused(TOO_FAST))
+                self.let_go(guest.client_id, refused(TOO_FAST))
                 return 0
-            effects = self._lobby.refuse(client_id, refusal)
+            effects = self._lobby.refuse(guest.client_id, refusal)
         return self.do(effects, guest.connection, now)
 
     def _message_in(self, frame: str | bytes, quota: Quota, now: float) -> ClientMessage:
-        allowed = quota.allows(now)
+        allowed = quota.unlimited or quota.allows(now)
         if isinstance(frame, bytes):
             raise messages.binary_refused()
         message = messages.parse(frame)
-        if not allowed or (isinstance(message, PairRequest) and not self._may_ask(message, quota, now)):
+        if not allowed or (type(message) is PairRequest and not self._may_ask(message, quota, now)):
             raise messages.rate_limited(message)
         return message
 
@@ -299,7 +298,9 @@ class Relay:
         deepest = 0
         try:
             for effect in effects:
-                deepest = max(deepest, self._do_one(effect, sender, now))
+                depth = self._do_one(effect, sender, now)
+                if depth > deepest:  # noqa: PLR1730  `max` is a call
+                    deepest = depth
             while self._todo:
                 deepest = max(deepest, self._do_one(*self._todo.popleft()))
         finally:
@@ -309,18 +310,20 @@ class Relay:
         return deepest
 
     def _do_one(self, effect: Effect, sender: Client | None, now: float) -> int:
-        if isinstance(effect, Deliver):
-            return self._deliver(effect, sender, now)
-        self.tell(effect.event)
-        return 0
-
-    def _deliver(self, effect: Deliver, sender: Client | None, now: float) -> int:
-        connection = self._connections.get(effect.client_id)  # gone: an effect before this one let it go
-        if connection is None or not connection.post(effect.text, sender if effect.event else None, now):
-            return 0
-        if effect.event is not None:
+        if isinstance(effect, Record):
             self.tell(effect.event)
-        return len(connection.outbox)
+            return 0
+        connection = self._connections.get(effect.client_id)
+        if connection is None:
+            return 0  # an effect before this one let it go
+        event = effect.event
+        if event is None:
+            return connection.post(effect.text, None, now)
+        depth = connection.post(effect.text, sender, now)
+        if depth:
+            self.numbers.note(event)
+            self._log.emit(event)
+        return depth
 
     def _let_the_slowest_go(self) -> None:
         """Keep what waits for all clients bounded: who lets most wait for longest goes.

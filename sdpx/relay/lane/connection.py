@@ -1,7 +1,6 @@
 """One client on the fast lane: what its socket brings, what it is sent, and how it ends."""
 
 from base64 import b64encode
-from collections.abc import Sequence
 from hashlib import sha1
 from typing import Final
 
@@ -75,75 +74,76 @@ class LaneConnection:
         self._fault: Exception | None = None
         self._echo = b""
         self.departure: Departure | None = None
-        self.lost: Sequence[Client] = ()
+        self.lost: tuple[Client, ...] = ()
 
     # ---- out
 
-    def post(self, text: str, sender: Client | None = None, since: float = 0.0) -> bool:
-        """Queue a frame for this client, to leave at once or with the batch. Returns whether it was taken."""
-        return self.departure is None and self._send(frame(TEXT, text.encode()), sender, since)
+    def post(self, text: str, sender: Client | None = None, since: float = 0.0) -> int:
+        """Queue a frame for this client, to leave at once or with the batch. Returns how many wait, 0 if it was not taken."""
+        return self._send(frame(TEXT, text.encode()), sender, since) if self.departure is None else 0
 
-    def _send(self, data: bytes, sender: Client | None = None, since: float = 0.0) -> bool:
-        if not self.outbox.put(data, sender, since):
+    def _send(self, data: bytes, sender: Client | None = None, since: float = 0.0) -> int:
+        depth = self.outbox.put(data, sender, since)
+        if not depth:
             self.end(SLOW)
-            return False
-        if self._may_write:
-            if not self._is_due:
-                self._is_due = True
-                self._watch.flush_soon(self)
-            elif len(self.outbox) >= DEEP:
-                self.on_writable(trio.current_time())
-        return True
+        elif self._may_write and not self._is_due:
+            self._is_due = True
+            self._watch.flush_soon(self)
+        elif self._may_write and depth >= DEEP:
+            self.on_writable(trio.current_time())
+        return depth
 
     def on_writable(self, now: float) -> None:
         """Write what waits, as far as the socket takes it; what it does not take keeps all that comes behind waiting."""
         self._is_due = False
         if self.departure is not None:
             return
+        outbox = self.outbox
         try:
-            self._flush(now)
+            while outbox.bytes and self._write_some(outbox, now):
+                pass
+            if self._may_write == bool(outbox.bytes):
+                self._heed_the_socket()
         except OSError:
             self.end(GONE)
         except Exception as fault:  # noqa: BLE001  it is this connection's own, and the relay hears of it
             self._fail(fault)
 
-    def _flush(self, now: float) -> None:
-        outbox = self.outbox
-        while outbox.bytes and self._write_some(now):
-            pass
-        if self._may_write == bool(outbox.bytes):
-            self._may_write = not outbox.bytes
-            self._watch.want_write(self, wanted=not self._may_write)
-            if outbox.bytes:
-                self._watch.wake(self, min(self.alarm_at, outbox.stalled_since + self._patience))
+    def _heed_the_socket(self) -> None:
+        """Wait for it while it is full, under a deadline."""
+        is_full = bool(self.outbox.bytes)
+        self._may_write = not is_full
+        self._watch.want_write(self, wanted=is_full)
+        if is_full:
+            self._watch.wake(self, min(self.alarm_at, self.outbox.stalled_since + self._patience))
 
-    def _write_some(self, now: float) -> bool:
+    def _write_some(self, outbox: Outbox[bytes], now: float) -> bool:
         """Write the next frames, together; returns whether the socket took them all."""
-        frames = self.outbox.first(WRITE_BYTES)
+        frames = outbox.first(WRITE_BYTES)
         data = frames[0].data if len(frames) == 1 else b"".join([each.data for each in frames])
         if self._written:
             data = data[self._written :]
         sent = self.link.send_now(data)
-        whole = len(frames) if sent == len(data) else self._whole(frames, sent)
-        for each in frames[:whole]:
+        if sent < len(data):
+            frames = self._whole(frames, sent)
+        else:
+            self._written = 0
+            self._opened = True  # the response came first
+        for each in frames:
             if each.sender is not None:
                 self._host.on_relayed(now - each.since)
-        self.outbox.drop(whole, now)
-        if whole < len(frames):
-            return False
-        self._written = 0
-        self._opened = True  # the response came first
-        return True
+        outbox.drop(len(frames), now)
+        return sent == len(data)
 
-    def _whole(self, frames: list[Waiting[bytes]], sent: int) -> int:
-        """Return how many frames have left whole, and note how much of the next one has."""
+    def _whole(self, frames: list[Waiting[bytes]], sent: int) -> list[Waiting[bytes]]:
+        """Return those that have left whole, and note how much of the next one has."""
         left = self._written + sent
         for count, each in enumerate(frames):
             if left < len(each.data):
                 self._written = left
-                return count
+                return frames[:count]
             left -= len(each.data)
-        return len(frames)
+        raise AssertionError
 
     # ---- in
 
@@ -350,7 +350,7 @@ class LaneConnection:
         return b"".join(each.data for each in waiting[:said])[written:]
 
     def _lose(self, waiting: list[Waiting[bytes]]) -> None:
-        self.lost = [*self.lost, *(each.sender for each in waiting if each.sender is not None)]
+        self.lost += tuple(each.sender for each in waiting if each.sender is not None)
 
     def _be_over(self) -> None:
         self._lose(self.outbox.take_all())

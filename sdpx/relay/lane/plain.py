@@ -6,6 +6,7 @@ Each header is looked at as soon as the bytes are there that tell: the first, th
 """
 
 from collections.abc import Callable, Iterator
+from struct import Struct
 from typing import Final
 
 TEXT: Final = 0x81  # FIN and the opcode
@@ -16,6 +17,11 @@ PLAIN: Final = frozenset({TEXT, CLOSE, PING, PONG})
 MASKED: Final = 0x80
 SHORT: Final = 125
 TWO_BYTES: Final = 126
+
+SMALLEST: Final = 6  # bytes of a masked frame
+SHORT_TEXT: Final = TEXT << 8 | MASKED
+LONG_TEXT: Final = SHORT_TEXT | TWO_BYTES
+_start: Final = Struct(">HH").unpack_from  # two bytes of header, and the two behind them
 
 Unmask = Callable[[bytes, bytes], bytes]
 
@@ -83,12 +89,13 @@ class Inbox:
 
 def sole_text(data: bytes, max_bytes: int) -> int:
     """Return where the payload begins if the bytes are one plain text frame and no more, as nearly always; else 0."""
-    size = len(data) - 8
-    if SHORT < size <= max_bytes:
-        alone = data[0] == TEXT and data[1] == MASKED + TWO_BYTES and data[2] << 8 | data[3] == size
-        return 8 if alone else 0
-    size += 2
-    return 6 if 0 <= size <= SHORT and data[0] == TEXT and data[1] == MASKED + size else 0
+    whole = len(data)
+    if whole < SMALLEST:
+        return 0
+    kind, size = _start(data)
+    if kind == LONG_TEXT:
+        return 8 if SHORT < size <= max_bytes and size == whole - 8 else 0
+    return 6 if kind - SHORT_TEXT == whole - 6 <= SHORT else 0
 
 
 def frame(first: int, payload: bytes) -> bytes:
