@@ -5,6 +5,7 @@ order, and what the lobby decides is done before anybody else can ask it.
 """
 
 import secrets
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -37,6 +38,8 @@ from sdpx.relay.pages import pages_of
 from sdpx.relay.quota import Census, Guesses, Ledger, Quota
 from sdpx.relay.responses import Answer, Page
 from sdpx.relay.tap import Tap
+from sdpx.relay.trust.gate import Gate
+from sdpx.relay.trust.ice import IceServers
 
 TOO_FAST: Final = Violation(1008, "You sent too much, too fast, for too long")
 ROOM: Final = 0.75  # of what all may let wait, once it was too much
@@ -59,8 +62,11 @@ class Relay:
         log_sdp: bool = False,
         own_metrics: bool = False,
         watch: Watch | None = None,
+        gate: Gate | None = None,
+        ice: IceServers | None = None,
     ) -> None:
         self._limits = limits
+        self._ice = ice or IceServers(time.time)
         self._watch = watch
         self._log = log
         self._lobby = Lobby(log_sdp=log_sdp)
@@ -76,7 +82,7 @@ class Relay:
         pages = pages_of(self.numbers, self._present, lambda: not self._stopping)
         shown = {path: page for path, page in pages.items() if path != "/metrics" or not own_metrics}
         plain = plain_upgrade if watch is not None else None
-        self._door = Door(limits, self._census, partial(self._judge, shown), self.tell, plain)
+        self._door = Door(limits, self._census, partial(_judge, shown), self.tell, plain, gate, self._settle)
         self._side_door = Door(limits, self._census, partial(_judge_scraper, pages), self.tell)
         self._open = 0
         self._all_gone = trio.Event()
@@ -131,10 +137,8 @@ class Relay:
         while self._open:
             await self._all_gone.wait()
 
-    def _judge(self, pages: Pages, request: h11.Request | Upgrade) -> Upgrade | Page | Answer:
-        if isinstance(request, Upgrade):
-            return unless_taken(request, self._lobby.__contains__)
-        return judge(request, pages, self._lobby.__contains__)
+    def _settle(self, upgrade: Upgrade) -> Upgrade | Answer:
+        return unless_taken(upgrade, self._lobby.__contains__)
 
     async def _serve(self, stream: trio.abc.Stream, remote: str) -> None:
         visitor = await self._door.admit(stream, remote)
@@ -147,7 +151,11 @@ class Relay:
         quota = Quota(self._limits.rate, trio.current_time(), self._guesses, address)
         guest = _Guest(self, client_id, quota)
         connection = self._connection(stream, visitor, guest)
-        joined = self._lobby.join(client_id)  # before the WebSocket opens: nobody else can take the name meanwhile
+        grant = visitor.upgrade.grant
+        ice_servers = self._ice.tell(client_id, grant.ice_servers)
+        joined = self._lobby.join(
+            client_id, ice_servers, grant
+        )  # before the WebSocket opens: nobody else can take the name meanwhile
         self._census.enter(address)
         self._connections[client_id] = connection
         began = trio.current_time()
@@ -174,7 +182,7 @@ class Relay:
     def take(self, client_id: str, quota: Quota, frame: str | bytes, now: float) -> int:
         """Take a message of a client; returns how many wait in the fullest outbox that it put something into."""
         try:
-            effects = self._lobby.take(client_id, self._message_in(frame, quota, now))
+            effects = self._lobby.take(client_id, self._message_in(client_id, frame, quota, now))
         except Refusal as refusal:
             if quota.exhausted:
                 self.let_go(client_id, refused(TOO_FAST))
@@ -182,21 +190,26 @@ class Relay:
             effects = self._lobby.refuse(client_id, refusal)
         return self.do(effects, self._connections[client_id], now)
 
-    def _message_in(self, frame: str | bytes, quota: Quota, now: float) -> ClientMessage:
+    def _message_in(self, client_id: str, frame: str | bytes, quota: Quota, now: float) -> ClientMessage:
         allowed = quota.allows(now)
         if isinstance(frame, bytes):
             raise messages.binary_refused()
         message = messages.parse(frame)
-        if not allowed or (isinstance(message, PairRequest) and not self._may_ask(message, quota, now)):
+        if not allowed or (isinstance(message, PairRequest) and not self._may_ask(client_id, message, quota, now)):
             raise messages.rate_limited(message)
         return message
 
-    def _may_ask(self, message: PairRequest, quota: Quota, now: float) -> bool:
+    def _may_ask(self, client_id: str, message: PairRequest, quota: Quota, now: float) -> bool:
         """Tell whether a request to be paired may be looked at: guesses at IDs are slowed."""
         allowed = quota.allows_asking(now)
-        if message.target_id not in self._lobby:
+        if not self._lobby.shows(client_id, message.target_id):
             quota.missed(now)
         return allowed
+
+    def renew_ice_servers(self) -> None:
+        """Send new credentials to some of those whose old ones are about to end."""
+        for client_id, ice_servers in self._ice.due():
+            self.do([Deliver(client_id, messages.encode(messages.IceServers(ice_servers)))])
 
     def keep(self, client_id: str, size: int) -> None:
         """Note what is kept of a client's unfinished message; who makes most be kept goes when it is too much."""
@@ -212,6 +225,7 @@ class Relay:
         """Let a client leave the lobby; returns its peer's connection, which has been told."""
         peer = self._connections.get(self._lobby.peer_of(client_id) or "")
         del self._connections[client_id]
+        self._ice.forget(client_id)
         self._unfinished.note(client_id, 0)
         self.numbers.departed(departure.reason)
         self.do(self._lobby.leave(client_id, departure.reason))
@@ -282,6 +296,10 @@ class Relay:
             outbox_frames_max=max(waiting, default=0),
             log_lines_dropped=self._log.dropped_in_all,
         )
+
+
+def _judge(pages: Pages, request: h11.Request | Upgrade) -> Upgrade | Page | Answer:
+    return request if isinstance(request, Upgrade) else judge(request, pages)
 
 
 def _judge_scraper(pages: Pages, request: h11.Request | Upgrade) -> Page | Answer:
