@@ -58,6 +58,7 @@ async def run_server(options: ServeOptions, vault: Vault, log: Log, stop: Stop) 
         trio.open_nursery() as accepting,
         trio.open_nursery() as clients,
     ):
+        await accepting.start(guard.heed_hangups)
         watch = _watch(accepting) if options.fast_lane else None
         relay = Relay(
             options.limits,
@@ -81,7 +82,6 @@ async def run_server(options: ServeOptions, vault: Vault, log: Log, stop: Stop) 
         _spare_the_collector()
         accepting.start_soon(_load_metrics)
         accepting.start_soon(give_back)
-        accepting.start_soon(guard.heed_hangups)
         accepting.start_soon(_renew_ice_servers, relay, guard)
         await stop.wait()
         await _end(relay, options.limits, log, stop)

@@ -50,7 +50,9 @@ class CarefulHouse(House):
 
 
 @asynccontextmanager
-async def careful(options: TrustOptions, limits: Limits | None = None) -> AsyncIterator[CarefulHouse]:
+async def careful(
+    options: TrustOptions, limits: Limits | None = None, *, now: float = NOW
+) -> AsyncIterator[CarefulHouse]:
     """Open a relay with these options, its files read; it is torn down at the end."""
     options.check()
     kept = Kept()
@@ -58,12 +60,12 @@ async def careful(options: TrustOptions, limits: Limits | None = None) -> AsyncI
     houses: list[CarefulHouse] = []
 
     def clock() -> float:
-        return houses[0].now if houses else NOW
+        return houses[0].now if houses else now
 
     vault = Vault(options, clock)
     vault.open()
     async with open_guard(options, vault, clock, log.emit) as guard, trio.open_nursery() as nursery:
         relay = Relay(limits or Limits(), log, watch=TaskWatch(nursery), gate=guard.gate, ice=guard.ice)
-        houses.append(CarefulHouse(relay, kept, nursery, link_pair, guard=guard))
+        houses.append(CarefulHouse(relay, kept, nursery, link_pair, guard=guard, now=now))
         yield houses[0]
         nursery.cancel_scope.cancel()

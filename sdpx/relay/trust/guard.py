@@ -54,9 +54,10 @@ class Guard:
         context = self._vault.tls
         return TlsStream(link, context) if context is not None and isinstance(link, Link) else link
 
-    async def heed_hangups(self) -> None:
-        """Read the files again whenever SIGHUP comes, for ever."""
+    async def heed_hangups(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Read the files again whenever SIGHUP comes, for ever; it has started once that signal ends the program no more."""
         with trio.open_signal_receiver(RELOAD) as signals:
+            task_status.started()
             async for _ in signals:
                 await self.reload()
 
