@@ -198,12 +198,16 @@ class RelayEnd:
 
 
 class App:
-    """A client: what it sent, what it heard, and, if it asks for numbers, the rules that keep the two whole."""
+    """A client: what it sent, what it heard, and, if it asks for numbers, the rules that keep the two whole.
 
-    def __init__(self, name: str, *, numbered: bool, max_frames: int = 1024) -> None:
+    One that is `forgetful` goes by acks alone: it sends again what `your_id` said to have been taken, and says to have nothing.
+    """
+
+    def __init__(self, name: str, *, numbered: bool, forgetful: bool = False) -> None:
         self.name = name
         self.numbered = numbered
-        self.rules = Resumable(max_frames)
+        self.forgetful = forgetful
+        self.rules = Resumable()
         self.socket: Socket | None = None
         self.refused = False
         self.client_id: str | None = None
@@ -216,7 +220,8 @@ class App:
         self.refused = False
         if self.socket is not None:
             self.socket.client_closed = True
-        query = urlencode(self.rules.query()) if self.numbered else ""
+        asks = [(key, "0" if key == "last" and self.forgetful else value) for key, value in self.rules.query()]
+        query = urlencode(asks) if self.numbered else ""
         self.socket = Socket(query, self.name if asks_for_name else None)
         return self.socket
 
@@ -252,10 +257,12 @@ class App:
         self.socket.welcomed = True
         self.client_id = your_id.id
         if self.numbered:
+            unconfirmed = list(self.rules._unconfirmed)
             welcome = self.rules.welcome(your_id)
             self.standings.append(welcome.standing)
             self.undecided += welcome.undecided
-            self._write(welcome.texts)
+            resumed = welcome.standing is Standing.RESUMED
+            self._write(unconfirmed if self.forgetful and resumed else welcome.texts)
 
     def tick(self, now: float) -> None:
         """Confirm what came, if that is due."""

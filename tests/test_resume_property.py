@@ -30,10 +30,9 @@ def payloads(app: App) -> list[int]:
     return [int(frame["sdp"]) for frame in app.of("offer")]
 
 
-def paired_world(*, b_numbered: bool, bounds: Bounds = ALL_DAY, seed_frames: int = 1024) -> World:
-    world = World(
-        [App("a", numbered=True, max_frames=seed_frames), App("b", numbered=b_numbered, max_frames=seed_frames)], bounds
-    )
+def paired_world(*, b_numbered: bool, bounds: Bounds = ALL_DAY, forgetful: bool = False) -> World:
+    a, b = App("a", numbered=True, forgetful=forgetful), App("b", numbered=b_numbered, forgetful=forgetful)
+    world = World([a, b], bounds)
     world.settle()
     world.apps[0].send({"type": "pair_request", "target_id": "b"})
     world.settle()
@@ -45,9 +44,9 @@ class Cuts(RuleBasedStateMachine):
 
     bounds: ClassVar[Bounds] = ALL_DAY
 
-    @initialize(b_numbered=st.booleans())
-    def pair(self, b_numbered: bool) -> None:
-        self.world = paired_world(b_numbered=b_numbered, bounds=self.bounds)
+    @initialize(b_numbered=st.booleans(), forgetful=st.booleans())
+    def pair(self, b_numbered: bool, forgetful: bool) -> None:
+        self.world = paired_world(b_numbered=b_numbered, bounds=self.bounds, forgetful=forgetful)
         self.a, self.b = self.world.apps
         self.sent: dict[App, list[int]] = {self.a: [], self.b: []}
         self.refused: dict[App, int] = {self.a: 0, self.b: 0}
@@ -145,7 +144,7 @@ class Cuts(RuleBasedStateMachine):
 
 
 TestCuts = Cuts.TestCase
-TestCuts.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+TestCuts.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
 
 
 class Windows(Cuts):
@@ -189,14 +188,15 @@ class Windows(Cuts):
 
 
 TestWindows = Windows.TestCase
-TestWindows.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+TestWindows.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_thousand_cuts_lose_nothing_and_repeat_nothing(seed: int) -> None:
+@pytest.mark.parametrize("forgetful", [False, True])
+def test_a_thousand_cuts_lose_nothing_and_repeat_nothing(seed: int, forgetful: bool) -> None:
     """Both clients are cut at random, in both directions, while they talk."""
     dice = random.Random(seed)
-    world = paired_world(b_numbered=True)
+    world = paired_world(b_numbered=True, forgetful=forgetful)
     sent: dict[App, list[int]] = {app: [] for app in world.apps}
     cuts = number = 0
     while cuts < 1000:
