@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sdpx import __version__, serve_options
+from sdpx import __version__, trust_options
 
 app = typer.Typer(
     name="sdpx",
@@ -189,25 +189,25 @@ def serve(
     fast_lane: FastLaneOption = True,
     metrics_host: MetricsHostOption = None,
     metrics_port: MetricsPortOption = None,
-    auth_secret_file: serve_options.AuthSecretFileOption = None,
-    auth_jwks: serve_options.AuthJwksOption = None,
-    auth_audience: serve_options.AuthAudienceOption = None,
-    auth_webhook: serve_options.AuthWebhookOption = None,
-    auth_webhook_timeout: serve_options.AuthWebhookTimeoutOption = 3.0,
-    auth_rate: serve_options.AuthRateOption = 1.0,
-    allow_origin: serve_options.AllowOriginOption = None,
-    trusted_proxy: serve_options.TrustedProxyOption = None,
-    tls_cert: serve_options.TlsCertOption = None,
-    tls_key: serve_options.TlsKeyOption = None,
-    turn_secret_file: serve_options.TurnSecretFileOption = None,
-    turn_url: serve_options.TurnUrlOption = None,
-    turn_ttl: serve_options.TurnTtlOption = 86_400,
+    auth_secret_file: trust_options.AuthSecretFileOption = None,
+    auth_jwks: trust_options.AuthJwksOption = None,
+    auth_audience: trust_options.AuthAudienceOption = None,
+    auth_webhook: trust_options.AuthWebhookOption = None,
+    auth_webhook_timeout: trust_options.AuthWebhookTimeoutOption = 3.0,
+    auth_rate: trust_options.AuthRateOption = 1.0,
+    allow_origin: trust_options.AllowOriginOption = None,
+    trusted_proxy: trust_options.TrustedProxyOption = None,
+    tls_cert: trust_options.TlsCertOption = None,
+    tls_key: trust_options.TlsKeyOption = None,
+    turn_secret_file: trust_options.TurnSecretFileOption = None,
+    turn_url: trust_options.TurnUrlOption = None,
+    turn_ttl: trust_options.TurnTtlOption = 86_400,
     log_level: LogLevelOption = LogLevel.info,
     log_format: LogFormatOption = LogFormat.json,
     log_sdp: LogSdpOption = False,
     config: ConfigOption = None,  # noqa: ARG001  its callback has read it
-    check: serve_options.CheckOption = False,
-    print_config: serve_options.PrintConfigOption = False,
+    check: trust_options.CheckOption = False,
+    print_config: trust_options.PrintConfigOption = False,
 ) -> None:
     """Relay the SDP handshake: pair clients by ID and pass offer, answer and candidates between the two."""
     from functools import partial  # noqa: PLC0415  imports wait for their command
@@ -272,11 +272,11 @@ def _print_config(ctx: typer.Context) -> None:
 
 @app.command()
 def token(
-    sub: serve_options.SubOption,
-    auth_secret_file: serve_options.AuthSecretFileOption = None,
-    ttl: serve_options.TtlOption = "1h",
-    pair: serve_options.TokenPairOption = None,
-    auth_audience: serve_options.AuthAudienceOption = None,
+    sub: trust_options.SubOption,
+    auth_secret_file: trust_options.AuthSecretFileOption = None,
+    ttl: trust_options.TtlOption = "1h",
+    pair: trust_options.TokenPairOption = None,
+    auth_audience: trust_options.AuthAudienceOption = None,
     config: ConfigOption = None,  # noqa: ARG001  its callback has read it
 ) -> None:
     """Make a token for `sdpx serve --auth-secret-file`: it is all that comes on stdout."""
@@ -321,6 +321,8 @@ def peer(
     ] = False,
     timeout: TimeoutOption = 30.0,
     once: OnceOption = False,
+    cafile: trust_options.CaFileOption = None,
+    insecure: trust_options.InsecureOption = False,
     log_level: LogLevelOption = LogLevel.info,
     log_format: LogFormatOption = LogFormat.json,
     log_sdp: LogSdpOption = False,
@@ -340,9 +342,27 @@ def peer(
     for option, name in (("--pair", pair), ("--id", id_)):
         _check(option, None if name is None else flaw_in_name(name))
     servers = _stun_servers(stun or [], no_stun=no_stun)
-    options = PeerOptions(url, pair, id_, servers, timeout, once=once, log_sdp=log_sdp)
+    _check_trust(url, cafile, insecure=insecure)
+    options = PeerOptions(
+        url, pair, id_, servers, timeout, once=once, log_sdp=log_sdp, cafile=cafile, insecure=insecure
+    )
     status = run(partial(run_peer, options), LogOptions(log_level.value, log_format.value, elapsed=True))
     raise typer.Exit(status)
+
+
+def _check_trust(url: str, cafile: str | None, *, insecure: bool) -> None:
+    from sdpx.peer.tls import BadCaFile, client_context, flaw_in_trust  # noqa: PLC0415
+
+    option, flaw = flaw_in_trust(url, cafile, insecure=insecure) or ("", None)
+    _check(option, flaw)
+    try:
+        client_context(cafile)
+    except BadCaFile as error:
+        _check("--cafile", str(error))
+    if insecure:
+        from sdpx.events.peer import CertificateUnchecked  # noqa: PLC0415
+
+        typer.echo(f"sdpx: {CertificateUnchecked().message()}", err=True)
 
 
 @app.command()

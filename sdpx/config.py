@@ -26,6 +26,7 @@ _TYPES: Final[dict[Kind, tuple[type, ...]]] = {
     "number": (int, float),
     "text": (str,),
 }
+_TURN_PASSWORD: Final = re.compile(r"^(turns?:[^:@]*:).*@", re.DOTALL)  # turn:USER:PASS@HOST
 _SECRET_IN_QUERY: Final = re.compile(r"=[^&]*")
 
 
@@ -127,7 +128,7 @@ def _written(value: Any) -> str:
 def _masked(text: str) -> str:
     """Return the text; of a URL with a password or a query, without them."""
     if "://" not in text:
-        return text
+        return _TURN_PASSWORD.sub(rf"\1{MASK}@", text)
     try:
         parts = urlsplit(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The options of `sdpx serve` and `sdpx token` that say who may come in, as Typer has them."""
+"""The options that say who may come in and who is believed, as Typer has them."""
 
 from typing import Annotated
 
@@ -83,4 +83,11 @@ TokenPairOption = Annotated[
         metavar="ID",
         help="Whom it may ask for; * stands for any characters; repeatable. Without: anybody.",
     ),
+]
+CaFileOption = Annotated[
+    str | None,
+    typer.Option(envvar="SDPX_CAFILE", metavar="FILE", help="Trust these authorities (PEM) for wss://, and no others."),
+]
+InsecureOption = Annotated[
+    bool, typer.Option("--insecure", envvar="SDPX_INSECURE", help="Do not check the relay's certificate. For tests.")
 ]

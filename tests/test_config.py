@@ -102,6 +102,8 @@ def test_what_is_shown_can_be_read_again(values: dict[str, Any]) -> None:
         ("https://h/x", "https://h/x"),
         ("https://*.example.com", "https://*.example.com"),
         ("https://[::1", "https://[::1"),
+        ("turn:u:secret@h:3478?transport=udp", f"turn:u:{MASK}@h:3478?transport=udp"),
+        ("turn:h:3478", "turn:h:3478"),
     ],
 )
 def test_what_is_secret_in_a_url_is_masked(url: str, shown: str) -> None:

@@ -145,5 +145,5 @@ def test_the_command_line_imports_nothing_heavy_at_the_top() -> None:
     names |= {node.module or "" for node in top if isinstance(node, ast.ImportFrom)}
     assert {name.partition(".")[0] for name in names} <= {"typer", "sdpx", *sys.stdlib_module_names}
     assert {name for name in names if name.startswith("sdpx")} == {"sdpx"}
-    top = ast.parse(FILES["serve_options"].read_text()).body
+    top = ast.parse(FILES["trust_options"].read_text()).body
     assert {node.module for node in top if isinstance(node, ast.ImportFrom)} == {"typing"}

@@ -24,6 +24,8 @@ class PeerOptions:
     timeout: float = 30.0
     once: bool = False
     log_sdp: bool = False
+    cafile: str | None = None
+    insecure: bool = False
 
     @property
     def dial_url(self) -> str:

@@ -16,7 +16,7 @@ from trio_websocket import open_websocket, open_websocket_url
 from typer.testing import CliRunner
 
 from sdpx import cli
-from tests.e2e.processes import environment, relay
+from tests.e2e.processes import environment, relay, sdpx
 from tests.helpers import upgrade_request
 from tests.trust.hook import hook, says
 from tests.trust.makers import KEYS, SECRET, jwks_file, public_jwk, secret_file, token, write
@@ -320,3 +320,58 @@ def test_a_relay_without_auth_loads_nothing_of_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+# ---- the peer checks whom it talks to -----------------------------------------------------------------------------
+
+
+async def dialled(url: str, *arguments: str) -> tuple[int | None, str, list[str]]:
+    """Run a peer that leaves once it has its ID; returns its status, what it says on stderr, and its events."""
+    async with sdpx("peer", "--no-stun", "--url", url, *arguments) as program:
+        with trio.move_on_after(20):
+            while "id_assigned" not in program.events and program.process.poll() is None:
+                await trio.sleep(0.02)
+        program.process.terminate()
+        status = await program.ended()
+        return status, program.stderr.decode(), program.events
+
+
+async def test_a_peer_believes_the_authorities_that_it_is_given(tmp_path: Path) -> None:
+    async with relay(*tls_files(tmp_path)) as (_, url):
+        status, _, events = await dialled(url, "--cafile", str(tmp_path / "ca.pem"))
+        assert (status, "id_assigned" in events) == (0, True)
+        status, said, events = await dialled(url)
+        assert (status, "id_assigned" in events) == (3, False)
+        assert "certificate is not trusted" in said
+        assert "--cafile" in said
+        status, said, events = await dialled(
+            url.replace("127.0.0.1", "127.0.0.2"), "--cafile", str(tmp_path / "ca.pem")
+        )
+        assert status == 3
+        status, said, events = await dialled(url, "--insecure")
+        assert (status, "id_assigned" in events) == (0, True)
+        assert "certificate_unchecked" in events
+        assert "not checked" in said
+        status, said, _ = await dialled(url.replace("wss", "ws"))
+        assert (status, "wss://" in said) == (3, True)
+    async with relay() as (_, url):
+        status, said, _ = await dialled(url.replace("ws", "wss"))
+        assert (status, "ws://" in said.replace("wss://", "")) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--url", "wss://h", "--cafile", "/nowhere"], ["--cafile", "No such file"]),
+        (["--url", "wss://h", "--cafile", "{empty}"], ["--cafile", "no certificate"]),
+        (["--url", "wss://h", "--cafile", "{ca}", "--insecure"], ["--insecure", "contradicts --cafile"]),
+        (["--url", "ws://h", "--cafile", "{ca}"], ["--cafile", "wss://"]),
+        (["--url", "ws://h", "--insecure"], ["--insecure", "wss://"]),
+    ],
+)
+def test_what_makes_no_sense_for_a_peer_is_refused(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    tls_files(tmp_path)
+    places = {"empty": write(tmp_path / "empty", ""), "ca": tmp_path / "ca.pem"}
+    done = CliRunner().invoke(cli.app, ["peer", *(each.format(**places) for each in arguments)], env=WIDE)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert all(word in done.stderr for word in words)
