@@ -270,8 +270,8 @@ def _print_config(ctx: typer.Context) -> None:
     typer.echo(shown(ctx), nl=False)
 
 
-@app.command()
-def token(
+@app.command("token")
+def make_token(
     sub: trust_options.SubOption,
     auth_secret_file: trust_options.AuthSecretFileOption = None,
     ttl: trust_options.TtlOption = "1h",
@@ -312,6 +312,7 @@ def peer(
         str | None,
         typer.Option("--id", envvar="SDPX_ID", metavar="NAME", help="Ask for this ID: 1 to 64 of letters, digits, -_."),
     ] = None,
+    token: trust_options.TokenOption = None,
     stun: Annotated[
         list[str] | None,
         typer.Option(envvar="SDPX_STUN", metavar="URL", help="STUN server, stun:HOST:PORT; repeatable."),
@@ -344,7 +345,16 @@ def peer(
     servers = _stun_servers(stun or [], no_stun=no_stun)
     _check_trust(url, cafile, insecure=insecure)
     options = PeerOptions(
-        url, pair, id_, servers, timeout, once=once, log_sdp=log_sdp, cafile=cafile, insecure=insecure
+        url,
+        pair,
+        id_,
+        servers,
+        timeout,
+        once=once,
+        log_sdp=log_sdp,
+        token=token,
+        cafile=cafile,
+        insecure=insecure,
     )
     status = run(partial(run_peer, options), LogOptions(log_level.value, log_format.value, elapsed=True))
     raise typer.Exit(status)

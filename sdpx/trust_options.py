@@ -84,6 +84,10 @@ TokenPairOption = Annotated[
         help="Whom it may ask for; * stands for any characters; repeatable. Without: anybody.",
     ),
 ]
+TokenOption = Annotated[
+    str | None,
+    typer.Option(envvar="SDPX_TOKEN", metavar="TOKEN", help="For a relay that asks for one; best in the environment."),
+]
 CaFileOption = Annotated[
     str | None,
     typer.Option(envvar="SDPX_CAFILE", metavar="FILE", help="Trust these authorities (PEM) for wss://, and no others."),

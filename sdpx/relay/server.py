@@ -153,9 +153,9 @@ class Relay:
         connection = self._connection(stream, visitor, guest)
         grant = visitor.upgrade.grant
         ice_servers = self._ice.tell(client_id, grant.ice_servers)
-        joined = self._lobby.join(
-            client_id, ice_servers, grant
-        )  # before the WebSocket opens: nobody else can take the name meanwhile
+        permit = grant if grant.pair is not None else None
+        # Before the WebSocket opens: nobody else can take the name meanwhile.
+        joined = self._lobby.join(client_id, ice_servers, permit)
         self._census.enter(address)
         self._connections[client_id] = connection
         began = trio.current_time()

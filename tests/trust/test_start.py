@@ -158,6 +158,8 @@ async def test_a_minted_token_opens_the_door_that_it_is_for(tmp_path: Path) -> N
             assert json.loads(await socket.get_message())["id"] == "bob"
         answer = await attempt(int(url.rpartition(":")[2]), upgrade_request())
         assert b" 401 " in answer
+        status, _, events = await dialled(url, "--token", minted)
+        assert (status, "id_assigned" in events) == (0, True)
 
 
 async def test_a_relay_with_no_guard_says_so_where_others_can_reach_it(tmp_path: Path) -> None:
