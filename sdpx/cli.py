@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sdpx import __version__
+from sdpx import __version__, trust_options
 
 app = typer.Typer(
     name="sdpx",
@@ -121,6 +121,26 @@ MetricsPortOption = Annotated[
 ]
 
 
+def _use_config(ctx: typer.Context, path: str | None) -> str | None:
+    if path is not None:
+        from sdpx.configured import defaults_from  # noqa: PLC0415  only who has a file reads one
+
+        ctx.default_map = defaults_from(path, ctx)
+    return path
+
+
+ConfigOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="SDPX_CONFIG",
+        metavar="FILE",
+        callback=_use_config,
+        is_eager=True,
+        help="Read options from this TOML file; flags and environment win.",
+    ),
+]
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"sdpx {__version__}")
@@ -154,6 +174,7 @@ def _stun_servers(urls: list[str], *, no_stun: bool) -> tuple[str, ...]:
 
 @app.command()
 def serve(
+    ctx: typer.Context,
     host: HostOption = "127.0.0.1",
     port: PortOption = 8765,
     max_clients: MaxClientsOption = 10_000,
@@ -168,16 +189,33 @@ def serve(
     fast_lane: FastLaneOption = True,
     metrics_host: MetricsHostOption = None,
     metrics_port: MetricsPortOption = None,
+    auth_secret_file: trust_options.AuthSecretFileOption = None,
+    auth_jwks: trust_options.AuthJwksOption = None,
+    auth_audience: trust_options.AuthAudienceOption = None,
+    auth_webhook: trust_options.AuthWebhookOption = None,
+    auth_webhook_timeout: trust_options.AuthWebhookTimeoutOption = 3.0,
+    auth_rate: trust_options.AuthRateOption = 1.0,
+    allow_origin: trust_options.AllowOriginOption = None,
+    trusted_proxy: trust_options.TrustedProxyOption = None,
+    tls_cert: trust_options.TlsCertOption = None,
+    tls_key: trust_options.TlsKeyOption = None,
+    turn_secret_file: trust_options.TurnSecretFileOption = None,
+    turn_url: trust_options.TurnUrlOption = None,
+    turn_ttl: trust_options.TurnTtlOption = 86_400,
     log_level: LogLevelOption = LogLevel.info,
     log_format: LogFormatOption = LogFormat.json,
     log_sdp: LogSdpOption = False,
+    config: ConfigOption = None,  # noqa: ARG001  its callback has read it
+    check: trust_options.CheckOption = False,
+    print_config: trust_options.PrintConfigOption = False,
 ) -> None:
     """Relay the SDP handshake: pair clients by ID and pass offer, answer and candidates between the two."""
     from functools import partial  # noqa: PLC0415  imports wait for their command
 
     from sdpx.program import LogOptions, run  # noqa: PLC0415
     from sdpx.relay.limits import Limits  # noqa: PLC0415
-    from sdpx.relay.main import ServeOptions, run_server  # noqa: PLC0415
+    from sdpx.relay.main import ServeOptions, open_vault, run_server  # noqa: PLC0415
+    from sdpx.relay.trust.options import BadOption, TrustOptions  # noqa: PLC0415
 
     if silence <= ping:
         _check("--silence", "it must be longer than --ping, or nobody has the time to answer one")
@@ -194,9 +232,73 @@ def serve(
         silence_seconds=silence,
         drain_seconds=drain,
     )
-    options = ServeOptions(host, port, metrics_host or host, metrics_port, limits, log_sdp=log_sdp, fast_lane=fast_lane)
-    status = run(partial(run_server, options), LogOptions(log_level.value, log_format.value))
+    trust = TrustOptions(
+        auth_secret_file=auth_secret_file,
+        auth_jwks=auth_jwks,
+        auth_audience=auth_audience,
+        auth_webhook=auth_webhook,
+        auth_webhook_timeout=auth_webhook_timeout,
+        auth_rate=auth_rate,
+        allow_origin=tuple(allow_origin or ()),
+        trusted_proxy=tuple(trusted_proxy or ()),
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        turn_secret_file=turn_secret_file,
+        turn_url=tuple(turn_url or ()),
+        turn_ttl=turn_ttl,
+    )
+    options = ServeOptions(
+        host, port, metrics_host or host, metrics_port, limits, log_sdp=log_sdp, fast_lane=fast_lane, trust=trust
+    )
+    try:
+        vault = open_vault(options)
+    except BadOption as error:
+        raise typer.BadParameter(error.flaw, param_hint=error.option) from None
+    if print_config:
+        _print_config(ctx)
+    if check:
+        typer.echo("sdpx serve: the options and all files are sound", err=True)
+    if check or print_config:
+        raise typer.Exit
+    status = run(partial(run_server, options, vault), LogOptions(log_level.value, log_format.value))
     raise typer.Exit(status)
+
+
+def _print_config(ctx: typer.Context) -> None:
+    from sdpx.configured import shown  # noqa: PLC0415
+
+    typer.echo(shown(ctx), nl=False)
+
+
+@app.command("token")
+def make_token(
+    sub: trust_options.SubOption,
+    auth_secret_file: trust_options.AuthSecretFileOption = None,
+    ttl: trust_options.TtlOption = "1h",
+    pair: trust_options.TokenPairOption = None,
+    auth_audience: trust_options.AuthAudienceOption = None,
+    config: ConfigOption = None,  # noqa: ARG001  its callback has read it
+) -> None:
+    """Make a token for `sdpx serve --auth-secret-file`: it is all that comes on stdout."""
+    import time  # noqa: PLC0415
+    from pathlib import Path  # noqa: PLC0415
+
+    from sdpx.peer.options import flaw_in_name  # noqa: PLC0415
+    from sdpx.relay.trust.files import BadFile  # noqa: PLC0415
+    from sdpx.relay.trust.keys import sign  # noqa: PLC0415
+    from sdpx.relay.trust.tokens import claims_for, flaw_in_pattern, seconds_of  # noqa: PLC0415
+
+    _check("--sub", flaw_in_name(sub))
+    for each in pair or []:
+        _check("--pair", flaw_in_pattern(each))
+    seconds = seconds_of(ttl)
+    _check("--ttl", f"'{ttl}' is no time; it looks like 90s, 15m, 1h or 7d" if seconds is None else None)
+    _check("--auth-secret-file", "it is needed: the file that the relay has" if auth_secret_file is None else None)
+    claims = claims_for(sub, pair or [], auth_audience, time.time(), seconds or 0)
+    try:
+        typer.echo(sign(claims, Path(auth_secret_file or "")))
+    except BadFile as error:
+        _check("--auth-secret-file", str(error))
 
 
 @app.command()
@@ -210,6 +312,7 @@ def peer(
         str | None,
         typer.Option("--id", envvar="SDPX_ID", metavar="NAME", help="Ask for this ID: 1 to 64 of letters, digits, -_."),
     ] = None,
+    token: trust_options.TokenOption = None,
     stun: Annotated[
         list[str] | None,
         typer.Option(envvar="SDPX_STUN", metavar="URL", help="STUN server, stun:HOST:PORT; repeatable."),
@@ -219,9 +322,12 @@ def peer(
     ] = False,
     timeout: TimeoutOption = 30.0,
     once: OnceOption = False,
+    cafile: trust_options.CaFileOption = None,
+    insecure: trust_options.InsecureOption = False,
     log_level: LogLevelOption = LogLevel.info,
     log_format: LogFormatOption = LogFormat.json,
     log_sdp: LogSdpOption = False,
+    config: ConfigOption = None,  # noqa: ARG001  its callback has read it
 ) -> None:
     """Be a WebRTC peer: lines in on stdin go to the other peer, JSON lines on stdout tell all that happens.
 
@@ -237,9 +343,36 @@ def peer(
     for option, name in (("--pair", pair), ("--id", id_)):
         _check(option, None if name is None else flaw_in_name(name))
     servers = _stun_servers(stun or [], no_stun=no_stun)
-    options = PeerOptions(url, pair, id_, servers, timeout, once=once, log_sdp=log_sdp)
+    _check_trust(url, cafile, insecure=insecure)
+    options = PeerOptions(
+        url,
+        pair,
+        id_,
+        servers,
+        timeout,
+        once=once,
+        log_sdp=log_sdp,
+        token=token,
+        cafile=cafile,
+        insecure=insecure,
+    )
     status = run(partial(run_peer, options), LogOptions(log_level.value, log_format.value, elapsed=True))
     raise typer.Exit(status)
+
+
+def _check_trust(url: str, cafile: str | None, *, insecure: bool) -> None:
+    from sdpx.peer.tls import BadCaFile, client_context, flaw_in_trust  # noqa: PLC0415
+
+    option, flaw = flaw_in_trust(url, cafile, insecure=insecure) or ("", None)
+    _check(option, flaw)
+    try:
+        client_context(cafile)
+    except BadCaFile as error:
+        _check("--cafile", str(error))
+    if insecure:
+        from sdpx.events.peer import CertificateUnchecked  # noqa: PLC0415
+
+        typer.echo(f"sdpx: {CertificateUnchecked().message()}", err=True)
 
 
 @app.command()
@@ -249,6 +382,7 @@ def demo(
         typer.Option(envvar="SDPX_TIMEOUT", min=1, max=3600, metavar="SECONDS", help="How long the whole may take."),
     ] = 30.0,
     log_format: LogFormatOption = LogFormat.json,
+    config: ConfigOption = None,  # noqa: ARG001  its callback has read it
 ) -> None:
     """Watch it happen: a relay and two peers, each a process of its own, pair, connect and talk."""
     from functools import partial  # noqa: PLC0415
@@ -283,6 +417,7 @@ def bench(
     format_: Annotated[
         BenchFormat, typer.Option("--format", envvar="SDPX_FORMAT", help="A table, or one JSON object.")
     ] = BenchFormat.table,
+    config: ConfigOption = None,  # noqa: ARG001  its callback has read it
 ) -> None:
     """Measure a relay: how many messages, connections and sessions a second it carries, at what latency.
 

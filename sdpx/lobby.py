@@ -11,7 +11,8 @@ Each verb decides at once and returns what is to be done, in order. The caller d
 there is no lock and no race: concurrent requests are as if they had come one after the other.
 """
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
 
 from msgspec import UNSET, Struct
 
@@ -24,11 +25,16 @@ SHOWN_ID: Final = 64
 
 
 class Deliver(Struct, frozen=True):
-    """Put this text into that client's outbox; if it takes it and there is an `event`, log that."""
+    """Put this text into that client's outbox; if it takes it and there is an `event`, log that.
+
+    To a client that asked for numbers it goes numbered, if it `counts`: `unnumbered` where there is one, else `text`.
+    """
 
     client_id: str
     text: str
     event: Event | None = None
+    unnumbered: str | None = None
+    counts: bool = True
 
 
 class Record(Struct, frozen=True):
@@ -40,11 +46,19 @@ class Record(Struct, frozen=True):
 Effect = Deliver | Record
 
 
+class Permit(Protocol):
+    """What a client's credentials allow."""
+
+    def may_ask(self, target_id: str) -> bool:
+        """Tell whether the client may ask to be paired with `target_id`."""
+
+
 class Lobby:
     """The clients of one relay. `log_sdp` puts the whole frame of an offer or answer into its log line."""
 
     def __init__(self, *, log_sdp: bool = False) -> None:
         self._peers: dict[str, str | None] = {}
+        self._permits: dict[str, Permit] = {}
         self._log_sdp = log_sdp
 
     def __contains__(self, client_id: str) -> bool:
@@ -62,12 +76,24 @@ class Lobby:
         """How many pairs there are."""
         return sum(peer is not None for peer in self._peers.values()) // 2
 
-    def join(self, client_id: str) -> list[Effect]:
-        """Let a client in. The ID must be free: raises `Refusal` (`id_taken`) if it is not."""
+    def shows(self, client_id: str, target_id: str) -> bool:
+        """Tell whether the target is here, as far as this client may know."""
+        return target_id in self._peers and self._may_ask(client_id, target_id)
+
+    def join(
+        self, client_id: str, ice_servers: Sequence[dict[str, Any]] = (), permit: Permit | None = None
+    ) -> list[Effect]:
+        """Let a client in, told of its ICE servers. Without a `permit` it may ask for anybody.
+
+        The ID must be free: raises `Refusal` (`id_taken`) if it is not.
+        """
         if client_id in self._peers:
             raise Refusal("id_taken", f"The ID '{client_id}' is taken; ask for another, or for none to be given one")
         self._peers[client_id] = None
-        return [_send(client_id, messages.YourId(client_id))]
+        if permit is not None:
+            self._permits[client_id] = permit
+        your_id = messages.YourId(client_id, ice_servers=list(ice_servers) or UNSET)
+        return [Deliver(client_id, messages.encode(your_id), counts=False)]
 
     def take(self, client_id: str, message: ClientMessage) -> list[Effect]:
         """Take one message of a client that is here."""
@@ -79,7 +105,7 @@ class Lobby:
             case Unpair():
                 return self._unpair(client_id)
             case Ping(t):
-                return [_send(client_id, messages.PongReply(t))]
+                return [Deliver(client_id, messages.encode(messages.PongReply(t)), counts=False)]
             case _:
                 return []
 
@@ -94,6 +120,7 @@ class Lobby:
         """Let a client go; its ID is free from now on. `reason` is what its peer hears."""
         effects = self._part(client_id, reason)
         del self._peers[client_id]
+        self._permits.pop(client_id, None)
         return effects
 
     def shut_down(self) -> list[Effect]:
@@ -130,6 +157,8 @@ class Lobby:
             code, reason = "self_pair", "You cannot pair with yourself"
         elif self._peers[client_id] is not None:
             code, reason = "already_paired", "You are already paired"
+        elif not self._may_ask(client_id, target_id):
+            code, reason = "unauthorized", "Your token does not let you ask for this client"
         elif target_id not in self._peers:
             code, reason = "target_not_found", "Target client not found"
         elif self._peers[target_id] is not None:
@@ -137,6 +166,10 @@ class Lobby:
         else:
             return None
         return Refusal(code, reason, in_reply_to="pair_request", target_id=target_id)
+
+    def _may_ask(self, client_id: str, target_id: str) -> bool:
+        permit = self._permits.get(client_id)
+        return permit is None or permit.may_ask(target_id)
 
     def _relay(self, client_id: str, frame: PeerFrame) -> list[Effect]:
         peer_id = self._peers[client_id]
@@ -149,7 +182,7 @@ class Lobby:
             return self._relay_refused(client_id, frame, frame.peer_id[:SHOWN_ID], refusal)
         sdp = messages.sdp_of(frame) if self._log_sdp and frame.type != "candidate" else UNSET
         relayed = serve.Relayed(frame.type, client_id, peer_id, frame.size, sdp)
-        return [Deliver(peer_id, messages.mark_from_peer(frame), relayed)]
+        return [Deliver(peer_id, messages.mark_from_peer(frame), relayed, frame.unnumbered)]
 
     def _relay_refused(self, client_id: str, frame: PeerFrame, peer_id: str | None, refusal: Refusal) -> list[Effect]:
         return [

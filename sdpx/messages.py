@@ -6,8 +6,11 @@ The rules that live here:
   the wrong type is `bad_message`. A type that clients may not send is `unknown_type`. In that order.
 - A relayed frame goes out as it came in. Only `from_peer` is the relay's, so the text is spliced, never re-encoded:
   numbers of any length, unknown keys, key order and spelling survive.
+- The same goes for the numbers of frames (PROTOCOL: Resume): `seq` is the relay's on frames that it numbers, and a relayed
+  frame to a client that asked for no numbers keeps whatever `seq` its sender wrote.
 """
 
+import re
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -46,7 +49,8 @@ class PeerFrame(Struct, frozen=True, gc=False):
 
     `corrected` is the frame with `from_peer` true, where the sender had written that key itself; `sdp` the SDP as it was
     written, of an offer or answer. All that needs decoding is decoded when the frame is read: a frame whose nesting just
-    fits there might not fit deeper down the stack.
+    fits there might not fit deeper down the stack. `unnumbered` is the text for a peer whose frames the relay numbers, where
+    the sender wrote `seq` itself: what the peer gets, without that key.
     """
 
     type: RelayedType
@@ -55,6 +59,7 @@ class PeerFrame(Struct, frozen=True, gc=False):
     peer_id: str | None
     corrected: str | None = None
     sdp: Raw | UnsetType = UNSET
+    unnumbered: str | None = None
 
 
 class Unpair(Struct, frozen=True):
@@ -84,6 +89,7 @@ class _Envelope(Struct, frozen=True):
     candidate: Raw | UnsetType = UNSET
     t: Raw | UnsetType = UNSET
     from_peer: Raw | UnsetType = UNSET
+    seq: Raw | UnsetType = UNSET
 
 
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
@@ -105,6 +111,7 @@ class _Quick(Struct, frozen=True, gc=False):
     sdp: Raw
     peer_id: str | UnsetType = UNSET
     from_peer: Raw | UnsetType = UNSET
+    seq: Raw | UnsetType = UNSET
 
 
 _decode_quickly = msgspec.json.Decoder(_Quick).decode
@@ -120,7 +127,7 @@ def parse(text: str) -> ClientMessage:
         is_string = memoryview(quick.sdp)[0] == QUOTE
     except (ValueError, RecursionError):
         return _parse_any(text)
-    if is_string and quick.from_peer is UNSET:
+    if is_string and quick.from_peer is UNSET and quick.seq is UNSET:
         size = len(text) if text.isascii() else len(text.encode())
         return PeerFrame(quick.type, text, size, None if quick.peer_id is UNSET else quick.peer_id, None, quick.sdp)
     return _parse_any(text)
@@ -255,25 +262,126 @@ def _peer_frame(kind: RelayedType, envelope: _Envelope, text: str) -> PeerFrame:
     peer_id = None if envelope.peer_id is UNSET else _string(envelope.peer_id, "peer_id", kind)
     size = len(text) if text.isascii() else len(text.encode())
     corrected = None if envelope.from_peer is UNSET else _corrected(text)
-    return PeerFrame(kind, text, size, peer_id, corrected, envelope.sdp)
+    unnumbered = None if envelope.seq is UNSET else _corrected(text, without="seq")
+    return PeerFrame(kind, text, size, peer_id, corrected, envelope.sdp, unnumbered)
 
 
-def _corrected(text: str) -> str:
+def _corrected(text: str, without: str | None = None) -> str:
     try:
         members = _decode_members(text)
     except RecursionError:
         raise Refusal("bad_json", "That JSON is nested too deeply") from None
+    if without is not None:
+        members.pop(without, None)
     members["from_peer"] = Raw(b"true")
     return _encode(members).decode()
+
+
+# ---- numbers (PROTOCOL: Resume) ---------------------------------------------------------------------------------
+
+
+class Ack(Struct, frozen=True):
+    """A client has all frames up to `seq`."""
+
+    seq: int
+
+
+class _Numbers(Struct, frozen=True):
+    type: Raw | UnsetType = UNSET
+    seq: Raw | UnsetType = UNSET
+    client_seq: Raw | UnsetType = UNSET
+
+
+_decode_numbers = msgspec.json.Decoder(_Numbers).decode
+_NUMBER: Final = re.compile(rb"0|[1-9][0-9]*")
+_MEANT: Final = re.compile(r'"client_seq"\s*:\s*([1-9][0-9]*)')
+_AT_THE_END: Final = re.compile(r',"seq":([1-9][0-9]*)\}\s*\Z')
+_DIGITS: Final = 18  # nobody counts further than these reach
+BEYOND: Final = 10**_DIGITS
+UNNUMBERED: Final = ("ping", "pong")
+
+
+def number_of(text: str) -> int | Ack | None:
+    """Read from a numbered client's frame what it counts as, before anything else is looked at.
+
+    Returns its `client_seq` (1 or more), or the `Ack` that it is, or None for a frame that bears no number. Numbers too long
+    to be are `BEYOND`. Raises `Refusal` with `bad_json` or `bad_message`.
+    """
+    numbers = _open_numbers(text)
+    kind = _kind_if_any(numbers.type)
+    if kind in UNNUMBERED:
+        return None
+    key, least, found = ("seq", 0, numbers.seq) if kind == "ack" else ("client_seq", 1, numbers.client_seq)
+    number = _number(found)
+    if number is None or number < least:
+        named = f"A message of type '{kind}'" if kind else "A message of a client that asked for seq=1"
+        raise Refusal("bad_message", f"{named} needs '{key}', an integer from {least} up", in_reply_to=kind)
+    return Ack(number) if kind == "ack" else number
+
+
+def number_meant(text: str) -> int | None:
+    """Return the `client_seq` that can be seen in a frame that cannot be parsed."""
+    found = _MEANT.search(text)
+    return _counted(found[1]) if found else None
+
+
+def seq_of(text: str) -> int | None:
+    """Return the number that a relay gave a frame, for a client; None if it bears none that counts.
+
+    The relay writes it last, so it is found also in a frame whose nesting is too deep for this side.
+    """
+    try:
+        return _number(_open_numbers(text).seq) or None
+    except Refusal:
+        found = _AT_THE_END.search(text)
+        return _counted(found[1]) if found else None
+
+
+def with_number(text: str, key: str, number: int) -> str:
+    """Return a frame with its number behind the other keys; `text` is an object that has some, and not this one."""
+    return f'{text.rstrip()[:-1]},"{key}":{number}}}'
+
+
+def _open_numbers(text: str) -> _Numbers:
+    try:
+        return _decode_numbers(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        _open(text)  # knows what is wrong
+        raise Refusal("bad_json", "That JSON is nested too deeply") from None
+
+
+def _kind_if_any(raw: Raw | UnsetType) -> str | None:
+    return _decode_string(raw) if raw is not UNSET and _is_string(raw) else None
+
+
+def _number(raw: Raw | UnsetType) -> int | None:
+    if raw is UNSET or not (found := _NUMBER.fullmatch(raw)):
+        return None
+    return _counted(found[0].decode())
+
+
+def _counted(digits: str) -> int:
+    return int(digits) if len(digits) <= _DIGITS else BEYOND
 
 
 # ---- server to client -------------------------------------------------------------------------------------------
 
 
 class YourId(Struct, frozen=True, tag_field="type", tag="your_id"):
-    """The first frame of every connection."""
+    """The first frame of every connection. On one that was resumed `client_seq` and `peer_id` say how far things are."""
 
     id: str
+    resume_token: str | UnsetType = UNSET
+    ice_servers: list[dict[str, Any]] | UnsetType = UNSET
+    resumed: bool | UnsetType = UNSET
+    client_seq: int | UnsetType = UNSET
+    peer_id: str | UnsetType | None = UNSET
+
+
+class IceServers(Struct, frozen=True, tag_field="type", tag="ice_servers"):
+    """The ICE servers to use from now on (RTCIceServer, W3C WebRTC 4.2.4): the earlier ones' credentials are about to end."""
+
+    ice_servers: list[dict[str, Any]]
 
 
 class Paired(Struct, frozen=True, tag_field="type", tag="paired"):
@@ -311,6 +419,18 @@ class PongReply(Struct, frozen=True, tag_field="type", tag="pong"):
     t: Raw | UnsetType = UNSET
 
 
+class Taken(Struct, frozen=True, tag_field="type", tag="ack"):
+    """The relay took all of this client's frames up to `client_seq`."""
+
+    client_seq: int
+
+
+class Arrived(Struct, frozen=True, tag_field="type", tag="ack"):
+    """The client's word for `Ack`: it has all of the relay's frames up to `seq`."""
+
+    seq: int
+
+
 class Request(Struct, frozen=True, tag_field="type", tag="pair_request"):
     """A client asks for a pairing."""
 
@@ -337,15 +457,28 @@ class Candidate(Struct, frozen=True):
     peer_id: str | UnsetType = UNSET
 
 
-ServerMessage = YourId | Paired | PeerDisconnected | Unpaired | ErrorFrame | PongReply | Description | Candidate
+ServerMessage = (
+    YourId
+    | IceServers
+    | Paired
+    | PeerDisconnected
+    | Unpaired
+    | ErrorFrame
+    | PongReply
+    | Taken
+    | Description
+    | Candidate
+)
 
 _SERVER_TYPES: Final[dict[str, Any]] = {
     "your_id": YourId,
+    "ice_servers": IceServers,
     "paired": Paired,
     "peer_disconnected": PeerDisconnected,
     "unpaired": Unpaired,
     "error": ErrorFrame,
     "pong": PongReply,
+    "ack": Taken,
     "offer": Description,
     "answer": Description,
     "candidate": Candidate,

@@ -5,7 +5,7 @@ import json
 import h11
 import pytest
 
-from sdpx.relay.handshake import Upgrade, judge, judge_plain, not_http
+from sdpx.relay.handshake import Upgrade, judge, judge_plain, not_http, unless_taken
 from sdpx.relay.responses import Answer, Page
 from tests.helpers import KEY
 
@@ -26,7 +26,8 @@ def ask(target: str = "/", method: str = "GET", version: str = "1.1", **headers:
     changed = GOOD | {name.replace("_", "-"): value for name, value in headers.items()}
     lines = [(name, value) for name, value in changed.items() if value is not None]
     request = h11.Request(method=method, target=target, headers=lines, http_version=version)
-    return judge(request, PAGES, lambda name: name == "taken")
+    verdict = judge(request, PAGES)
+    return unless_taken(verdict, lambda name: name == "taken") if isinstance(verdict, Upgrade) else verdict
 
 
 def status(verdict: Upgrade | Page | Answer) -> int:
@@ -176,7 +177,7 @@ def test_what_was_judged_is_judged_the_same_again(protocol: str | None) -> None:
     connection.receive_data(upgrade.head())
     request = connection.next_event()
     assert isinstance(request, h11.Request)
-    assert judge(request, PAGES, bool) == Upgrade(None, protocol, KEY)
+    assert judge(request, PAGES) == Upgrade(None, protocol, KEY)
 
 
 def test_a_websocket_is_asked_for_with_get() -> None:

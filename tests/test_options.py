@@ -25,6 +25,13 @@ def test_the_url_to_dial_asks_for_the_id(url: str, client_id: str | None, dialle
     assert PeerOptions(url, client_id=client_id).dial_url == dialled
 
 
+def test_a_token_goes_into_the_url_that_is_dialled_and_not_into_the_one_that_is_shown() -> None:
+    """In front of one in the URL."""
+    options = PeerOptions("ws://h/?token=old&x=1", client_id="me", token="a+b")
+    assert options.dial_url == "ws://h/?x=1&id=me&token=a%2Bb"
+    assert "a" not in options.shown_url.replace("token", "")
+
+
 def test_a_token_with_special_signs_arrives_as_it_was() -> None:
     """Percent-encoding survives the way through the query."""
     assert PeerOptions("ws://h/?token=a%2Bb%26c", client_id="me").dial_url == "ws://h/?token=a%2Bb%26c&id=me"

@@ -20,7 +20,8 @@ import typer
 from prometheus_client.parser import text_string_to_metric_families
 
 import sdpx
-from sdpx import cli, errors, events, lobby, messages
+from sdpx import cli, config, errors, events, lobby, messages
+from sdpx.configured import options_of
 from sdpx.events import Event, demo, peer, serve
 from sdpx.log import QUEUE_BYTES, QUEUE_LINES, Log
 from sdpx.peer.lines import MAX_LINE
@@ -198,7 +199,7 @@ def test_every_command_has_a_section_and_the_other_way_round() -> None:
     assert set(re.findall(r"^### `sdpx (\w+)`$", section("The commands"), re.MULTILINE)) == set(group.commands)
 
 
-@pytest.mark.parametrize("name", ["serve", "peer", "demo", "bench"])
+@pytest.mark.parametrize("name", ["serve", "peer", "demo", "bench", "token"])
 def test_options_variables_and_defaults(name: str) -> None:
     """Each option with its variable and default, in the order of `--help`."""
     rows = table("The commands", f"`sdpx {name}`")
@@ -215,7 +216,7 @@ def test_the_levels_and_formats_of_the_log() -> None:
 
 def test_no_variable_is_made_up() -> None:
     """What looks like an environment variable is one."""
-    known = {option.envvar for name in ("serve", "peer", "demo", "bench") for option in options(name)}
+    known = {option.envvar for name in ("serve", "peer", "demo", "bench", "token") for option in options(name)}
     known |= set(re.findall(r"SDPX_\w+", JUSTFILE))
     assert set(re.findall(r"SDPX_\w+", README)) <= known
 
@@ -489,6 +490,33 @@ def test_candidate_sent_is_kept_for_later() -> None:
     assert ("`candidate_sent` is kept for a later version" in README) == (not list(calls("CandidateSent")))
 
 
+# ---- what is promised of safety ---------------------------------------------------------------------------------
+
+
+def test_each_test_that_the_threat_model_names_exists() -> None:
+    """A promise without a test is none."""
+    tests = {
+        node.name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    rows = table("Running the relay", "Threat model")
+    assert len(rows) > 10
+    for row in rows:
+        named = codes(row["shown by"])
+        assert named
+        assert set(named) <= tests, row["threat"]
+
+
+def test_the_configuration_file_can_be_read() -> None:
+    """Each key in the example is an option of its command."""
+    (example,) = blocks("toml")
+    known = {name: options_of(command(name)) for name in ("serve", "peer", "demo", "bench", "token")}
+    for name in ("serve", "peer"):
+        assert config.read(example, name, known)
+
+
 # ---- recipes and examples ---------------------------------------------------------------------------------------
 
 
@@ -590,7 +618,7 @@ def test_the_browser_client_speaks_the_wire() -> None:
 # ---- how it is built --------------------------------------------------------------------------------------------
 
 
-ROOMS: Final = {"relay", "relay.lane", "bench", "peer"}
+ROOMS: Final = {"relay", "relay.lane", "relay.trust", "bench", "peer"}
 
 
 def mapped() -> set[str]:

@@ -27,7 +27,7 @@ def judged(head: bytes) -> object:
     except h11.RemoteProtocolError as error:
         return error
     if isinstance(request, h11.Request) and connection.trailing_data[0] == b"":
-        return judge(request, {}, lambda _: False)
+        return judge(request, {})
     return request
 
 

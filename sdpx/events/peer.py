@@ -14,6 +14,15 @@ class Connecting(Event, frozen=True):
     url: str
 
 
+class CertificateUnchecked(Event, frozen=True):
+    """With `--insecure`."""
+
+    level: ClassVar[Level] = "warning"
+    sentence: ClassVar[str] = (
+        "The relay's certificate is not checked (--insecure): whoever is in between can read and change what is signalled"
+    )
+
+
 class Connected(Event, frozen=True):
     """The WebSocket to the relay is open."""
 

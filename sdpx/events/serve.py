@@ -74,6 +74,60 @@ class ConnectionRefused(Event, frozen=True):
     reason: str
 
 
+class TlsRefused(Event, frozen=True):
+    """A client and the relay found no TLS that both speak, or the client did not believe the certificate."""
+
+    level: ClassVar[Level] = "warning"
+    sentence: ClassVar[str] = "TLS with {e.remote} failed: {e.reason}"
+    remote: str
+    reason: str
+
+
+class OpenToAll(Event, frozen=True):
+    """Nothing but the network keeps anybody out, and the relay listens to more than this machine."""
+
+    level: ClassVar[Level] = "warning"
+    sentence: ClassVar[str] = (
+        "Anybody who reaches {e.host} may connect, and so may every web page: "
+        "see --auth-secret-file, --auth-webhook and --allow-origin"
+    )
+    host: str
+
+
+class WeakSecret(Event, frozen=True):
+    """The secret for tokens is short enough to be guessed from a token, at leisure."""
+
+    level: ClassVar[Level] = "warning"
+    sentence: ClassVar[str] = (
+        "The secret in {e.path} is shorter than 32 bytes and may be guessed from a token: make one by `openssl rand -base64 48`"
+    )
+    path: str
+
+
+class AuthWebhookFailed(Event, frozen=True):
+    """The service that says who may come in gives no answer: nobody comes in meanwhile."""
+
+    level: ClassVar[Level] = "error"
+    sentence: ClassVar[str] = "Nobody can come in, for --auth-webhook gives no answer: {e.reason}"
+    reason: str
+
+
+class Reloaded(Event, frozen=True):
+    """SIGHUP came; the files of these options were read again and are in force for new connections."""
+
+    sentence: ClassVar[str] = "Reloaded the files of {e.options}"
+    options: str
+
+
+class ReloadFailed(Event, frozen=True):
+    """SIGHUP came, and the new file of this option cannot be used; the old one stays in force."""
+
+    level: ClassVar[Level] = "error"
+    sentence: ClassVar[str] = "The new file of {e.option} is not in force, the old one is: {e.reason}"
+    option: str
+    reason: str
+
+
 class ConnectionFailed(Event, frozen=True):
     """A fault of the relay's own in serving one client; the others are served on."""
 

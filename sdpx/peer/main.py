@@ -14,6 +14,7 @@ from sdpx.peer.lines import Lines
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.session import Session
 from sdpx.peer.signaling import Signaling, dial
+from sdpx.peer.tls import client_context
 from sdpx.program import Stop
 
 STDIN: Final = 0
@@ -26,7 +27,10 @@ async def run_peer(options: PeerOptions, log: Log, stop: Stop) -> None:
         nursery.start_soon(_cancel_on, stop, lambda: scope)
         async with rtc.asyncio_loop():
             log.emit(peer.Connecting(options.shown_url))
-            async with dial(options.dial_url, options.shown_url) as relay:
+            if options.insecure:
+                log.emit(peer.CertificateUnchecked())
+            tls = client_context(options.cafile, insecure=options.insecure)
+            async with dial(options.dial_url, options.shown_url, tls) as relay:
                 with trio.CancelScope() as scope:  # not the tasks around it: they are needed to close in order
                     await _tell(options, relay, log)
         nursery.cancel_scope.cancel()

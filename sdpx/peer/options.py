@@ -24,14 +24,19 @@ class PeerOptions:
     timeout: float = 30.0
     once: bool = False
     log_sdp: bool = False
+    token: str | None = None
+    cafile: str | None = None
+    insecure: bool = False
 
     @property
     def dial_url(self) -> str:
-        """The URL to dial: the relay's, asking for the ID that is wanted."""
+        """The URL to dial: the relay's, asking for the ID that is wanted, with the token."""
         parts = urlsplit(self.url)
         query = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True)]
         if self.client_id is not None:
             query = [(key, value) for key, value in query if key != "id"] + [("id", self.client_id)]
+        if self.token is not None:
+            query = [(key, value) for key, value in query if key != "token"] + [("token", self.token)]
         return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", urlencode(query), ""))
 
     @property

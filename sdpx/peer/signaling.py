@@ -25,6 +25,7 @@ from trio_websocket import (
 from sdpx import messages
 from sdpx.errors import Ending, Refusal, RelayUnreachable
 from sdpx.messages import PROTOCOL, ServerMessage, YourId
+from sdpx.peer.tls import client_context, words_of
 
 DIAL_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 1.0
@@ -138,15 +139,15 @@ class _Watched(trio.abc.Stream):
 
 
 @asynccontextmanager
-async def dial(url: str, shown_url: str) -> AsyncIterator[Signaling]:
-    """Connect to the relay at `url` and learn one's ID; `shown_url` is the same without its secrets.
+async def dial(url: str, shown_url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[Signaling]:
+    """Connect to the relay at `url` and learn one's ID; `shown_url` is the same without its secrets, `tls` for wss:// URLs.
 
     Yields the connection and closes it in the end. Raises `RelayUnreachable`.
     """
     opened = False
     try:
         async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
-            relay = await _open(nursery, stack, url, shown_url)
+            relay = await _open(nursery, stack, url, shown_url, tls)
             opened = True
             nursery.start_soon(relay.write)
             nursery.start_soon(relay.keep_alive)
@@ -163,9 +164,11 @@ async def dial(url: str, shown_url: str) -> AsyncIterator[Signaling]:
         raise _unreachable(shown_url, _first(group)) from None
 
 
-async def _open(nursery: trio.Nursery, stack: AsyncExitStack, url: str, shown_url: str) -> Signaling:
+async def _open(
+    nursery: trio.Nursery, stack: AsyncExitStack, url: str, shown_url: str, tls: ssl.SSLContext | None
+) -> Signaling:
     with trio.move_on_after(DIAL_SECONDS):
-        socket = await _open_socket(nursery, stack, url)
+        socket = await _open_socket(nursery, stack, url, tls)
         client_id = await _learn_id(socket)
         if client_id is None:
             raise RelayUnreachable(
@@ -175,17 +178,21 @@ async def _open(nursery: trio.Nursery, stack: AsyncExitStack, url: str, shown_ur
     raise RelayUnreachable("relay_unreachable", f"The relay at {shown_url} did not answer within {DIAL_SECONDS:.0f} s")
 
 
-async def _open_socket(nursery: trio.Nursery, stack: AsyncExitStack, url: str) -> WebSocketConnection:
+async def _open_socket(
+    nursery: trio.Nursery, stack: AsyncExitStack, url: str, tls: ssl.SSLContext | None
+) -> WebSocketConnection:
     parts = urlsplit(url)
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "wss" else 80)
     stream: ByteStream
     if parts.scheme == "wss":
-        context = ssl.create_default_context()
+        context = tls or client_context()
         stream = await trio.open_ssl_over_tcp_stream(host, port, ssl_context=context, https_compatible=True)
     else:
         stream = await trio.open_tcp_stream(host, port)
     stack.push_async_callback(trio.aclose_forcefully, stream)  # the library leaves a stream that broke open
+    if isinstance(stream, trio.SSLStream):
+        await stream.do_handshake()  # in the library's hands its failure would be a silence
     watched = _Watched(stream)
     nursery.start_soon(_fail_when_ended, watched, fails := trio.CancelScope())
     socket = await wrap_client_stream(
@@ -225,6 +232,8 @@ def _unreachable(url: str, error: BaseException) -> RelayUnreachable:
 
 
 def _words(error: BaseException) -> str:
+    if words := words_of(error):
+        return words
     cause = error.__cause__
     if isinstance(cause, ExceptionGroup):  # one for each address that was tried
         return "; ".join(dict.fromkeys(str(each) for each in cause.exceptions))

@@ -14,6 +14,8 @@ from sdpx.relay.http import Head, Plain, read_head
 from sdpx.relay.limits import Limits
 from sdpx.relay.quota import Census, Pending, network_of
 from sdpx.relay.responses import CROWDED, FULL, STOPPING, Answer, Page
+from sdpx.relay.secure import TlsFailed
+from sdpx.relay.trust.gate import Gate, Remote
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,11 @@ class _InTask:
 
 
 class Door:
-    """One kind of port: `judge` decides about each request, `tell` gets what is to be logged.
+    """One kind of port: `judge` decides about each request by its form, `tell` gets what is to be logged.
 
-    `plain` may know a request at one look. `census` counts those that came in; those at the door are bounded, too.
+    `plain` may know a request at one look. `gate` says who may have a WebSocket, and may take its time; `settle` has the last
+    word, and from then on nobody else is let in until this one is. `census` counts those that came in; those at the door are
+    bounded, too.
     """
 
     def __init__(
@@ -64,12 +68,16 @@ class Door:
         judge: Callable[[h11.Request | Upgrade], Upgrade | Page | Answer],
         tell: Callable[[Event], None],
         plain: Plain | None = None,
+        gate: Gate | None = None,
+        settle: Callable[[Upgrade], Upgrade | Answer] = lambda upgrade: upgrade,
     ) -> None:
         self._limits = limits
         self._census = census
         self._judge = judge
         self._tell = tell
-        self._plain = plain
+        self._plain = plain if gate is None else None  # it looks at no header that the gate would ask for
+        self._gate = gate
+        self._settle = settle
         self._pending = Pending[Waiting](limits.pending, limits.max_clients_per_ip)
         self._stopping = False
 
@@ -86,18 +94,19 @@ class Door:
 
     def enter(self, waiting: Waiting, remote: str) -> Waiting | None:
         """Count somebody new; returns who has to make room."""
-        return self._pending.enter(waiting, address_of(remote))
+        shared = self._gate is not None and self._gate.is_proxy(host_of(remote))
+        return self._pending.enter(waiting, remote if shared else address_of(remote))
 
     def leave(self, waiting: Waiting) -> None:
         """Count this one no more."""
         self._pending.leave(waiting)
 
     def admit_at_once(self, upgrade: Upgrade, remote: str) -> Visitor | None:
-        """Return who is to get a WebSocket, or None if something has to be said about it, which takes its time."""
+        """Return who is to get a WebSocket, or None if there is more to look at, or something to say, which takes its time."""
         address = address_of(remote)
-        if self._stopping or self._no_room(address):
+        if self._gate is not None or self._stopping or self._no_room(address):
             return None
-        verdict = self._judge(upgrade)
+        verdict = self._settle(upgrade)
         return Visitor(verdict, b"", remote, address) if isinstance(verdict, Upgrade) else None
 
     def refuse_silent(self, remote: str, *, crowded: bool) -> None:
@@ -117,33 +126,43 @@ class Door:
             if crowded_out := self.enter(waiting, remote):
                 crowded_out.crowd_out()
             try:
-                return await self._hear(stream, remote, begun)
+                return await self._hear(stream, Remote(remote, address_of(remote)), begun)
             finally:
                 self.leave(waiting)
         self.refuse_silent(remote, crowded=True)
         return None
 
-    async def _hear(self, stream: trio.abc.Stream, remote: str, begun: bytes) -> Visitor | None:
-        head = await read_head(stream, self._limits, self._plain, begun)
-        if head is None:
-            self.refuse_silent(remote, crowded=False)
+    async def _hear(self, stream: trio.abc.Stream, remote: Remote, begun: bytes) -> Visitor | None:
+        try:
+            head = await read_head(stream, self._limits, self._plain, begun)
+        except TlsFailed as failure:
+            self._tell(serve.TlsRefused(remote.shown, str(failure)))
             return None
-        address = address_of(remote)
-        verdict = self._verdict(head, address)
+        if head is None:
+            self.refuse_silent(remote.shown, crowded=False)
+            return None
+        verdict, remote = await self._verdict(head, remote)
         if isinstance(head, Head) and isinstance(verdict, Upgrade):
-            return Visitor(verdict, head.behind, remote, address)
+            return Visitor(verdict, head.behind, remote.shown, remote.address)
         assert not isinstance(verdict, Upgrade)
-        self._tell(_told(verdict, head, remote))
+        self._tell(_told(verdict, head, remote.shown))
         request = head.request if isinstance(head, Head) else None
         head_only = isinstance(request, h11.Request) and request.method == b"HEAD"
         await say_last(stream, verdict.render(head_only=head_only), self._limits.close_seconds)
         return None
 
-    def _verdict(self, head: Head | Answer, address: str) -> Upgrade | Page | Answer:
-        verdict = self._judge(head.request) if isinstance(head, Head) else head
+    async def _verdict(self, head: Head | Answer, remote: Remote) -> tuple[Upgrade | Page | Answer, Remote]:
+        """Decide, and say who it was that asked."""
+        verdict: Upgrade | Page | Answer = head if isinstance(head, Answer) else self._judge(head.request)
+        if self._gate is not None and isinstance(head, Head) and isinstance(head.request, h11.Request):
+            remote = self._gate.client_behind(head.request, host_of(remote.shown)) or remote
+            if isinstance(verdict, Upgrade) and not (self._stopping or self._no_room(remote.address)):
+                verdict = await self._gate.check(head.request, verdict, remote)
         if self._stopping and not isinstance(verdict, Page):
-            return STOPPING
-        return self._no_room(address) or verdict if isinstance(verdict, Upgrade) else verdict
+            return STOPPING, remote
+        if isinstance(verdict, Upgrade):
+            verdict = self._settle(verdict)
+        return (self._no_room(remote.address) or verdict if isinstance(verdict, Upgrade) else verdict), remote
 
     def _no_room(self, address: str) -> Answer | None:
         if self._census.is_full:
@@ -156,9 +175,15 @@ def _told(verdict: Page | Answer, head: Head | Answer, remote: str) -> Event:
         return serve.ConnectionRefused(remote, verdict.status, verdict.code)
     assert isinstance(head, Head)
     assert isinstance(head.request, h11.Request)
-    return serve.PageServed(remote, head.request.target.decode("ascii", "replace"), verdict.status)
+    path = head.request.target.partition(b"?")[0]  # what stands behind it may be a credential
+    return serve.PageServed(remote, path.decode("ascii", "replace"), verdict.status)
 
 
 def address_of(remote: str) -> str:
     """Return what counts as the address of a client at `host:port`."""
-    return network_of(remote.rpartition(":")[0].strip("[]"))
+    return network_of(host_of(remote))
+
+
+def host_of(remote: str) -> str:
+    """Return the host of `host:port`."""
+    return remote.rpartition(":")[0].strip("[]")

@@ -18,6 +18,7 @@ import h11
 from sdpx.ids import is_name
 from sdpx.messages import PROTOCOL
 from sdpx.relay.responses import Answer, Page
+from sdpx.relay.trust.tokens import ANYBODY, Grant
 
 KEY_BYTES: Final = 16
 Pages = Mapping[str, Callable[[str], Page]]  # by path; what makes one is given the Accept header
@@ -29,11 +30,12 @@ WHAT_THIS_IS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """The request is good: open a WebSocket, under this ID if the client asked for one."""
+    """The request is good: open a WebSocket, under this ID if the client asked for one, to do what `grant` allows."""
 
     client_id: str | None
     subprotocol: str | None
     key: str
+    grant: Grant = ANYBODY
 
     def head(self) -> bytes:
         """Return a request that says what was judged and no more: nobody has to judge the client's own words again."""
@@ -50,13 +52,13 @@ class Upgrade:
         return "".join(f"{line}\r\n" for line in [*lines, ""]).encode("ascii")
 
 
-def judge(request: h11.Request, pages: Pages, is_taken: Callable[[str], bool]) -> Upgrade | Page | Answer:
-    """Decide about a request; `is_taken` tells whether a client with that ID is here."""
+def judge(request: h11.Request, pages: Pages) -> Upgrade | Page | Answer:
+    """Decide about a request by its form; whether its ID is free is asked last, by `unless_taken`."""
     if request.http_version not in (b"1.0", b"1.1"):
         return Answer(505, "bad_request", "This port speaks HTTP/1.1 and WebSocket over it, not HTTP/2")
     if not _asks_for_websocket(request):
         return _plain(request, pages)
-    return _flaw(request) or _upgrade(request, is_taken)
+    return _flaw(request) or _upgrade(request)
 
 
 def not_http(error: h11.RemoteProtocolError, start: bytes) -> Answer:
@@ -65,7 +67,8 @@ def not_http(error: h11.RemoteProtocolError, start: bytes) -> Answer:
         return Answer(400, "bad_request", "This port speaks plain ws://, and that looked like TLS (wss://)")
     if error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
         return Answer(431, "bad_request", "The request's head is too large")
-    return Answer(400, "bad_request", f"That is no HTTP/1.1 request: {error}")
+    flaw = str(error).partition(":")[0]  # what stands behind it is the client's own line, and may be a credential
+    return Answer(400, "bad_request", f"That is no HTTP/1.1 request: {flaw}")
 
 
 def _tokens(request: h11.Request, name: bytes) -> list[str]:
@@ -150,15 +153,14 @@ def _has_body(request: h11.Request) -> bool:
     )
 
 
-def _upgrade(request: h11.Request, is_taken: Callable[[str], bool]) -> Upgrade | Answer:
+def _upgrade(request: h11.Request) -> Upgrade | Answer:
     query = parse_qs(request.target.decode("latin-1").partition("?")[2], keep_blank_values=True)
     names = query.get("id", [])
     if len(names) > 1 or not all(map(is_name, names)):
         return Answer(400, "bad_id", "An 'id' is 1 to 64 of letters, digits and -_. and is given once")
     offered = PROTOCOL in _tokens(request, b"sec-websocket-protocol")
     [key] = _tokens(request, b"sec-websocket-key")
-    upgrade = Upgrade(names[0] if names else None, PROTOCOL if offered else None, key)
-    return unless_taken(upgrade, is_taken)
+    return Upgrade(names[0] if names else None, PROTOCOL if offered else None, key)
 
 
 def unless_taken(upgrade: Upgrade, is_taken: Callable[[str], bool]) -> Upgrade | Answer:

@@ -14,6 +14,7 @@ import trio
 from sdpx.relay.handshake import Upgrade, not_http
 from sdpx.relay.limits import Limits
 from sdpx.relay.responses import Answer
+from sdpx.relay.secure import TlsStream
 
 READ_BYTES: Final = 16 * 1024
 
@@ -34,10 +35,12 @@ async def read_head(
 ) -> Head | Answer | None:
     """Read a request's head, of which `begun` has been read; `plain` may know it at one look.
 
-    Returns it, or the answer that the bytes deserve, or None if the client said nothing and is to be cut.
+    Returns it, or the answer that the bytes deserve, or None if the client said nothing and is to be cut. Raises `TlsFailed`.
     """
     received = bytearray(begun)
     with trio.move_on_after(limits.handshake_seconds):
+        if isinstance(stream, TlsStream) and (refusal := await stream.begin()) is not None:
+            return refusal
         received += b"" if begun else await stream.receive_some(READ_BYTES)
         if plain is not None and (upgrade := plain(bytes(received))) is not None:
             return Head(upgrade, b"")

@@ -3,9 +3,11 @@
 import gc
 import os
 import select
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 
 import trio
@@ -19,6 +21,9 @@ from sdpx.relay.link import Link
 from sdpx.relay.listeners import Listener, accept, open_listeners, place_of, raise_file_limit
 from sdpx.relay.server import Relay
 from sdpx.relay.thrift import give_back
+from sdpx.relay.trust.guard import Guard, open_guard
+from sdpx.relay.trust.options import TrustOptions
+from sdpx.relay.trust.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,34 +37,71 @@ class ServeOptions:
     limits: Limits = field(default_factory=Limits)
     log_sdp: bool = False
     fast_lane: bool = True
+    trust: TrustOptions = field(default_factory=TrustOptions)
 
 
-async def run_server(options: ServeOptions, log: Log, stop: Stop) -> None:
+def open_vault(options: ServeOptions) -> Vault:
+    """Check what the options say of trust, and read the files that they name; raises `BadOption`."""
+    options.trust.check()
+    vault = Vault(options.trust, time.time)
+    vault.open()
+    return vault
+
+
+async def run_server(options: ServeOptions, vault: Vault, log: Log, stop: Stop) -> None:
     """Run a relay until `stop` is requested; raises `CannotListen` if a port cannot be opened."""
     descriptors = raise_file_limit()
     listeners = await open_listeners(options.host, options.port)
     scraped: list[Listener] = []
     if options.metrics_port is not None:
         scraped = await open_listeners(options.metrics_host, options.metrics_port)
-    async with trio.open_nursery() as accepting, trio.open_nursery() as clients:
+    async with (
+        open_guard(options.trust, vault, time.time, log.emit) as guard,
+        trio.open_nursery() as accepting,
+        trio.open_nursery() as clients,
+    ):
+        await accepting.start(guard.heed_hangups)
         watch = _watch(accepting) if options.fast_lane else None
-        relay = Relay(options.limits, log, log_sdp=options.log_sdp, own_metrics=bool(scraped), watch=watch)
+        relay = Relay(
+            options.limits,
+            log,
+            log_sdp=options.log_sdp,
+            own_metrics=bool(scraped),
+            watch=watch,
+            gate=guard.gate,
+            ice=guard.ice,
+        )
+        take = relay.greet if watch is not None else _in_tasks(clients, relay.handle)
+        if vault.tls:
+            take = _in_tasks(clients, partial(_handle_tls, relay, guard))
         for listener in listeners:
-            take = relay.greet if watch is not None else _in_tasks(clients, relay.handle)
             accepting.start_soon(accept, listener, take, relay.tell)
-            log.emit(_listening(listener))
+            log.emit(_listening(listener, tls=vault.tls is not None))
         for listener in scraped:
             accepting.start_soon(accept, listener, _in_tasks(clients, relay.handle_scraper), relay.tell)
             log.emit(_metrics_listening(listener))
         if descriptors < options.limits.max_clients:
             log.emit(serve.DescriptorsScarce(descriptors, options.limits.max_clients))
+        guard.warn(place_of(listeners[0])[1])
         _spare_the_collector()
         accepting.start_soon(_load_metrics)
         accepting.start_soon(give_back)
+        accepting.start_soon(_renew_ice_servers, relay, guard)
         await stop.wait()
         await _end(relay, options.limits, log, stop)
         accepting.cancel_scope.cancel()
         clients.cancel_scope.cancel()
+
+
+async def _handle_tls(relay: Relay, guard: Guard, link: trio.abc.Stream) -> None:
+    await relay.handle(guard.secured(link))
+
+
+async def _renew_ice_servers(relay: Relay, guard: Guard) -> None:
+    seconds = guard.ice.seconds_between_looks
+    while seconds is not None:
+        await trio.sleep(seconds)
+        relay.renew_ice_servers()
 
 
 def _spare_the_collector() -> None:
@@ -100,9 +142,9 @@ async def _load_metrics() -> None:
         await trio.to_thread.run_sync(import_module, "sdpx.relay.metrics")
 
 
-def _listening(listener: Listener) -> serve.ServerListening:
+def _listening(listener: Listener, *, tls: bool) -> serve.ServerListening:
     place, host, port = place_of(listener)
-    return serve.ServerListening(f"ws://{place}", host, port, tls=False, pid=os.getpid())
+    return serve.ServerListening(f"{'wss' if tls else 'ws'}://{place}", host, port, tls=tls, pid=os.getpid())
 
 
 def _metrics_listening(listener: Listener) -> serve.MetricsListening:

@@ -56,6 +56,8 @@ class Numbers:
                 self.refusals[code] += 1
             case serve.ConnectionRefused(reason=code):
                 self.refusals[code] += 1
+            case serve.TlsRefused():
+                self.refusals["tls"] += 1
             case serve.ClientConnected():
                 self.clients += 1
             case serve.Paired():

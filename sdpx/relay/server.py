@@ -5,6 +5,7 @@ order, and what the lobby decides is done before anybody else can ask it.
 """
 
 import secrets
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -18,7 +19,7 @@ from sdpx import messages
 from sdpx.errors import Refusal
 from sdpx.events import Event, serve
 from sdpx.ids import make_id
-from sdpx.lobby import Effect, Lobby, Record
+from sdpx.lobby import Deliver, Effect, Lobby, Record
 from sdpx.log import Log
 from sdpx.messages import ClientMessage, PairRequest
 from sdpx.relay.connection import Connection
@@ -39,6 +40,9 @@ from sdpx.relay.pages import pages_of
 from sdpx.relay.quota import Census, Guesses, Ledger, Quota
 from sdpx.relay.responses import Answer, Page
 from sdpx.relay.tap import Tap
+from sdpx.relay.trust.gate import Gate
+from sdpx.relay.trust.ice import IceServers
+from sdpx.relay.trust.tokens import Grant
 
 LIVES_ON: Final = object()  # a connection that has no task, or not this one
 CUT: Final = Departure("closed", ABNORMAL, "The connection was cut")
@@ -63,8 +67,11 @@ class Relay:
         log_sdp: bool = False,
         own_metrics: bool = False,
         watch: Watch | None = None,
+        gate: Gate | None = None,
+        ice: IceServers | None = None,
     ) -> None:
         self._limits = limits
+        self._ice = ice or IceServers(time.time)
         self._watch = watch
         self._log = log
         self._lobby = Lobby(log_sdp=log_sdp)
@@ -80,7 +87,7 @@ class Relay:
         pages = pages_of(self.numbers, self._present, lambda: not self._stopping)
         shown = {path: page for path, page in pages.items() if path != "/metrics" or not own_metrics}
         plain = plain_upgrade if watch is not None else None
-        self._door = Door(limits, self._census, partial(self._judge, shown), self.tell, plain)
+        self._door = Door(limits, self._census, partial(_judge, shown), self.tell, plain, gate, self._settle)
         self._side_door = Door(limits, self._census, partial(_judge_scraper, pages), self.tell)
         self._doorstep: Doorstep | None = None
         if watch is not None:
@@ -161,10 +168,8 @@ class Relay:
         while self._open:
             await self._all_gone.wait()
 
-    def _judge(self, pages: Pages, request: h11.Request | Upgrade) -> Upgrade | Page | Answer:
-        if isinstance(request, Upgrade):
-            return unless_taken(request, self._lobby.__contains__)
-        return judge(request, pages, self._lobby.__contains__)
+    def _settle(self, upgrade: Upgrade) -> Upgrade | Answer:
+        return unless_taken(upgrade, self._lobby.__contains__)
 
     async def _serve(self, stream: trio.abc.Stream, remote: str, begun: bytes) -> object:
         visitor = await self._door.admit(stream, remote, begun)
@@ -192,7 +197,7 @@ class Relay:
         guest.connection = connection = LaneConnection(
             link, visitor.behind, self._watch, self._limits, guest, self._held
         )
-        self._enter(guest)
+        self._enter(guest, visitor.upgrade.grant)
         connection.start(visitor.upgrade)
 
     async def _welcome(self, stream: trio.abc.Stream, visitor: Visitor) -> None:
@@ -200,7 +205,7 @@ class Relay:
         tap = Tap(stream, visitor.upgrade.head(), visitor.behind, self._limits, guest)
         guest.connection = connection = Connection(tap, self._limits, guest, self._held)
         try:
-            self._enter(guest)
+            self._enter(guest, visitor.upgrade.grant)
             await connection.run(visitor.upgrade)
         finally:
             connection.end(CUT)
@@ -212,9 +217,10 @@ class Relay:
         quota = Quota(self._limits.rate, now, self._guesses, visitor.address)
         return _Guest(self, client_id, visitor, quota, now)
 
-    def _enter(self, guest: "_Guest") -> None:
+    def _enter(self, guest: "_Guest", grant: Grant) -> None:
         """Let a client in before its WebSocket opens: nobody else can take the name meanwhile."""
-        joined = self._lobby.join(guest.client_id)
+        ice_servers = self._ice.tell(guest.client_id, grant.ice_servers)
+        joined = self._lobby.join(guest.client_id, ice_servers, grant if grant.pair is not None else None)
         self._census.enter(guest.address)
         self._connections[guest.client_id] = guest.connection
         self.tell(serve.ClientConnected(guest.client_id, guest.remote))
@@ -242,7 +248,7 @@ class Relay:
     def take(self, guest: "_Guest", quota: Quota, frame: str | bytes, now: float) -> int:
         """Take a message of a client; returns how many wait in the fullest outbox that it put something into."""
         try:
-            effects = self._lobby.take(guest.client_id, self._message_in(frame, quota, now))
+            effects = self._lobby.take(guest.client_id, self._message_in(guest.client_id, frame, quota, now))
         except Refusal as refusal:
             if quota.exhausted:
                 self.let_go(guest.client_id, refused(TOO_FAST))
@@ -250,21 +256,26 @@ class Relay:
             effects = self._lobby.refuse(guest.client_id, refusal)
         return self.do(effects, guest.connection, now)
 
-    def _message_in(self, frame: str | bytes, quota: Quota, now: float) -> ClientMessage:
+    def _message_in(self, client_id: str, frame: str | bytes, quota: Quota, now: float) -> ClientMessage:
         allowed = quota.unlimited or quota.allows(now)
         if isinstance(frame, bytes):
             raise messages.binary_refused()
         message = messages.parse(frame)
-        if not allowed or (type(message) is PairRequest and not self._may_ask(message, quota, now)):
+        if not allowed or (type(message) is PairRequest and not self._may_ask(client_id, message, quota, now)):
             raise messages.rate_limited(message)
         return message
 
-    def _may_ask(self, message: PairRequest, quota: Quota, now: float) -> bool:
+    def _may_ask(self, client_id: str, message: PairRequest, quota: Quota, now: float) -> bool:
         """Tell whether a request to be paired may be looked at: guesses at IDs are slowed."""
         allowed = quota.allows_asking(now)
-        if message.target_id not in self._lobby:
+        if not self._lobby.shows(client_id, message.target_id):
             quota.missed(now)
         return allowed
+
+    def renew_ice_servers(self) -> None:
+        """Send new credentials to some of those whose old ones are about to end."""
+        for client_id, ice_servers in self._ice.due():
+            self.do([Deliver(client_id, messages.encode(messages.IceServers(ice_servers)))])
 
     def keep(self, client_id: str, size: int) -> None:
         """Note what is kept of a client's unfinished message; who makes most be kept goes when it is too much."""
@@ -280,6 +291,7 @@ class Relay:
         """Let a client leave the lobby; returns its peer's connection, which has been told."""
         peer = self._connections.get(self._lobby.peer_of(client_id) or "")
         del self._connections[client_id]
+        self._ice.forget(client_id)
         self._unfinished.note(client_id, 0)
         self.numbers.departed(departure.reason)
         self.do(self._lobby.leave(client_id, departure.reason))
@@ -354,6 +366,10 @@ class Relay:
             outbox_frames_max=max(waiting, default=0),
             log_lines_dropped=self._log.dropped_in_all,
         )
+
+
+def _judge(pages: Pages, request: h11.Request | Upgrade) -> Upgrade | Page | Answer:
+    return request if isinstance(request, Upgrade) else judge(request, pages)
 
 
 def _judge_scraper(pages: Pages, request: h11.Request | Upgrade) -> Page | Answer:
