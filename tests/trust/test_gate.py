@@ -64,7 +64,8 @@ async def test_each_wrong_token_is_401_and_named(
         status, body = await house.ask(target, *headers)
         assert (status, body["code"]) == (401, "unauthorized")
         assert word in body["message"]
-        assert house.log.of("connection_refused")[0]["status"] == 401
+        line = house.log.of("connection_refused")[0]
+        assert (line["status"], line["reason"], line["detail"]) == (401, "unauthorized", body["message"])
         assert (await house.headers(target, *headers))["www-authenticate"] == "bearer"
 
 
@@ -159,6 +160,7 @@ async def test_pages_of_other_origins_are_403(autojump_clock: MockClock) -> None
         assert (await house.ask("/"))[0] == 101
         status, body = await house.ask("/", "Origin: https://evil.test")
         assert (status, body["code"]) == (403, "origin")
+        assert "'https://evil.test'" in body["message"] == house.log.of("connection_refused")[0]["detail"]
         assert (await house.ask("/", "Origin: https://app.test", "Origin: https://evil.test"))[0] == 403
 
 
