@@ -1,5 +1,6 @@
 """Who gets a WebSocket, asked of a whole relay on memory streams: each wrong credential has its own refusal."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -226,8 +227,8 @@ async def test_silent_connections_of_a_proxy_do_not_crowd_one_another_out(autoju
     """Before the request is there nobody knows whose connection it is."""
     options = TrustOptions(trusted_proxy=("10.0.0.1",))
     async with careful(options, Limits(max_clients_per_ip=2)) as house:
-        for _ in range(5):
-            house.raw(lambda: link_pair(remote=("10.0.0.1", 1)))
+        for port in range(1, 6):
+            house.raw(partial(link_pair, remote=("10.0.0.1", port)))
         assert (await house.ask("/", "X-Forwarded-For: 203.0.113.1", host="10.0.0.1"))[0] == 101
         assert not house.log.of("connection_refused")
 
