@@ -33,8 +33,13 @@ PURE = [
     "relay.numbers",
     "relay.quota",
     "relay.responses",
-    "peer.sdp",
+    "peer.backoff",
+    "peer.evidence",
+    "peer.expect",
+    "peer.heartbeat",
     "peer.options",
+    "peer.sdp",
+    "peer.verdict",
 ]
 # What a pure module may use: nothing that reads a clock, rolls dice, or touches a file, a socket or a task.
 PURE_MAY_USE = {

@@ -249,6 +249,76 @@ class Disconnected(Event, frozen=True):
     reason: str
 
 
+class Retrying(Event, frozen=True):
+    """A connection that failed or vanished is built again, from a fresh offer."""
+
+    sentence: ClassVar[str] = "Building the connection to {e.peer_id} again, attempt {e.attempt} of {e.retries}."
+    peer_id: str
+    attempt: int
+    retries: int
+
+
+class Reconnecting(Event, frozen=True):
+    """The relay is not reached; it is dialled again after a wait."""
+
+    level: ClassVar[Level] = "warning"
+    sentence: ClassVar[str] = "No relay ({e.reason}); dialling it again in {e.delay_ms:.0f} ms."
+    attempt: int
+    delay_ms: float
+    code: str
+    reason: str
+
+
+class PairingDelayed(Event, frozen=True):
+    """The peer that is wanted is not there yet, or busy; it is asked for again after a wait."""
+
+    sentence: ClassVar[str] = "{e.target_id} is not there yet ({e.code}); asking again in {e.delay_ms:.0f} ms."
+    target_id: str
+    code: str
+    delay_ms: float
+
+
+class Verdict(Event, frozen=True):
+    """Why a connection failed, and the evidence for it. Durations in milliseconds since the connection was begun."""
+
+    level: ClassVar[Level] = "warning"
+    sentence: ClassVar[str] = "{e._sentence}"
+    code: str
+    peer_id: str
+    is_initiator: bool
+    retrying: bool
+    after_ms: float
+    description_sent: bool
+    description_received: bool
+    local_candidates: dict[str, int]
+    remote_candidates: dict[str, int]
+    remote_mdns: int
+    silent_stun: list[str]
+    turn_refusals: list[str]
+    ice_state: str
+    dtls: str | None
+    silent_ms: float | None
+    _sentence: str
+
+
+class Summary(Event, frozen=True):
+    """What a connection that came up was like; told when it is over."""
+
+    peer_id: str
+    is_initiator: bool
+    phases: dict[str, float]
+    local_candidate: str | None
+    remote_candidate: str | None
+    bytes_sent: int
+    bytes_received: int
+
+    def message(self) -> str:
+        """Return the whole in a sentence."""
+        took = ", ".join(f"{name} {ms:.0f} ms" for name, ms in self.phases.items())
+        pair = f"{self.local_candidate or 'unknown'} to {self.remote_candidate or 'unknown'}"
+        return f"Connection over {pair}; {took}; {self.bytes_sent} bytes sent, {self.bytes_received} received."
+
+
 class Closing(Event, frozen=True):
     """The RTCPeerConnection is being closed."""
 

@@ -2,10 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from sdpx.ids import is_name
+from sdpx.peer.expect import Expected
 
 _VISIBLE: Final = re.compile(r"[!-~]*")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
@@ -15,7 +16,11 @@ DEFAULT_STUN: Final = "stun:stun.l.google.com:19302"
 
 @dataclass(frozen=True, slots=True)
 class PeerOptions:
-    """`timeout` is in seconds, from the pairing to the connection."""
+    """What the command line asks for. All times are in seconds.
+
+    `timeout` is from the pairing to the connection, all tries included; `within` from the start to what is expected (None:
+    no limit); `wait` how long `pair` may not be there yet. `retries` is how often a connection is built again.
+    """
 
     url: str
     pair: str | None = None
@@ -24,6 +29,12 @@ class PeerOptions:
     timeout: float = 30.0
     once: bool = False
     log_sdp: bool = False
+    wait: float = 0.0
+    expect: Expected | None = None
+    within: float | None = None
+    retries: int = 3
+    reconnect: bool = True
+    stdin: Literal["lines", "json"] = "lines"
 
     @property
     def dial_url(self) -> str:
