@@ -1,11 +1,16 @@
 """The command line: options to plain arguments, and nothing heavy before a command needs it."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sdpx import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sdpx.ice_servers import IceServer
 
 app = typer.Typer(
     name="sdpx",
@@ -121,6 +126,16 @@ MetricsPortOption = Annotated[
 ]
 
 
+IceServerOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        envvar="SDPX_ICE_SERVER",
+        metavar="URL",
+        help="STUN or TURN server for all clients, stun:HOST:PORT or turn:USER:PASS@HOST:PORT; repeatable.",
+    ),
+]
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"sdpx {__version__}")
@@ -142,14 +157,23 @@ def _check(option: str, flaw: str | None) -> None:
         raise typer.BadParameter(flaw, param_hint=option)
 
 
-def _stun_servers(urls: list[str], *, no_stun: bool) -> tuple[str, ...]:
-    from sdpx.peer.options import DEFAULT_STUN, flaw_in_stun  # noqa: PLC0415
+def _servers(option: str, parse: "Callable[[str], IceServer]", urls: list[str] | None) -> "tuple[IceServer, ...]":
+    servers = []
+    for url in urls or []:
+        try:
+            servers.append(parse(url))
+        except ValueError as error:
+            _check(option, str(error))
+    return tuple(servers)
 
-    for url in urls:
-        _check("--stun", flaw_in_stun(url))
-    if urls and no_stun:
+
+def _ice_servers(stun: list[str] | None, turn: list[str] | None, *, no_stun: bool) -> "tuple[IceServer, ...] | None":
+    """Return the servers that the command line names; None where it names none, and the relay may."""
+    from sdpx.ice_servers import parse_stun, parse_turn  # noqa: PLC0415
+
+    if stun and no_stun:
         _check("--no-stun", "it contradicts --stun; give one of the two")
-    return () if no_stun else tuple(urls or [DEFAULT_STUN])
+    return _servers("--stun", parse_stun, stun) + _servers("--turn", parse_turn, turn) or None
 
 
 @app.command()
@@ -168,6 +192,7 @@ def serve(
     fast_lane: FastLaneOption = True,
     metrics_host: MetricsHostOption = None,
     metrics_port: MetricsPortOption = None,
+    ice_server: IceServerOption = None,
     log_level: LogLevelOption = LogLevel.info,
     log_format: LogFormatOption = LogFormat.json,
     log_sdp: LogSdpOption = False,
@@ -175,6 +200,7 @@ def serve(
     """Relay the SDP handshake: pair clients by ID and pass offer, answer and candidates between the two."""
     from functools import partial  # noqa: PLC0415  imports wait for their command
 
+    from sdpx.ice_servers import parse_server  # noqa: PLC0415
     from sdpx.program import LogOptions, run  # noqa: PLC0415
     from sdpx.relay.limits import Limits  # noqa: PLC0415
     from sdpx.relay.main import ServeOptions, run_server  # noqa: PLC0415
@@ -194,7 +220,16 @@ def serve(
         silence_seconds=silence,
         drain_seconds=drain,
     )
-    options = ServeOptions(host, port, metrics_host or host, metrics_port, limits, log_sdp=log_sdp, fast_lane=fast_lane)
+    options = ServeOptions(
+        host,
+        port,
+        metrics_host or host,
+        metrics_port,
+        limits,
+        log_sdp=log_sdp,
+        fast_lane=fast_lane,
+        ice_servers=_servers("--ice-server", parse_server, ice_server),
+    )
     status = run(partial(run_server, options), LogOptions(log_level.value, log_format.value))
     raise typer.Exit(status)
 
@@ -213,6 +248,14 @@ def peer(
     stun: Annotated[
         list[str] | None,
         typer.Option(envvar="SDPX_STUN", metavar="URL", help="STUN server, stun:HOST:PORT; repeatable."),
+    ] = None,
+    turn: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="SDPX_TURN",
+            metavar="URL",
+            help="TURN server, turn:USER:PASS@HOST:PORT?transport=udp|tcp, or turns:; repeatable.",
+        ),
     ] = None,
     no_stun: Annotated[
         bool, typer.Option("--no-stun", envvar="SDPX_NO_STUN", help="Use no STUN server at all.")
@@ -236,8 +279,8 @@ def peer(
     _check("--url", flaw_in_url(url))
     for option, name in (("--pair", pair), ("--id", id_)):
         _check(option, None if name is None else flaw_in_name(name))
-    servers = _stun_servers(stun or [], no_stun=no_stun)
-    options = PeerOptions(url, pair, id_, servers, timeout, once=once, log_sdp=log_sdp)
+    servers = _ice_servers(stun, turn, no_stun=no_stun)
+    options = PeerOptions(url, pair, id_, servers, timeout, once=once, log_sdp=log_sdp, no_stun=no_stun)
     status = run(partial(run_peer, options), LogOptions(log_level.value, log_format.value, elapsed=True))
     raise typer.Exit(status)
 

@@ -11,9 +11,10 @@ Each verb decides at once and returns what is to be done, in order. The caller d
 there is no lock and no race: concurrent requests are as if they had come one after the other.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from sdpx import messages
 from sdpx.errors import Refusal
@@ -41,9 +42,14 @@ Effect = Deliver | Record
 
 
 class Lobby:
-    """The clients of one relay. `log_sdp` puts the whole frame of an offer or answer into its log line."""
+    """The clients of one relay.
 
-    def __init__(self, *, log_sdp: bool = False) -> None:
+    `log_sdp` puts the whole frame of an offer or answer into its log line; `ice_servers` are RTCIceServer dictionaries that
+    every client is told of.
+    """
+
+    def __init__(self, *, log_sdp: bool = False, ice_servers: Sequence[dict[str, str]] = ()) -> None:
+        self._ice_servers: Sequence[dict[str, str]] | UnsetType = ice_servers or UNSET
         self._peers: dict[str, str | None] = {}
         self._log_sdp = log_sdp
 
@@ -67,7 +73,7 @@ class Lobby:
         if client_id in self._peers:
             raise Refusal("id_taken", f"The ID '{client_id}' is taken; ask for another, or for none to be given one")
         self._peers[client_id] = None
-        return [_send(client_id, messages.YourId(client_id))]
+        return [_send(client_id, messages.YourId(client_id, self._ice_servers))]
 
     def take(self, client_id: str, message: ClientMessage) -> list[Effect]:
         """Take one message of a client that is here."""

@@ -246,9 +246,10 @@ def _corrected(text: str) -> str:
 
 
 class YourId(Struct, frozen=True, tag_field="type", tag="your_id"):
-    """The first frame of every connection."""
+    """The first frame of every connection; `ice_servers` is a list of RTCIceServer dictionaries (W3C WebRTC, 4.2.4)."""
 
     id: str
+    ice_servers: Any = UNSET
 
 
 class Paired(Struct, frozen=True, tag_field="type", tag="paired"):
@@ -297,11 +298,12 @@ class UnpairRequest(Struct, frozen=True, tag_field="type", tag="unpair"):
 
 
 class Description(Struct, frozen=True):
-    """An offer or an answer (RFC 8829), from or for the peer."""
+    """An offer or an answer (RFC 8829), from or for the peer. `agent` says what program made it, if that says so."""
 
     type: Literal["offer", "answer"]
     sdp: str
     peer_id: str | UnsetType = UNSET
+    agent: str | UnsetType = UNSET
 
 
 class Candidate(Struct, frozen=True):

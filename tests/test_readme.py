@@ -24,7 +24,7 @@ from sdpx import cli, errors, events, lobby, messages
 from sdpx.events import Event, demo, peer, serve
 from sdpx.log import QUEUE_BYTES, QUEUE_LINES, Log
 from sdpx.peer.lines import MAX_LINE
-from sdpx.peer.options import DEFAULT_STUN
+from sdpx.ice_servers import DEFAULT_STUN
 from sdpx.peer.pairing import _LATE
 from sdpx.relay.limits import Limits
 from sdpx.relay.metrics import make_page
@@ -182,7 +182,7 @@ def options(name: str) -> list[Any]:
 
 def shown_default(option: Any) -> str:
     """An option's default as the README writes it."""
-    value = DEFAULT_STUN if option.name == "stun" else option.default
+    value = DEFAULT_STUN.url if option.name == "stun" else option.default
     if value is None:
         return "none"
     if isinstance(value, bool):

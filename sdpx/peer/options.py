@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from sdpx.ice_servers import IceServer
 from sdpx.ids import is_name
 from sdpx.peer.expect import Expected
 
 _VISIBLE: Final = re.compile(r"[!-~]*")
-_PORT: Final = re.compile(r"[0-9]{1,5}")
-
-DEFAULT_STUN: Final = "stun:stun.l.google.com:19302"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +18,13 @@ class PeerOptions:
 
     `timeout` is from the pairing to the connection, all tries included; `within` from the start to what is expected (None:
     no limit); `wait` how long `pair` may not be there yet. `retries` is how often a connection is built again.
+    `ice_servers` is None where the command line names none; `no_stun` forbids STUN servers, whoever names them.
     """
 
     url: str
     pair: str | None = None
     client_id: str | None = None
-    ice_servers: tuple[str, ...] = (DEFAULT_STUN,)
+    ice_servers: tuple[IceServer, ...] | None = None
     timeout: float = 30.0
     once: bool = False
     log_sdp: bool = False
@@ -35,6 +34,7 @@ class PeerOptions:
     retries: int = 3
     reconnect: bool = True
     stdin: Literal["lines", "json"] = "lines"
+    no_stun: bool = False
 
     @property
     def dial_url(self) -> str:
@@ -71,17 +71,6 @@ def flaw_in_url(url: str) -> str | None:
         parts.hostname.encode("idna")
     except UnicodeError:
         return f"'{url}' names a host that cannot be"
-    return None
-
-
-def flaw_in_stun(url: str) -> str | None:
-    """Return what is wrong with a STUN server's URL (RFC 7064)."""
-    scheme, _, rest = url.partition(":")
-    host, _, port = rest.rpartition(":") if not rest.endswith("]") and ":" in rest else (rest, "", "3478")
-    if scheme not in ("stun", "stuns") or not host or host.startswith("/"):
-        return f"'{url}' is no STUN server's URL; it looks like stun:HOST or stun:HOST:PORT"
-    if not _PORT.fullmatch(port) or not 0 < int(port) < 1 << 16:
-        return f"'{url}' has no port from 1 to 65535"
     return None
 
 

@@ -10,6 +10,7 @@ from importlib import import_module
 import trio
 
 from sdpx.events import serve
+from sdpx.ice_servers import IceServer
 from sdpx.log import Log
 from sdpx.program import Stop
 from sdpx.relay.lane.watch import SharedWatch, TaskWatch, Watch
@@ -30,6 +31,7 @@ class ServeOptions:
     limits: Limits = field(default_factory=Limits)
     log_sdp: bool = False
     fast_lane: bool = True
+    ice_servers: tuple[IceServer, ...] = ()
 
 
 async def run_server(options: ServeOptions, log: Log, stop: Stop) -> None:
@@ -41,7 +43,14 @@ async def run_server(options: ServeOptions, log: Log, stop: Stop) -> None:
         scraped = await open_listeners(options.metrics_host, options.metrics_port)
     async with trio.open_nursery() as accepting, trio.open_nursery() as clients:
         watch = _watch(accepting) if options.fast_lane else None
-        relay = Relay(options.limits, log, log_sdp=options.log_sdp, own_metrics=bool(scraped), watch=watch)
+        relay = Relay(
+            options.limits,
+            log,
+            log_sdp=options.log_sdp,
+            own_metrics=bool(scraped),
+            watch=watch,
+            ice_servers=options.ice_servers,
+        )
         for listener in listeners:
             accepting.start_soon(accept, listener, relay.handle, clients, relay.tell)
             log.emit(_listening(listener))

@@ -16,6 +16,7 @@ import trio
 from sdpx import messages
 from sdpx.errors import Refusal
 from sdpx.events import Event, serve
+from sdpx.ice_servers import IceServer
 from sdpx.ids import make_id
 from sdpx.lobby import Deliver, Effect, Lobby
 from sdpx.log import Log
@@ -59,11 +60,12 @@ class Relay:
         log_sdp: bool = False,
         own_metrics: bool = False,
         watch: Watch | None = None,
+        ice_servers: Sequence[IceServer] = (),
     ) -> None:
         self._limits = limits
         self._watch = watch
         self._log = log
-        self._lobby = Lobby(log_sdp=log_sdp)
+        self._lobby = Lobby(log_sdp=log_sdp, ice_servers=[server.dictionary() for server in ice_servers])
         self._connections: dict[str, Client] = {}
         self._todo: deque[tuple[Effect, Client | None, float]] = deque()
         self._doing = False
