@@ -111,7 +111,7 @@ def choose(named: Iterable[IceServer] | None, offered: Any, *, no_stun: bool) ->
 
 
 def _of_dictionary(named: dict[str, Any]) -> list[IceServer]:
-    urls = named.get("urls", named.get("url"))  # `url` is what old browsers had
+    urls: Any = named.get("urls", named.get("url"))  # `url` is what old browsers had
     user, credential = named.get("username"), named.get("credential")
     servers = []
     for url in urls if isinstance(urls, list) else [urls]:
