@@ -38,6 +38,22 @@ class LogFormat(StrEnum):
     text = "text"
 
 
+class Expectation(StrEnum):
+    """What `--expect` can wait for."""
+
+    exchange = "exchange"
+    connected = "connected"
+    channel = "channel"
+    message = "message"
+
+
+class StdinForm(StrEnum):
+    """What standard input is made of."""
+
+    lines = "lines"
+    json = "json"
+
+
 class BenchFormat(StrEnum):
     """How the figures of a measurement look on stdout."""
 
@@ -70,6 +86,38 @@ OnceOption = Annotated[
     typer.Option(
         "--once", envvar="SDPX_ONCE", help="Leave when the input has ended and is sent, or the channel closes."
     ),
+]
+
+
+WaitOption = Annotated[
+    float,
+    typer.Option(
+        envvar="SDPX_WAIT",
+        min=0,
+        max=86400,
+        metavar="SECONDS",
+        help="How long the peer of --pair may not be there yet.",
+    ),
+]
+ExpectOption = Annotated[
+    Expectation | None,
+    typer.Option(envvar="SDPX_EXPECT", help="Leave with 0 as soon as this is so, and with another status if it fails."),
+]
+WithinOption = Annotated[
+    float | None,
+    typer.Option(
+        envvar="SDPX_WITHIN", min=0.1, max=86400, metavar="SECONDS", help="How long --expect waits, from the start."
+    ),
+]
+RetriesOption = Annotated[
+    int,
+    typer.Option(
+        envvar="SDPX_RETRIES", min=0, max=1_000_000, help="How often a failed or vanished connection is built again."
+    ),
+]
+ReconnectOption = Annotated[bool, typer.Option(envvar="SDPX_RECONNECT", help="Dial a relay that was lost again.")]
+StdinOption = Annotated[
+    StdinForm, typer.Option(envvar="SDPX_STDIN", help="Lines of text, or a JSON object with a command on each line.")
 ]
 
 
@@ -261,14 +309,21 @@ def peer(
         bool, typer.Option("--no-stun", envvar="SDPX_NO_STUN", help="Use no STUN server at all.")
     ] = False,
     timeout: TimeoutOption = 30.0,
+    wait: WaitOption = 0.0,
+    expect: ExpectOption = None,
+    within: WithinOption = None,
     once: OnceOption = False,
+    retries: RetriesOption = 3,
+    reconnect: ReconnectOption = True,
+    stdin: StdinOption = StdinForm.lines,
     log_level: LogLevelOption = LogLevel.info,
     log_format: LogFormatOption = LogFormat.json,
     log_sdp: LogSdpOption = False,
 ) -> None:
     """Be a WebRTC peer: lines in on stdin go to the other peer, JSON lines on stdout tell all that happens.
 
-    Exit status: 0 done, 2 usage, 3 relay unreachable or lost, 4 pairing refused (--pair), 5 no connection (--pair).
+    Exit status: 0 done, 2 usage, 3 relay unreachable or lost, 4 pairing refused, 5 no connection, 6 refused by the relay,
+    7 pairing lost, 8 no answer, 9 no common candidates, 10 ICE failed, 11 DTLS failed, 12 channel lost, 13 --expect unmet.
     """
     from functools import partial  # noqa: PLC0415
 
@@ -279,8 +334,26 @@ def peer(
     _check("--url", flaw_in_url(url))
     for option, name in (("--pair", pair), ("--id", id_)):
         _check(option, None if name is None else flaw_in_name(name))
-    servers = _ice_servers(stun, turn, no_stun=no_stun)
-    options = PeerOptions(url, pair, id_, servers, timeout, once=once, log_sdp=log_sdp, no_stun=no_stun)
+    if wait and pair is None:
+        _check("--wait", "it needs --pair: without that, this peer waits to be asked, for ever")
+    if within is not None and expect is None:
+        _check("--within", "it needs --expect: how long a connection may take is --timeout")
+    options = PeerOptions(
+        url,
+        pair,
+        id_,
+        _ice_servers(stun, turn, no_stun=no_stun),
+        timeout,
+        wait=wait,
+        expect=None if expect is None else expect.value,
+        within=within,
+        once=once,
+        retries=retries,
+        reconnect=reconnect,
+        stdin=stdin.value,
+        log_sdp=log_sdp,
+        no_stun=no_stun,
+    )
     status = run(partial(run_peer, options), LogOptions(log_level.value, log_format.value, elapsed=True))
     raise typer.Exit(status)
 

@@ -35,10 +35,12 @@ PURE = [
     "relay.quota",
     "relay.responses",
     "peer.backoff",
+    "peer.commands",
     "peer.evidence",
     "peer.expect",
     "peer.heartbeat",
     "peer.options",
+    "peer.outcome",
     "peer.sdp",
     "peer.verdict",
 ]

@@ -262,7 +262,7 @@ class Reconnecting(Event, frozen=True):
     """The relay is not reached; it is dialled again after a wait."""
 
     level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = "No relay ({e.reason}); dialling it again in {e.delay_ms:.0f} ms."
+    sentence: ClassVar[str] = "{e.reason}. Dialling again in {e.delay_ms} ms."
     attempt: int
     delay_ms: float
     code: str
@@ -272,7 +272,7 @@ class Reconnecting(Event, frozen=True):
 class PairingDelayed(Event, frozen=True):
     """The peer that is wanted is not there yet, or busy; it is asked for again after a wait."""
 
-    sentence: ClassVar[str] = "{e.target_id} is not there yet ({e.code}); asking again in {e.delay_ms:.0f} ms."
+    sentence: ClassVar[str] = "{e.target_id} is not there yet ({e.code}); asking again in {e.delay_ms} ms."
     target_id: str
     code: str
     delay_ms: float

@@ -19,6 +19,7 @@ def is_met(expected: Expected, reached: Phase) -> bool:
     return reached in EXPECTED and EXPECTED.index(reached) >= EXPECTED.index(expected)
 
 
-def unmet(expected: Expected, seconds: float, so_far: str) -> str:
-    """Return the sentence for an expectation that `seconds` went by without."""
-    return f"--expect {expected}: {seconds:g} s went by before {_WANTED[expected]}; {so_far}"
+def unmet(expected: Expected, cause: str, peer_id: str | None) -> str:
+    """Return the sentence for an expectation that did not come true; `cause` is what ended the waiting for it."""
+    so_far = "no peer was paired with this one" if peer_id is None else f"the connection to {peer_id} was up"
+    return f"--expect {expected}: {cause} before {_WANTED[expected]}; {so_far}"

@@ -39,10 +39,19 @@ class PeerOptions:
     @property
     def dial_url(self) -> str:
         """The URL to dial: the relay's, asking for the ID that is wanted."""
+        return self.dial_url_for(self.client_id)
+
+    @property
+    def names_itself(self) -> bool:
+        """Whether the ID is the user's choice, by `--id` or in the URL, and not the relay's."""
+        return self.client_id is not None or "id" in dict(parse_qsl(urlsplit(self.url).query))
+
+    def dial_url_for(self, client_id: str | None) -> str:
+        """Return the URL to dial, asking for this ID if it is not None."""
         parts = urlsplit(self.url)
         query = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True)]
-        if self.client_id is not None:
-            query = [(key, value) for key, value in query if key != "id"] + [("id", self.client_id)]
+        if client_id is not None:
+            query = [(key, value) for key, value in query if key != "id"] + [("id", client_id)]
         return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", urlencode(query), ""))
 
     @property

@@ -16,6 +16,7 @@ from sdpx.errors import (
     NoAnswer,
     NoCommonCandidates,
     NoConnection,
+    PairingLost,
 )
 from sdpx.events import peer
 from sdpx.peer.evidence import Evidence
@@ -71,11 +72,15 @@ def judge(evidence: Evidence, now: float) -> Verdict:
     for rule in _RULES:
         if verdict := rule(evidence, now):
             return verdict
-    return Verdict(
-        NoConnection(
-            "no_connection", f"The connection to {evidence.peer_id} did not come up within {evidence.timeout:g} s"
-        )
-    )
+    return Verdict(NoConnection("no_connection", f"No connection to {evidence.peer_id} came up within {now:.1f} s"))
+
+
+def left(evidence: Evidence, reason: str) -> Verdict:
+    """Return what it means that the peer left; `reason` is the relay's word, or the side's own for a closed channel."""
+    if evidence.succeeded:
+        return _closed(evidence)
+    sentence = f"The peer {evidence.peer_id} left before there was a connection ({reason}): ask again once it is back"
+    return Verdict(PairingLost("pairing_lost", sentence))
 
 
 def summarize(evidence: Evidence) -> peer.Summary:
@@ -124,9 +129,11 @@ def _dtls(evidence: Evidence, _now: float) -> Verdict | None:
 
 
 def _channel(evidence: Evidence, _now: float) -> Verdict | None:
-    if not evidence.succeeded:
-        return None
-    reason = f"The connection to {evidence.peer_id} was up and has closed"
+    return _closed(evidence) if evidence.succeeded else None
+
+
+def _closed(evidence: Evidence) -> Verdict:
+    reason = f"The connection to {evidence.peer_id} was up, and the other side has closed it"
     return Verdict(ChannelLost("channel_closed", reason))
 
 
@@ -136,17 +143,17 @@ def _description(evidence: Evidence, _now: float) -> Verdict | None:
     return Verdict(NoConnection("bad_description", f"No exchange of descriptions: {evidence.description_flaw}"))
 
 
-def _answer(evidence: Evidence, _now: float) -> Verdict | None:
+def _answer(evidence: Evidence, now: float) -> Verdict | None:
     if evidence.description_received:
         return None
     if evidence.is_initiator:
         reason = (
-            f"No answer came from {evidence.peer_id} within {evidence.timeout:g} s, although the relay passed the offer "
+            f"No answer came from {evidence.peer_id} within {now:.1f} s, although the relay passed the offer "
             "on: its program does not answer offers, or hangs"
         )
         return Verdict(NoAnswer("no_answer", reason), may_pass=False)
     reason = (
-        f"No offer came from {evidence.peer_id} within {evidence.timeout:g} s of the pairing: its program is the "
+        f"No offer came from {evidence.peer_id} within {now:.1f} s of the pairing: its program is the "
         "initiator and sends none, or hangs"
     )
     return Verdict(NoAnswer("no_offer", reason), may_pass=False)
@@ -176,7 +183,7 @@ def _candidates(evidence: Evidence, _now: float) -> Verdict | None:
 
 
 def _mdns(evidence: Evidence, _now: float) -> Verdict | None:
-    if _ice_is_done(evidence) or evidence.remote_mdns < evidence.remote_candidates.total():
+    if _ice_is_done(evidence) or evidence.remote_mdns < (evidence.remote_candidates.total() or 1):
         return None
     reason = (
         f"{evidence.peer_id} offered nothing but mDNS candidates (.local names, as browsers without a camera permission do), "
@@ -214,12 +221,12 @@ def _ice(evidence: Evidence, _now: float) -> Verdict | None:
     return Verdict(IceFailed("ice_failed", reason))
 
 
-def _handshake(evidence: Evidence, _now: float) -> Verdict | None:
+def _handshake(evidence: Evidence, now: float) -> Verdict | None:
     if not _ice_is_done(evidence) or evidence.succeeded:
         return None
     reason = (
         f"The network path to {evidence.peer_id} is there, but the DTLS handshake over it did not end within "
-        f"{evidence.timeout:g} s: the other side does not take part in it"
+        f"{now:.1f} s: the other side does not take part in it"
     )
     return Verdict(DtlsFailed("dtls_failed", reason))
 
@@ -240,8 +247,8 @@ _RULES: Final[tuple[Rule, ...]] = (
     _description,
     _answer,
     _no_network,
-    _candidates,
     _mdns,
+    _candidates,
     _turn,
     _stun,
     _ice,
