@@ -19,6 +19,7 @@ _CANDIDATE: Final = re.compile(
     r" (?P<address>[^ ]{1,255}) (?P<port>[0-9]{1,5}) typ (?P<type>host|srflx|prflx|relay)(?P<rest>(?: [^ ]+)*) ?"
 )
 _MDNS_NAME: Final = re.compile(r"[0-9A-Za-z-]{1,63}\.local")
+_REFUSED: Final = re.compile(r"m=[^ ]+ 0 ")  # port 0 (RFC 3264, 6)
 _ICE_ATTRIBUTES: Final = {"fingerprint": "DTLS", "ice-ufrag": "ICE", "ice-pwd": "ICE"}
 
 
@@ -43,6 +44,8 @@ def flaw_in_sdp(text: str) -> str | None:
 
 def _flaw_in_transport(lines: list[str]) -> str | None:
     """Bundled sections may leave it to the first one (RFC 8843, 7), so it need only be somewhere."""
+    if all(_REFUSED.match(line) for line in lines if line.startswith("m=")):
+        return "it refuses every media section, and so the data channel"
     for attribute, what_for in _ICE_ATTRIBUTES.items():
         if not any(line.startswith(f"a={attribute}:") for line in lines):
             return f"it has no 'a={attribute}', without which there is no {what_for}"
