@@ -21,6 +21,8 @@ try:
 except (ImportError, ValueError) as error:
     sys.exit(f"{error}")
 
+from soup import Worker  # type: ignore[import-not-found, unused-ignore]
+
 DEADLINE = 25_000
 OPEN = 2  # GstWebRTCDataChannelState and SoupWebsocketState number it alike, by luck: connecting, open
 MEDIA = (
@@ -285,57 +287,6 @@ def state(pc: Any) -> str:
     return str(pc.get_property("connection-state").value_nick)
 
 
-class Worker:
-    """Fetch scenes and play them."""
-
-    def __init__(self, stage: str) -> None:
-        self.stage = stage
-        self.http = Soup.Session(timeout=60)
-        self.loop = GLib.MainLoop()
-        self.plays: list[Play] = []
-
-    def ask(self) -> None:
-        message = Soup.Message.new("GET", f"{self.stage}/next")
-        self.http.send_and_read_async(message, GLib.PRIORITY_DEFAULT, None, self.answered, message)
-
-    def answered(self, http: Any, result: Any, message: Any) -> None:
-        body = http.send_and_read_finish(result).get_data()
-        if message.get_status() == Soup.Status.GONE:
-            self.loop.quit()
-            return
-        if message.get_status() == Soup.Status.OK:
-            scene = json.loads(body)
-            self.plays.append(Play(scene, self.http, Reports(self.http, f"{self.stage}/report/{scene['number']}")))
-        self.ask()
-
-
-class Reports:
-    """Tell the stage what happens, one thing after the other."""
-
-    def __init__(self, http: Any, url: str) -> None:
-        self.http = http
-        self.url = url
-        self.queue: list[dict[str, Any]] = []
-        self.busy = False
-
-    def __call__(self, event: str, **more: Any) -> None:
-        self.queue.append({"event": event, **more})
-        if not self.busy:
-            self.post()
-
-    def post(self) -> None:
-        self.busy = bool(self.queue)
-        if self.busy:
-            message = Soup.Message.new("POST", self.url)
-            body = GLib.Bytes.new(json.dumps(self.queue.pop(0)).encode())
-            message.set_request_body_from_bytes("application/json", body)
-            self.http.send_and_read_async(message, GLib.PRIORITY_DEFAULT, None, self.posted)
-
-    def posted(self, http: Any, result: Any) -> None:
-        http.send_and_read_finish(result)
-        self.post()
-
-
 def main() -> None:
     """Play the scenes of the stage that is named; say what is missing where none is."""
     Gst.init(None)
@@ -343,9 +294,7 @@ def main() -> None:
         if Gst.ElementFactory.find(name) is None:
             sys.exit(f"GStreamer has no {name} ({package})")
     if len(sys.argv) > 1:
-        worker = Worker(sys.argv[1])
-        worker.ask()
-        worker.loop.run()
+        Worker(sys.argv[1], Play).run()
 
 
 main()
