@@ -36,6 +36,19 @@ class Room:
         """Run `life` in a task inside the loop; returns at once."""
         await self._let_in.send(life)
 
+    async def do(self, life: Life) -> None:
+        """Run `life` inside the loop, and wait for its end."""
+        ended = trio.Event()
+
+        async def live() -> None:
+            try:
+                await life()
+            finally:
+                ended.set()
+
+        await self.run(live)
+        await ended.wait()
+
     async def keep(self) -> None:
         """Import the stack, open the loop, and let in what comes, until this is cancelled."""
         self._pairing, asyncio_loop = await trio.to_thread.run_sync(_import_stack)

@@ -123,7 +123,7 @@ class Session:
         """Do the command: leave the present peer, once all that was sent is there."""
         pairing = self._pairing
         if pairing is not None:
-            await pairing.finish()
+            await self._room.do(pairing.finish)
         if pairing is not None and self._pairing is pairing:
             await self._unpair(pairing)
             await self._end_pairing()
@@ -132,7 +132,7 @@ class Session:
     async def quit(self) -> None:
         """Do the command: end, once all that was sent is there."""
         if self._pairing is not None:
-            await self._pairing.finish()
+            await self._room.do(self._pairing.finish)
         self._finish(self._unmet('ended by {"close": true}') if self._expectation.is_unmet else None)
 
     # ---- asking ---------------------------------------------------------------------------------------------------

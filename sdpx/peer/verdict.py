@@ -120,7 +120,7 @@ def _silence(evidence: Evidence, now: float) -> Verdict | None:
 
 
 def _dtls(evidence: Evidence, _now: float) -> Verdict | None:
-    if not evidence.dtls_flaw:
+    if not evidence.dtls_flaw or not _ice_is_done(evidence):  # without a path DTLS fails too, and means nothing
         return None
     reason = (
         f"The network path to {evidence.peer_id} is there, but the DTLS handshake over it failed: {evidence.dtls_flaw}"
