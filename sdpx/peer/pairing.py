@@ -409,12 +409,14 @@ class Pairing:
         if attempt is None:
             return
         self._heart = None
-        attempt.note_state()
-        if attempt.evidence.succeeded:
-            self._log.emit(summarize(attempt.evidence))
-        self._log.emit(peer.Closing())
-        attempt.nursery.cancel_scope.cancel()
-        await attempt.pc.close()
+        try:
+            attempt.note_state()
+            if attempt.evidence.succeeded:
+                self._log.emit(summarize(attempt.evidence))
+            self._log.emit(peer.Closing())
+        finally:  # the pump is shielded: it ends with its connection only
+            attempt.nursery.cancel_scope.cancel()
+            await attempt.pc.close()
         with trio.CancelScope(shield=True):
             await attempt.pumped.wait()
         self._log.emit(peer.Closed())
