@@ -12,7 +12,7 @@
 //   media    audio and video are offered beside the data channel
 // or `page`: a browser shows the README's page instead (page.mjs).
 
-const DEADLINE = 25_000; // a scene that hangs is given up, and leaves nothing behind
+const DEADLINE = 40_000; // a scene that hangs is given up, and leaves nothing behind
 
 export async function work(stack, stage) {
   for (;;) {

@@ -23,7 +23,7 @@ except (ImportError, ValueError) as error:
 
 from soup import Worker  # type: ignore[import-not-found, unused-ignore]
 
-DEADLINE = 25_000
+DEADLINE = 40_000
 OPEN = 2  # GstWebRTCDataChannelState and SoupWebsocketState number it alike, by luck: connecting, open
 MEDIA = (
     "application/x-rtp,media=audio,encoding-name=OPUS,payload=96,clock-rate=48000",

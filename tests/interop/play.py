@@ -9,7 +9,7 @@ import trio
 from tests.e2e.processes import Program, peer
 from tests.interop.stage import Scene, Stage
 
-SECONDS: Final = 20.0
+SECONDS: Final = 35.0
 ROLES: Final[tuple["Role", ...]] = ("initiator", "receiver")
 BINARY: Final = base64.b64encode(bytes([0, 1, 2, 255])).decode()
 WORDS: Final = "grüße ☃"
