@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -13,10 +13,13 @@ from sdpx.ice_servers import IceServer
 from sdpx.log import Log
 from sdpx.messages import Candidate, CandidateInit, Description
 from sdpx.peer import rtc
-from sdpx.peer.evidence import Phase
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.outcome import Outcome
 from sdpx.peer.pairing import Pairing
+from sdpx.peer.sdp import has_ended
+
+if TYPE_CHECKING:
+    from sdpx.peer.evidence import Phase
 
 Frame = Description | Candidate
 Tamper = Callable[[Frame], list[Frame]]
@@ -27,7 +30,7 @@ class Silent:
     """Nothing to send."""
 
     async def next(self) -> str | bytes | None:
-        await trio.sleep_forever()
+        await trio.Event().wait()
         return None
 
     def unread(self, item: str | bytes) -> None:
@@ -153,7 +156,7 @@ async def test_two_sides_connect_and_sum_up() -> None:
 
 async def test_frames_say_whom_they_are_for_and_who_made_them() -> None:
     """`peer_id` is in every one, `agent` in offer and answer; the end of candidates is the last."""
-    async with pairing() as (a, b):
+    async with pairing(servers=(IceServer("stun", "127.0.0.1", 9),)) as (a, b):
         for side, target in ((a, "bob"), (b, "alice")):
             await side.wait_for("candidate_sent", end_of_candidates=True)
             assert {frame.peer_id for frame in side.sent} == {target}
@@ -163,14 +166,30 @@ async def test_frames_say_whom_they_are_for_and_who_made_them() -> None:
             assert side.sent[-1] == Candidate(None, peer_id=target)
 
 
+async def test_without_servers_the_description_is_all() -> None:
+    """It says itself that candidates have ended, and no frame follows it."""
+    async with pairing() as (a, b):
+        await both_open(a, b)
+        for side in (a, b):
+            (description,) = side.sent
+            assert isinstance(description, Description)
+            assert has_ended(description.sdp)
+
+
+def dtls_role(side: Side) -> str:
+    assert side.pairing._attempt is not None
+    sctp = side.pairing._attempt.pc._pc.sctp
+    assert sctp is not None
+    return sctp.transport._role
+
+
 async def test_the_answer_is_passive_and_the_answerer_serves_dtls() -> None:
     async with pairing() as (a, b):
         await both_open(a, b)
         answer = b.sent[0]
         assert isinstance(answer, Description)
         assert "a=setup:passive" in answer.sdp
-        roles = [side.pairing._attempt.pc._pc.sctp.transport._role for side in (a, b) if side.pairing._attempt]
-        assert roles == ["client", "server"]
+        assert [dtls_role(side) for side in (a, b)] == ["client", "server"]
 
 
 async def test_a_silent_stun_server_holds_nothing_up() -> None:
@@ -339,11 +358,11 @@ def only(candidate: CandidateInit, *, ends: bool) -> Tamper:
     """Offer a single candidate and nothing else."""
 
     def tamper(frame: Frame) -> list[Frame]:
-        if isinstance(frame, Candidate):
-            return [frame] if ends else []
+        assert isinstance(frame, Description)
         lines = frame.sdp.splitlines()
         kept = [line for line in lines if not line.startswith(("a=candidate:", "a=end-of-candidates"))]
-        return [Description(frame.type, "\r\n".join(kept) + "\r\n", frame.peer_id, frame.agent), Candidate(candidate)]
+        description = Description(frame.type, "\r\n".join(kept) + "\r\n", frame.peer_id, frame.agent)
+        return [description, Candidate(candidate), *[Candidate(None)] * ends]
 
     return tamper
 

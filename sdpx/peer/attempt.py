@@ -1,7 +1,8 @@
 """One attempt at a connection: an RTCPeerConnection from its creation to its close, and what it sends and takes.
 
 The offer or answer leaves with the host candidates; what the servers say follows as `candidate` frames, and then the end
-of them. The peer's candidates go to ICE in their order, but for names in .local: those resolve beside it.
+of them. Without servers nothing follows, and the description itself says that they have ended. The peer's candidates go to
+ICE in their order, but for names in .local: those resolve beside it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -18,7 +19,7 @@ from sdpx.messages import Candidate, CandidateInit, Description
 from sdpx.peer import rtc
 from sdpx.peer.candidates import RemoteCandidates
 from sdpx.peer.evidence import Evidence, TurnRefusal
-from sdpx.peer.sdp import bare, candidate_address, candidate_type, is_mdns, media_count
+from sdpx.peer.sdp import bare, candidate_address, candidate_type, has_ended, is_mdns, media_count
 
 AGENT: Final = f"sdpx/{__version__}"
 CHANNEL_LABEL: Final = "chat"
@@ -159,7 +160,6 @@ class Attempt:
                 break
             await trio.sleep(wait or 0.25)
         self._candidates.told()
-        self.evidence.candidate_pairs = self.pc.pair_count
         try:
             await self.pc.end_candidates()
         except rtc.NegotiationFailed as failed:
@@ -177,7 +177,7 @@ class Attempt:
         for line in sdp.splitlines():
             if line.startswith("a=candidate:"):
                 self.evidence.add_local(candidate_type(line))
-        if media_count(sdp):
+        if media_count(sdp) and not has_ended(sdp):
             self.nursery.start_soon(self.pc.gather)
             self.nursery.start_soon(self._send_candidates)
         else:
@@ -207,7 +207,7 @@ class Attempt:
         pair = self.pc.selected_pair
         if pair is not None:
             self.evidence.local_type, self.evidence.remote_type = pair.local_type, pair.remote_type
-        if self.pc.pair_count:
+        if "ice" not in self.evidence.reached_at:
             self.evidence.candidate_pairs = self.pc.pair_count
         if flaw := self.pc.dtls_flaw:
             self.evidence.dtls_flaw = flaw

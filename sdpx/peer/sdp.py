@@ -127,6 +127,11 @@ def as_sent(text: str, *, more_follow: bool) -> str:
     return "\r\n".join(lines) + "\r\n"
 
 
+def has_ended(text: str) -> bool:
+    """Whether a description says that no candidates follow it."""
+    return "a=end-of-candidates" in text.splitlines()
+
+
 def passive(answer: str, offer: str) -> str:
     """Return an answer that leaves the first word of DTLS to the offerer (RFC 8842, 5.3), unless the offer does so itself.
 
