@@ -97,7 +97,7 @@ PHASES: list[tuple[Phase, float]] = [
             ExitStatus.CHANNEL_LOST,
             "silent for 3.0 s",
         ),
-        ({"reached_at": UP}, "channel_closed", ExitStatus.CHANNEL_LOST, "has closed it"),
+        ({"reached_at": UP}, "channel_closed", ExitStatus.CHANNEL_LOST, "closed it"),
     ],
 )
 def test_what_most_likely_went_wrong(changed: dict[str, Any], code: str, status: ExitStatus, words: str) -> None:

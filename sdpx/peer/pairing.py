@@ -115,6 +115,11 @@ class Pairing:
         return self.channel_is_open and self._heart is not None
 
     @property
+    def is_ending(self) -> bool:
+        """Whether it is ending by itself, and `run` will say how."""
+        return self._outcome is not None
+
+    @property
     def evidence(self) -> Evidence:
         """What the present connection, or the last one, has shown of itself."""
         return self._evidence

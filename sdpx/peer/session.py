@@ -249,9 +249,12 @@ class Session:
             return
         with trio.move_on_after(SETTLE_SECONDS):
             await pairing.settle()  # an answer that came before this is not lost
+            if self._options.once and pairing.channel_is_open:
+                await pairing.channel_gone.wait()  # whoever closes it says so first; who was killed does not
         if not self._scope.cancel_called:
+            killed = self._options.once and pairing.channel_is_open
             await self._end_pairing()
-            self._left(pairing, gone.reason)
+            self._left(pairing, gone.reason, killed=killed)
 
     # ---- a pairing's life -----------------------------------------------------------------------------------------
 
@@ -282,10 +285,15 @@ class Session:
             and not self._expectation.is_unmet
         ):
             self._wanting.set()
-        elif pairing.failure is not None and (self._options.pair is not None or self._expectation.is_unmet):
+        elif pairing.failure is not None and self._needs(pairing):
             self._finish(pairing.failure.ending)
             return
         self._ready(pairing.peer_id, "failed")
+
+    def _needs(self, pairing: "Pairing") -> bool:
+        """Whether all is lost with this pairing."""
+        once = self._options.once and pairing.ever_open
+        return once or self._options.pair is not None or self._expectation.is_unmet
 
     async def _unpair(self, pairing: "Pairing") -> None:
         if self._up is not None and not pairing.orphaned:
@@ -297,9 +305,9 @@ class Session:
             self._nursery.start_soon(self._bury, pairing, reason)
 
     async def _bury(self, pairing: "Pairing", reason: str) -> None:
-        """Wait for an orphan's channel to close; with `--once` it then ends by itself."""
+        """Wait for an orphan's channel to close, which nobody else will tell of."""
         await pairing.channel_gone.wait()
-        if self._pairing is pairing and not self._options.once:
+        if self._pairing is pairing and not pairing.is_ending:
             await self._end_pairing()
             self._left(pairing, reason)
 
@@ -310,12 +318,12 @@ class Session:
             await self._pairing_over.wait()
             self._outgoing.rest()
 
-    def _left(self, pairing: "Pairing", reason: str) -> None:
-        """Go on after the other side ended a pairing, or both are done with it."""
-        verdict = None if pairing.ever_open and not self._expectation.is_unmet else left(pairing.evidence, reason)
-        if verdict is not None:
+    def _left(self, pairing: "Pairing", reason: str, *, killed: bool = False) -> None:
+        """Go on after the other side ended a pairing, or both are done with it; `killed`: its channel was never closed."""
+        if killed or self._expectation.is_unmet or not pairing.ever_open:
+            verdict = left(pairing.evidence, reason)
             self._log.emit(verdict.event(pairing.evidence, pairing.age, retrying=False))
-            if self._expectation.is_unmet or self._options.pair is not None:
+            if self._needs(pairing):
                 self._finish(verdict.ending)
                 return
         if self._options.once and pairing.ever_open:

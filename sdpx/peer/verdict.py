@@ -133,7 +133,7 @@ def _channel(evidence: Evidence, _now: float) -> Verdict | None:
 
 
 def _closed(evidence: Evidence) -> Verdict:
-    reason = f"The connection to {evidence.peer_id} was up, and the other side has closed it"
+    reason = f"The connection to {evidence.peer_id} was up, and the other side closed it, or is gone"
     return Verdict(ChannelLost("channel_closed", reason))
 
 

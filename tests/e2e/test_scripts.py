@@ -430,3 +430,13 @@ async def test_a_refused_pairing_does_not_end_a_driven_peer() -> None:
         await a.wait_for("server_error", code="target_not_found", target_id="nobody")
         await do(a, close=True)
         assert await a.ended() == 0
+
+
+async def test_a_killed_peer_is_no_good_end_for_once() -> None:
+    """--once is done when the channel closes; a foreign peer whose socket breaks while it is open did not close it."""
+    async with relay() as (_, url), client(url) as me, peer(url, "--pair", me.id, "--once") as (program, _):
+        await me.send(type="answer", sdp=await answer_for(me))
+        await program.wait_for("channel_open")
+        await trio.aclose_forcefully(me.socket._stream)
+        _, status = await verdict_and_status(program, "channel_closed", 8)
+        assert status == 12
