@@ -7,9 +7,10 @@ from pathlib import Path
 
 import trio
 
-from tests.interop.play import ROLES, Manners, Role, meet
+from tests.interop.play import ROLES, Manners, Role, Servers, meet
 from tests.interop.stacks import STACKS, lack, relay_process, started
 from tests.interop.stage import Stage
+from tests.interop.stun import stun_server
 
 Cell = tuple[str, Role, bool]
 
@@ -22,11 +23,11 @@ class Matrix:
         self.failed: dict[Cell, int] = {}
         self._logs = logs
 
-    async def run(self, stage: Stage, url: str, cell: Cell) -> None:
+    async def run(self, stage: Stage, servers: Servers, cell: Cell) -> None:
         """Play one meeting, and count it."""
         _, role, trickle = cell
         try:
-            await meet(stage, url, role, Manners(trickle=trickle))
+            await meet(stage, servers, role, Manners(trickle=trickle))
         except Exception as error:  # noqa: BLE001  whatever went wrong, the meeting did not come off
             self.failed[cell] = self.failed.get(cell, 0) + 1
             self._keep(cell, error)
@@ -63,23 +64,24 @@ def _words(error: BaseException) -> list[str]:
 
 async def _run(names: list[str], runs: int, at_once: int, matrix: Matrix) -> None:
     limit = trio.CapacityLimiter(at_once)
-    with relay_process() as url:
+    with relay_process() as relay, stun_server() as stun:
+        servers = Servers(relay, stun)
         for name in names:
             cells: list[Cell] = [(name, role, trickle) for role in ROLES for trickle in (True, False)]
             began = time.monotonic()
             with started(name) as stage:
                 async with trio.open_nursery() as nursery:
                     for cell in cells * runs:
-                        nursery.start_soon(_limited, limit, matrix, stage, url, cell)
+                        nursery.start_soon(_limited, limit, matrix, stage, servers, cell)
             for cell in cells:
                 sys.stdout.write(f"{matrix.row(cell)}\n")
             sys.stdout.flush()
             sys.stderr.write(f"{name}: {time.monotonic() - began:.0f} s\n")
 
 
-async def _limited(limit: trio.CapacityLimiter, matrix: Matrix, stage: Stage, url: str, cell: Cell) -> None:
+async def _limited(limit: trio.CapacityLimiter, matrix: Matrix, stage: Stage, servers: Servers, cell: Cell) -> None:
     async with limit:
-        await matrix.run(stage, url, cell)
+        await matrix.run(stage, servers, cell)
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 import trio
 
-from tests.e2e.processes import Program, peer
+from tests.e2e.processes import Program, sdpx
 from tests.interop.stage import Scene, Stage
 
 SECONDS: Final = 35.0
@@ -59,17 +59,26 @@ class Meeting:
     status: int = field(default=-1)
 
 
-async def meet(stage: Stage, url: str, role: Role, manners: Manners) -> Meeting:
-    """Let `sdpx peer` meet the client of a stage, at the relay `url`; `role` is that of sdpx. Everything is checked."""
-    script: dict[str, Any] = {"relay": url, "target": None} | vars(manners)
+@dataclass(frozen=True)
+class Servers:
+    """URLs of the relay, and of a STUN server for an sdpx that is to trickle as well."""
+
+    relay: str
+    stun: str
+
+
+async def meet(stage: Stage, servers: Servers, role: Role, manners: Manners) -> Meeting:
+    """Let `sdpx peer` meet the client of a stage; `role` is that of sdpx. Either both trickle or none. All is checked."""
+    script: dict[str, Any] = {"relay": servers.relay, "target": None} | vars(manners)
+    arguments = ["--url", servers.relay, "--once", *(("--stun", servers.stun) if manners.trickle else ("--no-stun",))]
     if role == "initiator":
         scene = stage.play(**script)
         with trio.fail_after(SECONDS):
             target = (await scene.heard("id"))["id"]
-        async with peer(url, "--once", "--pair", target) as (program, _):
+        async with sdpx("peer", *arguments, "--pair", target) as program:
             return await _checked(Meeting(program, scene, manners), role)
-    async with peer(url, "--once") as (program, peer_id):
-        scene = stage.play(**(script | {"target": peer_id}))
+    async with sdpx("peer", *arguments) as program:
+        scene = stage.play(**(script | {"target": (await program.wait_for("id_assigned"))["id"]}))
         return await _checked(Meeting(program, scene, manners), role)
 
 
@@ -100,8 +109,10 @@ async def _talk(meeting: Meeting) -> None:
         await program.say(words)
         await program.wait_for("channel_message_sent", bytes=len(words.encode()))
         await program.wait_for("channel_message", text=f"echo {words}")
-    await program.wait_for("candidate_sent", end_of_candidates=True)
-    await scene.heard("candidate", candidate=None)
+    if manners.trickle:
+        await program.wait_for("candidate_sent", candidate_type="srflx")
+        await program.wait_for("candidate_sent", end_of_candidates=True)
+        await scene.heard("candidate", candidate=None)
     if manners.trickle and manners.end != "none":
         await program.wait_for("candidate_received", end_of_candidates=True)
 
@@ -132,6 +143,7 @@ def _check_lines(meeting: Meeting, role: Role) -> None:
     ends = [line["end_of_candidates"] for line in lines if line["event"] == "candidate_received"]
     if not meeting.manners.trickle:
         assert ends == []
+        assert "candidate_sent" not in meeting.program.events
     else:
         assert ends.count(False) > 0
         assert ends.count(True) == (meeting.manners.end != "none")
@@ -139,8 +151,8 @@ def _check_lines(meeting: Meeting, role: Role) -> None:
 
 def _evidence(meeting: Meeting) -> str:
     told = "\n".join(
-        " ".join(f"{key}={value!r}"[:200] for key, value in line.items() if key not in ("ts", "message"))
+        " ".join(f"{key}={value!r}"[:300] for key, value in line.items() if key != "ts")
         for line in meeting.program.lines
     )
-    heard = "\n".join(str(report)[:300] for report in meeting.scene.reports)
+    heard = "\n".join(str(report)[:2000] for report in meeting.scene.reports)
     return f"--- sdpx peer\n{told}\n{meeting.program.stderr.decode()}\n--- the other side\n{heard}"

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install the stacks that the interop tests meet: browsers and GStreamer with apt, packages for Node with npm, into .interop/.
+# Install what the tests meet: browsers, GStreamer and coturn with apt, packages for Node with npm, into .interop/.
 # What is there already is left alone, so that a second run needs neither root nor a network.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -15,6 +15,7 @@ if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then
         gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-nice
     command -v chromium >/dev/null || set -- "$@" chromium
     command -v firefox-esr >/dev/null || command -v firefox >/dev/null || set -- "$@" firefox-esr
+    command -v turnserver >/dev/null || set -- "$@" coturn
     command -v node >/dev/null || set -- "$@" nodejs
     command -v npm >/dev/null || set -- "$@" npm
     wanted=$(missing "$@")

@@ -9,9 +9,10 @@ from typing import Final
 import pytest
 
 from tests.e2e.processes import Program, peer
-from tests.interop.play import ROLES, Manners, Meeting, Role, meet
+from tests.interop.play import ROLES, Manners, Meeting, Role, Servers, meet
 from tests.interop.stacks import lack, relay_process, started
 from tests.interop.stage import README, Scene, Stage
+from tests.interop.stun import stun_server
 
 pytestmark = pytest.mark.e2e
 
@@ -24,7 +25,7 @@ class Cast:
     def __init__(self, exits: ExitStack) -> None:
         self._exits = exits
         self._stages: dict[str, Stage] = {}
-        self._url = exits.enter_context(relay_process())
+        self.servers = Servers(exits.enter_context(relay_process()), exits.enter_context(stun_server()))
 
     def stage(self, name: str) -> Stage:
         """Return the stage of a stack."""
@@ -32,14 +33,9 @@ class Cast:
             self._stages[name] = self._exits.enter_context(started(name))
         return self._stages[name]
 
-    @property
-    def url(self) -> str:
-        """The relay's URL."""
-        return self._url
-
     async def meet(self, name: str, role: Role, manners: Manners) -> Meeting:
         """Let `sdpx peer`, in that role, meet a stack."""
-        return await meet(self.stage(name), self._url, role, manners)
+        return await meet(self.stage(name), self.servers, role, manners)
 
 
 @pytest.fixture(autouse=True)
@@ -128,12 +124,12 @@ async def test_the_page_of_the_readme(cast: Cast, name: str, role: Role) -> None
     """Opened, given an ID and told to pair, or paired with: its buttons do what they say, its log tells all of it."""
     stage = cast.stage(name)
     if role == "initiator":
-        page = stage.play(page=True, relay=cast.url)
-        async with peer(cast.url, "--once", "--pair", (await page.heard("id"))["id"]) as (program, _):
+        page = stage.play(page=True, relay=cast.servers.relay)
+        async with peer(cast.servers.relay, "--once", "--pair", (await page.heard("id"))["id"]) as (program, _):
             await talk_with_page(program, page)
     else:
-        async with peer(cast.url, "--once") as (program, peer_id):
-            await talk_with_page(program, stage.play(page=True, relay=cast.url, target=peer_id))
+        async with peer(cast.servers.relay, "--once") as (program, peer_id):
+            await talk_with_page(program, stage.play(page=True, relay=cast.servers.relay, target=peer_id))
 
 
 async def talk_with_page(program: Program, page: Scene) -> None:
