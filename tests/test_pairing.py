@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 import trio
+from aiortc import RTCCertificate
+from aiortc.rtcdtlstransport import RTCDtlsFingerprint
+from cryptography.hazmat.primitives.asymmetric import ec
+from OpenSSL import crypto
 
 from sdpx import messages
 from sdpx.ice_servers import IceServer
@@ -394,3 +398,37 @@ async def test_no_candidate_that_fits_ends_before_the_deadline() -> None:
             verdict = await side.wait_for("verdict")
             assert verdict["code"] == "no_common_candidates"
             assert verdict["after_ms"] < 20_000
+
+
+class OddCertificate(RTCCertificate):
+    """A certificate of X.509's version 2, which no library makes any more, and `cryptography` does not read."""
+
+    def __init__(self) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        signing = crypto.PKey.from_cryptography_key(key)
+        self.certificate = crypto.X509()
+        self.certificate.set_version(1)
+        self.certificate.set_serial_number(1)
+        self.certificate.get_subject().CN = "odd"
+        self.certificate.set_issuer(self.certificate.get_subject())
+        self.certificate.gmtime_adj_notBefore(0)
+        self.certificate.gmtime_adj_notAfter(3600)
+        self.certificate.set_pubkey(signing)
+        self.certificate.sign(signing, "sha256")
+        super().__init__(key, self.certificate)  # type: ignore[arg-type]
+
+    def getFingerprints(self) -> list[RTCDtlsFingerprint]:  # noqa: N802  aiortc's name
+        return [RTCDtlsFingerprint("sha-256", self.certificate.digest("sha256").decode())]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+async def test_a_certificate_that_breaks_the_handshakes_task_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiortc alone lets the task die unseen and says `connecting` for ever; here it is a verdict at once."""
+    monkeypatch.setattr(RTCCertificate, "generateCertificate", OddCertificate)
+    async with pairing(timeout=30.0) as (a, b):
+        for side in (a, b):
+            assert (await side.wait_for("connection_state", state="failed")) is not None
+        verdict = await a.wait_for("verdict")
+        assert verdict["code"] == "dtls_failed"
+        assert "certificate" in verdict["dtls"]
+        assert verdict["after_ms"] < 20_000

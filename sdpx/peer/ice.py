@@ -1,4 +1,4 @@
-"""The private corner: what aiortc and aioice do not offer in public, kept to one place and to versions that it fits.
+"""The private corner, its half for ICE: what aioice does not offer in public, kept to versions that it fits.
 
 aioice's `Connection.get_component_candidates` has the host candidates at once and then waits up to 5 s for the first STUN
 and the first TURN server. So a connection is given no servers, and what they say comes in here, later and from all of
@@ -19,13 +19,11 @@ from aioice import Candidate, Connection, stun
 from aioice.candidate import candidate_foundation, candidate_priority
 from aioice.ice import StunProtocol, relayed_candidate
 from aiortc import RTCPeerConnection
-from aiortc.rtcdtlstransport import RTCDtlsParameters, RTCDtlsTransport, State
 
 from sdpx.ice_servers import IceServer
 
 FITTING: Final = {"aiortc": (1, 16), "aioice": (0, 13)}
 SERVER_SECONDS: Final = 5.0
-UNAUTHORIZED: Final = 401
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,39 +225,7 @@ def pair_count(agent: Agent) -> int:
     return len(agent.connection._check_list)  # noqa: SLF001
 
 
-FINGERPRINT_MISMATCH: Final = "its certificate is not the one that its description announced"
-
-
 def consent_expired(agent: Agent) -> bool:
     """Whether a connection that was up ended because the peer answered no check any more (RFC 7675)."""
     connection = agent.connection
     return bool(connection._closing) and connection._query_consent_task is None  # noqa: SLF001
-
-
-def guard_dtls(transport: RTCDtlsTransport, blame: Callable[[str], None]) -> None:
-    """Make a handshake that dies end in the state `failed`; `blame` is told why beforehand.
-
-    aiortc lets an assertion, or a certificate that `cryptography` refuses, kill a task that nobody looks at. It also
-    insists on SRTP keys, which a stack made for data alone does not negotiate.
-    """
-    start, validate, set_up_srtp = transport.start, transport._validate_peer_identity, transport._setup_srtp  # noqa: SLF001
-
-    async def guarded_start(parameters: RTCDtlsParameters) -> None:
-        try:
-            await start(parameters)
-        except Exception as error:  # noqa: BLE001  whatever a stranger's certificate provokes
-            blame(f"its certificate or its DTLS parameters are unusable ({error or type(error).__name__})")
-            transport._set_state(State.FAILED)  # noqa: SLF001
-
-    def watched_validate(parameters: RTCDtlsParameters) -> None:
-        blame(FINGERPRINT_MISMATCH)  # the state changes inside
-        validate(parameters)
-        if transport.state != "failed":
-            blame("")
-
-    def lenient_srtp() -> None:
-        profiles = {profile.openssl_profile for profile in transport._srtp_profiles}  # noqa: SLF001
-        if transport._ssl is None or transport._ssl.get_selected_srtp_profile() in profiles:  # noqa: SLF001
-            set_up_srtp()
-
-    vars(transport).update(start=guarded_start, _validate_peer_identity=watched_validate, _setup_srtp=lenient_srtp)

@@ -1,4 +1,4 @@
-"""The wall: aiortc's RTCPeerConnection for Trio. Only this and its corner `ice` import aiortc, aioice, asyncio or trio_asyncio.
+"""The wall: aiortc's RTCPeerConnection for Trio. Only this and its private corner, `ice` and `dtls`, import its libraries.
 
 - Every call into aiortc runs in asyncio's world, through `aio_as_trio`, the synchronous ones too.
 - Its callbacks only put events into a bounded channel: one that raised would cancel the loop.
@@ -23,7 +23,7 @@ from aiortc.sdp import candidate_from_sdp
 
 from sdpx.ice_servers import IceServer
 from sdpx.messages import CandidateInit
-from sdpx.peer import ice, probe, sdp
+from sdpx.peer import dtls, ice, probe, sdp
 
 logger = logging.getLogger("aiortc")
 
@@ -331,7 +331,7 @@ class PeerConnection:
         if self._pc.sctp is not None:
             transports.add(self._pc.sctp.transport)
         for transport in transports:
-            await _in_asyncio(ice.guard_dtls, transport, self._blame)
+            await _in_asyncio(dtls.guard, transport, self._blame)
 
     def _blame(self, reason: str) -> None:
         self._dtls_blame = reason
@@ -446,7 +446,7 @@ class PeerConnection:
     @property
     def fingerprint_mismatch(self) -> bool:
         """Whether it failed because the peer's certificate is not the one that was announced."""
-        return self.dtls_flaw == ice.FINGERPRINT_MISMATCH
+        return self.dtls_flaw == dtls.FINGERPRINT_MISMATCH
 
     @property
     def consent_expired(self) -> bool:
