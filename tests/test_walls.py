@@ -42,6 +42,8 @@ PURE = [
     "peer.options",
     "peer.outcome",
     "peer.sdp",
+    "peer.media",
+    "peer.candidates",
     "peer.verdict",
 ]
 # What a pure module may use: nothing that reads a clock, rolls dice, or touches a file, a socket or a task.

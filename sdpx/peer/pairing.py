@@ -256,7 +256,7 @@ class Pairing:
         if was_up:
             self._deadline = trio.current_time() + self._options.timeout
             self._tries = 0
-        again = self._may_try_again(verdict)
+        again = self._may_try_again(verdict, attempt)
         self._log.emit(verdict.event(self._evidence, self.age, retrying=again))
         self.failure = self.failure if self.failure is not None and not was_up else verdict
         if not again:
@@ -270,7 +270,10 @@ class Pairing:
             await self._close()
             nursery.start_soon(self._await_offer, self._attempts)
 
-    def _may_try_again(self, verdict: Verdict) -> bool:
+    def _may_try_again(self, verdict: Verdict, attempt: Attempt) -> bool:
+        """Whether to build it again: as receiver only with an sdpx, which will offer afresh; of others nobody knows it."""
+        if not (self.is_initiator or attempt.both_sdpx):
+            return False
         if self.orphaned or not verdict.may_pass or self._tries >= self._options.retries:
             return False
         return trio.current_time() < self._deadline

@@ -24,6 +24,7 @@ from aiortc.sdp import candidate_from_sdp
 from sdpx.ice_servers import IceServer
 from sdpx.messages import CandidateInit
 from sdpx.peer import dtls, ice, probe, sdp
+from sdpx.peer.media import with_refusals, without_strange
 
 logger = logging.getLogger("aiortc")
 
@@ -150,6 +151,8 @@ class PeerConnection:
         self._early: list[str | bytes] = []
         self._heart: RTCDataChannel | None = None
         self._dtls_blame = ""
+        self._remote = ""
+        self._refused: dict[int, str] = {}  # sections of the offer that the stack cannot answer
         self._close_began = False
         self.used = False
         known = [] if trickles else [RTCIceServer(**server.dictionary()) for server in servers]
@@ -291,7 +294,7 @@ class PeerConnection:
         with _translated("wrong_state", "No description could be made"):
             description = await trio_asyncio.aio_as_trio(create)()
             await trio_asyncio.aio_as_trio(self._pc.setLocalDescription)(description)
-        described = str(self._pc.localDescription.sdp)
+        described = with_refusals(str(self._pc.localDescription.sdp), self._refused)
         if self._trickles:
             self._agents = ice.agents(self._pc, [mid or "" for mid in sdp.mids(described)])
         return sdp.as_sent(described, more_follow=bool(self._agents and self._servers))
@@ -319,6 +322,8 @@ class PeerConnection:
         if self._pc.signalingState != expected:
             raise NegotiationFailed("wrong_state", f"Received {kind} in signaling state '{self._pc.signalingState}'")
         rest, candidates = sdp.sift(text)
+        rest, self._refused = without_strange(rest) if kind == "offer" else (rest, {})
+        self._remote = text
         with _translated("bad_sdp", f"The peer's {kind} cannot be used"):
             description = RTCSessionDescription(sdp=rest, type=kind)
             await trio_asyncio.aio_as_trio(self._pc.setRemoteDescription)(description)
@@ -399,8 +404,7 @@ class PeerConnection:
 
     def _section(self, init: CandidateInit) -> tuple[str | None, int | None]:
         """Return the media section that a candidate is for; with everything bundled it can only be the first."""
-        remote = self._pc.remoteDescription.sdp
-        known = sdp.mids(remote)
+        known = sdp.mids(self._remote)
         index = init.sdpMLineIndex
         if init.sdpMid is not None and init.sdpMid in known:
             index = known.index(init.sdpMid)
@@ -410,14 +414,14 @@ class PeerConnection:
             raise NegotiationFailed(
                 "bad_candidate", "The peer's candidate cannot be used: its description has no such media section"
             )
-        ufrags = sdp.usernames(remote)
-        if init.usernameFragment and init.usernameFragment not in ufrags:
+        if init.usernameFragment and init.usernameFragment not in sdp.usernames(self._remote):
             raise NegotiationFailed(
                 "bad_candidate", "The peer's candidate cannot be used: it belongs to another description"
             )
-        first = next((number for number, mid in enumerate(known) if mid is not None), index)
-        index = first if "a=group:BUNDLE" in remote else index
-        return known[index], index
+        usable = [number for number in range(len(known)) if number not in self._refused]
+        if "a=group:BUNDLE" in self._remote or index not in usable:
+            index = usable[0]
+        return known[index], usable.index(index)
 
     async def end_candidates(self) -> None:
         """Tell ICE that the peer has no more candidates: from now on it may fail (RFC 8838, 13)."""

@@ -10,6 +10,7 @@ import re
 from typing import Final
 
 from sdpx.messages import CandidateInit
+from sdpx.peer.media import sections_of
 
 MAX_MEDIA: Final = 16
 _LINE: Final = re.compile(r"[a-z]=.*")
@@ -98,21 +99,12 @@ def sift(text: str) -> tuple[str, list[CandidateInit | None]]:
 
 def _with_sctp_ports(lines: list[str]) -> list[str]:
     out: list[str] = []
-    for section in _sections(lines):
+    for section in sections_of(lines):
         out += section
-        is_data = section[0].startswith("m=application ") and section[0].split()[2:3] != ["DTLS/SCTP"]
+        is_data = section[:1] and section[0].startswith("m=application ") and section[0].split()[2:3] != ["DTLS/SCTP"]
         if is_data and not any(line.startswith("a=sctp-port:") for line in section):
             out.append("a=sctp-port:5000")
     return out
-
-
-def _sections(lines: list[str]) -> list[list[str]]:
-    sections: list[list[str]] = []
-    for line in lines:
-        if line.startswith("m=") or not sections:
-            sections.append([])
-        sections[-1].append(line)
-    return sections
 
 
 def as_sent(text: str, *, more_follow: bool) -> str:
