@@ -278,6 +278,14 @@ class PairingDelayed(Event, frozen=True):
     delay_ms: float
 
 
+class PairingDeclined(Event, frozen=True):
+    """Somebody asked for this peer while its data channel to another outlives a relay that was lost."""
+
+    sentence: ClassVar[str] = "Declined the pairing with {e.peer_id}: the data channel to {e.present_peer_id} is open."
+    peer_id: str
+    present_peer_id: str
+
+
 class Verdict(Event, frozen=True):
     """Why a connection failed, and the evidence for it. Durations in milliseconds since the connection was begun."""
 

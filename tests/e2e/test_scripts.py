@@ -355,6 +355,9 @@ async def test_a_channel_survives_a_relay_that_is_restarted(number: signal.Signa
             await b.say("new relay")
             await a.wait_for("channel_message", text="new relay")
             assert a.events.count("pair_requested") == 1
+            async with peer(url, "--pair", a_id) as (other, other_id):  # the relay knows nothing of the talk
+                assert await other.ended() == 7
+                await a.wait_for("pairing_declined", peer_id=other_id, present_peer_id=b_id)
             assert await b.end() == 0
             await a.wait_for("ready", peer_id=b_id)
             async with peer(url, "--pair", a_id, "--expect", "channel") as (c, _):
