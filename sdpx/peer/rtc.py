@@ -6,116 +6,57 @@
 - A connection is closed exactly once, shielded: a close that is cancelled leaves six tasks behind, a second one hangs.
 """
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Literal
 
 import trio
 import trio_asyncio
 from aioice import Candidate
 from aioice.ice import get_host_addresses
-from aiortc import RTCConfiguration, RTCDataChannel, RTCIceServer, RTCPeerConnection, RTCSessionDescription
-from aiortc.exceptions import InvalidStateError
+from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
 from aiortc.sdp import candidate_from_sdp
 
 from sdpx.ice_servers import IceServer
 from sdpx.messages import CandidateInit
 from sdpx.peer import dtls, ice, probe, sdp
+from sdpx.peer.bridge import asyncio_loop, in_asyncio
+from sdpx.peer.channels import Channels
+from sdpx.peer.happenings import (
+    Beat,
+    ChannelClosed,
+    ChannelOpened,
+    NegotiationFailed,
+    Received,
+    RtcEvent,
+    ServerTold,
+    StateChanged,
+    StateKind,
+)
 from sdpx.peer.media import with_refusals, without_strange
 
+__all__ = [
+    "Beat",
+    "ChannelClosed",
+    "ChannelOpened",
+    "NegotiationFailed",
+    "PeerConnection",
+    "Received",
+    "RtcEvent",
+    "ServerTold",
+    "StateChanged",
+    "StateKind",
+    "asyncio_loop",
+    "connect",
+    "host_addresses",
+]
 logger = logging.getLogger("aiortc")
 
 EVENTS_BOUND: Final = 4096
 MESSAGES_BOUND: Final = 4000  # the rest is kept for state changes, which come in small numbers
-EARLY_MESSAGES: Final = 256
 LOCAL_CANDIDATES_BOUND: Final = 256
 CLOSE_SECONDS: Final = 5.0
-FINISH_SECONDS: Final = 5.0
 RESOLVE_SECONDS: Final = 5.0
-HEARTBEAT_LABEL: Final = "sdpx.heartbeat"
-HEARTBEAT_ID: Final = 1000  # of the stream on both sides, far from those that are given out one by one
-
-StateKind = Literal["ice_gathering", "ice_connection", "connection", "signaling"]
-T = TypeVar("T")
-
-
-class NegotiationFailed(Exception):
-    """A description or a candidate could not be used; `code` is that of the `negotiation_error` event."""
-
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason
-
-
-@dataclass(frozen=True, slots=True)
-class StateChanged:
-    """One of the four states of an RTCPeerConnection (W3C WebRTC, 4.3) is now `state`."""
-
-    kind: StateKind
-    state: str
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelOpened:
-    """The data channel is open: the first one that opens, whoever made it."""
-
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelClosed:
-    """That data channel is closed."""
-
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A message came over the data channel."""
-
-    data: str | bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Beat:
-    """A message came over the heartbeat's channel."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServerTold:
-    """A STUN or TURN server answered, was silent, or refused with an error `code` (401: wrong credentials)."""
-
-    server: IceServer
-    answered: bool
-    code: int | None
-    reason: str
-
-
-RtcEvent = StateChanged | ChannelOpened | ChannelClosed | Received | Beat | ServerTold
-
-
-@asynccontextmanager
-async def asyncio_loop() -> AsyncIterator[None]:
-    """Run the asyncio loop that every connection needs. A task that dies unseen is logged as a library's error."""
-
-    def on_fault(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        logger.error("%s: %r", context.get("message"), context.get("exception"))
-
-    async with trio_asyncio.open_loop() as loop:
-        loop.set_exception_handler(on_fault)
-        yield
-
-
-async def _in_asyncio(function: Callable[..., T], *args: object) -> T:
-    async def call() -> T:
-        return function(*args)
-
-    result: T = await trio_asyncio.aio_as_trio(call)()
-    return result
 
 
 async def connect(servers: Sequence[IceServer]) -> "PeerConnection":
@@ -123,7 +64,7 @@ async def connect(servers: Sequence[IceServer]) -> "PeerConnection":
     trickles = ice.fits()
     if not trickles:  # aiortc will wait for them, and takes one of each kind: so only those that answer
         servers = await probe.answering(servers)
-    return await _in_asyncio(PeerConnection, servers, trickles)
+    return await in_asyncio(PeerConnection, servers, trickles)
 
 
 def host_addresses() -> list[str]:
@@ -146,10 +87,7 @@ class PeerConnection:
         self._gathering = trio.CancelScope()
         self._gathered = trio.Event()
         self._gathered.set()
-        self._channel: RTCDataChannel | None = None
-        self._channel_moved = trio.Event()
-        self._early: list[str | bytes] = []
-        self._heart: RTCDataChannel | None = None
+        self._channels = Channels(self._emit, self._is_crowded)
         self._dtls_blame = ""
         self._remote = ""
         self._refused: dict[int, str] = {}  # sections of the offer that the stack cannot answer
@@ -158,7 +96,7 @@ class PeerConnection:
         known = [] if trickles else [RTCIceServer(**server.dictionary()) for server in servers]
         self._pc = RTCPeerConnection(RTCConfiguration(known))
         self._watch_states()
-        self._pc.on("datachannel", self._watch_channel)
+        self._pc.on("datachannel", self._channels.watch)
 
     def _watch_states(self) -> None:
         states: dict[StateKind, Callable[[], str]] = {
@@ -182,97 +120,33 @@ class PeerConnection:
 
     # ---- the data channel -----------------------------------------------------------------------------------------
 
-    def _watch_channel(self, channel: RTCDataChannel) -> None:
-        channel.on("open", lambda: self._opened(channel))
-        channel.on("close", lambda: self._closed(channel))
-        channel.on("message", lambda data: self._received(channel, data))
-        channel.on("bufferedamountlow", self._move)
-        if channel.readyState == "open":  # a remote one may be, when it is announced
-            self._opened(channel)
-
-    def _opened(self, channel: RTCDataChannel) -> None:
-        if self._channel is None:
-            self._channel = channel
-            self._emit(ChannelOpened(channel.label))
-            early, self._early = self._early, []
-            for data in early:
-                self._received(channel, data)
-            self._move()
-
-    def _closed(self, channel: RTCDataChannel) -> None:
-        if channel is self._channel:
-            self._channel = None
-            self._emit(ChannelClosed(channel.label))
-            self._move()
-
-    def _received(self, channel: RTCDataChannel, data: str | bytes) -> None:
-        if self._channel is None and channel.readyState == "connecting" and len(self._early) < EARLY_MESSAGES:
-            self._early.append(data)  # the peer may send before its acknowledgement of our channel (RFC 8832, 6)
-        elif channel is not self._channel:
-            return
-        elif self._push.statistics().current_buffer_used < MESSAGES_BOUND:
-            self._emit(Received(data))
-        else:  # a reliable channel that lost a message must not look as if nothing had happened
-            logger.error("Messages came faster than they could be taken: the data channel is closed")
-            channel.close()
-
-    def _move(self) -> None:
-        self._channel_moved.set()
-        self._channel_moved = trio.Event()
+    def _is_crowded(self) -> bool:
+        return self._push.statistics().current_buffer_used >= MESSAGES_BOUND
 
     @property
     def channel_is_open(self) -> bool:
         """Whether there is a data channel to send on."""
-        return self._channel is not None
+        return self._channels.is_open
 
     async def create_channel(self, label: str) -> None:
         """Create the data channel: without it an offer has no m-line, and ICE never starts."""
-        self._watch_channel(await _in_asyncio(self._pc.createDataChannel, label))
+        self._channels.watch(await in_asyncio(self._pc.createDataChannel, label))
 
     async def send(self, data: str | bytes) -> bool:
         """Send a message and wait until SCTP has taken it; False if the channel was not open."""
-        channel = self._channel
-        if channel is None or channel.readyState != "open":
-            return False
-        try:
-            await _in_asyncio(channel.send, data)
-        except InvalidStateError:  # it closed on the way into asyncio's world
-            return False
-        while channel.bufferedAmount and channel is self._channel:
-            await self._channel_moved.wait()
-        return True
+        return await self._channels.send(data)
 
     async def finish(self) -> None:
-        """Close the data channel and wait, for a few seconds at most, until the peer has all that was sent.
-
-        The reset of a stream is answered when all before it has arrived (RFC 8831, 6.7; RFC 6525, 5.2.2).
-        """
-        channel = self._channel
-        if channel is not None:
-            with trio.move_on_after(FINISH_SECONDS):
-                await _in_asyncio(channel.close)
-                while channel is self._channel:
-                    await self._channel_moved.wait()
-
-    # ---- the heartbeat's channel ----------------------------------------------------------------------------------
+        """Close the data channel and wait, for a few seconds at most, until the peer has all that was sent."""
+        await self._channels.finish()
 
     async def create_heartbeat(self) -> None:
-        """Create the second channel. It is agreed upon without a word (`negotiated`), so the other side does the same."""
-
-        def create() -> None:
-            self._heart = self._pc.createDataChannel(HEARTBEAT_LABEL, negotiated=True, id=HEARTBEAT_ID)
-            self._heart.on("message", lambda _: self._emit(Beat()))
-
-        await _in_asyncio(create)
+        """Create the second channel; the other side does the same."""
+        await self._channels.create_heartbeat(self._pc)
 
     async def beat(self) -> None:
         """Send a beat, if that channel is open."""
-
-        def send() -> None:
-            if self._heart is not None and self._heart.readyState == "open" and not self._heart.bufferedAmount:
-                self._heart.send("")
-
-        await _in_asyncio(send)
+        await self._channels.beat()
 
     # ---- descriptions ---------------------------------------------------------------------------------------------
 
@@ -286,7 +160,7 @@ class PeerConnection:
 
         async def answer() -> RTCSessionDescription:
             made = await self._pc.createAnswer()
-            return RTCSessionDescription(sdp.passive(made.sdp, self._pc.remoteDescription.sdp), made.type)
+            return RTCSessionDescription(sdp.passive(made.sdp, self._remote), made.type)
 
         return await self._describe(answer)
 
@@ -336,7 +210,7 @@ class PeerConnection:
         if self._pc.sctp is not None:
             transports.add(self._pc.sctp.transport)
         for transport in transports:
-            await _in_asyncio(dtls.guard, transport, self._blame)
+            await in_asyncio(dtls.guard, transport, self._blame)
 
     def _blame(self, reason: str) -> None:
         self._dtls_blame = reason
