@@ -189,7 +189,7 @@ async def test_what_is_no_relay_is_unreachable_within_10_s(handler: Handler) -> 
         serving = partial(trio.serve_tcp, partial(_serve, handler), 0, host="127.0.0.1")
         [listener] = await nursery.start(serving)
         port = listener.socket.getsockname()[1]
-        with trio.fail_after(12):
+        with trio.fail_after(20):
             status, stderr, events = await run("peer", "--url", f"ws://127.0.0.1:{port}")
         nursery.cancel_scope.cancel()
     assert status == 3

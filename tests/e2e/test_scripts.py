@@ -184,7 +184,7 @@ async def test_the_phase_that_failed_has_its_status_also_when_within_ends_it() -
     expect = ("--expect", "channel", "--within", "1.5")
     async with relay() as (_, url), client(url) as me, peer(url, "--pair", me.id, *expect) as (program, _):
         await me.receive("paired")
-        _, status = await verdict_and_status(program, "no_answer", 5)
+        _, status = await verdict_and_status(program, "no_answer", 15)
         assert status == 8
 
 
@@ -197,7 +197,7 @@ async def test_a_peer_that_leaves_before_there_is_a_connection() -> None:
         await me.receive("paired")
         await me.receive("offer")
         await me.send(type="unpair")
-        verdict, status = await verdict_and_status(program, "pairing_lost", 5)
+        verdict, status = await verdict_and_status(program, "pairing_lost", 15)
         assert status == 7
         assert verdict["description_received"] is False
 
@@ -206,7 +206,7 @@ async def test_no_answer() -> None:
     """Status 8, at the deadline, with one attempt: who is silent once is silent again."""
     async with relay() as (_, url), client(url) as me, peer(url, "--pair", me.id, "--timeout", "1") as (program, _):
         await me.receive("paired")
-        verdict, status = await verdict_and_status(program, "no_answer", 4)
+        verdict, status = await verdict_and_status(program, "no_answer", 15)
         assert status == 8
         assert (verdict["description_sent"], verdict["description_received"]) == (True, False)
         assert verdict["after_ms"] >= 1000
@@ -225,7 +225,7 @@ async def test_no_offer() -> None:
                 await program.wait_for("verdict", code="no_offer")
                 await program.wait_for("ready")
             else:
-                _, ended = await verdict_and_status(program, "no_offer", 4)
+                _, ended = await verdict_and_status(program, "no_offer", 15)
                 assert ended == status
 
 
@@ -235,7 +235,7 @@ async def test_only_mdns_candidates() -> None:
         await me.send(
             type="answer", sdp=with_candidate(await answer_for(me), "5f0a2b1e-0000-4000-8000-000000000001.local")
         )
-        verdict, status = await verdict_and_status(program, "only_mdns", 8)
+        verdict, status = await verdict_and_status(program, "only_mdns", 20)
         assert status == 9
         assert (verdict["remote_mdns"], verdict["remote_candidates"]) == (1, {"host": 1})
 
@@ -244,7 +244,7 @@ async def test_no_candidates() -> None:
     """An answer without an address: status 9."""
     async with relay() as (_, url), client(url) as me, peer(url, "--pair", me.id, "--timeout", "2") as (program, _):
         await me.send(type="answer", sdp=without_candidates(await answer_for(me)) + "a=end-of-candidates\r\n")
-        _, status = await verdict_and_status(program, "no_common_candidates", 6)
+        _, status = await verdict_and_status(program, "no_common_candidates", 20)
         assert status == 9
 
 
@@ -254,7 +254,7 @@ async def test_a_black_hole() -> None:
         answer = await answer_for(me)
         await me.pc.close()
         await me.send(type="answer", sdp=with_candidate(answer, BLACK_HOLE))
-        verdict, status = await verdict_and_status(program, "ice_failed", 7)
+        verdict, status = await verdict_and_status(program, "ice_failed", 20)
         assert status == 10
         assert verdict["remote_candidates"] == {"host": 1}
 
@@ -264,7 +264,7 @@ async def test_a_wrong_fingerprint() -> None:
     async with relay() as (_, url), client(url) as me, peer(url, "--pair", me.id) as (program, _):
         wrong = r"\1" + ":".join(["AA"] * 32) + "\r"
         await me.send(type="answer", sdp=re.sub(r"(a=fingerprint:sha-256 ).*", wrong, await answer_for(me)))
-        _, status = await verdict_and_status(program, "fingerprint_mismatch", 10)
+        _, status = await verdict_and_status(program, "fingerprint_mismatch", 20)
         assert status == 11
         assert "retrying" not in program.events
 
@@ -289,7 +289,7 @@ async def test_a_killed_peer_is_noticed_without_a_relay() -> None:
         await a.wait_for("disconnected")
         b.process.kill()
         began = trio.current_time()
-        verdict, status = await verdict_and_status(a, "peer_silent", 8)
+        verdict, status = await verdict_and_status(a, "peer_silent", 20)
         assert status == 12
         assert trio.current_time() - began > 2
         assert verdict["silent_ms"] >= 3000
@@ -300,7 +300,7 @@ async def test_a_peer_that_stands_still_is_given_up_after_its_retries() -> None:
     async with relay() as (_, url), peer(url) as (b, b_id), peer(url, "--pair", b_id, "--retries", "0") as (a, _):
         await open_channel(a, b)
         b.process.send_signal(signal.SIGSTOP)
-        _, status = await verdict_and_status(a, "peer_silent", 8)
+        _, status = await verdict_and_status(a, "peer_silent", 20)
         assert status == 12
         await a.wait_for("summary")
 
@@ -441,5 +441,5 @@ async def test_a_killed_peer_is_no_good_end_for_once() -> None:
         await me.send(type="answer", sdp=await answer_for(me))
         await program.wait_for("channel_open")
         await trio.aclose_forcefully(me.socket._stream)
-        _, status = await verdict_and_status(program, "channel_closed", 8)
+        _, status = await verdict_and_status(program, "channel_closed", 20)
         assert status == 12
