@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,6 +22,7 @@ from sdpx.peer.options import PeerOptions
 from sdpx.peer.outcome import Outcome
 from sdpx.peer.pairing import Pairing
 from sdpx.peer.sdp import has_ended
+from tests.coturn import coturn
 
 if TYPE_CHECKING:
     from sdpx.peer.evidence import Phase
@@ -362,7 +364,8 @@ def only(candidate: CandidateInit, *, ends: bool) -> Tamper:
     """Offer a single candidate and nothing else."""
 
     def tamper(frame: Frame) -> list[Frame]:
-        assert isinstance(frame, Description)
+        if isinstance(frame, Candidate):
+            return []  # neither what follows nor the end
         lines = frame.sdp.splitlines()
         kept = [line for line in lines if not line.startswith(("a=candidate:", "a=end-of-candidates"))]
         description = Description(frame.type, "\r\n".join(kept) + "\r\n", frame.peer_id, frame.agent)
@@ -432,3 +435,29 @@ async def test_a_certificate_that_breaks_the_handshakes_task_is_told(monkeypatch
         assert verdict["code"] == "dtls_failed"
         assert "certificate" in verdict["dtls"]
         assert verdict["after_ms"] < 20_000
+
+
+@pytest.mark.e2e
+async def test_a_turn_server_that_says_401_is_named(tmp_path: Path) -> None:
+    """With no path to the peer, a wrong password is what most likely went wrong."""
+    async with coturn(tmp_path) as port:
+        server = IceServer("turn", "127.0.0.1", port, "udp", "ann", "wrong")
+        unreachable = only(HOLE, ends=False)
+        async with pairing(timeout=3.0, servers=(server,), a=unreachable, b=unreachable) as (a, _):
+            failed = await a.wait_for("ice_server_failed")
+            assert (failed["url"], failed["code"]) == (server.url, 401)
+            verdict = await a.wait_for("verdict")
+            assert verdict["code"] == "turn_refused"
+            assert verdict["turn_refusals"] == [f"{server.url} 401"]
+
+
+async def test_a_silent_stun_server_is_named_where_no_path_was_found() -> None:
+    with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as hole:
+        await hole.bind(("127.0.0.1", 0))
+        server = IceServer("stun", "127.0.0.1", hole.getsockname()[1])
+        tamper = only(HOLE, ends=False)
+        async with pairing(timeout=6.5, servers=(server,), a=tamper, b=tamper) as (a, _):
+            assert (await a.wait_for("ice_server_failed"))["code"] is None
+            verdict = await a.wait_for("verdict")
+            assert verdict["code"] == "stun_silent"
+            assert verdict["silent_stun"] == [server.url]

@@ -136,6 +136,16 @@ class CandidateReceived(Event, frozen=True):
     end_of_candidates: bool
 
 
+class IceServerFailed(Event, frozen=True):
+    """A STUN or TURN server gave no candidate: it refused with an error `code` (401: wrong credentials), or said nothing."""
+
+    level: ClassVar[Level] = "warning"
+    sentence: ClassVar[str] = "The server {e.url} gave no candidate: {e._reason}"
+    url: str
+    code: int | None
+    _reason: str
+
+
 class NegotiationError(Event, frozen=True):
     """What the peer sent could not be used, or did not come; this peer stays usable."""
 

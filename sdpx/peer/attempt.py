@@ -196,11 +196,15 @@ class Attempt:
     # ---- evidence -------------------------------------------------------------------------------------------------
 
     def note_server(self, told: rtc.ServerTold) -> None:
-        """Note what a STUN or TURN server said."""
+        """Note what a STUN or TURN server said, and tell of one that was of no use."""
+        if told.answered and told.code is None:
+            return
         if told.code is not None:
             self.evidence.turn_refusals.append(TurnRefusal(told.server.url, told.code))
-        elif not told.answered:
+        elif not told.server.is_turn:
             self.evidence.silent_stun.append(told.server.url)
+        words = told.reason if told.code is None else f"it said {told.code} {told.reason}".strip()
+        self._log.emit(peer.IceServerFailed(told.server.url, told.code, words))
 
     def note_state(self) -> None:
         """Note what the connection itself knows, while it is still there."""
