@@ -93,7 +93,9 @@ def uses(name: str) -> set[str]:
     return (found & FILES.keys()) - {name}
 
 
-@pytest.mark.parametrize("name", sorted(FILES.keys() - {"peer.rtc", "peer.bridge", "peer.channels", "peer.ice", "peer.dtls"}))
+@pytest.mark.parametrize(
+    "name", sorted(FILES.keys() - {"peer.rtc", "peer.bridge", "peer.channels", "peer.ice", "peer.dtls"})
+)
 def test_only_the_wall_imports_asyncio_and_aiortc(name: str) -> None:
     assert not {each.partition(".")[0] for each in imports(FILES[name])} & WALLED
 
