@@ -90,7 +90,7 @@ async def test_news_come_in_order_across_two_sockets() -> None:
     assert isinstance(up, Up)
     assert isinstance(again, Up)
     assert (up.client_id, message, down, again.client_id) == ("x7", Paired("bob", is_initiator=True), Down(), "x7")
-    assert told.asked == ["/", "/?id=x7"]
+    assert told.asked == ["/?seq=1", "/?id=x7&seq=1"]
     events = [line["event"] for line in log.records]
     assert events == ["connecting", "connected", "id_assigned", "disconnected", "reconnecting", *events[:3]]
     assert log.of("disconnected")[0]["code"] == 1001
@@ -116,7 +116,7 @@ async def test_an_id_that_the_relay_made_is_given_up_after_a_few_tries() -> None
         *_, again = await news_of(uplink, 3)
     assert isinstance(again, Up)
     assert again.client_id == "y8"
-    assert told.asked == ["/", *["/?id=x7"] * ID_TRIES, "/"]
+    assert told.asked == ["/?seq=1", *["/?id=x7&seq=1"] * ID_TRIES, "/?seq=1"]
     assert {line["code"] for line in log.of("reconnecting")} == {"relay_lost", "id_taken"}
 
 
@@ -125,7 +125,7 @@ async def test_an_id_that_the_user_chose_is_asked_for_until_it_is_free() -> None
     told = Told(lets_in("robot"), *[refuses(409, "id_taken")] * (3 * ID_TRIES), lets_in("robot", close=None))
     async with dialling(told, client_id="robot") as (uplink, _):
         await news_of(uplink, 3)
-    assert set(told.asked) == {"/?id=robot"}
+    assert set(told.asked) == {"/?id=robot&seq=1"}
 
 
 @pytest.mark.parametrize(
@@ -174,10 +174,11 @@ class Desk:
     def __init__(self, *answers: str | None) -> None:
         self.answers = list(answers)
         self.asked: list[float] = []
+        self.up_since: float | None = 0.0
         self.log = Kept()
-        self.asking = Asking(self.send, Log(self.log, trio.current_time), lambda: 0.0)
+        self.asking = Asking(self.send, lambda: self.up_since, Log(self.log, trio.current_time), lambda: 0.0)
 
-    async def send(self, message: Struct) -> None:
+    async def send(self, message: Struct) -> bool:
         assert isinstance(message, Request)
         self.asked.append(trio.current_time())
         answer = self.answers[0] if len(self.answers) == 1 else self.answers.pop(0)
@@ -185,6 +186,7 @@ class Desk:
             self.asking.heed_pairing(message.target_id)
         elif answer:
             self.asking.heed_refusal(ErrorFrame(answer, "no"))
+        return True
 
 
 async def test_one_answer_is_enough_without_patience(autojump_clock: trio.testing.MockClock) -> None:

@@ -288,6 +288,15 @@ class Reconnecting(Event, frozen=True):
     reason: str
 
 
+class RelayResumed(Event, frozen=True):
+    """The relay is back and knows this peer: its ID, its pairing, and all that was sent meanwhile."""
+
+    sentence: ClassVar[str] = "Back at the server after {e.away_ms} ms as {e.id}; nothing was lost."
+    id: str
+    away_ms: float
+    unconfirmed: int
+
+
 class PairingDelayed(Event, frozen=True):
     """The peer that is wanted is not there yet, or busy; it is asked for again after a wait."""
 

@@ -20,12 +20,20 @@ _MAY_PASS: Final = ("target_not_found", "target_already_paired", "rate_limited")
 
 
 class Asking:
-    """`send` brings a frame to the relay; `chance` is for the waits, uniform in [0, 1)."""
+    """`send` brings a frame to the relay, or returns False if there is none; `chance` is for the waits, uniform in [0, 1).
+
+    `up_since` tells when the present connection to the relay came up, and None while there is none.
+    """
 
     def __init__(
-        self, send: Callable[[msgspec.Struct], Awaitable[None]], log: Log, chance: Callable[[], float]
+        self,
+        send: Callable[[msgspec.Struct], Awaitable[bool]],
+        up_since: Callable[[], float | None],
+        log: Log,
+        chance: Callable[[], float],
     ) -> None:
         self._send = send
+        self._up_since = up_since
         self._log = log
         self._chance = chance
         self._target = ""
@@ -57,12 +65,21 @@ class Asking:
     async def _ask_once(self, target: str) -> ErrorFrame | None:
         self._answered, self._refusal = trio.Event(), None
         self._log.emit(peer.PairRequested(target))
-        await self._send(Request(target))
-        with trio.move_on_after(ANSWER_SECONDS):
-            await self._answered.wait()
+        if not await self._send(Request(target)):
+            self.heed_loss()
+        if await self._is_answered():
             self.last_refusal = self._refusal
             return self._refusal
         return ErrorFrame(NO_REPLY, f"The relay did not answer the pairing request within {ANSWER_SECONDS:.0f} s")
+
+    async def _is_answered(self) -> bool:
+        """Wait for the answer; a relay that is away, to be come back to, answers then."""
+        asked = trio.current_time()
+        while (since := self._up_since()) is None or trio.current_time() < max(asked, since) + ANSWER_SECONDS:
+            with trio.move_on_at(max(asked, trio.current_time() if since is None else since) + ANSWER_SECONDS):
+                await self._answered.wait()
+                return True
+        return False
 
     def heed_pairing(self, peer_id: str) -> None:
         """Take note of a pairing, by whoever asked for it."""

@@ -4,6 +4,7 @@ Each wait is up to twice the one before, to a bound. Half of it is chance, so th
 restarted do not all come at once.
 """
 
+import math
 from dataclasses import dataclass
 
 FACTOR = 2.0
@@ -17,11 +18,16 @@ class Backoff:
     longest: float
     attempts: int = 0
 
-    def next(self, chance: float) -> float:
-        """Return the next wait; `chance` is uniform in [0, 1)."""
-        whole = min(self.longest, self.first * FACTOR ** min(self.attempts, 64))
+    def next(self, chance: float, at_most: float = math.inf) -> float:
+        """Return the next wait, no longer than `at_most`; `chance` is uniform in [0, 1)."""
+        whole = min(self.longest, at_most, self.first * FACTOR ** min(self.attempts, 64))
         self.attempts += 1
         return whole * (0.5 + chance / 2)
+
+    def at_once(self) -> float:
+        """Count a try that waits for nothing."""
+        self.attempts += 1
+        return 0.0
 
     def reset(self) -> None:
         """Begin again: it worked."""

@@ -48,7 +48,7 @@ def _session(options: PeerOptions, uplink: Uplink, room: Room, log: Log) -> Sess
         lambda code, reason: log.emit(peer.InputRefused(code, reason)),
         MAX_COMMAND if options.stdin == "json" else MAX_LINE,
     )
-    asking = Asking(uplink.send, log, random.random)
+    asking = Asking(uplink.send, lambda: uplink.up_since, log, random.random)
     return Session(options, uplink, room, lines, log, asking, trio.current_time())
 
 

@@ -1,6 +1,7 @@
 """What `sdpx peer` was asked for, checked before anything starts."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -10,6 +11,7 @@ from sdpx.ids import is_name
 from sdpx.peer.expect import Expected
 
 _VISIBLE: Final = re.compile(r"[!-~]*")
+_NUMBERS: Final = ("seq", "resume", "last")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +51,18 @@ class PeerOptions:
         """Whether the ID is the user's choice, by `--id` or in the URL, and not the relay's."""
         return self.client_id is not None or "id" in dict(parse_qsl(urlsplit(self.url).query))
 
-    def dial_url_for(self, client_id: str | None) -> str:
-        """Return the URL to dial, asking for this ID if it is not None, with the token."""
+    def dial_url_for(self, client_id: str | None, resume: Iterable[tuple[str, str]] = ()) -> str:
+        """Return the URL to dial, asking for this ID if it is not None, with the token.
+
+        `resume` is what to ask of numbers (PROTOCOL: Resume); what the user wrote of that does not count.
+        """
         parts = urlsplit(self.url)
-        query = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True)]
+        query = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] not in _NUMBERS]
         if client_id is not None:
             query = [(key, value) for key, value in query if key != "id"] + [("id", client_id)]
         if self.token is not None:
             query = [(key, value) for key, value in query if key != "token"] + [("token", self.token)]
+        query += resume
         return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", urlencode(query), ""))
 
     @property

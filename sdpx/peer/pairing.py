@@ -73,7 +73,7 @@ class Pairing:
         options: PeerOptions,
         log: Log,
         feed: Feed,
-        send: Callable[[msgspec.Struct], Awaitable[None]],
+        send: Callable[[msgspec.Struct], Awaitable[object]],
         *,
         is_initiator: bool,
         servers: tuple[IceServer, ...],

@@ -93,15 +93,34 @@ class Resumable:
     def _go_on(self, your_id: YourId) -> Welcome:
         taken = your_id.client_seq
         if taken is UNSET or not self.confirmed <= taken <= self.sent:
-            undecided = list(self._unconfirmed)
-            self._token = None
-            self._begin()
-            return Welcome(Standing.BROKEN, [], undecided)
+            return Welcome(Standing.BROKEN, [], self.forget())
         self.confirm(taken)
         ack = [self.ack()] if self.last else []
         return Welcome(Standing.RESUMED, [*ack, *self._unconfirmed])
 
+    def forget(self) -> list[str]:
+        """Begin anew: the next dial asks for nothing back. Returns what is undecided."""
+        undecided = list(self._unconfirmed)
+        self._token = None
+        self._begin()
+        return undecided
+
+    @property
+    def may_return(self) -> bool:
+        """Whether there is something to come back to."""
+        return self._token is not None
+
+    @property
+    def progress(self) -> int:
+        """How much got through so far, in frames of either direction."""
+        return self.last + self.confirmed
+
     # ---- out
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many frames the relay has yet to say that it took."""
+        return len(self._unconfirmed)
 
     @property
     def has_room(self) -> bool:
@@ -126,7 +145,7 @@ class Resumable:
     def confirm(self, client_seq: int) -> bool:
         """Keep no more what the relay took; False if it cannot have taken that, and then nothing changes."""
         if client_seq > self.sent:
-            return False
+            return not self._numbered
         while self.confirmed < client_seq:
             self.confirmed += 1
             self._bytes -= self._unconfirmed.popleft().__sizeof__()

@@ -247,7 +247,7 @@ class Session:
             verdict = judge(pairing.evidence, pairing.age)
             self._log.emit(verdict.event(pairing.evidence, pairing.age, retrying=False))
             return verdict.ending
-        if pairing is None and not self._is_up:
+        if pairing is None and self._uplink.up_since is None:
             reason = f"The relay at {self._options.shown_url} could not be reached within {within:g} s"
             return RelayUnreachable("relay_unreachable", reason)
         if pairing is None and self._options.pair is not None and self._asking.last_refusal is not None:

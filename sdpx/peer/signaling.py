@@ -2,13 +2,15 @@
 
 - The relay is unreachable unless it opens the WebSocket and sends `your_id`, all within `DIAL_SECONDS`.
 - One task writes, so that nobody who is cancelled in mid-send leaves half a frame behind.
-- A relay that has silently gone is noticed by pings.
+- A relay that has silently gone is noticed by pings, and by frames that it does not confirm.
+- A connection ends with a close frame only where this side means to leave: without one the relay keeps the place (PROTOCOL:
+  Resume).
 """
 
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -24,68 +26,65 @@ from trio_websocket import (
 
 from sdpx import messages
 from sdpx.errors import Ending, Refusal, Refused, RelayUnreachable
-from sdpx.messages import PROTOCOL, ServerMessage, YourId
+from sdpx.messages import PROTOCOL, YourId
 from sdpx.peer.tls import client_context, words_of
 
 DIAL_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 1.0
 WRITE_SECONDS: Final = 15.0
-PING_SECONDS: Final = 20.0
-PONG_SECONDS: Final = 20.0
+PING_SECONDS: Final = 10.0
+PONG_SECONDS: Final = 10.0
 # The relay's limit is for what it receives; what it relays is a little longer, and a later relay may allow more.
 MAX_MESSAGE: Final = 1024 * 1024
 
 ByteStream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
+class Source(Protocol):
+    """Where the frames come from that a connection writes."""
+
+    async def next(self) -> str | None:
+        """Wait for the next one. None: the relay is silent where it should not be, and the connection of no more use."""
+
+
 class Signaling:
-    """An open connection to a relay, whose first frame gave this peer its `client_id`, and perhaps `ice_servers`."""
+    """An open connection to a relay, and the `greeting` that came first on it."""
 
-    def __init__(self, socket: WebSocketConnection, greeting: YourId) -> None:
-        self.client_id = greeting.id
-        self.ice_servers = greeting.ice_servers
+    def __init__(self, socket: WebSocketConnection, greeting: YourId, nursery: trio.Nursery) -> None:
+        self.greeting = greeting
         self._socket = socket
+        self._nursery = nursery
         self._dropped = False
-        self._outgoing, self._to_write = trio.open_memory_channel[str](0)
 
-    async def send(self, message: msgspec.Struct) -> None:
-        """Send a message: returns once the writer has taken it. One for a relay that is gone goes nowhere."""
-        try:
-            await self._outgoing.send(messages.encode(message))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return  # `receive` tells of the loss
+    def write_from(self, source: Source) -> None:
+        """Write what `source` has, to the end of this connection. To be called once."""
+        self._nursery.start_soon(self._write, source)
 
-    async def receive(self) -> ServerMessage | None:
-        """Wait for the relay's next message; None once the connection is gone, and `lost` says how."""
+    async def receive(self) -> str | None:
+        """Wait for the relay's next frame; None once the connection is gone, and `lost` says how."""
         while True:
             try:
                 frame = await self._socket.get_message()
             except ConnectionClosed:
                 return None
-            try:
-                message = messages.parse_server(frame) if isinstance(frame, str) else None
-            except Refusal:
-                continue  # a frame that makes no sense is no reason to leave
-            if message is not None:
-                return message
+            if isinstance(frame, str) and not self._dropped:
+                return frame
 
     @property
     def lost(self) -> CloseReason | None:
         """How the connection ended, once it has, unless this side gave it up."""
         return None if self._dropped else self._socket.closed
 
-    async def write(self) -> None:
-        """Write what is sent, until nothing more can be."""
-        async with self._to_write:
-            async for text in self._to_write:
-                with trio.move_on_after(WRITE_SECONDS) as deadline:
-                    try:
-                        await self._socket.send_message(text)
-                    except ConnectionClosed:
-                        return
-                if deadline.cancelled_caught:  # half a frame is out: the socket is of no more use
-                    await self.drop()
+    async def _write(self, source: Source) -> None:
+        while (text := await source.next()) is not None:
+            with trio.move_on_after(WRITE_SECONDS) as deadline:
+                try:
+                    await self._socket.send_message(text)
+                except ConnectionClosed:
                     return
+            if deadline.cancelled_caught:  # half a frame is out: the socket is of no more use
+                break
+        await self.drop()
 
     async def keep_alive(self) -> None:
         """Ping the relay, and drop the connection when no pong comes."""
@@ -101,15 +100,16 @@ class Signaling:
                 return
 
     async def drop(self) -> None:
-        """Close the connection without waiting for the relay."""
+        """Cut the connection, without a close frame: the relay keeps the place of a client with numbers."""
         self._dropped = True
-        with trio.move_on_after(0):
-            await self._socket.aclose(1001)
-
-    async def close(self) -> None:
-        """Write what was sent, close the WebSocket, and wait a moment for the relay to do so."""
-        with trio.move_on_after(CLOSE_SECONDS, shield=True):
+        with trio.CancelScope() as nothing:
+            nothing.cancel()
             await self._socket.aclose()
+
+    async def close(self, code: int = 1000) -> None:
+        """Leave: close the WebSocket behind what was written, and wait a moment for the relay to do so."""
+        with trio.move_on_after(CLOSE_SECONDS, shield=True):
+            await self._socket.aclose(code)
 
 
 class _Watched(trio.abc.Stream):
@@ -141,7 +141,7 @@ class _Watched(trio.abc.Stream):
 
 @asynccontextmanager
 async def dial(url: str, shown_url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[Signaling]:
-    """Connect to the relay at `url` and learn one's ID; `shown_url` is the same without its secrets, `tls` for wss:// URLs.
+    """Connect to the relay at `url` and hear its greeting; `shown_url` is the same without its secrets, `tls` for wss:// URLs.
 
     Yields the connection and closes it in the end. Raises `RelayUnreachable`, or `Refused`.
     """
@@ -150,7 +150,6 @@ async def dial(url: str, shown_url: str, tls: ssl.SSLContext | None = None) -> A
         async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
             relay = await _open(nursery, stack, url, shown_url, tls)
             opened = True
-            nursery.start_soon(relay.write)
             nursery.start_soon(relay.keep_alive)
             try:
                 yield relay
@@ -175,7 +174,7 @@ async def _open(
             raise RelayUnreachable(
                 "not_a_relay", f"What answers at {shown_url} is no sdpx relay: it did not say 'your_id' first"
             )
-        return Signaling(socket, greeting)
+        return Signaling(socket, greeting, nursery)
     raise RelayUnreachable("relay_unreachable", f"The relay at {shown_url} did not answer within {DIAL_SECONDS:.0f} s")
 
 
