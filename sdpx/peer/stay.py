@@ -1,8 +1,7 @@
 """One stay at a relay, across the sockets that it takes: the rules of `resume` with somebody who waits.
 
 - `send` gives a frame its number and queues it in one go; the task that writes a socket asks `next` for what is due.
-- What is kept is bounded. When it is full the sender waits, until the relay confirms; one that does not is dropped, and
-  dialled again.
+- What is kept is bounded. When it is full the sender waits until the relay confirms; after `ROOM_SECONDS` the stay is over.
 - A relay that does not confirm for `CONFIRM_SECONDS` is not there, whatever the socket says: it has 0.2 s to do so.
 - When the stay is over what is sent goes nowhere, and whoever waits is let go: the news tell why.
 """
@@ -22,6 +21,7 @@ from sdpx.messages import ServerMessage, Taken
 from sdpx.peer.resume import Arrival, Resumable
 
 CONFIRM_SECONDS: Final = 5.0
+ROOM_SECONDS: Final = 30.0
 WAITING: Final = 1024  # frames that no socket has taken yet
 
 
@@ -39,7 +39,7 @@ class Stay:
         self._rules = rules
         self._unwritten: deque[str] = deque()
         self._has_socket = True
-        self._over = False
+        self.is_over = False
         self._confirm_due = math.inf
         self._changed = trio.Event()
 
@@ -48,11 +48,12 @@ class Stay:
     async def send(self, message: msgspec.Struct) -> bool:
         """Send a message, or keep it for the next socket; waits while there is no room. False if the stay is over."""
         await trio.lowlevel.checkpoint()
-        while not self._over and not self._has_room:
-            await (
-                self._changed.wait()
-            )  # `next` has the deadline of who confirms nothing, the uplink that of a lost relay
-        if self._over:
+        with trio.move_on_after(ROOM_SECONDS):
+            while not self.is_over and not self._has_room:
+                await self._changed.wait()
+        if not self.is_over and not self._has_room:  # one is missing now: those behind it would make no sense
+            self.end()
+        if self.is_over:
             return False
         text = self._rules.send(messages.encode(message))
         if self._has_socket:
@@ -66,7 +67,7 @@ class Stay:
 
     async def next(self) -> str | None:
         """Wait for the frame that the present socket is to write next; None if the relay confirms nothing (see `Source`)."""
-        while True:
+        while not self.is_over:
             now = trio.current_time()
             if self._ack_due <= now:
                 return self._rules.ack()
@@ -78,9 +79,10 @@ class Stay:
             elif self._confirm_due == math.inf:
                 self._confirm_due = now + CONFIRM_SECONDS
             elif self._confirm_due <= now:
-                return None
+                break
             with trio.move_on_at(min(self._ack_due, self._confirm_due)):
                 await self._changed.wait()
+        return None
 
     @property
     def _ack_due(self) -> float:
@@ -132,7 +134,7 @@ class Stay:
 
     def end(self) -> None:
         """Let go whoever waits: what is sent from now on goes nowhere."""
-        self._over = True
+        self.is_over = True
         self.lose()
 
     def _wake(self) -> None:

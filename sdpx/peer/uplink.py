@@ -198,8 +198,9 @@ class Uplink:
         code, reason = (relay.lost.code, relay.lost.reason or "") if relay.lost else (ABNORMAL, "")
         self._log.emit(peer.Disconnected(code, reason))
         self._lost_at, self._back = trio.current_time(), trio.Event()
-        if code != TAKEN_OVER and self._rules.may_return and self._options.reconnect and self._stay is not None:
-            self._stay.lose()
+        stay = self._stay
+        if stay is not None and not stay.is_over and self._rules.may_return and code != TAKEN_OVER:
+            stay.lose()
             self._hold = trio.CancelScope()
             nursery.start_soon(self._give_up, self._hold)
         else:
