@@ -61,17 +61,23 @@ class Cutter:
         self.port = 0
 
     async def handle(self, client: trio.SocketStream) -> None:
-        try:
-            server = await trio.open_tcp_stream("127.0.0.1", self.target)
-        except OSError:
-            client.socket.close()
-            return
-        passage = Passage(client, server, next(self.ends, {}))
+        with client.socket:
+            try:
+                server = await trio.open_tcp_stream("127.0.0.1", self.target)
+            except OSError:
+                return
+            with server.socket:
+                await self._pass_on(Passage(client, server, next(self.ends, {})))
+
+    async def _pass_on(self, passage: Passage) -> None:
         self.passages.append(passage)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(passage.pump, "up")
-            nursery.start_soon(passage.pump, "down")
-        passage.reset()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(passage.pump, "up")
+                nursery.start_soon(passage.pump, "down")
+        finally:
+            passage.reset()
+            self.passages.remove(passage)
 
     @property
     def url(self) -> str:
@@ -79,7 +85,7 @@ class Cutter:
 
     def cut(self, which: Callable[[Passage], bool] = lambda _: True) -> None:
         """Reset these connections."""
-        for passage in filter(which, self.passages):
+        for passage in filter(which, list(self.passages)):
             passage.reset()
 
     def freeze(self) -> None:
@@ -98,4 +104,3 @@ async def cutting(target: int, ends: Iterable[dict[Way, int]] = ()) -> AsyncIter
         nursery.start_soon(trio.serve_listeners, cutter.handle, [listener])
         yield cutter
         nursery.cancel_scope.cancel()
-        cutter.cut()
