@@ -11,12 +11,15 @@ from typing import Any, Final
 import msgspec
 import pytest
 import trio
+from trio.testing import memory_stream_pair
 from trio_websocket import ConnectionClosed, WebSocketRequest, serve_websocket
 
+from sdpx.errors import RelayUnreachable
 from sdpx.log import Log
 from sdpx.messages import Candidate, CandidateInit, Description, IceServers, Paired, Request
 from sdpx.peer.backoff import Backoff
 from sdpx.peer.options import PeerOptions
+from sdpx.peer.signaling import dial
 from sdpx.peer.uplink import Down, News, Over, Up, Uplink
 from tests.cutter import Cutter, Way, cutting
 from tests.helpers import Kept
@@ -236,6 +239,20 @@ async def test_a_socket_that_carries_nothing_is_taken_over(monkeypatch: pytest.M
         assert [type(each) for each in await world.news(3)] == [Description, Candidate, Candidate]
         await world.all_is_there()
         assert len(world.log.of("relay_resumed")) == 1
+
+
+async def test_a_dial_that_is_reset_before_its_request_is_out_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library would wait for the answer to what was never sent."""
+    ours, theirs = memory_stream_pair()
+    await theirs.aclose()
+
+    async def open_nothing(*_: object) -> trio.abc.Stream:
+        return ours
+
+    monkeypatch.setattr("trio.open_tcp_stream", open_nothing)
+    with trio.fail_after(5), pytest.raises(RelayUnreachable, match="closed the connection"):
+        async with dial("ws://127.0.0.1:1", "ws://127.0.0.1:1"):
+            pass
 
 
 # ---- bounds ---------------------------------------------------------------------------------------------------------
