@@ -143,13 +143,14 @@ async def test_a_log_that_nobody_reads_stalls_nobody() -> None:
             assert (await pair.b.receive())["type"] == "offer"
         await pair.round()
         assert pair.slowest < PATIENCE
-        nursery.start_soon(_work_on, pair)
-        async for chunk in output:
-            if b'"event":"log_dropped"' in chunk:
-                break
+        async with trio.open_nursery() as work:
+            work.start_soon(_work_on, pair)
+            async for chunk in output:
+                if b'"event":"log_dropped"' in chunk:
+                    break
+            work.cancel_scope.cancel()
+        await pair.close()
         nursery.cancel_scope.cancel()
-        with trio.CancelScope(shield=True):
-            await pair.close()
 
 
 @asynccontextmanager
