@@ -41,8 +41,16 @@ soak *args: _venv
 bench *args: _venv
     {{bin}}/python -m tests.bench {{args}}
 
+# Install the browsers and the other WebRTC stacks that tests/interop meets: apt, npm.
+setup-interop:
+    sh tests/interop/setup.sh
+
+# `sdpx peer` and the other stacks, again and again: how often each meeting came off.
+interop *args: _venv
+    {{bin}}/python -m tests.interop {{args}}
+
 # All that CI does.
-check: test
+check: setup-interop test
 
 # Make the virtual environment, or bring it up to date when pyproject.toml is newer.
 _venv:

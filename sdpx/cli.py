@@ -1,11 +1,16 @@
 """The command line: options to plain arguments, and nothing heavy before a command needs it."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sdpx import __version__, trust_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sdpx.ice_servers import IceServer
 
 app = typer.Typer(
     name="sdpx",
@@ -31,6 +36,22 @@ class LogFormat(StrEnum):
 
     json = "json"
     text = "text"
+
+
+class Expectation(StrEnum):
+    """What `--expect` can wait for."""
+
+    exchange = "exchange"
+    connected = "connected"
+    channel = "channel"
+    message = "message"
+
+
+class StdinForm(StrEnum):
+    """What standard input is made of."""
+
+    lines = "lines"
+    json = "json"
 
 
 class BenchFormat(StrEnum):
@@ -65,6 +86,38 @@ OnceOption = Annotated[
     typer.Option(
         "--once", envvar="SDPX_ONCE", help="Leave when the input has ended and is sent, or the channel closes."
     ),
+]
+
+
+WaitOption = Annotated[
+    float,
+    typer.Option(
+        envvar="SDPX_WAIT",
+        min=0,
+        max=86400,
+        metavar="SECONDS",
+        help="How long the peer of --pair may not be there yet.",
+    ),
+]
+ExpectOption = Annotated[
+    Expectation | None,
+    typer.Option(envvar="SDPX_EXPECT", help="Leave with 0 as soon as this is so, and with another status if it fails."),
+]
+WithinOption = Annotated[
+    float | None,
+    typer.Option(
+        envvar="SDPX_WITHIN", min=0.1, max=86400, metavar="SECONDS", help="How long --expect waits, from the start."
+    ),
+]
+RetriesOption = Annotated[
+    int,
+    typer.Option(
+        envvar="SDPX_RETRIES", min=0, max=1_000_000, help="How often a failed or vanished connection is built again."
+    ),
+]
+ReconnectOption = Annotated[bool, typer.Option(envvar="SDPX_RECONNECT", help="Dial a relay that was lost again.")]
+StdinOption = Annotated[
+    StdinForm, typer.Option(envvar="SDPX_STDIN", help="Lines of text, or a JSON object with a command on each line.")
 ]
 
 
@@ -149,6 +202,14 @@ ConfigOption = Annotated[
         help="Read options from this TOML file; flags and environment win.",
     ),
 ]
+IceServerOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        envvar="SDPX_ICE_SERVER",
+        metavar="URL",
+        help="STUN or TURN server for all clients, stun:HOST:PORT or turn:USER:PASS@HOST:PORT; repeatable.",
+    ),
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -172,14 +233,23 @@ def _check(option: str, flaw: str | None) -> None:
         raise typer.BadParameter(flaw, param_hint=option)
 
 
-def _stun_servers(urls: list[str], *, no_stun: bool) -> tuple[str, ...]:
-    from sdpx.peer.options import DEFAULT_STUN, flaw_in_stun  # noqa: PLC0415
+def _servers(option: str, parse: "Callable[[str], IceServer]", urls: list[str] | None) -> "tuple[IceServer, ...]":
+    servers = []
+    for url in urls or []:
+        try:
+            servers.append(parse(url))
+        except ValueError as error:
+            _check(option, str(error))
+    return tuple(servers)
 
-    for url in urls:
-        _check("--stun", flaw_in_stun(url))
-    if urls and no_stun:
+
+def _ice_servers(stun: list[str] | None, turn: list[str] | None, *, no_stun: bool) -> "tuple[IceServer, ...] | None":
+    """Return the servers that the command line names; None where it names none, and the relay may."""
+    from sdpx.ice_servers import parse_stun, parse_turn  # noqa: PLC0415
+
+    if stun and no_stun:
         _check("--no-stun", "it contradicts --stun; give one of the two")
-    return () if no_stun else tuple(urls or [DEFAULT_STUN])
+    return _servers("--stun", parse_stun, stun) + _servers("--turn", parse_turn, turn) or None
 
 
 @app.command()
@@ -213,6 +283,7 @@ def serve(
     turn_secret_file: trust_options.TurnSecretFileOption = None,
     turn_url: trust_options.TurnUrlOption = None,
     turn_ttl: trust_options.TurnTtlOption = 86_400,
+    ice_server: IceServerOption = None,
     log_level: LogLevelOption = LogLevel.info,
     log_format: LogFormatOption = LogFormat.json,
     log_sdp: LogSdpOption = False,
@@ -223,6 +294,7 @@ def serve(
     """Relay the SDP handshake: pair clients by ID and pass offer, answer and candidates between the two."""
     from functools import partial  # noqa: PLC0415  imports wait for their command
 
+    from sdpx.ice_servers import parse_server  # noqa: PLC0415
     from sdpx.program import LogOptions, run  # noqa: PLC0415
     from sdpx.relay.limits import Limits  # noqa: PLC0415
     from sdpx.relay.main import ServeOptions, open_vault, run_server  # noqa: PLC0415
@@ -260,7 +332,15 @@ def serve(
         turn_ttl=turn_ttl,
     )
     options = ServeOptions(
-        host, port, metrics_host or host, metrics_port, limits, log_sdp=log_sdp, fast_lane=fast_lane, trust=trust
+        host,
+        port,
+        metrics_host or host,
+        metrics_port,
+        limits,
+        log_sdp=log_sdp,
+        fast_lane=fast_lane,
+        trust=trust,
+        ice_servers=_servers("--ice-server", parse_server, ice_server),
     )
     try:
         vault = open_vault(options)
@@ -329,13 +409,27 @@ def peer(
         list[str] | None,
         typer.Option(envvar="SDPX_STUN", metavar="URL", help="STUN server, stun:HOST:PORT; repeatable."),
     ] = None,
+    turn: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="SDPX_TURN",
+            metavar="URL",
+            help="TURN server, turn:USER:PASS@HOST:PORT?transport=udp|tcp, or turns:; repeatable.",
+        ),
+    ] = None,
     no_stun: Annotated[
         bool, typer.Option("--no-stun", envvar="SDPX_NO_STUN", help="Use no STUN server at all.")
     ] = False,
     timeout: TimeoutOption = 30.0,
+    wait: WaitOption = 0.0,
+    expect: ExpectOption = None,
+    within: WithinOption = None,
     once: OnceOption = False,
     cafile: trust_options.CaFileOption = None,
     insecure: trust_options.InsecureOption = False,
+    retries: RetriesOption = 3,
+    reconnect: ReconnectOption = True,
+    stdin: StdinOption = StdinForm.lines,
     log_level: LogLevelOption = LogLevel.info,
     log_format: LogFormatOption = LogFormat.json,
     log_sdp: LogSdpOption = False,
@@ -343,7 +437,8 @@ def peer(
 ) -> None:
     """Be a WebRTC peer: lines in on stdin go to the other peer, JSON lines on stdout tell all that happens.
 
-    Exit status: 0 done, 2 usage, 3 relay unreachable or lost, 4 pairing refused (--pair), 5 no connection (--pair).
+    Exit status: 0 done, 2 usage, 3 relay unreachable or lost, 4 pairing refused, 5 no connection, 6 refused by the relay,
+    7 pairing lost, 8 no answer, 9 no common candidates, 10 ICE failed, 11 DTLS failed, 12 channel lost, 13 --expect unmet.
     """
     from functools import partial  # noqa: PLC0415
 
@@ -354,16 +449,26 @@ def peer(
     _check("--url", flaw_in_url(url))
     for option, name in (("--pair", pair), ("--id", id_)):
         _check(option, None if name is None else flaw_in_name(name))
-    servers = _stun_servers(stun or [], no_stun=no_stun)
     _check_trust(url, cafile, insecure=insecure)
+    if wait and pair is None:
+        _check("--wait", "it needs --pair: without that, this peer waits to be asked, for ever")
+    if within is not None and expect is None:
+        _check("--within", "it needs --expect: how long a connection may take is --timeout")
     options = PeerOptions(
         url,
         pair,
         id_,
-        servers,
+        _ice_servers(stun, turn, no_stun=no_stun),
         timeout,
+        wait=wait,
+        expect=None if expect is None else expect.value,
+        within=within,
         once=once,
+        retries=retries,
+        reconnect=reconnect,
+        stdin=stdin.value,
         log_sdp=log_sdp,
+        no_stun=no_stun,
         token=token,
         cafile=cafile,
         insecure=insecure,

@@ -55,7 +55,10 @@ def _option(param: Any, hint: Any) -> Option:
 def _text(path: str) -> str:
     try:
         with Path(path).open("rb") as file:
-            return file.read(LARGEST).decode()
+            text = file.read(LARGEST + 1).decode()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is no UTF-8 text"
         raise typer.BadParameter(f"{path}: {reason}", param_hint="--config") from None
+    if len(text) > LARGEST:
+        raise typer.BadParameter(f"{path}: it is larger than 1 MiB", param_hint="--config")
+    return text

@@ -7,8 +7,16 @@ SdpxError
     +-- CannotListen       the relay could not open its port
     +-- RelayUnreachable   nobody there, or not a relay
     +-- RelayLost          it was there and is gone
+    +-- Refused            the relay is there and did not let this peer in
     +-- PairingRefused     the relay said no to `--pair`
-    +-- NoConnection       paired, but the WebRTC connection did not come up
+    +-- PairingLost        the other peer left before there was a connection
+    +-- NoAnswer           paired, but the other side sent no description
+    +-- NoCommonCandidates both descriptions were there, and no pair of addresses to try
+    +-- IceFailed          addresses were tried, and none led to the other side
+    +-- DtlsFailed         the path was there, and no secure connection over it
+    +-- NoConnection       paired, and for another reason no WebRTC connection
+    +-- ChannelLost        it was up, and the other side closed it or vanished
+    +-- Unmet              what `--expect` waited for did not happen
     +-- DemoFailed         a step of `sdpx demo` did not happen
     +-- BenchFailed        `sdpx bench` lost messages, or the relay refused what it was to carry
 """
@@ -25,6 +33,14 @@ class ExitStatus(IntEnum):
     RELAY = 3
     PAIRING_REFUSED = 4
     NO_CONNECTION = 5
+    REFUSED = 6
+    PAIRING_LOST = 7
+    NO_ANSWER = 8
+    NO_COMMON_CANDIDATES = 9
+    ICE_FAILED = 10
+    DTLS_FAILED = 11
+    CHANNEL_LOST = 12
+    UNMET = 13
 
 
 class SdpxError(Exception):
@@ -62,7 +78,7 @@ class CannotListen(Ending):
 
 
 class RelayUnreachable(Ending):
-    """There is no relay at that URL, or it would not let this peer in."""
+    """There is no relay at that URL."""
 
     status = ExitStatus.RELAY
 
@@ -79,10 +95,58 @@ class PairingRefused(Ending):
     status = ExitStatus.PAIRING_REFUSED
 
 
+class Refused(Ending):
+    """The relay is there and answered with an HTTP refusal: the ID is taken, the token is wrong, it is full."""
+
+    status = ExitStatus.REFUSED
+
+
+class PairingLost(Ending):
+    """The other peer left, or was cut, before there was a connection."""
+
+    status = ExitStatus.PAIRING_LOST
+
+
+class NoAnswer(Ending):
+    """The pairing stood, and no answer, or no offer, came."""
+
+    status = ExitStatus.NO_ANSWER
+
+
+class NoCommonCandidates(Ending):
+    """Both sides described themselves, and there was no pair of addresses to try."""
+
+    status = ExitStatus.NO_COMMON_CANDIDATES
+
+
+class IceFailed(Ending):
+    """No pair of addresses worked (RFC 8445)."""
+
+    status = ExitStatus.ICE_FAILED
+
+
+class DtlsFailed(Ending):
+    """The path was there, and the DTLS handshake over it failed (RFC 8842)."""
+
+    status = ExitStatus.DTLS_FAILED
+
+
 class NoConnection(Ending):
-    """The pairing stood, and no WebRTC connection came of it."""
+    """The pairing stood, and for a reason of its own no WebRTC connection came of it."""
 
     status = ExitStatus.NO_CONNECTION
+
+
+class ChannelLost(Ending):
+    """The connection was up and is gone: the other side closed it, or vanished."""
+
+    status = ExitStatus.CHANNEL_LOST
+
+
+class Unmet(Ending):
+    """What `--expect` waited for did not happen within `--within`."""
+
+    status = ExitStatus.UNMET
 
 
 class DemoFailed(Ending):

@@ -372,7 +372,7 @@ class YourId(Struct, frozen=True, tag_field="type", tag="your_id"):
 
     id: str
     resume_token: str | UnsetType = UNSET
-    ice_servers: list[dict[str, Any]] | UnsetType = UNSET
+    ice_servers: Any = UNSET  # a list of RTCIceServer dictionaries (W3C WebRTC, 4.2.4)
     resumed: bool | UnsetType = UNSET
     client_seq: int | UnsetType = UNSET
     peer_id: str | UnsetType | None = UNSET
@@ -442,11 +442,12 @@ class UnpairRequest(Struct, frozen=True, tag_field="type", tag="unpair"):
 
 
 class Description(Struct, frozen=True):
-    """An offer or an answer (RFC 8829), from or for the peer."""
+    """An offer or an answer (RFC 8829), from or for the peer. `agent` says what program made it, if that says so."""
 
     type: Literal["offer", "answer"]
     sdp: str
     peer_id: str | UnsetType = UNSET
+    agent: str | UnsetType = UNSET
 
 
 class Candidate(Struct, frozen=True):

@@ -33,8 +33,14 @@ async def two_peers() -> AsyncIterator[tuple[PeerConnection, PeerConnection]]:
 
 async def negotiate(a: PeerConnection, b: PeerConnection) -> None:
     await a.create_channel("chat")
-    await b.accept_offer(await a.create_offer())
-    await a.accept_answer(await b.create_answer())
+    await add(b, await b.accept_offer(await a.create_offer()))
+    await add(a, await a.accept_answer(await b.create_answer()))
+
+
+async def add(peer: PeerConnection, candidates: list[CandidateInit | None]) -> None:
+    for candidate in candidates:
+        if candidate is not None:
+            await peer.add_candidate(candidate)
 
 
 async def until(peer: PeerConnection, wanted: type[RtcEvent]) -> RtcEvent:
@@ -127,7 +133,16 @@ async def test_hostile_descriptions_are_one_kind_of_failure(sdp: str) -> None:
         assert failed.value.code == "bad_sdp"
 
 
-@pytest.mark.parametrize("candidate", ["candidate:", "x", "candidate:1 1 udp x 1.2.3.4 y typ host", "a b c d e f g h"])
+@pytest.mark.parametrize(
+    "candidate",
+    [
+        "candidate:",
+        "x",
+        "candidate:1 1 udp x 1.2.3.4 y typ host",
+        "a b c d e f g h",
+        "candidate:1 1 udp 1 a.example 1 typ host",
+    ],
+)
 async def test_hostile_candidates_are_one_kind_of_failure(candidate: str) -> None:
     async with two_peers() as (a, b):
         await negotiate(a, b)

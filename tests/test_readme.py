@@ -4,11 +4,9 @@ import ast
 import dataclasses
 import enum
 import inspect
-import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -23,10 +21,10 @@ import sdpx
 from sdpx import cli, config, errors, events, lobby, messages
 from sdpx.configured import options_of
 from sdpx.events import Event, demo, peer, serve
+from sdpx.ice_servers import DEFAULT_STUN
 from sdpx.log import QUEUE_BYTES, QUEUE_LINES, Log
+from sdpx.peer import commands, verdict
 from sdpx.peer.lines import MAX_LINE
-from sdpx.peer.options import DEFAULT_STUN
-from sdpx.peer.pairing import _LATE
 from sdpx.relay.limits import Limits
 from sdpx.relay.metrics import make_page
 from sdpx.relay.numbers import Numbers, Present
@@ -163,8 +161,8 @@ def test_a_shell_block_is_valid_shell(block: str) -> None:
 
 def test_every_recipe_of_the_justfile_is_named_and_the_other_way_round() -> None:
     """`just --list` shows what the README tells of."""
-    recipes = set(re.findall(r"^([a-z]\w*)(?: \*\w+)?:(?!=)", JUSTFILE, re.MULTILINE)) - {"default"}
-    named = set(re.findall(r"\bjust ([a-z]+)\b", README))
+    recipes = set(re.findall(r"^([a-z][\w-]*)(?: \*\w+)?:(?!=)", JUSTFILE, re.MULTILINE)) - {"default"}
+    named = set(re.findall(r"\bjust ([a-z][a-z-]*)\b", README))
     assert named - {"lists"} == recipes
 
 
@@ -183,7 +181,7 @@ def options(name: str) -> list[Any]:
 
 def shown_default(option: Any) -> str:
     """An option's default as the README writes it."""
-    value = DEFAULT_STUN if option.name == "stun" else option.default
+    value = DEFAULT_STUN.url if option.name == "stun" else option.default
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -232,8 +230,28 @@ def test_codes_of_the_error_event() -> None:
     kinds = [each.__name__ for each in vars(errors).values() if isinstance(each, type)]
     endings = [name for name in kinds if issubclass(getattr(errors, name), errors.Ending)]
     written = set(codes(sentence("The `code` of that event").split("is one of", 1)[1]))
-    raised = strings(calls(*endings, "_fail"), 0) | {f"no_{awaited}" for awaited in _LATE}
-    assert written - {"id_taken", "target_not_found"} == raised
+    judged = {code(row["code"]) for row in table("The commands", "Verdicts")}
+    assert (written - {"id_taken", "target_not_found"}) | judged == strings(calls(*endings), 0)
+
+
+def test_verdicts_and_their_exit_statuses() -> None:
+    """Every verdict that there is, with the status of its `Ending`."""
+    rows = {code(row["code"]): int(row["status"]) for row in table("The commands", "Verdicts")}
+    tree = ast.parse(inspect.getsource(verdict))
+    reached = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and hasattr(errors, called(node)):
+            (word,) = strings(iter([node]), 0)
+            reached[word] = int(getattr(errors, called(node)).status)
+    assert rows == reached
+
+
+def test_commands_of_stdin_json() -> None:
+    """Each command of the table is one, and each that is one is in the table."""
+    rows = [code(row["command"]) for row in table("`sdpx peer`", "Commands")]
+    made = [type(commands.parse_command(re.sub(r"TEXT|ID", '"AAAA"', row))) for row in rows]
+    assert set(made) == set(get_args(commands.Command))
+    assert set(re.findall(r'\{"\w+"', commands._FORMS)) == {row.split(":")[0] for row in rows}
 
 
 # ---- the wire ---------------------------------------------------------------------------------------------------
@@ -435,6 +453,7 @@ SPOKEN: Final[list[tuple[str, Event]]] = [
     ("`sdpx peer`", peer.Paired("PEER_ID", is_initiator=False)),
     ("`sdpx peer`", peer.WebrtcStarted(is_initiator=True)),
     ("`sdpx peer`", peer.WebrtcStarted(is_initiator=False)),
+    ("`sdpx peer`", peer.Summary("PEER_ID", True, {"PHASE": 1.0, "other": 2.0}, "LOCAL", "REMOTE", 1, 2)),
     ("`sdpx demo`", demo.DemoFinished(ok=True, phases={"PHASE": 1.0, "other": 2.0})),
     ("`sdpx demo`", demo.DemoFinished(ok=False, phases={})),
 ]
@@ -482,12 +501,7 @@ def test_codes_of_negotiation_error() -> None:
 def test_codes_of_input_refused() -> None:
     """Every code that a line of the input can be refused with."""
     written = codes(sentence("An `input_refused` has one of the codes"))
-    assert set(written) - {"input_refused"} == strings(calls("_refuse", "InputRefused"), 0)
-
-
-def test_candidate_sent_is_kept_for_later() -> None:
-    """The README says that it is not logged yet; whoever logs it takes that sentence out."""
-    assert ("`candidate_sent` is kept for a later version" in README) == (not list(calls("CandidateSent")))
+    assert set(written) - {"input_refused"} == strings(calls("_refuse", "InputRefused", under="peer"), 0)
 
 
 # ---- what is promised of safety ---------------------------------------------------------------------------------
@@ -540,11 +554,30 @@ def written_by(*happened: Event) -> bytes:
     return b"".join(sink.lines)
 
 
+VERDICT: Final = peer.Verdict(
+    "ice_failed",
+    "bob",
+    True,
+    False,
+    1.0,
+    True,
+    True,
+    {"host": 1},
+    {"host": 1},
+    0,
+    [],
+    [],
+    "failed",
+    None,
+    None,
+    "No pair worked",
+)
 LOG: Final = written_by(
     serve.Paired("a", "b"),
     serve.Unpaired("a", "b", "left"),
     peer.ChannelOpen("chat"),
     peer.ChannelMessage(text="hello"),
+    VERDICT,
 )
 # Each jq program of the README, with what it makes of LOG; `ts` is the epoch.
 EPOCH: Final = "1970-01-01T00:00:00.000000Z"
@@ -556,6 +589,7 @@ RECIPES: Final = {
     ),
     'select(.event == "channel_message") | .text': "hello",
     'last(inputs | select(.event == "channel_open") | .ms)': "0",
+    'select(.event == "verdict") | .message': "No pair worked",
 }
 
 
@@ -590,20 +624,6 @@ def test_the_recipe_for_success_tells_failure_by_its_status() -> None:
     without = written_by(peer.Connected("ws://x"))
     assert subprocess.run([jq, *recipes()[program], program], input=LOG, check=False).returncode == 0
     assert subprocess.run([jq, *recipes()[program], program], input=without, check=False).returncode != 0
-
-
-def test_the_child_process_example_runs(tmp_path: Path) -> None:
-    """The Python example drives a program that keeps the contract of `sdpx peer`."""
-    (example,) = blocks("python")
-    child = tmp_path / "sdpx"
-    said = msgspec.json.encode({"event": "channel_message", "text": "on my way"}).decode()
-    child.write_text(f'#!/bin/sh\nread -r line && [ "$1 $2 $line" = "peer --pair forward" ] && echo \'{said}\'\n')
-    child.chmod(0o755)
-    environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(
-        [sys.executable, "-c", example], env=environment, capture_output=True, text=True, timeout=30, check=True
-    )
-    assert done.stdout == "the robot says on my way\n"
 
 
 def test_the_browser_client_speaks_the_wire() -> None:

@@ -145,6 +145,16 @@ class CandidateReceived(Event, frozen=True):
     end_of_candidates: bool
 
 
+class IceServerFailed(Event, frozen=True):
+    """A STUN or TURN server gave no candidate: it refused with an error `code` (401: wrong credentials), or said nothing."""
+
+    level: ClassVar[Level] = "warning"
+    sentence: ClassVar[str] = "The server {e.url} gave no candidate: {e._reason}"
+    url: str
+    code: int | None
+    _reason: str
+
+
 class NegotiationError(Event, frozen=True):
     """What the peer sent could not be used, or did not come; this peer stays usable."""
 
@@ -256,6 +266,84 @@ class Disconnected(Event, frozen=True):
     sentence: ClassVar[str] = "Disconnected from server (code {e.code})."
     code: int
     reason: str
+
+
+class Retrying(Event, frozen=True):
+    """A connection that failed or vanished is built again, from a fresh offer."""
+
+    sentence: ClassVar[str] = "Building the connection to {e.peer_id} again, attempt {e.attempt} of {e.retries}."
+    peer_id: str
+    attempt: int
+    retries: int
+
+
+class Reconnecting(Event, frozen=True):
+    """The relay is not reached; it is dialled again after a wait."""
+
+    level: ClassVar[Level] = "warning"
+    sentence: ClassVar[str] = "{e.reason}. Dialling again in {e.delay_ms} ms."
+    attempt: int
+    delay_ms: float
+    code: str
+    reason: str
+
+
+class PairingDelayed(Event, frozen=True):
+    """The peer that is wanted is not there yet, or busy; it is asked for again after a wait."""
+
+    sentence: ClassVar[str] = "{e.target_id} is not there yet ({e.code}); asking again in {e.delay_ms} ms."
+    target_id: str
+    code: str
+    delay_ms: float
+
+
+class PairingDeclined(Event, frozen=True):
+    """Somebody asked for this peer while its data channel to another outlives a relay that was lost."""
+
+    sentence: ClassVar[str] = "Declined the pairing with {e.peer_id}: the data channel to {e.present_peer_id} is open."
+    peer_id: str
+    present_peer_id: str
+
+
+class Verdict(Event, frozen=True):
+    """Why a connection failed, and the evidence for it. Durations in milliseconds since the connection was begun."""
+
+    level: ClassVar[Level] = "warning"
+    sentence: ClassVar[str] = "{e._sentence}"
+    code: str
+    peer_id: str
+    is_initiator: bool
+    retrying: bool
+    after_ms: float
+    description_sent: bool
+    description_received: bool
+    local_candidates: dict[str, int]
+    remote_candidates: dict[str, int]
+    remote_mdns: int
+    silent_stun: list[str]
+    turn_refusals: list[str]
+    ice_state: str
+    dtls: str | None
+    silent_ms: float | None
+    _sentence: str
+
+
+class Summary(Event, frozen=True):
+    """What a connection that came up was like; told when it is over."""
+
+    peer_id: str
+    is_initiator: bool
+    phases: dict[str, float]
+    local_candidate: str | None
+    remote_candidate: str | None
+    bytes_sent: int
+    bytes_received: int
+
+    def message(self) -> str:
+        """Return the whole in a sentence."""
+        took = ", ".join(f"{name} {ms:.0f} ms" for name, ms in self.phases.items())
+        pair = f"{self.local_candidate or 'unknown'} to {self.remote_candidate or 'unknown'}"
+        return f"Connection over {pair}; {took}; {self.bytes_sent} bytes sent, {self.bytes_received} received."
 
 
 class Closing(Event, frozen=True):

@@ -83,13 +83,17 @@ class ClientResumed(Event, frozen=True):
 
 
 class ConnectionRefused(Event, frozen=True):
-    """A connection ended before it became a WebSocket. `status` is the HTTP answer, null where none was owed."""
+    """A connection ended before it became a WebSocket. `status` is the HTTP answer, null where none was owed.
+
+    `detail` is there for credentials and origins: what was wrong, as the client was told.
+    """
 
     level: ClassVar[Level] = "warning"
     sentence: ClassVar[str] = "Connection from {e.remote} refused: {e.reason}"
     remote: str
     status: int | None
     reason: str
+    detail: str | UnsetType = UNSET
 
 
 class TlsRefused(Event, frozen=True):

@@ -17,10 +17,13 @@ CHUNK: Final = 64 * 1024
 class Lines:
     """An input of lines; `read(n)` blocks and returns up to n bytes, none at the end.
 
-    `refuse(code, reason)` is told of a line that cannot be used: over `MAX_LINE` bytes, or not UTF-8.
+    `refuse(code, reason)` is told of a line that cannot be used: over `longest` bytes, or not UTF-8.
     """
 
-    def __init__(self, read: Callable[[int], bytes], refuse: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, read: Callable[[int], bytes], refuse: Callable[[str, str], None], longest: int = MAX_LINE
+    ) -> None:
+        self._longest = longest
         self._read = read
         self._refuse = refuse
         self._wanted = trio.Event()
@@ -41,7 +44,7 @@ class Lines:
                         await self._offer(bytes(line))
                     skipping = False
                 pending = bytearray() if skipping else rest
-                if len(pending) > MAX_LINE:
+                if len(pending) > self._longest:
                     self._refuse_long()
                     pending, skipping = bytearray(), True
             if pending:
@@ -69,7 +72,7 @@ class Lines:
             return b""  # a closed stdin has no lines
 
     async def _offer(self, line: bytes) -> None:
-        if len(line) > MAX_LINE:
+        if len(line) > self._longest:
             self._refuse_long()
             return
         try:
@@ -80,4 +83,4 @@ class Lines:
         await self._send.send(text)
 
     def _refuse_long(self) -> None:
-        self._refuse("too_long", f"A line of the input has more than {MAX_LINE} bytes and was not sent")
+        self._refuse("too_long", f"A line of the input has more than {self._longest} bytes and was not sent")

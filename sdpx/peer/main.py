@@ -1,20 +1,22 @@
 """`sdpx peer` from its first line to its last."""
 
 import os
+import random
 import select
-from collections.abc import Callable
 from typing import Final
 
 import trio
 
 from sdpx.events import peer
 from sdpx.log import Log
-from sdpx.peer import rtc
-from sdpx.peer.lines import Lines
+from sdpx.peer.asking import Asking
+from sdpx.peer.commands import MAX_COMMAND
+from sdpx.peer.lines import MAX_LINE, Lines
 from sdpx.peer.options import PeerOptions
+from sdpx.peer.room import Room, open_room
 from sdpx.peer.session import Session
-from sdpx.peer.signaling import Signaling, dial
 from sdpx.peer.tls import client_context
+from sdpx.peer.uplink import Uplink
 from sdpx.program import Stop
 
 STDIN: Final = 0
@@ -22,28 +24,32 @@ STDIN: Final = 0
 
 async def run_peer(options: PeerOptions, log: Log, stop: Stop) -> None:
     """Run a peer until its story ends or `stop` is requested; raises the `Ending` that ended it."""
-    async with trio.open_nursery() as nursery:
-        scope = nursery.cancel_scope
-        nursery.start_soon(_cancel_on, stop, lambda: scope)
-        async with rtc.asyncio_loop():
-            log.emit(peer.Connecting(options.shown_url))
-            if options.insecure:
-                log.emit(peer.CertificateUnchecked())
-            tls = client_context(options.cafile, insecure=options.insecure)
-            async with dial(options.dial_url, options.shown_url, tls) as relay:
-                with trio.CancelScope() as scope:  # not the tasks around it: they are needed to close in order
-                    await _tell(options, relay, log)
-        nursery.cancel_scope.cancel()
+    async with open_room() as room, trio.open_nursery() as nursery:
+        if options.insecure:
+            log.emit(peer.CertificateUnchecked())
+        tls = client_context(options.cafile, insecure=options.insecure)
+        uplink = Uplink(options, tls, log, random.random)
+        session = _session(options, uplink, room, log)
+        nursery.start_soon(uplink.run)
+        try:
+            with trio.CancelScope() as scope:  # not the tasks around it: they are needed to close in order
+                nursery.start_soon(_cancel_on, stop, scope)
+                await session.run()
+            if stop.requested:
+                session.check(stop.cause)
+        finally:
+            await uplink.close()
+            nursery.cancel_scope.cancel()
 
 
-async def _tell(options: PeerOptions, relay: Signaling, log: Log) -> None:
-    log.emit(peer.Connected(options.shown_url))
-    log.emit(peer.IdAssigned(relay.client_id))
+def _session(options: PeerOptions, uplink: Uplink, room: Room, log: Log) -> Session:
     lines = Lines(
         _read_stdin,
         lambda code, reason: log.emit(peer.InputRefused(code, reason)),
+        MAX_COMMAND if options.stdin == "json" else MAX_LINE,
     )
-    await Session(options, relay, lines, log).run()
+    asking = Asking(uplink.send, log, random.random)
+    return Session(options, uplink, room, lines, log, asking, trio.current_time())
 
 
 def _read_stdin(size: int) -> bytes:
@@ -55,6 +61,6 @@ def _read_stdin(size: int) -> bytes:
             select.select([STDIN], [], [])
 
 
-async def _cancel_on(stop: Stop, scope: Callable[[], trio.CancelScope]) -> None:
+async def _cancel_on(stop: Stop, scope: trio.CancelScope) -> None:
     await stop.wait()
-    scope().cancel()
+    scope.cancel()

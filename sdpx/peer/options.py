@@ -2,39 +2,59 @@
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from sdpx.ice_servers import IceServer
 from sdpx.ids import is_name
+from sdpx.peer.expect import Expected
 
 _VISIBLE: Final = re.compile(r"[!-~]*")
-_PORT: Final = re.compile(r"[0-9]{1,5}")
-
-DEFAULT_STUN: Final = "stun:stun.l.google.com:19302"
 
 
 @dataclass(frozen=True, slots=True)
 class PeerOptions:
-    """`timeout` is in seconds, from the pairing to the connection."""
+    """What the command line asks for. All times are in seconds.
+
+    `timeout` is from the pairing to the connection, all tries included; `within` from the start to what is expected (None:
+    no limit); `wait` how long `pair` may not be there yet. `retries` is how often a connection is built again.
+    `ice_servers` is None where the command line names none; `no_stun` forbids STUN servers, whoever names them.
+    """
 
     url: str
     pair: str | None = None
     client_id: str | None = None
-    ice_servers: tuple[str, ...] = (DEFAULT_STUN,)
+    ice_servers: tuple[IceServer, ...] | None = None
     timeout: float = 30.0
     once: bool = False
     log_sdp: bool = False
     token: str | None = None
     cafile: str | None = None
     insecure: bool = False
+    wait: float = 0.0
+    expect: Expected | None = None
+    within: float | None = None
+    retries: int = 3
+    reconnect: bool = True
+    stdin: Literal["lines", "json"] = "lines"
+    no_stun: bool = False
 
     @property
     def dial_url(self) -> str:
-        """The URL to dial: the relay's, asking for the ID that is wanted, with the token."""
+        """The URL to dial: the relay's, asking for the ID that is wanted."""
+        return self.dial_url_for(self.client_id)
+
+    @property
+    def names_itself(self) -> bool:
+        """Whether the ID is the user's choice, by `--id` or in the URL, and not the relay's."""
+        return self.client_id is not None or "id" in dict(parse_qsl(urlsplit(self.url).query))
+
+    def dial_url_for(self, client_id: str | None) -> str:
+        """Return the URL to dial, asking for this ID if it is not None, with the token."""
         parts = urlsplit(self.url)
         query = [(key, value) for key, value in parse_qsl(parts.query, keep_blank_values=True)]
-        if self.client_id is not None:
-            query = [(key, value) for key, value in query if key != "id"] + [("id", self.client_id)]
+        if client_id is not None:
+            query = [(key, value) for key, value in query if key != "id"] + [("id", client_id)]
         if self.token is not None:
             query = [(key, value) for key, value in query if key != "token"] + [("token", self.token)]
         return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", urlencode(query), ""))
@@ -65,17 +85,6 @@ def flaw_in_url(url: str) -> str | None:
         parts.hostname.encode("idna")
     except UnicodeError:
         return f"'{url}' names a host that cannot be"
-    return None
-
-
-def flaw_in_stun(url: str) -> str | None:
-    """Return what is wrong with a STUN server's URL (RFC 7064)."""
-    scheme, _, rest = url.partition(":")
-    host, _, port = rest.rpartition(":") if not rest.endswith("]") and ":" in rest else (rest, "", "3478")
-    if scheme not in ("stun", "stuns") or not host or host.startswith("/"):
-        return f"'{url}' is no STUN server's URL; it looks like stun:HOST or stun:HOST:PORT"
-    if not _PORT.fullmatch(port) or not 0 < int(port) < 1 << 16:
-        return f"'{url}' has no port from 1 to 65535"
     return None
 
 

@@ -1,31 +1,34 @@
-"""One pairing, from `paired` to its end: offer and answer, the data channel, the talk over it.
+"""One pairing, from `paired` to its end: attempts at a connection, one after the other, and the talk over it.
 
-Frames of the peer come through a bounded inbox and are taken one by one, in order, off the relay's reader: adding a
-candidate may wait for a name to resolve. Candidates that come before the remote description are held until it is there.
-The one RTCPeerConnection is closed however the pairing ends, also when it is cancelled.
+Frames of the peer come through a bounded inbox and are taken one by one, in order, off the relay's reader. What ends an
+attempt comes through the same inbox, so a connection is only ever built or given up by the one task that reads it.
+Whatever ends the pairing, also its cancellation, closes its RTCPeerConnection.
 """
 
 import base64
 from collections.abc import Awaitable, Callable
-from enum import Enum, auto
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 import trio
-from msgspec import UNSET, UnsetType
 
-from sdpx.errors import NoConnection
 from sdpx.events import Event, peer
+from sdpx.ice_servers import IceServer
 from sdpx.log import Log
-from sdpx.messages import Candidate, CandidateInit, Description
+from sdpx.messages import Candidate, Description
 from sdpx.peer import rtc
-from sdpx.peer.lines import Lines
+from sdpx.peer.attempt import Attempt
+from sdpx.peer.evidence import Evidence, Phase
+from sdpx.peer.feed import Feed
+from sdpx.peer.heartbeat import Act, Heartbeat
 from sdpx.peer.options import PeerOptions
-from sdpx.peer.sdp import candidate_type, media_count
+from sdpx.peer.outcome import Outcome
+from sdpx.peer.verdict import Verdict, judge, summarize
 
-CHANNEL_LABEL: Final = "chat"
 INBOX_BOUND: Final = 512
-HELD_CANDIDATES: Final = 256
+OWN_BOUND: Final = 64  # what this side itself puts into the inbox is never dropped: a few for each attempt
+DTLS_SECONDS: Final = 10.0
 
 _STATES: Final[dict[rtc.StateKind, Callable[[str], Event]]] = {
     "ice_gathering": peer.IceGatheringState,
@@ -40,65 +43,116 @@ _LATE: Final = {
 }
 
 
-class Outcome(Enum):
-    """How a pairing ended by itself; else it was cancelled from outside."""
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """An attempt came to nothing, or its connection is gone."""
 
-    FAILED = auto()
-    DONE = auto()
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class _Late:
+    """No fresh offer came for a connection that is gone."""
+
+    closed: int
+
+
+_Item = Description | Candidate | _Lost | _Late | trio.Event
 
 
 class Pairing:
-    """The negotiation and the talk with one peer. `send` brings a frame to the relay."""
+    """The negotiation and the talk with one peer.
+
+    `send` brings a frame to the relay; `reach` hears of each phase, once a connection; `before` is what led here, in seconds
+    for each phase. `orphaned`, once set, says that the pairing is over at the relay while the data channel lives on.
+    """
 
     def __init__(
         self,
         peer_id: str,
         options: PeerOptions,
         log: Log,
-        lines: Lines,
+        feed: Feed,
         send: Callable[[msgspec.Struct], Awaitable[None]],
         *,
         is_initiator: bool,
+        servers: tuple[IceServer, ...],
+        before: dict[str, float],
+        reach: Callable[[Phase], None],
     ) -> None:
         self.peer_id = peer_id
         self.is_initiator = is_initiator
-        self.failure: NoConnection | None = None
+        self.failure: Verdict | None = None
+        self.orphaned = False
         self.ever_open = False
         self.channel_gone = trio.Event()
         self._options = options
         self._log = log
-        self._lines = lines
+        self._feed = feed
         self._send = send
-        self._post, self._inbox = trio.open_memory_channel[Description | Candidate](INBOX_BOUND)
-        self._pc: rtc.PeerConnection | None = None
-        self._pumped = trio.Event()
+        self._servers = servers
+        self._reach = reach
+        self._began = trio.current_time()
+        self._deadline = self._began + options.timeout
+        self._evidence = Evidence(peer_id, is_initiator, options.timeout, before)
+        self._post, self._inbox = trio.open_memory_channel[_Item](INBOX_BOUND + OWN_BOUND)
+        self._attempt: Attempt | None = None
+        self._attempts = 0
+        self._tries = 0
         self._channel_opened = trio.Event()
-        self._connected = False
-        self._awaited = "answer" if is_initiator else "offer"
-        self._remote_set = False
-        self._early: list[CandidateInit | None] = []
+        self._heart: Heartbeat | None = None
         self._outcome: Outcome | None = None
+        self._scope = trio.CancelScope()
 
     @property
     def channel_is_open(self) -> bool:
         """Whether the data channel is open now."""
-        return self._pc is not None and self._pc.channel_is_open
+        return self._attempt is not None and self._attempt.pc.channel_is_open
+
+    @property
+    def has_heartbeat(self) -> bool:
+        """Whether the peer's beats tell of its end, so that nobody else need to."""
+        return self.channel_is_open and self._heart is not None
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it is ending by itself, and `run` will say how."""
+        return self._outcome is not None
+
+    @property
+    def evidence(self) -> Evidence:
+        """What the present connection, or the last one, has shown of itself."""
+        return self._evidence
+
+    @property
+    def age(self) -> float:
+        """Seconds since the present connection, or the last one, was begun."""
+        return trio.current_time() - self._began
 
     def take(self, frame: Description | Candidate) -> None:
         """Take a frame of the peer; never blocks."""
-        try:
+        if self._post.statistics().current_buffer_used < INBOX_BOUND:
             self._post.send_nowait(frame)
-        except trio.WouldBlock:
-            self._problem(
-                frame.type,
-                "not_ready",
-                f"The peer sends faster than its {frame.type}s can be used; one was dropped",
-            )
+        else:
+            reason = f"The peer sends faster than its {frame.type}s can be used; one was dropped"
+            self._problem(frame.type, "not_ready", reason)
+
+    async def settle(self) -> None:
+        """Wait until all frames that were taken so far have been used."""
+        used = trio.Event()
+        await self._post.send(used)
+        await used.wait()
+
+    async def finish(self) -> None:
+        """Close the data channel, if there is one, and wait until the peer has all that was sent."""
+        if self._attempt is not None:
+            await self._attempt.pc.finish()
 
     async def run(self) -> Outcome:
         """Live through the pairing; returns when it has failed or is done with. Closes its connection in any case."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._talk, nursery.cancel_scope)
+            self._scope = nursery.cancel_scope
+            nursery.start_soon(self._talk)
             try:
                 await self._negotiate(nursery)
             finally:
@@ -110,190 +164,287 @@ class Pairing:
     # ---- negotiation ----------------------------------------------------------------------------------------------
 
     async def _negotiate(self, nursery: trio.Nursery) -> None:
-        await self._create(nursery)
-        self._log.emit(peer.WebrtcStarted(self.is_initiator))
-        if self.is_initiator:
-            await self._offer(nursery)
-        async for frame in self._inbox:
-            try:
-                await self._use(frame, nursery)
-            except rtc.NegotiationFailed as failed:
-                self._problem(frame.type, failed.code, failed.reason)
-
-    async def _create(self, nursery: trio.Nursery) -> rtc.PeerConnection:
-        """Build a new connection; an older one is closed first."""
-        await self._close()
-        self._pc = pc = await rtc.connect(self._options.ice_servers)
-        self._remote_set = self._connected = False
-        self._early.clear()
-        self._awaited = "answer" if self.is_initiator else "offer"
-        self._pumped = trio.Event()
-        nursery.start_soon(self._watch_deadline, pc, nursery.cancel_scope)
-        nursery.start_soon(self._pump, pc, self._pumped, nursery.cancel_scope)
-        self._log.emit(peer.PcCreated(list(self._options.ice_servers)))
-        return pc
-
-    async def _offer(self, nursery: trio.Nursery) -> None:
-        assert self._pc is not None
-        try:
-            await self._pc.create_channel(CHANNEL_LABEL)
-            sdp = await self._pc.create_offer()
-        except rtc.NegotiationFailed as failed:
-            self._problem("offer", failed.code, failed.reason)
-            self._fail("no_offer", failed.reason, nursery.cancel_scope)
-            return
-        self._log.emit(peer.OfferCreated(len(sdp), self._shown(sdp)))
-        await self._send(Description("offer", sdp, self.peer_id))
-        self._log.emit(peer.OfferSent(len(sdp), self._shown(sdp)))
+        await self._begin(nursery)
+        async for item in self._inbox:
+            match item:
+                case trio.Event():
+                    item.set()
+                case _Lost(attempt):
+                    await self._heed_loss(attempt, nursery)
+                case _Late(closed):
+                    if self._attempt is None and closed == self._attempts:
+                        self._end(Outcome.FAILED)
+                case _:
+                    await self._use(item, nursery)
 
     async def _use(self, frame: Description | Candidate, nursery: trio.Nursery) -> None:
-        if isinstance(frame, Candidate):
-            await self._use_candidate(frame.candidate)
-        elif frame.type == "offer":
-            await self._use_offer(frame.sdp, nursery)
-        else:
-            await self._use_answer(frame.sdp)
+        try:
+            if isinstance(frame, Candidate):
+                if self._attempt is not None:
+                    await self._attempt.take_candidate(frame.candidate)
+            elif frame.type == "offer":
+                await self._use_offer(frame, nursery)
+            else:
+                await self._use_answer(frame)
+        except rtc.NegotiationFailed as failed:
+            if frame.type != "candidate" and failed.code == "bad_sdp":
+                self._evidence.description_flaw = failed.reason
+            self._problem(frame.type, failed.code, failed.reason)
 
-    async def _use_offer(self, sdp: str, nursery: trio.Nursery) -> None:
-        self._log.emit(peer.OfferReceived(len(sdp), self._shown(sdp)))
+    async def _use_offer(self, offer: Description, nursery: trio.Nursery) -> None:
+        self._log.emit(peer.OfferReceived(len(offer.sdp), self._shown(offer.sdp)))
         if self.is_initiator:
             raise rtc.NegotiationFailed("wrong_state", "Received offer, but this side is the initiator and sends it")
-        pc = self._pc
-        if pc is None or pc.used:  # a further offer starts afresh
-            early = list(self._early)
-            pc = await self._create(nursery)
-            self._early = early
-            self._log.emit(peer.WebrtcStarted(self.is_initiator))
-        await pc.accept_offer(sdp)
-        self._log.emit(peer.RemoteDescriptionSet("offer"))
-        answer = await pc.create_answer()
-        self._log.emit(peer.AnswerCreated(len(answer), self._shown(answer)))
-        await self._send(Description("answer", answer, self.peer_id))
-        self._log.emit(peer.AnswerSent(len(answer), self._shown(answer)))
-        await self._exchanged(pc, sdp)
+        attempt = self._attempt
+        if attempt is None or attempt.pc.used:  # a further offer starts afresh
+            attempt = await self._begin(nursery)
+        await attempt.answer(offer)
+        self._note_exchange(attempt)
 
-    async def _use_answer(self, sdp: str) -> None:
-        self._log.emit(peer.AnswerReceived(len(sdp), self._shown(sdp)))
-        if self._pc is None or not self.is_initiator:
+    async def _use_answer(self, answer: Description) -> None:
+        self._log.emit(peer.AnswerReceived(len(answer.sdp), self._shown(answer.sdp)))
+        if self._attempt is None or not self.is_initiator:
             raise rtc.NegotiationFailed("wrong_state", "Received answer, but this side has sent no offer")
-        await self._pc.accept_answer(sdp)
-        await self._exchanged(self._pc, sdp)
+        await self._attempt.accept(answer)
+        self._note_exchange(self._attempt)
 
-    async def _exchanged(self, pc: rtc.PeerConnection, remote: str) -> None:
-        """Both descriptions are set: go on to the connection, if the descriptions ask for one."""
-        self._log.emit(peer.ExchangeComplete())
-        self._awaited = "connection" if media_count(remote) else ""
-        self._remote_set = True
-        early, self._early = self._early, []
-        for candidate in early:
-            await self._add(pc, candidate)
+    def _note_exchange(self, attempt: Attempt) -> None:
+        if attempt.exchanged:
+            self._reached(attempt, "exchange")
 
-    async def _use_candidate(self, candidate: CandidateInit | None) -> None:
-        kind = candidate_type(candidate.candidate) if candidate else None
-        ends = candidate is None or not candidate.candidate
-        self._log.emit(peer.CandidateReceived(kind, ends))
-        if self._pc is not None and self._remote_set:
-            await self._add(self._pc, candidate)
-        elif len(self._early) < HELD_CANDIDATES:
-            self._early.append(candidate)
-        else:
-            raise rtc.NegotiationFailed(
-                "bad_candidate", f"More than {HELD_CANDIDATES} candidates came before the description"
-            )
+    # ---- attempts -------------------------------------------------------------------------------------------------
 
-    async def _add(self, pc: rtc.PeerConnection, candidate: CandidateInit | None) -> None:
+    async def _begin(self, nursery: trio.Nursery) -> Attempt:
+        """Begin a connection: build it, and as initiator send the offer. An older one is closed first."""
+        await self._close()
+        if self._attempts:
+            self._began = trio.current_time()
+            self._evidence = Evidence(self.peer_id, self.is_initiator, self._options.timeout)
+        self._attempts += 1
+        pc = await rtc.connect(self._servers)
         try:
-            await pc.add_candidate(candidate)
-        except rtc.NegotiationFailed as failed:
-            self._problem("candidate", failed.code, failed.reason)
+            tasks = await nursery.start(_keep_open)
+        except BaseException:
+            await pc.close()
+            raise
+        log_sdp = self._options.log_sdp
+        attempt = Attempt(pc, self._evidence, self._began, self._log, self._post_frame, tasks, log_sdp=log_sdp)
+        self._attempt = attempt
+        nursery.start_soon(self._pump, attempt)
+        tasks.start_soon(self._watch_deadline, attempt, self._deadline)
+        self._log.emit(peer.PcCreated([server.url for server in self._servers]))
+        self._log.emit(peer.WebrtcStarted(self.is_initiator))
+        if self.is_initiator:
+            try:
+                await attempt.offer()
+            except rtc.NegotiationFailed as failed:
+                self._evidence.description_flaw = failed.reason
+                self._problem("offer", failed.code, failed.reason)
+                self._lose(attempt)
+        return attempt
+
+    def _lose(self, attempt: Attempt) -> None:
+        """Say that an attempt is over; the inbox's reader does the rest."""
+        self._post.send_nowait(_Lost(attempt))
+
+    async def _heed_loss(self, attempt: Attempt, nursery: trio.Nursery) -> None:
+        if attempt is not self._attempt:
+            return  # given up meanwhile
+        attempt.note_state()
+        verdict = judge(self._evidence, self.age)
+        was_up = self._evidence.succeeded
+        if was_up:
+            self._deadline = trio.current_time() + self._options.timeout
+            self._tries = 0
+        again = self._may_try_again(verdict, attempt)
+        self._log.emit(verdict.event(self._evidence, self.age, retrying=again))
+        self.failure = self.failure if self.failure is not None and not was_up else verdict
+        if not again:
+            self._end(Outcome.FAILED)
+            return
+        self._tries += 1
+        if self.is_initiator:
+            self._log.emit(peer.Retrying(self.peer_id, self._tries, self._options.retries))
+            await self._begin(nursery)
+        else:
+            await self._close()
+            nursery.start_soon(self._await_offer, self._attempts)
+
+    def _may_try_again(self, verdict: Verdict, attempt: Attempt) -> bool:
+        """Whether to build it again: as receiver only with an sdpx, which will offer afresh; of others nobody knows it."""
+        if not (self.is_initiator or attempt.both_sdpx):
+            return False
+        if self.orphaned or not verdict.may_pass or self._tries >= self._options.retries:
+            return False
+        return trio.current_time() < self._deadline
+
+    async def _await_offer(self, closed: int) -> None:
+        await trio.sleep_until(self._deadline)
+        self._post.send_nowait(_Late(closed))
+
+    async def _watch_deadline(self, attempt: Attempt, deadline: float) -> None:
+        await trio.sleep_until(deadline)
+        if attempt.connected or not attempt.wants_connection:
+            return
+        awaited = "connection" if attempt.exchanged else "answer" if self.is_initiator else "offer"
+        self._problem(awaited, "timeout", _LATE[awaited].format(seconds=self._options.timeout))
+        self._lose(attempt)
+
+    async def _watch_dtls(self, attempt: Attempt) -> None:
+        await trio.sleep(DTLS_SECONDS)
+        if not attempt.connected:
+            self._evidence.dtls_flaw = f"the handshake did not end within {DTLS_SECONDS:g} s"
+            self._lose(attempt)
 
     # ---- what the connection tells --------------------------------------------------------------------------------
 
-    async def _pump(self, pc: rtc.PeerConnection, pumped: trio.Event, scope: trio.CancelScope) -> None:
-        """Log what happens to a connection, to the very end of it: also while everything around is cancelled."""
+    async def _pump(self, attempt: Attempt) -> None:
+        """Heed what happens to a connection, to the very end of it: also while everything around is cancelled."""
         with trio.CancelScope(shield=True):
-            async for event in pc.events:
-                self._heed(event, scope)
-            pumped.set()
+            async for event in attempt.pc.events:
+                self._heed(event, attempt)
+            attempt.pumped.set()
 
-    def _heed(self, event: rtc.RtcEvent, scope: trio.CancelScope) -> None:
+    def _heed(self, event: rtc.RtcEvent, attempt: Attempt) -> None:
         match event:
             case rtc.StateChanged(kind, state):
                 self._log.emit(_STATES[kind](state))
                 if kind == "connection":
-                    self._heed_connection(state, scope)
+                    self._heed_connection(state, attempt)
+                elif kind == "ice_connection":
+                    self._heed_ice(state, attempt)
             case rtc.ChannelOpened(label):
-                self.ever_open = True
-                self.channel_gone = trio.Event()
-                self._log.emit(peer.ChannelOpen(label))
-                self._channel_opened.set()
+                self._heed_opening(label, attempt)
             case rtc.ChannelClosed(label):
-                self._log.emit(peer.ChannelClosed(label))
-                self._channel_opened = trio.Event()
-                if self._pc is not None:  # else it is this side that closes, perhaps only to start afresh
-                    self.channel_gone.set()
-                    if self._options.once:
-                        self._end(Outcome.DONE, scope)
+                self._heed_closing(label)
             case rtc.Received(data):
+                self._hear()
+                attempt.evidence.bytes_received += len(data.encode() if isinstance(data, str) else data)
                 self._log.emit(_message(data))
+                self._reached(attempt, "message")
+            case rtc.Beat():
+                self._hear()
+            case rtc.ServerTold():
+                attempt.note_server(event)
 
-    def _heed_connection(self, state: str, scope: trio.CancelScope) -> None:
+    def _heed_ice(self, state: str, attempt: Attempt) -> None:
+        if self._attempt is not attempt:
+            return  # its closing is no news
+        attempt.evidence.ice_state = state
+        if state == "completed":
+            self._reached(attempt, "ice")
+            attempt.nursery.start_soon(self._watch_dtls, attempt)
+
+    def _heed_connection(self, state: str, attempt: Attempt) -> None:
         if state == "connected":
-            self._connected = True
-        elif state == "failed":
-            self._fail("connection_failed", f"No connection to {self.peer_id} came up: ICE or DTLS failed", scope)
+            attempt.connected = True
+            attempt.note_state()
+            self._reached(attempt, "connected")
+        elif self._attempt is attempt:
+            attempt.note_state()
+            hung_up = "channel" in attempt.evidence.reached_at and not attempt.evidence.vanished
+            if state == "failed" or (state == "closed" and not hung_up):  # a peer that hangs up leaves the pairing too
+                self._lose(attempt)
 
-    async def _watch_deadline(self, pc: rtc.PeerConnection, scope: trio.CancelScope) -> None:
-        await trio.sleep(self._options.timeout)
-        if pc is not self._pc or self._connected or not self._awaited:
-            return
-        reason = _LATE[self._awaited].format(seconds=self._options.timeout)
-        self._problem(self._awaited, "timeout", reason)
-        self._fail(f"no_{self._awaited}", reason, scope)
+    def _heed_opening(self, label: str, attempt: Attempt) -> None:
+        self.ever_open = True
+        self.channel_gone = trio.Event()
+        self._log.emit(peer.ChannelOpen(label))
+        self._channel_opened.set()
+        self._reached(attempt, "channel")
+        if attempt.both_sdpx and self._heart is None and self._attempt is attempt:
+            self._heart = Heartbeat(trio.current_time())
+            attempt.nursery.start_soon(self._beat, attempt, self._heart)
+
+    def _heed_closing(self, label: str) -> None:
+        self._log.emit(peer.ChannelClosed(label))
+        self._channel_opened = trio.Event()
+        if self._attempt is not None:  # else it is this side that closes, perhaps only to start afresh
+            self.channel_gone.set()
+            if self._options.once:
+                self._end(Outcome.DONE)
+
+    def _reached(self, attempt: Attempt, phase: Phase) -> None:
+        if attempt.evidence.reach(phase, attempt.age):
+            self._reach(phase)
+
+    def _hear(self) -> None:
+        if self._heart is not None:
+            self._heart.heard(trio.current_time())
+
+    async def _beat(self, attempt: Attempt, heart: Heartbeat) -> None:
+        """Beat, and listen for the other's beats, while the connection is there."""
+        while True:
+            await trio.sleep_until(heart.next_look)
+            act = heart.look(trio.current_time())
+            if act is Act.BEAT:
+                await attempt.pc.beat()
+            elif act is Act.VANISHED:
+                attempt.evidence.vanished = True
+                attempt.evidence.last_heard = heart.last_heard - attempt.began
+                self._lose(attempt)
+                return
 
     # ---- the talk -------------------------------------------------------------------------------------------------
 
-    async def _talk(self, scope: trio.CancelScope) -> None:
-        """Send the lines of the input, each once the channel is open, until the input ends."""
+    async def _talk(self) -> None:
+        """Send what is to be sent, each once the channel is open, until there is no more."""
         while True:
             await self._channel_opened.wait()
-            line = await self._lines.next()
-            if line is None:
+            item = await self._feed.next()
+            if item is None:
                 break
-            if self._pc is not None and await self._pc.send(line):
-                self._log.emit(peer.ChannelMessageSent(len(line.encode())))
+            attempt = self._attempt
+            if attempt is not None and await attempt.pc.send(item):
+                size = len(item.encode() if isinstance(item, str) else item)
+                attempt.evidence.bytes_sent += size
+                self._log.emit(peer.ChannelMessageSent(size))
             else:
-                self._lines.unread(line)
+                self._feed.unread(item)
                 await trio.lowlevel.checkpoint()
-        if self._options.once and self._pc is not None:
-            await self._pc.finish()
-            self._end(Outcome.DONE, scope)
+        if self._options.once and self._attempt is not None:
+            await self._attempt.pc.finish()
+            self._end(Outcome.DONE)
 
     # ---- ends -----------------------------------------------------------------------------------------------------
 
-    def _fail(self, code: str, reason: str, scope: trio.CancelScope) -> None:
-        if not self.ever_open:
-            self.failure = NoConnection(code, reason)
-        self._end(Outcome.FAILED, scope)
-
-    def _end(self, outcome: Outcome, scope: trio.CancelScope) -> None:
+    def _end(self, outcome: Outcome) -> None:
         self._outcome = self._outcome or outcome
-        scope.cancel()
+        self._scope.cancel()
 
     async def _close(self) -> None:
-        pc, self._pc = self._pc, None
-        if pc is not None:
+        attempt, self._attempt = self._attempt, None
+        if attempt is None:
+            return
+        self._heart = None
+        try:
+            attempt.note_state()
+            if attempt.evidence.succeeded:
+                self._log.emit(summarize(attempt.evidence))
             self._log.emit(peer.Closing())
-            await pc.close()
-            with trio.CancelScope(shield=True):
-                await self._pumped.wait()
-            self._log.emit(peer.Closed())
+        finally:  # the pump is shielded: it ends with its connection only
+            attempt.nursery.cancel_scope.cancel()
+            await attempt.pc.close()
+        with trio.CancelScope(shield=True):
+            await attempt.pumped.wait()
+        self._log.emit(peer.Closed())
+
+    async def _post_frame(self, frame: msgspec.Struct) -> None:
+        if not self.orphaned:
+            await self._send(frame)
 
     def _problem(self, kind: str, code: str, reason: str) -> None:
         self._log.emit(peer.NegotiationError(kind, code, reason))
 
-    def _shown(self, sdp: str) -> str | UnsetType:
-        return sdp if self._options.log_sdp else UNSET
+    def _shown(self, sdp: str) -> str | msgspec.UnsetType:
+        return sdp if self._options.log_sdp else msgspec.UNSET
+
+
+async def _keep_open(task_status: trio.TaskStatus[trio.Nursery] = trio.TASK_STATUS_IGNORED) -> None:
+    """Hold a nursery open for the tasks of one attempt, until it is cancelled."""
+    async with trio.open_nursery() as nursery:
+        task_status.started(nursery)
+        await trio.sleep_forever()
 
 
 def _message(data: str | bytes) -> peer.ChannelMessage:

@@ -1,221 +1,259 @@
-"""The peer's story at the relay: learn the ID, ask or wait, live through one pairing after another, until the relay is gone.
+"""The peer's story at the relay: learn the ID, ask or wait, live through one pairing after another.
 
-One task listens to the relay and never waits for anybody but a connection that is being closed; one asks for pairings; a
-pairing lives in a task of its own and is ended by cancelling its scope, which closes its RTCPeerConnection.
+One task listens to the relay and never waits for anybody but a connection that is being closed; one asks for pairings; one
+heeds the input; a pairing lives in a task of its own, in the room.
 """
 
-import sys
 from typing import Final
 
 import trio
 from msgspec import UNSET
 
-from sdpx import messages
-from sdpx.errors import Ending, NoConnection, PairingRefused, RelayLost
+from sdpx.errors import Ending, PairingRefused, RelayLost, RelayUnreachable, Unmet
 from sdpx.events import peer
-from sdpx.ids import is_name
 from sdpx.log import Log
-from sdpx.messages import Candidate, Description, ErrorFrame, Paired, PeerDisconnected, ServerMessage, Unpaired
+from sdpx.messages import (
+    Candidate,
+    Description,
+    ErrorFrame,
+    IceServers,
+    Paired,
+    PeerDisconnected,
+    ServerMessage,
+    Unpaired,
+)
+from sdpx.peer.asking import LOST, NO_REPLY, Asking
+from sdpx.peer.commands import InputRefused
+from sdpx.peer.driver import Driver
+from sdpx.peer.evidence import Phase
+from sdpx.peer.expectation import Expectation
+from sdpx.peer.feed import Feed, LineFeed, Outgoing
 from sdpx.peer.lines import Lines
 from sdpx.peer.options import PeerOptions
-from sdpx.peer.pairing import Outcome, Pairing
-from sdpx.peer.signaling import Signaling
+from sdpx.peer.pairings import Pairings
+from sdpx.peer.prompt import Prompt
+from sdpx.peer.room import Room
+from sdpx.peer.uplink import Down, News, Over, Up, Uplink
+from sdpx.peer.verdict import judge
 
-ANSWER_SECONDS: Final = 10.0
-ABNORMAL: Final = 1006
+REJOIN_SECONDS: Final = 60.0  # when a relay is back, its other clients may take as long as their longest wait
 
 
 class Session:
-    """One connection to a relay, and the pairings that it brings."""
+    """All that a peer does; `began` is when, in the seconds of Trio's clock."""
 
-    def __init__(self, options: PeerOptions, relay: Signaling, lines: Lines, log: Log) -> None:
+    def __init__(
+        self, options: PeerOptions, uplink: Uplink, room: Room, lines: Lines, log: Log, asking: Asking, began: float
+    ) -> None:
         self._options = options
-        self._relay = relay
+        self._uplink = uplink
+        self._room = room
         self._lines = lines
         self._log = log
-        self._pairing: Pairing | None = None
-        self._pairing_scope = trio.CancelScope()
-        self._pairing_over = trio.Event()
-        self._free = trio.Event()
-        self._free.set()
-        self._asking = trio.CancelScope()
-        self._answered = trio.Event()
+        self._asking = asking
+        self._began = began
+        self._expectation = Expectation(options.expect)
+        self._outgoing = Outgoing(self._expectation.wait)
+        feed: Feed = self._outgoing if options.stdin == "json" else LineFeed(lines, self._expectation.wait)
+        self._pairings = Pairings(options, room, feed, self._expectation, log, self)
+        self._up_again = trio.Event()
+        self._over: Ending | None = None
+        self._prompt = Prompt(lines, log)
+        self._wanting = trio.Event()  # --pair's peer
+        self._scope = trio.CancelScope()
         self._ending: Ending | None = None
 
     async def run(self) -> None:
         """Tell the story to its end; raises the `Ending` if it is not a good one."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._lines.run)
-            nursery.start_soon(self._ask, nursery.cancel_scope)
-            await self._listen(nursery)
-            await self._outlive_relay()
-            self._finish(self._relay_lost(), nursery.cancel_scope)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._scope = nursery.cancel_scope
+                nursery.start_soon(self._lines.run)
+                nursery.start_soon(self._heed_input)
+                if self._options.pair is not None:
+                    self._wanting.set()
+                    nursery.start_soon(self._want, self._options.pair)
+                if self._options.within is not None:
+                    nursery.start_soon(self._watch_expectation, self._options.within)
+                async for news in self._uplink.news:
+                    await self._heed(news)
+        finally:
+            with trio.CancelScope(shield=True):  # its closing has deadlines of its own
+                await self._pairings.end()
         if self._ending is not None:
             raise self._ending
 
+    def check(self, cause: str) -> None:
+        """Raise `Unmet` if what is expected has not come by now that `cause` ends the program."""
+        if self._expectation.is_unmet:
+            raise self._unmet(f"ended by {cause}")
+
+    # ---- the input ------------------------------------------------------------------------------------------------
+
+    async def _heed_input(self) -> None:
+        """Do what a program says, or ask for each pairing that a line names: with `--pair` all lines are for the peer."""
+        if self._options.stdin == "json":
+            await Driver(self._lines, self._outgoing, self, self._log).run()
+        elif self._options.pair is None:
+            await self._prompt.run(self._request)
+
+    @property
+    def has_peer(self) -> bool:
+        """Whether there is a pairing."""
+        return self._pairings.present is not None
+
+    @property
+    def channel_is_open(self) -> bool:
+        """Whether there is a peer to talk to."""
+        return self._pairings.channel_is_open
+
+    async def pair(self, target: str) -> None:
+        """Do the command: ask for a pairing and wait for the relay's answer."""
+        if self._pairings.present is not None:
+            reason = f'This peer is paired with {self._pairings.present.peer_id}; {{"unpair": true}} comes first'
+            raise InputRefused("already_paired", reason)
+        if not self._is_up:
+            raise InputRefused("no_relay", "The relay is not connected; wait for the next 'id_assigned'")
+        await self._request(target)
+
+    async def unpair(self) -> None:
+        """Do the command: leave the present peer, once all that was sent is there."""
+        await self._pairings.leave()
+
+    async def quit(self) -> None:
+        """Do the command: end, once all that was sent is there."""
+        await self._pairings.hang_up()
+        self.finish(self._unmet('ended by {"close": true}') if self._expectation.is_unmet else None)
+
     # ---- asking ---------------------------------------------------------------------------------------------------
 
-    async def _ask(self, scope: trio.CancelScope) -> None:
-        """Ask for the pairing that `--pair` wants, or for each that a line of the input names."""
-        if self._options.pair is not None:
-            await self._request(self._options.pair, scope)
-            return
-        while (target := await self._next_target()) is not None:
-            if is_name(target):
-                await self._request(target, scope)
-            elif target:
-                reason = f"'{target[:64]}' is no ID; one is 1 to 64 of letters, digits and -_."
-                self._log.emit(peer.InputRefused("bad_id", reason))
-
-    async def _next_target(self) -> str | None:
-        """Wait for a line while this peer is free: from the pairing on, lines are for the other peer."""
+    async def _want(self, target: str) -> None:
+        """Ask for the pairing that `--pair` wants, and again once it and its channel were lost with the relay."""
+        patience = self._options.wait
         while True:
-            await self._free.wait()
-            _prompt("ID of the peer to pair with (or wait to be asked): ")
-            with trio.CancelScope() as self._asking:
-                line = await self._lines.next()
-                if self._free.is_set() or line is None:
-                    return None if line is None else line.strip()
-                self._lines.unread(line)
+            await self._wanting.wait()
+            await self._up_again.wait()
+            refusal = await self._request(target, patience)
+            patience = max(self._options.wait, REJOIN_SECONDS)
+            if refusal is not None and refusal.code not in (LOST, NO_REPLY):
+                self.finish(self._refused(refusal))
 
-    async def _request(self, target: str, scope: trio.CancelScope) -> None:
-        self._answered = trio.Event()
-        self._log.emit(peer.PairRequested(target))
-        await self._relay.send(messages.Request(target))
-        with trio.move_on_after(ANSWER_SECONDS):
-            await self._answered.wait()
-            return
-        reason = f"The relay did not answer the pairing request within {ANSWER_SECONDS:.0f} s"
-        self._finish(RelayLost("relay_lost", reason), scope)
+    async def _request(self, target: str, patience: float = 0.0) -> ErrorFrame | None:
+        await self._room.pairing()  # whoever is asked answers at once, and must not wait for this side's imports
+        refusal = await self._asking.ask(target, patience)
+        if refusal is not None and refusal.code == NO_REPLY:
+            if not self._options.reconnect:
+                self.finish(RelayLost(LOST, refusal.message))
+            await self._uplink.drop()
+        return refusal
+
+    def _refused(self, refusal: ErrorFrame) -> PairingRefused:
+        reason = f"The relay refused the pairing with '{self._options.pair}': {refusal.message}"
+        return PairingRefused(refusal.code, reason)
 
     # ---- listening ------------------------------------------------------------------------------------------------
 
-    async def _listen(self, nursery: trio.Nursery) -> None:
-        while (message := await self._relay.receive()) is not None:
-            await self._heed(message, nursery)
-        lost = self._relay.lost
-        self._log.emit(peer.Disconnected(lost.code if lost else ABNORMAL, (lost and lost.reason) or ""))
+    async def _heed(self, news: News) -> None:
+        match news:
+            case Up():
+                self._pairings.heed_relay(news)
+                self._up_again.set()
+                self._prompt.may_ask()
+            case Down():
+                self._up_again = trio.Event()
+                await self._pairings.heed_loss()
+                self._asking.heed_loss()
+            case Over(ending):
+                self._over = ending
+                if not self.channel_is_open:
+                    self.finish(ending)
+            case _:
+                await self._heed_message(news)
 
-    async def _heed(self, message: ServerMessage, nursery: trio.Nursery) -> None:
+    async def _heed_message(self, message: ServerMessage) -> None:
         match message:
             case Paired():
-                await self._begin(message, nursery)
+                await self._begin(message)
             case PeerDisconnected():
-                await self._peer_gone(message, nursery.cancel_scope)
+                await self._pairings.heed_departure(message)
             case Unpaired(peer_id):  # of this side's own asking, as a rule for a pairing that is over already
-                await self._peer_gone(PeerDisconnected(peer_id, "left"), nursery.cancel_scope)
+                await self._pairings.heed_departure(PeerDisconnected(peer_id, "left"))
             case ErrorFrame():
-                self._server_error(message, nursery.cancel_scope)
+                self._log.emit(peer.ServerError(message.code, message.target_id, message.in_reply_to, message.message))
+                if message.in_reply_to == "pair_request" or message.target_id is not UNSET:
+                    self._asking.heed_refusal(message)
             case Description() | Candidate():
-                self._pass_on(message)
+                self._pairings.take(message)
+            case IceServers(ice_servers):
+                self._pairings.heed_ice_servers(ice_servers)
             case _:
                 pass  # `pong` answers what nobody asked
 
-    async def _begin(self, paired: Paired, nursery: trio.Nursery) -> None:
-        await self._end_pairing()
-        self._free = trio.Event()
-        self._asking.cancel()
-        self._answered.set()
-        self._log.emit(peer.Paired(paired.peer_id, paired.is_initiator))
-        self._pairing = Pairing(
-            paired.peer_id,
-            self._options,
-            self._log,
-            self._lines,
-            self._relay.send,
-            is_initiator=paired.is_initiator,
-        )
-        self._pairing_scope = trio.CancelScope()
-        self._pairing_over = trio.Event()
-        nursery.start_soon(self._live, self._pairing, self._pairing_scope, self._pairing_over, nursery.cancel_scope)
-
-    async def _live(
-        self, pairing: Pairing, own_scope: trio.CancelScope, over: trio.Event, scope: trio.CancelScope
-    ) -> None:
-        outcome = None
-        try:
-            with own_scope:
-                outcome = await pairing.run()
-        finally:
-            over.set()
-        if outcome is Outcome.DONE:
-            self._finish(None, scope)
-        elif outcome is Outcome.FAILED:
-            await self._give_up(pairing, scope)
-
-    async def _give_up(self, pairing: Pairing, scope: trio.CancelScope) -> None:
-        """Leave a pairing that came to nothing: for good with `--pair`, else free for the next one."""
-        self._pairing = None
-        await self._relay.send(messages.UnpairRequest())
-        if self._options.pair is not None and pairing.failure is not None:
-            self._finish(pairing.failure, scope)
-            return
-        self._ready(pairing.peer_id, "failed")
-
-    async def _peer_gone(self, gone: PeerDisconnected, scope: trio.CancelScope) -> None:
-        pairing = self._pairing
-        if pairing is None or pairing.peer_id != gone.peer_id:
-            return  # crossed with this side's own unpair
-        self._log.emit(peer.PeerDisconnected(gone.peer_id, gone.reason))
-        if gone.reason == "shutdown" and pairing.channel_is_open:
-            return  # the relay goes, not the peer: the channel lives on
-        await self._end_pairing()
-        if self._options.once and pairing.ever_open:
-            self._finish(None, scope)
-        elif self._options.once and self._options.pair is not None:
-            reason = f"The peer {gone.peer_id} left before the data channel was open ({gone.reason})"
-            self._finish(NoConnection("pairing_lost", reason), scope)
-        else:
-            self._ready(gone.peer_id, gone.reason)
-
-    async def _end_pairing(self) -> None:
-        if self._pairing is not None:
-            self._pairing = None
-            self._pairing_scope.cancel()
-            await self._pairing_over.wait()
-
-    def _ready(self, peer_id: str, reason: str) -> None:
-        self._log.emit(peer.Ready(peer_id, reason))
-        self._free.set()
-
-    def _server_error(self, error: ErrorFrame, scope: trio.CancelScope) -> None:
-        self._log.emit(peer.ServerError(error.code, error.target_id, error.in_reply_to, error.message))
-        if error.in_reply_to != "pair_request" and error.target_id is UNSET:
-            return
-        self._answered.set()
-        crossed = self._pairing is not None and self._pairing.peer_id == self._options.pair
-        if (
-            self._options.pair is not None and not crossed
-        ):  # crossed: that very peer asked first, and the pairing stands
-            reason = f"The relay refused the pairing with '{self._options.pair}': {error.message}"
-            self._finish(PairingRefused(error.code, reason), scope)
-
-    def _pass_on(self, frame: Description | Candidate) -> None:
-        if self._pairing is not None:
-            self._pairing.take(frame)
-        elif frame.type != "candidate":
-            reason = f"Received {frame.type} but PeerConnection not ready"
-            self._log.emit(peer.NegotiationError(frame.type, "not_ready", reason))
+    async def _begin(self, paired: Paired) -> None:
+        self._prompt.hold()
+        if await self._pairings.begin(paired):
+            self._wanting = trio.Event()
+            self._asking.heed_pairing(paired.peer_id)
 
     # ---- ends -----------------------------------------------------------------------------------------------------
 
-    async def _outlive_relay(self) -> None:
-        """With the relay gone, a data channel that is open lives on until it closes."""
-        pairing = self._pairing
-        if pairing is not None and pairing.channel_is_open:
-            await pairing.channel_gone.wait()
-            if self._options.once:  # then the end of the pairing decides how the program ends
-                await self._pairing_over.wait()
+    @property
+    def ends(self) -> bool:
+        """Whether the program is ending already."""
+        return self._scope.cancel_called
 
-    def _relay_lost(self) -> RelayLost:
-        return RelayLost("relay_lost", f"The connection to the relay at {self._options.shown_url} was lost")
+    @property
+    def has_relay(self) -> bool:
+        """Whether the relay is there, or will be dialled again."""
+        return self._over is None
 
-    def _finish(self, ending: Ending | None, scope: trio.CancelScope) -> None:
-        if not scope.cancel_called:
+    @property
+    def _is_up(self) -> bool:
+        return self._up_again.is_set()
+
+    def want(self) -> None:
+        """Ask for the pairing of `--pair` again."""
+        self._wanting.set()
+
+    def reached(self, phase: Phase) -> None:
+        """End the program if this is what was expected."""
+        if self._expectation.reach(phase) and not self._options.once:
+            self.finish(None)
+
+    def released(self, peer_id: str, reason: str) -> None:
+        """Go on after a pairing, with the next one if there can be one."""
+        self._outgoing.rest()
+        if self._over is not None:
+            self.finish(self._over)
+        if not self.ends:
+            self._log.emit(peer.Ready(peer_id, reason))
+            self._prompt.release()
+
+    def finish(self, ending: Ending | None) -> None:
+        """End the program, for this reason if it is no good one; only the first counts."""
+        if not self.ends:
             self._ending = ending
-            scope.cancel()
+            self._scope.cancel()
 
+    async def _watch_expectation(self, within: float) -> None:
+        await trio.sleep_until(self._began + within)
+        if self._expectation.is_unmet:
+            self.finish(self._why_unmet(within))
 
-def _prompt(text: str) -> None:
-    if sys.stdin and sys.stderr and sys.stdin.isatty() and sys.stderr.isatty():
-        print(text, end="", file=sys.stderr, flush=True)  # noqa: T201
+    def _why_unmet(self, within: float) -> Ending:
+        """Return what did not come about in time, as exactly as can be told."""
+        pairing = self._pairings.present
+        if pairing is not None and not pairing.evidence.succeeded:
+            verdict = judge(pairing.evidence, pairing.age)
+            self._log.emit(verdict.event(pairing.evidence, pairing.age, retrying=False))
+            return verdict.ending
+        if pairing is None and not self._is_up:
+            reason = f"The relay at {self._options.shown_url} could not be reached within {within:g} s"
+            return RelayUnreachable("relay_unreachable", reason)
+        if pairing is None and self._options.pair is not None and self._asking.last_refusal is not None:
+            return self._refused(self._asking.last_refusal)
+        return self._unmet(f"{within:g} s went by")
+
+    def _unmet(self, cause: str) -> Unmet:
+        pairing = self._pairings.present
+        return self._expectation.failure(cause, None if pairing is None else pairing.peer_id)

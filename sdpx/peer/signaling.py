@@ -23,7 +23,7 @@ from trio_websocket import (
 )
 
 from sdpx import messages
-from sdpx.errors import Ending, Refusal, RelayUnreachable
+from sdpx.errors import Ending, Refusal, Refused, RelayUnreachable
 from sdpx.messages import PROTOCOL, ServerMessage, YourId
 from sdpx.peer.tls import client_context, words_of
 
@@ -39,10 +39,11 @@ ByteStream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
 class Signaling:
-    """An open connection to a relay that has given this peer its `client_id`."""
+    """An open connection to a relay, whose first frame gave this peer its `client_id`, and perhaps `ice_servers`."""
 
-    def __init__(self, socket: WebSocketConnection, client_id: str) -> None:
-        self.client_id = client_id
+    def __init__(self, socket: WebSocketConnection, greeting: YourId) -> None:
+        self.client_id = greeting.id
+        self.ice_servers = greeting.ice_servers
         self._socket = socket
         self._dropped = False
         self._outgoing, self._to_write = trio.open_memory_channel[str](0)
@@ -142,7 +143,7 @@ class _Watched(trio.abc.Stream):
 async def dial(url: str, shown_url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[Signaling]:
     """Connect to the relay at `url` and learn one's ID; `shown_url` is the same without its secrets, `tls` for wss:// URLs.
 
-    Yields the connection and closes it in the end. Raises `RelayUnreachable`.
+    Yields the connection and closes it in the end. Raises `RelayUnreachable`, or `Refused`.
     """
     opened = False
     try:
@@ -169,12 +170,12 @@ async def _open(
 ) -> Signaling:
     with trio.move_on_after(DIAL_SECONDS):
         socket = await _open_socket(nursery, stack, url, tls)
-        client_id = await _learn_id(socket)
-        if client_id is None:
+        greeting = await _greeting(socket)
+        if greeting is None:
             raise RelayUnreachable(
                 "not_a_relay", f"What answers at {shown_url} is no sdpx relay: it did not say 'your_id' first"
             )
-        return Signaling(socket, client_id)
+        return Signaling(socket, greeting)
     raise RelayUnreachable("relay_unreachable", f"The relay at {shown_url} did not answer within {DIAL_SECONDS:.0f} s")
 
 
@@ -214,16 +215,16 @@ async def _fail_when_ended(watched: _Watched, scope: trio.CancelScope) -> None:
         raise HandshakeError("it closed the connection before the WebSocket was open")
 
 
-async def _learn_id(socket: WebSocketConnection) -> str | None:
+async def _greeting(socket: WebSocketConnection) -> YourId | None:
     frame = await socket.get_message()
     try:
         message = messages.parse_server(frame) if isinstance(frame, str) else None
     except Refusal:
         return None
-    return message.id if isinstance(message, YourId) else None
+    return message if isinstance(message, YourId) else None
 
 
-def _unreachable(url: str, error: BaseException) -> RelayUnreachable:
+def _unreachable(url: str, error: BaseException) -> Ending:
     if isinstance(error, ConnectionRejected):
         return _rejected(url, error)
     if isinstance(error, ConnectionClosed):
@@ -240,11 +241,11 @@ def _words(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _rejected(url: str, error: ConnectionRejected) -> RelayUnreachable:
+def _rejected(url: str, error: ConnectionRejected) -> Ending:
     """Return the relay's own words (PROTOCOL: error codes), or the status of something that is no relay."""
     try:
         body = msgspec.json.decode(error.body or b"", type=dict[str, object])
-        return RelayUnreachable(str(body["code"]), f"The relay at {url} refused: {body['message']}")
+        return Refused(str(body["code"]), f"The relay at {url} refused: {body['message']}")
     except (msgspec.DecodeError, KeyError):
         return RelayUnreachable("relay_unreachable", f"What answers at {url} is no relay: HTTP {error.status_code}")
 

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import h11
 import trio
+from msgspec import UNSET
 
 from sdpx.events import Event, serve
 from sdpx.relay.farewell import say_last
@@ -181,7 +182,8 @@ class Door:
 
 def _told(verdict: Page | Answer, head: Head | Answer, remote: str) -> Event:
     if isinstance(verdict, Answer):
-        return serve.ConnectionRefused(remote, verdict.status, verdict.code)
+        detail = verdict.message if verdict.code in ("unauthorized", "origin") else UNSET
+        return serve.ConnectionRefused(remote, verdict.status, verdict.code, detail)
     assert isinstance(head, Head)
     assert isinstance(head.request, h11.Request)
     path = head.request.target.partition(b"?")[0]  # what stands behind it may be a credential

@@ -9,10 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
+from typing import Any
 
 import trio
 
 from sdpx.events import serve
+from sdpx.ice_servers import IceServer
 from sdpx.log import Log
 from sdpx.program import Stop
 from sdpx.relay.lane.watch import SharedWatch, TaskWatch, Watch
@@ -38,6 +40,7 @@ class ServeOptions:
     log_sdp: bool = False
     fast_lane: bool = True
     trust: TrustOptions = field(default_factory=TrustOptions)
+    ice_servers: tuple[IceServer, ...] = ()
 
 
 def open_vault(options: ServeOptions) -> Vault:
@@ -56,7 +59,7 @@ async def run_server(options: ServeOptions, vault: Vault, log: Log, stop: Stop) 
     if options.metrics_port is not None:
         scraped = await open_listeners(options.metrics_host, options.metrics_port)
     async with (
-        open_guard(options.trust, vault, time.time, log.emit) as guard,
+        open_guard(options.trust, vault, time.time, log.emit, _fixed(options)) as guard,
         trio.open_nursery() as accepting,
         trio.open_nursery() as clients,
     ):
@@ -92,6 +95,11 @@ async def run_server(options: ServeOptions, vault: Vault, log: Log, stop: Stop) 
         await _end(relay, options.limits, log, stop)
         accepting.cancel_scope.cancel()
         clients.cancel_scope.cancel()
+
+
+def _fixed(options: ServeOptions) -> tuple[dict[str, Any], ...]:
+    """Return the ICE servers that everybody is told of, as RTCIceServer dictionaries."""
+    return tuple(server.dictionary() for server in options.ice_servers)
 
 
 async def _handle_tls(relay: Relay, guard: Guard, link: trio.abc.Stream) -> None:

@@ -64,6 +64,11 @@ def test_the_relay_never_loads_the_webrtc_stack() -> None:
         (["peer", "--pair", "ä"], "is no ID"),
         (["peer", "--pair", ""], "is no ID"),
         (["peer", "--timeout", "0"], "0.1"),
+        (["peer", "--wait", "5"], "--pair"),
+        (["peer", "--within", "5"], "--expect"),
+        (["peer", "--expect", "wonders"], "message"),
+        (["peer", "--stdin", "xml"], "json"),
+        (["peer", "--retries", "-1"], "0"),
         (["serve", "--port", "65536"], "65535"),
         (["serve", "--log-level", "loud"], "warning"),
         (["serve", "--metrics-host", "127.0.0.1"], "--metrics-port"),
@@ -184,7 +189,7 @@ async def test_what_is_no_relay_is_unreachable_within_10_s(handler: Handler) -> 
         serving = partial(trio.serve_tcp, partial(_serve, handler), 0, host="127.0.0.1")
         [listener] = await nursery.start(serving)
         port = listener.socket.getsockname()[1]
-        with trio.fail_after(12):
+        with trio.fail_after(20):
             status, stderr, events = await run("peer", "--url", f"ws://127.0.0.1:{port}")
         nursery.cancel_scope.cancel()
     assert status == 3
@@ -224,15 +229,15 @@ async def test_a_closed_standard_descriptor_is_an_empty_one(closed: str) -> None
 
 
 async def test_a_taken_id_is_refused_in_the_relays_words() -> None:
-    """`--id` of a client that is here: status 3, code `id_taken`."""
+    """`--id` of a client that is here: status 6, code `id_taken`."""
     async with relay() as (_, url), peer(url, "--id", "robot"), sdpx("peer", "--url", url, "--id", "robot") as second:
-        assert await second.ended() == 3
+        assert await second.ended() == 6
         assert (await second.wait_for("error"))["code"] == "id_taken"
 
 
 async def test_a_relay_that_is_lost_while_waiting_is_status_3() -> None:
-    """The relay stops: `disconnected` with its close code, then status 3."""
-    async with relay() as (server, url), peer(url) as (waiting, _):
+    """The relay stops: `disconnected` with its close code, then, if it is not to be dialled again, status 3."""
+    async with relay() as (server, url), peer(url, "--no-reconnect") as (waiting, _):
         assert await server.end() == 0
         assert await waiting.ended() == 3
         assert (await waiting.wait_for("disconnected"))["code"] == 1001
@@ -241,7 +246,11 @@ async def test_a_relay_that_is_lost_while_waiting_is_status_3() -> None:
 
 async def test_an_open_channel_outlives_the_relay() -> None:
     """The relay is killed: both sides still talk, and when the channel closes the peer ends with status 3."""
-    async with relay() as (server, url), peer(url) as (b, b_id), peer(url, "--pair", b_id) as (a, _):
+    async with (
+        relay() as (server, url),
+        peer(url, "--no-reconnect") as (b, b_id),
+        peer(url, "--pair", b_id) as (a, _),
+    ):
         await a.wait_for("channel_open")
         server.process.kill()
         await a.wait_for("disconnected")

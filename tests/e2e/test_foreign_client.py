@@ -1,7 +1,6 @@
 """A client written from the protocol alone meets `sdpx peer`: its own signaling, frame by frame, in both roles."""
 
 import json
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -30,10 +29,12 @@ class Client:
         self.id = ""
 
     async def receive(self, kind: str) -> Frame:
-        """Return the next frame, which is of this type."""
-        frame: Frame = json.loads(await self.socket.get_message())
-        assert frame["type"] == kind, frame
-        return frame
+        """Return the next frame but for candidates, which is of this type."""
+        while True:
+            frame: Frame = json.loads(await self.socket.get_message())
+            if frame["type"] == kind or frame["type"] != "candidate":
+                assert frame["type"] == kind, frame
+                return frame
 
     async def send(self, **frame: object) -> None:
         await self.socket.send_message(json.dumps(frame))
@@ -177,7 +178,7 @@ async def reoffer(me: Client) -> rtc.PeerConnection:
 
 # The client's library leaves its socket to the collector when a relay is killed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("arguments", [(), ("--once",)])
+@pytest.mark.parametrize("arguments", [("--no-reconnect",), ("--once",)])
 async def test_a_channel_after_a_further_offer_is_as_good_as_the_first(arguments: tuple[str, ...]) -> None:
     """It outlives the relay, and with --once the end of the old one is not the end."""
     async with relay() as (server, url), peer(url, *arguments) as (program, peer_id), client(url) as me:
@@ -196,12 +197,12 @@ async def test_a_channel_after_a_further_offer_is_as_good_as_the_first(arguments
             if event == rtc.Received("still here"):
                 break
         await second.close()
-        assert await program.ended() == (0 if arguments else 3)
+        assert await program.ended() == (0 if arguments == ("--once",) else 3)
 
 
 @pytest.mark.parametrize("pair", [True, False])
 async def test_no_answer_in_time(pair: bool) -> None:
-    """The deadline: an event that says what did not come; unpaired; with --pair status 5."""
+    """The deadline: an event that says what did not come; unpaired; with --pair status 8."""
     async with relay() as (_, url), client(url) as me:
         arguments = ("--pair", me.id) if pair else ()
         async with peer(url, "--timeout", "0.7", *arguments) as (program, _):
@@ -212,7 +213,7 @@ async def test_no_answer_in_time(pair: bool) -> None:
             await program.wait_for("negotiation_error", type="answer", code="timeout")
             assert (await me.receive("peer_disconnected"))["reason"] == "left"
             if pair:
-                assert await program.ended() == 5
+                assert await program.ended() == 8
                 await program.wait_for("error", code="no_answer")
             else:
                 await program.wait_for("ready")
@@ -230,7 +231,7 @@ async def test_no_offer_in_time() -> None:
 
 
 async def test_no_connection_in_time() -> None:
-    """Both descriptions, but nobody at the other end: `connection` is what did not come; status 5."""
+    """Both descriptions, but nobody at the other end: `connection` is what did not come; status 9."""
     async with relay() as (_, url), client(url) as me, peer(url, "--pair", me.id, "--timeout", "2") as (program, _):
         await me.receive("paired")
         await me.pc.accept_offer((await me.receive("offer"))["sdp"])
@@ -238,22 +239,8 @@ async def test_no_connection_in_time() -> None:
         dead = "".join(line for line in answer.splitlines(keepends=True) if "candidate" not in line)
         await me.pc.close()
         await me.send(type="answer", sdp=dead)
-        assert await program.ended() == 5
+        assert await program.ended() == 9
         await program.wait_for("negotiation_error", type="connection", code="timeout")
-
-
-async def test_a_failed_connection_is_status_5_long_before_the_deadline() -> None:
-    """The answer names another certificate than the peer shows: DTLS fails, and that ends a --pair."""
-    async with relay() as (_, url), client(url) as me, peer(url, "--pair", me.id) as (program, _):
-        await me.receive("paired")
-        await me.pc.accept_offer((await me.receive("offer"))["sdp"])
-        answer = await me.pc.create_answer()
-        await me.send(
-            type="answer", sdp=re.sub(r"(a=fingerprint:sha-256 ).*", r"\1" + ":".join(["AA"] * 32) + "\r", answer)
-        )
-        await program.wait_for("connection_state", state="failed")
-        assert await program.ended() == 5
-        await program.wait_for("error", code="connection_failed")
 
 
 async def cross(request: WebSocketRequest) -> None:

@@ -1,5 +1,6 @@
 """Who gets a WebSocket, asked of a whole relay on memory streams: each wrong credential has its own refusal."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ async def test_each_wrong_token_is_401_and_named(
         status, body = await house.ask(target, *headers)
         assert (status, body["code"]) == (401, "unauthorized")
         assert word in body["message"]
-        assert house.log.of("connection_refused")[0]["status"] == 401
+        line = house.log.of("connection_refused")[0]
+        assert (line["status"], line["reason"], line["detail"]) == (401, "unauthorized", body["message"])
         assert (await house.headers(target, *headers))["www-authenticate"] == "bearer"
 
 
@@ -159,6 +161,7 @@ async def test_pages_of_other_origins_are_403(autojump_clock: MockClock) -> None
         assert (await house.ask("/"))[0] == 101
         status, body = await house.ask("/", "Origin: https://evil.test")
         assert (status, body["code"]) == (403, "origin")
+        assert "'https://evil.test'" in body["message"] == house.log.of("connection_refused")[0]["detail"]
         assert (await house.ask("/", "Origin: https://app.test", "Origin: https://evil.test"))[0] == 403
 
 
@@ -224,8 +227,8 @@ async def test_silent_connections_of_a_proxy_do_not_crowd_one_another_out(autoju
     """Before the request is there nobody knows whose connection it is."""
     options = TrustOptions(trusted_proxy=("10.0.0.1",))
     async with careful(options, Limits(max_clients_per_ip=2)) as house:
-        for _ in range(5):
-            house.raw(lambda: link_pair(remote=("10.0.0.1", 1)))
+        for port in range(1, 6):
+            house.raw(partial(link_pair, remote=("10.0.0.1", port)))
         assert (await house.ask("/", "X-Forwarded-For: 203.0.113.1", host="10.0.0.1"))[0] == 101
         assert not house.log.of("connection_refused")
 

@@ -297,7 +297,7 @@ async def test_tokens_and_secrets_reach_no_log_no_metric_and_no_answer(tmp_path:
                     check=False,
                     env=environment(),
                 )
-                assert failed.returncode == 3
+                assert failed.returncode == 6
                 told = failed.stdout + failed.stderr
                 assert token("x" * 40, sub=name).encode() not in told
             secret.write_text("")
@@ -355,7 +355,7 @@ async def test_a_peer_believes_the_authorities_that_it_is_given(tmp_path: Path) 
         assert "certificate_unchecked" in events
         assert "not checked" in said
         status, said, _ = await dialled(url.replace("wss", "ws"))
-        assert (status, "wss://" in said) == (3, True)
+        assert (status, "wss://" in said) == (6, True)
     async with relay() as (_, url):
         status, said, _ = await dialled(url.replace("ws", "wss"))
         assert (status, "ws://" in said.replace("wss://", "")) == (3, True)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sdpx.relay.trust.webhook import Webhook
 
 COMPLAIN_SECONDS: Final = 10.0
+SHOWN_ORIGIN: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class Gate:
         """Return the request as it may have its WebSocket, or why it may not. May wait for the webhook."""
         origin = _origin(request)
         if not self._origins.allow(origin):
-            return Answer(403, "origin", "Pages of this origin may not connect here")
+            return Answer(403, "origin", f"Pages of '{(origin or '')[:SHOWN_ORIGIN]}' may not connect here")
         if not self._options.asks_who_it_is:
             return upgrade
         if not self._attempts.may_try(remote.address, trio.current_time()):

@@ -1,0 +1,98 @@
+"""The private corner, its half for DTLS: a handshake of aiortc's that dies ends in the state `failed`, and says why.
+
+aiortc lets an assertion, or a certificate that `cryptography` refuses, kill a task that nobody looks at; of a handshake
+that fails it tells nobody the reason. It also insists on SRTP keys, which a stack made for data alone does not negotiate.
+`ice.fits` says whether the installed version is one that this was made for.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from aiortc.rtcdtlstransport import RTCDtlsParameters, RTCDtlsTransport, State
+from OpenSSL import SSL
+
+FINGERPRINT_MISMATCH: Final = "its certificate is not the one that its description announced"
+# OpenSSL blames a call for what an earlier one of the same thread left behind; a handshake that is broken fails again.
+STALE_ERRORS: Final = 1
+
+
+def guard(transport: RTCDtlsTransport, blame: Callable[[str], None]) -> None:
+    """Watch over the handshake of a transport; `blame` is told why it fails before the state changes."""
+    guarded = _Guard(transport, blame)
+    vars(transport).update(
+        start=guarded.start,
+        _do_handshake=guarded.do_handshake,
+        _validate_peer_identity=guarded.validate,
+        _setup_srtp=guarded.set_up_srtp,
+    )
+
+
+class _Guard:
+    """Stands in for four methods of a transport."""
+
+    def __init__(self, transport: RTCDtlsTransport, blame: Callable[[str], None]) -> None:
+        self._transport = transport
+        self._blame = blame
+        self._start = transport.start
+        self._validate = transport._validate_peer_identity  # noqa: SLF001
+        self._set_up_srtp = transport._setup_srtp  # noqa: SLF001
+        self._stale = STALE_ERRORS
+
+    async def start(self, parameters: RTCDtlsParameters) -> None:
+        """Start as aiortc does, and outlive whatever a stranger's certificate provokes."""
+        try:
+            await self._start(parameters)
+        except Exception as error:  # noqa: BLE001
+            self._fail(f"its certificate or its DTLS parameters are unusable ({error or type(error).__name__})")
+
+    async def do_handshake(self) -> None:
+        """Do as aiortc does, but tell what OpenSSL says, and the peer by the alert that OpenSSL has written."""
+        try:
+            while not self._transport.encrypted:
+                await self._step()
+                if self._transport.state == "failed":
+                    return
+        except ConnectionError as error:
+            self._fail(f"the handshake failed: {error}")
+        else:
+            self._blame("")
+
+    async def _step(self) -> None:
+        connection = self._transport._ssl  # noqa: SLF001
+        assert connection is not None
+        try:
+            connection.do_handshake()
+        except SSL.WantReadError:
+            await self._transport._write_ssl()  # noqa: SLF001
+            await self._transport._recv_next()  # noqa: SLF001
+        except SSL.Error as error:
+            await self._transport._write_ssl()  # noqa: SLF001
+            if not self._stale:
+                self._fail(f"the handshake failed: {_words(error)}")
+            self._stale -= 1
+        else:
+            self._transport.encrypted = True
+
+    def validate(self, parameters: RTCDtlsParameters) -> None:
+        """Compare the certificate with its fingerprints (RFC 8122, 5); the state changes inside."""
+        self._blame(FINGERPRINT_MISMATCH)
+        self._validate(parameters)
+        if self._transport.state != "failed":
+            self._blame("")
+
+    def set_up_srtp(self) -> None:
+        """Derive keys for media, if a profile was negotiated."""
+        profiles = {profile.openssl_profile for profile in self._transport._srtp_profiles}  # noqa: SLF001
+        connection = self._transport._ssl  # noqa: SLF001
+        if connection is None or connection.get_selected_srtp_profile() in profiles:
+            self._set_up_srtp()
+
+    def _fail(self, reason: str) -> None:
+        self._blame(reason)
+        self._transport._set_state(State.FAILED)  # noqa: SLF001
+
+
+def _words(error: SSL.Error) -> str:
+    """Return what OpenSSL says: an error of pyOpenSSL holds a list of (library, function, reason)."""
+    entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
+    return "; ".join(str(entry[-1]) for entry in entries if entry) or str(error) or type(error).__name__

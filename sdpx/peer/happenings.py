@@ -1,0 +1,64 @@
+"""What a connection tells, and how it refuses what cannot be used: the words between `rtc` and those above it. Pure."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sdpx.ice_servers import IceServer
+
+StateKind = Literal["ice_gathering", "ice_connection", "connection", "signaling"]
+
+
+class NegotiationFailed(Exception):
+    """A description or a candidate could not be used; `code` is that of the `negotiation_error` event."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    """One of the four states of an RTCPeerConnection (W3C WebRTC, 4.3) is now `state`."""
+
+    kind: StateKind
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOpened:
+    """The data channel is open: the first one that opens, whoever made it."""
+
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelClosed:
+    """That data channel is closed."""
+
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message came over the data channel."""
+
+    data: str | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A message came over the heartbeat's channel."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTold:
+    """A STUN or TURN server answered, was silent, or refused with an error `code` (401: wrong credentials)."""
+
+    server: IceServer
+    answered: bool
+    code: int | None
+    reason: str
+
+
+RtcEvent = StateChanged | ChannelOpened | ChannelClosed | Received | Beat | ServerTold

@@ -1,0 +1,10 @@
+"""How a pairing ended by itself. Pure."""
+
+from enum import Enum, auto
+
+
+class Outcome(Enum):
+    """Else it was cancelled from outside."""
+
+    FAILED = auto()
+    DONE = auto()

@@ -1,0 +1,159 @@
+"""A real coturn: what it gives is offered, trickled and used; what it refuses is told."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from sdpx.ice_servers import IceServer, parse_server
+from sdpx.messages import CandidateInit
+from sdpx.peer import rtc
+from sdpx.peer.rtc import ChannelOpened, PeerConnection, Received, RtcEvent, ServerTold
+from sdpx.peer.sdp import candidate_type
+from tests.coturn import LOGIN, coturn, free_port
+from tests.e2e.processes import relay, sdpx
+
+pytestmark = pytest.mark.e2e
+
+
+@asynccontextmanager
+async def two_peers(servers: Sequence[IceServer]) -> AsyncIterator[tuple[PeerConnection, PeerConnection]]:
+    with trio.fail_after(40):
+        async with rtc.asyncio_loop():
+            a, b = await rtc.connect(servers), await rtc.connect(servers)
+            try:
+                yield a, b
+            finally:
+                await a.close()
+                await b.close()
+
+
+async def until(peer: PeerConnection, wanted: type[RtcEvent]) -> RtcEvent:
+    while not isinstance(event := await peer.events.receive(), wanted):
+        pass
+    return event
+
+
+def without_candidates(sdp: str) -> str:
+    return "".join(line for line in sdp.splitlines(keepends=True) if not line.startswith("a=candidate:"))
+
+
+async def pass_on(source: PeerConnection, target: PeerConnection, kinds: set[str]) -> None:
+    """Trickle only candidates of these types."""
+    async for candidate in source.local_candidates:
+        if candidate_type(candidate.candidate) in kinds:
+            await target.add_candidate(candidate)
+
+
+async def connect_over(a: PeerConnection, b: PeerConnection, kinds: set[str]) -> None:
+    """Connect two peers that know nothing of each other but the candidates of these types that come late."""
+    await a.create_channel("chat")
+    await b.accept_offer(without_candidates(await a.create_offer()))
+    await a.accept_answer(without_candidates(await b.create_answer()))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(a.gather)
+        nursery.start_soon(b.gather)
+        nursery.start_soon(pass_on, a, b, kinds)
+        nursery.start_soon(pass_on, b, a, kinds)
+        await until(a, ChannelOpened)
+        await until(b, ChannelOpened)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+async def test_a_relayed_candidate_that_comes_late_carries_the_channel(tmp_path: Path, transport: str) -> None:
+    """With nothing but relayed candidates known to each other, over UDP and over TCP to the TURN server."""
+    async with coturn(tmp_path) as port:
+        server = parse_server(f"turn:{LOGIN}@127.0.0.1:{port}?transport={transport}")
+        async with two_peers([server]) as (a, b):
+            await connect_over(a, b, {"relay"})
+            pair = a.selected_pair
+            assert pair is not None
+            assert "relay" in {pair.local_type, pair.remote_type}
+            assert await a.send("over the relay")
+            assert await until(b, Received) == Received("over the relay")
+
+
+async def test_a_server_reflexive_candidate_that_comes_late_carries_the_channel(tmp_path: Path) -> None:
+    async with coturn(tmp_path) as port, two_peers([parse_server(f"stun:127.0.0.1:{port}")]) as (a, b):
+        await connect_over(a, b, {"srflx"})
+        pair = a.selected_pair
+        assert pair is not None
+        assert pair.local_type == "host"  # a server-reflexive candidate's base
+
+
+async def gathered(servers: Sequence[IceServer]) -> tuple[list[CandidateInit], list[ServerTold]]:
+    """Return what a peer with these servers trickles, and what it learns of them."""
+    async with two_peers(servers) as (a, _):
+        await a.create_channel("chat")
+        await a.create_offer()
+        await a.gather()
+        candidates = [candidate async for candidate in a.local_candidates]
+        await a.close()
+        return candidates, [event async for event in a.events if isinstance(event, ServerTold)]
+
+
+async def test_a_wrong_password_is_told_as_401(tmp_path: Path) -> None:
+    """And the server still tells the address from outside, as any STUN server."""
+    async with coturn(tmp_path) as port:
+        server = parse_server(f"turn:ann:wrong@127.0.0.1:{port}")
+        candidates, told = await gathered([server])
+    assert told == [ServerTold(server, answered=True, code=401, reason=told[0].reason)]
+    assert {candidate_type(each.candidate) for each in candidates} == {"srflx"}
+
+
+async def test_all_servers_are_tried_and_a_silent_one_keeps_none_waiting(tmp_path: Path) -> None:
+    """aiortc would ask the first of each kind, and the first is a hole here."""
+    async with coturn(tmp_path) as port:
+        hole = trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM)
+        with hole:
+            await hole.bind(("127.0.0.1", 0))
+            silent = parse_server(f"stun:127.0.0.1:{hole.getsockname()[1]}")
+            refused = parse_server(f"turn:u:p@127.0.0.1:{free_port()}?transport=tcp")
+            good = [parse_server(f"stun:127.0.0.1:{port}"), parse_server(f"turn:{LOGIN}@127.0.0.1:{port}")]
+            nowhere = parse_server("stun:no-such-host.invalid")
+            candidates, told = await gathered([silent, refused, nowhere, *good])
+    assert {candidate_type(each.candidate) for each in candidates} == {"srflx", "relay"}
+    assert {event.server for event in told if event.answered} == set(good)
+    reasons = {event.server: event.reason for event in told if not event.answered}
+    assert reasons[silent] == "it was silent"
+    assert "refused" in reasons[refused].lower() or "connect" in reasons[refused].lower()
+    assert "resolve" in reasons[nowhere]
+    assert told[-1].server == silent
+    for each in candidates:
+        assert each.candidate.startswith("candidate:")
+        assert (each.sdpMid, each.sdpMLineIndex) == ("0", 0)
+        assert each.usernameFragment
+
+
+async def test_the_relay_hands_servers_out_and_the_peers_use_them(tmp_path: Path) -> None:
+    """`sdpx serve --ice-server`: both peers trickle what they say, behind the description, and then the end."""
+    async with coturn(tmp_path) as port:
+        named = ("--ice-server", f"stun:127.0.0.1:{port}", "--ice-server", f"turn:{LOGIN}@127.0.0.1:{port}")
+        async with relay(*named) as (_, url), sdpx("peer", "--url", url, "--id", "bob") as bob:
+            await bob.wait_for("id_assigned")
+            async with sdpx("peer", "--url", url, "--pair", "bob") as alice:
+                for program, described in ((alice, "offer_sent"), (bob, "answer_sent")):
+                    await program.wait_for("channel_open")
+                    await program.wait_for("candidate_sent", end_of_candidates=True)
+                    await program.wait_for("candidate_received", end_of_candidates=True)
+                    trickled = [line for line in program.lines if line["event"] == "candidate_sent"]
+                    kinds = [line["candidate_type"] for line in trickled]
+                    assert set(kinds) == {"srflx", "relay", None}
+                    assert kinds[-1] is None
+                    assert program.events.index(described) < program.events.index("candidate_sent")
+                    created = await program.wait_for("pc_created")
+                    assert created["ice_servers"] == [f"stun:127.0.0.1:{port}", f"turn:127.0.0.1:{port}?transport=udp"]
+                    assert not any("pass" in str(line) for line in program.lines)
+
+
+async def test_the_command_lines_servers_come_before_the_relays(tmp_path: Path) -> None:
+    async with relay("--ice-server", "stun:192.0.2.1") as (_, url), coturn(tmp_path) as port:
+        mine = f"stun:127.0.0.1:{port}"
+        async with sdpx("peer", "--url", url, "--id", "bob", "--no-stun") as bob:
+            await bob.wait_for("id_assigned")
+            async with sdpx("peer", "--url", url, "--pair", "bob", "--stun", mine) as alice:
+                assert (await alice.wait_for("pc_created"))["ice_servers"] == [mine]
+                assert (await bob.wait_for("pc_created"))["ice_servers"] == []

@@ -1,0 +1,152 @@
+"""STUN and TURN servers: their URLs, the dictionaries of a relay, and who has the first word."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import UNSET
+
+from sdpx.ice_servers import (
+    DEFAULT_STUN,
+    MAX_SERVERS,
+    IceServer,
+    choose,
+    parse_server,
+    parse_stun,
+    parse_turn,
+    servers_from,
+)
+
+TURN = IceServer("turn", "t.example", 3478, "udp", "u", "p")
+
+
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("stun:h", IceServer("stun", "h", 3478)),
+        ("stun:h:1", IceServer("stun", "h", 1)),
+        ("stuns:h:5349", IceServer("stuns", "h", 5349)),
+        ("stun:192.0.2.1:65535", IceServer("stun", "192.0.2.1", 65535)),
+        ("stun:[::1]", IceServer("stun", "::1", 3478)),
+        ("stun:[2001:db8::1]:99", IceServer("stun", "2001:db8::1", 99)),
+        ("turn:u:p@h", IceServer("turn", "h", 3478, "udp", "u", "p")),
+        ("turn:u:p@h:9?transport=tcp", IceServer("turn", "h", 9, "tcp", "u", "p")),
+        ("turn:u:p@h?transport=udp", IceServer("turn", "h", 3478, "udp", "u", "p")),
+        ("turns:u:p@h", IceServer("turns", "h", 5349, "tcp", "u", "p")),
+        ("turn:a%40b%3Ac:p%2F%25@[::1]:9", IceServer("turn", "::1", 9, "udp", "a@b:c", "p/%")),
+        ("turn:1700000000:bob:x==@h", IceServer("turn", "h", 3478, "udp", "1700000000", "bob:x==")),
+        ("turn:u@v:p@h", IceServer("turn", "h", 3478, "udp", "u@v", "p")),
+        ("turn:h", IceServer("turn", "h", 3478)),
+    ],
+)
+def test_a_url_is_read(url: str, server: IceServer) -> None:
+    """RFC 7064 and 7065; the last @ ends the password, the first colon the user."""
+    assert parse_server(url) == server
+
+
+@pytest.mark.parametrize(
+    ("url", "word"),
+    [
+        *[(url, "begins with") for url in ("", "h", "h:3478", "http://h", "STUN:h")],
+        *[
+            (url, "host")
+            for url in ("stun", "stun:", "stun://h", "stun::3478", "stun:h h", "turn:u:p@", "stun:[::1", "stun:::1")
+        ],
+        *[(f"stun:h:{port}", "port") for port in ("", "0", "65536", "-1", "abc", "\u0663", "1.5", "9" * 5000)],
+        *[(url, "more than") for url in ("stun:u:p@h", "stun:h?transport=udp")],
+        *[(url, "transport") for url in ("turn:u:p@h?transport=sctp", "turn:u:p@h?x=udp", "turn:u:p@h?")],
+        ("turns:u:p@h?transport=udp", "DTLS"),
+        *[(url, "user and password") for url in ("turn:u@h", "turn:@h", "turn::p@h")],
+    ],
+)
+def test_what_is_wrong_with_a_url_is_said(url: str, word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        parse_server(url)
+
+
+def test_each_option_takes_its_own_kind() -> None:
+    """--stun takes no turn:, --turn no stun:, and a TURN server of the command line has a login."""
+    assert parse_stun("stun:h").scheme == "stun"
+    assert parse_turn("turn:u:p@h").username == "u"
+    for url in ("turn:u:p@h", "h"):
+        with pytest.raises(ValueError, match="no STUN server's URL"):
+            parse_stun(url)
+    for url, word in (("stun:h", "no TURN server's URL"), ("turn:h", "no user and password")):
+        with pytest.raises(ValueError, match=word):
+            parse_turn(url)
+
+
+@given(st.text() | st.text("turns:@?[]%0123456789é=").map("turn:".__add__))
+def test_any_text_is_a_server_or_a_sentence(text: str) -> None:
+    """And a server's own URL reads back as the same place, without its login."""
+    try:
+        server = parse_server(text)
+    except ValueError as error:
+        sentence = str(error)
+    else:
+        sentence = "'"
+        again = parse_server(server.url)
+        assert (again.scheme, again.host, again.port, again.transport) == (
+            server.scheme,
+            server.host,
+            server.port,
+            server.transport,
+        )
+    assert sentence.startswith("'")
+
+
+def test_no_password_is_shown() -> None:
+    """Neither in the URL that the log has, nor in what is said of a wrong one."""
+    assert "hush" not in TURN.url + parse_server("turn:u:hush@h").url
+    with pytest.raises(ValueError, match=r"\.\.\.@h") as wrong:
+        parse_server("turn:u:hush@h:0")
+    assert "hush" not in str(wrong.value)
+
+
+def test_a_relays_dictionaries_are_read() -> None:
+    """RTCIceServer: `urls` is a string or a list, and a login is that of all of them."""
+    assert servers_from(
+        [
+            {"urls": "stun:a"},
+            {"urls": ["turn:t.example", "turns:t.example"], "username": "u", "credential": "p"},
+            {"url": "stun:old"},
+        ]
+    ) == (
+        IceServer("stun", "a", 3478),
+        TURN,
+        IceServer("turns", "t.example", 5349, "tcp", "u", "p"),
+        IceServer("stun", "old", 3478),
+    )
+
+
+@pytest.mark.parametrize("value", [UNSET, None, 1, "stun:h", {}, {"urls": "stun:h"}, [1, None, "stun:h", [], {}]])
+def test_dictionaries_that_make_no_sense_name_nothing(value: object) -> None:
+    assert servers_from(value) == ()
+
+
+@pytest.mark.parametrize("broken", [{"urls": "http://h"}, {"urls": [1, None, "x"]}, {"urls": {}}, {"urls": None}])
+def test_one_that_makes_no_sense_leaves_the_others(broken: object) -> None:
+    assert servers_from([broken, {"urls": "stun:a", "username": 1}]) == (IceServer("stun", "a", 3478),)
+
+
+def test_no_relay_names_endlessly_many() -> None:
+    assert len(servers_from([{"urls": f"stun:h{number}"} for number in range(999)])) == MAX_SERVERS
+
+
+def test_what_a_server_is_told_as_reads_back_the_same() -> None:
+    """`sdpx serve --ice-server` to `sdpx peer`."""
+    assert servers_from([TURN.dictionary(), DEFAULT_STUN.dictionary()]) == (TURN, DEFAULT_STUN)
+
+
+def test_the_command_line_comes_first_then_the_relay_then_the_default() -> None:
+    offered = [{"urls": "stun:relay"}, TURN.dictionary()]
+    named = (IceServer("stun", "mine", 1),)
+    assert choose(named, offered, no_stun=False) == named
+    assert choose(None, offered, no_stun=False) == (IceServer("stun", "relay", 3478), TURN)
+    assert choose(None, UNSET, no_stun=False) == (DEFAULT_STUN,)
+
+
+def test_no_stun_forbids_stun_whoever_names_it() -> None:
+    """TURN is another matter."""
+    assert choose(None, UNSET, no_stun=True) == ()
+    assert choose(None, [{"urls": "stun:relay"}, TURN.dictionary()], no_stun=True) == (TURN,)
+    assert choose((TURN,), [], no_stun=True) == (TURN,)
