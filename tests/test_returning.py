@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sdpx.relay.limits import Limits
-from tests.helpers import CLOSE, House, OpenHouse, RawClient, frame, message, takes, upgrade_request
+from tests.helpers import CLOSE, TEXT, House, OpenHouse, RawClient, frame, message, takes, upgrade_request
 from tests.helpers import house as open_house
 
 WINDOW = Limits().resume_window
@@ -126,7 +126,35 @@ async def test_a_lost_client_comes_back_and_has_missed_nothing(house: OpenHouse,
         assert [(each["client_id"], each["code"]) for each in lost] == [("a", 1006)]
         assert [(each["client_id"], each["again"]) for each in resumed] == [("a", 2)]
         assert relay.log.of("client_disconnected") == []
-    assert your_id["resume_token"].encode() not in b"".join(relay.log.lines)
+
+
+async def test_no_resume_token_reaches_the_log(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """At whatever level, whoever brings it, and however it is answered."""
+    async with house() as relay:
+        pair = await Pair(relay).meet()
+        await lose(pair.a)
+        for path in (
+            back(pair.first),
+            back(pair.first, last=9),
+            f"{back(pair.first)}&last=x",
+            f"{back(pair.first)}&id=b",
+        ):
+            await relay.raw().send(upgrade_request(path))
+            plain = upgrade_request(path).replace(b"Upgrade: websocket\r\n", b"")
+            await relay.raw().send(plain)
+            await wait_all_tasks_blocked()
+        assert relay.log.of("client_resumed")
+        assert relay.log.of("page_served") or relay.log.of("connection_refused")
+        assert pair.first["resume_token"].encode() not in b"".join(relay.log.lines)
+
+
+async def test_the_senders_own_seq_gives_way_to_the_relays(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """The key stands there once, as the last: whichever duplicate a reader believes, it is the relay's."""
+    async with house() as relay:
+        pair = await Pair(relay).meet()
+        await pair.b.send(frame(TEXT, b'{"type":"offer","seq":77,"s\\u0065q":"x","sdp":"v"}'))
+        _, payload = await pair.a.frame()
+        assert payload == b'{"type":"offer","sdp":"v","from_peer":true,"seq":2}'
 
 
 async def test_a_client_takes_over_its_own_socket(house: OpenHouse, autojump_clock: MockClock) -> None:

@@ -20,12 +20,13 @@ _BUFFER: Final = memoryview(bytearray(READ_BYTES))
 class Link(trio.abc.HalfCloseableStream):
     """One connection; whoever has it closes it. `remote` is its other end as `host:port`, as far as the system told."""
 
-    __slots__ = ("remote", "socket")
+    __slots__ = ("_is_waited_for", "remote", "socket")
 
     def __init__(self, sock: socket.socket, remote: str = "unknown") -> None:
         sock.setblocking(False)
         self.socket = sock
         self.remote = remote
+        self._is_waited_for = False
 
     def receive_now(self, max_bytes: int = READ_BYTES) -> bytes | None:
         """Return what there is, empty at the end of the stream, or None if there is nothing yet; raises `OSError`."""
@@ -44,10 +45,12 @@ class Link(trio.abc.HalfCloseableStream):
 
     async def wait_readable(self) -> None:
         """Wait until there is something to receive."""
+        self._is_waited_for = True
         await trio.lowlevel.wait_readable(self._open_socket())
 
     async def wait_writable(self) -> None:
         """Wait until the socket takes something."""
+        self._is_waited_for = True
         await trio.lowlevel.wait_writable(self._open_socket())
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -93,7 +96,8 @@ class Link(trio.abc.HalfCloseableStream):
     def close(self) -> None:
         """Do so at once."""
         if self.socket.fileno() != CLOSED:
-            trio.lowlevel.notify_closing(self.socket)
+            if self._is_waited_for:
+                trio.lowlevel.notify_closing(self.socket)
             self.socket.close()
 
     def _open_socket(self) -> socket.socket:

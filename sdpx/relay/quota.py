@@ -78,33 +78,42 @@ class Guesses:
 class Quota:
     """What one client may ask for: `rate` messages a second in the long run, five seconds' worth of them at once."""
 
-    __slots__ = ("_address", "_free_misses", "_guesses", "_messages", "_patience", "exhausted", "unlimited")
+    __slots__ = ("_address", "_free_misses", "_guesses", "_messages", "_patience", "_rate", "exhausted", "unlimited")
 
     def __init__(self, rate: float, now: float, guesses: Guesses, address: str) -> None:
+        self._rate = rate
         self._guesses = guesses
         self._address = address
-        self._free_misses = TokenBucket(FREE_MISSES_PER_SECOND, FREE_MISSES, now)
         self.unlimited = rate == 0
-        self._messages = TokenBucket(rate, max(1, rate * BURST_SECONDS), now)
-        self._patience = TokenBucket(rate / 10, max(1, rate * PATIENCE_SECONDS), now)
+        self._messages = None if self.unlimited else TokenBucket(rate, max(1, rate * BURST_SECONDS), now)
+        # Most clients never need the others: a bucket that is not there is full.
+        self._patience: TokenBucket | None = None
+        self._free_misses: TokenBucket | None = None
         self.exhausted = False
 
     def allows(self, now: float, count: int = 1) -> bool:
         """Count messages that came; False if they are too many, and then perhaps `exhausted`."""
-        if self.unlimited or self._messages.take(now, count):
+        if self._messages is None or self._messages.take(now, count):
             return True
-        self.exhausted = not self._patience.take(now, count)
+        self._lose_patience(now, count)
         return False
 
     def allows_asking(self, now: float) -> bool:
         """Count a request to be paired; False if it has to wait, since too many before it missed."""
-        if self._free_misses.has(now) or self._guesses.draw(self._address, now):
+        if self._free_misses is None or self._free_misses.has(now) or self._guesses.draw(self._address, now):
             return True
-        self.exhausted = not self.unlimited and not self._patience.take(now)
+        self._lose_patience(now, 1)
         return False
+
+    def _lose_patience(self, now: float, count: int) -> None:
+        if self._patience is None:
+            self._patience = TokenBucket(self._rate / 10, max(1, self._rate * PATIENCE_SECONDS), now)
+        self.exhausted = not self.unlimited and not self._patience.take(now, count)
 
     def missed(self, now: float) -> None:
         """Count a request for somebody who is not here."""
+        if self._free_misses is None:
+            self._free_misses = TokenBucket(FREE_MISSES_PER_SECOND, FREE_MISSES, now)
         self._free_misses.take(now)
 
 

@@ -11,6 +11,9 @@
 //   bare     candidates without the prefix "candidate:"
 //   media    audio and video are offered beside the data channel
 // or `page`: a browser shows the README's page instead (page.mjs).
+//
+// A stack that is `patient` says nothing on its channel before it is asked to: Chromium 150, answering on a busy machine, now and
+// then loses what a page sends as soon as the channel is open (its own count of messages sent stays 0). The others hail at once.
 
 const DEADLINE = 40_000; // a scene that hangs is given up, and leaves nothing behind
 
@@ -30,7 +33,7 @@ export async function work(stack, stage) {
   }
 }
 
-export function play(scene, { RTCPeerConnection, WebSocket }, report) {
+export function play(scene, { RTCPeerConnection, WebSocket, patient }, report) {
   const relay = new WebSocket(scene.relay);
   let peer = null; // the ID of the other side
   let now = null; // the present connection and all that belongs to it
@@ -170,19 +173,25 @@ export function play(scene, { RTCPeerConnection, WebSocket }, report) {
 
   function use(channel) {
     channel.binaryType = "arraybuffer";
+    let hailed = false;
     const hail = () => {
-      report("open", { label: channel.label });
+      if (hailed) return;
+      hailed = true;
       channel.send("hello from the other stack");
       channel.send(new Uint8Array([0, 1, 2, 255]));
     };
+    const opened = () => {
+      report("open", { label: channel.label });
+      if (!patient) hail();
+    };
     channel.onmessage = ({ data }) => {
-      if (data === "close") channel.close();
+      if (data === "hail") hail();
+      else if (data === "close") channel.close();
       else if (data === "leave") now.pc.close();
       else if (typeof data === "string") channel.send(`echo ${data}`);
-      else report("binary", { bytes: data.byteLength ?? data.length });
     };
     channel.onclose = () => report("closed");
-    if (channel.readyState === "open") hail();
-    else channel.onopen = hail;
+    if (channel.readyState === "open") opened();
+    else channel.onopen = opened;
   }
 }

@@ -276,6 +276,8 @@ class Play:
     def message(self, text: str) -> None:
         if text == "close":
             self.channel.emit("close")
+        elif text == "hail":
+            return  # it has, at the opening
         elif text == "leave":
             self.disconnect()
         else:

@@ -1,4 +1,4 @@
-// A person at the README's page: opens it, gives it an ID to pair with, and says something once it says that it can.
+// A person at the README's page: opens it, gives it an ID to pair with, and answers what it shows of the peer.
 // Everything that the page shows is reported: its ID, and each line of its log.
 
 const SAID = "hello from the page";
@@ -13,7 +13,7 @@ export function playPage(scene, report) {
       for (const text of at("log").textContent.split("\n").slice(lines, -1)) {
         lines += 1;
         report("line", { text });
-        if (text !== "channel open") continue;
+        if (!text.startsWith("peer: ")) continue;
         at("text").value = SAID;
         at("send").click();
       }

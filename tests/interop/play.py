@@ -103,6 +103,7 @@ async def _talk(meeting: Meeting) -> None:
     await program.wait_for("connection_state", state="connected")
     await program.wait_for("channel_open")
     await scene.heard("open")
+    await program.say("hail")
     await program.wait_for("channel_message", text="hello from the other stack")
     await program.wait_for("channel_message", base64=BINARY, bytes=4)
     for words in (WORDS, LONG):

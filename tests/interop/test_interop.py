@@ -133,10 +133,11 @@ async def test_the_page_of_the_readme(cast: Cast, name: str, role: Role) -> None
 
 
 async def talk_with_page(program: Program, page: Scene) -> None:
-    await program.wait_for("channel_message", text="hello from the page")
+    await program.wait_for("channel_open")
     await program.say("grüße ☃")
     await page.heard("line", text="peer: grüße ☃")
     await page.heard("line", text="connection connected")
+    await program.wait_for("channel_message", text="hello from the page")
     await program.end_input()
     assert await program.ended() == 0
     await page.heard("line", text="peer gone: closed")
