@@ -54,6 +54,13 @@ class StdinForm(StrEnum):
     json = "json"
 
 
+class IceTransport(StrEnum):
+    """What paths ICE may use (RTCIceTransportPolicy, W3C WebRTC 4.2.1)."""
+
+    all = "all"
+    relay = "relay"
+
+
 class BenchFormat(StrEnum):
     """How the figures of a measurement look on stdout."""
 
@@ -116,6 +123,10 @@ RetriesOption = Annotated[
     ),
 ]
 ReconnectOption = Annotated[bool, typer.Option(envvar="SDPX_RECONNECT", help="Dial a relay that was lost again.")]
+IceTransportOption = Annotated[
+    IceTransport,
+    typer.Option(envvar="SDPX_ICE_TRANSPORT", help="Paths to use: all, or relay, those through a TURN server only."),
+]
 StdinOption = Annotated[
     StdinForm, typer.Option(envvar="SDPX_STDIN", help="Lines of text, or a JSON object with a command on each line.")
 ]
@@ -420,6 +431,7 @@ def peer(
     no_stun: Annotated[
         bool, typer.Option("--no-stun", envvar="SDPX_NO_STUN", help="Use no STUN server at all.")
     ] = False,
+    ice_transport: IceTransportOption = IceTransport.all,
     timeout: TimeoutOption = 30.0,
     wait: WaitOption = 0.0,
     expect: ExpectOption = None,
@@ -469,6 +481,7 @@ def peer(
         stdin=stdin.value,
         log_sdp=log_sdp,
         no_stun=no_stun,
+        relay_only=ice_transport is IceTransport.relay,
         token=token,
         cafile=cafile,
         insecure=insecure,

@@ -37,15 +37,22 @@ def needs_coturn() -> str:
 
 
 @asynccontextmanager
-async def coturn(directory: Path) -> AsyncIterator[int]:
-    """Run coturn on loopback, relaying from an address of this machine; yields its port."""
+async def coturn(directory: Path, secret: str | None = None) -> AsyncIterator[int]:
+    """Run coturn on loopback, relaying from an address of this machine; yields its port.
+
+    It takes one user, or with a `secret` those whose passwords were made with that (`use-auth-secret`).
+    """
     port = free_port()
     command = [
-        *(needs_coturn(), "-n", "--no-cli", "--no-tls", "--no-dtls", "--lt-cred-mech", "--realm=sdpx.test"),
+        *(needs_coturn(), "-n", "--no-cli", "--no-tls", "--no-dtls", "--realm=sdpx.test"),
         *("--listening-ip=127.0.0.1", f"--listening-port={port}", f"--relay-ip={host_addresses()[0]}"),
-        *("--min-port=52000", "--max-port=52999", f"--user={USER}:{PASSWORD}", "--allow-loopback-peers"),
+        *("--min-port=52000", "--max-port=52999", "--allow-loopback-peers"),
         *(f"--pidfile={directory}/pid", f"--userdb={directory}/db", f"--log-file={directory}/log", "--simple-log"),
     ]
+    if secret is None:
+        command += ["--lt-cred-mech", f"--user={USER}:{PASSWORD}"]
+    else:
+        command += ["--use-auth-secret", f"--static-auth-secret={secret}"]
     process = await trio.lowlevel.open_process(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         with trio.fail_after(20):

@@ -54,6 +54,23 @@ PHASES: list[tuple[Phase, float]] = [
         ),
         ({"local_candidates": Counter()}, "no_network", ExitStatus.NO_COMMON_CANDIDATES, "network interface"),
         (
+            {"relay_only": True, "local_candidates": Counter()},
+            "no_turn",
+            ExitStatus.NO_COMMON_CANDIDATES,
+            "no TURN server gave one",
+        ),
+        (
+            {
+                "relay_only": True,
+                "local_candidates": Counter(),
+                "remote_candidates": Counter(),
+                "turn_refusals": [TurnRefusal("turn:t", 401)],
+            },
+            "turn_refused",
+            ExitStatus.ICE_FAILED,
+            "has ended",
+        ),
+        (
             {"remote_candidates": Counter(), "candidate_pairs": 0},
             "no_common_candidates",
             ExitStatus.NO_COMMON_CANDIDATES,
@@ -66,7 +83,7 @@ PHASES: list[tuple[Phase, float]] = [
             {"turn_refusals": [TurnRefusal("turn:t:3478", 401)]},
             "turn_refused",
             ExitStatus.ICE_FAILED,
-            "turn:t:3478 said 401: check its user and password",
+            "turn:t:3478 said 401: the user or password given is wrong, or has ended",
         ),
         ({"turn_refusals": [TurnRefusal("turn:t", 486)]}, "turn_refused", ExitStatus.ICE_FAILED, "said 486"),
         ({"silent_stun": ["stun:s:3478"]}, "stun_silent", ExitStatus.ICE_FAILED, "STUN server stun:s:3478 is silent"),

@@ -30,6 +30,7 @@ class Evidence:
     is_initiator: bool
     timeout: float
     before: dict[str, float] = field(default_factory=dict)
+    relay_only: bool = False  # no path is wanted but those through a TURN server
     reached_at: dict[Phase, float] = field(default_factory=dict)
     description_sent: bool = False
     description_received: bool = False

@@ -20,7 +20,8 @@ class PeerOptions:
 
     `timeout` is from the pairing to the connection, all tries included; `within` from the start to what is expected (None:
     no limit); `wait` how long `pair` may not be there yet. `retries` is how often a connection is built again.
-    `ice_servers` is None where the command line names none; `no_stun` forbids STUN servers, whoever names them.
+    `ice_servers` is None where the command line names none; `no_stun` forbids STUN servers, whoever names them;
+    `relay_only` all paths but those through a TURN server (RTCIceTransportPolicy, W3C WebRTC 4.2.1).
     """
 
     url: str
@@ -40,6 +41,7 @@ class PeerOptions:
     reconnect: bool = True
     stdin: Literal["lines", "json"] = "lines"
     no_stun: bool = False
+    relay_only: bool = False
 
     @property
     def dial_url(self) -> str:

@@ -94,7 +94,7 @@ class Pairing:
         self._reach = reach
         self._began = trio.current_time()
         self._deadline = self._began + options.timeout
-        self._evidence = Evidence(peer_id, is_initiator, options.timeout, before)
+        self._evidence = Evidence(peer_id, is_initiator, options.timeout, before, relay_only=options.relay_only)
         self._post, self._inbox = trio.open_memory_channel[_Item](INBOX_BOUND + OWN_BOUND)
         self._attempt: Attempt | None = None
         self._attempts = 0
@@ -219,9 +219,10 @@ class Pairing:
         await self._close()
         if self._attempts:
             self._began = trio.current_time()
-            self._evidence = Evidence(self.peer_id, self.is_initiator, self._options.timeout)
+            options = self._options
+            self._evidence = Evidence(self.peer_id, self.is_initiator, options.timeout, relay_only=options.relay_only)
         self._attempts += 1
-        pc = await rtc.connect(self._servers)
+        pc = await rtc.connect(self._servers, relay_only=self._options.relay_only)
         try:
             tasks = await nursery.start(_keep_open)
         except BaseException:

@@ -14,7 +14,7 @@ import trio
 import trio_asyncio
 from aioice import Candidate
 from aioice.ice import get_host_addresses
-from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCIceServer, RTCIceTransportPolicy, RTCPeerConnection, RTCSessionDescription
 from aiortc.sdp import candidate_from_sdp
 
 from sdpx.ice_servers import IceServer
@@ -59,12 +59,17 @@ CLOSE_SECONDS: Final = 5.0
 RESOLVE_SECONDS: Final = 5.0
 
 
-async def connect(servers: Sequence[IceServer]) -> "PeerConnection":
-    """Return a new connection, its state handlers attached. Whoever calls closes it."""
+async def connect(servers: Sequence[IceServer], *, relay_only: bool = False) -> "PeerConnection":
+    """Return a new connection, its state handlers attached. Whoever calls closes it.
+
+    With `relay_only` it uses relayed candidates and no others (RTCIceTransportPolicy, W3C WebRTC 4.2.1).
+    """
+    if relay_only:
+        servers = [server for server in servers if server.is_turn]
     trickles = ice.fits()
     if not trickles:  # aiortc will wait for them, and takes one of each kind: so only those that answer
         servers = await probe.answering(servers)
-    return await in_asyncio(PeerConnection, servers, trickles)
+    return await in_asyncio(PeerConnection, servers, trickles, relay_only)
 
 
 def host_addresses() -> list[str]:
@@ -78,7 +83,7 @@ class PeerConnection:
     With `trickles`, its descriptions leave with the host candidates, and `gather` puts the others into `local_candidates`.
     """
 
-    def __init__(self, servers: Sequence[IceServer], trickles: bool) -> None:
+    def __init__(self, servers: Sequence[IceServer], trickles: bool, relay_only: bool) -> None:
         self._push, self.events = trio.open_memory_channel[RtcEvent](EVENTS_BOUND)
         self._found, self.local_candidates = trio.open_memory_channel[CandidateInit](LOCAL_CANDIDATES_BOUND)
         self._servers = tuple(servers) if trickles else ()
@@ -94,7 +99,8 @@ class PeerConnection:
         self._close_began = False
         self.used = False
         known = [] if trickles else [RTCIceServer(**server.dictionary()) for server in servers]
-        self._pc = RTCPeerConnection(RTCConfiguration(known))
+        policy = RTCIceTransportPolicy.RELAY if relay_only else RTCIceTransportPolicy.ALL
+        self._pc = RTCPeerConnection(RTCConfiguration(known, iceTransportPolicy=policy))
         self._watch_states()
         self._pc.on("datachannel", self._channels.watch)
 

@@ -169,6 +169,18 @@ def _no_network(evidence: Evidence, _now: float) -> Verdict | None:
     return Verdict(NoCommonCandidates("no_network", reason), may_pass=False)
 
 
+def _no_relayed(evidence: Evidence, now: float) -> Verdict | None:
+    if not evidence.relay_only or evidence.local_candidates or _ice_is_done(evidence):
+        return None
+    if evidence.turn_refusals:
+        return _turn(evidence, now)
+    reason = (
+        "Only relayed candidates are allowed (--ice-transport relay), and no TURN server gave one: name one that answers "
+        "(--turn), or let the relay do so (sdpx serve --turn-url)"
+    )
+    return Verdict(NoCommonCandidates("no_turn", reason), may_pass=False)
+
+
 def _candidates(evidence: Evidence, _now: float) -> Verdict | None:
     if _ice_is_done(evidence):
         return None
@@ -196,7 +208,7 @@ def _turn(evidence: Evidence, _now: float) -> Verdict | None:
     if _ice_is_done(evidence) or not evidence.turn_refusals:
         return None
     first = evidence.turn_refusals[0]
-    hint = "check its user and password" if first.code in (401, 441) else "ask whoever runs it"
+    hint = "the user or password given is wrong, or has ended" if first.code in (401, 441) else "ask whoever runs it"
     reason = (
         f"No path to {evidence.peer_id} was found, and the TURN server {first.url} said {first.code}: {hint} (--turn)"
     )
@@ -246,6 +258,7 @@ _RULES: Final[tuple[Rule, ...]] = (
     _channel,
     _description,
     _answer,
+    _no_relayed,
     _no_network,
     _mdns,
     _candidates,
