@@ -266,6 +266,24 @@ async def _keep_alive(client: RawClient) -> None:
         await client.send(message(type="pong"))
 
 
+async def test_one_whose_socket_takes_nothing_may_come_back(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """Its network is gone as likely as its reader; if it does not come back, it was slow."""
+    async with house(replace(QUIET, write_seconds=5)) as relay:
+        stuck, b = relay.narrow(), relay.raw()
+        first = await stuck.open("/?seq=1&id=a")
+        await b.open("/?id=b")
+        await b.send(message(type="pair_request", target_id="a"))
+        assert (await b.receive())["type"] == (await stuck.receive())["type"] == "paired"
+        await b.send(message(type="offer", sdp="x" * 500) * 3)
+        await trio.sleep(6)
+        assert [each["code"] for each in relay.log.of("client_lost")] == [1008]
+        again = relay.raw()
+        assert (await again.open(back(first, last=1)))["resumed"] is True
+        assert [(await again.receive())["seq"] for _ in range(3)] == [2, 3, 4]
+        await again.send(frame(CLOSE, (1000).to_bytes(2)))
+        assert (await b.receive())["reason"] == "closed"
+
+
 async def test_with_a_window_of_0_nobody_is_held(house: OpenHouse, autojump_clock: MockClock) -> None:
     """A token still takes over a socket that is believed alive."""
     async with house(Limits(resume_window=0)) as relay:
