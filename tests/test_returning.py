@@ -266,6 +266,24 @@ async def _keep_alive(client: RawClient) -> None:
         await client.send(message(type="pong"))
 
 
+async def test_one_whose_socket_takes_nothing_may_come_back(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """Its network is gone as likely as its reader; if it does not come back, it was slow."""
+    async with house(replace(QUIET, write_seconds=5)) as relay:
+        stuck, b = relay.narrow(), relay.raw()
+        first = await stuck.open("/?seq=1&id=a")
+        await b.open("/?id=b")
+        await b.send(message(type="pair_request", target_id="a"))
+        assert (await b.receive())["type"] == (await stuck.receive())["type"] == "paired"
+        await b.send(message(type="offer", sdp="x" * 500) * 3)
+        await trio.sleep(6)
+        assert [each["code"] for each in relay.log.of("client_lost")] == [1008]
+        again = relay.raw()
+        assert (await again.open(back(first, last=1)))["resumed"] is True
+        assert [(await again.receive())["seq"] for _ in range(3)] == [2, 3, 4]
+        await again.send(frame(CLOSE, (1000).to_bytes(2)))
+        assert (await b.receive())["reason"] == "closed"
+
+
 async def test_with_a_window_of_0_nobody_is_held(house: OpenHouse, autojump_clock: MockClock) -> None:
     """A token still takes over a socket that is believed alive."""
     async with house(Limits(resume_window=0)) as relay:
@@ -445,6 +463,36 @@ async def test_who_is_held_counts_and_finds_its_place_where_all_is_full(
         assert (await relay.raw().open())["type"] == "your_id"
 
 
+async def test_the_metrics_count_who_is_away(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """And what is kept for them, who came back, and who did not."""
+    async with house() as relay:
+        pair = await Pair(relay).meet()
+        gone, _ = await numbered(relay, "gone")
+        await lose(gone)
+        await lose(pair.a)
+        await pair.tell_a("x" * 1000)
+        now = await metrics(relay)
+        assert (now["sdpx_held_clients"], now["sdpx_clients"]) == (2, 3)
+        assert now["sdpx_held_bytes"] == now["sdpx_unconfirmed_bytes"] > 1000
+        again = relay.raw()
+        await again.open(back(pair.first, last=1))
+        now = await metrics(relay)
+        assert (now["sdpx_held_clients"], now["sdpx_held_bytes"], now["sdpx_clients_resumed_total"]) == (1, 0, 1)
+        assert now["sdpx_unconfirmed_bytes"] > 1000
+        await again.send(message(type="ack", seq=2))
+        await trio.sleep(WINDOW)
+        now = await metrics(relay)
+        assert (now["sdpx_unconfirmed_bytes"], now["sdpx_holds_expired_total"], now["sdpx_clients"]) == (0, 1, 2)
+
+
+async def metrics(relay: House) -> dict[str, float]:
+    client = relay.raw()
+    await client.send(b"GET /metrics HTTP/1.1\r\nHost: relay.test\r\n\r\n")
+    _, _, body = await client.response()
+    lines = [line.split() for line in body.decode().splitlines() if line.startswith("sdpx_") and "{" not in line]
+    return {name: float(value) for name, value in lines}
+
+
 # ---- the end ----------------------------------------------------------------------------------------------------
 
 
@@ -455,11 +503,13 @@ async def test_a_relay_that_stops_holds_nobody(house: OpenHouse, autojump_clock:
         late = relay.raw()
         await late.send(upgrade_request(back(pair.first))[:20])
         await lose(pair.a)
+        await pair.tell_a("never to be read")
         relay.relay.stop()
         assert (await pair.b.receive())["reason"] == "shutdown"
         await late.send(upgrade_request(back(pair.first))[20:])
         assert (await late.response())[0] == 503
-        assert await pair.b.close_code() == 1001
+        opcode, code = await pair.b.frame()
+        assert (opcode, code[:2]) == (CLOSE, (1001).to_bytes(2)), "it knows already that what it sent was lost"
         await pair.b.stream.aclose()
         await relay.relay.all_gone()
         assert relay.relay.clients == 0

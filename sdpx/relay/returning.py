@@ -272,8 +272,11 @@ class Returning:
         self._hall.leave(member, Departure(reason, member.lost_by.code, text), lost)
 
     def stop(self) -> None:
-        """Hold nobody any more."""
+        """Hold nobody from now on."""
         self._stopping = True
+
+    def dismiss(self) -> None:
+        """Let all leave that are held."""
         for member in list(self._members.values()):
             if member.socket is None:
                 self._send_away(member, "shutdown", STOPPING)

@@ -170,6 +170,7 @@ class Relay:
         self._returning.stop()
         for connection in self._sockets():
             connection.end(Departure("shutdown", 1001, "The relay is stopping; connect again soon"))
+        self._returning.dismiss()
 
     async def all_gone(self) -> None:
         """Wait until no client's connection is open."""
