@@ -175,6 +175,7 @@ class Desk:
         self.answers = list(answers)
         self.asked: list[float] = []
         self.up_since: float | None = 0.0
+        self.is_there = True
         self.log = Kept()
         self.asking = Asking(self.send, lambda: self.up_since, Log(self.log, trio.current_time), lambda: 0.0)
 
@@ -186,7 +187,7 @@ class Desk:
             self.asking.heed_pairing(message.target_id)
         elif answer:
             self.asking.heed_refusal(ErrorFrame(answer, "no"))
-        return True
+        return self.is_there
 
 
 async def test_one_answer_is_enough_without_patience(autojump_clock: trio.testing.MockClock) -> None:
@@ -260,3 +261,39 @@ async def test_a_relay_that_does_not_answer(autojump_clock: trio.testing.MockClo
         await wait_all_tasks_blocked()
         desk.asking.heed_loss()
     assert [answer and answer.code for answer in answers] == [LOST]
+
+
+async def test_a_request_without_a_relay_is_refused_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    """It went nowhere, so nobody will answer."""
+    desk = Desk("")
+    desk.is_there = False
+    refusal = await desk.asking.ask("bob", 60)
+    assert refusal is not None
+    assert (refusal.code, trio.current_time() - desk.asked[0]) == (LOST, 0)
+
+
+async def test_the_time_to_answer_begins_anew_when_the_relay_is_back(autojump_clock: trio.testing.MockClock) -> None:
+    """What was asked is sent again then; while it is away nobody can answer."""
+    desk = Desk("")
+    desk.up_since = None
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+
+        async def come_back() -> None:
+            await trio.sleep(25)
+            desk.up_since = trio.current_time()
+
+        nursery.start_soon(come_back)
+        refusal = await desk.asking.ask("bob")
+    assert refusal is not None
+    assert refusal.code == NO_REPLY
+    assert trio.current_time() - began == 25 + ANSWER_SECONDS
+
+
+def test_a_try_at_once_does_not_make_the_waits_longer() -> None:
+    backoff = Backoff(0.5, 30.0)
+    assert [backoff.at_once(), backoff.next(1.0), backoff.next(0.0)] == [0.0, 0.5, 0.5]
+    assert backoff.attempts == 3
+    assert [backoff.next(1.0, at_most=1.5) for _ in range(2)] == [1.5, 1.5]
+    backoff.reset()
+    assert backoff.next(1.0) == 0.5

@@ -56,7 +56,7 @@ class Arrival(Enum):
 class Resumable:
     """One client's numbers, across its sockets. It keeps so many frames and bytes of memory at most, and always one frame."""
 
-    def __init__(self, max_frames: int = 1024, max_bytes: int = 4 * 1024 * 1024) -> None:
+    def __init__(self, max_frames: int = 512, max_bytes: int = 4 * 1024 * 1024) -> None:
         self._max_frames = max_frames
         self._max_bytes = max_bytes
         self._token: str | None = None

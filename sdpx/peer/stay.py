@@ -22,7 +22,7 @@ from sdpx.peer.resume import Arrival, Resumable
 
 CONFIRM_SECONDS: Final = 5.0
 ROOM_SECONDS: Final = 30.0
-WAITING: Final = 1024  # frames that no socket has taken yet
+WAITING: Final = 512  # frames that no socket has taken yet
 
 
 class Flaw(Enum):
