@@ -281,11 +281,15 @@ class Reconnecting(Event, frozen=True):
     """The relay is not reached; it is dialled again after a wait."""
 
     level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = "{e.reason}. Dialling again in {e.delay_ms} ms."
     attempt: int
     delay_ms: float
     code: str
     reason: str
+
+    def message(self) -> str:
+        """Return why, and when the next try is."""
+        when = f"in {self.delay_ms} ms" if self.delay_ms else "at once"
+        return f"{self.reason}. Dialling again {when}."
 
 
 class RelayResumed(Event, frozen=True):
