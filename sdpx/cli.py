@@ -159,6 +159,16 @@ SilenceOption = Annotated[
 DrainOption = Annotated[
     float, typer.Option(envvar="SDPX_DRAIN", min=0, max=600, metavar="SECONDS", help="Patience when stopping.")
 ]
+ResumeWindowOption = Annotated[
+    float,
+    typer.Option(
+        envvar="SDPX_RESUME_WINDOW",
+        min=0,
+        max=3600,
+        metavar="SECONDS",
+        help="How long a client that lost its socket may take to come back; 0: it is gone at once.",
+    ),
+]
 FastLaneOption = Annotated[
     bool,
     typer.Option(
@@ -256,6 +266,7 @@ def serve(
     ping: PingOption = 20.0,
     silence: SilenceOption = 45.0,
     drain: DrainOption = 5.0,
+    resume_window: ResumeWindowOption = 30.0,
     fast_lane: FastLaneOption = True,
     metrics_host: MetricsHostOption = None,
     metrics_port: MetricsPortOption = None,
@@ -303,6 +314,7 @@ def serve(
         ping_seconds=ping,
         silence_seconds=silence,
         drain_seconds=drain,
+        resume_window=resume_window,
     )
     trust = TrustOptions(
         auth_secret_file=auth_secret_file,

@@ -14,7 +14,7 @@ there is no lock and no race: concurrent requests are as if they had come one af
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from sdpx import messages
 from sdpx.errors import Refusal
@@ -81,19 +81,29 @@ class Lobby:
         return target_id in self._peers and self._may_ask(client_id, target_id)
 
     def join(
-        self, client_id: str, ice_servers: Sequence[dict[str, Any]] = (), permit: Permit | None = None
+        self,
+        client_id: str,
+        ice_servers: Sequence[dict[str, Any]] = (),
+        permit: Permit | None = None,
+        resume_token: str | UnsetType = UNSET,
+        resumed: bool | UnsetType = UNSET,
     ) -> list[Effect]:
-        """Let a client in, told of its ICE servers. Without a `permit` it may ask for anybody.
+        """Let a client in, told of its ICE servers, and how to come back. Without a `permit` it may ask for anybody.
 
         The ID must be free: raises `Refusal` (`id_taken`) if it is not.
         """
         if client_id in self._peers:
             raise Refusal("id_taken", f"The ID '{client_id}' is taken; ask for another, or for none to be given one")
         self._peers[client_id] = None
+        self.renew(client_id, permit)
+        your_id = messages.YourId(client_id, resume_token, list(ice_servers) or UNSET, resumed)
+        return [Deliver(client_id, messages.encode(your_id), counts=False)]
+
+    def renew(self, client_id: str, permit: Permit | None) -> None:
+        """Let a client that is here ask for those of this permit, from now on."""
+        self._permits.pop(client_id, None)
         if permit is not None:
             self._permits[client_id] = permit
-        your_id = messages.YourId(client_id, ice_servers=list(ice_servers) or UNSET)
-        return [Deliver(client_id, messages.encode(your_id), counts=False)]
 
     def take(self, client_id: str, message: ClientMessage) -> list[Effect]:
         """Take one message of a client that is here."""

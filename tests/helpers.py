@@ -219,11 +219,13 @@ class House:
 async def house(limits: Limits | None = None, *, lane: bool = False) -> AsyncIterator[House]:
     """Open a relay, with the fast lane or without; at the end whatever still runs in it is cancelled."""
     log = Kept()
-    async with trio.open_nursery() as nursery:
+    async with trio.open_nursery() as own, trio.open_nursery() as nursery:
         watch = TaskWatch(nursery) if lane else None
         relay = Relay(limits or Limits(), Log(log, trio.current_time, level="debug"), watch=watch)
+        own.start_soon(relay.run)
         yield House(relay, log, nursery, *((link_pair, narrow_link_pair) if lane else ()))
         nursery.cancel_scope.cancel()
+        own.cancel_scope.cancel()
 
 
 class OpenHouse(Protocol):

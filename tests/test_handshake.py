@@ -7,6 +7,7 @@ import pytest
 
 from sdpx.relay.handshake import Upgrade, judge, judge_plain, not_http, unless_taken
 from sdpx.relay.responses import Answer, Page
+from sdpx.relay.resume import Asked
 from tests.helpers import KEY
 
 GOOD = {
@@ -40,10 +41,22 @@ def test_a_good_request_becomes_a_websocket() -> None:
     assert ask() == Upgrade(None, None, KEY)
 
 
-@pytest.mark.parametrize("target", ["/", "/any/path", "/?token=x", "/?seq=1&last=", "/%ff", "http://relay.test/"])
+@pytest.mark.parametrize("target", ["/", "/any/path", "/?token=x", "/?seq=2&last=", "/%ff", "http://relay.test/"])
 def test_any_path_and_unknown_parameters_are_fine(target: str) -> None:
     """A reverse proxy may have put a path in front; a later version may add parameters."""
     assert ask(target) == Upgrade(None, None, KEY)
+
+
+def test_numbers_and_a_token_are_asked_for_in_the_query() -> None:
+    """PROTOCOL, Resume. What asks for them cannot be misread: it is refused."""
+    upgrade = ask("/?seq=1&resume=SECRET&last=7&id=a")
+    assert upgrade == Upgrade("a", None, KEY, asked=Asked(numbered=True, token="SECRET", last=7))
+    assert "SECRET" not in repr(upgrade)
+    assert ask("/?seq=1") == Upgrade(None, None, KEY, asked=Asked(numbered=True))
+    for query in ("resume=a&resume=b", "resume=a&last=x", "resume=a&last=1&last=2"):
+        refused = ask(f"/?seq=1&{query}")
+        assert isinstance(refused, Answer)
+        assert (refused.status, refused.code) == (400, "bad_resume")
 
 
 @pytest.mark.parametrize(

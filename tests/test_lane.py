@@ -552,10 +552,17 @@ async def test_who_reads_a_little_at_a_time_is_not_slow(autojump_clock: MockCloc
         assert lane.notes.ends == []
 
 
+class Friend:
+    """Somebody who sends."""
+
+    def hear(self, text: str) -> None:
+        raise AssertionError(text)
+
+
 async def test_a_full_outbox_is_slow(autojump_clock: MockClock) -> None:
     """And `post` says that it was not taken; who sent what is never read is told by name."""
     async with a_lane(Limits(outbox_frames=3), room=160) as lane:
-        friend = lane.connection
+        friend = Friend()
         assert [lane.connection.post("x" * 200, friend) for _ in range(5)] == [1, 2, 3, 0, 0]
         await lane.ended.wait()
     assert [end.reason for end in lane.notes.ends] == ["slow"]

@@ -64,6 +64,24 @@ class ClientDisconnected(Event, frozen=True):
         )
 
 
+class ClientLost(Event, frozen=True):
+    """A client with numbers lost its socket without a close frame; it is held."""
+
+    sentence: ClassVar[str] = "Client {e.client_id} lost its connection; it may come back"
+    client_id: str
+    code: int
+    reason: str
+
+
+class ClientResumed(Event, frozen=True):
+    """A client came back on a new socket, and `again` frames that it had missed are sent to it."""
+
+    sentence: ClassVar[str] = "Client {e.client_id} came back from {e.remote}"
+    client_id: str
+    remote: str
+    again: int
+
+
 class ConnectionRefused(Event, frozen=True):
     """A connection ended before it became a WebSocket. `status` is the HTTP answer, null where none was owed.
 

@@ -6,6 +6,7 @@
   then is the socket closed, under a deadline.
 """
 
+from collections.abc import Sequence
 from itertools import cycle
 from typing import Final
 
@@ -14,7 +15,20 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_st
 
 from sdpx.relay.farewell import close_frame, say_last, text_frame
 from sdpx.relay.handshake import Upgrade
-from sdpx.relay.host import ABNORMAL, GONE, LAST_BYTES, SILENT, SLOW, Client, Departure, Host, refused
+from sdpx.relay.host import (
+    ABNORMAL,
+    GONE,
+    LAST_BYTES,
+    NEVER_OPEN,
+    SILENT,
+    SLOW,
+    STALLED,
+    TAKEN_OVER,
+    Departure,
+    Host,
+    Sender,
+    refused,
+)
 from sdpx.relay.limits import Limits
 from sdpx.relay.outbox import Held, Outbox
 from sdpx.relay.tap import Tap
@@ -40,9 +54,13 @@ class Connection:
         self._ended = trio.Event()
         self._flushed = trio.Event()
         self.departure: Departure | None = None
-        self.lost: list[Client] = []
+        self.lost: list[Sender] = []
 
-    def post(self, text: str, sender: Client | None = None, since: float = 0.0) -> int:
+    def begin_with(self, texts: Sequence[str]) -> None:
+        """Queue what precedes all other frames, however much it is."""
+        self.outbox.put_all(texts)
+
+    def post(self, text: str, sender: Sender | None = None, since: float = 0.0) -> int:
         """Queue a frame for this client. Returns how many wait, or 0 if it was not taken."""
         depth = self.outbox.put(text, sender, since)
         if not depth:
@@ -55,7 +73,8 @@ class Connection:
             self.departure = departure
             self.outbox.close()  # first: what it held is not to be counted when others are told
             self._host.on_end(departure)
-            if departure.reason == "slow" or (departure.reason != "shutdown" and self.outbox.bytes > LAST_BYTES):
+            too_much = departure.reason != "shutdown" and self.outbox.bytes > LAST_BYTES
+            if too_much or departure.reason == "slow" or departure == TAKEN_OVER:
                 self._lose_all()  # its peer has been told; the close frame gets a chance to be read
             self._ended.set()
 
@@ -91,7 +110,7 @@ class Connection:
                 return socket  # noqa: TRY300
             except ConnectionClosed:
                 pass
-        self.end(Departure("closed", ABNORMAL, "The WebSocket did not open"))
+        self.end(NEVER_OPEN)
         return None
 
     async def _read(self, socket: WebSocketConnection) -> None:
@@ -121,7 +140,7 @@ class Connection:
         if violation := self._tap.violation:
             return refused(violation)
         if self._tap.late and not self._tap.client_closed:
-            return SLOW
+            return STALLED
         if closed.reason is None:
             return GONE
         by_client = self._tap.client_closed and closed.reason.code == self._tap.close_code

@@ -157,13 +157,22 @@ class Door:
         verdict: Upgrade | Page | Answer = head if isinstance(head, Answer) else self._judge(head.request)
         if self._gate is not None and isinstance(head, Head) and isinstance(head.request, h11.Request):
             remote = self._gate.client_behind(head.request, host_of(remote.shown)) or remote
-            if isinstance(verdict, Upgrade) and not (self._stopping or self._no_room(remote.address)):
+            if isinstance(verdict, Upgrade) and not (self._stopping or self._is_full_for(verdict, remote.address)):
                 verdict = await self._gate.check(head.request, verdict, remote)
         if self._stopping and not isinstance(verdict, Page):
             return STOPPING, remote
         if isinstance(verdict, Upgrade):
             verdict = self._settle(verdict)
-        return (self._no_room(remote.address) or verdict if isinstance(verdict, Upgrade) else verdict), remote
+        if isinstance(verdict, Upgrade) and not verdict.returns:
+            verdict = self._no_room(remote.address) or verdict
+        return verdict, remote
+
+    def _is_full_for(self, upgrade: Upgrade, address: str) -> bool:
+        """Tell whether there is no room for this one; who returns has its place already."""
+        if self._no_room(address) is None:
+            return False
+        settled = self._settle(upgrade)
+        return not (isinstance(settled, Upgrade) and settled.returns)
 
     def _no_room(self, address: str) -> Answer | None:
         if self._census.is_full:

@@ -18,6 +18,7 @@ import h11
 from sdpx.ids import is_name
 from sdpx.messages import PROTOCOL
 from sdpx.relay.responses import Answer, Page
+from sdpx.relay.resume import NOTHING, Asked, asked
 from sdpx.relay.trust.tokens import ANYBODY, Grant
 
 KEY_BYTES: Final = 16
@@ -30,12 +31,17 @@ WHAT_THIS_IS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Upgrade:
-    """The request is good: open a WebSocket, under this ID if the client asked for one, to do what `grant` allows."""
+    """The request is good: open a WebSocket, under this ID if the client asked for one, to do what `grant` allows.
+
+    With numbers and a token if the client `asked` for them; one that `returns` takes back the ID that it had.
+    """
 
     client_id: str | None
     subprotocol: str | None
     key: str
     grant: Grant = ANYBODY
+    asked: Asked = NOTHING
+    returns: bool = False
 
     def head(self) -> bytes:
         """Return a request that says what was judged and no more: nobody has to judge the client's own words again."""
@@ -158,9 +164,12 @@ def _upgrade(request: h11.Request) -> Upgrade | Answer:
     names = query.get("id", [])
     if len(names) > 1 or not all(map(is_name, names)):
         return Answer(400, "bad_id", "An 'id' is 1 to 64 of letters, digits and -_. and is given once")
+    wishes = asked(query)
+    if isinstance(wishes, Answer):
+        return wishes
     offered = PROTOCOL in _tokens(request, b"sec-websocket-protocol")
     [key] = _tokens(request, b"sec-websocket-key")
-    return Upgrade(names[0] if names else None, PROTOCOL if offered else None, key)
+    return Upgrade(names[0] if names else None, PROTOCOL if offered else None, key, asked=wishes)
 
 
 def unless_taken(upgrade: Upgrade, is_taken: Callable[[str], bool]) -> Upgrade | Answer:

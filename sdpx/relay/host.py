@@ -1,6 +1,6 @@
 """What a connection and the relay know of each other, whichever way the WebSocket is served. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -24,6 +24,14 @@ class Departure:
 GONE: Final = Departure("closed", ABNORMAL, "")
 SILENT: Final = Departure("timeout", 1008, "You were silent for too long")
 SLOW: Final = Departure("slow", 1008, "You did not read what was sent to you")
+STALLED: Final = Departure("slow", 1008, "Your socket took nothing of what was sent to you")
+NEVER_OPEN: Final = Departure("closed", ABNORMAL, "The WebSocket did not open")
+TAKEN_OVER: Final = Departure("closed", 4001, "You came back on another connection")
+
+
+def is_loss(departure: Departure) -> bool:
+    """Tell whether a socket was lost: no close frame came or went, or nobody was there any more to have one."""
+    return departure.code == ABNORMAL or departure.reason == "timeout" or departure == STALLED
 
 
 def refused(violation: Violation) -> Departure:
@@ -63,6 +71,13 @@ class Backlog(Protocol):
         """Return how many frames wait."""
 
 
+class Sender(Hashable, Protocol):
+    """Who sent a frame, as the connection sees it that the frame is for."""
+
+    def hear(self, text: str) -> None:
+        """Be told what became of it."""
+
+
 class Client(Protocol):
     """The connection of one client, as the relay sees it."""
 
@@ -73,10 +88,13 @@ class Client(Protocol):
         """What waits to be read by this client."""
 
     @property
-    def lost(self) -> Sequence["Client"]:
+    def lost(self) -> Sequence[Sender]:
         """Once the connection is over: who sent what was never sent on."""
 
-    def post(self, text: str, sender: "Client | None" = None, since: float = 0.0) -> int:
+    def begin_with(self, texts: Sequence[str]) -> None:
+        """Queue what precedes all other frames, before the WebSocket opens; it may be more than an outbox holds."""
+
+    def post(self, text: str, sender: Sender | None = None, since: float = 0.0) -> int:
         """Send a frame, or queue it; of a relayed one `sender` sent it, and it came at `since`.
 
         Returns how many wait in this client's outbox, or 0 if the frame was not taken. A client that lets it fill is let go.

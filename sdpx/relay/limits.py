@@ -30,3 +30,5 @@ class Limits:
     silence_seconds: float = 45.0
     close_seconds: float = 0.7
     drain_seconds: float = 5.0
+    resume_window: float = 30.0
+    held_clients: int = 1024

@@ -49,6 +49,14 @@ class _Exposition(Collector):
         yield GaugeMetricFamily("sdpx_outbox_frames", "Frames that wait to be read, of all", present.outbox_frames)
         yield GaugeMetricFamily("sdpx_outbox_bytes", "Bytes that wait to be read, of all", present.outbox_bytes)
         yield GaugeMetricFamily("sdpx_outbox_frames_max", "Frames in the fullest outbox", present.outbox_frames_max)
+        yield GaugeMetricFamily(
+            "sdpx_held_clients", "Clients without a socket that may come back", present.away.clients
+        )
+        yield GaugeMetricFamily("sdpx_held_bytes", "Bytes kept for clients without a socket", present.away.bytes)
+        unconfirmed = present.away.unconfirmed_bytes
+        yield GaugeMetricFamily(
+            "sdpx_unconfirmed_bytes", "Bytes that clients with numbers have not confirmed", unconfirmed
+        )
         yield _labelled(GaugeMetricFamily("sdpx_info", "The relay's version", labels=["version"]), {__version__: 1})
 
     def _counters(self) -> Iterator[Metric]:
@@ -59,6 +67,10 @@ class _Exposition(Collector):
         yield CounterMetricFamily("sdpx_relayed_bytes", "Bytes of relayed frames, as they came", numbers.relayed_bytes)
         yield _labelled(_counter("sdpx_refusals", "Frames and connections refused", "code"), numbers.refusals)
         yield _labelled(_counter("sdpx_evictions", "Clients that were cut", "reason"), numbers.evictions)
+        totals = self._present.away.totals
+        yield CounterMetricFamily("sdpx_clients_resumed", "Times that a client came back", totals.resumed)
+        yield CounterMetricFamily("sdpx_holds_expired", "Clients that did not come back in time", totals.expired)
+        yield CounterMetricFamily("sdpx_holds_crowded_out", "Clients that were too much to keep", totals.crowded_out)
         yield CounterMetricFamily("sdpx_log_lines_dropped", "Log lines that nobody read in time", dropped)
 
     def _relay_times(self) -> Metric:

@@ -5,11 +5,12 @@ Most of it follows from the events that are logged anyway, at whatever level the
 
 from bisect import bisect_left
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, get_args
 
 from sdpx.events import Event, serve
 from sdpx.messages import DepartureReason, RelayedType
+from sdpx.relay.resume import Totals
 
 # Upper bounds in seconds: a frame takes well below a millisecond, unless its receiver is slow.
 RELAY_SECONDS: Final = (
@@ -75,8 +76,18 @@ class Numbers:
 
 
 @dataclass(frozen=True, slots=True)
+class Away:
+    """Clients that may come back: those that are held now, bytes kept for them and for all with numbers, and totals."""
+
+    clients: int = 0
+    bytes: int = 0
+    unconfirmed_bytes: int = 0
+    totals: Totals = field(default_factory=Totals)
+
+
+@dataclass(frozen=True, slots=True)
 class Present:
-    """What there is at one moment: connections, clients and pairs, and what waits in all outboxes and in the fullest."""
+    """What there is at one moment: connections, clients, pairs, what waits in all outboxes and in the fullest, who is away."""
 
     connections: int
     clients: int
@@ -85,3 +96,4 @@ class Present:
     outbox_bytes: int
     outbox_frames_max: int
     log_lines_dropped: int
+    away: Away = field(default_factory=Away)

@@ -1,12 +1,12 @@
 """What waits to be written to one client: a queue that is bounded in frames and in bytes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 import trio
 from msgspec import Struct
 
-from sdpx.relay.host import Client
+from sdpx.relay.host import Sender
 
 T = TypeVar("T", str, bytes)
 
@@ -16,7 +16,7 @@ class Waiting(Struct, Generic[T], frozen=True, eq=False):
 
     data: T
     size: int
-    sender: Client | None
+    sender: Sender | None
     since: float
 
 
@@ -63,7 +63,7 @@ class Outbox(Generic[T]):
     def __len__(self) -> int:
         return len(self._frames)
 
-    def put(self, data: T, sender: Client | None = None, since: float = 0.0) -> int:
+    def put(self, data: T, sender: Sender | None = None, since: float = 0.0) -> int:
         """Queue a frame; returns how many wait now, or 0 if the outbox is full or closed and nothing was queued."""
         size, frames = data.__sizeof__(), self._frames
         if self._closed:
@@ -78,6 +78,15 @@ class Outbox(Generic[T]):
         if self._changed is not None:
             self._wake()
         return len(frames)
+
+    def put_all(self, many: Iterable[T]) -> None:
+        """Queue frames whatever the bounds: they have been within those of somebody else until now."""
+        waiting = [Waiting(data, data.__sizeof__(), None, 0.0) for data in many]
+        if waiting and not self._frames:
+            self.stalled_since = self._clock()
+        self._frames += waiting
+        self._count(sum(each.size for each in waiting))
+        self._wake()
 
     def close(self) -> None:
         """Take no more frames; those that wait can still be taken out, and count no more among what all hold."""

@@ -20,7 +20,7 @@ import re
 from base64 import urlsafe_b64encode
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b, sha256
 from typing import Final, NamedTuple
 
@@ -43,8 +43,11 @@ class Asked:
     """What the query asks for: numbers, and with a token an ID and all above `last`, if that was said."""
 
     numbered: bool = False
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     last: int | None = None
+
+
+NOTHING: Final = Asked()
 
 
 def asked(query: Mapping[str, Sequence[str]]) -> Asked | Answer:

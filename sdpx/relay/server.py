@@ -7,13 +7,14 @@ order, and what the lobby decides is done before anybody else can ask it.
 import secrets
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
 
 import h11
 import trio
+from msgspec import UNSET
 
 from sdpx import messages
 from sdpx.errors import Refusal
@@ -21,12 +22,13 @@ from sdpx.events import Event, serve
 from sdpx.ids import make_id
 from sdpx.lobby import Deliver, Effect, Lobby, Record
 from sdpx.log import Log
-from sdpx.messages import ClientMessage, PairRequest
+from sdpx.messages import ClientMessage, DepartureReason, PairRequest
 from sdpx.relay.connection import Connection
 from sdpx.relay.door import Door, Visitor
 from sdpx.relay.frames import Violation
+from sdpx.relay.guest import Guest, Leaver
 from sdpx.relay.handshake import Pages, Upgrade, judge, judge_plain, unless_taken
-from sdpx.relay.host import ABNORMAL, SLOW, Client, Departure, refused
+from sdpx.relay.host import ABNORMAL, SLOW, Client, Departure, Sender, refused
 from sdpx.relay.lane.connection import LaneConnection
 from sdpx.relay.lane.doorstep import Doorstep
 from sdpx.relay.lane.upgrade import plain_upgrade
@@ -39,14 +41,14 @@ from sdpx.relay.outbox import Held
 from sdpx.relay.pages import pages_of
 from sdpx.relay.quota import Census, Guesses, Ledger, Quota
 from sdpx.relay.responses import Answer, Page
+from sdpx.relay.returning import Member, Returning, Seat
 from sdpx.relay.tap import Tap
 from sdpx.relay.trust.gate import Gate
 from sdpx.relay.trust.ice import IceServers
-from sdpx.relay.trust.tokens import Grant
+from sdpx.relay.trust.turn import IceServer
 
 LIVES_ON: Final = object()  # a connection that has no task, or not this one
 CUT: Final = Departure("closed", ABNORMAL, "The connection was cut")
-TOO_FAST: Final = Violation(1008, "You sent too much, too fast, for too long")
 ROOM: Final = 0.75  # of what all may let wait, once it was too much
 WHILE_SECONDS: Final = 2.0
 UNFINISHED: Final = Violation(1008, "The relay keeps too much that is unfinished, and most of it is yours")
@@ -75,8 +77,9 @@ class Relay:
         self._watch = watch
         self._log = log
         self._lobby = Lobby(log_sdp=log_sdp)
-        self._connections: dict[str, Client] = {}
-        self._todo: deque[tuple[Effect, Client | None, float]] = deque()
+        self._guests: dict[str, Guest] = {}
+        self._returning = Returning(self, limits)
+        self._todo: deque[tuple[Effect, Guest | None, float]] = deque()
         self._doing = False
         self._held = Held()
         self._guesses = Guesses(limits.guess_rate)
@@ -105,6 +108,10 @@ class Relay:
         """Count an event and log it."""
         self.numbers.note(event)
         self._log.emit(event)
+
+    async def run(self) -> None:
+        """Do what is due without anybody asking for it: for clients that may come back."""
+        await self._returning.run()
 
     def greet(self, link: Link) -> None:
         """Take a new connection; never raises. It gets a task only if it needs one. Only with a `watch`."""
@@ -160,7 +167,8 @@ class Relay:
         self._stopping = True
         self._door.stop()
         self.do(self._lobby.shut_down())
-        for connection in list(self._connections.values()):
+        self._returning.stop()
+        for connection in self._sockets():
             connection.end(Departure("shutdown", 1001, "The relay is stopping; connect again soon"))
 
     async def all_gone(self) -> None:
@@ -169,7 +177,7 @@ class Relay:
             await self._all_gone.wait()
 
     def _settle(self, upgrade: Upgrade) -> Upgrade | Answer:
-        return unless_taken(upgrade, self._lobby.__contains__)
+        return self._returning.claim(upgrade) or unless_taken(upgrade, self._lobby.__contains__)
 
     async def _serve(self, stream: trio.abc.Stream, remote: str, begun: bytes) -> object:
         visitor = await self._door.admit(stream, remote, begun)
@@ -193,68 +201,89 @@ class Relay:
     def _welcome_on_lane(self, link: Link, visitor: Visitor) -> None:
         """Serve a client, from now until `on_over`, without a task."""
         assert self._watch is not None
-        guest = self._guest(visitor)
-        guest.connection = connection = LaneConnection(
-            link, visitor.behind, self._watch, self._limits, guest, self._held
-        )
-        self._enter(guest, visitor.upgrade.grant)
+        host = self._host(visitor)
+        connection = LaneConnection(link, visitor.behind, self._watch, self._limits, host, self._held)
+        host.sit(connection, visitor)
         connection.start(visitor.upgrade)
 
     async def _welcome(self, stream: trio.abc.Stream, visitor: Visitor) -> None:
-        guest = self._guest(visitor)
-        tap = Tap(stream, visitor.upgrade.head(), visitor.behind, self._limits, guest)
-        guest.connection = connection = Connection(tap, self._limits, guest, self._held)
+        host = self._host(visitor)
+        tap = Tap(stream, visitor.upgrade.head(), visitor.behind, self._limits, host)
+        connection = Connection(tap, self._limits, host, self._held)
         try:
-            self._enter(guest, visitor.upgrade.grant)
+            host.sit(connection, visitor)
             await connection.run(visitor.upgrade)
         finally:
             connection.end(CUT)
-            self._leave(guest)
+            host.leave()
 
-    def _guest(self, visitor: Visitor) -> "_Guest":
-        client_id = visitor.upgrade.client_id or make_id(secrets.token_bytes)
+    def _host(self, visitor: Visitor) -> Guest | Seat:
+        upgrade = visitor.upgrade
+        if upgrade.returns:
+            return self._returning.seat_again(visitor)
+        client_id = upgrade.client_id or make_id(secrets.token_bytes)
         now = trio.current_time()
         quota = Quota(self._limits.rate, now, self._guesses, visitor.address)
-        return _Guest(self, client_id, visitor, quota, now)
+        if upgrade.asked.numbered:
+            return self._returning.seat_first(client_id, visitor, quota)
+        return Guest(self, client_id, visitor, quota, now)
 
-    def _enter(self, guest: "_Guest", grant: Grant) -> None:
+    def enter(self, guest: Guest, upgrade: Upgrade, resume_token: str | None = None) -> None:
         """Let a client in before its WebSocket opens: nobody else can take the name meanwhile."""
-        ice_servers = self._ice.tell(guest.client_id, grant.ice_servers)
-        joined = self._lobby.join(guest.client_id, ice_servers, grant if grant.pair is not None else None)
+        grant, asked = upgrade.grant, upgrade.asked
+        joined = self._lobby.join(
+            guest.client_id,
+            self._ice.tell(guest.client_id, grant.ice_servers),
+            grant if grant.pair is not None else None,
+            resume_token or UNSET,
+            False if asked.numbered or asked.token is not None else UNSET,
+        )
         self._census.enter(guest.address)
-        self._connections[guest.client_id] = guest.connection
+        self._guests[guest.client_id] = guest
         self.tell(serve.ClientConnected(guest.client_id, guest.remote))
         self.do(joined)
 
-    def _leave(self, guest: "_Guest") -> None:
-        """Let a client go whose connection is over."""
+    def readmit(self, guest: Guest, visitor: Visitor) -> tuple[list[IceServer], str | None]:
+        """Let a client come back, perhaps from elsewhere; returns its ICE servers and its peer."""
+        grant = visitor.upgrade.grant
         self._census.leave(guest.address)
-        departure = guest.connection.departure
-        assert departure is not None
-        guest.apologize(guest.connection.lost)
+        self._census.enter(visitor.address)
+        guest.address, guest.remote = visitor.address, visitor.remote
+        self.keep(guest.client_id, 0)
+        self._lobby.renew(guest.client_id, grant if grant.pair is not None else None)
+        return self._ice.tell(guest.client_id, grant.ice_servers), self._lobby.peer_of(guest.client_id)
+
+    def leave(self, guest: Guest, departure: Departure, lost: Iterable[Sender]) -> None:
+        """Let a client go that has no connection any more."""
+        self._census.leave(guest.address)
+        guest.apologize(lost)
         ms = round((trio.current_time() - guest.began) * 1000, 3)
         self.tell(serve.ClientDisconnected(guest.client_id, departure.code, departure.text, ms))
 
-    def over(self, guest: "_Guest", fault: Exception | None) -> None:
-        """Let a client go that had no task."""
+    def over(self, leaver: Leaver, fault: Exception | None) -> None:
+        """Let a client go whose connection had no task."""
         try:
-            self._leave(guest)
+            leaver.leave()
         except Exception as own:  # noqa: BLE001  a fault in serving one client is not the others' business
             fault = own
         if fault is not None:
-            self.tell(serve.ConnectionFailed(guest.remote, repr((fault,))))
+            self.tell(serve.ConnectionFailed(leaver.remote, repr((fault,))))
         self._one_gone()
 
-    def take(self, guest: "_Guest", quota: Quota, frame: str | bytes, now: float) -> int:
+    def take(self, guest: Guest, frame: str | bytes, now: float) -> int:
         """Take a message of a client; returns how many wait in the fullest outbox that it put something into."""
         try:
-            effects = self._lobby.take(guest.client_id, self._message_in(guest.client_id, frame, quota, now))
+            effects = self._lobby.take(guest.client_id, self._message_in(guest.client_id, frame, guest.quota, now))
         except Refusal as refusal:
-            if quota.exhausted:
-                self.let_go(guest.client_id, refused(TOO_FAST))
-                return 0
-            effects = self._lobby.refuse(guest.client_id, refusal)
-        return self.do(effects, guest.connection, now)
+            return self.refuse(guest, refusal, now)
+        return self.do(effects, guest, now)
+
+    def refuse(self, guest: Guest, refusal: Refusal, now: float) -> int:
+        """Answer a message that could not be taken, or let the client go that sends too much."""
+        if guest.quota.exhausted:
+            guest.too_fast()
+            return 0
+        return self.do(self._lobby.refuse(guest.client_id, refusal), guest, now)
 
     def _message_in(self, client_id: str, frame: str | bytes, quota: Quota, now: float) -> ClientMessage:
         allowed = quota.unlimited or quota.allows(now)
@@ -280,24 +309,20 @@ class Relay:
     def keep(self, client_id: str, size: int) -> None:
         """Note what is kept of a client's unfinished message; who makes most be kept goes when it is too much."""
         too_much = self._unfinished.note(client_id, size)
-        if too_much is not None:
-            self.let_go(too_much, refused(UNFINISHED))
+        if too_much is not None and (socket := self._guests[too_much].socket) is not None:
+            socket.end(refused(UNFINISHED))
 
-    def let_go(self, client_id: str, departure: Departure) -> None:
-        """End a client's connection."""
-        self._connections[client_id].end(departure)
-
-    def part(self, client_id: str, departure: Departure) -> Client | None:
-        """Let a client leave the lobby; returns its peer's connection, which has been told."""
-        peer = self._connections.get(self._lobby.peer_of(client_id) or "")
-        del self._connections[client_id]
+    def part(self, guest: Guest, reason: DepartureReason) -> None:
+        """Let a client leave the lobby, and its peer hear of it."""
+        client_id = guest.client_id
+        guest.told = self._guests.get(self._lobby.peer_of(client_id) or "")
+        del self._guests[client_id]
         self._ice.forget(client_id)
         self._unfinished.note(client_id, 0)
-        self.numbers.departed(departure.reason)
-        self.do(self._lobby.leave(client_id, departure.reason))
-        return peer
+        self.numbers.departed(reason)
+        self.do(self._lobby.leave(client_id, reason))
 
-    def do(self, effects: Sequence[Effect], sender: Client | None = None, now: float = 0.0) -> int:
+    def do(self, effects: Sequence[Effect], sender: Guest | None = None, now: float = 0.0) -> int:
         """Do what the lobby decided about a frame that came from `sender` at `now`.
 
         What one effect leads to, as when a full outbox ends its client, is done behind all that was decided before. Returns
@@ -321,13 +346,17 @@ class Relay:
             self._let_the_slowest_go()
         return deepest
 
-    def _do_one(self, effect: Effect, sender: Client | None, now: float) -> int:
+    def _do_one(self, effect: Effect, sender: Guest | None, now: float) -> int:
         if isinstance(effect, Record):
             self.tell(effect.event)
             return 0
-        connection = self._connections.get(effect.client_id)
-        if connection is None:
+        guest = self._guests.get(effect.client_id)
+        if guest is None:
             return 0  # an effect before this one let it go
+        connection = guest.connection
+        if connection is None:
+            assert isinstance(guest, Member)
+            return self._returning.deliver(guest, effect, sender, now)
         event = effect.event
         if event is None:
             return connection.post(effect.text, None, now)
@@ -349,14 +378,18 @@ class Relay:
         def burden(client: Client) -> tuple[float, int]:
             return client.outbox.bytes * (now - client.outbox.stalled_since), client.outbox.bytes
 
-        for client in sorted(self._connections.values(), key=burden, reverse=True):
+        for client in sorted(self._sockets(), key=burden, reverse=True):
             enough = limit * ROOM if now - client.outbox.stalled_since > WHILE_SECONDS else limit
             if self._held.bytes <= enough:
                 return
             client.end(SLOW)
 
+    def _sockets(self) -> list[Client]:
+        """Return the connections of all clients that have one."""
+        return [guest.socket for guest in self._guests.values() if guest.socket is not None]
+
     def _present(self) -> Present:
-        waiting = [len(connection.outbox) for connection in self._connections.values()]
+        waiting = [len(connection.outbox) for connection in self._sockets()]
         return Present(
             connections=self._open,
             clients=len(self._lobby),
@@ -365,6 +398,7 @@ class Relay:
             outbox_bytes=self._held.bytes,
             outbox_frames_max=max(waiting, default=0),
             log_lines_dropped=self._log.dropped_in_all,
+            away=self._returning.present(),
         )
 
 
@@ -375,50 +409,3 @@ def _judge(pages: Pages, request: h11.Request | Upgrade) -> Upgrade | Page | Ans
 def _judge_scraper(pages: Pages, request: h11.Request | Upgrade) -> Page | Answer:
     assert isinstance(request, h11.Request)  # nothing is plain at that port
     return judge_plain(request, pages)
-
-
-class _Guest:
-    """The relay as one client's connection sees it (`Host`), and what the relay knows of that client."""
-
-    __slots__ = ("_quota", "_relay", "_told", "address", "began", "client_id", "connection", "remote")
-    connection: Client
-
-    def __init__(self, relay: Relay, client_id: str, visitor: Visitor, quota: Quota, began: float) -> None:
-        self._relay = relay
-        self._quota = quota
-        self._told: Client | None = None
-        self.client_id = client_id
-        self.address = visitor.address
-        self.remote = visitor.remote
-        self.began = began
-
-    def on_frame(self, frame: str | bytes, now: float) -> int:
-        """Take a message."""
-        return self._relay.take(self, self._quota, frame, now)
-
-    def on_extra(self, count: int, now: float) -> Violation | None:
-        """Count frames that end no message as messages: they cost as much. One over the rate is let pass, a flood is not."""
-        self._quota.allows(now, count)
-        return TOO_FAST if self._quota.exhausted else None
-
-    def on_unfinished(self, size: int) -> None:
-        """Note what is kept of a message that is not whole."""
-        self._relay.keep(self.client_id, size)
-
-    def on_relayed(self, seconds: float) -> None:
-        """Count how long a relayed frame took."""
-        self._relay.numbers.relay_took(seconds)
-
-    def on_end(self, departure: Departure) -> None:
-        """Let the client leave the lobby."""
-        self._told = self._relay.part(self.client_id, departure)
-
-    def on_over(self, fault: Exception | None) -> None:
-        """Let it go altogether."""
-        self._relay.over(self, fault)
-
-    def apologize(self, lost: Sequence[Client]) -> None:
-        """Tell each sender of what was lost, unless it was paired with this client to the end and knows."""
-        for sender in dict.fromkeys(lost):
-            if sender is not self._told and sender.departure is None:
-                sender.post(messages.encode(messages.error_frame(messages.unread(self.client_id))))

@@ -265,3 +265,18 @@ async def test_a_new_turn_secret_reaches_those_who_are_here(tmp_path: Path) -> N
         [second] = (await client.receive())["ice_servers"]
         assert first["username"] == second["username"]
         assert first["credential"] != second["credential"]
+
+
+async def test_a_resume_token_is_no_credential(secret: TrustOptions, autojump_clock: MockClock) -> None:
+    """Who comes back has to be let in like everybody, also where all is full; and the token of another's ID is none."""
+    async with careful(secret, Limits(max_clients=2)) as house:
+        status, bob = await house.ask(f"/?seq=1&token={token(sub='bob')}")
+        assert (status, bob["id"], bob["resumed"]) == (101, "bob", False)
+        back = f"seq=1&resume={bob['resume_token']}"
+        assert (await house.ask(f"/?{back}"))[0] == 401
+        status, eve = await house.ask(f"/?{back}&token={token(sub='eve')}")
+        assert (status, eve["id"], eve["resumed"]) == (101, "eve", False)
+        assert (await house.ask(f"/?{back}"))[0] == 401
+        assert (await house.ask(f"/?seq=1&resume=x&token={token(sub='al')}"))[0] == 503
+        status, again = await house.ask(f"/?{back}&token={token(sub='bob')}")
+        assert (status, again["id"], again["resumed"]) == (101, "bob", True)

@@ -1,6 +1,7 @@
 """One client on the fast lane: what its socket brings, what it is sent, and how it ends."""
 
 from base64 import b64encode
+from collections.abc import Sequence
 from hashlib import sha1
 from typing import Final
 
@@ -9,7 +10,19 @@ import trio
 from sdpx.relay.farewell import close_frame, say_last
 from sdpx.relay.frames import close_code, flaw_in_close
 from sdpx.relay.handshake import Upgrade
-from sdpx.relay.host import ABNORMAL, GONE, LAST_BYTES, SILENT, SLOW, Client, Departure, Host, refused
+from sdpx.relay.host import (
+    ABNORMAL,
+    GONE,
+    LAST_BYTES,
+    NEVER_OPEN,
+    SILENT,
+    SLOW,
+    STALLED,
+    Departure,
+    Host,
+    Sender,
+    refused,
+)
 from sdpx.relay.lane.alarms import NEVER
 from sdpx.relay.lane.careful import Closed, Engine, Found, Pinged
 from sdpx.relay.lane.mask import unmask
@@ -22,7 +35,6 @@ from sdpx.relay.outbox import Held, Outbox, Waiting
 WRITE_BYTES: Final = 64 * 1024  # that leave together
 DEEP: Final = 64  # frames that wait for the end of a batch
 MAGIC: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
-NEVER_OPEN: Final = Departure("closed", ABNORMAL, "The WebSocket did not open")
 NO_UTF8: Final = Departure("refused", 1007, "A text message is UTF-8")
 
 
@@ -74,15 +86,19 @@ class LaneConnection:
         self._fault: Exception | None = None
         self._echo = b""
         self.departure: Departure | None = None
-        self.lost: tuple[Client, ...] = ()
+        self.lost: tuple[Sender, ...] = ()
 
     # ---- out
 
-    def post(self, text: str, sender: Client | None = None, since: float = 0.0) -> int:
+    def begin_with(self, texts: Sequence[str]) -> None:
+        """Queue what precedes all other frames, however much it is."""
+        self.outbox.put_all(frame(TEXT, text.encode()) for text in texts)
+
+    def post(self, text: str, sender: Sender | None = None, since: float = 0.0) -> int:
         """Queue a frame for this client, to leave at once or with the batch. Returns how many wait, 0 if it was not taken."""
         return self._send(frame(TEXT, text.encode()), sender, since) if self.departure is None else 0
 
-    def _send(self, data: bytes, sender: Client | None = None, since: float = 0.0) -> int:
+    def _send(self, data: bytes, sender: Sender | None = None, since: float = 0.0) -> int:
         depth = self.outbox.put(data, sender, since)
         if not depth:
             self.end(SLOW)
@@ -105,7 +121,7 @@ class LaneConnection:
             if self._may_write == bool(outbox.bytes):
                 self._heed_the_socket()
         except OSError:
-            self.end(GONE)
+            self._lose_socket()
         except Exception as fault:  # noqa: BLE001  it is this connection's own, and the relay hears of it
             self._fail(fault)
 
@@ -128,7 +144,7 @@ class LaneConnection:
             frames = self._whole(frames, sent)
         else:
             self._written = 0
-            self._opened = True  # the response came first
+        self._opened = self._opened or bool(frames)  # the response came first
         for each in frames:
             if each.sender is not None:
                 self._host.on_relayed(now - each.since)
@@ -171,7 +187,10 @@ class LaneConnection:
         elif data:
             self._take_any(data, now)
         else:
-            self.end(GONE)
+            self._lose_socket()
+
+    def _lose_socket(self) -> None:
+        self.end(GONE if self._opened else NEVER_OPEN)
 
     def _take_any(self, data: bytes, now: float) -> None:
         if self._engine is None:
@@ -254,8 +273,9 @@ class LaneConnection:
             self._fail(fault)
 
     def _start(self, upgrade: Upgrade, now: float) -> None:
-        opening = [accepted(upgrade.key, upgrade.subprotocol), *(each.data for each in self.outbox.take_all())]
-        self.outbox.put(b"".join(opening), None, now)
+        waiting = [each.data for each in self.outbox.take_all()]
+        opening = [accepted(upgrade.key, upgrade.subprotocol), *waiting[:1]]
+        self.outbox.put_all([b"".join(opening), *waiting[1:]])
         self._watch.add(self)
         self._watch.wake(self, now + self._limits.ping_seconds)
         self._may_write = True
@@ -273,7 +293,7 @@ class LaneConnection:
         if now >= gone_at:
             self.end(SILENT)
         elif outbox.bytes and now >= slow_at:
-            self.end(SLOW if self._opened else NEVER_OPEN)
+            self.end(STALLED if self._opened else NEVER_OPEN)
         else:
             if now >= ping_at:
                 self._pinged_at = now

@@ -1,0 +1,82 @@
+"""Attacks on what the relay keeps for clients that may come back."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.helpers import message
+from tests.hostile.scene import Scene, Server, attacked, started
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(params=["--fast-lane", "--no-fast-lane"])
+def forgetful(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """A relay with a short memory, so that the next test finds nobody held."""
+    with started(tmp_path, "--resume-window", "2", "--rate", "0", request.param) as server:
+        yield server
+
+
+@pytest.fixture
+async def scene(forgetful: Server) -> AsyncIterator[Scene]:
+    async with attacked(forgetful) as scene:
+        yield scene
+
+
+async def test_a_flood_of_clients_that_come_and_vanish(scene: Scene) -> None:
+    """Each is held for the window, and no longer."""
+    for _ in range(600):
+        client = await scene.tcp()
+        await client.open("/?seq=1")
+        await client.stream.aclose()
+    with trio.fail_after(10):
+        while len(scene.events("client_disconnected")) < 600:
+            await trio.sleep(0.05)
+    assert len(scene.events("client_lost")) == 600
+
+
+async def test_a_client_that_comes_back_without_end(scene: Scene) -> None:
+    """With the same token, and with each new one: it displaces itself, and no more."""
+    client = await scene.tcp()
+    your_id = await client.open("/?seq=1")
+    tokens = [your_id["resume_token"]]
+    for number in range(300):
+        again = await scene.tcp()
+        heard = await again.open(f"/?seq=1&resume={tokens[number // 2]}")
+        assert heard["id"] == your_id["id"]
+        if number % 2:
+            await again.send(message(type="ack", seq=0))
+            await again.send(message(type="ping"))
+            assert (await again.receive())["type"] == "pong"
+            tokens.append(heard["resume_token"])
+    for token in tokens[:-2]:
+        stranger = await scene.tcp()
+        assert (await stranger.open(f"/?seq=1&resume={token}"))["resumed"] is False
+
+
+async def test_a_client_that_reads_and_never_confirms(scene: Scene) -> None:
+    """What is kept for it has its bound: then it is slow, and its peer hears that."""
+    deaf, peer = await scene.tcp(), await scene.client()
+    name = (await deaf.open("/?seq=1"))["id"]
+    await peer.send(type="pair_request", target_id=name)
+    assert (await peer.receive())["type"] == "paired"
+    scene.nursery.start_soon(deaf.rest)
+    for _ in range(1100):
+        await peer.send(type="offer", sdp="x" * 10_000)
+    while (heard := await peer.receive())["type"] != "peer_disconnected":
+        assert heard["code"] == "not_paired"
+    assert heard["reason"] == "slow"
+
+
+async def test_one_that_is_away_is_sent_without_end(scene: Scene) -> None:
+    """The same bound holds for who is held."""
+    gone, peer = await scene.tcp(), await scene.client()
+    name = (await gone.open("/?seq=1"))["id"]
+    await peer.send(type="pair_request", target_id=name)
+    assert (await peer.receive())["type"] == "paired"
+    await gone.stream.aclose()
+    for _ in range(600):
+        await peer.send(type="offer", sdp="x" * 10_000)
+    assert (await peer.receive())["reason"] == "slow"
