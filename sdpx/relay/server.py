@@ -252,7 +252,7 @@ class Relay:
         guest.address, guest.remote = visitor.address, visitor.remote
         self.keep(guest.client_id, 0)
         self._lobby.renew(guest.client_id, grant if grant.pair is not None else None)
-        return self._ice.tell(guest.client_id, grant.ice_servers), self._lobby.peer_of(guest.client_id)
+        return self._ice.tell_again(guest.client_id, grant.ice_servers), self._lobby.peer_of(guest.client_id)
 
     def leave(self, guest: Guest, departure: Departure, lost: Iterable[Sender]) -> None:
         """Let a client go that has no connection any more."""

@@ -88,6 +88,21 @@ def test_looks_come_often_enough(ttl: float) -> None:
     assert between <= (int(ttl) + 1) * (1 - RENEW_AT) / 2
 
 
+def test_who_comes_back_is_due_when_it_was() -> None:
+    """What it missed comes behind `your_id`, older credentials among it: they must not end before the next ones come."""
+    clock = Clock()
+    ice = minted(clock)
+    ice.tell("bob")
+    clock.now += TTL * 0.7
+    own: list[dict[str, object]] = [{"urls": "turn:own"}]
+    again = ice.tell_again("bob", own)
+    assert again[1:2] == own
+    assert again[-1]["username"] == f"{int(clock.now) + TTL}:bob"
+    clock.now += TTL * 0.11
+    [(client_id, renewed)] = ice.due()
+    assert (client_id, renewed[1:2]) == ("bob", own)
+
+
 def test_who_is_gone_gets_none() -> None:
     clock = Clock()
     ice = minted(clock)

@@ -42,12 +42,21 @@ class IceServers:
 
     def tell(self, client_id: str, own: Sequence[IceServer] = ()) -> list[IceServer]:
         """Return what this client is to know now; `own` are those that somebody else gave it."""
+        if self._turn_urls:
+            self._told.pop(client_id, None)
+            self._told[client_id] = self._clock(), own
+        return self._servers(client_id, own)
+
+    def tell_again(self, client_id: str, own: Sequence[IceServer] = ()) -> list[IceServer]:
+        """Do so for one that comes back; it is due when it was: behind these may come a frame with those from before."""
+        if client_id in self._told:
+            self._told[client_id] = self._told[client_id][0], own
+        return self._servers(client_id, own)
+
+    def _servers(self, client_id: str, own: Sequence[IceServer]) -> list[IceServer]:
         if not self._turn_urls:
             return [*self._fixed, *own]
-        now = self._clock()
-        self._told.pop(client_id, None)
-        self._told[client_id] = now, own
-        minted = turn_server(self._secret(), self._turn_urls, client_id, int(now) + self._ttl)
+        minted = turn_server(self._secret(), self._turn_urls, client_id, int(self._clock()) + self._ttl)
         return [*self._fixed, *own, minted]
 
     def forget(self, client_id: str) -> None:
