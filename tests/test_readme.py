@@ -453,6 +453,7 @@ SPOKEN: Final[list[tuple[str, Event]]] = [
     ("`sdpx peer`", peer.Paired("PEER_ID", is_initiator=False)),
     ("`sdpx peer`", peer.WebrtcStarted(is_initiator=True)),
     ("`sdpx peer`", peer.WebrtcStarted(is_initiator=False)),
+    ("`sdpx peer`", peer.Reconnecting(1, 0.0, "relay_lost", "REASON")),
     ("`sdpx peer`", peer.Summary("PEER_ID", True, {"PHASE": 1.0, "other": 2.0}, "LOCAL", "REMOTE", 1, 2)),
     ("`sdpx demo`", demo.DemoFinished(ok=True, phases={"PHASE": 1.0, "other": 2.0})),
     ("`sdpx demo`", demo.DemoFinished(ok=False, phases={})),
