@@ -102,7 +102,7 @@ async def _supervise(main: Main, log: Log, stop: Stop) -> ExitStatus:
     failures: list[BaseException] = []
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_heed_signals, stop, nursery.cancel_scope)
+            await nursery.start(_heed_signals, stop, nursery.cancel_scope)  # before there is a line to react to
             nursery.start_soon(_watch_reader, stop)
             await main(log, stop)
             nursery.cancel_scope.cancel()
@@ -134,9 +134,12 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     return leaves
 
 
-async def _heed_signals(stop: Stop, scope: trio.CancelScope) -> None:
+async def _heed_signals(
+    stop: Stop, scope: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
     try:
         with trio.open_signal_receiver(*SIGNALS) as signals:
+            task_status.started()
             async for number in signals:
                 if stop.cause.startswith("SIG"):
                     scope.cancel()

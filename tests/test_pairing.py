@@ -2,22 +2,26 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import aioice.ice
 import msgspec
 import pytest
 import trio
 from aiortc import RTCCertificate
 from aiortc.rtcdtlstransport import RTCDtlsFingerprint
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import crypto
 
 from sdpx import messages
 from sdpx.ice_servers import IceServer
 from sdpx.log import Log
 from sdpx.messages import Candidate, CandidateInit, Description
-from sdpx.peer import rtc
+from sdpx.peer import dtls, rtc
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.outcome import Outcome
 from sdpx.peer.pairing import Pairing
@@ -100,10 +104,15 @@ class Side:
 
 @asynccontextmanager
 async def pairing(
-    *, timeout: float = 20.0, servers: tuple[IceServer, ...] = (), a: Tamper | None = None, b: Tamper | None = None
+    *,
+    timeout: float = 20.0,
+    servers: tuple[IceServer, ...] = (),
+    a: Tamper | None = None,
+    b: Tamper | None = None,
+    once: bool = False,
 ) -> AsyncIterator[tuple[Side, Side]]:
     """Run both sides while the block runs; `a` and `b` tamper with what each of them sends."""
-    options = PeerOptions("ws://relay.test", timeout=timeout, retries=1)
+    options = PeerOptions("ws://relay.test", timeout=timeout, retries=1, once=once)
     with trio.fail_after(40):
         async with rtc.asyncio_loop(), trio.open_nursery() as nursery:
             one, two = Side("a", "bob", options, servers), Side("b", "alice", options, servers)
@@ -401,6 +410,57 @@ async def test_no_candidate_that_fits_ends_before_the_deadline() -> None:
             verdict = await side.wait_for("verdict")
             assert verdict["code"] == "no_common_candidates"
             assert verdict["after_ms"] < 20_000
+
+
+class RsaCertificate(RTCCertificate):
+    """What GStreamer, and others that are old, bring; as a server with the suites for it, which aiortc lacks."""
+
+    def __init__(self) -> None:
+        key = rsa.generate_private_key(65537, 2048)
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "rsa")])
+        now = datetime.now(UTC)
+        builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        builder = (
+            builder.serial_number(1).not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+        )
+        super().__init__(key, builder.sign(key, hashes.SHA256()))  # type: ignore[arg-type]
+
+
+async def test_a_dtls_client_takes_an_rsa_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the other side insists on being the server; aiortc by itself offers suites for ECDSA only."""
+    monkeypatch.setattr(RTCCertificate, "generateCertificate", RsaCertificate)
+    async with pairing() as (a, b):
+        await both_open(a, b)
+
+
+async def test_a_handshake_without_a_common_suite_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenSSL has no words for it, and an empty list is none."""
+    monkeypatch.setattr(RTCCertificate, "generateCertificate", RsaCertificate)
+    monkeypatch.setattr(dtls, "CIPHERS", b"ECDHE-ECDSA-AES128-GCM-SHA256")
+    async with pairing() as (a, b):
+        for side in (a, b):
+            verdict = await side.wait_for("verdict")
+            assert verdict["code"] == "dtls_failed"
+            assert (
+                verdict["dtls"] == "the handshake failed: OpenSSL does not say why (no common cipher suite or version?)"
+            )
+
+
+async def test_once_is_no_success_if_the_peer_fell_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it has no heartbeat its consent expires (RFC 7675): the channel ends then, but nobody closed it."""
+    monkeypatch.setattr(aioice.ice, "CONSENT_INTERVAL", 0.1)
+    monkeypatch.setattr(aioice.ice, "CONSENT_FAILURES", 2)
+
+    def strip(frame: Frame) -> list[Frame]:
+        return [Description(frame.type, frame.sdp, frame.peer_id)] if isinstance(frame, Description) else [frame]
+
+    async with pairing(a=strip, b=strip, once=True) as (a, b):
+        await both_open(a, b)
+        monkeypatch.setattr(aioice.ice.StunProtocol, "send_stun", lambda *_: None)
+        await b.wait_for("ended")
+        assert b.outcome is Outcome.FAILED
+        assert (await b.wait_for("verdict"))["code"] == "peer_silent"
+        assert (await a.wait_for("verdict"))["code"] == "peer_silent"
 
 
 class OddCertificate(RTCCertificate):

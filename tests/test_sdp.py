@@ -57,6 +57,14 @@ def test_a_line_that_every_description_has_is_missed(kind: str) -> None:
     assert flaw_in_sdp(text) == f"it has no line '{kind}='"
 
 
+@pytest.mark.parametrize("end", ["", "\r\n", "\r\n\r\n", "\n\n", " \n"])
+def test_empty_lines_at_the_end_are_no_flaw(end: str) -> None:
+    """Where an SDP is put together by hand, or logged and read again, they come easily, and no browser minds them."""
+    text = (HEAD + SECURED + M_LINE).rstrip() + end
+    assert flaw_in_sdp(text) is None
+    assert sift(text)[0] == HEAD + SECURED + sift(M_LINE)[0]
+
+
 def test_media_sections_are_bounded() -> None:
     """A hostile description cannot make the stack build a thousand transports."""
     assert flaw_in_sdp(HEAD + MEDIA * MAX_MEDIA) is None

@@ -1,19 +1,26 @@
 """The private corner, its half for DTLS: a handshake of aiortc's that dies ends in the state `failed`, and says why.
 
 aiortc lets an assertion, or a certificate that `cryptography` refuses, kill a task that nobody looks at; of a handshake
-that fails it tells nobody the reason. It also insists on SRTP keys, which a stack made for data alone does not negotiate.
+that fails it tells nobody the reason. It also insists on SRTP keys, which a stack made for data alone does not negotiate, and
+as a client it offers no cipher suites for RSA certificates, which some stacks have.
 `ice.fits` says whether the installed version is one that this was made for.
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
-from aiortc.rtcdtlstransport import RTCDtlsParameters, RTCDtlsTransport, State
+from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsParameters, RTCDtlsTransport, State
 from OpenSSL import SSL
 
 FINGERPRINT_MISMATCH: Final = "its certificate is not the one that its description announced"
 # OpenSSL blames a call for what an earlier one of the same thread left behind; a handshake that is broken fails again.
 STALE_ERRORS: Final = 1
+NO_WORDS: Final = "OpenSSL does not say why (no common cipher suite or version?)"
+# The suites of aiortc, and the same for RSA (RFC 8422, 6; RFC 5289; RFC 7905).
+_SUITES: Final = ("AES128-GCM-SHA256", "CHACHA20-POLY1305", "AES128-SHA", "AES256-SHA")
+CIPHERS: Final = ":".join(f"ECDHE-{kind}-{suite}" for suite in _SUITES for kind in ("ECDSA", "RSA")).encode()
+
+_CERTIFICATE: Final = "_RTCDtlsTransport__local_certificate"
 
 
 def guard(transport: RTCDtlsTransport, blame: Callable[[str], None]) -> None:
@@ -25,6 +32,20 @@ def guard(transport: RTCDtlsTransport, blame: Callable[[str], None]) -> None:
         _validate_peer_identity=guarded.validate,
         _setup_srtp=guarded.set_up_srtp,
     )
+    vars(transport)[_CERTIFICATE] = _Certificate(vars(transport)[_CERTIFICATE])
+
+
+class _Certificate:
+    """A certificate of aiortc's that shakes hands with RSA certificates too."""
+
+    def __init__(self, certificate: RTCCertificate) -> None:
+        self._certificate = certificate
+        self.getFingerprints = certificate.getFingerprints
+
+    def _create_ssl_context(self, srtp_profiles: list[Any]) -> SSL.Context:
+        context = self._certificate._create_ssl_context(srtp_profiles)  # noqa: SLF001
+        context.set_cipher_list(CIPHERS)
+        return context
 
 
 class _Guard:
@@ -37,6 +58,7 @@ class _Guard:
         self._validate = transport._validate_peer_identity  # noqa: SLF001
         self._set_up_srtp = transport._setup_srtp  # noqa: SLF001
         self._stale = STALE_ERRORS
+        self._words = ""
 
     async def start(self, parameters: RTCDtlsParameters) -> None:
         """Start as aiortc does, and outlive whatever a stranger's certificate provokes."""
@@ -67,8 +89,9 @@ class _Guard:
             await self._transport._recv_next()  # noqa: SLF001
         except SSL.Error as error:
             await self._transport._write_ssl()  # noqa: SLF001
+            self._words = self._words or _words(error)  # once told, OpenSSL does not say it again
             if not self._stale:
-                self._fail(f"the handshake failed: {_words(error)}")
+                self._fail(f"the handshake failed: {self._words or NO_WORDS}")
             self._stale -= 1
         else:
             self._transport.encrypted = True
@@ -93,6 +116,7 @@ class _Guard:
 
 
 def _words(error: SSL.Error) -> str:
-    """Return what OpenSSL says: an error of pyOpenSSL holds a list of (library, function, reason)."""
-    entries = error.args[0] if error.args and isinstance(error.args[0], list) else []
-    return "; ".join(str(entry[-1]) for entry in entries if entry) or str(error) or type(error).__name__
+    """Return what OpenSSL says: an error of pyOpenSSL holds a list of (library, function, reason), or is of a special kind."""
+    if error.args and isinstance(error.args[0], list):
+        return "; ".join(str(entry[-1]) for entry in error.args[0] if entry)
+    return str(error) or type(error).__name__

@@ -29,6 +29,8 @@ from sdpx.peer.verdict import Verdict, judge, summarize
 INBOX_BOUND: Final = 512
 OWN_BOUND: Final = 64  # what this side itself puts into the inbox is never dropped: a few for each attempt
 DTLS_SECONDS: Final = 10.0
+CLOSING_SECONDS: Final = 0.05
+RETURN_SECONDS: Final = 2.0  # in which whoever closed the only channel may open another, or offer afresh
 
 _STATES: Final[dict[rtc.StateKind, Callable[[str], Event]]] = {
     "ice_gathering": peer.IceGatheringState,
@@ -196,6 +198,8 @@ class Pairing:
         if self.is_initiator:
             raise rtc.NegotiationFailed("wrong_state", "Received offer, but this side is the initiator and sends it")
         attempt = self._attempt
+        if attempt is not None and attempt.connected:  # the first connection took its time; this one has its own
+            self._deadline = trio.current_time() + self._options.timeout
         if attempt is None or attempt.pc.used:  # a further offer starts afresh
             attempt = await self._begin(nursery)
         await attempt.answer(offer)
@@ -317,7 +321,7 @@ class Pairing:
             case rtc.ChannelOpened(label):
                 self._heed_opening(label, attempt)
             case rtc.ChannelClosed(label):
-                self._heed_closing(label)
+                self._heed_closing(label, attempt)
             case rtc.Received(data):
                 self._hear()
                 attempt.evidence.bytes_received += len(data.encode() if isinstance(data, str) else data)
@@ -357,13 +361,27 @@ class Pairing:
             self._heart = Heartbeat(trio.current_time())
             attempt.nursery.start_soon(self._beat, attempt, self._heart)
 
-    def _heed_closing(self, label: str) -> None:
+    def _heed_closing(self, label: str, attempt: Attempt) -> None:
         self._log.emit(peer.ChannelClosed(label))
         self._channel_opened = trio.Event()
-        if self._attempt is not None:  # else it is this side that closes, perhaps only to start afresh
-            self.channel_gone.set()
-            if self._options.once:
-                self._end(Outcome.DONE)
+        if self._attempt is None:
+            return  # it is this side that closes, perhaps only to start afresh
+        self.channel_gone.set()
+        attempt.note_state()
+        if attempt.evidence.vanished:
+            return  # nobody closed it: the connection's own end comes next
+        if self._options.once:
+            self._end(Outcome.DONE)
+        elif self._options.expect == "message":  # had one come, the program would be over
+            attempt.nursery.start_soon(self._watch_return)
+
+    async def _watch_return(self) -> None:
+        """Give up a connection whose channel was closed before what is expected came, unless there is soon another channel."""
+        await trio.sleep(RETURN_SECONDS)
+        if not self.channel_is_open and not self.is_ending:
+            self.failure = judge(self._evidence, self.age)
+            self._log.emit(self.failure.event(self._evidence, self.age, retrying=False))
+            self._end(Outcome.FAILED)
 
     def _reached(self, attempt: Attempt, phase: Phase) -> None:
         if attempt.evidence.reach(phase, attempt.age):
@@ -402,7 +420,7 @@ class Pairing:
                 self._log.emit(peer.ChannelMessageSent(size))
             else:
                 self._feed.unread(item)
-                await trio.lowlevel.checkpoint()
+                await trio.sleep(CLOSING_SECONDS)  # the channel is being closed, and nobody knows how long that takes
         if self._options.once and self._attempt is not None:
             await self._attempt.pc.finish()
             self._end(Outcome.DONE)

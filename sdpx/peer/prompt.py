@@ -49,7 +49,8 @@ class Prompt:
     async def _next(self) -> str | None:
         await self._up.wait()
         while True:
-            await self._free.wait()
+            while not self._free.is_set():  # looked at last of all: a pairing may come while this waits
+                await self._free.wait()
             _show("ID of the peer to pair with (or wait to be asked): ")
             with trio.CancelScope() as self._typing:
                 line = await self._lines.next()

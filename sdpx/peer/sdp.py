@@ -29,7 +29,9 @@ _ICE_ATTRIBUTES: Final = {"fingerprint": "DTLS", "ice-ufrag": "ICE", "ice-pwd": 
 
 def flaw_in_sdp(text: str) -> str | None:
     """Return what is wrong with a session description, or None."""
-    lines = text.splitlines()
+    lines = (
+        text.rstrip().splitlines()
+    )  # an empty line at the end says nothing, and comes easily where an SDP is put together
     if not lines or lines[0] != "v=0":
         return "it does not begin with 'v=0'"
     for number, line in enumerate(lines, 1):
@@ -85,7 +87,7 @@ def sift(text: str) -> tuple[str, list[CandidateInit | None]]:
     section_mids = mids(text)
     index = -1
     ended = False
-    for line in text.splitlines():
+    for line in text.rstrip().splitlines():
         index += line.startswith("m=")
         if line.startswith("a=candidate:"):
             mid = section_mids[index] if index >= 0 else None

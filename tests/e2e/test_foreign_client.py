@@ -176,6 +176,56 @@ async def reoffer(me: Client) -> rtc.PeerConnection:
     return pc
 
 
+async def test_a_further_offer_has_a_deadline_of_its_own() -> None:
+    """However long the first connection was up: `--timeout` is not counted from the pairing again."""
+    async with relay() as (_, url), peer(url, "--timeout", "2") as (program, peer_id), client(url) as me:
+        await me.send(type="pair_request", target_id=peer_id)
+        await me.receive("paired")
+        first = await reoffer(me)
+        await program.wait_for("channel_open")
+        await trio.sleep(2.1)
+        seen = len(program.lines)
+        second = await reoffer(me)
+        await program.wait_for("channel_open", after=seen)
+        assert "verdict" not in program.events
+        await first.close()
+        await second.close()
+
+
+@pytest.mark.parametrize("ends", ["channel", "connection"])
+async def test_a_channel_that_is_closed_before_the_message_is_status_12(ends: str) -> None:
+    """Although the pairing stands at the relay, and the peer could offer again: it does not."""
+    arguments = ("--expect", "message", "--within", "20")
+    async with relay() as (_, url), peer(url, *arguments) as (program, peer_id), client(url) as me:
+        await me.send(type="pair_request", target_id=peer_id)
+        await me.receive("paired")
+        pc = await reoffer(me)
+        await program.wait_for("channel_open")
+        await (pc.finish() if ends == "channel" else pc.close())
+        assert await program.ended() == 12
+        assert (await program.wait_for("verdict"))["code"] == "channel_closed"
+        assert program.lines[-1]["event"] == "error"
+        assert b"the other side closed it" in program.stderr
+        await pc.close()
+
+
+async def test_a_peer_that_opens_another_channel_may_still_send_the_message() -> None:
+    arguments = ("--expect", "message", "--within", "20")
+    async with relay() as (_, url), peer(url, *arguments) as (program, peer_id), client(url) as me:
+        await me.send(type="pair_request", target_id=peer_id)
+        await me.receive("paired")
+        first = await reoffer(me)
+        await program.wait_for("channel_open")
+        await first.finish()
+        await first.create_channel("another")
+        async for event in first.events:
+            if event == rtc.ChannelOpened("another"):
+                break
+        await first.send("here it is")
+        assert await program.ended() == 0
+        await first.close()
+
+
 # The client's library leaves its socket to the collector when a relay is killed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("arguments", [("--no-reconnect",), ("--once",)])

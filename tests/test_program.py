@@ -1,0 +1,25 @@
+"""What every program does around its work."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import os, signal
+from sdpx.program import LogOptions, run
+
+async def main(log, stop):
+    os.kill(os.getpid(), signal.{name})
+    await stop.wait()
+
+raise SystemExit(run(main, LogOptions()))
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_counts_from_the_first_moment(name: str) -> None:
+    """Whoever reads the first line may send one at once: an orderly end, and no traceback."""
+    program = [sys.executable, "-c", PROGRAM.format(name=name)]
+    ended = subprocess.run(program, check=False, capture_output=True, timeout=30)
+    assert (ended.returncode, ended.stderr) == (0, b"")
