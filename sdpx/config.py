@@ -27,7 +27,6 @@ _TYPES: Final[dict[Kind, tuple[type, ...]]] = {
     "text": (str,),
 }
 _TURN_PASSWORD: Final = re.compile(r"^(turns?:[^:@]*:).*@", re.DOTALL)  # turn:USER:PASS@HOST
-_SECRET_IN_QUERY: Final = re.compile(r"=[^&]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,7 @@ def _written(value: Any) -> str:
 
 def _masked(text: str) -> str:
     """Return the text; of a URL with a password or a query, without them."""
-    if "://" not in text:
+    if _TURN_PASSWORD.match(text) or "://" not in text:  # a password may have :// in it
         return _TURN_PASSWORD.sub(rf"\1{MASK}@", text)
     try:
         parts = urlsplit(text)
@@ -135,8 +134,15 @@ def _masked(text: str) -> str:
         return text
     user, at, host = parts.netloc.rpartition("@")
     name, colon, _ = user.partition(":")
-    shown = f"{name}{colon}{MASK if colon else ''}{at}{host}"
-    return parts._replace(netloc=shown, query=_SECRET_IN_QUERY.sub(f"={MASK}", parts.query)).geturl()
+    shown = f"{name}:{MASK}@{host}" if colon else f"{MASK}@{host}" if at else host
+    query = "&".join(map(_masked_item, parts.query.split("&"))) if parts.query else ""
+    return parts._replace(netloc=shown, query=query, fragment=MASK if parts.fragment else "").geturl()
+
+
+def _masked_item(item: str) -> str:
+    """Return an item of a query, of which only the name is shown; one without a name may be a credential by itself."""
+    name, equals, _ = item.partition("=")
+    return f"{name}={MASK}" if equals else MASK
 
 
 def _quoted(text: str) -> str:

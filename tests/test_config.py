@@ -98,11 +98,16 @@ def test_what_is_shown_can_be_read_again(values: dict[str, Any]) -> None:
     ("url", "shown"),
     [
         ("https://u:secret@h/x?k=secret&l=secret", f"https://u:{MASK}@h/x?k={MASK}&l={MASK}"),
-        ("https://secret@h", "https://secret@h"),
+        ("https://secret@h", f"https://{MASK}@h"),
+        ("https://h/x?secret", f"https://h/x?{MASK}"),
+        ("https://h/x?k=secret&secret", f"https://h/x?k={MASK}&{MASK}"),
+        ("https://h/x#secret", f"https://h/x#{MASK}"),
         ("https://h/x", "https://h/x"),
         ("https://*.example.com", "https://*.example.com"),
         ("https://[::1", "https://[::1"),
         ("turn:u:secret@h:3478?transport=udp", f"turn:u:{MASK}@h:3478?transport=udp"),
+        ("turn:u:sec://ret@h:3478", f"turn:u:{MASK}@h:3478"),
+        ("turns:u:sec@://ret@h", f"turns:u:{MASK}@h"),
         ("turn:h:3478", "turn:h:3478"),
     ],
 )

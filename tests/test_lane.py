@@ -1,10 +1,13 @@
 """The fast lane, part by part: frames out of bytes, masks, the engine behind, the watch, and one connection's life."""
 
+import errno
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final, cast
 
 import pytest
@@ -23,7 +26,7 @@ from sdpx.relay.lane.careful import Closed, Engine, Found, Pinged
 from sdpx.relay.lane.connection import LaneConnection
 from sdpx.relay.lane.mask import unmask, unmask_in_python
 from sdpx.relay.lane.plain import Inbox
-from sdpx.relay.lane.watch import SharedWatch, TaskWatch
+from sdpx.relay.lane.watch import LONG_SECONDS, SharedWatch, TaskWatch
 from sdpx.relay.limits import Limits
 from sdpx.relay.link import Link
 from sdpx.relay.outbox import Held
@@ -329,6 +332,59 @@ async def test_who_is_removed_by_one_before_it_is_not_told(kind: str) -> None:
             watch.add(b)
             await a_while()
         assert len(a.heard) + len(b.heard) == 1
+
+
+async def test_a_long_batch_is_broken_off_and_who_is_behind_comes_first() -> None:
+    """Each of many may bring thousands of frames at once: other tasks have their turn in between, and nobody is passed over."""
+    turns: list[int] = []
+    with ears(6) as (all_ears, far):
+        told: list[int] = []
+
+        def take_long(number: int) -> Callable[[], None]:
+            def then() -> None:
+                told.append(number)
+                far[number].send(b"x")  # there is more at once
+                time.sleep(1.2 * LONG_SECONDS)
+
+            return then
+
+        for number, ear in enumerate(all_ears):
+            ear.then = take_long(number)
+            far[number].send(b"x")
+        async with watched("shared") as watch:
+            for ear in all_ears:
+                watch.add(ear)
+            while len(told) < 12:
+                turns.append(len(told))
+                await trio.lowlevel.checkpoint()
+    assert max(after - before for before, after in pairwise(turns)) <= 2  # the order of tasks is Trio's
+    assert sorted(told[:6]) == sorted(told[6:12]) == list(range(6))
+
+
+async def test_who_cannot_be_watched_is_not(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel has its limits there, too (epoll_ctl(2), ENOSPC): nothing is left behind that a later step would trip over."""
+    with ears(1) as ([a], _):
+        watch = SharedWatch(nursery)
+        full = Full(OSError(errno.ENOSPC, "No space left on device"))
+        monkeypatch.setattr(watch, "_epoll", full)
+        with pytest.raises(OSError, match="No space"):
+            watch.add(a)
+        watch.remove(a)
+        assert full.unregistered == 0
+
+
+@dataclass
+class Full:
+    """An epoll that takes nobody."""
+
+    error: OSError
+    unregistered: int = 0
+
+    def register(self, descriptor: int, events: int) -> None:
+        raise self.error
+
+    def unregister(self, descriptor: int) -> None:
+        self.unregistered += 1
 
 
 async def test_what_a_batch_leads_to_is_written_at_its_end(nursery: trio.Nursery) -> None:

@@ -269,6 +269,17 @@ async def test_a_silent_connection_is_cut_and_a_slow_one_is_answered(autojump_cl
         assert refused == {(None, "no_request"), (408, "timeout")}
 
 
+async def test_who_has_its_answer_and_lingers_is_not_refused_again(autojump_clock: MockClock) -> None:
+    """Who reads the answer but does not close makes room: neither the log nor the numbers tell of it twice."""
+    async with world(pending=1) as relay:
+        lingering = relay.dial()
+        await lingering.send_all(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n")
+        await trio.sleep(0.1)
+        await ask(relay, HEALTH)
+        refused = [event for event in relay.log.events if event.name() == "connection_refused"]
+        assert [event.shown()["reason"] for event in refused] == ["not_found"]
+
+
 @pytest.mark.parametrize(
     ("request_text", "status", "code"),
     [

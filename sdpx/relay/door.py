@@ -44,6 +44,7 @@ class _InTask:
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
+        self.answered = False
 
     def crowd_out(self) -> None:
         """Make room for a newer one."""
@@ -127,13 +128,14 @@ class Door:
             if crowded_out := self.enter(waiting, remote):
                 crowded_out.crowd_out()
             try:
-                return await self._hear(stream, Remote(remote, address_of(remote)), begun)
+                return await self._hear(stream, waiting, Remote(remote, address_of(remote)), begun)
             finally:
                 self.leave(waiting)
-        self.refuse_silent(remote, crowded=True)
+        if not waiting.answered:
+            self.refuse_silent(remote, crowded=True)
         return None
 
-    async def _hear(self, stream: trio.abc.Stream, remote: Remote, begun: bytes) -> Visitor | None:
+    async def _hear(self, stream: trio.abc.Stream, waiting: _InTask, remote: Remote, begun: bytes) -> Visitor | None:
         try:
             head = await read_head(stream, self._limits, self._plain, begun)
         except TlsFailed as failure:
@@ -147,6 +149,7 @@ class Door:
             return Visitor(verdict, head.behind, remote.shown, remote.address)
         assert not isinstance(verdict, Upgrade)
         self._tell(_told(verdict, head, remote.shown))
+        waiting.answered = True
         request = head.request if isinstance(head, Head) else None
         head_only = isinstance(request, h11.Request) and request.method == b"HEAD"
         await say_last(stream, verdict.render(head_only=head_only), self._limits.close_seconds)

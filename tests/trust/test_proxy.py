@@ -43,6 +43,12 @@ def test_the_last_stranger_is_the_client(host: str, x_forwarded_for: list[str], 
         (["for=1.1.1.1, for=203.0.113.9"], "203.0.113.9"),
         (["for=_hidden"], "10.0.0.1"),
         (["by=203.0.113.43"], "10.0.0.1"),
+        (['for=203.0.113.9;host="a,for=1.1.1.1"'], "203.0.113.9"),  # what a client sent as its Host, say
+        (['host="a;for=1.1.1.1";for=203.0.113.9'], "203.0.113.9"),
+        (['host="a\\";for=1.1.1.1";for=203.0.113.9'], "203.0.113.9"),
+        (["for=1.1.1.1;for=203.0.113.9"], "10.0.0.1"),
+        (['for="1.1.1.1, for=203.0.113.9'], "10.0.0.1"),  # a quote without an end
+        (['for="1.1.1.1', "for=203.0.113.9"], "203.0.113.9"),
     ],
 )
 def test_forwarded_says_the_same(forwarded: list[str], client: str) -> None:

@@ -1,6 +1,7 @@
 """Real processes: what is wrong ends the start with its own sentence and status 2, and nothing secret is ever told."""
 
 import json
+import os
 import re
 import signal
 import ssl
@@ -223,6 +224,20 @@ async def test_sighup_reloads_and_drops_nobody(tmp_path: Path) -> None:
         async with open_websocket("127.0.0.1", port, f"/?token={new}", use_ssl=context) as socket:
             assert json.loads(await socket.get_message())["id"] == "al"
         assert await server.end() == 0
+
+
+async def test_sighup_with_a_file_that_never_comes_holds_nothing_up(tmp_path: Path) -> None:
+    """A pipe into which nobody writes: the relay serves, and ends when it is to."""
+    secret = secret_file(tmp_path)
+    async with relay("--auth-secret-file", str(secret), "--log-level", "debug") as (server, url):
+        secret.unlink()
+        os.mkfifo(secret)
+        server.process.send_signal(signal.SIGHUP)
+        await trio.sleep(0.3)
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(f"http{url[2:]}/healthz")).status_code == 200
+        with trio.fail_after(10):
+            assert await server.end() == 0
 
 
 async def test_sighup_with_nothing_to_reload_ends_nothing() -> None:

@@ -43,6 +43,13 @@ def encrypted_key() -> bytes:
     )
 
 
+def of_no_version(pem: bytes) -> bytes:
+    """The certificate, its version (RFC 5280, 4.1.2.1) replaced by one that there is not."""
+    der = bytearray(ssl.PEM_cert_to_DER_cert(pem.decode().partition("-----END")[0] + "-----END CERTIFICATE-----"))
+    der[der.index(b"\xa0\x03\x02\x01") + 4] = 28
+    return ssl.DER_cert_to_PEM_cert(bytes(der)).encode()
+
+
 def lasting(begins: int, ends: int) -> Callable[[], trustme.LeafCert]:
     """A certificate that is good from so many days from now to so many."""
     day, now = timedelta(days=1), datetime.now(UTC)
@@ -65,6 +72,7 @@ def test_a_certificate_and_its_key_are_tls_1_2_and_up(tmp_path: Path) -> None:
         (b"", key(), "holds no certificate"),
         (key(), key(), "holds no certificate"),
         (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", key(), "holds no certificate"),
+        (of_no_version(chain()), key(), "holds no certificate"),
         (chain(), b"", "holds no private key"),
         (chain(), chain(), "holds no private key"),
         (chain(), b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "make no TLS"),
@@ -242,6 +250,22 @@ async def test_a_client_that_stops_reading_over_tls_is_let_go(tmp_path: Path, au
         assert (found["type"], found["reason"]) == ("peer_disconnected", "slow")
         await trio.sleep(10)
         assert theirs.is_closed
+
+
+async def test_whatever_a_library_makes_of_a_new_file_the_relay_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told of, and the old one stays."""
+
+    def stumble(*_: object) -> None:
+        raise RuntimeError("of the library's own")
+
+    async with tls_house(tmp_path) as house:
+        monkeypatch.setattr("sdpx.relay.trust.tls.load_context", stumble)
+        await house.guard.reload()
+        [failed] = house.log.of("reload_failed")
+        assert (failed["option"], "RuntimeError" in failed["reason"]) == ("--tls-cert", True)
+        await over_tls(dial(house)).do_handshake()
 
 
 async def test_a_new_certificate_is_for_new_connections(tmp_path: Path) -> None:

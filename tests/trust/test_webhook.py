@@ -12,6 +12,8 @@ from tests.trust.hook import Answer, Hook, hook, says, says_bytes
 from tests.trust.house import careful
 from tests.trust.makers import secret_file, token
 
+YES, NO = b'{"allowed": true}', b'{"allowed": false}'
+
 
 def asking(service: Hook, **more: Any) -> TrustOptions:
     return TrustOptions(auth_webhook=service.url, **more)
@@ -91,6 +93,33 @@ async def test_a_service_that_is_not_there_lets_nobody_in() -> None:
             assert (await house.ask())[0] == 503
         assert len(house.log.of("auth_webhook_failed")) == 1
         assert "retry-after" in await house.headers()
+
+
+@pytest.mark.parametrize("url", ["http://1.2.3.400/", "http://u:secret@xn--/"])
+async def test_a_service_that_can_never_be_reached_lets_nobody_in(url: str) -> None:
+    """Names that no resolver takes: the client hears of it, and the log, without the URL."""
+    async with careful(TrustOptions(auth_webhook=url)) as house:
+        assert (await house.ask())[0] == 503
+        assert "cannot be asked" in house.log.of("auth_webhook_failed")[0]["reason"]
+        assert not house.log.of("connection_failed")
+
+
+async def test_an_answer_is_to_ones_own_question() -> None:
+    """A service that says more than it was asked for: the rest is no answer to who comes next."""
+    yes, no = (b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body) for body in (YES, NO))
+
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            while await stream.receive_some():
+                await stream.send_all(no + yes)
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, answer, [listener])
+        url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        async with careful(TrustOptions(auth_webhook=url)) as house:
+            assert [(await house.ask())[0] for _ in range(4)] == [401] * 4
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_service_that_is_slow_lets_nobody_in() -> None:
@@ -194,7 +223,19 @@ def test_the_url_of_a_service(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "h", "ftp://h", "http://", "http://h:0", "http://h:x", "http://[::1", "http://a b"]
+    "url",
+    [
+        "",
+        "h",
+        "ftp://h",
+        "http://",
+        "http://h:0",
+        "http://h:x",
+        "http://[::1",
+        "http://a b",
+        "http://a..b",
+        f"http://{'a' * 64}",
+    ],
 )
 def test_no_url_of_a_service_and_it_is_not_quoted(url: str) -> None:
     """It may hold a password."""

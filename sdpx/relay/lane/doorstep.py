@@ -74,7 +74,11 @@ class Doorstep:
             self._take(link, request)
             return
         caller = Caller(self, link)
-        self._watch.add(caller)
+        try:
+            self._watch.add(caller)
+        except OSError as fault:  # epoll has its limits, too
+            self._failed(link, fault)
+            return
         self._watch.wake(caller, trio.current_time() + self._door.patience)
         if crowded_out := self._door.enter(caller, link.remote):
             crowded_out.crowd_out()

@@ -2,6 +2,7 @@
 
 import select
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import Any, Final, Protocol
 
 import trio
@@ -11,6 +12,7 @@ from sdpx.relay.link import Link
 
 BATCH: Final = 64  # connections that are told at a time
 SLICE_SECONDS: Final = 0.001  # a turn of Trio's own costs as much as several frames
+LONG_SECONDS: Final = 0.01  # after which a batch is broken off: one read may bring thousands of frames
 
 
 class Watched(Sleeper, Protocol):
@@ -132,8 +134,8 @@ class SharedWatch(_Batches):
     def add(self, connection: Watched) -> None:
         """Tell this connection when there is something to receive."""
         descriptor = connection.link.socket.fileno()
+        self._epoll.register(descriptor, select.EPOLLIN)  # may fail, and then nobody is watched
         self._watched[descriptor] = connection
-        self._epoll.register(descriptor, select.EPOLLIN)
 
     def want_write(self, connection: Watched, *, wanted: bool) -> None:
         """Tell it, or no longer, when its socket takes something."""
@@ -150,20 +152,24 @@ class SharedWatch(_Batches):
             self._epoll.unregister(descriptor)
 
     async def run(self) -> None:
-        """Tell everybody, for ever; other tasks get their turn every `SLICE_SECONDS` at the latest."""
+        """Tell everybody, for ever; other tasks get their turn after `SLICE_SECONDS`, or one long read."""
         with self._epoll:
+            left: list[tuple[int, int]] = []  # epoll says it again; but whoever is behind is to come first
             while True:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
                 now = trio.current_time()
                 slice_ends = now + SLICE_SECONDS
-                while now < slice_ends and (events := self._epoll.poll(0, BATCH)):
-                    self._tell(events, now)
+                while now < slice_ends and (events := left or self._epoll.poll(0, BATCH)):
+                    left = self._tell(events, now)
                     now = trio.current_time()
 
-    def _tell(self, events: list[tuple[int, int]], now: float) -> None:
-        watched = self._watched
+    def _tell(self, events: list[tuple[int, int]], now: float) -> list[tuple[int, int]]:
+        """Tell who there is, for a while; returns what is left, which may be no news by the time that it is told."""
+        watched, long_after = self._watched, perf_counter() + LONG_SECONDS
         self._in_batch = True
+        told = 0
         for descriptor, flags in events:
+            told += 1
             connection = watched.get(descriptor)
             if connection is None:
                 continue  # one before it in this batch let it go
@@ -171,7 +177,10 @@ class SharedWatch(_Batches):
                 connection.on_writable(now)
             if flags != select.EPOLLOUT and watched.get(descriptor) is connection:
                 connection.on_readable(now)
+            if perf_counter() > long_after:
+                break
         self._end_batch()
+        return events[told:]
 
 
 class TaskWatch(_Batches):

@@ -63,7 +63,7 @@ class Guard:
 
     async def reload(self) -> None:
         """Read the files again; nobody is dropped, and what is bad stays out."""
-        result = await trio.to_thread.run_sync(self._vault.reopen)
+        result = await trio.to_thread.run_sync(self._vault.reopen, abandon_on_cancel=True)
         for option, reason in result.failed:
             self._tell(serve.ReloadFailed(option, reason))
         if result.done or not result.failed:

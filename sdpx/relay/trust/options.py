@@ -80,6 +80,7 @@ def flaw_in_webhook_url(url: str) -> str | None:
     try:
         parts = urlsplit(url)
         sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        (parts.hostname or "").encode("idna")  # raises where a name has an empty or endless part
     except ValueError:
         sound = False
     if not sound or not url.isascii() or not url.isprintable() or " " in url:

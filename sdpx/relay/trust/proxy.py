@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 
-_FOR: Final = re.compile(r'(?:^|;)\s*for="?(?P<node>[^";]*)"?\s*(?:;|$)', re.IGNORECASE)
+# RFC 7239, 4: elements with , between them, each of pairs with ; between them; a value in quotes may hold all of these.
+_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[,;]|[^",;]+')
+_FOR: Final = re.compile(r'\s*for=(?:"(?P<quoted>[^"]*)"|(?P<bare>[^"]*))\s*', re.IGNORECASE)
 _V4_WITH_PORT: Final = re.compile(r"(?P<host>[0-9.]+)(?::[0-9]{1,5})?")
 _V6_WITH_PORT: Final = re.compile(r"\[(?P<host>[^\]]*)\](?::[0-9]{1,5})?")
 
@@ -75,8 +77,30 @@ def _nodes_of_x_forwarded_for(lines: Sequence[str]) -> list[str]:
 
 
 def _nodes_of_forwarded(lines: Sequence[str]) -> list[str]:
-    found = [_FOR.search(element) for line in lines for element in line.split(",")]
-    return [each["node"].strip() if each else "" for each in found]
+    return [node for line in lines for node in _nodes_of_line(line)]
+
+
+def _nodes_of_line(line: str) -> list[str]:
+    """Return whom each element is for; nobody, where a quote has no end: a client may have begun it."""
+    elements, at = [[""]], 0
+    while at < len(line):
+        token = _TOKEN.match(line, at)
+        if token is None:
+            return [""]
+        at = token.end()
+        match token[0]:
+            case ",":
+                elements.append([""])
+            case ";":
+                elements[-1].append("")
+            case word:
+                elements[-1][-1] += word
+    return [_node_of(pairs) for pairs in elements]
+
+
+def _node_of(pairs: Sequence[str]) -> str:
+    found = [found for pair in pairs if (found := _FOR.fullmatch(pair))]
+    return (found[0]["quoted"] or found[0]["bare"] or "").strip() if len(found) == 1 else ""
 
 
 def _address(node: str) -> Address | None:

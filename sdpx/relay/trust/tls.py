@@ -41,7 +41,7 @@ def _refuse_passphrase(key: Path) -> str:
 def _check_certificate(path: Path, now: float) -> None:
     try:
         chain = x509.load_pem_x509_certificates(read_bytes(path))
-    except ValueError:
+    except (ValueError, x509.InvalidVersion):
         raise BadFile(path, "holds no certificate in PEM ('-----BEGIN CERTIFICATE-----')") from None
     at = datetime.fromtimestamp(now, UTC)
     if chain[0].not_valid_after_utc < at:

@@ -59,6 +59,8 @@ class Vault:
                 result.done.append(option)
             except BadFile as error:
                 result.failed.append((option, str(error)))
+            except Exception as fault:  # noqa: BLE001  whatever a library makes of a file, the relay goes on
+                result.failed.append((option, f"its file cannot be used ({type(fault).__name__})"))
         return result
 
     @property

@@ -64,7 +64,8 @@ class Webhook:
             trust_env=False,
             follow_redirects=False,
             timeout=seconds,
-            limits=httpx.Limits(max_connections=IN_FLIGHT),
+            # A connection for each: one that is used again may be about to end, or hold an answer to somebody else's question.
+            limits=httpx.Limits(max_connections=IN_FLIGHT, max_keepalive_connections=0),
             headers={
                 "Accept": "application/json",
                 "Accept-Encoding": "identity",
@@ -94,7 +95,7 @@ class Webhook:
                     chunk
                 ) in response.aiter_raw():  # to its end, in the time that there is: httpx leaks one that is left
                     answer += chunk if len(answer) <= LARGEST_ANSWER else b""
-        except httpx.HTTPError as error:  # its words may quote the URL, which may hold a password
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # its words may quote the URL: a password
             raise Unavailable(f"it cannot be asked ({type(error).__name__})") from None
         if len(answer) > LARGEST_ANSWER:
             raise Unavailable(f"it answered with more than {LARGEST_ANSWER} bytes")
