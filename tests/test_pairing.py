@@ -1,5 +1,6 @@
 """A pairing from both sides, with real RTCPeerConnections in one process and a relay that a test can tamper with."""
 
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ import msgspec
 import pytest
 import trio
 from aiortc import RTCCertificate
-from aiortc.rtcdtlstransport import RTCDtlsFingerprint
+from aiortc.rtcdtlstransport import RTCDtlsFingerprint, RTCDtlsTransport
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -485,9 +486,35 @@ class OddCertificate(RTCCertificate):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-async def test_a_certificate_that_breaks_the_handshakes_task_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """aiortc alone lets the task die unseen and says `connecting` for ever; here it is a verdict at once."""
+async def test_a_certificate_that_is_not_parsed_is_good_if_its_fingerprint_fits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """libdatachannel made such ones for years, and its bindings for Python do still."""
     monkeypatch.setattr(RTCCertificate, "generateCertificate", OddCertificate)
+    async with pairing() as (a, b):
+        await both_open(a, b)
+
+
+async def test_a_fingerprint_of_no_known_kind_is_no_mismatch() -> None:
+    def weaken(frame: Frame) -> list[Frame]:
+        if isinstance(frame, Description):
+            sdp = re.sub("a=fingerprint:sha-[0-9]+ .*", "a=fingerprint:sha-1 " + ":".join(["00"] * 20), frame.sdp)
+            return [Description(frame.type, sdp, frame.peer_id, frame.agent)]
+        return [frame]
+
+    async with pairing(b=weaken) as (a, _):
+        verdict = await a.wait_for("verdict")
+        assert verdict["code"] == "dtls_failed"
+        assert verdict["dtls"] == "its description has no fingerprint by sha-256, sha-384, sha-512"
+
+
+async def test_whatever_breaks_the_handshakes_task_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiortc alone lets the task die unseen and says `connecting` for ever; here it is a verdict at once."""
+
+    def broken(_: RTCDtlsTransport) -> None:
+        raise ValueError("a certificate from hell")
+
+    monkeypatch.setattr(RTCDtlsTransport, "_setup_srtp", broken)
     async with pairing(timeout=30.0) as (a, b):
         for side in (a, b):
             assert (await side.wait_for("connection_state", state="failed")) is not None

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsParameters, RTCDtlsTransport, State
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 
 FINGERPRINT_MISMATCH: Final = "its certificate is not the one that its description announced"
+DIGESTS: Final = {"sha-256": "sha256", "sha-384": "sha384", "sha-512": "sha512"}
 # OpenSSL blames a call for what an earlier one of the same thread left behind; a handshake that is broken fails again.
 STALE_ERRORS: Final = 1
 NO_WORDS: Final = "OpenSSL does not say why (no common cipher suite or version?)"
@@ -55,7 +56,6 @@ class _Guard:
         self._transport = transport
         self._blame = blame
         self._start = transport.start
-        self._validate = transport._validate_peer_identity  # noqa: SLF001
         self._set_up_srtp = transport._setup_srtp  # noqa: SLF001
         self._stale = STALE_ERRORS
         self._words = ""
@@ -97,11 +97,18 @@ class _Guard:
             self._transport.encrypted = True
 
     def validate(self, parameters: RTCDtlsParameters) -> None:
-        """Compare the certificate with its fingerprints (RFC 8122, 5); the state changes inside."""
-        self._blame(FINGERPRINT_MISMATCH)
-        self._validate(parameters)
-        if self._transport.state != "failed":
-            self._blame("")
+        """Compare the certificate with its fingerprints (RFC 8122, 5). It may be what `cryptography` does not parse.
+
+        libdatachannel made certificates of X.509's version 2 for years: only their bytes count here.
+        """
+        connection = self._transport._ssl  # noqa: SLF001
+        assert connection is not None
+        certificate = connection.get_peer_certificate()
+        known = [each for each in parameters.fingerprints if each.algorithm.lower() in DIGESTS]
+        if not known:
+            self._fail(f"its description has no fingerprint by {', '.join(DIGESTS)}")
+        elif certificate is None or any(_digest(certificate, each.algorithm) != each.value.upper() for each in known):
+            self._fail(FINGERPRINT_MISMATCH)
 
     def set_up_srtp(self) -> None:
         """Derive keys for media, if a profile was negotiated."""
@@ -113,6 +120,10 @@ class _Guard:
     def _fail(self, reason: str) -> None:
         self._blame(reason)
         self._transport._set_state(State.FAILED)  # noqa: SLF001
+
+
+def _digest(certificate: crypto.X509, algorithm: str) -> str:
+    return certificate.digest(DIGESTS[algorithm.lower()]).decode()
 
 
 def _words(error: SSL.Error) -> str:
