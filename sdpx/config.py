@@ -72,6 +72,8 @@ def read(text: str, command: str, commands: Mapping[str, Sequence[Option]]) -> d
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BadConfig(f"it is no TOML: {error}") from None
+    except (ValueError, RecursionError):
+        raise BadConfig("it has a number, or lists in lists, beyond all bounds") from None
     tables = {name: value for name, value in found.items() if isinstance(value, dict)}
     for name in tables.keys() - commands.keys():
         raise BadConfig(f"it has a table [{name}], and there is no such command; there is {', '.join(commands)}")

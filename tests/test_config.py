@@ -52,6 +52,8 @@ def test_a_file_sets_options_by_their_names(text: str, values: dict[str, Any]) -
         ("[peer]\nport = 1", ["[peer]", "'port'"]),
         ("[serv]\nport = 1", ["[serv]", "serve, peer"]),
         ("[serve]\nlog-sdp = true\nlog_sdp = true", ["log_sdp", "twice"]),
+        (f"port = {'9' * 5000}", ["a number", "beyond all bounds"]),
+        (f"port = {'[' * 5000}{']' * 5000}", ["lists in lists", "beyond all bounds"]),
         ("port = '1'", ["'port'", "a whole number"]),
         ("port = 1.5", ["'port'", "a whole number"]),
         ("port = true", ["'port'", "a whole number"]),

@@ -26,7 +26,7 @@ from sdpx.relay.lane.careful import Closed, Engine, Found, Pinged
 from sdpx.relay.lane.connection import LaneConnection
 from sdpx.relay.lane.mask import unmask, unmask_in_python
 from sdpx.relay.lane.plain import Inbox
-from sdpx.relay.lane.watch import LONG_SECONDS, SharedWatch, TaskWatch
+from sdpx.relay.lane.watch import CHECK, LONG_SECONDS, SharedWatch, TaskWatch
 from sdpx.relay.limits import Limits
 from sdpx.relay.link import Link
 from sdpx.relay.outbox import Held
@@ -337,7 +337,7 @@ async def test_who_is_removed_by_one_before_it_is_not_told(kind: str) -> None:
 async def test_a_long_batch_is_broken_off_and_who_is_behind_comes_first() -> None:
     """Each of many may bring thousands of frames at once: other tasks have their turn in between, and nobody is passed over."""
     turns: list[int] = []
-    with ears(6) as (all_ears, far):
+    with ears(3 * CHECK) as (all_ears, far):
         told: list[int] = []
 
         def take_long(number: int) -> Callable[[], None]:
@@ -354,11 +354,11 @@ async def test_a_long_batch_is_broken_off_and_who_is_behind_comes_first() -> Non
         async with watched("shared") as watch:
             for ear in all_ears:
                 watch.add(ear)
-            while len(told) < 12:
+            while len(told) < 6 * CHECK:
                 turns.append(len(told))
                 await trio.lowlevel.checkpoint()
-    assert max(after - before for before, after in pairwise(turns)) <= 2  # the order of tasks is Trio's
-    assert sorted(told[:6]) == sorted(told[6:12]) == list(range(6))
+    assert max(after - before for before, after in pairwise(turns)) <= 2 * CHECK  # the order of tasks is Trio's
+    assert sorted(told[: 3 * CHECK]) == sorted(told[3 * CHECK : 6 * CHECK]) == list(range(3 * CHECK))
 
 
 async def test_who_cannot_be_watched_is_not(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from sdpx.relay.link import Link
 
 BATCH: Final = 64  # connections that are told at a time
 SLICE_SECONDS: Final = 0.001  # a turn of Trio's own costs as much as several frames
+CHECK: Final = 4  # connections after which the clock is looked at
 LONG_SECONDS: Final = 0.01  # after which a batch is broken off: one read may bring thousands of frames
 
 
@@ -168,8 +169,7 @@ class SharedWatch(_Batches):
         watched, long_after = self._watched, perf_counter() + LONG_SECONDS
         self._in_batch = True
         told = 0
-        for descriptor, flags in events:
-            told += 1
+        for told, (descriptor, flags) in enumerate(events, 1):
             connection = watched.get(descriptor)
             if connection is None:
                 continue  # one before it in this batch let it go
@@ -177,7 +177,7 @@ class SharedWatch(_Batches):
                 connection.on_writable(now)
             if flags != select.EPOLLOUT and watched.get(descriptor) is connection:
                 connection.on_readable(now)
-            if perf_counter() > long_after:
+            if not told % CHECK and perf_counter() > long_after:
                 break
         self._end_batch()
         return events[told:]
