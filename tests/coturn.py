@@ -1,11 +1,12 @@
 """A real STUN and TURN server beside the tests: coturn, skipped visibly where it is not installed, demanded where CI=true."""
 
 import os
+import random
 import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import trio
 
 from sdpx.peer.rtc import host_addresses
 
+BELOW_THE_EPHEMERAL = (20_000, 32_000)
 USER = "ann@example"
 PASSWORD = "pass:word"
 LOGIN = "ann%40example:pass%3Aword"
@@ -20,10 +22,13 @@ BINDING_REQUEST = bytes.fromhex("000100002112a442") + b"twelve bytes"
 
 
 def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that is free for TCP and UDP, and that the system gives to nobody meanwhile."""
+    while True:
+        port = random.randrange(*BELOW_THE_EPHEMERAL)
+        with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, suppress(OSError):
+            tcp.bind(("127.0.0.1", port))
+            udp.bind(("127.0.0.1", port))
+            return port
 
 
 def needs_coturn() -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 
+from tests.coturn import free_port
 from tests.e2e.processes import Line, Program, peer, relay, sdpx
 from tests.e2e.test_foreign_client import Client, client
 
@@ -321,11 +322,6 @@ async def test_a_connection_that_vanished_is_built_again() -> None:
 
 
 # ---- a relay that goes and comes back -------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 @asynccontextmanager

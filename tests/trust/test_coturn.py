@@ -3,7 +3,6 @@
 import asyncio  # noqa: TID251  aioice, which is aiortc's own TURN client, stands on it
 import json
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator
@@ -16,6 +15,7 @@ import trio
 from aioice import stun, turn  # noqa: TID251
 from trio_websocket import open_websocket_url
 
+from tests.coturn import free_port
 from tests.e2e.processes import Program, relay
 from tests.trust.makers import write
 
@@ -26,12 +26,6 @@ pytestmark = [
 
 UNAUTHORIZED = 401
 SECRET = "north-by-northwest"
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @asynccontextmanager
