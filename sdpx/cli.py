@@ -363,7 +363,7 @@ def serve(
         typer.echo("sdpx serve: the options and all files are sound", err=True)
     if check or print_config:
         raise typer.Exit
-    status = run(partial(run_server, options, vault), LogOptions(log_level.value, log_format.value))
+    status = run(partial(run_server, options, vault), LogOptions(log_level.value, log_format.value), reloads=True)
     raise typer.Exit(status)
 
 

@@ -49,6 +49,8 @@ class Option:
         wrong = isinstance(value, bool) and self.kind != "boolean"
         if wrong or not isinstance(value, _TYPES[self.kind]):
             return _WANTED[self.kind] + (", or a list of them" if self.repeats else "")
+        if isinstance(value, str) and MASK in value:
+            return f"the value itself: '{MASK}' stands where --print-config hides a secret"
         if self.choices and value not in self.choices:
             return f"one of {', '.join(self.choices)}"
         return self._out_of_range(value) if isinstance(value, int | float) else None

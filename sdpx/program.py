@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -59,10 +59,14 @@ class LogOptions:
     elapsed: bool = False
 
 
-def run(main: Main, options: LogOptions) -> ExitStatus:
-    """Run a program under Trio, to its end, and return its exit status."""
+def run(main: Main, options: LogOptions, *, reloads: bool = False) -> ExitStatus:
+    """Run a program under Trio, to its end, and return its exit status.
+
+    SIGHUP ends it as SIGTERM does: its terminal is gone. Not if the program `reloads` on that signal, nor under nohup.
+    """
     _fill_standard_descriptors()
-    return trio.run(_run, main, options)
+    hangup_ends = not reloads and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return trio.run(_run, main, options, (*SIGNALS, signal.SIGHUP) if hangup_ends else SIGNALS)
 
 
 def _fill_standard_descriptors() -> None:
@@ -74,7 +78,7 @@ def _fill_standard_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
 
 
-async def _run(main: Main, options: LogOptions) -> ExitStatus:
+async def _run(main: Main, options: LogOptions, signals: Sequence[signal.Signals]) -> ExitStatus:
     stop = Stop()
     token = trio.lowlevel.current_trio_token()
 
@@ -93,16 +97,18 @@ async def _run(main: Main, options: LogOptions) -> ExitStatus:
     )
     capture_libraries(log)
     try:
-        return await _supervise(main, log, stop)
+        return await _supervise(main, log, stop, signals)
     finally:
         sink.close()
 
 
-async def _supervise(main: Main, log: Log, stop: Stop) -> ExitStatus:
+async def _supervise(main: Main, log: Log, stop: Stop, signals: Sequence[signal.Signals]) -> ExitStatus:
     failures: list[BaseException] = []
     try:
         async with trio.open_nursery() as nursery:
-            await nursery.start(_heed_signals, stop, nursery.cancel_scope)  # before there is a line to react to
+            await nursery.start(
+                _heed_signals, signals, stop, nursery.cancel_scope
+            )  # before there is a line to react to
             nursery.start_soon(_watch_reader, stop)
             await main(log, stop)
             nursery.cancel_scope.cancel()
@@ -135,17 +141,20 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
 
 
 async def _heed_signals(
-    stop: Stop, scope: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    signals: Sequence[signal.Signals],
+    stop: Stop,
+    scope: trio.CancelScope,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     try:
-        with trio.open_signal_receiver(*SIGNALS) as signals:
+        with trio.open_signal_receiver(*signals) as received:
             task_status.started()
-            async for number in signals:
+            async for number in received:
                 if stop.cause.startswith("SIG"):
                     scope.cancel()
                 stop.request(signal.Signals(number).name)
     finally:
-        for number in SIGNALS:  # the program is over: a late signal must not change its exit status
+        for number in signals:  # the program is over: a late signal must not change its exit status
             signal.signal(number, signal.SIG_IGN)
 
 

@@ -150,7 +150,8 @@ def place_of(listener: Listener) -> tuple[str, str, int]:
 
 def remote_of(stream: trio.abc.Stream) -> str:
     """Return a client's address, as `host:port`, or `unknown` where it has none."""
-    return stream.remote if isinstance(stream, Link) else "unknown"
+    remote = getattr(stream, "remote", None)
+    return remote if isinstance(remote, str) else "unknown"
 
 
 def _place(address: Sequence[Any]) -> str:

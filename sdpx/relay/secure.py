@@ -23,7 +23,7 @@ class TlsStream(trio.abc.Stream):
 
     def __init__(self, link: Link, context: ssl.SSLContext) -> None:
         self.link = link
-        self.socket = link.socket
+        self.remote = link.remote
         self._context = context
         self._stream: trio.abc.Stream = link
 

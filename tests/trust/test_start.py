@@ -121,8 +121,10 @@ def test_a_sound_configuration_is_checked_and_shown(tmp_path: Path) -> None:
     for line in ("ping = 13.0", "drain = 3.0", "handshake = 2.0", "rate = 7.0", "silence = 45.0"):
         assert f"{line}\n" in done.stdout
     assert 'allow-origin = ["https://a.test", "https://b.test"]\n' in done.stdout
-    again = run("serve", "--config", str(write(tmp_path / "b.toml", done.stdout)), "--print-config")
-    assert again.stdout == done.stdout
+    masked = run("serve", "--config", str(write(tmp_path / "b.toml", done.stdout)), "--print-config")
+    assert (masked.returncode, "'auth-webhook' has to be the value itself" in masked.stderr) == (2, True)
+    filled_in = write(tmp_path / "c.toml", done.stdout.replace("***", "hush"))
+    assert run("serve", "--config", str(filled_in), "--print-config").stdout == done.stdout
 
 
 def test_a_token_is_all_that_comes_on_stdout(tmp_path: Path) -> None:

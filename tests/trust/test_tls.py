@@ -143,6 +143,7 @@ async def test_a_websocket_over_tls_works_as_any(
         assert len((await a.receive())["sdp"]) == 60_003
         house.relay.stop()
         assert await a.close_code() == 1001
+        assert [record["remote"] for record in house.log.of("client_connected")] == ["client:0"] * 2
 
 
 async def test_an_old_tls_is_refused(tmp_path: Path, autojump_clock: MockClock) -> None:
