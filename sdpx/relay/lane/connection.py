@@ -78,7 +78,7 @@ class LaneConnection:
         self._may_write = False  # not before the WebSocket is open, and not while the socket is full
         self._is_due = False
         self._opened = False
-        self._inbox: Inbox | None = None  # while a frame is not whole
+        self._inbox: Inbox | None = None  # for who does not send one whole frame at a time
         self._engine: Engine | None = None
         self._unfinished = 0
         self._last_heard = self._pinged_at = trio.current_time()
@@ -181,7 +181,7 @@ class LaneConnection:
         self.end(GONE)
 
     def _take(self, data: bytes, now: float) -> None:
-        if self._inbox is None and self._engine is None and (payload := sole_text(data, self._limits.frame_bytes)):
+        if not self._unfinished and self._engine is None and (payload := sole_text(data, self._limits.frame_bytes)):
             self._last_heard = now
             self._take_text(unmask(data[payload:], data[payload - 4 : payload]), now)
         elif data:
@@ -198,14 +198,14 @@ class LaneConnection:
         if data and self.departure is None:
             self._engine = self._engine or Engine(self._limits.frame_bytes, self._limits.frame_fragments)
             self._take_careful(self._engine, data, now)
-        unfinished = self._inbox.partial if self._inbox else self._engine.unfinished if self._engine else 0
+        unfinished = self._engine.unfinished if self._engine else self._inbox.partial if self._inbox else 0
         if unfinished != self._unfinished and self.departure is None:
             self._unfinished = unfinished
             self._host.on_unfinished(unfinished)
 
     def _take_plain(self, data: bytes, now: float) -> bytes:
         """Take plain frames; returns what begins with one that is not."""
-        inbox = self._inbox or Inbox(self._limits.frame_bytes, unmask)
+        inbox = self._inbox = self._inbox or Inbox(self._limits.frame_bytes, unmask)
         for first, payload in inbox.feed(data):
             self._last_heard = now
             if first == TEXT:
@@ -214,7 +214,6 @@ class LaneConnection:
                 self._take_control(first, payload, now)
             if self.departure is not None:
                 break
-        self._inbox = inbox if inbox.partial else None
         return inbox.unusual
 
     def _take_text(self, payload: bytes, now: float) -> None:
