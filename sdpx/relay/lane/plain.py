@@ -51,13 +51,24 @@ class Inbox:
         """
         if self._parts:
             data = self._joined(data)
-        at, end = 0, len(data)
+        at, end, unmask, most = 0, len(data), self._unmask, self._max_bytes
+        while end - at >= SMALLEST:  # whole texts, as nearly all are; what is anything else is looked at below
+            kind, size = _start(data, at)
+            if kind == LONG_TEXT:
+                body, is_plain = at + 8, SHORT < size <= most
+            else:
+                body, size = at + 6, kind - SHORT_TEXT
+                is_plain = 0 <= size <= SHORT
+            if not is_plain or body + size > end:
+                break
+            yield TEXT, unmask(data[body : body + size], data[body - 4 : body])
+            at = body + size
         while at < end:
             first, second = data[at], data[at + 1] if end - at > 1 else MASKED
             size, head = second & 0x7F, 6
             if size == TWO_BYTES and first == TEXT:
                 size, head = int.from_bytes(data[at + 2 : at + 4]) if end - at >= 4 else TWO_BYTES, 8  # noqa: PLR2004
-                plain = SHORT < size <= self._max_bytes
+                plain = SHORT < size <= most
             else:
                 plain = first in PLAIN and size <= SHORT
             if not plain or second < MASKED:
@@ -67,7 +78,7 @@ class Inbox:
             if body + size > end:
                 self._keep(data[at:], head + size)
                 return
-            yield first, self._unmask(data[body : body + size], data[body - 4 : body])
+            yield first, unmask(data[body : body + size], data[body - 4 : body])
             at = body + size
 
     def _joined(self, data: bytes) -> bytes:
