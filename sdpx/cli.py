@@ -461,6 +461,7 @@ def peer(
     _check("--url", flaw_in_url(url))
     for option, name in (("--pair", pair), ("--id", id_)):
         _check(option, None if name is None else flaw_in_name(name))
+    _check_token(token)
     _check_trust(url, cafile, insecure=insecure)
     if wait and pair is None:
         _check("--wait", "it needs --pair: without that, this peer waits to be asked, for ever")
@@ -488,6 +489,11 @@ def peer(
     )
     status = run(partial(run_peer, options), LogOptions(log_level.value, log_format.value, elapsed=True))
     raise typer.Exit(status)
+
+
+def _check_token(token: str | None) -> None:
+    empty = token is not None and not token.strip()
+    _check("--token", "the token is empty (--token, SDPX_TOKEN)" if empty else None)
 
 
 def _check_trust(url: str, cafile: str | None, *, insecure: bool) -> None:
