@@ -388,7 +388,7 @@ def make_token(
 
     from sdpx.peer.options import flaw_in_name  # noqa: PLC0415
     from sdpx.relay.trust.files import BadFile  # noqa: PLC0415
-    from sdpx.relay.trust.keys import sign  # noqa: PLC0415
+    from sdpx.relay.trust.keys import is_weak, secret_key, sign  # noqa: PLC0415
     from sdpx.relay.trust.tokens import claims_for, flaw_in_pattern, seconds_of  # noqa: PLC0415
 
     _check("--sub", flaw_in_name(sub))
@@ -399,9 +399,14 @@ def make_token(
     _check("--auth-secret-file", "it is needed: the file that the relay has" if auth_secret_file is None else None)
     claims = claims_for(sub, pair or [], auth_audience, time.time(), seconds or 0)
     try:
-        typer.echo(sign(claims, Path(auth_secret_file or "")))
+        key = secret_key(Path(auth_secret_file or ""))
     except BadFile as error:
-        _check("--auth-secret-file", str(error))
+        raise typer.BadParameter(str(error), param_hint="--auth-secret-file") from None
+    if is_weak(key):
+        from sdpx.events.serve import WeakSecret  # noqa: PLC0415
+
+        typer.echo(f"sdpx: {WeakSecret(str(auth_secret_file)).message()}", err=True)
+    typer.echo(sign(claims, key))
 
 
 @app.command()

@@ -133,6 +133,15 @@ def test_a_token_is_all_that_comes_on_stdout(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+def test_a_token_by_a_secret_that_may_be_guessed_is_made_with_a_warning(tmp_path: Path) -> None:
+    path = str(secret_file(tmp_path, "hush"))
+    done = CliRunner().invoke(cli.app, ["token", "--sub", "bob", "--auth-secret-file", path], env=WIDE)
+    assert done.exit_code == 0
+    assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+\n", done.stdout)
+    assert "shorter than 32 bytes" in done.stderr
+    assert "hush" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
