@@ -539,6 +539,7 @@ def bench(
     url: Annotated[
         str | None, typer.Argument(metavar="URL", help="The relay, ws://HOST:PORT; without it, one of its own.")
     ] = None,
+    token: trust_options.TokenOption = None,
     pairs: Annotated[int, typer.Option(envvar="SDPX_PAIRS", min=1, max=100_000, help="Pairs of clients.")] = 32,
     payload: Annotated[
         int, typer.Option(envvar="SDPX_PAYLOAD", min=128, max=1024**2, metavar="BYTES", help="Of one message.")
@@ -567,12 +568,13 @@ def bench(
     from sdpx.bench.main import BenchOptions, run_bench  # noqa: PLC0415
     from sdpx.peer.options import flaw_in_url  # noqa: PLC0415
 
+    _check_token(token)
     if url is not None:
         _check("URL", flaw_in_url(url))
         if not url.lower().startswith("ws://"):
             _check("URL", "wss:// is not measured; give the ws:// URL of the relay behind the TLS")
     as_json = format_ is BenchFormat.json
-    options = BenchOptions(url, pairs, payload, in_flight, seconds, processes, as_json=as_json)
+    options = BenchOptions(url, pairs, payload, in_flight, seconds, processes, as_json=as_json, token=token)
     raise typer.Exit(run_bench(options))
 
 
