@@ -388,7 +388,7 @@ def make_token(
 
     from sdpx.peer.options import flaw_in_name  # noqa: PLC0415
     from sdpx.relay.trust.files import BadFile  # noqa: PLC0415
-    from sdpx.relay.trust.keys import sign  # noqa: PLC0415
+    from sdpx.relay.trust.keys import is_weak, secret_key, sign  # noqa: PLC0415
     from sdpx.relay.trust.tokens import claims_for, flaw_in_pattern, seconds_of  # noqa: PLC0415
 
     _check("--sub", flaw_in_name(sub))
@@ -399,9 +399,14 @@ def make_token(
     _check("--auth-secret-file", "it is needed: the file that the relay has" if auth_secret_file is None else None)
     claims = claims_for(sub, pair or [], auth_audience, time.time(), seconds or 0)
     try:
-        typer.echo(sign(claims, Path(auth_secret_file or "")))
+        key = secret_key(Path(auth_secret_file or ""))
     except BadFile as error:
-        _check("--auth-secret-file", str(error))
+        raise typer.BadParameter(str(error), param_hint="--auth-secret-file") from None
+    if is_weak(key):
+        from sdpx.events.serve import WeakSecret  # noqa: PLC0415
+
+        typer.echo(f"sdpx: {WeakSecret(str(auth_secret_file)).message()}", err=True)
+    typer.echo(sign(claims, key))
 
 
 @app.command()
@@ -461,6 +466,7 @@ def peer(
     _check("--url", flaw_in_url(url))
     for option, name in (("--pair", pair), ("--id", id_)):
         _check(option, None if name is None else flaw_in_name(name))
+    _check_token(token)
     _check_trust(url, cafile, insecure=insecure)
     if wait and pair is None:
         _check("--wait", "it needs --pair: without that, this peer waits to be asked, for ever")
@@ -488,6 +494,11 @@ def peer(
     )
     status = run(partial(run_peer, options), LogOptions(log_level.value, log_format.value, elapsed=True))
     raise typer.Exit(status)
+
+
+def _check_token(token: str | None) -> None:
+    empty = token is not None and not token.strip()
+    _check("--token", "the token is empty (--token, SDPX_TOKEN)" if empty else None)
 
 
 def _check_trust(url: str, cafile: str | None, *, insecure: bool) -> None:
@@ -528,6 +539,7 @@ def bench(
     url: Annotated[
         str | None, typer.Argument(metavar="URL", help="The relay, ws://HOST:PORT; without it, one of its own.")
     ] = None,
+    token: trust_options.TokenOption = None,
     pairs: Annotated[int, typer.Option(envvar="SDPX_PAIRS", min=1, max=100_000, help="Pairs of clients.")] = 32,
     payload: Annotated[
         int, typer.Option(envvar="SDPX_PAYLOAD", min=128, max=1024**2, metavar="BYTES", help="Of one message.")
@@ -556,12 +568,13 @@ def bench(
     from sdpx.bench.main import BenchOptions, run_bench  # noqa: PLC0415
     from sdpx.peer.options import flaw_in_url  # noqa: PLC0415
 
+    _check_token(token)
     if url is not None:
         _check("URL", flaw_in_url(url))
         if not url.lower().startswith("ws://"):
             _check("URL", "wss:// is not measured; give the ws:// URL of the relay behind the TLS")
     as_json = format_ is BenchFormat.json
-    options = BenchOptions(url, pairs, payload, in_flight, seconds, processes, as_json=as_json)
+    options = BenchOptions(url, pairs, payload, in_flight, seconds, processes, as_json=as_json, token=token)
     raise typer.Exit(run_bench(options))
 
 

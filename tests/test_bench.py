@@ -16,6 +16,7 @@ from sdpx.bench.report import Asked, figures, refused_sentence, table
 from sdpx.bench.texts import DIGITS, LEAST, MASK, Course
 from sdpx.relay.lane.mask import unmask
 from tests.e2e.processes import Program, environment, relay
+from tests.trust.makers import secret_file, token
 
 SIZE = 300
 
@@ -251,6 +252,17 @@ async def end_in_the_midst(server: Program) -> None:
     await server.wait_for("relayed")
     await trio.sleep(0.2)
     server.process.kill()
+
+
+@pytest.mark.e2e
+async def test_a_relay_that_asks_for_a_token(tmp_path: Path) -> None:
+    """With one that binds no ID it is measured; without one it is told why not."""
+    async with relay("--rate", "0", "--auth-secret-file", str(secret_file(tmp_path)), "--auth-rate", "0") as (_, url):
+        status, result, _ = await run(url, "--token", token(), "--seconds", "0.2", "--pairs", "2")
+        assert (status, result["sound"]) == (0, True)
+        status, result, stderr = await run(url, "--seconds", "0.2", "--pairs", "2")
+    assert (status, result["sound"]) == (1, False)
+    assert "unauthorized" in stderr
 
 
 @pytest.mark.e2e

@@ -1,6 +1,7 @@
 """The relay across lost sockets, and asking it for a pairing: what is tried again, with what ID, and what is not."""
 
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,12 +13,13 @@ from msgspec import Struct
 from trio.testing import wait_all_tasks_blocked
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 
-from sdpx.errors import ExitStatus
+from sdpx.errors import ExitStatus, RelayUnreachable
 from sdpx.log import Log
 from sdpx.messages import ErrorFrame, Paired, Request
 from sdpx.peer.asking import ANSWER_SECONDS, LONGEST_WAIT, LOST, NO_REPLY, Asking
 from sdpx.peer.backoff import Backoff
 from sdpx.peer.options import PeerOptions
+from sdpx.peer.signaling import dial
 from sdpx.peer.uplink import ID_TRIES, Down, News, Over, Up, Uplink
 from tests.helpers import Kept
 
@@ -95,6 +97,7 @@ async def test_news_come_in_order_across_two_sockets() -> None:
     assert events == ["connecting", "connected", "id_assigned", "disconnected", "reconnecting", *events[:3]]
     assert log.of("disconnected")[0]["code"] == 1001
     assert log.of("reconnecting")[0] | {"attempt": 1, "code": "relay_lost"} == log.of("reconnecting")[0]
+    assert "is stopping" in log.of("reconnecting")[0]["reason"]
 
 
 @pytest.mark.parametrize(
@@ -107,6 +110,24 @@ async def test_the_first_dial_decides(status: int, code: str, exit_status: ExitS
         (over,) = await news_of(uplink, 1)
     assert isinstance(over, Over)
     assert (over.ending.code, over.ending.status) == (code, exit_status)
+
+
+@pytest.mark.parametrize(("token", "is_told"), [(None, True), ("x", False)])
+async def test_who_brought_no_token_is_told_how(token: str | None, is_told: bool) -> None:
+    async with dialling(Told(refuses(401, "unauthorized")), token=token) as (uplink, _):
+        (over,) = await news_of(uplink, 1)
+    assert isinstance(over, Over)
+    assert ("(--token or SDPX_TOKEN)" in over.ending.reason) is is_told
+
+
+async def test_a_port_where_nobody_listens_is_told_plainly() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"ws://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(RelayUnreachable) as caught:
+            async with dial(url, url):
+                pass
+    assert caught.value.reason == f"Cannot reach the relay at {url}: connection refused: does a relay run there?"
 
 
 async def test_an_id_that_the_relay_made_is_given_up_after_a_few_tries() -> None:

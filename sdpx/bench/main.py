@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 import trio
@@ -45,6 +45,7 @@ class BenchOptions:
     seconds: float = 5.0
     processes: int = 0
     as_json: bool = False
+    token: str | None = None
 
 
 def run_bench(options: BenchOptions) -> ExitStatus:
@@ -197,7 +198,7 @@ class Worker:
 
 
 async def _measure(options: BenchOptions, url: str, pid: int | None) -> Figures:
-    target = await _target(url)
+    target = await _target(url, options.token)
     processes = min(options.processes or _chosen(), options.pairs)
     asked = Asked(url, options.pairs, options.payload, options.in_flight, options.seconds, processes)
     async with _workers(processes) as workers:
@@ -265,8 +266,8 @@ def _check_met(met: Tally, pairs: int) -> None:
         raise BenchFailed("bench_failed", sentence)
 
 
-async def _target(url: str) -> Target:
-    """Look the relay up, and see whether somebody is there."""
+async def _target(url: str, token: str | None) -> Target:
+    """Look the relay up, and see whether somebody is there; all clients bring the token, if there is one."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or 80
     try:
@@ -277,7 +278,8 @@ async def _target(url: str) -> Target:
         raise RelayUnreachable("relay_unreachable", f"Cannot reach a relay at {url}: {reason}") from None
     async with stream:
         address = stream.socket.getpeername()
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    query = [parts.query, "" if token is None else urlencode({"token": token})]
+    path = "?".join(filter(None, [parts.path or "/", "&".join(filter(None, query))]))
     return Target(str(address[0]), int(address[1]), parts.netloc.rpartition("@")[2], path)
 
 

@@ -85,7 +85,8 @@ class ClientResumed(Event, frozen=True):
 class ConnectionRefused(Event, frozen=True):
     """A connection ended before it became a WebSocket. `status` is the HTTP answer, null where none was owed.
 
-    `detail` is there for credentials and origins: what was wrong, as the client was told.
+    `detail` is there for credentials and origins: what was wrong, as the client was told. `client_id` is the ID that was asked
+    for, or that a token is for whose signature is good.
     """
 
     level: ClassVar[Level] = "warning"
@@ -94,6 +95,7 @@ class ConnectionRefused(Event, frozen=True):
     status: int | None
     reason: str
     detail: str | UnsetType = UNSET
+    client_id: str | UnsetType = UNSET
 
 
 class TlsRefused(Event, frozen=True):

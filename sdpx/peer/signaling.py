@@ -10,8 +10,11 @@
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from errno import errorcode
+from os import strerror
+from socket import gaierror
 from typing import Final, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import trio
@@ -165,7 +168,8 @@ async def dial(url: str, shown_url: str, tls: ssl.SSLContext | None = None) -> A
     except* Exception as group:  # what is no relay may answer anything, and the libraries raise as many things
         if opened:
             raise
-        raise _unreachable(shown_url, _first(group)) from None
+        brings_token = "token" in parse_qs(urlsplit(url).query)
+        raise _unreachable(shown_url, _first(group), brings_token=brings_token) from None
 
 
 async def _open(
@@ -227,9 +231,9 @@ async def _greeting(socket: WebSocketConnection) -> YourId | None:
     return message if isinstance(message, YourId) else None
 
 
-def _unreachable(url: str, error: BaseException) -> Ending:
+def _unreachable(url: str, error: BaseException, *, brings_token: bool) -> Ending:
     if isinstance(error, ConnectionRejected):
-        return _rejected(url, error)
+        return _rejected(url, error, "" if brings_token else " (--token or SDPX_TOKEN)")
     if isinstance(error, ConnectionClosed):
         return RelayUnreachable("relay_unreachable", f"The relay at {url} closed the connection at once")
     return RelayUnreachable("relay_unreachable", f"Cannot reach the relay at {url}: {_words(error)}")
@@ -240,15 +244,29 @@ def _words(error: BaseException) -> str:
         return words
     cause = error.__cause__
     if isinstance(cause, ExceptionGroup):  # one for each address that was tried
-        return "; ".join(dict.fromkeys(str(each) for each in cause.exceptions))
-    return str(error) or type(error).__name__
+        return "; ".join(dict.fromkeys(_plain_words(each) for each in cause.exceptions))
+    return _plain_words(error)
 
 
-def _rejected(url: str, error: ConnectionRejected) -> Ending:
-    """Return the relay's own words (PROTOCOL: error codes), or the status of something that is no relay."""
+def _plain_words(error: BaseException) -> str:
+    """Return what the system says: not its number, nor the address, which stands in the URL."""
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused: does a relay run there?"
+    if isinstance(error, OSError) and error.errno is not None and error.errno in errorcode:
+        return strerror(error.errno)
+    words = error.strerror if isinstance(error, gaierror) else None
+    return words or str(error) or type(error).__name__
+
+
+def _rejected(url: str, error: ConnectionRejected, hint: str) -> Ending:
+    """Return the relay's own words (PROTOCOL: error codes), or the status of something that is no relay.
+
+    `hint` is how to give a token, for who brought none.
+    """
     try:
         body = msgspec.json.decode(error.body or b"", type=dict[str, object])
-        return Refused(str(body["code"]), f"The relay at {url} refused: {body['message']}")
+        code = str(body["code"])
+        return Refused(code, f"The relay at {url} refused: {body['message']}{hint if code == 'unauthorized' else ''}")
     except (msgspec.DecodeError, KeyError):
         return RelayUnreachable("relay_unreachable", f"What answers at {url} is no relay: HTTP {error.status_code}")
 

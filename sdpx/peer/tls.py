@@ -1,6 +1,9 @@
 """How a peer checks that the relay is the one that it means (RFC 9325): the TLS of a client, and its failures in words."""
 
 import ssl
+from typing import Final
+
+_OTHER_NAME: Final = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 
 
 class BadCaFile(Exception):
@@ -40,6 +43,8 @@ def words_of(error: BaseException) -> str | None:
     found: BaseException | None = error
     while found is not None and not isinstance(found, ssl.SSLError):
         found = found.__cause__
+    if isinstance(found, ssl.SSLCertVerificationError) and found.verify_code in _OTHER_NAME:
+        return f"its certificate is for another name ({found.verify_message}); give --url with a name that is in it"
     if isinstance(found, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({found.verify_message}); --cafile FILE says whom to trust"
     if isinstance(found, ssl.SSLError):

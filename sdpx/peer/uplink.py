@@ -31,6 +31,7 @@ from sdpx.peer.stay import Flaw, Stay
 
 ABNORMAL: Final = 1006
 NORMAL: Final = 1000
+GOING_AWAY: Final = 1001
 TAKEN_OVER: Final = 4001
 FIRST_WAIT: Final = 0.5
 LONGEST_WAIT: Final = 30.0
@@ -207,6 +208,8 @@ class Uplink:
             await self._tell_loss()
         if code == TAKEN_OVER:
             return RelayLost("taken_over", "Another connection has taken this peer's place at the relay")
+        if code == GOING_AWAY:
+            return RelayLost("relay_lost", f"The relay at {self._options.shown_url} is stopping")
         return RelayLost("relay_lost", f"The connection to the relay at {self._options.shown_url} was lost")
 
     # ---- between two connections ----------------------------------------------------------------------------------

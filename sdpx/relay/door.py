@@ -1,7 +1,7 @@
 """The door: counts connections, reads each one's request, and answers by plain HTTP what is no WebSocket."""
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import h11
@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from sdpx.events import Event, serve
 from sdpx.relay.farewell import say_last
-from sdpx.relay.handshake import Upgrade
+from sdpx.relay.handshake import Upgrade, asked_id
 from sdpx.relay.http import Head, Plain, read_head
 from sdpx.relay.limits import Limits
 from sdpx.relay.quota import Census, Pending, network_of
@@ -157,18 +157,29 @@ class Door:
 
     async def _verdict(self, head: Head | Answer, remote: Remote) -> tuple[Upgrade | Page | Answer, Remote]:
         """Decide, and say who it was that asked."""
-        verdict: Upgrade | Page | Answer = head if isinstance(head, Answer) else self._judge(head.request)
-        if self._gate is not None and isinstance(head, Head) and isinstance(head.request, h11.Request):
+        verdict, remote, wanted = await self._look_at(head, remote)
+        if isinstance(verdict, Answer) and wanted is not None:
+            verdict = replace(verdict, client_id=wanted)
+        return verdict, remote
+
+    async def _look_at(self, head: Head | Answer, remote: Remote) -> tuple[Upgrade | Page | Answer, Remote, str | None]:
+        """Decide, and say who it was that asked, and for which ID."""
+        if isinstance(head, Answer):
+            return STOPPING if self._stopping else head, remote, None
+        wanted = _wanted(head.request)
+        verdict = self._judge(head.request)
+        if self._gate is not None and isinstance(head.request, h11.Request):
             remote = self._gate.client_behind(head.request, host_of(remote.shown)) or remote
             if isinstance(verdict, Upgrade) and not (self._stopping or self._is_full_for(verdict, remote.address)):
                 verdict = await self._gate.check(head.request, verdict, remote)
         if self._stopping and not isinstance(verdict, Page):
-            return STOPPING, remote
+            return STOPPING, remote, wanted
         if isinstance(verdict, Upgrade):
+            wanted = verdict.client_id
             verdict = self._settle(verdict)
         if isinstance(verdict, Upgrade) and not verdict.returns:
             verdict = self._no_room(remote.address) or verdict
-        return verdict, remote
+        return verdict, remote, wanted
 
     def _is_full_for(self, upgrade: Upgrade, address: str) -> bool:
         """Tell whether there is no room for this one; who returns has its place already."""
@@ -183,10 +194,14 @@ class Door:
         return CROWDED if self._census.is_crowded(address) else None
 
 
+def _wanted(request: h11.Request | Upgrade) -> str | None:
+    return request.client_id if isinstance(request, Upgrade) else asked_id(request)
+
+
 def _told(verdict: Page | Answer, head: Head | Answer, remote: str) -> Event:
     if isinstance(verdict, Answer):
         detail = verdict.message if verdict.code in ("unauthorized", "origin") else UNSET
-        return serve.ConnectionRefused(remote, verdict.status, verdict.code, detail)
+        return serve.ConnectionRefused(remote, verdict.status, verdict.code, detail, verdict.client_id or UNSET)
     assert isinstance(head, Head)
     assert isinstance(head.request, h11.Request)
     path = head.request.target.partition(b"?")[0]  # what stands behind it may be a credential

@@ -159,17 +159,27 @@ def _has_body(request: h11.Request) -> bool:
     )
 
 
+def asked_id(request: h11.Request) -> str | None:
+    """Return the ID that a request asks for, whatever else is wrong with it; None if it asks for none that can be."""
+    names = _query(request).get("id", [])
+    return names[0] if len(names) == 1 and is_name(names[0]) else None
+
+
+def _query(request: h11.Request) -> dict[str, list[str]]:
+    return parse_qs(request.target.decode("latin-1").partition("?")[2], keep_blank_values=True)
+
+
 def _upgrade(request: h11.Request) -> Upgrade | Answer:
-    query = parse_qs(request.target.decode("latin-1").partition("?")[2], keep_blank_values=True)
-    names = query.get("id", [])
-    if len(names) > 1 or not all(map(is_name, names)):
+    query = _query(request)
+    client_id = asked_id(request)
+    if client_id is None and "id" in query:
         return Answer(400, "bad_id", "An 'id' is 1 to 64 of letters, digits and -_. and is given once")
     wishes = asked(query)
     if isinstance(wishes, Answer):
         return wishes
     offered = PROTOCOL in _tokens(request, b"sec-websocket-protocol")
     [key] = _tokens(request, b"sec-websocket-key")
-    return Upgrade(names[0] if names else None, PROTOCOL if offered else None, key, asked=wishes)
+    return Upgrade(client_id, PROTOCOL if offered else None, key, asked=wishes)
 
 
 def unless_taken(upgrade: Upgrade, is_taken: Callable[[str], bool]) -> Upgrade | Answer:

@@ -33,12 +33,13 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Why a connection is refused."""
+    """Why a connection is refused. `client_id` says who is, for the log only, where that is known."""
 
     status: int
     code: str
     message: str
     headers: tuple[tuple[str, str], ...] = ()
+    client_id: str | None = None
 
     def render(self, *, head_only: bool = False) -> bytes:
         """Return the response on the wire."""

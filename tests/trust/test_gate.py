@@ -70,6 +70,33 @@ async def test_each_wrong_token_is_401_and_named(
         assert (await house.headers(target, *headers))["www-authenticate"] == "bearer"
 
 
+@pytest.mark.parametrize(
+    ("target", "who"),
+    [
+        ("/?id=eve", "eve"),
+        ("/?id=a%20b", None),
+        ("/?id=a&id=b", None),
+        (f"/?token={token(sub='bob', exp=NOW - 60)}", "bob"),
+        (f"/?token={token(sub='a b')}", None),
+        (f"/?token={token('another secret of thirty-two bytes or more', sub='bob')}", None),
+        (f"/?id=eve&token={token(sub='bob')}", "eve"),
+    ],
+)
+async def test_the_log_says_who_was_refused_but_nobody_who_is_not_proven(
+    secret: TrustOptions, autojump_clock: MockClock, target: str, who: str | None
+) -> None:
+    async with careful(secret) as house:
+        assert (await house.ask(target))[0] in (400, 401)
+        assert house.log.of("connection_refused")[0].get("client_id") == who
+
+
+async def test_the_log_says_whose_bound_id_is_taken(secret: TrustOptions, autojump_clock: MockClock) -> None:
+    async with careful(secret) as house:
+        await house.ask(f"/?token={token(sub='bob')}")
+        assert (await house.ask(f"/?token={token(sub='bob')}"))[0] == 409
+        assert house.log.of("connection_refused")[0]["client_id"] == "bob"
+
+
 async def test_sub_binds_the_id(secret: TrustOptions, autojump_clock: MockClock) -> None:
     """Absent or equal, `?id=` gives that ID; a token without `sub` lets its bearer choose."""
     async with careful(secret) as house:

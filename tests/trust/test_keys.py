@@ -124,7 +124,7 @@ def test_a_payload_that_is_no_json_is_named(keys: Keys, payload: bytes) -> None:
 
 def test_what_is_signed_here_is_taken_here(tmp_path: Path) -> None:
     path = secret_file(tmp_path)
-    assert Keys([secret_key(path)]).claims(sign({"sub": "bob"}, path)) == {"sub": "bob"}
+    assert Keys([secret_key(path)]).claims(sign({"sub": "bob"}, secret_key(path))) == {"sub": "bob"}
 
 
 # ---- files --------------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def run(*arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
         (["--tls-cert", "{nowhere}", "--tls-key", "{key}"], ["--tls-cert", "No such file"]),
         (["--tls-cert", "{cert}", "--tls-key", "{nowhere}"], ["--tls-cert", "No such file"]),
         (["--tls-cert", "{empty}", "--tls-key", "{key}"], ["--tls-cert", "no certificate"]),
-        (["--tls-cert", "{cert}", "--tls-key", "{other}"], ["--tls-cert", "is not the key of the certificate"]),
+        (["--tls-cert", "{cert}", "--tls-key", "{other}"], ["--tls-cert", "does not belong to the certificate"]),
         (["--turn-secret-file", "{secret}"], ["--turn-secret-file", "needs --turn-url"]),
         (["--turn-url", "turn:h"], ["--turn-url", "needs --turn-secret-file"]),
         (["--turn-url", "stun:h", "--turn-secret-file", "{secret}"], ["--turn-url", "'stun:h'"]),
@@ -98,7 +98,7 @@ def test_a_bad_certificate_is_no_reason_to_speak_plaintext(tmp_path: Path) -> No
     other = write(tmp_path / "other.pem", CA.issue_cert("x").private_key_pem.bytes())
     done = run("serve", "--port", "0", "--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(other))
     assert (done.returncode, done.stdout) == (2, "")
-    assert "is not the key of the certificate" in done.stderr
+    assert "does not belong to the certificate" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -133,6 +133,15 @@ def test_a_token_is_all_that_comes_on_stdout(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+\n", done.stdout)
     assert done.stderr == ""
+
+
+def test_a_token_by_a_secret_that_may_be_guessed_is_made_with_a_warning(tmp_path: Path) -> None:
+    path = str(secret_file(tmp_path, "hush"))
+    done = CliRunner().invoke(cli.app, ["token", "--sub", "bob", "--auth-secret-file", path], env=WIDE)
+    assert done.exit_code == 0
+    assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+\n", done.stdout)
+    assert "shorter than 32 bytes" in done.stderr
+    assert "hush" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -363,10 +372,6 @@ async def test_a_peer_believes_the_authorities_that_it_is_given(tmp_path: Path) 
         assert (status, "id_assigned" in events) == (3, False)
         assert "certificate is not trusted" in said
         assert "--cafile" in said
-        status, said, events = await dialled(
-            url.replace("127.0.0.1", "127.0.0.2"), "--cafile", str(tmp_path / "ca.pem")
-        )
-        assert status == 3
         status, said, events = await dialled(url, "--insecure")
         assert (status, "id_assigned" in events) == (0, True)
         assert "certificate_unchecked" in events
@@ -378,6 +383,16 @@ async def test_a_peer_believes_the_authorities_that_it_is_given(tmp_path: Path) 
         assert (status, "ws://" in said.replace("wss://", "")) == (3, True)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_certificate_for_another_name_is_told_from_one_that_is_not_trusted(tmp_path: Path, host: str) -> None:
+    async with relay(*tls_files(tmp_path, CA.issue_cert("relay.test"))) as (_, url):
+        status, said, _ = await dialled(url.replace("127.0.0.1", host), "--cafile", str(tmp_path / "ca.pem"))
+    assert status == 3
+    assert "for another name" in said
+    assert "--url" in said
+    assert "--cafile" not in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -386,6 +401,8 @@ async def test_a_peer_believes_the_authorities_that_it_is_given(tmp_path: Path) 
         (["--url", "wss://h", "--cafile", "{ca}", "--insecure"], ["--insecure", "contradicts --cafile"]),
         (["--url", "ws://h", "--cafile", "{ca}"], ["--cafile", "wss://"]),
         (["--url", "ws://h", "--insecure"], ["--insecure", "wss://"]),
+        (["--token", ""], ["the token is empty", "SDPX_TOKEN"]),
+        (["--token", " "], ["the token is empty", "SDPX_TOKEN"]),
     ],
 )
 def test_what_makes_no_sense_for_a_peer_is_refused(tmp_path: Path, arguments: list[str], words: list[str]) -> None:

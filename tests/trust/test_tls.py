@@ -35,6 +35,12 @@ def key(cert: trustme.LeafCert = CERT) -> bytes:
     return cert.private_key_pem.bytes()
 
 
+def rsa_key() -> bytes:
+    return KEYS["RS256"].private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
 def encrypted_key() -> bytes:
     return KEYS["ES256"].private_bytes(
         serialization.Encoding.PEM,
@@ -68,7 +74,8 @@ def test_a_certificate_and_its_key_are_tls_1_2_and_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cert", "private", "word"),
     [
-        (chain(), key(OTHER), "is not the key of the certificate"),
+        (chain(), key(OTHER), "does not belong to the certificate"),
+        (chain(), rsa_key(), "does not belong to the certificate"),
         (b"", key(), "holds no certificate"),
         (key(), key(), "holds no certificate"),
         (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", key(), "holds no certificate"),
@@ -278,7 +285,7 @@ async def test_a_new_certificate_is_for_new_connections(tmp_path: Path) -> None:
         await house.guard.reload()
         [failed] = house.log.of("reload_failed")
         assert failed["option"] == "--tls-cert"
-        assert "is not the key" in failed["reason"]
+        assert "does not belong to the certificate" in failed["reason"]
         assert not house.log.of("reloaded")
         await over_tls(dial(house)).do_handshake()
         (tmp_path / "cert.pem").write_bytes(chain(OTHER))

@@ -20,7 +20,7 @@ from sdpx.relay.trust.attempts import Attempts
 from sdpx.relay.trust.options import TrustOptions
 from sdpx.relay.trust.origin import Origins
 from sdpx.relay.trust.proxy import Proxies
-from sdpx.relay.trust.tokens import BadToken, Grant, grant_of
+from sdpx.relay.trust.tokens import BadToken, Grant, grant_of, subject_of
 from sdpx.relay.trust.vault import Vault
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Gate:
             return await self._with_webhook(request, upgrade, remote, origin, token)
         except BadToken as error:
             self._attempts.failed(remote.address, trio.current_time())
-            return Answer(401, "unauthorized", str(error), (("WWW-Authenticate", "Bearer"),))
+            return Answer(401, "unauthorized", str(error), (("WWW-Authenticate", "Bearer"),), error.client_id)
 
     def _too_many(self, address: str) -> Answer:
         seconds = int(self._attempts.seconds_to_wait(address, trio.current_time())) + 1
@@ -97,8 +97,11 @@ class Gate:
             return upgrade
         if token is None:
             raise BadToken("A token is needed: 'Authorization: Bearer TOKEN', or '?token=TOKEN'")
-        grant = grant_of(self._vault.keys.claims(token), self._clock(), self._options.auth_audience)
-        return granted(upgrade, grant)
+        claims = self._vault.keys.claims(token)
+        try:
+            return granted(upgrade, grant_of(claims, self._clock(), self._options.auth_audience))
+        except BadToken as error:
+            raise BadToken(str(error), subject_of(claims)) from None
 
     async def _with_webhook(
         self, request: h11.Request, upgrade: Upgrade, remote: Remote, origin: str | None, token: str | None
@@ -113,9 +116,9 @@ class Gate:
         except Unavailable as error:
             self._complain(str(error))
             message = "The relay cannot ask whether you may come in; try again later"
-            return Answer(503, "auth_unavailable", message, (("Retry-After", "5"),))
+            return Answer(503, "auth_unavailable", message, (("Retry-After", "5"),), upgrade.client_id)
         if not reply.allowed:
-            raise BadToken(shown_reason(reply, token))
+            raise BadToken(shown_reason(reply, token), upgrade.client_id)
         return replace(upgrade, grant=replace(upgrade.grant, ice_servers=reply.servers()))
 
     def _complain(self, reason: str) -> None:

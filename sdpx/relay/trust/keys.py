@@ -15,7 +15,7 @@ import jwt
 import msgspec
 from jwt.algorithms import HMACAlgorithm
 
-from sdpx.relay.trust.files import BadFile, read_bytes, read_secret
+from sdpx.relay.trust.files import SECRET_BYTES, BadFile, read_bytes, read_secret
 from sdpx.relay.trust.tokens import BadToken
 
 SHARED: Final = "HS256"
@@ -99,9 +99,13 @@ def public_keys(path: Path) -> list[Key]:
     return keys
 
 
-def sign(claims: Mapping[str, object], secret: Path) -> str:
-    """Return a token with these claims, signed with the secret in a file; raises `BadFile`."""
-    key = secret_key(secret)
+def is_weak(secret: Key) -> bool:
+    """Tell whether a shared secret is shorter than it should be (RFC 7518, 3.2)."""
+    return len(secret.key) < SECRET_BYTES
+
+
+def sign(claims: Mapping[str, object], key: Key) -> str:
+    """Return a token with these claims, signed with a shared secret."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return jwt.encode(dict(claims), key.key, key.algorithm)

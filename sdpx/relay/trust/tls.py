@@ -3,10 +3,14 @@
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 
 from sdpx.relay.trust.files import BadFile, read_bytes
+
+# What OpenSSL says of a key and a certificate that are no pair: of one kind, or of two.
+_STRANGERS: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 
 
 def load_context(certificate: Path, key: Path, now: float) -> ssl.SSLContext:
@@ -24,8 +28,9 @@ def load_context(certificate: Path, key: Path, now: float) -> ssl.SSLContext:
     try:
         context.load_cert_chain(certificate, key, password=lambda: _refuse_passphrase(key))
     except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            raise BadFile(key, f"is not the key of the certificate in '{certificate}'") from None
+        if error.reason in _STRANGERS:
+            flaw = f"holds a key that does not belong to the certificate in '{certificate}'"
+            raise BadFile(key, flaw) from None
         raise BadFile(
             key, f"and '{certificate}' make no TLS: {error.reason or 'a key or certificate is broken'}"
         ) from None

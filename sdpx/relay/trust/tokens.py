@@ -21,7 +21,11 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 class BadToken(ValueError):
-    """Why a token is not taken: a sentence that quotes nothing of it."""
+    """Why a token is not taken: a sentence that quotes nothing of it. `client_id` is whom it is for, once that is proven."""
+
+    def __init__(self, flaw: str, client_id: str | None = None) -> None:
+        super().__init__(flaw)
+        self.client_id = client_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,12 @@ def grant_of(claims: object, now: float, audience: str | None = None) -> Grant:
     _check_time(claims, now)
     _check_audience(claims.get("aud"), audience)
     return Grant(_bound_id(claims.get("sub")), _patterns(claims.get("pair")))
+
+
+def subject_of(claims: object) -> str | None:
+    """Return the ID that claims are for, whether they hold or not; None if they are for none that can be."""
+    sub = claims.get("sub") if isinstance(claims, dict) else None
+    return sub if isinstance(sub, str) and is_name(sub) else None
 
 
 def claims_for(sub: str, pair: Sequence[str], audience: str | None, now: float, ttl: float) -> dict[str, object]:

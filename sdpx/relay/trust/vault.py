@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdpx.relay.trust.files import SECRET_BYTES, BadFile, read_secret
+from sdpx.relay.trust.files import BadFile, read_secret
 from sdpx.relay.trust.options import BadOption, TrustOptions
 
 if TYPE_CHECKING:
@@ -87,7 +87,11 @@ class Vault:
     def has_weak_secret(self) -> bool:
         """Whether the secret for tokens is shorter than it should be."""
         secret = self._held.get("--auth-secret-file")
-        return secret is not None and len(secret.key) < SECRET_BYTES
+        if secret is None:
+            return False
+        from sdpx.relay.trust.keys import is_weak  # noqa: PLC0415
+
+        return is_weak(secret)
 
     def _secret(self) -> Any:
         from sdpx.relay.trust.keys import secret_key  # noqa: PLC0415
