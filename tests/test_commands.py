@@ -2,6 +2,7 @@
 
 import base64
 import json
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -240,6 +241,28 @@ async def test_the_end_of_the_input_waits_for_what_is_expected() -> None:
         met.set()
         with trio.fail_after(5):
             await ended.wait()
+
+
+async def test_a_line_that_was_read_and_not_sent_is_unsent() -> None:
+    """On its way, put back, or behind one that is: but not where the input has nothing to read, or has ended."""
+    chunks, more = [b"a\nb\n", b""], threading.Event()
+    lines = Lines(lambda _: chunks.pop(0) if len(chunks) > 1 or more.wait(5) else b"", lambda *_: None)
+    feed = LineFeed(lines, nothing)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lines.run)
+        unsent = [feed.has_unsent]
+        assert await feed.next() == "a"
+        unsent.append(feed.has_unsent)
+        feed.unread("a")
+        unsent.append(feed.has_unsent)
+        assert [await feed.next(), await feed.next()] == ["a", "b"]
+        with trio.move_on_after(0.05):
+            await feed.next()  # an open pipe with nothing in it
+        unsent.append(feed.has_unsent)
+        more.set()
+        assert await feed.next() is None
+        unsent.append(feed.has_unsent)
+    assert unsent == [False, True, True, False, False]
 
 
 # ---- what is expected -----------------------------------------------------------------------------------------------

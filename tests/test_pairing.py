@@ -40,6 +40,8 @@ Line = dict[str, Any]
 class Silent:
     """Nothing to send."""
 
+    has_unsent = False
+
     async def next(self) -> str | bytes | None:
         await trio.Event().wait()
         return None

@@ -132,6 +132,13 @@ def test_a_peer_that_left(changed: dict[str, Any], code: str) -> None:
     assert left(replace(NEGOTIATED, **changed), "closed").code == code
 
 
+def test_a_peer_that_left_before_all_was_sent() -> None:
+    """The sentence says that input is left."""
+    verdict = left(replace(NEGOTIATED, reached_at=UP), "closed", unsent=True)
+    assert (verdict.code, verdict.ending.status) == ("channel_closed", ExitStatus.CHANNEL_LOST)
+    assert "input was left unsent" in verdict.sentence
+
+
 def test_the_event_bears_the_evidence() -> None:
     """What the sentence says can be checked by its keys."""
     evidence = replace(

@@ -75,8 +75,14 @@ def judge(evidence: Evidence, now: float) -> Verdict:
     return Verdict(NoConnection("no_connection", f"No connection to {evidence.peer_id} came up within {now:.1f} s"))
 
 
-def left(evidence: Evidence, reason: str) -> Verdict:
-    """Return what it means that the peer left; `reason` is the relay's word, or the side's own for a closed channel."""
+def left(evidence: Evidence, reason: str, *, unsent: bool = False) -> Verdict:
+    """Return what it means that the peer left; `reason` is the relay's word, or the side's own for a closed channel.
+
+    `unsent` says that input was left which did not go out.
+    """
+    if evidence.succeeded and unsent:
+        sentence = f"The other side, {evidence.peer_id}, closed the connection or is gone, and input was left unsent"
+        return Verdict(ChannelLost("channel_closed", sentence))
     if evidence.succeeded:
         return _closed(evidence)
     sentence = f"The peer {evidence.peer_id} left before there was a connection ({reason}): ask again once it is back"
