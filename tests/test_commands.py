@@ -15,6 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 from sdpx.log import Log
 from sdpx.peer.commands import MAX_COMMAND, MAX_MESSAGE, Close, InputRefused, Pair, Send, Unpair, parse_command
 from sdpx.peer.driver import FLUSH_SECONDS, Driver
+from sdpx.peer.evidence import Evidence, Phase
 from sdpx.peer.expect import EXPECTED, Expected, is_met, unmet
 from sdpx.peer.feed import WAITING, LineFeed, Outgoing
 from sdpx.peer.lines import Lines
@@ -279,7 +280,25 @@ def test_a_phase_implies_those_before_it(expected: Expected) -> None:
 
 def test_the_sentence_says_what_was_missing() -> None:
     """What was expected, how long, and how far it came."""
-    assert unmet("message", "5 s went by", "bob") == (
+    up = Evidence("bob", is_initiator=True, timeout=30.0, reached_at={"exchange": 0.1, "ice": 0.2, "connected": 0.3})
+    assert unmet("message", "5 s went by", up) == (
         "--expect message: 5 s went by before a message came; the connection to bob was up"
     )
     assert "no peer was paired" in unmet("channel", "ended by SIGTERM", None)
+
+
+@pytest.mark.parametrize(
+    ("initiator", "received", "reached", "words"),
+    [
+        (True, False, {}, "no answer had come from bob"),
+        (False, False, {}, "no offer had come from bob"),
+        (True, True, {"exchange": 0.1}, "no network path to bob had been found"),
+        (True, True, {"exchange": 0.1, "ice": 0.2}, "the DTLS handshake with bob had not ended"),
+    ],
+)
+def test_the_sentence_says_how_far_a_pairing_came(
+    initiator: bool, received: bool, reached: dict[Phase, float], words: str
+) -> None:
+    """A connection that was not up is not said to have been."""
+    evidence = Evidence("bob", initiator, 30.0, description_received=received, reached_at=reached)
+    assert unmet("channel", "ended by SIGTERM", evidence).endswith(f"; {words}")
