@@ -5,7 +5,7 @@ The first rule that applies decides; they go from what is certain to what is mer
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sdpx.errors import (
@@ -85,6 +85,8 @@ def left(evidence: Evidence, reason: str, *, unsent: bool = False) -> Verdict:
         return Verdict(ChannelLost("channel_closed", sentence))
     if evidence.succeeded:
         return _closed(evidence)
+    if evidence.gathered and (verdict := _no_relayed(evidence, 0.0)) is not None:
+        return verdict
     sentence = f"The peer {evidence.peer_id} left before there was a connection ({reason}): ask again once it is back"
     return Verdict(PairingLost("pairing_lost", sentence))
 
@@ -178,8 +180,10 @@ def _no_network(evidence: Evidence, _now: float) -> Verdict | None:
 def _no_relayed(evidence: Evidence, now: float) -> Verdict | None:
     if not evidence.relay_only or evidence.local_candidates or _ice_is_done(evidence):
         return None
-    if evidence.turn_refusals:
-        return _turn(evidence, now)
+    if not evidence.gathered and not evidence.description_received:
+        return None  # there may yet be one
+    if (refused := _turn(evidence, now)) is not None:
+        return replace(refused, may_pass=False)
     reason = (
         "Only relayed candidates are allowed (--ice-transport relay), and no TURN server gave one: name one that answers "
         "(--turn), or let the relay do so (sdpx serve --turn-url)"
@@ -263,8 +267,8 @@ _RULES: Final[tuple[Rule, ...]] = (
     _dtls,
     _channel,
     _description,
-    _answer,
     _no_relayed,
+    _answer,
     _no_network,
     _mdns,
     _candidates,
