@@ -2,6 +2,7 @@
 
 import base64
 import json
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -14,6 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 from sdpx.log import Log
 from sdpx.peer.commands import MAX_COMMAND, MAX_MESSAGE, Close, InputRefused, Pair, Send, Unpair, parse_command
 from sdpx.peer.driver import FLUSH_SECONDS, Driver
+from sdpx.peer.evidence import Evidence, Phase
 from sdpx.peer.expect import EXPECTED, Expected, is_met, unmet
 from sdpx.peer.feed import WAITING, LineFeed, Outgoing
 from sdpx.peer.lines import Lines
@@ -242,6 +244,28 @@ async def test_the_end_of_the_input_waits_for_what_is_expected() -> None:
             await ended.wait()
 
 
+async def test_a_line_that_was_read_and_not_sent_is_unsent() -> None:
+    """On its way, put back, or behind one that is: but not where the input has nothing to read, or has ended."""
+    chunks, more = [b"a\nb\n", b""], threading.Event()
+    lines = Lines(lambda _: chunks.pop(0) if len(chunks) > 1 or more.wait(5) else b"", lambda *_: None)
+    feed = LineFeed(lines, nothing)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lines.run)
+        unsent = [feed.has_unsent]
+        assert await feed.next() == "a"
+        unsent.append(feed.has_unsent)
+        feed.unread("a")
+        unsent.append(feed.has_unsent)
+        assert [await feed.next(), await feed.next()] == ["a", "b"]
+        with trio.move_on_after(0.05):
+            await feed.next()  # an open pipe with nothing in it
+        unsent.append(feed.has_unsent)
+        more.set()
+        assert await feed.next() is None
+        unsent.append(feed.has_unsent)
+    assert unsent == [False, True, True, False, False]
+
+
 # ---- what is expected -----------------------------------------------------------------------------------------------
 
 
@@ -256,7 +280,25 @@ def test_a_phase_implies_those_before_it(expected: Expected) -> None:
 
 def test_the_sentence_says_what_was_missing() -> None:
     """What was expected, how long, and how far it came."""
-    assert unmet("message", "5 s went by", "bob") == (
+    up = Evidence("bob", is_initiator=True, timeout=30.0, reached_at={"exchange": 0.1, "ice": 0.2, "connected": 0.3})
+    assert unmet("message", "5 s went by", up) == (
         "--expect message: 5 s went by before a message came; the connection to bob was up"
     )
     assert "no peer was paired" in unmet("channel", "ended by SIGTERM", None)
+
+
+@pytest.mark.parametrize(
+    ("initiator", "received", "reached", "words"),
+    [
+        (True, False, {}, "no answer had come from bob"),
+        (False, False, {}, "no offer had come from bob"),
+        (True, True, {"exchange": 0.1}, "no network path to bob had been found"),
+        (True, True, {"exchange": 0.1, "ice": 0.2}, "the DTLS handshake with bob had not ended"),
+    ],
+)
+def test_the_sentence_says_how_far_a_pairing_came(
+    initiator: bool, received: bool, reached: dict[Phase, float], words: str
+) -> None:
+    """A connection that was not up is not said to have been."""
+    evidence = Evidence("bob", initiator, 30.0, description_received=received, reached_at=reached)
+    assert unmet("channel", "ended by SIGTERM", evidence).endswith(f"; {words}")

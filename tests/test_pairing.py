@@ -40,6 +40,8 @@ Line = dict[str, Any]
 class Silent:
     """Nothing to send."""
 
+    has_unsent = False
+
     async def next(self) -> str | bytes | None:
         await trio.Event().wait()
         return None
@@ -112,12 +114,16 @@ async def pairing(
     b: Tamper | None = None,
     once: bool = False,
     retries: int = 1,
+    relay_only: tuple[bool, bool] = (False, False),
 ) -> AsyncIterator[tuple[Side, Side]]:
     """Run both sides while the block runs; `a` and `b` tamper with what each of them sends."""
-    options = PeerOptions("ws://relay.test", timeout=timeout, retries=retries, once=once)
+    of_a, of_b = (
+        PeerOptions("ws://relay.test", timeout=timeout, retries=retries, once=once, relay_only=only)
+        for only in relay_only
+    )
     with trio.fail_after(40):
         async with rtc.asyncio_loop(), trio.open_nursery() as nursery:
-            one, two = Side("a", "bob", options, servers), Side("b", "alice", options, servers)
+            one, two = Side("a", "bob", of_a, servers), Side("b", "alice", of_b, servers)
             one.other, two.other = two, one
             one.tamper, two.tamper = a or one.tamper, b or two.tamper
             nursery.start_soon(one.run)
@@ -191,6 +197,17 @@ async def test_without_servers_the_description_is_all() -> None:
             (description,) = side.sent
             assert isinstance(description, Description)
             assert has_ended(description.sdp)
+
+
+@pytest.mark.parametrize("relay_only", [(True, False), (False, True)])
+async def test_only_relayed_candidates_and_none_given_is_known_at_once(relay_only: tuple[bool, bool]) -> None:
+    """In either role: the verdict does not wait for the other side, nor for the timeout."""
+    async with pairing(relay_only=relay_only, servers=(IceServer("stun", "127.0.0.1", 9),)) as sides:
+        side = sides[relay_only.index(True)]
+        verdict = await side.wait_for("verdict")
+        assert (verdict["code"], verdict["retrying"]) == ("no_turn", False)
+        await side.wait_for("ended")
+        assert side.outcome is Outcome.FAILED
 
 
 def dtls_role(side: Side) -> str:

@@ -124,12 +124,33 @@ def test_what_most_likely_went_wrong(changed: dict[str, Any], code: str, status:
     assert words in verdict.sentence
 
 
+@pytest.mark.parametrize("initiator", [True, False])
+def test_no_turn_server_is_no_fault_of_the_other_side(initiator: bool) -> None:
+    """Once gathering has ended with nothing, an answer that is missing or a peer that has left is not what went wrong."""
+    relay_only = replace(
+        NEGOTIATED, is_initiator=initiator, relay_only=True, local_candidates=Counter(), description_received=False
+    )
+    ended = replace(relay_only, gathered=True)
+    assert judge(relay_only, 5.0).code == ("no_answer" if initiator else "no_offer")
+    assert left(relay_only, "left").code == "pairing_lost"
+    assert judge(ended, 5.0).code == left(ended, "left").code == "no_turn"
+    refused = judge(replace(ended, turn_refusals=[TurnRefusal("turn:t", 401)]), 5.0)
+    assert (refused.code, refused.may_pass) == ("turn_refused", False)
+
+
 @pytest.mark.parametrize(
     ("changed", "code"), [({"description_received": False}, "pairing_lost"), ({"reached_at": UP}, "channel_closed")]
 )
 def test_a_peer_that_left(changed: dict[str, Any], code: str) -> None:
     """Before the connection the pairing is lost; behind it, the channel."""
     assert left(replace(NEGOTIATED, **changed), "closed").code == code
+
+
+def test_a_peer_that_left_before_all_was_sent() -> None:
+    """The sentence says that input is left."""
+    verdict = left(replace(NEGOTIATED, reached_at=UP), "closed", unsent=True)
+    assert (verdict.code, verdict.ending.status) == ("channel_closed", ExitStatus.CHANNEL_LOST)
+    assert "input was left unsent" in verdict.sentence
 
 
 def test_the_event_bears_the_evidence() -> None:

@@ -181,7 +181,7 @@ class Attempt:
             self.nursery.start_soon(self.pc.gather)
             self.nursery.start_soon(self._send_candidates)
         else:
-            self._gathered.set()
+            self._note_gathered()
 
     async def _send_candidates(self) -> None:
         async for candidate in self.pc.local_candidates:
@@ -189,9 +189,17 @@ class Attempt:
             self.evidence.add_local(kind)
             await self._send(Candidate(candidate, peer_id=self._peer_id))
             self._log.emit(peer.CandidateSent(kind, end_of_candidates=False))
-        self._gathered.set()
+        self._note_gathered()
         await self._send(Candidate(None, peer_id=self._peer_id))
         self._log.emit(peer.CandidateSent(None, end_of_candidates=True))
+
+    def _note_gathered(self) -> None:
+        self.evidence.gathered = True
+        self._gathered.set()
+
+    async def gathered(self) -> None:
+        """Wait until there will be no more candidates of this side."""
+        await self._gathered.wait()
 
     # ---- evidence -------------------------------------------------------------------------------------------------
 

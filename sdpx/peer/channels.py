@@ -78,7 +78,7 @@ class Channels:
         self._channel_moved = trio.Event()
 
     async def send(self, data: str | bytes) -> bool:
-        """Send a message and wait until SCTP has taken it; False if the channel was not open."""
+        """Send a message and wait until SCTP has taken it; False if the channel was not open, or closed before that."""
         channel = self._channel
         if channel is None or channel.readyState != "open":
             return False
@@ -88,7 +88,7 @@ class Channels:
             return False
         while channel.bufferedAmount and channel is self._channel:
             await self._channel_moved.wait()
-        return True
+        return not channel.bufferedAmount
 
     async def finish(self) -> None:
         """Close the data channel and wait, for a few seconds at most, until the peer has all that was sent.

@@ -64,6 +64,7 @@ class Driver:
                     raise InputRefused("not_paired", "There is no peer to leave")
                 await self._flush()
                 await self._driven.unpair()
+                self._drop()  # what a channel that takes nothing had begun to take: the next peer must not get it
             case Close():
                 await self._flush()
                 await self._driven.quit()
@@ -83,6 +84,9 @@ class Driver:
         with trio.move_on_after(FLUSH_SECONDS):
             while self._driven.channel_is_open and not self._outgoing.is_empty:
                 await self._look()
+        self._drop()
+
+    def _drop(self) -> None:
         if count := self._outgoing.forget():
             self._refuse(InputRefused("not_sent", f"Messages that waited for a data channel were not sent: {count}"))
 

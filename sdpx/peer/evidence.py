@@ -36,6 +36,7 @@ class Evidence:
     description_received: bool = False
     description_flaw: str = ""  # why the peer's description could not be used, or none of one's own be made
     local_candidates: Counter[str] = field(default_factory=Counter)  # by type: host, srflx, prflx, relay
+    gathered: bool = False  # no more local candidates will come
     remote_candidates: Counter[str] = field(default_factory=Counter)
     remote_mdns: int = 0  # how many of the remote ones are .local names
     candidate_pairs: int | None = None  # that ICE could form; None: not known

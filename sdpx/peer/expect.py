@@ -2,7 +2,7 @@
 
 from typing import Final, Literal, get_args
 
-from sdpx.peer.evidence import Phase
+from sdpx.peer.evidence import Evidence, Phase
 
 Expected = Literal["exchange", "connected", "channel", "message"]
 EXPECTED: Final[tuple[Expected, ...]] = get_args(Expected)
@@ -19,7 +19,21 @@ def is_met(expected: Expected, reached: Phase) -> bool:
     return reached in EXPECTED and EXPECTED.index(reached) >= EXPECTED.index(expected)
 
 
-def unmet(expected: Expected, cause: str, peer_id: str | None) -> str:
-    """Return the sentence for an expectation that did not come true; `cause` is what ended the waiting for it."""
-    so_far = "no peer was paired with this one" if peer_id is None else f"the connection to {peer_id} was up"
+def unmet(expected: Expected, cause: str, evidence: Evidence | None) -> str:
+    """Return the sentence for an expectation that did not come true.
+
+    `cause` is what ended the waiting for it, `evidence` that of the connection there was, None without a pairing.
+    """
+    so_far = "no peer was paired with this one" if evidence is None else _so_far(evidence)
     return f"--expect {expected}: {cause} before {_WANTED[expected]}; {so_far}"
+
+
+def _so_far(evidence: Evidence) -> str:
+    who = evidence.peer_id
+    if evidence.succeeded:
+        return f"the connection to {who} was up"
+    if not evidence.description_received:
+        return f"no {'answer' if evidence.is_initiator else 'offer'} had come from {who}"
+    if "ice" not in evidence.reached_at:
+        return f"no network path to {who} had been found"
+    return f"the DTLS handshake with {who} had not ended"

@@ -3,7 +3,7 @@
 import trio
 
 from sdpx.errors import Unmet
-from sdpx.peer.evidence import Phase
+from sdpx.peer.evidence import Evidence, Phase
 from sdpx.peer.expect import Expected, is_met, unmet
 
 
@@ -32,7 +32,7 @@ class Expectation:
         """Wait until it has come true."""
         await self._met.wait()
 
-    def failure(self, cause: str, peer_id: str | None) -> Unmet:
-        """Return what to end with if it has not come true by now; `cause` says what ends the waiting."""
+    def failure(self, cause: str, evidence: Evidence | None) -> Unmet:
+        """Return what to end with; `cause` says what ends the waiting, `evidence` how far the pairing came."""
         assert self._expected is not None
-        return Unmet("expectation_not_met", unmet(self._expected, cause, peer_id))
+        return Unmet("expectation_not_met", unmet(self._expected, cause, evidence))

@@ -14,6 +14,10 @@ WAITING: Final = 1024
 class Feed(Protocol):
     """Where a pairing takes what it sends: the next is asked for once the one before has been sent."""
 
+    @property
+    def has_unsent(self) -> bool:
+        """Whether there is a message that was not sent, or not wholly: the one returned last, or one that waits."""
+
     async def next(self) -> str | bytes | None:
         """Return the next message, text or binary; None when there will be no more."""
 
@@ -27,17 +31,26 @@ class LineFeed:
     def __init__(self, lines: Lines, until: Callable[[], Awaitable[None]]) -> None:
         self._lines = lines
         self._until = until
+        self._sending = False
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether a line that was read was not sent; an input that has nothing to read has none."""
+        return self._sending or self._lines.has_waiting
 
     async def next(self) -> str | bytes | None:
-        """Return the next line."""
+        """Return the next line; the one before has been sent."""
+        self._sending = False
         line = await self._lines.next()
         if line is None:
             await self._until()
+        self._sending = line is not None
         return line
 
     def unread(self, item: str | bytes) -> None:
         """Put a line back."""
         assert isinstance(item, str)
+        self._sending = False
         self._lines.unread(item)
 
 
@@ -63,6 +76,11 @@ class Outgoing:
     def is_empty(self) -> bool:
         """Whether all has been sent."""
         return not self._items and not self._sending
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether not all has been sent."""
+        return not self.is_empty
 
     def put(self, item: str | bytes) -> None:
         """Add a message."""

@@ -65,6 +65,11 @@ class Lines:
         """Put back the line that was returned last: it is the next one again."""
         self._held = line
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a line was read that nobody has taken, or that was put back."""
+        return self._held is not None or self._receive.statistics().tasks_waiting_send > 0
+
     async def _next_chunk(self) -> bytes:
         try:
             return await trio.to_thread.run_sync(self._read, CHUNK, abandon_on_cancel=True)

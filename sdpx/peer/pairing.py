@@ -237,6 +237,8 @@ class Pairing:
         self._attempt = attempt
         nursery.start_soon(self._pump, attempt)
         tasks.start_soon(self._watch_deadline, attempt, self._deadline)
+        if self._options.relay_only:
+            tasks.start_soon(self._watch_gathering, attempt)
         self._log.emit(peer.PcCreated([server.url for server in self._servers]))
         self._log.emit(peer.WebrtcStarted(self.is_initiator))
         if self.is_initiator:
@@ -294,6 +296,12 @@ class Pairing:
         awaited = "connection" if attempt.exchanged else "answer" if self.is_initiator else "offer"
         self._problem(awaited, "timeout", _LATE[awaited].format(seconds=self._options.timeout))
         self._lose(attempt)
+
+    async def _watch_gathering(self, attempt: Attempt) -> None:
+        """Give up at once where only relayed candidates are allowed and no TURN server gave one: no path can come of it."""
+        await attempt.gathered()
+        if attempt.wants_connection and not attempt.evidence.local_candidates:
+            self._lose(attempt)
 
     async def _watch_dtls(self, attempt: Attempt) -> None:
         await trio.sleep(DTLS_SECONDS)

@@ -234,8 +234,9 @@ class Pairings:
 
     def _left(self, pairing: "Pairing", reason: str, *, killed: bool = False) -> None:
         """Go on after the other side ended a pairing, or both are done with it; `killed`: its channel was never closed."""
-        if killed or self._expectation.is_unmet or not pairing.ever_open:
-            verdict = left(pairing.evidence, reason)
+        unsent = self._options.once and pairing.ever_open and self._feed.has_unsent
+        if killed or unsent or self._expectation.is_unmet or not pairing.ever_open:
+            verdict = left(pairing.evidence, reason, unsent=unsent)
             self._log.emit(verdict.event(pairing.evidence, pairing.age, retrying=False))
             if self._needs(pairing):
                 self._host.finish(verdict.ending)

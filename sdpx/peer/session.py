@@ -4,7 +4,7 @@ One task listens to the relay and never waits for anybody but a connection that 
 heeds the input; a pairing lives in a task of its own, in the room.
 """
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 from msgspec import UNSET
@@ -36,6 +36,9 @@ from sdpx.peer.room import Room
 from sdpx.peer.uplink import Down, News, Over, Up, Uplink
 from sdpx.peer.verdict import judge
 
+if TYPE_CHECKING:
+    from sdpx.peer.pairing import Pairing
+
 REJOIN_SECONDS: Final = 60.0  # when a relay is back, its other clients may take as long as their longest wait
 
 
@@ -57,6 +60,7 @@ class Session:
         feed: Feed = self._outgoing if options.stdin == "json" else LineFeed(lines, self._expectation.wait)
         self._pairings = Pairings(options, room, feed, self._expectation, log, self)
         self._up_again = trio.Event()
+        self._last: Pairing | None = None
         self._over: Ending | None = None
         self._prompt = Prompt(lines, log)
         self._wanting = trio.Event()  # --pair's peer
@@ -78,6 +82,7 @@ class Session:
                 async for news in self._uplink.news:
                     await self._heed(news)
         finally:
+            self._last = self._pairings.present  # what it came to is told once it is over
             with trio.CancelScope(shield=True):  # its closing has deadlines of its own
                 await self._pairings.end()
         if self._ending is not None:
@@ -122,6 +127,7 @@ class Session:
 
     async def quit(self) -> None:
         """Do the command: end, once all that was sent is there."""
+        self._last = self._pairings.present
         await self._pairings.hang_up()
         self.finish(self._unmet('ended by {"close": true}') if self._expectation.is_unmet else None)
 
@@ -255,5 +261,5 @@ class Session:
         return self._unmet(f"{within:g} s went by")
 
     def _unmet(self, cause: str) -> Unmet:
-        pairing = self._pairings.present
-        return self._expectation.failure(cause, None if pairing is None else pairing.peer_id)
+        pairing = self._pairings.present or self._last
+        return self._expectation.failure(cause, None if pairing is None else pairing.evidence)

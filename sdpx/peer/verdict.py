@@ -5,7 +5,7 @@ The first rule that applies decides; they go from what is certain to what is mer
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sdpx.errors import (
@@ -75,10 +75,18 @@ def judge(evidence: Evidence, now: float) -> Verdict:
     return Verdict(NoConnection("no_connection", f"No connection to {evidence.peer_id} came up within {now:.1f} s"))
 
 
-def left(evidence: Evidence, reason: str) -> Verdict:
-    """Return what it means that the peer left; `reason` is the relay's word, or the side's own for a closed channel."""
+def left(evidence: Evidence, reason: str, *, unsent: bool = False) -> Verdict:
+    """Return what it means that the peer left; `reason` is the relay's word, or the side's own for a closed channel.
+
+    `unsent` says that input was left which did not go out.
+    """
+    if evidence.succeeded and unsent:
+        sentence = f"The other side, {evidence.peer_id}, closed the connection or is gone, and input was left unsent"
+        return Verdict(ChannelLost("channel_closed", sentence))
     if evidence.succeeded:
         return _closed(evidence)
+    if evidence.gathered and (verdict := _no_relayed(evidence, 0.0)) is not None:
+        return verdict
     sentence = f"The peer {evidence.peer_id} left before there was a connection ({reason}): ask again once it is back"
     return Verdict(PairingLost("pairing_lost", sentence))
 
@@ -172,8 +180,10 @@ def _no_network(evidence: Evidence, _now: float) -> Verdict | None:
 def _no_relayed(evidence: Evidence, now: float) -> Verdict | None:
     if not evidence.relay_only or evidence.local_candidates or _ice_is_done(evidence):
         return None
-    if evidence.turn_refusals:
-        return _turn(evidence, now)
+    if not evidence.gathered and not evidence.description_received:
+        return None  # there may yet be one
+    if (refused := _turn(evidence, now)) is not None:
+        return replace(refused, may_pass=False)
     reason = (
         "Only relayed candidates are allowed (--ice-transport relay), and no TURN server gave one: name one that answers "
         "(--turn), or let the relay do so (sdpx serve --turn-url)"
@@ -257,8 +267,8 @@ _RULES: Final[tuple[Rule, ...]] = (
     _dtls,
     _channel,
     _description,
-    _answer,
     _no_relayed,
+    _answer,
     _no_network,
     _mdns,
     _candidates,

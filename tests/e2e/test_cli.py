@@ -133,6 +133,24 @@ async def test_once_leaves_when_the_channel_closes() -> None:
         assert await b.ended() == 0
 
 
+async def test_once_with_input_left_unsent_is_no_good_end() -> None:
+    """The other side leaves in the midst of it: status 12, and the sentence says that input is left."""
+    async with relay() as (_, url), peer(url) as (b, b_id):
+        command = f"yes | {SDPX} peer --url {url} --no-stun --pair {b_id} --once"
+        async with trio.open_nursery() as nursery:
+
+            async def end_it() -> None:
+                await b.wait_for("channel_message", text="y")
+                assert await b.end() == 0
+
+            nursery.start_soon(end_it)
+            done = await trio.to_thread.run_sync(shell, command)
+    assert done.returncode == 12
+    assert "input was left unsent" in done.stderr
+    verdicts = [line for line in map(json.loads, done.stdout.splitlines()) if line["event"] == "verdict"]
+    assert [line["code"] for line in verdicts] == ["channel_closed"]
+
+
 async def test_lines_that_cannot_be_sent_are_refused_and_the_rest_goes_on() -> None:
     """A line that is too long or not UTF-8 is an event; the next line is sent."""
     async with relay() as (_, url), peer(url) as (b, b_id), peer(url, "--pair", b_id) as (a, _):

@@ -180,6 +180,18 @@ async def test_a_signal_before_it_is_so_is_no_success() -> None:
         assert "SIGTERM" in program.stderr.decode()
 
 
+async def test_a_signal_while_a_pairing_waits_says_what_it_waits_for() -> None:
+    """The sentence is of the pairing that there was, although that is over by then."""
+    async with (
+        relay() as (_, url),
+        client(url) as me,
+        peer(url, "--pair", me.id, "--expect", "channel") as (program, _),
+    ):
+        await program.wait_for("offer_sent")
+        assert await program.end() == 13
+        assert f"no answer had come from {me.id}" in program.stderr.decode()
+
+
 async def test_the_phase_that_failed_has_its_status_also_when_within_ends_it() -> None:
     """Paired, and no answer within the time: that, and not merely that the expectation was not met."""
     expect = ("--expect", "channel", "--within", "1.5")
