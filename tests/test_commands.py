@@ -86,6 +86,7 @@ class Peer:
 
     def __init__(self) -> None:
         self.has_peer = True
+        self.has_addressee = True
         self.channel_is_open = False
         self.done: list[object] = []
 
@@ -191,6 +192,19 @@ async def test_unpair_without_a_peer_is_refused_and_drops_nothing() -> None:
         assert peer.done == [("pair", "bob")]
         assert [line["code"] for line in log.of("input_refused")] == ["not_paired"]
         assert await outgoing.next() == "a"
+
+
+async def test_what_is_said_behind_a_pairing_is_not_kept_for_the_next_peer() -> None:
+    """It is refused, and what is said once there is the next pairing is not."""
+    async with driven() as (peer, outgoing, say, log):
+        peer.has_peer = peer.has_addressee = False
+        await say({"send": "for alice"}, {"send_base64": "AA=="})
+        assert [line["code"] for line in log.of("input_refused")] == ["not_paired", "not_paired"]
+        peer.has_addressee = True
+        await say({"send": "for bob"})
+        assert await outgoing.next() == "for bob"
+        outgoing.rest()
+        assert outgoing.is_empty
 
 
 async def test_what_waits_is_bounded() -> None:

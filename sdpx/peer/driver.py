@@ -25,6 +25,10 @@ class Driven(Protocol):
     def channel_is_open(self) -> bool:
         """Whether what is sent now goes out now."""
 
+    @property
+    def has_addressee(self) -> bool:
+        """Whether it is known whom a message is for: the present peer, one that is asked for, or the first one of all."""
+
     async def pair(self, target: str) -> None:
         """Ask for a pairing and wait for the answer. Raises `InputRefused` if that cannot be."""
 
@@ -70,7 +74,13 @@ class Driver:
                 await self._driven.quit()
 
     async def _take(self, data: str | bytes) -> None:
-        """Let a message wait for its turn; past the bound the input waits, or, with no channel open, it is refused."""
+        """Let a message wait for its turn; past the bound the input waits, or, with no channel open, it is refused.
+
+        Behind a pairing it is refused until there is the next one: it was meant for the peer that is gone.
+        """
+        if not self._driven.has_addressee:
+            reason = 'The pairing is over, so this message was not kept: {"pair": ID} or the next "paired" comes first'
+            raise InputRefused("not_paired", reason)
         while self._outgoing.is_full:
             if not self._driven.channel_is_open:
                 raise InputRefused(

@@ -60,6 +60,7 @@ class Session:
         feed: Feed = self._outgoing if options.stdin == "json" else LineFeed(lines, self._expectation.wait)
         self._pairings = Pairings(options, room, feed, self._expectation, log, self)
         self._up_again = trio.Event()
+        self._was_paired = False
         self._last: Pairing | None = None
         self._over: Ending | None = None
         self._prompt = Prompt(lines, log)
@@ -106,6 +107,11 @@ class Session:
     def has_peer(self) -> bool:
         """Whether there is a pairing."""
         return self._pairings.present is not None
+
+    @property
+    def has_addressee(self) -> bool:
+        """Whether it is known whom a message is for: the present peer, one that is asked for, or the first one of all."""
+        return self.has_peer or not self._was_paired or self._wanting.is_set()
 
     @property
     def channel_is_open(self) -> bool:
@@ -198,6 +204,7 @@ class Session:
     async def _begin(self, paired: Paired) -> None:
         self._prompt.hold()
         if await self._pairings.begin(paired):
+            self._was_paired = True
             self._wanting = trio.Event()
             self._asking.heed_pairing(paired.peer_id)
 

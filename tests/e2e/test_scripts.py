@@ -434,6 +434,22 @@ async def test_a_program_drives_a_peer_by_commands() -> None:
         await b.wait_for("channel_message", after=seen, text="last words")
 
 
+async def test_a_message_for_one_peer_does_not_go_to_the_next() -> None:
+    """Before the first pairing it waits; between two it is refused."""
+    json_input = ("--stdin", "json")
+    async with relay() as (_, url), peer(url) as (b, b_id), peer(url) as (c, c_id), peer(url, *json_input) as (a, _):
+        await do(a, send="first")
+        await do(a, pair=b_id)
+        await b.wait_for("channel_message", text="first")
+        await do(a, unpair=True)
+        await do(a, send="for b")
+        await a.wait_for("input_refused", code="not_paired")
+        await do(a, pair=c_id)
+        await do(a, send="for c")
+        await c.wait_for("channel_message", text="for c")
+        assert [line["text"] for line in c.lines if line["event"] == "channel_message"] == ["for c"]
+
+
 async def test_a_refused_pairing_does_not_end_a_driven_peer() -> None:
     """It hears the relay's word, and goes on; closing without a peer is fine."""
     async with relay() as (_, url), peer(url, "--stdin", "json") as (a, _):
