@@ -17,12 +17,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import crypto
+from trio.testing import wait_all_tasks_blocked
 
 from sdpx import messages
 from sdpx.ice_servers import IceServer
 from sdpx.log import Log
 from sdpx.messages import Candidate, CandidateInit, Description
 from sdpx.peer import dtls, rtc
+from sdpx.peer.attempt import Tasks
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.outcome import Outcome
 from sdpx.peer.pairing import Pairing
@@ -463,6 +465,24 @@ async def test_a_handshake_without_a_common_suite_says_so(monkeypatch: pytest.Mo
             assert (
                 verdict["dtls"] == "the handshake failed: OpenSSL does not say why (no common cipher suite or version?)"
             )
+
+
+async def test_an_attempt_that_is_given_up_starts_nothing() -> None:
+    """Whoever still works for it, and has not noticed yet, comes to no harm."""
+    tasks, ran = Tasks(), list[str]()
+
+    async def note(word: str) -> None:
+        ran.append(word)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(tasks.run)
+        tasks.start_soon(note, "in time")
+        await wait_all_tasks_blocked()
+        tasks.cancel()
+        await wait_all_tasks_blocked()
+        tasks.start_soon(note, "too late")
+        tasks.cancel()
+    assert ran == ["in time"]
 
 
 async def test_once_is_no_success_if_the_peer_fell_silent(monkeypatch: pytest.MonkeyPatch) -> None:

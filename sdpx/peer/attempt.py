@@ -6,7 +6,7 @@ ICE in their order, but for names in .local: those resolve beside it.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import trio
@@ -26,8 +26,35 @@ CHANNEL_LABEL: Final = "chat"
 RESOLVING_BOUND: Final = 32
 
 
+class Tasks:
+    """The tasks of one attempt. Once it is given up none is started any more: who wants one is about to be cancelled, too."""
+
+    def __init__(self) -> None:
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Let them live until they are cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+
+    def start_soon(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        """Start one."""
+        if self._nursery is not None:
+            self._nursery.start_soon(function, *args)
+
+    def cancel(self) -> None:
+        """Cancel them all."""
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
+
+
 class Attempt:
-    """One RTCPeerConnection with a peer. `nursery` holds its tasks, and is cancelled before it is closed."""
+    """One RTCPeerConnection with a peer. `tasks` are its own, and are cancelled before it is closed."""
 
     def __init__(
         self,
@@ -36,14 +63,14 @@ class Attempt:
         began: float,
         log: Log,
         send: Callable[[msgspec.Struct], Awaitable[None]],
-        nursery: trio.Nursery,
+        tasks: "Tasks",
         *,
         log_sdp: bool,
     ) -> None:
         self.pc = pc
         self.evidence = evidence
         self.began = began
-        self.nursery = nursery
+        self.tasks = tasks
         self.pumped = trio.Event()
         self.exchanged = False
         self.wants_connection = True  # a description without media sections asks for none
@@ -106,7 +133,7 @@ class Attempt:
             self._note_remote(candidate)
         for candidate in self._candidates.opened(found, trio.current_time()):
             await self._add(candidate)
-        self.nursery.start_soon(self._tell_end)
+        self.tasks.start_soon(self._tell_end)
 
     # ---- candidates of the peer -----------------------------------------------------------------------------------
 
@@ -133,7 +160,7 @@ class Attempt:
             return
         await self._resolvers.acquire()
         self._candidates.resolving(1)
-        self.nursery.start_soon(self._resolve, candidate)
+        self.tasks.start_soon(self._resolve, candidate)
 
     async def _resolve(self, candidate: CandidateInit) -> None:
         try:
@@ -178,8 +205,8 @@ class Attempt:
             if line.startswith("a=candidate:"):
                 self.evidence.add_local(candidate_type(line))
         if media_count(sdp) and not has_ended(sdp):
-            self.nursery.start_soon(self.pc.gather)
-            self.nursery.start_soon(self._send_candidates)
+            self.tasks.start_soon(self.pc.gather)
+            self.tasks.start_soon(self._send_candidates)
         else:
             self._note_gathered()
 

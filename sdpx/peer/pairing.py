@@ -18,7 +18,7 @@ from sdpx.ice_servers import IceServer
 from sdpx.log import Log
 from sdpx.messages import Candidate, Description
 from sdpx.peer import rtc
-from sdpx.peer.attempt import Attempt
+from sdpx.peer.attempt import Attempt, Tasks
 from sdpx.peer.evidence import Evidence, Phase
 from sdpx.peer.feed import Feed
 from sdpx.peer.heartbeat import Act, Heartbeat
@@ -227,8 +227,9 @@ class Pairing:
             self._evidence = Evidence(self.peer_id, self.is_initiator, options.timeout, relay_only=options.relay_only)
         self._attempts += 1
         pc = await rtc.connect(self._servers, relay_only=self._options.relay_only)
+        tasks = Tasks()
         try:
-            tasks = await nursery.start(_keep_open)
+            await nursery.start(tasks.run)
         except BaseException:
             await pc.close()
             raise
@@ -346,7 +347,7 @@ class Pairing:
         attempt.evidence.ice_state = state
         if state == "completed":
             self._reached(attempt, "ice")
-            attempt.nursery.start_soon(self._watch_dtls, attempt)
+            attempt.tasks.start_soon(self._watch_dtls, attempt)
 
     def _heed_connection(self, state: str, attempt: Attempt) -> None:
         if state == "connected":
@@ -367,7 +368,7 @@ class Pairing:
         self._reached(attempt, "channel")
         if attempt.both_sdpx and self._heart is None and self._attempt is attempt:
             self._heart = Heartbeat(trio.current_time())
-            attempt.nursery.start_soon(self._beat, attempt, self._heart)
+            attempt.tasks.start_soon(self._beat, attempt, self._heart)
 
     def _heed_closing(self, label: str, attempt: Attempt) -> None:
         self._log.emit(peer.ChannelClosed(label))
@@ -381,7 +382,7 @@ class Pairing:
         if self._options.once:
             self._end(Outcome.DONE)
         elif self._options.expect == "message":  # had one come, the program would be over
-            attempt.nursery.start_soon(self._watch_return)
+            attempt.tasks.start_soon(self._watch_return)
 
     async def _watch_return(self) -> None:
         """Give up a connection whose channel was closed before what is expected came, unless there is soon another channel."""
@@ -450,7 +451,7 @@ class Pairing:
                 self._log.emit(summarize(attempt.evidence))
             self._log.emit(peer.Closing())
         finally:  # the pump is shielded: it ends with its connection only
-            attempt.nursery.cancel_scope.cancel()
+            attempt.tasks.cancel()
             await attempt.pc.close()
         with trio.CancelScope(shield=True):
             await attempt.pumped.wait()
@@ -465,13 +466,6 @@ class Pairing:
 
     def _shown(self, sdp: str) -> str | msgspec.UnsetType:
         return sdp if self._options.log_sdp else msgspec.UNSET
-
-
-async def _keep_open(task_status: trio.TaskStatus[trio.Nursery] = trio.TASK_STATUS_IGNORED) -> None:
-    """Hold a nursery open for the tasks of one attempt, until it is cancelled."""
-    async with trio.open_nursery() as nursery:
-        task_status.started(nursery)
-        await trio.sleep_forever()
 
 
 def _message(data: str | bytes) -> peer.ChannelMessage:
