@@ -425,10 +425,10 @@ async def test_a_program_drives_a_peer_by_commands() -> None:
         await a.wait_for("ready", peer_id=b_id, reason="unpaired")
         await b.wait_for("channel_message", text="bye")
         await b.wait_for("ready")
-        seen = len(b.lines)
+        seen, said = len(b.lines), len(a.lines)
         await do(a, pair=b_id)
         await do(a, send="last words")
-        await b.wait_for("channel_open", after=seen)
+        await a.wait_for("channel_message_sent", after=said)
         await do(a, close=True)
         assert await a.ended() == 0
         await b.wait_for("channel_message", after=seen, text="last words")
