@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sdpx.ice_servers import IceServer
+    from sdpx.program import LogOptions
+    from sdpx.relay.main import ServeOptions
 
 app = typer.Typer(
     name="sdpx",
@@ -303,13 +305,11 @@ def serve(
     print_config: trust_options.PrintConfigOption = False,
 ) -> None:
     """Relay the SDP handshake: pair clients by ID and pass offer, answer and candidates between the two."""
-    from functools import partial  # noqa: PLC0415  imports wait for their command
-
-    from sdpx.ice_servers import parse_server  # noqa: PLC0415
-    from sdpx.program import LogOptions, run  # noqa: PLC0415
+    from sdpx.ice_servers import parse_server  # noqa: PLC0415  imports wait for their command
+    from sdpx.program import LogOptions  # noqa: PLC0415
     from sdpx.relay.limits import Limits  # noqa: PLC0415
-    from sdpx.relay.main import ServeOptions, open_vault, run_server  # noqa: PLC0415
-    from sdpx.relay.trust.options import BadOption, TrustOptions  # noqa: PLC0415
+    from sdpx.relay.main import ServeOptions  # noqa: PLC0415
+    from sdpx.relay.trust.options import TrustOptions  # noqa: PLC0415
 
     if silence <= ping:
         _check("--silence", "it must be longer than --ping, or nobody has the time to answer one")
@@ -353,6 +353,20 @@ def serve(
         trust=trust,
         ice_servers=_servers("--ice-server", parse_server, ice_server),
     )
+    log_options = LogOptions(log_level.value, log_format.value)
+    raise typer.Exit(_serve(ctx, options, log_options, check=check, print_config=print_config))
+
+
+def _serve(
+    ctx: typer.Context, options: "ServeOptions", log_options: "LogOptions", *, check: bool, print_config: bool
+) -> int:
+    """Check what can be checked before anything starts, then run the relay, unless no more was wanted."""
+    from functools import partial  # noqa: PLC0415
+
+    from sdpx.program import run  # noqa: PLC0415
+    from sdpx.relay.main import open_vault, run_server  # noqa: PLC0415
+    from sdpx.relay.trust.options import BadOption  # noqa: PLC0415
+
     try:
         vault = open_vault(options)
     except BadOption as error:
@@ -362,9 +376,8 @@ def serve(
     if check:
         typer.echo("sdpx serve: the options and all files are sound", err=True)
     if check or print_config:
-        raise typer.Exit
-    status = run(partial(run_server, options, vault), LogOptions(log_level.value, log_format.value), reloads=True)
-    raise typer.Exit(status)
+        return 0
+    return run(partial(run_server, options, vault), log_options, reloads=True)
 
 
 def _print_config(ctx: typer.Context) -> None:
