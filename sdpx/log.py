@@ -11,7 +11,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final, Literal, Protocol
@@ -24,6 +24,7 @@ Format = Literal["json", "text"]
 
 QUEUE_LINES: Final = 10_000
 QUEUE_BYTES: Final = 8 * 1024 * 1024
+LONG_LINE: Final = QUEUE_BYTES // QUEUE_LINES  # shorter ones are bounded by their number alone
 # After a batch the thread rests: a line that comes alone is written at once, and of a stream of them not each one wakes it.
 REST_SECONDS: Final = 0.005
 CLOSE_SECONDS: Final = 2.0
@@ -40,14 +41,15 @@ _LIBRARIES: Final = (
 )
 _COLOURS: Final = {"debug": "\x1b[2m", "info": "", "warning": "\x1b[33m", "error": "\x1b[31m"}
 _RANK: Final[dict[Level, int]] = {level: rank for rank, level in enumerate(LEVELS)}
+_MICROSECONDS: Final = tuple(f"{number:03}Z" for number in range(1000))  # how a timestamp ends
 _encode = msgspec.json.Encoder().encode
 
 
 class Sink(Protocol):
-    """Where finished lines go. `put` never blocks; it returns False if the line had to be dropped."""
+    """Where finished lines go."""
 
-    def put(self, line: bytes) -> bool:
-        """Take one line."""
+    def put(self, lines: Sequence[bytes]) -> int:
+        """Take lines, one or more, as many as there is room for; returns how many those were. Never blocks."""
 
 
 class Log:
@@ -73,8 +75,9 @@ class Log:
         self._render = self._json if form == "json" else self._text
         self._spells = form == "json" and started is None
         self._spelt_heads: dict[type[Event], str] = {}  # of those that spell themselves, and are wanted
-        self._second = -1
-        self._beginning = ""  # of all lines in that second
+        self._tick = (-1.0, "")  # a millisecond, in seconds since the epoch, and how all lines in it begin
+        self._standstill = ""  # the beginning of all lines of a batch
+        self._batch: list[bytes] = []
         self._colour = colour
         self._started = started
         self._dropped = 0
@@ -82,46 +85,84 @@ class Log:
 
     def emit(self, event: Event) -> None:
         """Write one event, if its level is wanted. Never blocks, never raises for a slow or lost reader."""
-        head = self._spelt_heads.get(type(event))
-        spelt = event.spelt() if head is not None else None
+        kind = type(event)
+        spelt = event.spelt() if kind in self._spelt_heads else None
         if spelt is None:
             self._emit_any(event)
-            return
-        line = f"{self._moment(self._clock())}{head}{spelt}}}\n".encode()
-        if self._dropped or not self._sink.put(line):
-            self._put(line)
+        else:
+            self.emit_spelt(kind, spelt)
+
+    def emit_spelt(self, kind: type[Event], spelt: str) -> bool:
+        """Write an event of this kind, as `Event.spelt` would spell it; returns False if it has to be emitted instead."""
+        head = self._spelt_heads.get(kind)
+        if head is None:
+            return False
+        if self._standstill:
+            self._batch.append(f"{self._standstill}{head}{spelt}}}\n".encode())
+        else:
+            self._put([f"{self._moment(self._clock())}{head}{spelt}}}\n".encode()])
+        return True
+
+    def emit_apart(self, event: Event) -> None:
+        """Write one event that happened in whatever thread: it goes with no batch."""
+        if line := self._rendered(event):
+            self._put([line])
 
     def _emit_any(self, event: Event) -> None:
+        line = self._rendered(event)
+        if line and self._standstill:
+            self._batch.append(line)
+        elif line:
+            self._put([line])
+
+    def _rendered(self, event: Event) -> bytes:
+        """Return an event's line, or nothing if its level is not wanted."""
         level = event.severity()
         if _RANK[level] < self._threshold:
-            return
+            return b""
         kind = type(event)
         if self._spells and kind.spelt is not Event.spelt:  # the next one is written on the short way
             self._spelt_heads[kind] = _head(kind, level)
-        self._put(self._render(event, level))
+        return self._render(event, level)
+
+    def begin_batch(self) -> None:
+        """Let all lines from now until `end_batch` bear this moment, and leave together then: which has to be soon.
+
+        A look at the clock, and a way through the queue, cost as much as the line itself.
+        """
+        self._standstill = self._moment(self._clock())
+
+    def end_batch(self) -> None:
+        """Let the lines of this batch leave."""
+        if self._batch:
+            lines, self._batch = self._batch, []
+            self._put(lines)
+        self._standstill = ""
 
     def pass_on(self, line: dict[str, Any], who: str) -> None:
         """Write a line of another sdpx program, with a `who` key behind the common ones."""
         common = {key: line.pop(key, "") for key in ("ts", "level", "event", "message")}
         if self._render == self._json:
-            self._put(_encode(common | {"who": who} | line) + b"\n")
+            self._put([_encode(common | {"who": who} | line) + b"\n"])
         else:
-            self._put(self._aligned(**common, own={"who": who} | line))
+            self._put([self._aligned(**common, own={"who": who} | line)])
 
     def _moment(self, now: float) -> str:
         """Return how a line of that moment begins."""
-        second, microseconds = divmod(round(now * 1_000_000), 1_000_000)
-        if second != self._second:
-            self._second = second
-            self._beginning = f'{{"ts":"{_date(second)}.'
-        return f"{self._beginning}{microseconds:06}Z"
+        tick, beginning = self._tick
+        microseconds = int((now - tick) * 1_000_000 + 0.5)
+        if not 0 <= microseconds < 1000:  # noqa: PLR2004
+            milliseconds, microseconds = divmod(round(now * 1_000_000), 1000)
+            beginning = f'{{"ts":"{_date(milliseconds // 1000)}.{milliseconds % 1000:03}'
+            self._tick = milliseconds / 1000, beginning
+        return beginning + _MICROSECONDS[microseconds]
 
-    def _put(self, line: bytes) -> None:
-        if self._dropped and self._sink.put(self._render(LogDropped(self._dropped), LogDropped.level)):
+    def _put(self, lines: Sequence[bytes]) -> None:
+        if self._dropped and self._sink.put([self._render(LogDropped(self._dropped), LogDropped.level)]):
             self._dropped = 0
-        if self._dropped or not self._sink.put(line):
-            self._dropped += 1
-            self.dropped_in_all += 1
+        lost = len(lines) - (0 if self._dropped else self._sink.put(lines))
+        self._dropped += lost
+        self.dropped_in_all += lost
 
     def _json(self, event: Event, level: Level) -> bytes:
         try:
@@ -134,7 +175,7 @@ class Log:
         now = self._clock()
         own = _encode(body)[1:-1]
         return b"%b%b%b%b%b%b}\n" % (
-            self._moment(now).encode(),
+            (self._standstill or self._moment(now)).encode(),
             _head(type(event), level).encode(),
             _encode(message),
             b"," if own else b"",
@@ -190,7 +231,7 @@ class LibraryHandler(logging.Handler):
         level: Level = "debug"
         if record.levelno >= logging.WARNING:
             level = "error" if record.levelno >= logging.ERROR else "warning"
-        self._log.emit(Library(record.name, _sentence(record), level))
+        self._log.emit_apart(Library(record.name, _sentence(record), level))
 
 
 def _sentence(record: logging.LogRecord) -> str:
@@ -221,6 +262,9 @@ class ThreadSink:
 
     `on_broken` is called once, in that thread, when nobody can ever read the lines again. The thread is a daemon, so that
     a reader that stalls for ever cannot hold the program's end up.
+
+    Whoever logs takes no lock as a rule. Lines are only added behind the others, and only the thread takes away, from the
+    front, as many as it has seen; each of these is one step of the interpreter's. So nothing is lost between them.
     """
 
     def __init__(self, fd: int, on_broken: Callable[[], None], max_lines: int = QUEUE_LINES) -> None:
@@ -228,23 +272,40 @@ class ThreadSink:
         self._on_broken = on_broken
         self._max_lines = max_lines
         self._lines: list[bytes] = []
-        self._bytes = 0
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        self._long_bytes = 0  # of the lines that are long; only with the lock
+        self._changed = threading.Condition()
         self._is_waited_for = False
         self._closing = False
         self._thread = threading.Thread(target=self._write_all, name="sdpx-log", daemon=True)
         self._thread.start()
 
-    def put(self, line: bytes) -> bool:
-        """Queue one line; False if the queue is full."""
-        with self._lock:  # that of `_changed`, without a call for it
-            if len(self._lines) >= self._max_lines or self._bytes >= QUEUE_BYTES:
-                return False
-            self._lines.append(line)
-            self._bytes += len(line)
-            if self._is_waited_for:
+    def put(self, lines: Sequence[bytes]) -> int:
+        """Queue lines, as many as there is room for; returns how many those were."""
+        if len(self._lines) + len(lines) > self._max_lines or len(max(lines, key=len)) > LONG_LINE:
+            lines = self._fitting(lines)
+        self._lines.extend(lines)
+        self._wake()
+        return len(lines)
+
+    def _fitting(self, lines: Sequence[bytes]) -> Sequence[bytes]:
+        """Return the first lines, as many as there is room for."""
+        room = max(0, self._max_lines - len(self._lines))
+        for count, line in enumerate(lines[:room]):
+            if len(line) > LONG_LINE and not self._has_room(len(line)):
+                return lines[:count]
+        return lines[:room]
+
+    def _wake(self) -> None:
+        if self._is_waited_for:  # looked at behind the lines: the thread looks for lines behind setting it
+            with self._changed:
                 self._changed.notify()
+
+    def _has_room(self, size: int) -> bool:
+        """Count a long line, unless there are too many of them."""
+        with self._changed:
+            if self._long_bytes >= QUEUE_BYTES:
+                return False
+            self._long_bytes += size
             return True
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
@@ -266,17 +327,21 @@ class ThreadSink:
                 pass
 
     def _next_batch(self) -> bytes:
-        """Wait for lines and take them all; empty means that there will be none.
+        """Wait for lines and take them all; empty means that there will be none."""
+        if not self._lines:
+            self._wait()
+        lines = self._lines.copy()
+        del self._lines[: len(lines)]
+        if self._long_bytes:
+            with self._changed:
+                self._long_bytes -= sum(len(line) for line in lines if len(line) > LONG_LINE)
+        return b"".join(lines)
 
-        The lock is held for no longer than it takes to lay hands on them: whoever logs must not wait for it.
-        """
+    def _wait(self) -> None:
         with self._changed:
             self._is_waited_for = True
             self._changed.wait_for(lambda: self._lines or self._closing)
             self._is_waited_for = False
-            lines, self._lines = self._lines, []
-            self._bytes = 0
-        return b"".join(lines)
 
 
 def _write(fd: int, data: bytes) -> None:

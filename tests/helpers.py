@@ -1,7 +1,7 @@
 """Doubles that are real code: a log that is kept, WebSocket frames by hand, a relay on memory streams and its clients."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -33,11 +33,10 @@ class Kept:
         self.lines: list[bytes] = []
         self.room = room
 
-    def put(self, line: bytes) -> bool:
-        if len(self.lines) >= self.room:
-            return False
-        self.lines.append(line)
-        return True
+    def put(self, lines: Sequence[bytes]) -> int:
+        taken = lines[: max(0, self.room - len(self.lines))]
+        self.lines += taken
+        return len(taken)
 
     @property
     def records(self) -> list[dict[str, Any]]:

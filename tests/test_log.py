@@ -4,14 +4,16 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import count
 from typing import Any
 
 import pytest
 
-from sdpx.events import Error, Level, peer, serve
-from sdpx.log import Format, LibraryHandler, Log, ThreadSink, reader_is_gone, timestamp
+from sdpx.events import Error, Level, LogDropped, peer, serve
+from sdpx.log import QUEUE_BYTES, Format, LibraryHandler, Log, ThreadSink, reader_is_gone, timestamp
 
 NOON = 1_800_000_000.25
 
@@ -23,11 +25,10 @@ class ListSink:
         self.lines: list[bytes] = []
         self.bound = 1000
 
-    def put(self, line: bytes) -> bool:
-        if len(self.lines) >= self.bound:
-            return False
-        self.lines.append(line)
-        return True
+    def put(self, lines: Sequence[bytes]) -> int:
+        taken = lines[: max(0, self.bound - len(self.lines))]
+        self.lines += taken
+        return len(taken)
 
     def read(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.lines]
@@ -153,7 +154,7 @@ def test_lines_leave_through_the_thread_in_order(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     sink = ThreadSink(writer, lambda: None)
     for number in range(200):
-        assert sink.put(b"%d\n" % number)
+        assert sink.put([b"%d\n" % number])
     sink.close()
     assert os.read(reader, 10_000) == b"".join(b"%d\n" % number for number in range(200))
 
@@ -163,11 +164,93 @@ def test_a_stalled_reader_fills_the_queue_and_does_not_hold_up_the_end(pipe: tup
     reader, writer = pipe
     gone = threading.Event()
     sink = ThreadSink(writer, gone.set, max_lines=10)
-    taken = sum(sink.put(b"x" * 10_000) for _ in range(200))
+    taken = sum(sink.put([b"x" * 10_000]) for _ in range(200))
     assert 10 <= taken < 200
     sink.close(0.05)
     os.close(reader)  # frees the thread before the descriptor can become another test's
     assert gone.wait(5)
+
+
+def test_of_many_lines_as_many_are_taken_as_there_is_room_for(pipe: tuple[int, int]) -> None:
+    """By their number, and the long ones by their bytes, too; what is written makes room again."""
+    reader, writer = pipe
+    gone = threading.Event()
+    sink = ThreadSink(writer, gone.set, max_lines=5)
+    sink.put([b"x" * 100_000])  # more than the pipe takes: the thread waits in it
+    while sink._lines:
+        time.sleep(0.001)
+    assert [sink.put([b"y\n"] * 3), sink.put([b"y\n"] * 3), sink.put([b"y\n"])] == [3, 2, 0]
+    os.close(reader)  # frees the thread before the descriptor can become another test's
+    assert gone.wait(5)
+
+
+def test_long_lines_are_bounded_in_bytes(pipe: tuple[int, int]) -> None:
+    reader, writer = pipe
+    gone = threading.Event()
+    sink = ThreadSink(writer, gone.set)
+    megabyte = b"x" * (1 << 20)
+    lines = [megabyte] * 2 * (QUEUE_BYTES >> 20)
+    taken = sink.put(lines) + sink.put(lines)
+    assert QUEUE_BYTES <= taken << 20 <= QUEUE_BYTES + (2 << 20)
+    assert sink.put([b"a short one\n"]) == 1
+    received = 0
+    while received < (taken << 20) + len("a short one\n"):
+        received += len(os.read(reader, 1 << 20))
+    assert sink.put([megabyte]) == 1
+    os.close(reader)
+    assert gone.wait(5)
+
+
+def test_no_line_is_lost_between_threads(pipe: tuple[int, int]) -> None:
+    """Each of several threads finds its lines in their order, and all of them."""
+    reader, writer = pipe
+    sink = ThreadSink(writer, lambda: None)
+
+    def write(who: int) -> None:
+        for number in range(2000):
+            assert sink.put([b"%d %d\n" % (who, number)]) == 1
+
+    threads = [threading.Thread(target=write, args=(who,)) for who in range(4)]
+    for thread in threads:
+        thread.start()
+    received = b""
+    while received.count(b"\n") < 8000:
+        received += os.read(reader, 65_536)
+    sink.close()
+    lines = [tuple(map(int, line.split())) for line in received.splitlines()]
+    assert sorted(lines, key=lambda line: line[0]) == [(who, number) for who in range(4) for number in range(2000)]
+
+
+def test_a_batch_bears_one_moment_and_leaves_at_its_end() -> None:
+    """In its order; what another thread has to say in the meantime goes with no batch."""
+    sink, seconds = ListSink(), count(1)
+    log = Log(sink, lambda: float(next(seconds)))
+    log.begin_batch()
+    log.emit(serve.ClientConnected("a", "x:1"))
+    log.emit(serve.RelayRefused("offer", "a", None, "not_paired"))
+    log.emit(serve.ClientConnected("b", "x:2"))
+    assert sink.lines == []
+    log.emit_apart(LogDropped(1))
+    log.end_batch()
+    log.emit(serve.ClientConnected("c", "x:3"))
+    lines = sink.read()
+    assert [line.get("client_id") for line in lines] == [None, "a", "a", "b", "c"]
+    assert [line["ts"][17:19] for line in lines[1:4]] == ["01", "01", "01"]
+    assert lines[4]["ts"] > lines[3]["ts"]
+
+
+def test_lines_of_a_batch_that_find_no_room_are_counted() -> None:
+    sink = ListSink()
+    sink.bound = 2
+    log = Log(sink, lambda: 1.0)
+    log.begin_batch()
+    for number in range(5):
+        log.emit(serve.ClientConnected(str(number), "x:1"))
+    log.end_batch()
+    sink.bound = 10
+    log.emit(serve.ClientConnected("last", "x:1"))
+    assert [line.get("client_id", line.get("count")) for line in sink.read()] == ["0", "1", 3, "last"]
+    assert log.dropped_in_all == 3
 
 
 def test_a_reader_that_has_gone_is_reported_once(pipe: tuple[int, int]) -> None:
@@ -177,7 +260,7 @@ def test_a_reader_that_has_gone_is_reported_once(pipe: tuple[int, int]) -> None:
     assert not reader_is_gone(writer)
     os.close(reader)
     assert reader_is_gone(writer)
-    sink.put(b"nobody reads this\n")
+    sink.put([b"nobody reads this\n"])
     assert gone.wait(5)
     sink.close()
 
@@ -187,7 +270,7 @@ def test_a_pipe_that_somebody_made_non_blocking_still_gets_every_line(pipe: tupl
     os.set_blocking(writer, False)
     sink = ThreadSink(writer, lambda: None)
     for _ in range(100):
-        sink.put(b"x" * 4095 + b"\n")
+        sink.put([b"x" * 4095 + b"\n"])
     received = b""
     while len(received) < 409_600:
         received += os.read(reader, 65_536)

@@ -1,7 +1,7 @@
 """A pairing from both sides, with real RTCPeerConnections in one process and a relay that a test can tamper with."""
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -75,11 +75,11 @@ class Side:
             reach=self.phases.append,
         )
 
-    def put(self, line: bytes) -> bool:
-        self.lines.append(msgspec.json.decode(line))
+    def put(self, lines: Sequence[bytes]) -> int:
+        self.lines += [msgspec.json.decode(line) for line in lines]
         self._news.set()
         self._news = trio.Event()
-        return True
+        return len(lines)
 
     async def _send(self, frame: msgspec.Struct) -> None:
         assert isinstance(frame, Description | Candidate)
@@ -91,7 +91,7 @@ class Side:
 
     async def run(self) -> None:
         self.outcome = await self.pairing.run()
-        self.put(b'{"event":"ended"}')
+        self.put([b'{"event":"ended"}'])
 
     async def wait_for(self, event: str, **keys: object) -> Line:
         seen = 0

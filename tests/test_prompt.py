@@ -1,6 +1,7 @@
 """IDs that are typed, and lines that are for the peer: from the pairing on no line is lost, or out of its turn."""
 
 import threading
+from collections.abc import Sequence
 
 import pytest
 import trio
@@ -13,8 +14,8 @@ from sdpx.peer.prompt import Prompt
 
 
 class Nowhere:
-    def put(self, _line: bytes) -> bool:
-        return True
+    def put(self, lines: Sequence[bytes]) -> int:
+        return len(lines)
 
 
 async def nobody(target: str) -> ErrorFrame | None:

@@ -251,10 +251,14 @@ class Relayed(Event, frozen=True):
         """Spell the line's end out: it is the relay's most frequent, and no type and no ID needs an escape."""
         if self.sdp is not UNSET:
             return None
-        kind, client_id, peer_id = self.type, self.client_id, self.peer_id
+        return f"{self.spell(self.type, self.client_id, self.peer_id)}{self.bytes}"
+
+    @staticmethod
+    def spell(kind: str, client_id: str, peer_id: str) -> str:
+        """Return what `spelt` does, up to the number of bytes."""
         return (
             f"\"Relaying '{kind}' message from {client_id} to {peer_id}\","
-            f'"type":"{kind}","client_id":"{client_id}","peer_id":"{peer_id}","bytes":{self.bytes}'
+            f'"type":"{kind}","client_id":"{client_id}","peer_id":"{peer_id}","bytes":'
         )
 
 
