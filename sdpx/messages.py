@@ -21,6 +21,8 @@ from sdpx.errors import Refusal
 PROTOCOL: Final = "sdpx.v1"
 MAX_FRAME: Final = 64 * 1024
 QUOTE: Final = ord('"')
+BRACE: Final = ord("}")
+MARK: Final = b',"from_peer":true}'  # instead of the brace that a relayed frame ends with
 
 RelayedType = Literal["offer", "answer", "candidate"]
 DepartureReason = Literal["left", "closed", "timeout", "slow", "shutdown", "refused"]
@@ -104,17 +106,37 @@ _encode = msgspec.json.Encoder().encode
 _SPELT: Final = {b'"offer"': "offer", b'"answer"': "answer", b'"candidate"': "candidate"}
 
 
-class _Quick(Struct, frozen=True, gc=False):
-    """The keys of an offer or answer that is as it should be. Of anything else nothing is decided here."""
+class Glance(Struct, frozen=True, gc=False):
+    """What is to be seen of a frame that may be passed on as it is: its type, and whom it is for if it says so."""
 
-    type: Literal["offer", "answer"]
-    sdp: Raw
+    type: str
+    sdp: Raw | UnsetType = UNSET
+    candidate: CandidateInit | UnsetType | None = UNSET
     peer_id: str | UnsetType = UNSET
     from_peer: Raw | UnsetType = UNSET
     seq: Raw | UnsetType = UNSET
 
 
-_decode_quickly = msgspec.json.Decoder(_Quick).decode
+_decode_glance = msgspec.json.Decoder(Glance).decode
+
+
+def at_a_glance(data: bytes) -> Glance | None:
+    """Look at an offer, answer or candidate that is as nearly all are: right, in ASCII, and without keys of the relay's.
+
+    Returns None if there is more to look at: `parse` then tells what it is, or what is wrong with it. What is seen here it
+    would say, too, and the frame with `MARK` for its last byte is what `mark_from_peer` makes of it.
+    """
+    try:  # the decoder would take what is not UTF-8, in values that it skips
+        glance = _decode_glance(data) if data.isascii() and data[-1] == BRACE else None
+    except (IndexError, ValueError, RecursionError):
+        return None
+    if glance is None or glance.from_peer is not UNSET or glance.seq is not UNSET:
+        return None
+    if glance.type == "offer" or glance.type == "answer":  # noqa: PLR1714  a tuple takes longer
+        whole = glance.sdp is not UNSET and memoryview(glance.sdp)[0] == QUOTE
+    else:
+        whole = glance.type == "candidate" and glance.candidate is not UNSET
+    return glance if whole else None
 
 
 def parse(text: str) -> ClientMessage:
@@ -122,18 +144,6 @@ def parse(text: str) -> ClientMessage:
 
     Returns the message that it holds. Raises `Refusal` with `bad_json`, `bad_message` or `unknown_type`.
     """
-    try:  # an offer or answer, as most frames of any size are
-        quick = _decode_quickly(text)
-        is_string = memoryview(quick.sdp)[0] == QUOTE
-    except (ValueError, RecursionError):
-        return _parse_any(text)
-    if is_string and quick.from_peer is UNSET and quick.seq is UNSET:
-        size = len(text) if text.isascii() else len(text.encode())
-        return PeerFrame(quick.type, text, size, None if quick.peer_id is UNSET else quick.peer_id, None, quick.sdp)
-    return _parse_any(text)
-
-
-def _parse_any(text: str) -> ClientMessage:
     envelope = _open(text)
     kind = _kind(envelope)
     match kind:
@@ -183,7 +193,7 @@ def mark_from_peer(frame: PeerFrame) -> str:
     """
     if frame.corrected is not None:
         return frame.corrected
-    return frame.text.rstrip()[:-1] + ',"from_peer":true}'
+    return frame.text.rstrip()[:-1] + MARK.decode()
 
 
 def sdp_of(frame: PeerFrame) -> str:

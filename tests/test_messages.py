@@ -330,6 +330,73 @@ def test_any_text_is_a_message_or_a_refusal(text: str) -> None:
         assert isinstance(message, PairRequest | Unpair | Ping | Pong)
 
 
+# ---- at a glance ------------------------------------------------------------------------------------------------
+
+
+def marked_at_once(text: str) -> str | None:
+    """What the peer receives of a frame that is known at a glance."""
+    data = text.encode(errors="surrogatepass")
+    return (data[:-1] + messages.MARK).decode() if messages.at_a_glance(data) else None
+
+
+@given(TEXTS | st.builds(lambda known, unknown, form: json.dumps(known | unknown, **form), FRAMES, UNKNOWN, FORMS))
+def test_a_glance_says_what_parsing_would(text: str) -> None:
+    """Of what it knows; of anything else it says nothing."""
+    glance = messages.at_a_glance(text.encode(errors="surrogatepass"))
+    if glance is not None:
+        frame = peer_frame(text)
+        assert (glance.type, glance.peer_id) == (frame.type, msgspec.UNSET if frame.peer_id is None else frame.peer_id)
+        assert len(text) == frame.size
+        assert marked_at_once(text) == messages.mark_from_peer(frame)
+        assert frame.unnumbered is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type":"offer","sdp":"v=0\\r\\n"}',
+        '{"sdp":"","peer_id":"b","n":[1,{}],"type":"answer"}',
+        '{"type":"candidate","candidate":null}',
+        '{ "type" : "candidate" , "candidate" : {"candidate":"x","sdpMid":null,"y":1} }',
+    ],
+)
+def test_what_is_as_it_should_be_is_known_at_a_glance(text: str) -> None:
+    assert marked_at_once(text) == marked(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "}",
+        '{"type":"offer","sdp":"v"} ',
+        '{"type":"offer","sdp":"é"}',
+        '{"type":"offer","sdp":"v","from_peer":true}',
+        '{"type":"offer","sdp":"v","seq":1}',
+        '{"type":"offer","sdp":"v","peer_id":null}',
+        '{"type":"offer","sdp":7}',
+        '{"type":"offer","candidate":null}',
+        '{"type":"candidate","sdp":"v"}',
+        '{"type":"candidate","candidate":"x"}',
+        '{"type":"pair_request","target_id":"b"}',
+        '{"type":"ping"}',
+        '{"type":7,"sdp":"v"}',
+        '{"type":"offer","sdp":"v"}}',
+        '{"type":"offer","sdp":"v",}',
+        '{"type":"offer","sdp":"v","x":' + "[" * 100_000 + "]" * 100_000 + "}",
+    ],
+    ids=lambda text: text[:40],
+)
+def test_what_is_anything_else_is_not(text: str) -> None:
+    """It is left to `parse`, be it right or wrong."""
+    assert messages.at_a_glance(text.encode()) is None
+
+
+def test_bytes_that_are_no_text_are_not_known_at_a_glance() -> None:
+    """The decoder would not look at a value that it skips."""
+    assert messages.at_a_glance(b'{"type":"offer","sdp":"v","x":"\xff"}') is None
+
+
 # ---- the client's side ------------------------------------------------------------------------------------------
 
 

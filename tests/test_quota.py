@@ -26,6 +26,16 @@ def test_a_burst_passes_and_then_the_rate() -> None:
     assert not quota.allows(0.1)
 
 
+def test_what_is_taken_counts_and_what_is_not_does_not() -> None:
+    """Who looks first, and asks again the long way, is not refused twice."""
+    quota = quota_of(10)
+    assert all(quota.takes(0) for _ in range(50))
+    assert not any(quota.takes(0) for _ in range(100))
+    assert not quota.exhausted
+    assert quota.takes(0.1)
+    assert not quota.allows(0.1)
+
+
 def test_who_goes_on_regardless_is_exhausted() -> None:
     """Five seconds' worth of refusals, not one burst too many."""
     quota = quota_of(10)

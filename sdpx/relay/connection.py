@@ -13,6 +13,7 @@ from typing import Final
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
 
+from sdpx.messages import MARK
 from sdpx.relay.farewell import close_frame, say_last, text_frame
 from sdpx.relay.handshake import Upgrade
 from sdpx.relay.host import (
@@ -67,6 +68,10 @@ class Connection:
             self.end(SLOW)
         return depth
 
+    def relay(self, data: bytes, sender: Sender, since: float) -> int:
+        """Queue a frame that came as `data`, marked."""
+        return self.post((data[:-1] + MARK).decode(), sender, since)
+
     def end(self, departure: Departure) -> None:
         """End the connection, for this reason unless it has ended for another already."""
         if self.departure is None:
@@ -79,7 +84,7 @@ class Connection:
             self._ended.set()
 
     def _lose_all(self) -> None:
-        self.lost += [waiting.sender for waiting in self.outbox.take_all() if waiting.sender is not None]
+        self.lost += [sender for _, sender, _ in self.outbox.take_all() if sender is not None]
 
     async def run(self, upgrade: Upgrade) -> None:
         """Open the WebSocket on the tap and serve it until it ends; the caller closes the stream."""
@@ -125,11 +130,12 @@ class Connection:
     async def _write(self, socket: WebSocketConnection) -> None:
         try:
             while (waiting := await self.outbox.get()) is not None:
-                await socket.send_message(waiting.data)
+                text, sender, since = waiting
+                await socket.send_message(text)
                 if waiting is self.outbox.head:
                     self.outbox.pop()
-                if waiting.sender is not None:
-                    self._host.on_relayed(trio.current_time() - waiting.since)
+                if sender is not None:
+                    self._host.on_relayed(trio.current_time() - since)
         except ConnectionClosed:
             pass  # the reader hears it too, behind what came before, and ends the connection
         finally:
@@ -185,7 +191,7 @@ class Connection:
         assert departure is not None
         if departure.code == ABNORMAL or (departure.reason == "closed" and self._tap.client_closed):
             return b""
-        waiting = b"".join(text_frame(each.data) for each in self.outbox.take_all())
+        waiting = b"".join(text_frame(text) for text, _, _ in self.outbox.take_all())
         return waiting + close_frame(departure.code, departure.text)
 
 

@@ -1,12 +1,12 @@
 """The door: counts connections, reads each one's request, and answers by plain HTTP what is no WebSocket."""
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 import h11
 import trio
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from sdpx.events import Event, serve
 from sdpx.relay.farewell import say_last
@@ -19,8 +19,7 @@ from sdpx.relay.secure import TlsFailed
 from sdpx.relay.trust.gate import Gate, Remote
 
 
-@dataclass(frozen=True, slots=True)
-class Visitor:
+class Visitor(Struct, frozen=True):
     """Somebody who asked for a WebSocket and may have one."""
 
     upgrade: Upgrade

@@ -47,6 +47,9 @@ class Hall(Protocol):
     def take(self, guest: "Guest", frame: str | bytes, now: float) -> int:
         """Take a message."""
 
+    def take_at_once(self, guest: "Guest", data: bytes, now: float) -> bool:
+        """Take a message for its peer, if nothing is unusual about it; returns whether it was taken."""
+
     def refuse(self, guest: "Guest", refusal: Refusal, now: float) -> int:
         """Answer a message that could not be taken."""
 
@@ -72,10 +75,23 @@ class Guest:
     `connection` takes its frames as they are; it is None for who wants them numbered. `socket` is the one that it has now.
     """
 
-    __slots__ = ("_hall", "address", "began", "client_id", "connection", "quota", "remote", "socket", "told")
+    __slots__ = (
+        "_hall",
+        "address",
+        "began",
+        "client_id",
+        "connection",
+        "on_relayed",
+        "quota",
+        "remote",
+        "said",
+        "socket",
+        "told",
+    )
 
     def __init__(self, hall: Hall, client_id: str, visitor: Visitor, quota: Quota, began: float) -> None:
         self._hall = hall
+        self.on_relayed: Final = hall.numbers.relay_took  # as `Host` has it, a call less
         self.client_id = client_id
         self.connection: Client | None = None
         self.socket: Client | None = None
@@ -83,12 +99,17 @@ class Guest:
         self.address = visitor.address
         self.remote = visitor.remote
         self.began = began
+        self.said = ("", "", "")  # what was relayed last: its type, for whom, and how the log tells of it
         self.told: Guest | None = None  # whom the lobby told that this client left
 
     def sit(self, connection: Client, visitor: Visitor) -> None:
         """Enter by this connection."""
         self.connection = self.socket = connection
         self._hall.enter(self, visitor.upgrade)
+
+    def on_text(self, data: bytes, now: float) -> bool:
+        """Take a message a short way, if it can go one."""
+        return self._hall.take_at_once(self, data, now)
 
     def on_frame(self, frame: str | bytes, now: float) -> int:
         """Take a message."""
@@ -102,10 +123,6 @@ class Guest:
     def on_unfinished(self, size: int) -> None:
         """Note what is kept of a message that is not whole."""
         self._hall.keep(self.client_id, size)
-
-    def on_relayed(self, seconds: float) -> None:
-        """Count how long a relayed frame took."""
-        self._hall.numbers.relay_took(seconds)
 
     def on_end(self, departure: Departure) -> None:
         """Let the client leave the lobby."""

@@ -8,12 +8,12 @@
 import binascii
 from base64 import b64decode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qs
 
 import h11
+from msgspec import Struct
 
 from sdpx.ids import is_name
 from sdpx.messages import PROTOCOL
@@ -29,8 +29,7 @@ WHAT_THIS_IS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Upgrade:
+class Upgrade(Struct, frozen=True):
     """The request is good: open a WebSocket, under this ID if the client asked for one, to do what `grant` allows.
 
     With numbers and a token if the client `asked` for them; one that `returns` takes back the ID that it had.

@@ -1,8 +1,9 @@
 """What a connection and the relay know of each other, whichever way the WebSocket is served. Pure."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+from msgspec import Struct
 
 from sdpx.messages import DepartureReason
 from sdpx.relay.frames import Violation
@@ -12,8 +13,7 @@ ABNORMAL: Final = 1006  # RFC 6455, 7.4.1: no close frame came
 LAST_BYTES: Final = 16 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Departure:
+class Departure(Struct, frozen=True):
     """How a client went: the word for its peer, the close code and the sentence for the client and the log."""
 
     reason: DepartureReason
@@ -41,6 +41,9 @@ def refused(violation: Violation) -> Departure:
 
 class Host(Protocol):
     """The relay, as the connection of one client sees it. Nothing here waits."""
+
+    def on_text(self, data: bytes, now: float) -> bool:
+        """Take the bytes of a text message, if it is one that goes a short way; else `on_frame` is to have it."""
 
     def on_frame(self, frame: str | bytes, now: float) -> int:
         """Take a message that came at `now`; returns how many frames wait in the fullest outbox that it put one into."""
@@ -99,6 +102,9 @@ class Client(Protocol):
 
         Returns how many wait in this client's outbox, or 0 if the frame was not taken. A client that lets it fill is let go.
         """
+
+    def relay(self, data: bytes, sender: Sender, since: float) -> int:
+        """Send the frame that came as `data`, ASCII and ending with a brace, marked: as `post` would."""
 
     def end(self, departure: Departure) -> None:
         """End the connection, for this reason unless it has ended for another already."""

@@ -31,6 +31,9 @@ RELAY_SECONDS: Final = (
     20.0,
 )
 EVICTIONS: Final[tuple[DepartureReason, ...]] = ("slow", "timeout", "refused")  # whose end was not their own wish
+REFUSALS: Final = frozenset(
+    {serve.MessageRefused, serve.PairRefused, serve.RelayRefused, serve.ConnectionRefused, serve.TlsRefused}
+)
 
 
 class Numbers:
@@ -45,13 +48,26 @@ class Numbers:
         self.evictions: Counter[str] = Counter(dict.fromkeys(EVICTIONS, 0))
         self.relay_times = [0] * (len(RELAY_SECONDS) + 1)
         self.relay_seconds = 0.0
+        self._last_took = 0.0
+        self._last_bound = 0
 
     def note(self, event: Event) -> None:
         """Count what an event tells."""
-        if type(event) is serve.Relayed:  # nearly all are
-            self.relayed[event.type] += 1
-            self.relayed_bytes += event.bytes
-            return
+        if isinstance(event, serve.Relayed):
+            self.note_relayed(event.type, event.bytes)
+        elif isinstance(event, serve.ClientConnected):
+            self.clients += 1
+        elif isinstance(event, serve.Paired):
+            self.pairings += 1
+        elif type(event) in REFUSALS:
+            self._note_refusal(event)
+
+    def note_relayed(self, kind: str, size: int) -> None:
+        """Count a relayed frame of so many bytes."""
+        self.relayed[kind] += 1
+        self.relayed_bytes += size
+
+    def _note_refusal(self, event: Event) -> None:
         match event:
             case serve.MessageRefused(code=code) | serve.PairRefused(code=code) | serve.RelayRefused(code=code):
                 self.refusals[code] += 1
@@ -59,14 +75,12 @@ class Numbers:
                 self.refusals[code] += 1
             case serve.TlsRefused():
                 self.refusals["tls"] += 1
-            case serve.ClientConnected():
-                self.clients += 1
-            case serve.Paired():
-                self.pairings += 1
 
     def relay_took(self, seconds: float) -> None:
         """Count the time of a relayed frame, from being read whole to being handed to the receiver's socket."""
-        self.relay_times[bisect_left(RELAY_SECONDS, seconds)] += 1
+        if seconds != self._last_took:  # the frames of one batch all took the same
+            self._last_took, self._last_bound = seconds, bisect_left(RELAY_SECONDS, seconds)
+        self.relay_times[self._last_bound] += 1
         self.relay_seconds += seconds
 
     def departed(self, reason: DepartureReason) -> None:

@@ -4,20 +4,14 @@ from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 import trio
-from msgspec import Struct
 
 from sdpx.relay.host import Sender
 
 T = TypeVar("T", str, bytes)
 
 
-class Waiting(Struct, Generic[T], frozen=True, eq=False):
-    """A frame and its size in bytes of memory; of a relayed one also who sent it, and when it came."""
-
-    data: T
-    size: int
-    sender: Sender | None
-    since: float
+# A frame; of a relayed one also who sent it, and when it came.
+Waiting = tuple[T, Sender | None, float]
 
 
 class Held:
@@ -39,12 +33,12 @@ class Outbox(Generic[T]):
         "_changed",
         "_clock",
         "_closed",
-        "_frames",
         "_held",
         "_max_bytes",
         "_max_frames",
         "bytes",
         "stalled_since",
+        "waiting",
     )
 
     def __init__(
@@ -54,38 +48,38 @@ class Outbox(Generic[T]):
         self._max_bytes = max_bytes
         self._held = held
         self._clock = clock
-        self._frames: list[Waiting[T]] = []
+        self.waiting: list[Waiting[T]] = []
         self.bytes = 0
         self.stalled_since = 0.0
         self._closed = False
         self._changed: trio.Event | None = None  # if somebody waits for a frame
 
     def __len__(self) -> int:
-        return len(self._frames)
+        return len(self.waiting)
 
     def put(self, data: T, sender: Sender | None = None, since: float = 0.0) -> int:
         """Queue a frame; returns how many wait now, or 0 if the outbox is full or closed and nothing was queued."""
-        size, frames = data.__sizeof__(), self._frames
         if self._closed:
             return 0
-        if not frames:
+        size, waiting = data.__sizeof__(), self.waiting
+        if not waiting:
             self.stalled_since = since or self._clock()
-        elif len(frames) >= self._max_frames or self.bytes + size > self._max_bytes:
+        elif len(waiting) >= self._max_frames or self.bytes + size > self._max_bytes:
             return 0
-        frames.append(Waiting(data, size, sender, since))
+        waiting.append((data, sender, since))
         self.bytes += size
         self._held.bytes += size
         if self._changed is not None:
             self._wake()
-        return len(frames)
+        return len(waiting)
 
     def put_all(self, many: Iterable[T]) -> None:
         """Queue frames whatever the bounds: they have been within those of somebody else until now."""
-        waiting = [Waiting(data, data.__sizeof__(), None, 0.0) for data in many]
-        if waiting and not self._frames:
+        waiting: list[Waiting[T]] = [(data, None, 0.0) for data in many]
+        if waiting and not self.waiting:
             self.stalled_since = self._clock()
-        self._frames += waiting
-        self._count(sum(each.size for each in waiting))
+        self.waiting += waiting
+        self._count(size_of(waiting))
         self._wake()
 
     def close(self) -> None:
@@ -97,53 +91,53 @@ class Outbox(Generic[T]):
 
     def take_all(self) -> list[Waiting[T]]:
         """Take out all frames that wait."""
-        taken, self._frames = self._frames, []
+        taken, self.waiting = self.waiting, []
         self._count(-self.bytes)
         return taken
 
     async def get(self) -> Waiting[T] | None:
         """Wait for the next frame, and leave it in until it is sent; None once the outbox is closed and empty."""
-        while not self._frames:
+        while not self.waiting:
             if self._closed:
                 return None
             self._changed = self._changed or trio.Event()
             await self._changed.wait()
-        return self._frames[0]
+        return self.waiting[0]
 
     def first(self, max_bytes: int) -> list[Waiting[T]]:
         """Return the frames that are the next to leave: one, and those behind it of `max_bytes` at most, with it."""
-        if self.bytes <= max_bytes:
-            return self._frames.copy()
         total, count = 0, 0
-        for waiting in self._frames:
-            total += waiting.size
+        for data, _, _ in self.waiting:
+            total += data.__sizeof__()
             if count and total > max_bytes:
                 break
             count += 1
-        return self._frames[:count]
+        return self.waiting[:count]
 
     def drop(self, count: int, now: float) -> None:
         """Take out that many from the front: they are sent. `stalled_since` is when this happened last."""
-        frames = self._frames
-        if count == len(frames):
-            size = self.bytes
-            frames.clear()
-        else:
-            size = sum([waiting.size for waiting in frames[:count]])
-            del frames[:count]
         if count:
+            size = size_of(self.waiting[:count])
+            del self.waiting[:count]
+            self.bytes -= size
+            self._held.bytes -= size
             self.stalled_since = now
-        self.bytes -= size
-        self._held.bytes -= size
+
+    def drop_all(self, now: float) -> None:
+        """Take out what there is: it is sent."""
+        self._held.bytes -= self.bytes
+        self.bytes = 0
+        self.waiting.clear()
+        self.stalled_since = now
 
     @property
     def head(self) -> Waiting[T] | None:
         """The frame that is the next to leave."""
-        return self._frames[0] if self._frames else None
+        return self.waiting[0] if self.waiting else None
 
     def pop(self) -> Waiting[T]:
         """Take out the head: it is sent. `stalled_since` is when this happened last, or when something began to wait."""
-        waiting = self._frames[0]
+        waiting = self.waiting[0]
         self.drop(1, self._clock())
         return waiting
 
@@ -155,3 +149,8 @@ class Outbox(Generic[T]):
         if self._changed is not None:
             self._changed.set()
             self._changed = None
+
+
+def size_of(waiting: Iterable[Waiting[T]]) -> int:
+    """Return how many bytes of memory frames take."""
+    return sum([data.__sizeof__() for data, _, _ in waiting])

@@ -98,6 +98,10 @@ class Quota:
         self._lose_patience(now, count)
         return False
 
+    def takes(self, now: float) -> bool:
+        """Count a message if it is not too many, and nothing else."""
+        return self._messages is None or self._messages.take(now)
+
     def allows_asking(self, now: float) -> bool:
         """Count a request to be paired; False if it has to wait, since too many before it missed."""
         if self._free_misses is None or self._free_misses.has(now) or self._guesses.draw(self._address, now):

@@ -4,7 +4,7 @@ Between a frame that a client's reader took and the outboxes that it ends in the
 order, and what the lobby decides is done before anybody else can ask it.
 """
 
-import secrets
+import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -76,6 +76,7 @@ class Relay:
         self._ice = ice or IceServers(time.time)
         self._watch = watch
         self._log = log
+        self._log_sdp = log_sdp
         self._lobby = Lobby(log_sdp=log_sdp)
         self._guests: dict[str, Guest] = {}
         self._returning = Returning(self, limits)
@@ -113,11 +114,14 @@ class Relay:
         """Do what is due without anybody asking for it: for clients that may come back."""
         await self._returning.run()
 
-    def greet(self, link: Link) -> None:
-        """Take a new connection; never raises. It gets a task only if it needs one. Only with a `watch`."""
+    def greet(self, links: Iterable[Link]) -> None:
+        """Take new connections. They get a task only if they need one. Only with a `watch`; raises only what `links` does."""
+        assert self._watch is not None
         assert self._doorstep is not None
-        self._open += 1
-        self._doorstep.greet(link)
+        with self._watch.batch():
+            for link in links:
+                self._open += 1
+                self._doorstep.greet(link)
 
     async def handle(self, stream: trio.abc.Stream) -> None:
         """Serve one connection from its first byte on; never raises, whatever the client does.
@@ -222,7 +226,7 @@ class Relay:
         upgrade = visitor.upgrade
         if upgrade.returns:
             return self._returning.seat_again(visitor)
-        client_id = upgrade.client_id or make_id(secrets.token_bytes)
+        client_id = upgrade.client_id or make_id(os.urandom)
         now = trio.current_time()
         quota = Quota(self._limits.rate, now, self._guesses, visitor.address)
         if upgrade.asked.numbered:
@@ -278,6 +282,36 @@ class Relay:
         except Refusal as refusal:
             return self.refuse(guest, refusal, now)
         return self.do(effects, guest, now)
+
+    def take_at_once(self, guest: Guest, data: bytes, now: float) -> bool:
+        """Take an offer, answer or candidate as nearly all are, and do at once what `take` would lead to.
+
+        Returns False if there is anything else about it; nothing has been done then.
+        """
+        glance = messages.at_a_glance(data)
+        if glance is None or self._log_sdp:
+            return False
+        peer_id = self._lobby.peer_of(guest.client_id)
+        if peer_id is None or (glance.peer_id is not UNSET and glance.peer_id != peer_id):
+            return False
+        connection = self._guests[peer_id].connection
+        if connection is None or not (guest.quota.unlimited or guest.quota.takes(now)):
+            return False
+        if connection.relay(data, guest, now):
+            self._note_relayed(guest, peer_id, glance.type, len(data))
+        if self._held.bytes > self._limits.held_bytes:
+            self._let_the_slowest_go()
+        return True
+
+    def _note_relayed(self, guest: Guest, peer_id: str, kind: str, size: int) -> None:
+        """Count a relayed frame and log it: of what the line says, only the size is new as a rule."""
+        self.numbers.note_relayed(kind, size)
+        said_kind, said_id, said = guest.said
+        if said_kind != kind or said_id != peer_id:
+            said = serve.Relayed.spell(kind, guest.client_id, peer_id)
+            guest.said = kind, peer_id, said
+        if not self._log.emit_spelt(serve.Relayed, f"{said}{size}"):
+            self._log.emit(serve.Relayed(kind, guest.client_id, peer_id, size))
 
     def refuse(self, guest: Guest, refusal: Refusal, now: float) -> int:
         """Answer a message that could not be taken, or let the client go that sends too much."""

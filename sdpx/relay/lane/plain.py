@@ -13,7 +13,8 @@ TEXT: Final = 0x81  # FIN and the opcode
 CLOSE: Final = 0x88
 PING: Final = 0x89
 PONG: Final = 0x8A
-PLAIN: Final = frozenset({TEXT, CLOSE, PING, PONG})
+CONTROL: Final = frozenset({CLOSE, PING, PONG})
+PLAIN: Final = CONTROL | {TEXT}
 MASKED: Final = 0x80
 SHORT: Final = 125
 TWO_BYTES: Final = 126
@@ -107,6 +108,25 @@ def sole_text(data: bytes, max_bytes: int) -> int:
     if kind == LONG_TEXT:
         return 8 if SHORT < size <= max_bytes and size == whole - 8 else 0
     return 6 if kind - SHORT_TEXT == whole - 6 <= SHORT else 0
+
+
+def is_sole_control(data: bytes) -> bool:
+    """Tell whether the bytes are one plain control frame and no more; its payload begins behind six of them."""
+    return len(data) >= SMALLEST and data[0] in CONTROL and data[1] == MASKED | len(data) - SMALLEST <= MASKED | SHORT
+
+
+_SHORT_HEADS: Final = tuple(bytes((TEXT, size)) for size in range(TWO_BYTES))
+_long_head: Final = Struct(">BBH").pack
+
+
+def text_frame(text: bytes, end: bytes) -> bytes:
+    """Return a server's text frame, whose payload is given in two parts."""
+    size = len(text) + len(end)
+    if size <= SHORT:
+        return b"".join((_SHORT_HEADS[size], text, end))
+    if size < 1 << 16:
+        return b"".join((_long_head(TEXT, TWO_BYTES, size), text, end))
+    return frame(TEXT, text + end)
 
 
 def frame(first: int, payload: bytes) -> bytes:

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 
 import h11
 import trio
+from msgspec import structs
 
 from sdpx.events import Event, serve
 from sdpx.relay.handshake import Upgrade
@@ -119,7 +120,7 @@ class Gate:
             return Answer(503, "auth_unavailable", message, (("Retry-After", "5"),), upgrade.client_id)
         if not reply.allowed:
             raise BadToken(shown_reason(reply, token), upgrade.client_id)
-        return replace(upgrade, grant=replace(upgrade.grant, ice_servers=reply.servers()))
+        return structs.replace(upgrade, grant=replace(upgrade.grant, ice_servers=reply.servers()))
 
     def _complain(self, reason: str) -> None:
         now = trio.current_time()
@@ -133,7 +134,7 @@ def granted(upgrade: Upgrade, grant: Grant) -> Upgrade:
     bound, asked = grant.client_id, upgrade.client_id
     if bound is not None and asked not in (None, bound):
         raise BadToken(f"The token is for the ID '{bound}', and '{asked}' was asked for")
-    return replace(upgrade, client_id=bound or asked, grant=grant)
+    return structs.replace(upgrade, client_id=bound or asked, grant=grant)
 
 
 def _origin(request: h11.Request) -> str | None:
