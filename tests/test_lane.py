@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Final, cast
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 from websockets.speedups import apply_mask
 
+from sdpx import messages
 from sdpx.relay.frames import Violation
 from sdpx.relay.handshake import Upgrade
 from sdpx.relay.host import GONE, Departure
@@ -86,6 +88,24 @@ def test_plain_frames_come_out_whole_and_in_order(frames: list[tuple[Plain, byte
     found = [each for chunk in in_chunks(written(frames), cuts) for each in inbox.feed(chunk)]
     assert found == [each for each, _ in frames]
     assert (inbox.unusual, inbox.partial) == (b"", 0)
+
+
+@given(st.builds(written, PLAIN_FRAMES) | st.sampled_from(sorted(UNUSUAL.values())), st.binary(max_size=2), CUTS)
+def test_a_frame_that_comes_alone_is_known_for_what_it_is(data: bytes, behind: bytes, cuts: set[int]) -> None:
+    """It, and nothing else: not one that is not whole, nor two, nor one that is not plain."""
+    for chunk in (data, data + behind, *in_chunks(data, cuts)):
+        inbox = an_inbox()
+        found, at = list(inbox.feed(chunk)), plain.sole_text(chunk, MAX_BYTES)
+        alone = len(found) == 1 and not inbox.unusual and not inbox.partial
+        assert bool(at) == (alone and found[0][0] == plain.TEXT)
+        assert plain.is_sole_control(chunk) == (alone and found[0][0] != plain.TEXT)
+        if at:
+            assert unmask(chunk[at:], chunk[at - 4 : at]) == found[0][1]
+
+
+@given(st.binary(max_size=130) | st.binary(min_size=65_500, max_size=65_600), st.binary(max_size=40))
+def test_a_frame_of_two_parts_is_that_of_both_together(text: bytes, end: bytes) -> None:
+    assert plain.text_frame(text, end) == plain.frame(plain.TEXT, text + end)
 
 
 @given(PLAIN_FRAMES, st.sampled_from(sorted(UNUSUAL)), st.binary(max_size=20), CUTS)
@@ -232,8 +252,8 @@ class Ear:
     alarm_at: float = NEVER
     then: Callable[[], None] = lambda: None
 
-    def on_readable(self, now: float) -> None:
-        self.heard.append(self.link.receive_now())
+    def on_received(self, data: bytes, now: float) -> None:
+        self.heard.append(data)
         self.then()
 
     def on_writable(self, now: float) -> None:
@@ -414,6 +434,46 @@ async def test_what_a_batch_leads_to_is_written_at_its_end(nursery: trio.Nursery
     assert (quick.tries, quick.waits, slow.tries, slow.waits) == (1, 0, 1, 1)
 
 
+async def test_who_is_let_go_by_one_before_hears_nothing_more(nursery: trio.Nursery) -> None:
+    """Though both were read before either was told."""
+    with ears(2) as (both, far_ends):
+        watch = SharedWatch(nursery)
+        for ear, other in zip(both, reversed(both), strict=True):
+            ear.then = partial(watch.remove, other)
+            watch.add(ear)
+        for far_end in far_ends:
+            far_end.send(b"x")
+        nursery.start_soon(watch.run)
+        await a_while()
+        nursery.cancel_scope.cancel()
+    assert sorted(ear.heard for ear in both) == [[], [b"x"]]
+
+
+async def test_a_batch_ends_whatever_happens_in_it(nursery: trio.Nursery) -> None:
+    """As when the system has no descriptor for the next connection; who also works in batches hears of both ends."""
+    with ears(1) as ([a], _):
+        heard: list[str] = []
+        watch = SharedWatch(nursery, Notebook(heard))
+        with suppress(OSError), watch.batch():
+            watch.flush_soon(a)
+            assert (a.writable, heard) == (0, ["begin"])
+            raise OSError(errno.EMFILE, "Too many open files")
+        assert (a.writable, heard) == (1, ["begin", "end"])
+
+
+@dataclass
+class Notebook:
+    """What works in batches, too."""
+
+    heard: list[str]
+
+    def begin_batch(self) -> None:
+        self.heard.append("begin")
+
+    def end_batch(self) -> None:
+        self.heard.append("end")
+
+
 @pytest.mark.parametrize("kind", WATCHES)
 async def test_who_wants_to_be_called_is_called_once(autojump_clock: MockClock, kind: str) -> None:
     """At the time that was set last, and not once it is removed."""
@@ -473,6 +533,9 @@ class Notes:
     fault: Exception | None = None
     faults: list[Exception | None] = field(default_factory=list)
     over: trio.Event = field(default_factory=trio.Event)
+
+    def on_text(self, data: bytes, now: float) -> bool:
+        return False
 
     def on_frame(self, frame: str | bytes, now: float) -> int:
         if self.fault:
@@ -737,13 +800,10 @@ async def test_a_fault_costs_only_its_connection(
     """The log tells of it, the peer hears that its partner is gone, and all others are served."""
     async with house(lane=True) as relay:
         a, b = await relay.pair()
-        take = relay.relay.do
-        monkeypatch.setattr(
-            relay.relay, "do", lambda effects, sender=None, now=0.0: _fail(fault) if sender else take(effects)
-        )
+        monkeypatch.setattr(messages, "at_a_glance", lambda _: _fail(fault))
         await a.send(type="offer", sdp="x")
         assert (await b.receive())["type"] == "peer_disconnected"
-        monkeypatch.setattr(relay.relay, "do", take)
+        monkeypatch.undo()
         await b.send(type="ping")
         assert (await b.receive())["type"] == "pong"
     assert len(relay.log.of("connection_failed")) == 1
@@ -754,8 +814,8 @@ async def test_a_fault_in_writing_costs_only_its_connection(
 ) -> None:
     """The one that was written to: who sent hears that it is gone, and is served on."""
     async with house(lane=True) as relay:
-        a, _ = await relay.pair()
         monkeypatch.setattr(relay.relay.numbers, "relay_took", lambda _: _fail(ZeroDivisionError()))
+        a, _ = await relay.pair()
         await a.send(type="offer", sdp="x")
         assert (await a.receive())["type"] == "peer_disconnected"
         await a.send(type="ping")

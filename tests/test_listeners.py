@@ -32,8 +32,9 @@ async def accepted(listener: Failing, tell: Callable[[Event], None]) -> float:
     began = trio.current_time()
     got = trio.Event()
 
-    def take(_: trio.abc.Stream) -> None:
-        got.set()
+    def take(links: Iterator[trio.abc.Stream]) -> None:
+        for _ in links:
+            got.set()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(accept, listener, take, tell)  # type: ignore[arg-type]  # all that it uses

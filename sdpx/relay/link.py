@@ -13,8 +13,6 @@ import trio
 
 CLOSED: Final = -1
 READ_BYTES: Final = 64 * 1024
-# All links read into the same memory, one after the other, within one call: it stays in the processor's cache.
-_BUFFER: Final = memoryview(bytearray(READ_BYTES))
 
 
 class Link(trio.abc.HalfCloseableStream):
@@ -31,10 +29,18 @@ class Link(trio.abc.HalfCloseableStream):
     def receive_now(self, max_bytes: int = READ_BYTES) -> bytes | None:
         """Return what there is, empty at the end of the stream, or None if there is nothing yet; raises `OSError`."""
         try:
-            size = self.socket.recv_into(_BUFFER, min(max_bytes, READ_BYTES))
+            return self.socket.recv(max_bytes)
         except (BlockingIOError, InterruptedError):
             return None
-        return bytes(_BUFFER[:size])
+
+    def receive_or_end(self) -> bytes | None:
+        """Return what there is, as `receive_now` does; an error is an end."""
+        try:
+            return self.socket.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:
+            return b""
 
     def send_now(self, data: bytes | bytearray | memoryview) -> int:
         """Send what the socket takes and return how much that was; raises `OSError`."""

@@ -15,7 +15,7 @@ from sdpx.events import Event, serve
 from sdpx.relay.link import CLOSED, Link
 
 BACKLOG: Final = 1024
-BATCH: Final = 16  # connections that are taken before other tasks get a turn
+BATCH: Final = 32  # connections that are taken before other tasks get a turn
 PORT_TRIES: Final = 10
 # Bounds what the kernel keeps for a client that does not read, so that its outbox fills, and tells.
 SEND_BUFFER_BYTES: Final = 128 * 1024
@@ -33,8 +33,8 @@ def raise_file_limit() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-async def accept(listener: "Listener", take: Callable[[Link], None], tell: Callable[[Event], None]) -> None:
-    """Accept connections for ever and let `take` have each.
+async def accept(listener: "Listener", take: Callable[[Iterator[Link]], None], tell: Callable[[Event], None]) -> None:
+    """Accept connections for ever and let `take` have those that are there.
 
     While the system has no descriptor or memory for one more, it complains now and then and tries again: new connections
     wait in the backlog. Other errors are those of one connection that was lost before it was accepted (accept(2)).
@@ -42,8 +42,7 @@ async def accept(listener: "Listener", take: Callable[[Link], None], tell: Calla
     quiet_until = trio.current_time()
     while True:
         try:
-            for link in listener.accept_now():
-                take(link)
+            take(listener.accept_now())
             await listener.wait()
         except OSError as error:
             if error.errno in NO_LISTENER:

@@ -4,7 +4,7 @@ import gc
 import os
 import select
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -64,7 +64,7 @@ async def run_server(options: ServeOptions, vault: Vault, log: Log, stop: Stop) 
         trio.open_nursery() as clients,
     ):
         await accepting.start(guard.heed_hangups)
-        watch = _watch(accepting) if options.fast_lane else None
+        watch = _watch(accepting, log) if options.fast_lane else None
         relay = Relay(
             options.limits,
             log,
@@ -123,14 +123,19 @@ def _spare_the_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def _in_tasks(nursery: trio.Nursery, handle: Callable[[Link], Awaitable[None]]) -> Callable[[Link], None]:
+def _in_tasks(nursery: trio.Nursery, handle: Callable[[Link], Awaitable[None]]) -> Callable[[Iterable[Link]], None]:
     """Return what gives each connection a task."""
-    return lambda link: nursery.start_soon(handle, link)
+
+    def take(links: Iterable[Link]) -> None:
+        for link in links:
+            nursery.start_soon(handle, link)
+
+    return take
 
 
-def _watch(nursery: trio.Nursery) -> Watch:
+def _watch(nursery: trio.Nursery, log: Log) -> Watch:
     """Return who tells the fast lane of its sockets, running."""
-    watch = SharedWatch(nursery) if hasattr(select, "epoll") else TaskWatch(nursery)
+    watch = SharedWatch(nursery, log) if hasattr(select, "epoll") else TaskWatch(nursery, log)
     nursery.start_soon(watch.run)
     return watch
 

@@ -7,15 +7,17 @@ fence to keep order. With `--no-fast-lane` trio-websocket itself serves, and is 
 
     doorstep    who has connected and said nothing yet                          else a task, which reads at leisure
     upgrade     is this request a plain one?                                    else relay.http and relay.handshake
-    watch       one epoll for all sockets; calls a connection in batches        else a task for each socket
+    watch       one epoll for all sockets: reads many, lets them be taken,      else a task for each socket
+                and writes what that led to, a batch at a time
     alarms      who is to be called when: pings, silence, deadlines
     plain       bytes to whole frames and back                                  else careful, which has the library
     connection  what a frame leads to, what is sent, how it ends
 
 Why no frame can be lost, reordered or torn:
 
-- **One reader.** `watch` calls a connection when its socket has bytes. From `recv` to the outboxes that the frames end in
-  there is no checkpoint, so nobody comes in between. Bytes of a frame that is not whole stay in `plain.Inbox`, in order.
+- **One reader.** `watch` reads a socket that has bytes, and gives them to its connection before it reads it again. From `recv`
+  to the outboxes that the frames end in there is no checkpoint, so nobody comes in between; where a batch takes too long, what
+  was read is taken first in the next one. Bytes of a frame that is not whole stay in `plain.Inbox`, in order.
 - **One order.** Where the lane stops, at the first byte of a frame, the engine goes on, and the lane never takes back.
 - **One queue.** Everything that is sent to a client, by whomever, is put into its outbox. Only `on_writable` takes out, at
   the end of a batch or when the socket has room again: from the front, and a frame only once all of it has left. What left
@@ -26,5 +28,11 @@ Why no frame can be lost, reordered or torn:
   hears that: from the outbox the relay knows who they are.
 - **One owner.** Only `finish` and `farewell` close the socket, once, and `watch` has forgotten it by then.
 
-A connection has no task while nothing has to be waited for: that is most of what made it small, and quick to open.
+A text goes to `Host.on_text` as the bytes that it came as. Nearly every frame that is relayed is known there at a glance, and
+goes to its peer's outbox with nothing decoded, decided or built that it does not need; all others are decoded and take the
+relay's usual way, `Host.on_frame`. Both are one step: a frame that takes the one never overtakes a frame that takes the other.
+
+A connection has no task while nothing has to be waited for: that is most of what made it small, and quick to open. Most of what
+made it quick to write to is the batch: a client that sleeps is woken by its first frame, which costs its sender more than all
+else about it, and is still awake for the others.
 """

@@ -7,6 +7,7 @@ from typing import Final
 
 import trio
 
+from sdpx.messages import MARK
 from sdpx.relay.farewell import close_frame, say_last
 from sdpx.relay.frames import close_code, flaw_in_close
 from sdpx.relay.handshake import Upgrade
@@ -26,11 +27,11 @@ from sdpx.relay.host import (
 from sdpx.relay.lane.alarms import NEVER
 from sdpx.relay.lane.careful import Closed, Engine, Found, Pinged
 from sdpx.relay.lane.mask import unmask
-from sdpx.relay.lane.plain import CLOSE, PING, PONG, TEXT, Inbox, frame, sole_text
+from sdpx.relay.lane.plain import CLOSE, PING, PONG, TEXT, Inbox, frame, is_sole_control, sole_text, text_frame
 from sdpx.relay.lane.watch import Watch
 from sdpx.relay.limits import Limits
 from sdpx.relay.link import Link
-from sdpx.relay.outbox import Held, Outbox, Waiting
+from sdpx.relay.outbox import Held, Outbox, Waiting, size_of
 
 WRITE_BYTES: Final = 64 * 1024  # that leave together
 DEEP: Final = 64  # frames that wait for the end of a batch
@@ -51,12 +52,12 @@ class LaneConnection:
         "_fault",
         "_host",
         "_inbox",
-        "_is_due",
         "_last_heard",
         "_limits",
         "_may_write",
         "_opened",
         "_pinged_at",
+        "_sole_bytes",
         "_unfinished",
         "_watch",
         "_written",
@@ -73,14 +74,16 @@ class LaneConnection:
         self._watch = watch
         self._limits = limits
         self._host = host
-        self.outbox = Outbox[bytes](limits.outbox_frames, limits.outbox_bytes, held)
+        self.outbox: Outbox[bytes] = Outbox(limits.outbox_frames, limits.outbox_bytes, held)
         self._written = 0  # bytes of the frame at the outbox's head that have left
         self._may_write = False  # not before the WebSocket is open, and not while the socket is full
-        self._is_due = False
         self._opened = False
         self._inbox: Inbox | None = None  # for who does not send one whole frame at a time
         self._engine: Engine | None = None
         self._unfinished = 0
+        self._sole_bytes = (
+            limits.frame_bytes
+        )  # of a text that comes alone; none while that would not be where one begins
         self._last_heard = self._pinged_at = trio.current_time()
         self.alarm_at = NEVER
         self._fault: Exception | None = None
@@ -98,12 +101,22 @@ class LaneConnection:
         """Queue a frame for this client, to leave at once or with the batch. Returns how many wait, 0 if it was not taken."""
         return self._send(frame(TEXT, text.encode()), sender, since) if self.departure is None else 0
 
+    def relay(self, data: bytes, sender: Sender, since: float) -> int:
+        """Queue a frame that came as `data`, marked."""
+        depth = self.outbox.put(text_frame(data[:-1], MARK), sender, since)
+        if depth != 1 or not self._may_write:
+            return self._heed_the_queue(depth)
+        self._watch.flush_soon(self)
+        return depth
+
     def _send(self, data: bytes, sender: Sender | None = None, since: float = 0.0) -> int:
-        depth = self.outbox.put(data, sender, since)
+        return self._heed_the_queue(self.outbox.put(data, sender, since))
+
+    def _heed_the_queue(self, depth: int) -> int:
+        """See to it that what was put into the outbox leaves, with the batch; `depth` frames wait, none if it was full."""
         if not depth:
             self.end(SLOW)
-        elif self._may_write and not self._is_due:
-            self._is_due = True
+        elif self._may_write and depth == 1:
             self._watch.flush_soon(self)
         elif self._may_write and depth >= DEEP:
             self.on_writable(trio.current_time())
@@ -111,14 +124,11 @@ class LaneConnection:
 
     def on_writable(self, now: float) -> None:
         """Write what waits, as far as the socket takes it; what it does not take keeps all that comes behind waiting."""
-        self._is_due = False
         if self.departure is not None:
             return
-        outbox = self.outbox
         try:
-            while outbox.bytes and self._write_some(outbox, now):
-                pass
-            if self._may_write == bool(outbox.bytes):
+            one = len(self.outbox.waiting) == 1 and not self._written
+            if (self._write_one(now) if one else self._write_all(now)) != self._may_write:
                 self._heed_the_socket()
         except OSError:
             self._lose_socket()
@@ -133,46 +143,58 @@ class LaneConnection:
         if is_full:
             self._watch.wake(self, min(self.alarm_at, self.outbox.stalled_since + self._patience))
 
-    def _write_some(self, outbox: Outbox[bytes], now: float) -> bool:
-        """Write the next frames, together; returns whether the socket took them all."""
-        frames = outbox.first(WRITE_BYTES)
-        data = frames[0].data if len(frames) == 1 else b"".join([each.data for each in frames])
-        if self._written:
-            data = data[self._written :]
+    def _write_one(self, now: float) -> bool:
+        """Write the only frame, as nearly always; returns whether the socket took it."""
+        [(data, sender, since)] = self.outbox.waiting
         sent = self.link.send_now(data)
         if sent < len(data):
-            frames = self._whole(frames, sent)
-        else:
-            self._written = 0
-        self._opened = self._opened or bool(frames)  # the response came first
-        for each in frames:
-            if each.sender is not None:
-                self._host.on_relayed(now - each.since)
-        outbox.drop(len(frames), now)
-        return sent == len(data)
+            self._written = sent
+            return False
+        self._opened = True  # the response came first
+        if sender is not None:
+            self._host.on_relayed(now - since)
+        self.outbox.drop_all(now)
+        return True
+
+    def _write_all(self, now: float) -> bool:
+        """Write frames, many together; returns whether the socket took all."""
+        outbox = self.outbox
+        while outbox.waiting:
+            frames = outbox.first(WRITE_BYTES)
+            data = b"".join([data for data, _, _ in frames])[self._written :]
+            sent = self.link.send_now(data)
+            whole = self._whole(frames, sent)
+            self._opened = self._opened or bool(whole)
+            for _, sender, since in whole:
+                if sender is not None:
+                    self._host.on_relayed(now - since)
+            outbox.drop(len(whole), now)
+            if sent < len(data):
+                return False
+        return True
 
     def _whole(self, frames: list[Waiting[bytes]], sent: int) -> list[Waiting[bytes]]:
         """Return those that have left whole, and note how much of the next one has."""
         left = self._written + sent
-        for count, each in enumerate(frames):
-            if left < len(each.data):
+        for count, (data, _, _) in enumerate(frames):
+            if left < len(data):
                 self._written = left
                 return frames[:count]
-            left -= len(each.data)
-        raise AssertionError
+            left -= len(data)
+        self._written = 0
+        return frames
 
     # ---- in
 
-    def on_readable(self, now: float) -> None:
-        """Take what the socket has, be it an error or the end."""
+    def on_received(self, data: bytes, now: float) -> None:
+        """Take what the socket had, or its end."""
         try:
-            data = self.link.receive_now()
-        except OSError:
-            data = b""
-        if data is None:
-            return
-        try:
-            self._take(data, now)
+            at = sole_text(data, self._sole_bytes)
+            if at:
+                self._last_heard = now
+                self._take_text(unmask(data[at:], data[at - 4 : at]), now)
+            else:
+                self._take(data, now)
         except Exception as fault:  # noqa: BLE001  it is this connection's own, and the relay hears of it
             self._fail(fault)
 
@@ -181,9 +203,9 @@ class LaneConnection:
         self.end(GONE)
 
     def _take(self, data: bytes, now: float) -> None:
-        if not self._unfinished and self._engine is None and (payload := sole_text(data, self._limits.frame_bytes)):
+        if self._sole_bytes and is_sole_control(data):
             self._last_heard = now
-            self._take_text(unmask(data[payload:], data[payload - 4 : payload]), now)
+            self._take_control(data[0], unmask(data[6:], data[2:6]), now)
         elif data:
             self._take_any(data, now)
         else:
@@ -202,6 +224,7 @@ class LaneConnection:
         if unfinished != self._unfinished and self.departure is None:
             self._unfinished = unfinished
             self._host.on_unfinished(unfinished)
+        self._sole_bytes = 0 if unfinished or self._engine else self._limits.frame_bytes
 
     def _take_plain(self, data: bytes, now: float) -> bytes:
         """Take plain frames; returns what begins with one that is not."""
@@ -217,6 +240,8 @@ class LaneConnection:
         return inbox.unusual
 
     def _take_text(self, payload: bytes, now: float) -> None:
+        if self._host.on_text(payload, now):
+            return
         try:
             text = payload.decode()
         except UnicodeDecodeError:
@@ -229,12 +254,12 @@ class LaneConnection:
         if violation := flaw or self._host.on_extra(1, now):
             self.end(refused(violation))
         elif first == CLOSE:
-            self._take_close(close_code(payload), payload[2:].decode())
+            self._take_close(close_code(payload), payload[2:].decode(), frame(CLOSE, payload))
         elif first == PING:
             self._send(frame(PONG, payload))
 
-    def _take_close(self, code: int, reason: str) -> None:
-        self._echo = close_frame(code, reason)
+    def _take_close(self, code: int, reason: str, echo: bytes) -> None:
+        self._echo = echo
         self.end(Departure("closed", code, reason))
 
     def _take_careful(self, engine: Engine, data: bytes, now: float) -> None:
@@ -256,7 +281,7 @@ class LaneConnection:
             case Pinged(payload):
                 self._send(frame(PONG, payload))
             case Closed(code, reason):
-                self._take_close(code, reason)
+                self._take_close(code, reason, close_frame(code, reason))
             case str() | bytes():
                 self._host.on_frame(found, now)
             case violation:
@@ -272,13 +297,13 @@ class LaneConnection:
             self._fail(fault)
 
     def _start(self, upgrade: Upgrade, now: float) -> None:
-        waiting = [each.data for each in self.outbox.take_all()]
+        waiting = [data for data, _, _ in self.outbox.take_all()]
         opening = [accepted(upgrade.key, upgrade.subprotocol), *waiting[:1]]
         self.outbox.put_all([b"".join(opening), *waiting[1:]])
         self._watch.add(self)
         self._watch.wake(self, now + self._limits.ping_seconds)
         self._may_write = True
-        self.on_writable(now)
+        self._watch.flush_soon(self)
         behind, self._behind = self._behind, b""
         if behind and self.departure is None:
             self._take(behind, now)
@@ -361,15 +386,15 @@ class LaneConnection:
     def _unsaid(self, departure: Departure) -> bytes:
         """Return what is left of the frame that is half written, and, where somebody may read them, those behind it."""
         written, waiting = self._written, self.outbox.take_all()
-        much = departure.reason != "shutdown" and sum(each.size for each in waiting) > LAST_BYTES
+        much = departure.reason != "shutdown" and size_of(waiting) > LAST_BYTES
         said = len(waiting)
         if departure.reason in ("slow", "closed") or much:
             said = 1 if written else 0
         self._lose(waiting[said:])
-        return b"".join(each.data for each in waiting[:said])[written:]
+        return b"".join([data for data, _, _ in waiting[:said]])[written:]
 
     def _lose(self, waiting: list[Waiting[bytes]]) -> None:
-        self.lost += tuple(each.sender for each in waiting if each.sender is not None)
+        self.lost += tuple(sender for _, sender, _ in waiting if sender is not None)
 
     def _be_over(self) -> None:
         self._lose(self.outbox.take_all())

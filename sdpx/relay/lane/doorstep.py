@@ -1,7 +1,6 @@
 """Who has connected and not asked for anything yet: without a task each, for as long as a request is plain and comes whole."""
 
 from collections.abc import Callable
-from typing import Final
 
 import trio
 
@@ -10,8 +9,6 @@ from sdpx.relay.lane.alarms import NEVER
 from sdpx.relay.lane.upgrade import plain_upgrade
 from sdpx.relay.lane.watch import Watch
 from sdpx.relay.link import Link
-
-READ_BYTES: Final = 16 * 1024
 
 
 class Caller:
@@ -24,9 +21,9 @@ class Caller:
         self.link = link
         self.alarm_at = NEVER
 
-    def on_readable(self, _now: float) -> None:
+    def on_received(self, data: bytes, _now: float) -> None:
         """Hear what it asks for."""
-        self._doorstep.hear(self)
+        self._doorstep.hear(self, data)
 
     def on_writable(self, _now: float) -> None:
         """Say nothing: nothing was asked."""
@@ -69,7 +66,7 @@ class Doorstep:
 
     def greet(self, link: Link) -> None:
         """Take a new connection; never raises. As a rule its request is there already."""
-        request = _start_of(link)
+        request = link.receive_or_end()
         if request is not None:
             self._take(link, request)
             return
@@ -83,12 +80,10 @@ class Doorstep:
         if crowded_out := self._door.enter(caller, link.remote):
             crowded_out.crowd_out()
 
-    def hear(self, caller: Caller) -> None:
+    def hear(self, caller: Caller, request: bytes) -> None:
         """Take what a caller says first."""
-        request = _start_of(caller.link)
-        if request is not None:
-            self._forget(caller)
-            self._take(caller.link, request)
+        self._forget(caller)
+        self._take(caller.link, request)
 
     def hurry(self, caller: Caller, deadline: float) -> None:
         """Give a caller no longer than until `deadline`."""
@@ -120,11 +115,3 @@ class Doorstep:
                 self._end(link, crowded=False)
         except Exception as fault:  # noqa: BLE001  a fault in serving one client is not the others' business
             self._failed(link, fault)
-
-
-def _start_of(link: Link) -> bytes | None:
-    """Return the first bytes, none at the end of the stream, None if there is nothing yet."""
-    try:
-        return link.receive_now(READ_BYTES)
-    except OSError:
-        return b""

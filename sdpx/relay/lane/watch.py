@@ -1,7 +1,8 @@
 """Who is told that a socket has bytes, or takes some, or that it is time: one task for all, or, without epoll, one for each."""
 
 import select
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 from typing import Any, Final, Protocol
 
@@ -21,8 +22,8 @@ class Watched(Sleeper, Protocol):
 
     link: Link
 
-    def on_readable(self, now: float) -> None:
-        """Take what there is to receive, or the error; never raises. `now` is Trio's time."""
+    def on_received(self, data: bytes, now: float) -> None:
+        """Take what was received, which is nothing at the end or after an error; never raises. `now` is Trio's time."""
 
     def on_writable(self, now: float) -> None:
         """Write what waits; never raises."""
@@ -50,6 +51,9 @@ class Watch(Protocol):
     def wake(self, connection: Watched, when: float) -> None:
         """Call its `on_alarm` at `when`, and not at the time that was set before."""
 
+    def batch(self) -> AbstractContextManager[None]:
+        """Write what is done within at its end: whoever gets several frames, or reads for several clients, is woken once."""
+
     def flush_soon(self, connection: Watched) -> None:
         """Call `on_writable` at the end of this batch, or now if there is none."""
 
@@ -63,11 +67,22 @@ class Watch(Protocol):
         """Start a task for what has to wait."""
 
 
-class _Batches:
-    """What both kinds have: alarms, and a batch at whose end is done what it led to."""
+class Batched(Protocol):
+    """What also does its work for a batch at a time."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def begin_batch(self) -> None:
+        """Begin one; nothing else runs until it ends."""
+
+    def end_batch(self) -> None:
+        """End it."""
+
+
+class _Batches:
+    """What both kinds have: alarms, and a batch at whose end is done what it led to, by whoever is `batched`, too."""
+
+    def __init__(self, nursery: trio.Nursery, *batched: Batched) -> None:
         self._nursery = nursery
+        self._batched = batched
         self._alarms = Alarms()
         self._in_batch = False
         self._due: list[Watched] = []
@@ -77,6 +92,20 @@ class _Batches:
     def wake(self, connection: Watched, when: float) -> None:
         """Call its `on_alarm` at `when`, and not at the time that was set before."""
         self._alarms.set(connection, when)
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Write what is done within at its end."""
+        self._begin_batch()
+        try:
+            yield
+        finally:
+            self._end_batch()
+
+    def _begin_batch(self) -> None:
+        self._in_batch = True
+        for each in self._batched:
+            each.begin_batch()
 
     def flush_soon(self, connection: Watched) -> None:
         """Call `on_writable` at the end of this batch, or now if there is none."""
@@ -108,27 +137,31 @@ class _Batches:
                 if not ending.finish():
                     self.start_soon(ending.farewell)
         self._in_batch = False
+        for each in self._batched:
+            each.end_batch()
 
     async def _ring(self) -> None:
         """Call whose time has come, for ever."""
         while True:
             await self._alarms.wait()
             now = trio.current_time()
-            self._in_batch = True
-            for sleeper in self._alarms.due(now):
-                sleeper.on_alarm(now)
-            self._end_batch()
+            with self.batch():
+                for sleeper in self._alarms.due(now):
+                    sleeper.on_alarm(now)
+
+
+Received = tuple[int, Watched, bytes]  # from which descriptor, whose it is, what
 
 
 class SharedWatch(_Batches):
     """One epoll for all sockets, and one task that waits for it: a task switch for a batch, not for a frame.
 
-    What a batch leads to is written at its end: frames for one client leave together, and a receiver that is woken by the
-    first has the next ones by the time it looks.
+    A batch is read, then taken, then what it led to is written: the processor keeps to one thing at a time, frames for one
+    client leave together, and a receiver that is woken by the first has the next ones by the time it looks.
     """
 
-    def __init__(self, nursery: trio.Nursery) -> None:
-        super().__init__(nursery)
+    def __init__(self, nursery: trio.Nursery, *batched: Batched) -> None:
+        super().__init__(nursery, *batched)
         self._epoll = select.epoll()
         self._watched: dict[int, Watched] = {}
 
@@ -155,39 +188,49 @@ class SharedWatch(_Batches):
     async def run(self) -> None:
         """Tell everybody, for ever; other tasks get their turn after `SLICE_SECONDS`, or one long read."""
         with self._epoll:
-            left: list[tuple[int, int]] = []  # epoll says it again; but whoever is behind is to come first
+            left: list[Received] = []
             while True:
-                await trio.lowlevel.wait_readable(self._epoll.fileno())
+                if not left:
+                    await trio.lowlevel.wait_readable(self._epoll.fileno())
                 now = trio.current_time()
                 slice_ends = now + SLICE_SECONDS
-                while now < slice_ends and (events := left or self._epoll.poll(0, BATCH)):
-                    left = self._tell(events, now)
+                while now < slice_ends and (left or (events := self._epoll.poll(0, BATCH))):
+                    self._begin_batch()
+                    left = self._take(left or self._receive(events, now), now)
+                    self._end_batch()
                     now = trio.current_time()
+                if left:
+                    await trio.lowlevel.checkpoint()
 
-    def _tell(self, events: list[tuple[int, int]], now: float) -> list[tuple[int, int]]:
-        """Tell who there is, for a while; returns what is left, which may be no news by the time that it is told."""
-        watched, long_after = self._watched, perf_counter() + LONG_SECONDS
-        self._in_batch = True
-        told = 0
-        for told, (descriptor, flags) in enumerate(events, 1):
+    def _receive(self, events: list[tuple[int, int]], now: float) -> list[Received]:
+        """Receive from all that have something, and write to those that can."""
+        watched, received = self._watched, []
+        for descriptor, flags in events:
             connection = watched.get(descriptor)
             if connection is None:
-                continue  # one before it in this batch let it go
+                continue  # one before it let it go
             if flags & select.EPOLLOUT:
                 connection.on_writable(now)
-            if flags != select.EPOLLOUT and watched.get(descriptor) is connection:
-                connection.on_readable(now)
-            if not told % CHECK and perf_counter() > long_after:
-                break
-        self._end_batch()
-        return events[told:]
+            if flags != select.EPOLLOUT and (data := connection.link.receive_or_end()) is not None:
+                received.append((descriptor, connection, data))
+        return received
+
+    def _take(self, received: list[Received], now: float) -> list[Received]:
+        """Let everybody take what was received, for a while; returns what is left."""
+        watched, long_after = self._watched, perf_counter() + LONG_SECONDS
+        for count, (descriptor, connection, data) in enumerate(received, 1):
+            if watched.get(descriptor) is connection:  # and none before it let it go
+                connection.on_received(data, now)
+            if not count % CHECK and perf_counter() > long_after:
+                return received[count:]
+        return []
 
 
 class TaskWatch(_Batches):
     """A task for each socket, where there is no epoll; they live in the nursery that is given."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
-        super().__init__(nursery)
+    def __init__(self, nursery: trio.Nursery, *batched: Batched) -> None:
+        super().__init__(nursery, *batched)
         self._reading: dict[Watched, trio.CancelScope] = {}
         self._writing: dict[Watched, trio.CancelScope] = {}
 
@@ -218,7 +261,9 @@ class TaskWatch(_Batches):
     async def _read(self, connection: Watched, scope: trio.CancelScope) -> None:
         with scope:
             while await _can(connection.link.wait_readable) and not scope.cancel_called:
-                connection.on_readable(trio.current_time())
+                data = connection.link.receive_or_end()
+                if data is not None:
+                    connection.on_received(data, trio.current_time())
 
     async def _write(self, connection: Watched, scope: trio.CancelScope) -> None:
         with scope:
