@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sdpx import __version__, trust_options
+from sdpx import __version__, peer_options, serve_options, trust_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,29 +40,6 @@ class LogFormat(StrEnum):
     text = "text"
 
 
-class Expectation(StrEnum):
-    """What `--expect` can wait for."""
-
-    exchange = "exchange"
-    connected = "connected"
-    channel = "channel"
-    message = "message"
-
-
-class StdinForm(StrEnum):
-    """What standard input is made of."""
-
-    lines = "lines"
-    json = "json"
-
-
-class IceTransport(StrEnum):
-    """What paths ICE may use (RTCIceTransportPolicy, W3C WebRTC 4.2.1)."""
-
-    all = "all"
-    relay = "relay"
-
-
 class BenchFormat(StrEnum):
     """How the figures of a measurement look on stdout."""
 
@@ -77,123 +54,6 @@ LogFormatOption = Annotated[
 LogSdpOption = Annotated[
     bool,
     typer.Option("--log-sdp", envvar="SDPX_LOG_SDP", help="Show SDP bodies in the log (they hold ICE passwords)."),
-]
-
-
-TimeoutOption = Annotated[
-    float,
-    typer.Option(
-        envvar="SDPX_TIMEOUT",
-        min=0.1,
-        max=86400,
-        metavar="SECONDS",
-        help="How long a connection may take from the pairing.",
-    ),
-]
-OnceOption = Annotated[
-    bool,
-    typer.Option(
-        "--once", envvar="SDPX_ONCE", help="Leave when the input has ended and is sent, or the channel closes."
-    ),
-]
-
-
-WaitOption = Annotated[
-    float,
-    typer.Option(
-        envvar="SDPX_WAIT",
-        min=0,
-        max=86400,
-        metavar="SECONDS",
-        help="How long the peer of --pair may not be there yet.",
-    ),
-]
-ExpectOption = Annotated[
-    Expectation | None,
-    typer.Option(envvar="SDPX_EXPECT", help="Leave with 0 as soon as this is so, and with another status if it fails."),
-]
-WithinOption = Annotated[
-    float | None,
-    typer.Option(
-        envvar="SDPX_WITHIN", min=0.1, max=86400, metavar="SECONDS", help="How long --expect waits, from the start."
-    ),
-]
-RetriesOption = Annotated[
-    int,
-    typer.Option(
-        envvar="SDPX_RETRIES", min=0, max=1_000_000, help="How often a failed or vanished connection is built again."
-    ),
-]
-ReconnectOption = Annotated[bool, typer.Option(envvar="SDPX_RECONNECT", help="Dial a relay that was lost again.")]
-IceTransportOption = Annotated[
-    IceTransport,
-    typer.Option(envvar="SDPX_ICE_TRANSPORT", help="Paths to use: all, or relay, those through a TURN server only."),
-]
-StdinOption = Annotated[
-    StdinForm, typer.Option(envvar="SDPX_STDIN", help="Lines of text, or a JSON object with a command on each line.")
-]
-
-
-HostOption = Annotated[
-    str, typer.Option(envvar="SDPX_HOST", help="Address or host name to listen on; every address of it.")
-]
-PortOption = Annotated[
-    int,
-    typer.Option(envvar="SDPX_PORT", min=0, max=65535, help="TCP port; 0 picks a free one and the log says which."),
-]
-MaxClientsOption = Annotated[int, typer.Option(envvar="SDPX_MAX_CLIENTS", min=0, help="Clients at once; 0: no limit.")]
-MaxClientsPerIpOption = Annotated[
-    int, typer.Option(envvar="SDPX_MAX_CLIENTS_PER_IP", min=0, help="The same, from one address; 0: no limit.")
-]
-RateOption = Annotated[
-    float, typer.Option(envvar="SDPX_RATE", min=0, help="Messages a second from one client; 0: no limit.")
-]
-GuessRateOption = Annotated[
-    float,
-    typer.Option(
-        envvar="SDPX_GUESS_RATE", min=0, help="Requests for absent IDs a second, from one address; 0: no limit."
-    ),
-]
-HandshakeOption = Annotated[
-    float,
-    typer.Option(
-        envvar="SDPX_HANDSHAKE", min=0.1, max=600, metavar="SECONDS", help="How long a request may take to come."
-    ),
-]
-MaxFrameOption = Annotated[
-    int, typer.Option(envvar="SDPX_MAX_FRAME", min=1024, max=1024**2, metavar="BYTES", help="Of one message.")
-]
-PingOption = Annotated[
-    float, typer.Option(envvar="SDPX_PING", min=0.1, max=3600, metavar="SECONDS", help="Silence before a ping.")
-]
-SilenceOption = Annotated[
-    float, typer.Option(envvar="SDPX_SILENCE", min=0.2, max=7200, metavar="SECONDS", help="Silence before a cut.")
-]
-DrainOption = Annotated[
-    float, typer.Option(envvar="SDPX_DRAIN", min=0, max=600, metavar="SECONDS", help="Patience when stopping.")
-]
-ResumeWindowOption = Annotated[
-    float,
-    typer.Option(
-        envvar="SDPX_RESUME_WINDOW",
-        min=0,
-        max=3600,
-        metavar="SECONDS",
-        help="How long a client that lost its socket may take to come back; 0: it is gone at once.",
-    ),
-]
-FastLaneOption = Annotated[
-    bool,
-    typer.Option(
-        "--fast-lane/--no-fast-lane", envvar="SDPX_FAST_LANE", help="Serve plain WebSockets without trio-websocket."
-    ),
-]
-MetricsHostOption = Annotated[
-    str | None, typer.Option(envvar="SDPX_METRICS_HOST", help="Address for --metrics-port, if not --host.")
-]
-MetricsPortOption = Annotated[
-    int | None,
-    typer.Option(envvar="SDPX_METRICS_PORT", min=0, max=65535, help="Move /metrics to a port of its own; 0: any."),
 ]
 
 
@@ -213,14 +73,6 @@ ConfigOption = Annotated[
         callback=_use_config,
         is_eager=True,
         help="Read options from this TOML file; flags and environment win.",
-    ),
-]
-IceServerOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        envvar="SDPX_ICE_SERVER",
-        metavar="URL",
-        help="STUN or TURN server for all clients, stun:HOST:PORT or turn:USER:PASS@HOST:PORT; repeatable.",
     ),
 ]
 
@@ -268,21 +120,21 @@ def _ice_servers(stun: list[str] | None, turn: list[str] | None, *, no_stun: boo
 @app.command()
 def serve(
     ctx: typer.Context,
-    host: HostOption = "127.0.0.1",
-    port: PortOption = 8765,
-    max_clients: MaxClientsOption = 10_000,
-    max_clients_per_ip: MaxClientsPerIpOption = 1_000,
-    rate: RateOption = 200.0,
-    guess_rate: GuessRateOption = 1.0,
-    handshake: HandshakeOption = 5.0,
-    max_frame: MaxFrameOption = 65_536,
-    ping: PingOption = 20.0,
-    silence: SilenceOption = 45.0,
-    drain: DrainOption = 5.0,
-    resume_window: ResumeWindowOption = 30.0,
-    fast_lane: FastLaneOption = True,
-    metrics_host: MetricsHostOption = None,
-    metrics_port: MetricsPortOption = None,
+    host: serve_options.HostOption = "127.0.0.1",
+    port: serve_options.PortOption = 8765,
+    max_clients: serve_options.MaxClientsOption = 10_000,
+    max_clients_per_ip: serve_options.MaxClientsPerIpOption = 1_000,
+    rate: serve_options.RateOption = 200.0,
+    guess_rate: serve_options.GuessRateOption = 1.0,
+    handshake: serve_options.HandshakeOption = 5.0,
+    max_frame: serve_options.MaxFrameOption = 65_536,
+    ping: serve_options.PingOption = 20.0,
+    silence: serve_options.SilenceOption = 45.0,
+    drain: serve_options.DrainOption = 5.0,
+    resume_window: serve_options.ResumeWindowOption = 30.0,
+    fast_lane: serve_options.FastLaneOption = True,
+    metrics_host: serve_options.MetricsHostOption = None,
+    metrics_port: serve_options.MetricsPortOption = None,
     auth_secret_file: trust_options.AuthSecretFileOption = None,
     auth_jwks: trust_options.AuthJwksOption = None,
     auth_audience: trust_options.AuthAudienceOption = None,
@@ -296,7 +148,7 @@ def serve(
     turn_secret_file: trust_options.TurnSecretFileOption = None,
     turn_url: trust_options.TurnUrlOption = None,
     turn_ttl: trust_options.TurnTtlOption = 86_400,
-    ice_server: IceServerOption = None,
+    ice_server: serve_options.IceServerOption = None,
     log_level: LogLevelOption = LogLevel.info,
     log_format: LogFormatOption = LogFormat.json,
     log_sdp: LogSdpOption = False,
@@ -449,17 +301,17 @@ def peer(
     no_stun: Annotated[
         bool, typer.Option("--no-stun", envvar="SDPX_NO_STUN", help="Use no STUN server at all.")
     ] = False,
-    ice_transport: IceTransportOption = IceTransport.all,
-    timeout: TimeoutOption = 30.0,
-    wait: WaitOption = 0.0,
-    expect: ExpectOption = None,
-    within: WithinOption = None,
-    once: OnceOption = False,
+    ice_transport: peer_options.IceTransportOption = peer_options.IceTransport.all,
+    timeout: peer_options.TimeoutOption = 30.0,
+    wait: peer_options.WaitOption = 0.0,
+    expect: peer_options.ExpectOption = None,
+    within: peer_options.WithinOption = None,
+    once: peer_options.OnceOption = False,
     cafile: trust_options.CaFileOption = None,
     insecure: trust_options.InsecureOption = False,
-    retries: RetriesOption = 3,
-    reconnect: ReconnectOption = True,
-    stdin: StdinOption = StdinForm.lines,
+    retries: peer_options.RetriesOption = 3,
+    reconnect: peer_options.ReconnectOption = True,
+    stdin: peer_options.StdinOption = peer_options.StdinForm.lines,
     log_level: LogLevelOption = LogLevel.info,
     log_format: LogFormatOption = LogFormat.json,
     log_sdp: LogSdpOption = False,
@@ -500,7 +352,7 @@ def peer(
         stdin=stdin.value,
         log_sdp=log_sdp,
         no_stun=no_stun,
-        relay_only=ice_transport is IceTransport.relay,
+        relay_only=ice_transport is peer_options.IceTransport.relay,
         token=token,
         cafile=cafile,
         insecure=insecure,
