@@ -67,7 +67,7 @@ class Pairings:
         self._log = log
         self._host = host
         self._up: Up | None = None
-        self._up_since = 0.0
+        self._waiting_since = 0.0  # for the next pairing: since the relay, the last one's end, or this side's asking
         self._pairing: Pairing | None = None
         self._scope = trio.CancelScope()
         self._over = trio.Event()
@@ -86,7 +86,11 @@ class Pairings:
 
     def heed_relay(self, up: Up) -> None:
         """Note the relay that the next pairings come from."""
-        self._up, self._up_since = up, trio.current_time()
+        self._up, self._waiting_since = up, trio.current_time()
+
+    def heed_asking(self) -> None:
+        """Note that this side asks for a pairing now."""
+        self._waiting_since = trio.current_time()
 
     def take(self, frame: Description | Candidate) -> None:
         """Pass on a frame of the peer."""
@@ -119,7 +123,7 @@ class Pairings:
             self._up.relay.send,
             is_initiator=paired.is_initiator,
             servers=choose(self._options.ice_servers, self._up.ice_servers, no_stun=self._options.no_stun),
-            before={"dial": self._up.seconds, "pairing": trio.current_time() - self._up_since},
+            before={"dial": self._up.seconds, "pairing": trio.current_time() - self._waiting_since},
             reach=self._host.reached,
         )
         self._scope, self._over = trio.CancelScope(), trio.Event()
@@ -183,6 +187,7 @@ class Pairings:
             self._pairing = None
             self._scope.cancel()
             await self._over.wait()
+            self._waiting_since = trio.current_time()
 
     # ---- a pairing's life -----------------------------------------------------------------------------------------
 
@@ -195,7 +200,7 @@ class Pairings:
             over.set()
         if self._pairing is not pairing or scope.cancel_called:
             return  # ended from outside
-        self._pairing = None
+        self._pairing, self._waiting_since = None, trio.current_time()
         if failed:
             await self._give_up(pairing)
         else:

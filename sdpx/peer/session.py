@@ -151,6 +151,7 @@ class Session:
                 self.finish(self._refused(refusal))
 
     async def _request(self, target: str, patience: float = 0.0) -> ErrorFrame | None:
+        self._pairings.heed_asking()
         await self._room.pairing()  # whoever is asked answers at once, and must not wait for this side's imports
         refusal = await self._asking.ask(target, patience)
         if refusal is not None and refusal.code == NO_REPLY:

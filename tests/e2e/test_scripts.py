@@ -434,6 +434,25 @@ async def test_a_program_drives_a_peer_by_commands() -> None:
         await b.wait_for("channel_message", after=seen, text="last words")
 
 
+async def test_a_second_pairing_took_what_it_took_itself() -> None:
+    """For who asked since then, for who was asked since it was free: not the time of the pairing before."""
+    async with relay() as (_, url), peer(url) as (b, b_id), peer(url, "--stdin", "json") as (a, _):
+        await do(a, pair=b_id)
+        await b.wait_for("channel_open")
+        await trio.sleep(1)
+        await do(a, unpair=True)
+        for program in (a, b):
+            await program.wait_for("summary")
+        seen = {program: len(program.lines) for program in (a, b)}
+        await do(a, pair=b_id)
+        await b.wait_for("channel_open", after=seen[b])
+        await do(a, unpair=True)
+        for program in (a, b):
+            paired = await program.wait_for("paired", after=seen[program])
+            summary = await program.wait_for("summary", after=seen[program])
+            assert summary["phases"]["pairing"] < paired["ms"] - program.lines[seen[program] - 1]["ms"] + 500
+
+
 async def test_a_message_for_one_peer_does_not_go_to_the_next() -> None:
     """Before the first pairing it waits; between two it is refused."""
     json_input = ("--stdin", "json")
