@@ -493,13 +493,26 @@ def test_an_alarm_is_never_early_and_hardly_late() -> None:
     """What is cleared leaves nothing behind but an empty tick."""
     alarms, sleepers = Alarms(), [Ear(cast("Link", None)) for _ in range(100)]
     for number, sleeper in enumerate(sleepers):
-        alarms.set(sleeper, number / 100)
+        alarms.set(sleeper, number / 100, 0)
     for sleeper in sleepers[::2]:
         alarms.clear(sleeper)
     called = {time: alarms.due(time / 1000) for time in range(1100)}
     times = [time / 1000 for time, due in called.items() for _ in due]
     assert [each for due in called.values() for each in due] == sleepers[1::2]
     assert all(0 <= time - number / 100 < 0.02 for time, number in zip(times, range(1, 100, 2), strict=True))
+
+
+def test_alarms_that_are_far_off_take_little_room() -> None:
+    """An hour of connections that come and go leaves a tick for each second, and one that stays is called within that."""
+    alarms, sleeper = Alarms(), Ear(cast("Link", None))
+    for number in range(100_000):
+        now = number * 3600 / 100_000
+        alarms.set(sleeper, now + 3600.0, now)
+        alarms.clear(sleeper)
+    assert len(alarms._sleepers) == len(alarms._times) == 3601
+    alarms.set(sleeper, 3600.1, 0)
+    assert alarms.due(3600.9) == []
+    assert alarms.due(3601) == [sleeper]
 
 
 @dataclass

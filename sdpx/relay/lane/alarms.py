@@ -7,6 +7,8 @@ from typing import Final, Protocol
 import trio
 
 TICKS: Final = 64  # in a second: calls of one tick are made together, and never too early
+# What is further off may be a second late, so that there are few ticks however far that is: who is cleared leaves an empty one.
+FAR_SECONDS: Final = 60.0
 NEVER: Final = inf
 
 
@@ -27,9 +29,9 @@ class Alarms:
         self._times: list[float] = []  # a heap of the keys
         self._scope = trio.CancelScope()
 
-    def set(self, sleeper: Sleeper, when: float) -> None:
+    def set(self, sleeper: Sleeper, when: float, now: float) -> None:
         """Call this one at `when`, and not at the time that was set before."""
-        tick = ceil(when * TICKS) / TICKS
+        tick = ceil(when * TICKS) / TICKS if when - now < FAR_SECONDS else float(ceil(when))
         if tick == sleeper.alarm_at:
             return
         self.clear(sleeper)

@@ -91,7 +91,7 @@ class _Batches:
 
     def wake(self, connection: Watched, when: float) -> None:
         """Call its `on_alarm` at `when`, and not at the time that was set before."""
-        self._alarms.set(connection, when)
+        self._alarms.set(connection, when, trio.current_time())
 
     @contextmanager
     def batch(self) -> Iterator[None]:
