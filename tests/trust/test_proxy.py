@@ -78,3 +78,18 @@ def test_networks() -> None:
     assert flaw_in_network("10.0.0.0/8") is flaw_in_network("::1") is flaw_in_network("10.1.2.3/8") is None
     for text in ("", "10.0.0.0/33", "example.com", "10.0.0"):
         assert f"'{text}'" in str(flaw_in_network(text))
+
+
+@pytest.mark.parametrize(
+    ("network", "host", "trusted"),
+    [
+        ("::ffff:10.0.0.0/104", "10.9.9.9", True),
+        ("::ffff:10.0.0.0/104", "11.0.0.1", False),
+        ("::ffff:10.0.0.1", "::ffff:10.0.0.1", True),
+        ("::ffff:0:0/96", "192.0.2.1", True),
+        ("::/0", "2001:db8::1", True),
+        ("::/0", "192.0.2.1", False),
+    ],
+)
+def test_a_network_of_ipv4_may_be_written_as_one_of_ipv6(network: str, host: str, trusted: bool) -> None:
+    assert Proxies([network]).trust(host) is trusted

@@ -7,7 +7,7 @@ client's. A proxy that uses one of the two headers lets a client's own other one
 
 import re
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
 # RFC 7239, 4: elements with , between them, each of pairs with ; between them; a value in quotes may hold all of these.
@@ -16,6 +16,7 @@ _FOR: Final = re.compile(r'\s*for=(?:"(?P<quoted>[^"]*)"|(?P<bare>[^"]*))\s*', r
 _V4_WITH_PORT: Final = re.compile(r"(?P<host>[0-9.]+)(?::[0-9]{1,5})?")
 _V6_WITH_PORT: Final = re.compile(r"\[(?P<host>[^\]]*)\](?::[0-9]{1,5})?")
 
+MAPPED_BITS: Final = 96  # in front of an IPv4 address that is written as one of IPv6
 Address = IPv4Address | IPv6Address
 
 
@@ -23,7 +24,7 @@ class Proxies:
     """The networks of the proxies that are believed; none means nobody is."""
 
     def __init__(self, networks: Sequence[str] = ()) -> None:
-        self._networks = [ip_network(each, strict=False) for each in networks]
+        self._networks = [_network(each) for each in networks]
 
     def __bool__(self) -> bool:
         return bool(self._networks)
@@ -61,6 +62,15 @@ class Proxies:
             if not self._trusts(address):
                 break
         return found
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    """Return a network as addresses are compared with it: one of IPv4 in IPv6's words (RFC 4291, 2.5.5.2) is IPv4's."""
+    network = ip_network(text, strict=False)
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if mapped is None or network.prefixlen < MAPPED_BITS:
+        return network
+    return IPv4Network((mapped, network.prefixlen - MAPPED_BITS))
 
 
 def flaw_in_network(text: str) -> str | None:
