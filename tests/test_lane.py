@@ -632,6 +632,33 @@ async def test_what_came_behind_the_request_is_read(autojump_clock: MockClock) -
         assert lane.notes.frames == ["one", "two"]
 
 
+@pytest.mark.parametrize("kind", [TEXT, PING, PONG])
+@pytest.mark.parametrize("size", [0, 1, 125])
+async def test_the_rest_of_a_frame_is_not_one_whatever_it_looks_like(
+    autojump_clock: MockClock, kind: int, size: int
+) -> None:
+    """A payload may hold anything, masked, and the network may cut it anywhere."""
+    rest = frame(kind, b"x" * size, mask=b"\x81\x82\x83\x84")
+    text = b"begin..." + bytes(byte ^ 0x80 for byte in rest)
+    whole = frame(TEXT, text, mask=b"\x80\x80\x80\x80")
+    assert whole.endswith(rest)
+    async with a_lane() as lane:
+        for data in (whole[: -len(rest)], rest, frame(TEXT, b"next")):
+            await lane.client.send(data)
+            await wait_all_tasks_blocked()
+        assert lane.notes.frames == [text.decode(), "next"]
+
+
+async def test_a_short_text_within_a_message_breaks_the_rules(autojump_clock: MockClock) -> None:
+    """RFC 6455, 5.4: what comes alone is looked at by the engine, too, once that has begun."""
+    async with a_lane() as lane:
+        await lane.client.send(HALF)
+        await wait_all_tasks_blocked()
+        await lane.client.send(frame(TEXT, b"x"))
+        assert await lane.client.close_code() == 1002
+    assert lane.notes.frames == []
+
+
 async def test_pings_are_answered_among_what_else_is_said(autojump_clock: MockClock) -> None:
     """With their payload and in order, also within a fragmented message, and behind what was posted before."""
     async with a_lane() as lane:
