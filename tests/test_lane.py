@@ -461,6 +461,27 @@ async def test_a_batch_ends_whatever_happens_in_it(nursery: trio.Nursery) -> Non
         assert (a.writable, heard) == (1, ["begin", "end"])
 
 
+async def test_a_batch_ends_whatever_happens_in_the_watch() -> None:
+    """Or what it led to, and the lines that it held, would be lost, with those that tell of the fault."""
+    heard: list[str] = []
+
+    def fail() -> None:
+        raise MemoryError
+
+    async def watch_one() -> None:
+        with ears(1) as ([a], [far_a]):
+            async with trio.open_nursery() as nursery:
+                watch = SharedWatch(nursery, Notebook(heard))
+                watch.add(a)
+                a.then = fail
+                far_a.send(b"x")
+                await watch.run()
+
+    with pytest.raises(ExceptionGroup):
+        await watch_one()
+    assert heard == ["begin", "end"]
+
+
 @dataclass
 class Notebook:
     """What works in batches, too."""
@@ -848,6 +869,22 @@ async def test_a_fault_in_writing_costs_only_its_connection(
         await a.send(type="ping")
         assert (await a.receive())["type"] == "pong"
     assert len(relay.log.of("connection_failed")) == 1
+
+
+@pytest.mark.parametrize("sdp", ["x", "é"])
+async def test_what_became_of_a_frame_comes_behind_it(autojump_clock: MockClock, sdp: str) -> None:
+    """Whichever way it goes through the relay. Here it is seen in writing it that nobody is there to read it."""
+    async with house(lane=True) as relay:
+        a, b = await relay.client("/?id=a"), relay.raw()
+        await b.open("/?id=b")
+        await a.send(type="pair_request", target_id="b")
+        await b.receive()
+        assert isinstance(b.stream, MemoryLink)
+        b.stream.stop_listening()
+        await a.socket.send_message(json.dumps({"type": "offer", "sdp": sdp}, ensure_ascii=False))
+        assert [(await a.receive())["type"] for _ in range(2)] == ["paired", "peer_disconnected"]
+    told = [record["event"] for record in relay.log.records]
+    assert [event for event in told if event in ("relayed", "unpaired")] == ["relayed", "unpaired"]
 
 
 def _fail(fault: Exception) -> int:
