@@ -128,6 +128,10 @@ class MemoryLink(Link):
         self._coming.wake()
         self._going.wake()
 
+    def stop_listening(self) -> None:
+        """Take nothing any more, which the other end learns by sending."""
+        self._coming.deaf = True
+
     def _fail_if_closed(self) -> None:
         if self.is_closed:
             raise OSError(errno.EBADF, "the link is closed")

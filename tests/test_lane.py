@@ -461,6 +461,27 @@ async def test_a_batch_ends_whatever_happens_in_it(nursery: trio.Nursery) -> Non
         assert (a.writable, heard) == (1, ["begin", "end"])
 
 
+async def test_a_batch_ends_whatever_happens_in_the_watch() -> None:
+    """Or what it led to, and the lines that it held, would be lost, with those that tell of the fault."""
+    heard: list[str] = []
+
+    def fail() -> None:
+        raise MemoryError
+
+    async def watch_one() -> None:
+        with ears(1) as ([a], [far_a]):
+            async with trio.open_nursery() as nursery:
+                watch = SharedWatch(nursery, Notebook(heard))
+                watch.add(a)
+                a.then = fail
+                far_a.send(b"x")
+                await watch.run()
+
+    with pytest.raises(ExceptionGroup):
+        await watch_one()
+    assert heard == ["begin", "end"]
+
+
 @dataclass
 class Notebook:
     """What works in batches, too."""
@@ -643,6 +664,33 @@ async def test_what_came_behind_the_request_is_read(autojump_clock: MockClock) -
         await lane.client.send(data[-2:])
         await wait_all_tasks_blocked()
         assert lane.notes.frames == ["one", "two"]
+
+
+@pytest.mark.parametrize("kind", [TEXT, PING, PONG])
+@pytest.mark.parametrize("size", [0, 1, 125])
+async def test_the_rest_of_a_frame_is_not_one_whatever_it_looks_like(
+    autojump_clock: MockClock, kind: int, size: int
+) -> None:
+    """A payload may hold anything, masked, and the network may cut it anywhere."""
+    rest = frame(kind, b"x" * size, mask=b"\x81\x82\x83\x84")
+    text = b"begin..." + bytes(byte ^ 0x80 for byte in rest)
+    whole = frame(TEXT, text, mask=b"\x80\x80\x80\x80")
+    assert whole.endswith(rest)
+    async with a_lane() as lane:
+        for data in (whole[: -len(rest)], rest, frame(TEXT, b"next")):
+            await lane.client.send(data)
+            await wait_all_tasks_blocked()
+        assert lane.notes.frames == [text.decode(), "next"]
+
+
+async def test_a_short_text_within_a_message_breaks_the_rules(autojump_clock: MockClock) -> None:
+    """RFC 6455, 5.4: what comes alone is looked at by the engine, too, once that has begun."""
+    async with a_lane() as lane:
+        await lane.client.send(HALF)
+        await wait_all_tasks_blocked()
+        await lane.client.send(frame(TEXT, b"x"))
+        assert await lane.client.close_code() == 1002
+    assert lane.notes.frames == []
 
 
 async def test_pings_are_answered_among_what_else_is_said(autojump_clock: MockClock) -> None:
@@ -834,6 +882,22 @@ async def test_a_fault_in_writing_costs_only_its_connection(
         await a.send(type="ping")
         assert (await a.receive())["type"] == "pong"
     assert len(relay.log.of("connection_failed")) == 1
+
+
+@pytest.mark.parametrize("sdp", ["x", "é"])
+async def test_what_became_of_a_frame_comes_behind_it(autojump_clock: MockClock, sdp: str) -> None:
+    """Whichever way it goes through the relay. Here it is seen in writing it that nobody is there to read it."""
+    async with house(lane=True) as relay:
+        a, b = await relay.client("/?id=a"), relay.raw()
+        await b.open("/?id=b")
+        await a.send(type="pair_request", target_id="b")
+        await b.receive()
+        assert isinstance(b.stream, MemoryLink)
+        b.stream.stop_listening()
+        await a.socket.send_message(json.dumps({"type": "offer", "sdp": sdp}, ensure_ascii=False))
+        assert [(await a.receive())["type"] for _ in range(2)] == ["paired", "peer_disconnected"]
+    told = [record["event"] for record in relay.log.records]
+    assert [event for event in told if event in ("relayed", "unpaired")] == ["relayed", "unpaired"]
 
 
 def _fail(fault: Exception) -> int:

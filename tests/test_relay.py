@@ -315,6 +315,18 @@ async def test_what_is_no_websocket_gets_a_status_and_a_sentence(
     assert len(body["message"]) > 10
 
 
+@pytest.mark.parametrize(("size", "status"), [(Limits().head_bytes, 426), (Limits().head_bytes + 1, 431)])
+@pytest.mark.parametrize("behind", [0, 20_000])
+async def test_a_head_has_its_bound_however_it_is_read(
+    autojump_clock: MockClock, size: int, status: int, behind: int
+) -> None:
+    """What comes behind it does not count."""
+    start = b"GET / HTTP/1.1\r\nHost: x\r\nX: "
+    head = start + b"x" * (size - len(start) - 4) + b"\r\n\r\n"
+    async with world() as relay:
+        assert (await ask(relay, head + b"x" * behind))[0] == status
+
+
 async def test_a_head_request_gets_no_body(autojump_clock: MockClock) -> None:
     async with world() as relay:
         assert await ask(relay, "HEAD / HTTP/1.1\r\nHost: x\r\n\r\n") == (426, {})

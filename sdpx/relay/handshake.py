@@ -22,6 +22,7 @@ from sdpx.relay.resume import NOTHING, Asked, asked
 from sdpx.relay.trust.tokens import ANYBODY, Grant
 
 KEY_BYTES: Final = 16
+HEAD_TOO_LARGE: Final = Answer(431, "bad_request", "The request's head is too large")
 Pages = Mapping[str, Callable[[str], Page]]  # by path; what makes one is given the Accept header
 WHAT_THIS_IS: Final = (
     "This is sdpx, a signaling relay for WebRTC. Connect to this address with a WebSocket (ws:// or wss://); "
@@ -71,7 +72,7 @@ def not_http(error: h11.RemoteProtocolError, start: bytes) -> Answer:
     if start.startswith(b"\x16\x03"):
         return Answer(400, "bad_request", "This port speaks plain ws://, and that looked like TLS (wss://)")
     if error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
-        return Answer(431, "bad_request", "The request's head is too large")
+        return HEAD_TOO_LARGE
     flaw = str(error).partition(":")[0]  # what stands behind it is the client's own line, and may be a credential
     return Answer(400, "bad_request", f"That is no HTTP/1.1 request: {flaw}")
 

@@ -11,7 +11,7 @@ from typing import Final
 import h11
 import trio
 
-from sdpx.relay.handshake import Upgrade, not_http
+from sdpx.relay.handshake import HEAD_TOO_LARGE, Upgrade, not_http
 from sdpx.relay.limits import Limits
 from sdpx.relay.responses import Answer
 from sdpx.relay.secure import TlsStream
@@ -44,13 +44,14 @@ async def read_head(
         received += b"" if begun else await stream.receive_some(READ_BYTES)
         if plain is not None and (upgrade := plain(bytes(received))) is not None:
             return Head(upgrade, b"")
-        return await _read_head(stream, h11.Connection(h11.SERVER, limits.head_bytes), received)
+        return await _read_head(stream, limits.head_bytes, received)
     if received:
         return Answer(408, "timeout", "The request did not come in time")
     return None
 
 
-async def _read_head(stream: trio.abc.Stream, connection: h11.Connection, received: bytearray) -> Head | Answer | None:
+async def _read_head(stream: trio.abc.Stream, max_bytes: int, received: bytearray) -> Head | Answer | None:
+    connection = h11.Connection(h11.SERVER, max_bytes)
     connection.receive_data(bytes(received))
     while True:
         try:
@@ -59,7 +60,8 @@ async def _read_head(stream: trio.abc.Stream, connection: h11.Connection, receiv
             return not_http(error, bytes(received[:16]))
         if isinstance(event, h11.Request):
             behind, _ = connection.trailing_data
-            return Head(event, behind)
+            whole = len(received) - len(behind)  # h11 bounds a head only while it is not whole
+            return Head(event, behind) if whole <= max_bytes else HEAD_TOO_LARGE
         if event is not h11.NEED_DATA:
             return None
         data = bytes(await stream.receive_some(READ_BYTES))

@@ -297,10 +297,14 @@ class Relay:
         connection = self._guests[peer_id].connection
         if connection is None or not (guest.quota.unlimited or guest.quota.takes(now)):
             return False
-        if connection.relay(data, guest, now):
-            self._note_relayed(guest, peer_id, glance.type, len(data))
-        if self._held.bytes > self._limits.held_bytes:
-            self._let_the_slowest_go()
+        self._doing = True  # what this leads to, as when the socket has gone, is done behind it
+        try:
+            if connection.relay(data, guest, now):
+                self._note_relayed(guest, peer_id, glance.type, len(data))
+        finally:
+            self._doing = False
+        if self._todo or self._held.bytes > self._limits.held_bytes:
+            self.do(())
         return True
 
     def _note_relayed(self, guest: Guest, peer_id: str, kind: str, size: int) -> None:

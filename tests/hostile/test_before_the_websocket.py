@@ -304,6 +304,7 @@ async def test_an_odd_request_opens_a_websocket_that_works(scene: Scene, data: b
 TOO_LARGE: Final = {
     "many headers": with_line(b"\r\n".join(b"X-%d: %d" % (n, n) for n in range(5000))),
     "one huge header": with_line(b"X-Test: " + b"x" * 100_000),
+    "a header that is a little too long": with_line(b"X-Test: " + b"x" * 16_384),
     "one huge name": with_line(b"x" * 100_000 + b": a"),
     "a huge path": upgrade_request("/" + "x" * 100_000),
     "a huge query": upgrade_request("/?id=" + "x" * 100_000),

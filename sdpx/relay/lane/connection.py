@@ -81,9 +81,7 @@ class LaneConnection:
         self._inbox: Inbox | None = None  # for who does not send one whole frame at a time
         self._engine: Engine | None = None
         self._unfinished = 0
-        self._sole_bytes = (
-            limits.frame_bytes
-        )  # of a text that comes alone; none while that would not be where one begins
+        self._sole_bytes = limits.frame_bytes  # of a text that comes alone; 0 while what comes does not begin a frame
         self._last_heard = self._pinged_at = trio.current_time()
         self.alarm_at = NEVER
         self._fault: Exception | None = None
@@ -189,8 +187,7 @@ class LaneConnection:
     def on_received(self, data: bytes, now: float) -> None:
         """Take what the socket had, or its end."""
         try:
-            at = sole_text(data, self._sole_bytes)
-            if at:
+            if self._sole_bytes and (at := sole_text(data, self._sole_bytes)):
                 self._last_heard = now
                 self._take_text(unmask(data[at:], data[at - 4 : at]), now)
             else:

@@ -196,8 +196,10 @@ class SharedWatch(_Batches):
                 slice_ends = now + SLICE_SECONDS
                 while now < slice_ends and (left or (events := self._epoll.poll(0, BATCH))):
                     self._begin_batch()
-                    left = self._take(left or self._receive(events, now), now)
-                    self._end_batch()
+                    try:
+                        left = self._take(left or self._receive(events, now), now)
+                    finally:
+                        self._end_batch()
                     now = trio.current_time()
                 if left:
                     await trio.lowlevel.checkpoint()
