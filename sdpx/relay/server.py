@@ -288,8 +288,8 @@ class Relay:
 
         Returns False if there is anything else about it; nothing has been done then.
         """
-        glance = messages.at_a_glance(data)
-        if glance is None or self._log_sdp:
+        glance = None if self._log_sdp else messages.at_a_glance(data)
+        if glance is None:
             return False
         peer_id = self._lobby.peer_of(guest.client_id)
         if peer_id is None or (glance.peer_id is not UNSET and glance.peer_id != peer_id):

@@ -188,7 +188,7 @@ class SharedWatch(_Batches):
     async def run(self) -> None:
         """Tell everybody, for ever; other tasks get their turn after `SLICE_SECONDS`, or one long read."""
         with self._epoll:
-            left: list[Received] = []
+            left: list[Received] = []  # it has been read, so it is taken before anything is read again
             while True:
                 if not left:
                     await trio.lowlevel.wait_readable(self._epoll.fileno())
