@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 import pytest
 import trio
@@ -288,8 +289,13 @@ async def _talk(dice: random.Random, *, lane: bool, goes_on: Callable[[Talk, int
         return talk
 
 
+# By their seed: what is thrown depends on how far a talk is, which is not the same twice, since tasks that can run do so in any
+# order. Dice that hypothesis throws itself have to fall alike.
+DICE: Final = st.integers(0, 1 << 64).map(random.Random)
+
+
 @pytest.mark.parametrize("lane", [True, False], ids=["lane", "reference"])
-@given(dice=st.randoms(use_true_random=False), steps=st.integers(0, 150))
+@given(dice=DICE, steps=st.integers(0, 150))
 @settings(max_examples=30, deadline=None)
 def test_within_a_window_and_bounds_only_an_end_makes_holes(lane: bool, dice: random.Random, steps: int) -> None:
     """And when all have gone nothing is kept of anybody."""
@@ -301,7 +307,7 @@ def run(dice: random.Random, *, lane: bool, goes_on: Callable[[Talk, int], bool]
 
 
 @pytest.mark.parametrize("lane", [True, False], ids=["lane", "reference"])
-@given(dice=st.randoms(use_true_random=False), steps=st.integers(0, 120))
+@given(dice=DICE, steps=st.integers(0, 120))
 @settings(max_examples=30, deadline=None)
 def test_nothing_is_lost_and_nothing_comes_twice_wherever_a_link_breaks(
     lane: bool, dice: random.Random, steps: int
