@@ -106,6 +106,9 @@ _encode = msgspec.json.Encoder().encode
 _SPELT: Final = {b'"offer"': "offer", b'"answer"': "answer", b'"candidate"': "candidate"}
 
 
+NoValue = Annotated[int, Meta(gt=0, lt=0)]  # whatever stands there, the decoder does not take it
+
+
 class Glance(Struct, frozen=True, gc=False):
     """What is to be seen of a frame that may be passed on as it is: its type, and whom it is for if it says so."""
 
@@ -113,8 +116,8 @@ class Glance(Struct, frozen=True, gc=False):
     sdp: Raw | UnsetType = UNSET
     candidate: CandidateInit | UnsetType | None = UNSET
     peer_id: str | UnsetType = UNSET
-    from_peer: Raw | UnsetType = UNSET
-    seq: Raw | UnsetType = UNSET
+    from_peer: NoValue | UnsetType = UNSET
+    seq: NoValue | UnsetType = UNSET
 
 
 _decode_glance = msgspec.json.Decoder(Glance).decode
@@ -130,12 +133,13 @@ def at_a_glance(data: bytes) -> Glance | None:
         glance = _decode_glance(data) if data.isascii() and data[-1] == BRACE else None
     except (IndexError, ValueError, RecursionError):
         return None
-    if glance is None or glance.from_peer is not UNSET or glance.seq is not UNSET:
+    if glance is None:
         return None
-    if glance.type == "offer" or glance.type == "answer":  # noqa: PLR1714  a tuple takes longer
-        whole = glance.sdp is not UNSET and memoryview(glance.sdp)[0] == QUOTE
+    kind, sdp = glance.type, glance.sdp
+    if kind == "offer" or kind == "answer":  # noqa: PLR1714  a tuple takes longer
+        whole = sdp is not UNSET and memoryview(sdp)[0] == QUOTE
     else:
-        whole = glance.type == "candidate" and glance.candidate is not UNSET
+        whole = kind == "candidate" and glance.candidate is not UNSET
     return glance if whole else None
 
 

@@ -333,6 +333,10 @@ def test_any_text_is_a_message_or_a_refusal(text: str) -> None:
 # ---- at a glance ------------------------------------------------------------------------------------------------
 
 
+RELAYS_OWN = ["from_peer", "fro\\u006d_peer", "seq"]
+VALUES = ["true", "null", "0", "1", "-1", "0.5", "1e3", '""', '"0"', "[]", "{}", "9" * 400]
+
+
 def marked_at_once(text: str) -> str | None:
     """What the peer receives of a frame that is known at a glance."""
     data = text.encode(errors="surrogatepass")
@@ -371,8 +375,7 @@ def test_what_is_as_it_should_be_is_known_at_a_glance(text: str) -> None:
         "}",
         '{"type":"offer","sdp":"v"} ',
         '{"type":"offer","sdp":"é"}',
-        '{"type":"offer","sdp":"v","from_peer":true}',
-        '{"type":"offer","sdp":"v","seq":1}',
+        *(f'{{"type":"offer","sdp":"v","{key}":{value}}}' for key in RELAYS_OWN for value in VALUES),
         '{"type":"offer","sdp":"v","peer_id":null}',
         '{"type":"offer","sdp":7}',
         '{"type":"offer","candidate":null}',

@@ -170,3 +170,69 @@ def test_the_bounds_hold_whatever_happens(steps: list[str | None], frames: int, 
             assert len(outbox) == len(model)
 
     trio.run(play)
+
+
+def test_a_frame_that_leaves_at_once_is_not_counted() -> None:
+    """It is put alone, and taken out with what there is; what came when others wait has to be put as all are."""
+    held = Held()
+    outbox = Outbox[str](5, 1000, held, clock)
+    assert outbox.put_alone("x", None, 1.5)
+    assert (len(outbox), outbox.bytes, held.bytes, outbox.stalled_since) == (1, 0, 0, 1.5)
+    assert not outbox.put_alone("y", None, 2.0)
+    outbox.drop_all(3.0)
+    assert (len(outbox), outbox.bytes, held.bytes, outbox.stalled_since) == (0, 0, 0, 3.0)
+    outbox.close()
+    assert not outbox.put_alone("z", None, 4.0)
+
+
+def test_a_frame_that_was_to_leave_and_stays_is_counted() -> None:
+    """Because it is said to stay, or another comes behind it; once, and within the bounds."""
+    held = Held()
+    outbox = Outbox[str](5, 3 * ONE, held, clock)
+    assert outbox.put_alone("x", None, 1.5)
+    outbox.count()
+    outbox.count()
+    assert (outbox.bytes, held.bytes) == (ONE, ONE)
+    outbox.drop_all(2.0)
+    assert outbox.put_alone("x", None, 2.5)
+    assert [outbox.put("y"), outbox.put("z"), outbox.put("one too many")] == [2, 3, 0]
+    assert (outbox.bytes, held.bytes, outbox.stalled_since) == (3 * ONE, 3 * ONE, 2.5)
+
+
+STEPS = st.lists(st.sampled_from(["put", "alone", "count", "all", "drop", "drop all", "take all"]), max_size=12)
+
+
+@given(STEPS)
+def test_what_is_counted_is_what_waits(steps: list[str]) -> None:
+    """Whatever was done in whatever order, but for one frame that was put alone and of which nothing has been said yet."""
+    held = Held()
+    outbox = Outbox[str](100, 10_000, held, clock)
+    inside: list[str] = []
+    for number, step in enumerate(steps):
+        text = "x" * (number + 1)
+        match step:
+            case "put":
+                assert outbox.put(text) == len(inside) + 1
+                inside.append(text)
+            case "alone":
+                inside += [text] if outbox.put_alone(text, None, 1.0) else []
+            case "count":
+                outbox.count()
+            case "all":
+                outbox.put_all([text, text])
+                inside += [text, text]
+            case "drop":
+                outbox.drop(min(1, len(inside)), 1.0)
+                del inside[:1]
+            case "drop all":
+                outbox.drop_all(1.0)
+                inside.clear()
+            case _:
+                assert [data for data, _, _ in outbox.take_all()] == inside
+                inside.clear()
+        size = sum(each.__sizeof__() for each in inside)
+        assert [data for data, _, _ in outbox.waiting] == inside
+        assert held.bytes == outbox.bytes
+        assert outbox.bytes == size or (outbox.bytes == 0 and len(inside) == 1)
+    outbox.count()
+    assert outbox.bytes == sum(each.__sizeof__() for each in inside)

@@ -54,18 +54,14 @@ class Numbers:
     def note(self, event: Event) -> None:
         """Count what an event tells."""
         if isinstance(event, serve.Relayed):
-            self.note_relayed(event.type, event.bytes)
+            self.relayed[event.type] += 1
+            self.relayed_bytes += event.bytes
         elif isinstance(event, serve.ClientConnected):
             self.clients += 1
         elif isinstance(event, serve.Paired):
             self.pairings += 1
         elif type(event) in REFUSALS:
             self._note_refusal(event)
-
-    def note_relayed(self, kind: str, size: int) -> None:
-        """Count a relayed frame of so many bytes."""
-        self.relayed[kind] += 1
-        self.relayed_bytes += size
 
     def _note_refusal(self, event: Event) -> None:
         match event:

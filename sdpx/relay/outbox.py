@@ -64,7 +64,9 @@ class Outbox(Generic[T]):
         size, waiting = data.__sizeof__(), self.waiting
         if not waiting:
             self.stalled_since = since or self._clock()
-        elif len(waiting) >= self._max_frames or self.bytes + size > self._max_bytes:
+        elif not self.bytes:
+            self.count()
+        if waiting and (len(waiting) >= self._max_frames or self.bytes + size > self._max_bytes):
             return 0
         waiting.append((data, sender, since))
         self.bytes += size
@@ -73,8 +75,25 @@ class Outbox(Generic[T]):
             self._wake()
         return len(waiting)
 
+    def put_alone(self, data: T, sender: Sender | None, since: float) -> bool:
+        """Queue a frame that is to be taken out at once, if no other waits: it is not counted until it turns out to stay.
+
+        Returns False if it has to be `put`. It stays if another comes behind it, or the caller says so by `count`.
+        """
+        if self.waiting or self._closed:
+            return False
+        self.waiting.append((data, sender, since))
+        self.stalled_since = since
+        return True
+
+    def count(self) -> None:
+        """Count a frame that was put alone, and stays."""
+        if self.waiting and not self.bytes:
+            self._count(size_of(self.waiting))
+
     def put_all(self, many: Iterable[T]) -> None:
         """Queue frames whatever the bounds: they have been within those of somebody else until now."""
+        self.count()
         waiting: list[Waiting[T]] = [(data, None, 0.0) for data in many]
         if waiting and not self.waiting:
             self.stalled_since = self._clock()
@@ -117,6 +136,7 @@ class Outbox(Generic[T]):
     def drop(self, count: int, now: float) -> None:
         """Take out that many from the front: they are sent. `stalled_since` is when this happened last."""
         if count:
+            self.count()
             size = size_of(self.waiting[:count])
             del self.waiting[:count]
             self.bytes -= size
@@ -125,8 +145,8 @@ class Outbox(Generic[T]):
 
     def drop_all(self, now: float) -> None:
         """Take out what there is: it is sent."""
-        self._held.bytes -= self.bytes
-        self.bytes = 0
+        if self.bytes:
+            self._count(-self.bytes)
         self.waiting.clear()
         self.stalled_since = now
 

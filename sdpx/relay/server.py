@@ -309,7 +309,9 @@ class Relay:
 
     def _note_relayed(self, guest: Guest, peer_id: str, kind: str, size: int) -> None:
         """Count a relayed frame and log it: of what the line says, only the size is new as a rule."""
-        self.numbers.note_relayed(kind, size)
+        numbers = self.numbers
+        numbers.relayed[kind] += 1
+        numbers.relayed_bytes += size
         said_kind, said_id, said = guest.said
         if said_kind != kind or said_id != peer_id:
             said = serve.Relayed.spell(kind, guest.client_id, peer_id)

@@ -101,17 +101,15 @@ class LaneConnection:
 
     def relay(self, data: bytes, sender: Sender, since: float) -> int:
         """Queue a frame that came as `data`, marked."""
-        depth = self.outbox.put(text_frame(data[:-1], MARK), sender, since)
-        if depth != 1 or not self._may_write:
-            return self._heed_the_queue(depth)
-        self._watch.flush_soon(self)
-        return depth
+        marked = text_frame(data[:-1], MARK)
+        if self._may_write and self.outbox.put_alone(marked, sender, since):  # as nearly always
+            self._watch.flush_soon(self)
+            return 1
+        return self._send(marked, sender, since)
 
     def _send(self, data: bytes, sender: Sender | None = None, since: float = 0.0) -> int:
-        return self._heed_the_queue(self.outbox.put(data, sender, since))
-
-    def _heed_the_queue(self, depth: int) -> int:
-        """See to it that what was put into the outbox leaves, with the batch; `depth` frames wait, none if it was full."""
+        """Queue a frame, and see to it that it leaves with the batch."""
+        depth = self.outbox.put(data, sender, since)
         if not depth:
             self.end(SLOW)
         elif self._may_write and depth == 1:
@@ -135,10 +133,11 @@ class LaneConnection:
 
     def _heed_the_socket(self) -> None:
         """Wait for it while it is full, under a deadline."""
-        is_full = bool(self.outbox.bytes)
+        is_full = bool(self.outbox.waiting)
         self._may_write = not is_full
         self._watch.want_write(self, wanted=is_full)
         if is_full:
+            self.outbox.count()
             self._watch.wake(self, min(self.alarm_at, self.outbox.stalled_since + self._patience))
 
     def _write_one(self, now: float) -> bool:
