@@ -30,7 +30,7 @@ INBOX_BOUND: Final = 512
 OWN_BOUND: Final = 64  # what this side itself puts into the inbox is never dropped: a few for each attempt
 DTLS_SECONDS: Final = 10.0
 CLOSING_SECONDS: Final = 0.05
-RETURN_SECONDS: Final = 2.0  # in which whoever closed the only channel may open another, or offer afresh
+RETURN_SECONDS: Final = 5.0  # in which whoever closed the only channel may open another, or offer afresh
 
 _STATES: Final[dict[rtc.StateKind, Callable[[str], Event]]] = {
     "ice_gathering": peer.IceGatheringState,
