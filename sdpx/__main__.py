@@ -1,5 +1,5 @@
 """``python -m sdpx`` is ``sdpx``."""
 
-from sdpx.cli import main
+from sdpx.cli.app import main
 
 main()

@@ -17,7 +17,7 @@ import trio
 from sdpx.errors import DemoFailed
 from sdpx.events.demo import DemoFinished
 from sdpx.log import Log
-from sdpx.program import Stop
+from sdpx.runtime import ShutdownRequest
 
 END_SECONDS: Final = 8.0
 MAX_LINE: Final = 1024 * 1024
@@ -51,7 +51,7 @@ class Actor:
 
     def _note(self, line: Line) -> None:
         self._lines.append(dict(line))
-        self._log.pass_on(line, self.who)
+        self._log.forward(line, self.who)
         self._wake()
 
     def _wake(self) -> None:
@@ -117,7 +117,7 @@ class Phases:
         self._began = now
 
 
-async def run_demo(seconds: float, log: Log, stop: Stop) -> None:
+async def run_demo(seconds: float, log: Log, stop: ShutdownRequest) -> None:
     """Run the demonstration; raises `DemoFailed` unless every step of it happened within `seconds`."""
     phases = Phases(trio.current_time)
     failure: DemoFailed | None = None
@@ -179,7 +179,7 @@ async def _talk(alice: Actor, bob: Actor) -> None:
 
 
 async def _require_network() -> None:
-    from sdpx.peer.rtc import host_addresses  # noqa: PLC0415  heavy, and only this step needs it
+    from sdpx.peer.webrtc.peer_connection import host_addresses  # noqa: PLC0415  heavy, and only this step needs it
 
     if not host_addresses():
         reason = (
@@ -189,7 +189,7 @@ async def _require_network() -> None:
         raise DemoFailed("no_network", reason)
 
 
-async def _cancel_on(stop: Stop, scope: trio.CancelScope) -> None:
+async def _cancel_on(stop: ShutdownRequest, scope: trio.CancelScope) -> None:
     await stop.wait()
     scope.cancel()
 

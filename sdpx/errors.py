@@ -40,7 +40,7 @@ class ExitStatus(IntEnum):
     ICE_FAILED = 10
     DTLS_FAILED = 11
     CHANNEL_LOST = 12
-    UNMET = 13
+    EXPECTATION_FAILED = 13
 
 
 class SdpxError(Exception):
@@ -143,10 +143,10 @@ class ChannelLost(Ending):
     status = ExitStatus.CHANNEL_LOST
 
 
-class Unmet(Ending):
+class ExpectationFailed(Ending):
     """What `--expect` waited for did not happen within `--within`."""
 
-    status = ExitStatus.UNMET
+    status = ExitStatus.EXPECTATION_FAILED
 
 
 class DemoFailed(Ending):

@@ -74,9 +74,9 @@ class Log:
         self._threshold = LEVELS.index(level)
         self._render = self._json if form == "json" else self._text
         self._spells = form == "json" and started is None
-        self._spelt_heads: dict[type[Event], str] = {}  # of those that spell themselves, and are wanted
+        self._prerendered_heads: dict[type[Event], str] = {}  # of those that spell themselves, and are wanted
         self._tick = (-1.0, "")  # a millisecond, in seconds since the epoch, and how all lines in it begin
-        self._standstill = ""  # the beginning of all lines of a batch
+        self._batch_timestamp = ""  # the beginning of all lines of a batch
         self._batch: list[bytes] = []
         self._colour = colour
         self._started = started
@@ -86,31 +86,31 @@ class Log:
     def emit(self, event: Event) -> None:
         """Write one event, if its level is wanted. Never blocks, never raises for a slow or lost reader."""
         kind = type(event)
-        spelt = event.spelt() if kind in self._spelt_heads else None
-        if spelt is None:
+        render = event.render() if kind in self._prerendered_heads else None
+        if render is None:
             self._emit_any(event)
         else:
-            self.emit_spelt(kind, spelt)
+            self.emit_rendered(kind, render)
 
-    def emit_spelt(self, kind: type[Event], spelt: str) -> bool:
-        """Write an event of this kind, as `Event.spelt` would spell it; returns False if it has to be emitted instead."""
-        head = self._spelt_heads.get(kind)
+    def emit_rendered(self, kind: type[Event], render: str) -> bool:
+        """Write an event of this kind, as `Event.render` would spell it; returns False if it has to be emitted instead."""
+        head = self._prerendered_heads.get(kind)
         if head is None:
             return False
-        if self._standstill:
-            self._batch.append(f"{self._standstill}{head}{spelt}}}\n".encode())
+        if self._batch_timestamp:
+            self._batch.append(f"{self._batch_timestamp}{head}{render}}}\n".encode())
         else:
-            self._put([f"{self._moment(self._clock())}{head}{spelt}}}\n".encode()])
+            self._put([f"{self._timestamp(self._clock())}{head}{render}}}\n".encode()])
         return True
 
-    def emit_apart(self, event: Event) -> None:
+    def emit_from_thread(self, event: Event) -> None:
         """Write one event that happened in whatever thread: it goes with no batch."""
         if line := self._rendered(event):
             self._put([line])
 
     def _emit_any(self, event: Event) -> None:
         line = self._rendered(event)
-        if line and self._standstill:
+        if line and self._batch_timestamp:
             self._batch.append(line)
         elif line:
             self._put([line])
@@ -121,8 +121,8 @@ class Log:
         if _RANK[level] < self._threshold:
             return b""
         kind = type(event)
-        if self._spells and kind.spelt is not Event.spelt:  # the next one is written on the short way
-            self._spelt_heads[kind] = _head(kind, level)
+        if self._spells and kind.render is not Event.render:  # the next one is written on the short way
+            self._prerendered_heads[kind] = _head(kind, level)
         return self._render(event, level)
 
     def begin_batch(self) -> None:
@@ -130,16 +130,16 @@ class Log:
 
         A look at the clock, and a way through the queue, cost as much as the line itself.
         """
-        self._standstill = self._moment(self._clock())
+        self._batch_timestamp = self._timestamp(self._clock())
 
     def end_batch(self) -> None:
         """Let the lines of this batch leave."""
         if self._batch:
             lines, self._batch = self._batch, []
             self._put(lines)
-        self._standstill = ""
+        self._batch_timestamp = ""
 
-    def pass_on(self, line: dict[str, Any], who: str) -> None:
+    def forward(self, line: dict[str, Any], who: str) -> None:
         """Write a line of another sdpx program, with a `who` key behind the common ones."""
         common = {key: line.pop(key, "") for key in ("ts", "level", "event", "message")}
         if self._render == self._json:
@@ -147,7 +147,7 @@ class Log:
         else:
             self._put([self._aligned(**common, own={"who": who} | line)])
 
-    def _moment(self, now: float) -> str:
+    def _timestamp(self, now: float) -> str:
         """Return how a line of that moment begins."""
         tick, beginning = self._tick
         microseconds = int((now - tick) * 1_000_000 + 0.5)
@@ -175,7 +175,7 @@ class Log:
         now = self._clock()
         own = _encode(body)[1:-1]
         return b"%b%b%b%b%b%b}\n" % (
-            (self._standstill or self._moment(now)).encode(),
+            (self._batch_timestamp or self._timestamp(now)).encode(),
             _head(type(event), level).encode(),
             _encode(message),
             b"," if own else b"",
@@ -231,7 +231,7 @@ class LibraryHandler(logging.Handler):
         level: Level = "debug"
         if record.levelno >= logging.WARNING:
             level = "error" if record.levelno >= logging.ERROR else "warning"
-        self._log.emit_apart(Library(record.name, _sentence(record), level))
+        self._log.emit_from_thread(Library(record.name, _sentence(record), level))
 
 
 def _sentence(record: logging.LogRecord) -> str:

@@ -98,7 +98,7 @@ def test_text_is_for_a_person_and_holds_no_control_characters() -> None:
 
 def test_another_programs_line_gets_who_behind_the_common_keys() -> None:
     log, sink = make_log()
-    log.pass_on({"ts": "t", "level": "info", "event": "e", "message": "m", "id": "x"}, "bob")
+    log.forward({"ts": "t", "level": "info", "event": "e", "message": "m", "id": "x"}, "bob")
     assert sink.lines == [b'{"ts":"t","level":"info","event":"e","message":"m","who":"bob","id":"x"}\n']
 
 
@@ -230,7 +230,7 @@ def test_a_batch_bears_one_moment_and_leaves_at_its_end() -> None:
     log.emit(serve.RelayRefused("offer", "a", None, "not_paired"))
     log.emit(serve.ClientConnected("b", "x:2"))
     assert sink.lines == []
-    log.emit_apart(LogDropped(1))
+    log.emit_from_thread(LogDropped(1))
     log.end_batch()
     log.emit(serve.ClientConnected("c", "x:3"))
     lines = sink.read()

@@ -18,17 +18,21 @@ import typer
 from prometheus_client.parser import text_string_to_metric_families
 
 import sdpx
-from sdpx import cli, config, errors, events, lobby, messages
-from sdpx.configured import options_of
+from sdpx import errors, events
+from sdpx.cli import app, config_file
+from sdpx.cli.config_defaults import options_of
 from sdpx.events import Event, demo, peer, serve
 from sdpx.ice_servers import DEFAULT_STUN
 from sdpx.log import QUEUE_BYTES, QUEUE_LINES, Log
-from sdpx.peer import commands, verdict
-from sdpx.peer.lines import MAX_LINE
-from sdpx.relay.limits import Limits
-from sdpx.relay.metrics import make_page
-from sdpx.relay.numbers import Numbers, Present
-from sdpx.relay.pages import pages_of
+from sdpx.peer.diagnostics import diagnosis
+from sdpx.peer.input import commands
+from sdpx.peer.input.lines import MAX_LINE
+from sdpx.protocol import messages
+from sdpx.relay.core import pairing
+from sdpx.relay.core.limits import Limits
+from sdpx.relay.core.stats import RelaySnapshot, RelayStats
+from sdpx.relay.http.endpoints import pages_of
+from sdpx.relay.http.metrics import make_page
 from tests.test_walls import PURE
 
 ROOT: Final = Path(__file__).parent.parent
@@ -36,7 +40,7 @@ SOURCES: Final = Path(sdpx.__file__).parent
 README: Final = (ROOT / "README.md").read_text()
 JUSTFILE: Final = (ROOT / "Justfile").read_text()
 KIB: Final = 1024
-NOTHING: Final = Present(0, 0, 0, 0, 0, 0, 0)
+NOTHING: Final = RelaySnapshot(0, 0, 0, 0, 0, 0, 0)
 
 Row = dict[str, str]
 
@@ -123,7 +127,7 @@ def strings(found: Iterator[ast.Call], position: int) -> set[str]:
 
 def pairing_refusals() -> set[str]:
     """The codes that the lobby assigns to `code` before it refuses."""
-    tree = ast.parse(inspect.getsource(lobby))
+    tree = ast.parse(inspect.getsource(pairing))
     return {
         word
         for node in ast.walk(tree)
@@ -170,7 +174,7 @@ def test_every_recipe_of_the_justfile_is_named_and_the_other_way_round() -> None
 
 
 def command(name: str) -> Any:
-    group: Any = typer.main.get_command(cli.app)
+    group: Any = typer.main.get_command(app.app)
     return group.commands[name]
 
 
@@ -193,7 +197,7 @@ def shown_default(option: Any) -> str:
 
 def test_every_command_has_a_section_and_the_other_way_round() -> None:
     """No command is hidden, none is made up."""
-    group: Any = typer.main.get_command(cli.app)
+    group: Any = typer.main.get_command(app.app)
     assert set(re.findall(r"^### `sdpx (\w+)`$", section("The commands"), re.MULTILINE)) == set(group.commands)
 
 
@@ -208,8 +212,8 @@ def test_options_variables_and_defaults(name: str) -> None:
 def test_the_levels_and_formats_of_the_log() -> None:
     """The choices of an option are those that its row names."""
     meanings = {code(row["option"]): row["meaning"] for row in table("The commands", "`sdpx serve`")}
-    assert codes(meanings["--log-level"]) == [level.value for level in cli.LogLevel] == list(events.LEVELS)
-    assert codes(meanings["--log-format"]) == [form.value for form in cli.LogFormat]
+    assert codes(meanings["--log-level"]) == [level.value for level in app.LogLevel] == list(events.LEVELS)
+    assert codes(meanings["--log-format"]) == [form.value for form in app.LogFormat]
 
 
 def test_no_variable_is_made_up() -> None:
@@ -237,7 +241,7 @@ def test_codes_of_the_error_event() -> None:
 def test_verdicts_and_their_exit_statuses() -> None:
     """Every verdict that there is, with the status of its `Ending`."""
     rows = {code(row["code"]): int(row["status"]) for row in table("The commands", "Verdicts")}
-    tree = ast.parse(inspect.getsource(verdict))
+    tree = ast.parse(inspect.getsource(diagnosis))
     reached = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and hasattr(errors, called(node)):
@@ -319,7 +323,7 @@ def test_the_keys_that_are_not_optional_are_needed(kind: str, keys: dict[str, bo
 
 def test_the_reasons_of_peer_disconnected() -> None:
     """Each word that a client may be told for the end of its pairing."""
-    assert set(codes(sentence("The reasons: "))) == set(get_args(messages.DepartureReason))
+    assert set(codes(sentence("The reasons: "))) == set(get_args(messages.DisconnectReason))
 
 
 def test_error_codes() -> None:
@@ -349,9 +353,9 @@ def test_the_first_refusal_that_applies_is_sent(state: str, target: str, flaws: 
     assert (refusal.code, refusal.reason) == (first, order[first])
 
 
-def lobby_where(state: str) -> lobby.Lobby:
+def lobby_where(state: str) -> pairing.PairingTable:
     """A lobby where `b` is paired: with `a`, or with somebody else."""
-    here = lobby.Lobby()
+    here = pairing.PairingTable()
     for client_id in ("a", "b", "c"):
         here.join(client_id)
     here.take("b", messages.PairRequest("a" if state == "paired" else "c"))
@@ -368,7 +372,7 @@ def test_http_refusals() -> None:
         for word in codes(words)
         if re.fullmatch(r"[a-z_]+", word)
     }
-    assert written == {answer(call) for call in calls("Answer", under="relay")}
+    assert written == {answer(call) for call in calls("HttpError", under="relay")}
 
 
 def answer(call: ast.Call) -> tuple[int, str]:
@@ -383,7 +387,7 @@ def test_close_codes() -> None:
     written = {int(number) for number in re.findall(r"\b[14]\d{3}\b", sentence("Close codes from the relay"))}
     given = {
         number
-        for name, position in (("Departure", 1), ("Violation", 0))
+        for name, position in (("CloseReason", 1), ("Violation", 0))
         for call in calls(name, under="relay")
         for number in [getattr(call.args[position], "value", None)]
         if isinstance(number, int)
@@ -418,12 +422,12 @@ def test_limits() -> None:
 def test_pages() -> None:
     """Each page that plain HTTP is served, and what this is."""
     written = {code(row["path"]) for row in table("Running the relay", "Pages")}
-    assert written == pages_of(Numbers(), lambda: NOTHING, bool).keys() | {"/"}
+    assert written == pages_of(RelayStats(), lambda: NOTHING, bool).keys() | {"/"}
 
 
 def test_metrics() -> None:
     """Each metric of the relay's, and those of the process that the text names."""
-    families = list(text_string_to_metric_families(make_page(Numbers(), NOTHING, "").body.decode()))
+    families = list(text_string_to_metric_families(make_page(RelayStats(), NOTHING, "").body.decode()))
     written = {name for row in table("Running the relay", "Metrics") for name in codes(row["metric"])}
     assert written == {family.name for family in families if family.name.startswith("sdpx")}
     named = set(re.findall(r"`(process_\w+?)(?:_total)?`", README))
@@ -432,7 +436,7 @@ def test_metrics() -> None:
 
 def test_labels_of_metrics() -> None:
     """The label that a family has is in its row, and nobody is promised another."""
-    numbers = Numbers()
+    numbers = RelayStats()
     numbers.refusals["x"] = 1
     families = text_string_to_metric_families(make_page(numbers, NOTHING, "").body.decode())
     labels = {family.name: set().union(*(sample.labels for sample in family.samples)) - {"le"} for family in families}
@@ -454,7 +458,7 @@ SPOKEN: Final[list[tuple[str, Event]]] = [
     ("`sdpx peer`", peer.WebrtcStarted(is_initiator=True)),
     ("`sdpx peer`", peer.WebrtcStarted(is_initiator=False)),
     ("`sdpx peer`", peer.Reconnecting(1, 0.0, "relay_lost", "REASON")),
-    ("`sdpx peer`", peer.Summary("PEER_ID", True, {"PHASE": 1.0, "other": 2.0}, "LOCAL", "REMOTE", 1, 2)),
+    ("`sdpx peer`", peer.ConnectionSummary("PEER_ID", True, {"PHASE": 1.0, "other": 2.0}, "LOCAL", "REMOTE", 1, 2)),
     ("`sdpx demo`", demo.DemoFinished(ok=True, phases={"PHASE": 1.0, "other": 2.0})),
     ("`sdpx demo`", demo.DemoFinished(ok=False, phases={})),
 ]
@@ -495,14 +499,14 @@ def test_messages_that_are_made_in_code(title: str, event: Event) -> None:
 def test_codes_of_negotiation_error() -> None:
     """Every code that something of the peer's can be found useless with."""
     text = sentence("`negotiation_error` has `type`").split("one of the codes", 1)[1]
-    direct = strings(calls("NegotiationFailed", "_translated"), 0)
+    direct = strings(calls("NegotiationFailed", "_map_exceptions"), 0)
     assert set(codes(text)) == direct | strings(calls("_problem", "NegotiationError"), 1)
 
 
 def test_codes_of_input_refused() -> None:
     """Every code that a line of the input can be refused with."""
-    written = codes(sentence("An `input_refused` has one of the codes"))
-    assert set(written) - {"input_refused"} == strings(calls("_refuse", "InputRefused", under="peer"), 0)
+    written = codes(sentence("An `input_rejected` has one of the codes"))
+    assert set(written) - {"input_rejected"} == strings(calls("_refuse", "InputRejected", under="peer"), 0)
 
 
 # ---- what is promised of safety ---------------------------------------------------------------------------------
@@ -529,7 +533,7 @@ def test_the_configuration_file_can_be_read() -> None:
     (example,) = blocks("toml")
     known = {name: options_of(command(name)) for name in ("serve", "peer", "demo", "bench", "token")}
     for name in ("serve", "peer"):
-        assert config.read(example, name, known)
+        assert config_file.read(example, name, known)
 
 
 # ---- recipes and examples ---------------------------------------------------------------------------------------
@@ -551,11 +555,11 @@ def written_by(*happened: Event) -> bytes:
     log = Log(sink, lambda: 0.0, started=0.0)
     for event in happened:
         log.emit(event)
-    log.pass_on(msgspec.json.decode(sink.lines[0]), "alice")
+    log.forward(msgspec.json.decode(sink.lines[0]), "alice")
     return b"".join(sink.lines)
 
 
-VERDICT: Final = peer.Verdict(
+VERDICT: Final = peer.Diagnosis(
     "ice_failed",
     "bob",
     True,
@@ -590,7 +594,7 @@ RECIPES: Final = {
     ),
     'select(.event == "channel_message") | .text': "hello",
     'last(inputs | select(.event == "channel_open") | .ms)': "0",
-    'select(.event == "verdict") | .message': "No pair worked",
+    'select(.event == "diagnosis") | .message': "No pair worked",
 }
 
 

@@ -1,75 +1,38 @@
-"""The walls of the house: who may import whom. Arrows run downward only, there are no circles, and the core is pure."""
+"""Import rules of the package: imports run downward, pure packages do no I/O, and only one package knows asyncio."""
 
 import ast
 import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
-
-import pytest
+from typing import Final
 
 import sdpx
 
-ROOT = Path(sdpx.__file__).parent
-WALLED = {"asyncio", "trio_asyncio", "aiortc", "aioice", "av"}
-PURE = [
-    "bench.ledger",
-    "bench.report",
-    "errors",
-    "ice_servers",
-    "ids",
-    "messages",
-    "lobby",
-    "events",
-    "events.serve",
-    "events.peer",
-    "events.demo",
-    "relay.frames",
-    "relay.handshake",
-    "relay.host",
-    "relay.lane.careful",
-    "relay.lane.plain",
-    "relay.lane.upgrade",
-    "relay.limits",
-    "relay.numbers",
-    "relay.quota",
-    "relay.responses",
-    "relay.resume",
-    "relay.stream",
-    "relay.trust.attempts",
-    "relay.trust.ice",
-    "relay.trust.options",
-    "relay.trust.origin",
-    "relay.trust.proxy",
-    "relay.trust.tokens",
-    "relay.trust.turn",
-    "config",
-    "peer.resume",
-    "peer.backoff",
-    "peer.commands",
-    "peer.evidence",
-    "peer.expect",
-    "peer.heartbeat",
-    "peer.options",
-    "peer.outcome",
-    "peer.sdp",
-    "peer.media",
-    "peer.happenings",
-    "peer.candidates",
-    "peer.verdict",
-]
-# What a pure module may use: nothing that reads a clock, rolls dice, or touches a file, a socket or a task.
-PURE_MAY_USE = {
-    *("sdpx", "msgspec", "h11", "wsproto"),
+ROOT: Final = Path(sdpx.__file__).parent
+ASYNCIO: Final = {"asyncio", "trio_asyncio", "aiortc", "aioice", "av"}
+WEBRTC: Final = "peer.webrtc"
+# Packages and modules that decide: no I/O, no clock, no randomness, no task. Time and random numbers are arguments.
+PURE: Final = (
+    *("protocol", "errors", "events", "ice_servers", "ids"),
+    *("relay.core", "relay.http.simple_upgrade", "relay.http.upgrade", "relay.http.responses"),
     *(
-        "base64",
-        "binascii",
-        "bisect",
-        "collections",
-        "dataclasses",
+        "relay.websocket.fast_parser",
+        "relay.websocket.handler",
+        "relay.websocket.protocol",
+        "relay.websocket.validator",
+    ),
+    *("relay.auth.ice_issuer", "relay.auth.options", "relay.auth.origins", "relay.auth.proxies", "relay.auth.tokens"),
+    *("relay.auth.turn", "cli.config_file", "peer.options", "peer.input.commands", "peer.negotiation"),
+    *("peer.diagnostics.diagnosis", "peer.diagnostics.progress", "peer.diagnostics.trace", "peer.webrtc.events"),
+    *("peer.signaling.backoff", "peer.signaling.resume", "bench.accounting", "bench.report"),
+)
+# Modules that a pure module may import besides pure modules of sdpx.
+PURE_MAY_USE: Final = {
+    *("sdpx", "msgspec", "h11", "wsproto", "base64", "binascii", "bisect", "collections", "dataclasses", "difflib"),
+    *(
         "enum",
         "functools",
-        "difflib",
         "hashlib",
         "hmac",
         "http",
@@ -101,64 +64,104 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-FILES = {module_name(path): path for path in ROOT.rglob("*.py")}
+FILES: Final = {module_name(path): path for path in ROOT.rglob("*.py")}
 
 
-def uses(name: str) -> set[str]:
+def used_by(name: str) -> set[str]:
     """The modules of sdpx that a module imports."""
     found = {each.removeprefix("sdpx.") for each in imports(FILES[name]) if each.startswith("sdpx.")}
     return (found & FILES.keys()) - {name}
 
 
-@pytest.mark.parametrize(
-    "name", sorted(FILES.keys() - {"peer.rtc", "peer.bridge", "peer.channels", "peer.ice", "peer.dtls"})
-)
-def test_only_the_wall_imports_asyncio_and_aiortc(name: str) -> None:
-    assert not {each.partition(".")[0] for each in imports(FILES[name])} & WALLED
+def top_level(name: str) -> set[str]:
+    return {each.partition(".")[0] for each in imports(FILES[name])}
 
 
-def test_the_wall_is_there() -> None:
-    """The test above would hold for an empty project too."""
-    assert {each.partition(".")[0] for each in imports(FILES["peer.rtc"])} >= {"trio_asyncio", "aiortc"}
-    assert {each.partition(".")[0] for each in imports(FILES["peer.bridge"])} >= {"trio_asyncio", "asyncio"}
+def within(name: str, *places: str) -> bool:
+    """Whether a module is one of these places, or in one of these packages."""
+    return any(name == place or name.startswith(f"{place}.") for place in places)
 
 
-@pytest.mark.parametrize("name", PURE)
-def test_a_pure_module_imports_no_io(name: str) -> None:
+def test_only_one_package_imports_asyncio_and_aiortc() -> None:
+    offenders = {name for name in FILES if not within(name, WEBRTC) and top_level(name) & ASYNCIO}
+    assert offenders == set()
+    used = {each for name in FILES if within(name, WEBRTC) for each in top_level(name)}
+    assert used >= {"trio_asyncio", "aiortc", "asyncio"}, "the rule above would hold for an empty package, too"
+
+
+def test_pure_modules_do_no_io() -> None:
     """Rules take time and randomness as arguments and return what to do."""
-    foreign = {each.partition(".")[0] for each in imports(FILES[name])} - PURE_MAY_USE
-    assert foreign == set()
-    assert uses(name) <= set(PURE)
+    pure = {name for name in FILES if within(name, *PURE)}
+    assert all(any(within(name, place) for name in FILES) for place in PURE), "a place in PURE is not there any more"
+    assert {name: top_level(name) - PURE_MAY_USE for name in pure if top_level(name) - PURE_MAY_USE} == {}
+    packages = {name for name in FILES if FILES[name].name == "__init__.py"}
+    impure = {name: used_by(name) - pure - packages for name in pure}
+    assert {name: others for name, others in impure.items() if others} == {}
 
 
-def test_there_are_no_circles() -> None:
-    graph = {name: uses(name) - {"", name.partition(".")[0]} for name in FILES}
+def test_modules_import_in_no_circle() -> None:
+    graph = {name: used_by(name) - {"", name.partition(".")[0]} for name in FILES}
     assert list(TopologicalSorter(graph).static_order())
 
 
-@pytest.mark.parametrize("name", sorted(name for name in FILES if name.startswith("relay")))
-def test_the_relay_does_not_know_the_peer(name: str) -> None:
-    assert not {each for each in uses(name) if each.startswith(("peer.", "demo", "cli"))}
+# Each package of the relay and of the peer, and what else of its program it may import; what is not named may import all.
+LAYERS: Final = {
+    "protocol": set[str](),
+    "relay.core": set[str](),
+    "relay.http": {"relay.core"},
+    "relay.websocket": {"relay.core"},
+    "relay.auth": {"relay.core", "relay.http"},
+    "peer.negotiation": set[str](),
+    "peer.diagnostics": {"peer.negotiation"},
+    "peer.signaling": {"peer.options"},
+    "peer.webrtc": {"peer.negotiation", "peer.diagnostics"},
+}
+# Imports that still run upward.
+UPWARD: Final = {
+    ("peer.webrtc.runtime", "peer.pair_session"),
+    ("relay.auth.tls_stream", "relay.websocket.socket_stream"),
+    ("relay.core.sessions", "relay.http.responses"),
+    ("relay.http.request", "relay.auth.tls_stream"),
+    ("relay.http.upgrade", "relay.auth.tokens"),
+    ("relay.websocket.connection", "relay.http.upgrade"),
+    ("relay.websocket.trio_websocket_engine", "relay.http.upgrade"),
+}
 
 
-@pytest.mark.parametrize("name", sorted(name for name in FILES if name.startswith("peer")))
-def test_the_peer_does_not_know_the_relay(name: str) -> None:
-    assert not {each for each in uses(name) if each.startswith(("relay.", "demo", "cli", "lobby"))}
+def test_packages_import_downward() -> None:
+    found = set[tuple[str, str]]()
+    for layer, below in LAYERS.items():
+        for name in FILES:
+            if within(name, layer):
+                program = {each for each in used_by(name) if within(each, "relay", "peer")} - {"relay", "peer"}
+                found |= {(name, each) for each in program if not within(each, layer, *below, "relay.websocket.mask")}
+    assert found == UPWARD
 
 
-@pytest.mark.parametrize("name", sorted(name for name in FILES if name.startswith("bench")))
-def test_the_load_knows_of_the_relay_only_how_frames_look(name: str) -> None:
-    """It measures whatever relay there is: what it shares with ours is masks, frames and the limit of descriptors."""
-    shared = {"relay.lane.mask", "relay.lane.plain", "relay.listeners"}
-    assert {each for each in uses(name) if not each.startswith("bench")} <= {"errors", *shared}
+def test_the_relay_and_the_peer_know_nothing_of_each_other() -> None:
+    programs = ("relay", "peer")
+    for own, other in (programs, programs[::-1]):
+        assert {name for name in FILES if within(name, own) for each in used_by(name) if within(each, other)} == set()
+    commands = ("cli", "demo", "bench")
+    assert {
+        name for name in FILES if within(name, *programs) for each in used_by(name) if within(each, *commands)
+    } == set()
 
 
-def test_the_command_line_imports_nothing_heavy_at_the_top() -> None:
-    """What `sdpx --help` needs: typer and the standard library."""
-    top = ast.parse(FILES["cli"].read_text()).body
-    names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module or "" for node in top if isinstance(node, ast.ImportFrom)}
-    assert {name.partition(".")[0] for name in names} <= {"typer", "sdpx", *sys.stdlib_module_names}
-    assert {name for name in names if name.startswith("sdpx")} == {"sdpx"}
-    top = ast.parse(FILES["trust_options"].read_text()).body
-    assert {node.module for node in top if isinstance(node, ast.ImportFrom)} == {"typing"}
+def test_the_bench_shares_frames_with_the_relay_and_nothing_else() -> None:
+    """It measures any relay."""
+    shared = {"relay.websocket.mask", "relay.websocket.fast_parser", "relay.listeners"}
+    used = {each for name in FILES if within(name, "bench") for each in used_by(name) if within(each, "relay", "peer")}
+    assert used <= shared
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """`sdpx --help` needs Typer and the standard library."""
+    for name in (name for name in FILES if within(name, "cli.app", "cli.auth_options", "cli.serve_options")):
+        top = [
+            node for node in ast.parse(FILES[name].read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module or "" for node in top if isinstance(node, ast.ImportFrom)}
+        assert {each.partition(".")[0] for each in names} <= {"typer", "sdpx", *sys.stdlib_module_names}
+        assert {each for each in names if each.startswith("sdpx")} <= {"sdpx", "sdpx.cli"}

@@ -13,9 +13,9 @@ from typing import Final
 
 import msgspec
 
-from sdpx.bench.ledger import Tally, count_one
+from sdpx.bench.accounting import Tally, count_one
 from sdpx.bench.pair import Pair
-from sdpx.bench.wire import NORMAL, Ended, Loop, Target, Wire
+from sdpx.bench.ws_client import NORMAL, Ended, Loop, Target, Wire
 
 SETUP_SECONDS: Final = 30.0
 DRAIN_SECONDS: Final = 5.0
@@ -153,10 +153,10 @@ class Load:
         self,
         on_ready: Callable[[Pair], None],
         on_done: Callable[[Pair], None],
-        on_over: Callable[[Pair], None],
+        on_closed: Callable[[Pair], None],
         tally: Tally | None = None,
     ) -> Pair:
-        return Pair(self._loop, self._job.target, self._job.payload, tally or self._tally, on_ready, on_done, on_over)
+        return Pair(self._loop, self._job.target, self._job.payload, tally or self._tally, on_ready, on_done, on_closed)
 
     def _any_waits(self) -> bool:
         return any(pair.waits for pair in self._pairs)

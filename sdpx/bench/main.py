@@ -18,10 +18,10 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 import trio
 
-from sdpx.bench.ledger import Tally
+from sdpx.bench.accounting import Tally
 from sdpx.bench.load import SETUP_SECONDS, Job, Report
-from sdpx.bench.report import FULL, PHASES, Asked, Figures, Flaw, figures, refused_sentence, table
-from sdpx.bench.wire import Target
+from sdpx.bench.report import FULL, PHASES, BenchRequest, Figures, Flaw, figures, refused_sentence, table
+from sdpx.bench.ws_client import Target
 from sdpx.errors import BenchFailed, Ending, ExitStatus, RelayLost, RelayUnreachable
 from sdpx.relay.listeners import raise_file_limit
 
@@ -29,7 +29,7 @@ DIAL_SECONDS: Final = 5.0
 START_SECONDS: Final = 15.0
 END_SECONDS: Final = 8.0
 MOST_PROCESSES: Final = 4
-NO_LIMITS: Final = ("--rate", "0", "--max-clients", "0", "--max-clients-per-ip", "0", "--guess-rate", "0")
+NO_LIMITS: Final = ("--rate", "0", "--max-clients", "0", "--max-clients-per-ip", "0", "--unknown-target-rate", "0")
 SPARE_DESCRIPTORS: Final = 64
 FRAME_BYTES: Final = 65_536
 
@@ -56,9 +56,13 @@ def run_bench(options: BenchOptions) -> ExitStatus:
         if options.as_json:
             flaw = Flaw(ending.code, ending.reason)
             _print(msgspec.json.encode({"sound": False, "error": flaw}).decode() + "\n")
-        return _blame(ending)
+        return _report_failure(ending)
     _print(msgspec.json.encode(result).decode() + "\n" if options.as_json else table(result))
-    return ExitStatus.DONE if result.error is None else _blame(BenchFailed(result.error.code, result.error.reason))
+    return (
+        ExitStatus.DONE
+        if result.error is None
+        else _report_failure(BenchFailed(result.error.code, result.error.reason))
+    )
 
 
 def _print(text: str) -> None:
@@ -69,7 +73,7 @@ def _print(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _blame(ending: Ending) -> ExitStatus:
+def _report_failure(ending: Ending) -> ExitStatus:
     sys.stderr.write(f"sdpx: {ending.reason}\n")
     return ending.status
 
@@ -80,7 +84,7 @@ async def _interruptible(options: BenchOptions) -> Figures:
     failure: Ending | None = None
     cause = ""
 
-    async def heed(scope: trio.CancelScope) -> None:
+    async def receive(scope: trio.CancelScope) -> None:
         nonlocal cause
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async for number in signals:
@@ -88,7 +92,7 @@ async def _interruptible(options: BenchOptions) -> Figures:
                 scope.cancel()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(heed, nursery.cancel_scope)
+        nursery.start_soon(receive, nursery.cancel_scope)
         try:
             result = await bench(options)
         except* Ending as group:
@@ -124,7 +128,7 @@ async def bench(options: BenchOptions, pid: int | None = None) -> Figures:
 async def _own_relay(options: BenchOptions) -> AsyncIterator[tuple[str, int]]:
     """Run a relay without limits, its log read and thrown away; yields its URL and its process."""
     frame = str(max(FRAME_BYTES, options.payload))
-    command = [sys.executable, "-m", "sdpx", "serve", "--port", "0", "--max-frame", frame, *NO_LIMITS]
+    command = [sys.executable, "-m", "sdpx", "serve", "--port", "0", "--max-message-size", frame, *NO_LIMITS]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SDPX_")}
     async with _process(command, environment) as process:
         assert process.stdout is not None
@@ -200,7 +204,7 @@ class Worker:
 async def _measure(options: BenchOptions, url: str, pid: int | None) -> Figures:
     target = await _target(url, options.token)
     processes = min(options.processes or _chosen(), options.pairs)
-    asked = Asked(url, options.pairs, options.payload, options.in_flight, options.seconds, processes)
+    asked = BenchRequest(url, options.pairs, options.payload, options.in_flight, options.seconds, processes)
     async with _workers(processes) as workers:
         for number, worker in enumerate(workers):
             pairs = options.pairs // processes + (number < options.pairs % processes)

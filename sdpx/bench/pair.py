@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import msgspec
 
-from sdpx.bench.ledger import Tally, count_one
-from sdpx.bench.texts import Course, text_frame
-from sdpx.bench.wire import NORMAL, Ended, Loop, Target, Wire
+from sdpx.bench.accounting import Tally, count_one
+from sdpx.bench.payloads import MessageStream, text_frame
+from sdpx.bench.ws_client import NORMAL, Ended, Loop, Target, Wire
 
 _decoder: Final = msgspec.json.Decoder(dict[str, Any])
 OWN: Final = ("error", "peer_disconnected")
@@ -36,7 +36,7 @@ def _own(text: bytes) -> dict[str, Any]:
 class Pair:
     """Two clients and what is under way between them.
 
-    `on_ready` is called once both are paired, `on_done` when nothing is under way any more and nothing follows, `on_over`
+    `on_ready` is called once both are paired, `on_done` when nothing is under way any more and nothing follows, `on_closed`
     once: when both have left, or the pair came to nothing.
     """
 
@@ -48,10 +48,10 @@ class Pair:
         tally: Tally,
         on_ready: Callable[["Pair"], None],
         on_done: Callable[["Pair"], None],
-        on_over: Callable[["Pair"], None],
+        on_closed: Callable[["Pair"], None],
     ) -> None:
         self._tally = tally
-        self._on_ready, self._on_done, self._on_over = on_ready, on_done, on_over
+        self._on_ready, self._on_done, self._on_over = on_ready, on_done, on_closed
         self._ids: dict[bool, str] = {}
         self._paired = 0
         self._here = 2
@@ -59,7 +59,7 @@ class Pair:
         self.is_over = False
         self.is_whole = False  # both have left in peace
         self.turns = 0  # how many more messages follow upon one that came; below 0: no end of them
-        self._courses = {True: Course("offer", payload, tally), False: Course("answer", payload, tally)}
+        self._courses = {True: MessageStream("offer", payload, tally), False: MessageStream("answer", payload, tally)}
         self._wires = {
             asks: Wire(loop, target, partial(self._greeted, asks), self._gone)  # by whether it asks for the other
             for asks in (True, False)

@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from sdpx.bench.ledger import FAULTS, Tally, percentile
+from sdpx.bench.accounting import FAULTS, Tally, percentile
 
 BUSY: Final = 0.9  # a process of the load that is busier than this sets the pace itself
 PERCENTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
@@ -12,7 +12,7 @@ FULL: Final = ("429", "503")
 PHASES: Final = {"relay": "messages", "connect": "connects", "session": "sessions"}
 
 
-class Asked(msgspec.Struct, frozen=True):
+class BenchRequest(msgspec.Struct, frozen=True):
     """What was measured."""
 
     url: str
@@ -56,7 +56,7 @@ class Figures(msgspec.Struct):
     error: Flaw | None
 
 
-def figures(asked: Asked, tallies: dict[str, Tally], relay_cpu: float | None = None) -> Figures:
+def figures(asked: BenchRequest, tallies: dict[str, Tally], relay_cpu: float | None = None) -> Figures:
     """Return the result of all phases; `relay_cpu` is the seconds that the relay worked while it relayed."""
     relayed = tallies["relay"]
     together = Tally()

@@ -45,7 +45,7 @@ class Event(Struct, frozen=True):
         """Return the sentence for a person."""
         return self.sentence.format(e=self)
 
-    def spelt(self) -> str | None:
+    def render(self) -> str | None:
         """Return the message and the own keys as JSON, if the event can do so faster than an encoder."""
         return None
 

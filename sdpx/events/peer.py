@@ -14,7 +14,7 @@ class Connecting(Event, frozen=True):
     url: str
 
 
-class CertificateUnchecked(Event, frozen=True):
+class TlsVerificationDisabled(Event, frozen=True):
     """With `--insecure`."""
 
     level: ClassVar[Level] = "warning"
@@ -223,7 +223,7 @@ class ChannelMessageSent(Event, frozen=True):
     bytes: int
 
 
-class InputRefused(Event, frozen=True):
+class InputRejected(Event, frozen=True):
     """A line of the input could not be used; the input goes on."""
 
     level: ClassVar[Level] = "warning"
@@ -268,7 +268,7 @@ class Disconnected(Event, frozen=True):
     reason: str
 
 
-class Retrying(Event, frozen=True):
+class ConnectionRetry(Event, frozen=True):
     """A connection that failed or vanished is built again, from a fresh offer."""
 
     sentence: ClassVar[str] = "Building the connection to {e.peer_id} again, attempt {e.attempt} of {e.retries}."
@@ -301,7 +301,7 @@ class RelayResumed(Event, frozen=True):
     unconfirmed: int
 
 
-class PairingDelayed(Event, frozen=True):
+class PairRetryScheduled(Event, frozen=True):
     """The peer that is wanted is not there yet, or busy; it is asked for again after a wait."""
 
     sentence: ClassVar[str] = "{e.target_id} is not there yet ({e.code}); asking again in {e.delay_ms} ms."
@@ -318,7 +318,7 @@ class PairingDeclined(Event, frozen=True):
     present_peer_id: str
 
 
-class Verdict(Event, frozen=True):
+class Diagnosis(Event, frozen=True):
     """Why a connection failed, and the evidence for it. Durations in milliseconds since the connection was begun."""
 
     level: ClassVar[Level] = "warning"
@@ -341,7 +341,7 @@ class Verdict(Event, frozen=True):
     _sentence: str
 
 
-class Summary(Event, frozen=True):
+class ConnectionSummary(Event, frozen=True):
     """What a connection that came up was like; told when it is over."""
 
     peer_id: str

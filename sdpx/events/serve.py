@@ -37,7 +37,7 @@ class ClientConnected(Event, frozen=True):
     client_id: str
     remote: str
 
-    def spelt(self) -> str:
+    def render(self) -> str:
         """Spell the line's end out: no ID and no address needs an escape."""
         return (
             f'"Client {self.client_id} connected from {self.remote}",'
@@ -54,7 +54,7 @@ class ClientDisconnected(Event, frozen=True):
     reason: str
     ms: float
 
-    def spelt(self) -> str | None:
+    def render(self) -> str | None:
         """Spell the line's end out, where the reason needs no escape."""
         if not PLAIN.fullmatch(self.reason):
             return None
@@ -64,7 +64,7 @@ class ClientDisconnected(Event, frozen=True):
         )
 
 
-class ClientLost(Event, frozen=True):
+class ClientSuspended(Event, frozen=True):
     """A client with numbers lost its socket without a close frame; it is held."""
 
     sentence: ClassVar[str] = "Client {e.client_id} lost its connection; it may come back"
@@ -98,7 +98,7 @@ class ConnectionRefused(Event, frozen=True):
     client_id: str | UnsetType = UNSET
 
 
-class TlsRefused(Event, frozen=True):
+class TlsHandshakeFailed(Event, frozen=True):
     """A client and the relay found no TLS that both speak, or the client did not believe the certificate."""
 
     level: ClassVar[Level] = "warning"
@@ -107,7 +107,7 @@ class TlsRefused(Event, frozen=True):
     reason: str
 
 
-class OpenToAll(Event, frozen=True):
+class AuthenticationDisabled(Event, frozen=True):
     """Nothing but the network keeps anybody out, and the relay listens to more than this machine."""
 
     level: ClassVar[Level] = "warning"
@@ -152,7 +152,7 @@ class ReloadFailed(Event, frozen=True):
     reason: str
 
 
-class ConnectionFailed(Event, frozen=True):
+class InternalError(Event, frozen=True):
     """A fault of the relay's own in serving one client; the others are served on."""
 
     level: ClassVar[Level] = "error"
@@ -161,7 +161,7 @@ class ConnectionFailed(Event, frozen=True):
     reason: str
 
 
-class PageServed(Event, frozen=True):
+class HttpRequest(Event, frozen=True):
     """A page was asked for by plain HTTP: health, readiness, metrics."""
 
     level: ClassVar[Level] = "debug"
@@ -181,7 +181,7 @@ class AcceptFailed(Event, frozen=True):
     reason: str
 
 
-class DescriptorsScarce(Event, frozen=True):
+class FdLimitLow(Event, frozen=True):
     """The system lets this process have fewer descriptors than it may have clients."""
 
     level: ClassVar[Level] = "warning"
@@ -199,7 +199,7 @@ class PairRequested(Event, frozen=True):
     client_id: str
     target_id: str
 
-    def spelt(self) -> str | None:
+    def render(self) -> str | None:
         """Spell the line's end out, where the target needs no escape."""
         if not PLAIN.fullmatch(self.target_id):
             return None
@@ -216,7 +216,7 @@ class Paired(Event, frozen=True):
     client_id: str
     peer_id: str
 
-    def spelt(self) -> str:
+    def render(self) -> str:
         """Spell the line's end out: no ID needs an escape."""
         return (
             f'"Pairing successful: {self.client_id} <-> {self.peer_id}",'
@@ -247,15 +247,15 @@ class Relayed(Event, frozen=True):
         """Return the founding design's sentence."""
         return f"Relaying '{self.type}' message from {self.client_id} to {self.peer_id}"
 
-    def spelt(self) -> str | None:
+    def render(self) -> str | None:
         """Spell the line's end out: it is the relay's most frequent, and no type and no ID needs an escape."""
         if self.sdp is not UNSET:
             return None
-        return f"{self.spell(self.type, self.client_id, self.peer_id)}{self.bytes}"
+        return f"{self.render_prefix(self.type, self.client_id, self.peer_id)}{self.bytes}"
 
     @staticmethod
-    def spell(kind: str, client_id: str, peer_id: str) -> str:
-        """Return what `spelt` does, up to the number of bytes."""
+    def render_prefix(kind: str, client_id: str, peer_id: str) -> str:
+        """Return what `render` does, up to the number of bytes."""
         return (
             f"\"Relaying '{kind}' message from {client_id} to {peer_id}\","
             f'"type":"{kind}","client_id":"{client_id}","peer_id":"{peer_id}","bytes":'
@@ -295,7 +295,7 @@ class Unpaired(Event, frozen=True):
     peer_id: str
     reason: str
 
-    def spelt(self) -> str:
+    def render(self) -> str:
         """Spell the line's end out: no ID and no reason of the protocol needs an escape."""
         return (
             f'"Unpaired: {self.client_id} left {self.peer_id} ({self.reason})",'

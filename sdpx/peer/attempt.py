@@ -15,11 +15,11 @@ from msgspec import UNSET, UnsetType
 from sdpx import __version__
 from sdpx.events import peer
 from sdpx.log import Log
-from sdpx.messages import Candidate, CandidateInit, Description
-from sdpx.peer import rtc
-from sdpx.peer.candidates import RemoteCandidates
-from sdpx.peer.evidence import Evidence, TurnRefusal
-from sdpx.peer.sdp import bare, candidate_address, candidate_type, has_ended, is_mdns, media_count
+from sdpx.peer.diagnostics.trace import ConnectionTrace, TurnRefusal
+from sdpx.peer.negotiation.candidates import RemoteCandidates
+from sdpx.peer.negotiation.sdp import bare, candidate_address, candidate_type, has_ended, is_mdns, media_count
+from sdpx.peer.webrtc import peer_connection
+from sdpx.protocol.messages import Candidate, CandidateInit, Description
 
 AGENT: Final = f"sdpx/{__version__}"
 CHANNEL_LABEL: Final = "chat"
@@ -58,8 +58,8 @@ class Attempt:
 
     def __init__(
         self,
-        pc: rtc.PeerConnection,
-        evidence: Evidence,
+        pc: peer_connection.PeerConnection,
+        evidence: ConnectionTrace,
         began: float,
         log: Log,
         send: Callable[[msgspec.Struct], Awaitable[None]],
@@ -146,7 +146,7 @@ class Attempt:
         try:
             ready = self._candidates.take(candidate, trio.current_time())
         except ValueError as error:
-            raise rtc.NegotiationFailed("bad_candidate", str(error)) from None
+            raise peer_connection.NegotiationFailed("bad_candidate", str(error)) from None
         for each in ready:
             await self._add(each)
 
@@ -172,7 +172,7 @@ class Attempt:
     async def _add_now(self, candidate: CandidateInit) -> None:
         try:
             await self.pc.add_candidate(candidate)
-        except rtc.NegotiationFailed as failed:
+        except peer_connection.NegotiationFailed as failed:
             self._log.emit(peer.NegotiationError("candidate", failed.code, failed.reason))
 
     async def _tell_end(self) -> None:
@@ -182,14 +182,14 @@ class Attempt:
         """
         await self._gathered.wait()
         while True:
-            wait = self._candidates.quiet_in(trio.current_time())
+            wait = self._candidates.end_of_candidates_in(trio.current_time())
             if wait == 0 and not self._only_mdns:
                 break
             await trio.sleep(wait or 0.25)
         self._candidates.told()
         try:
             await self.pc.end_candidates()
-        except rtc.NegotiationFailed as failed:
+        except peer_connection.NegotiationFailed as failed:
             self._log.emit(peer.NegotiationError("candidate", failed.code, failed.reason))
 
     @property
@@ -230,7 +230,7 @@ class Attempt:
 
     # ---- evidence -------------------------------------------------------------------------------------------------
 
-    def note_server(self, told: rtc.ServerTold) -> None:
+    def note_server(self, told: peer_connection.ServerTold) -> None:
         """Note what a STUN or TURN server said, and tell of one that was of no use."""
         if told.answered and told.code is None:
             return
@@ -248,8 +248,8 @@ class Attempt:
             self.evidence.local_type, self.evidence.remote_type = pair.local_type, pair.remote_type
         if "ice" not in self.evidence.reached_at:
             self.evidence.candidate_pairs = self.pc.pair_count
-        if flaw := self.pc.dtls_flaw:
-            self.evidence.dtls_flaw = flaw
+        if flaw := self.pc.dtls_error:
+            self.evidence.dtls_error = flaw
             self.evidence.fingerprint_mismatch = self.pc.fingerprint_mismatch
         if self.pc.consent_expired and self.connected:
             self.evidence.vanished = True

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from sdpx.ice_servers import IceServer
 from sdpx.ids import is_name
-from sdpx.peer.expect import Expected
+from sdpx.peer.diagnostics.progress import Expected
 
 _VISIBLE: Final = re.compile(r"[!-~]*")
 _NUMBERS: Final = ("seq", "resume", "last")
@@ -76,7 +76,7 @@ class PeerOptions:
         return urlunsplit((parts.scheme, host, parts.path, query, ""))
 
 
-def flaw_in_url(url: str) -> str | None:
+def validate_url(url: str) -> str | None:
     """Return what is wrong with a relay's URL."""
     try:
         parts = urlsplit(url)
@@ -96,6 +96,6 @@ def flaw_in_url(url: str) -> str | None:
     return None
 
 
-def flaw_in_name(name: str) -> str | None:
+def validate_id(name: str) -> str | None:
     """Return what is wrong with a client's ID."""
     return None if is_name(name) else f"'{name}' is no ID; one is 1 to 64 of letters, digits and -_."

@@ -3,7 +3,7 @@
 from enum import Enum, auto
 
 
-class Outcome(Enum):
+class PairOutcome(Enum):
     """Else it was cancelled from outside."""
 
     FAILED = auto()

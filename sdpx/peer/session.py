@@ -9,10 +9,23 @@ from typing import TYPE_CHECKING, Final
 import trio
 from msgspec import UNSET
 
-from sdpx.errors import Ending, PairingRefused, RelayLost, RelayUnreachable, Unmet
+from sdpx.errors import Ending, ExpectationFailed, PairingRefused, RelayLost, RelayUnreachable
 from sdpx.events import peer
 from sdpx.log import Log
-from sdpx.messages import (
+from sdpx.peer.diagnostics.diagnosis import diagnose
+from sdpx.peer.diagnostics.expectation import Expectation
+from sdpx.peer.diagnostics.trace import Phase
+from sdpx.peer.input.command_runner import CommandRunner
+from sdpx.peer.input.commands import InputRejected
+from sdpx.peer.input.lines import Lines
+from sdpx.peer.input.prompt import Prompt
+from sdpx.peer.input.sources import LineSource, MessageQueue, MessageSource
+from sdpx.peer.options import PeerOptions
+from sdpx.peer.pair_requester import LOST, NO_REPLY, PairRequester
+from sdpx.peer.pairing_manager import PairingManager
+from sdpx.peer.signaling.client import Connected, Disconnected, SignalingClient, SignalingEvent, Stopped
+from sdpx.peer.webrtc.runtime import WebRtcRuntime
+from sdpx.protocol.messages import (
     Candidate,
     Description,
     ErrorFrame,
@@ -22,22 +35,9 @@ from sdpx.messages import (
     ServerMessage,
     Unpaired,
 )
-from sdpx.peer.asking import LOST, NO_REPLY, Asking
-from sdpx.peer.commands import InputRefused
-from sdpx.peer.driver import Driver
-from sdpx.peer.evidence import Phase
-from sdpx.peer.expectation import Expectation
-from sdpx.peer.feed import Feed, LineFeed, Outgoing
-from sdpx.peer.lines import Lines
-from sdpx.peer.options import PeerOptions
-from sdpx.peer.pairings import Pairings
-from sdpx.peer.prompt import Prompt
-from sdpx.peer.room import Room
-from sdpx.peer.uplink import Down, News, Over, Up, Uplink
-from sdpx.peer.verdict import judge
 
 if TYPE_CHECKING:
-    from sdpx.peer.pairing import Pairing
+    from sdpx.peer.pair_session import PairSession
 
 REJOIN_SECONDS: Final = 60.0  # when a relay is back, its other clients may take as long as their longest wait
 
@@ -46,7 +46,14 @@ class Session:
     """All that a peer does; `began` is when, in the seconds of Trio's clock."""
 
     def __init__(
-        self, options: PeerOptions, uplink: Uplink, room: Room, lines: Lines, log: Log, asking: Asking, began: float
+        self,
+        options: PeerOptions,
+        uplink: SignalingClient,
+        room: WebRtcRuntime,
+        lines: Lines,
+        log: Log,
+        asking: PairRequester,
+        began: float,
     ) -> None:
         self._options = options
         self._uplink = uplink
@@ -56,12 +63,12 @@ class Session:
         self._asking = asking
         self._began = began
         self._expectation = Expectation(options.expect)
-        self._outgoing = Outgoing(self._expectation.wait)
-        feed: Feed = self._outgoing if options.stdin == "json" else LineFeed(lines, self._expectation.wait)
-        self._pairings = Pairings(options, room, feed, self._expectation, log, self)
+        self._outgoing = MessageQueue(self._expectation.wait)
+        feed: MessageSource = self._outgoing if options.stdin == "json" else LineSource(lines, self._expectation.wait)
+        self._pairings = PairingManager(options, room, feed, self._expectation, log, self)
         self._up_again = trio.Event()
         self._was_paired = False
-        self._last: Pairing | None = None
+        self._last: PairSession | None = None
         self._over: Ending | None = None
         self._prompt = Prompt(lines, log)
         self._wanting = trio.Event()  # --pair's peer
@@ -74,14 +81,14 @@ class Session:
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
                 nursery.start_soon(self._lines.run)
-                nursery.start_soon(self._heed_input)
+                nursery.start_soon(self._handle_input)
                 if self._options.pair is not None:
                     self._wanting.set()
                     nursery.start_soon(self._want, self._options.pair)
                 if self._options.within is not None:
                     nursery.start_soon(self._watch_expectation, self._options.within)
                 async for news in self._uplink.news:
-                    await self._heed(news)
+                    await self._on_event(news)
         finally:
             self._last = self._pairings.present  # what it came to is told once it is over
             with trio.CancelScope(shield=True):  # its closing has deadlines of its own
@@ -90,16 +97,16 @@ class Session:
             raise self._ending
 
     def check(self, cause: str) -> None:
-        """Raise `Unmet` if what is expected has not come by now that `cause` ends the program."""
+        """Raise `ExpectationFailed` if what is expected has not come by now that `cause` ends the program."""
         if self._expectation.is_unmet:
             raise self._unmet(f"ended by {cause}")
 
     # ---- the input ------------------------------------------------------------------------------------------------
 
-    async def _heed_input(self) -> None:
+    async def _handle_input(self) -> None:
         """Do what a program says, or ask for each pairing that a line names: with `--pair` all lines are for the peer."""
         if self._options.stdin == "json":
-            await Driver(self._lines, self._outgoing, self, self._log).run()
+            await CommandRunner(self._lines, self._outgoing, self, self._log).run()
         elif self._options.pair is None:
             await self._prompt.run(self._request)
 
@@ -122,9 +129,9 @@ class Session:
         """Do the command: ask for a pairing and wait for the relay's answer."""
         if self._pairings.present is not None:
             reason = f'This peer is paired with {self._pairings.present.peer_id}; {{"unpair": true}} comes first'
-            raise InputRefused("already_paired", reason)
+            raise InputRejected("already_paired", reason)
         if not self._is_up:
-            raise InputRefused("no_relay", "The relay is not connected; wait for the next 'id_assigned'")
+            raise InputRejected("no_relay", "The relay is not connected; wait for the next 'id_assigned'")
         await self._request(target)
 
     async def unpair(self) -> None:
@@ -134,7 +141,7 @@ class Session:
     async def quit(self) -> None:
         """Do the command: end, once all that was sent is there."""
         self._last = self._pairings.present
-        await self._pairings.hang_up()
+        await self._pairings.close_channel()
         self.finish(self._unmet('ended by {"close": true}') if self._expectation.is_unmet else None)
 
     # ---- asking ---------------------------------------------------------------------------------------------------
@@ -151,8 +158,8 @@ class Session:
                 self.finish(self._refused(refusal))
 
     async def _request(self, target: str, patience: float = 0.0) -> ErrorFrame | None:
-        self._pairings.heed_asking()
-        await self._room.pairing()  # whoever is asked answers at once, and must not wait for this side's imports
+        self._pairings.on_pair_requested()
+        await self._room.pair_session()  # whoever is asked answers at once, and must not wait for this side's imports
         refusal = await self._asking.ask(target, patience)
         if refusal is not None and refusal.code == NO_REPLY:
             if not self._options.reconnect:
@@ -166,39 +173,39 @@ class Session:
 
     # ---- listening ------------------------------------------------------------------------------------------------
 
-    async def _heed(self, news: News) -> None:
+    async def _on_event(self, news: SignalingEvent) -> None:
         match news:
-            case Up():
-                self._pairings.heed_relay(news)
+            case Connected():
+                self._pairings.on_relay_connected(news)
                 self._up_again.set()
                 self._prompt.may_ask()
-            case Down():
+            case Disconnected():
                 self._up_again = trio.Event()
-                await self._pairings.heed_loss()
-                self._asking.heed_loss()
-            case Over(ending):
+                await self._pairings.on_relay_lost()
+                self._asking.on_relay_lost()
+            case Stopped(ending):
                 self._over = ending
                 if not self.channel_is_open:
                     self.finish(ending)
             case _:
-                await self._heed_message(news)
+                await self._on_message(news)
 
-    async def _heed_message(self, message: ServerMessage) -> None:
+    async def _on_message(self, message: ServerMessage) -> None:
         match message:
             case Paired():
                 await self._begin(message)
             case PeerDisconnected():
-                await self._pairings.heed_departure(message)
+                await self._pairings.on_peer_disconnected(message)
             case Unpaired(peer_id):  # of this side's own asking, as a rule for a pairing that is over already
-                await self._pairings.heed_departure(PeerDisconnected(peer_id, "left"))
+                await self._pairings.on_peer_disconnected(PeerDisconnected(peer_id, "left"))
             case ErrorFrame():
                 self._log.emit(peer.ServerError(message.code, message.target_id, message.in_reply_to, message.message))
                 if message.in_reply_to == "pair_request" or message.target_id is not UNSET:
-                    self._asking.heed_refusal(message)
+                    self._asking.on_refused(message)
             case Description() | Candidate():
                 self._pairings.take(message)
             case IceServers(ice_servers):
-                self._pairings.heed_ice_servers(ice_servers)
+                self._pairings.on_ice_servers(ice_servers)
             case _:
                 pass  # `pong` answers what nobody asked
 
@@ -207,7 +214,7 @@ class Session:
         if await self._pairings.begin(paired):
             self._was_paired = True
             self._wanting = trio.Event()
-            self._asking.heed_pairing(paired.peer_id)
+            self._asking.on_paired(paired.peer_id)
 
     # ---- ends -----------------------------------------------------------------------------------------------------
 
@@ -252,15 +259,15 @@ class Session:
     async def _watch_expectation(self, within: float) -> None:
         await trio.sleep_until(self._began + within)
         if self._expectation.is_unmet:
-            self.finish(self._why_unmet(within))
+            self.finish(self._expectation_failure(within))
 
-    def _why_unmet(self, within: float) -> Ending:
+    def _expectation_failure(self, within: float) -> Ending:
         """Return what did not come about in time, as exactly as can be told."""
         pairing = self._pairings.present
         if pairing is not None and not pairing.evidence.succeeded:
-            verdict = judge(pairing.evidence, pairing.age)
-            self._log.emit(verdict.event(pairing.evidence, pairing.age, retrying=False))
-            return verdict.ending
+            diagnosis = diagnose(pairing.evidence, pairing.age)
+            self._log.emit(diagnosis.event(pairing.evidence, pairing.age, retrying=False))
+            return diagnosis.ending
         if pairing is None and self._uplink.up_since is None:
             reason = f"The relay at {self._options.shown_url} could not be reached within {within:g} s"
             return RelayUnreachable("relay_unreachable", reason)
@@ -268,6 +275,6 @@ class Session:
             return self._refused(self._asking.last_refusal)
         return self._unmet(f"{within:g} s went by")
 
-    def _unmet(self, cause: str) -> Unmet:
+    def _unmet(self, cause: str) -> ExpectationFailed:
         pairing = self._pairings.present or self._last
         return self._expectation.failure(cause, None if pairing is None else pairing.evidence)

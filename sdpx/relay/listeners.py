@@ -12,7 +12,7 @@ import trio
 
 from sdpx.errors import CannotListen
 from sdpx.events import Event, serve
-from sdpx.relay.link import CLOSED, Link
+from sdpx.relay.websocket.socket_stream import CLOSED, SocketStream
 
 BACKLOG: Final = 1024
 BATCH: Final = 32  # connections that are taken before other tasks get a turn
@@ -33,7 +33,9 @@ def raise_file_limit() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-async def accept(listener: "Listener", take: Callable[[Iterator[Link]], None], tell: Callable[[Event], None]) -> None:
+async def accept(
+    listener: "Listener", take: Callable[[Iterator[SocketStream]], None], tell: Callable[[Event], None]
+) -> None:
     """Accept connections for ever and let `take` have those that are there.
 
     While the system has no descriptor or memory for one more, it complains now and then and tries again: new connections
@@ -106,26 +108,26 @@ def _listening_socket(address: str, port: int) -> socket.socket:
     return sock
 
 
-class Listener(trio.abc.Listener[Link]):
+class Listener(trio.abc.Listener[SocketStream]):
     """A listening socket whose connections are links."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
 
-    def accept_now(self) -> Iterator[Link]:
+    def accept_now(self) -> Iterator[SocketStream]:
         """Yield the connections that are there, some at most; raises `OSError` if the system has none to give."""
         for _ in range(BATCH):
             try:
                 sock, address = self.socket.accept()
             except (BlockingIOError, InterruptedError):
                 return
-            yield Link(sock, _place(address))
+            yield SocketStream(sock, _place(address))
 
     async def wait(self) -> None:
         """Wait until there is a connection; raises `ClosedResourceError`."""
         await trio.lowlevel.wait_readable(self.socket)
 
-    async def accept(self) -> Link:
+    async def accept(self) -> SocketStream:
         """Wait for a connection; raises `OSError` if the system has none to give, and `ClosedResourceError`."""
         await trio.lowlevel.checkpoint()
         while True:

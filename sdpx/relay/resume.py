@@ -1,244 +1,332 @@
-"""Resume, the relay's side (PROTOCOL: Resume): who may come back, what waits for them, and for how long. Pure.
+"""Clients that asked for numbers: they outlive their sockets, and come back (PROTOCOL: Resume). The rules are in relay.resume.
 
-- A client that asked for numbers has a token, which is its ID for whoever bears it. A resume brings the next one, and the first
-  frame on that socket makes all others void: until then nobody knows which of them reached the client, and a dial that it gave
-  up long ago may still come through. So what follows a token is always the same: many dials with one make no more than one.
-  Of those that no frame has decided between, `TOKENS` work, the latest.
-- Only digests of tokens are kept, and a token is looked for by its digest: how long that takes tells nothing about a token, and
-  what the relay's memory holds is of no use to a client.
-- A client whose socket was lost without a close frame is held for the window, and then let go for the reason for which it was
-  lost. With a window of 0 nobody is held; a token then takes over a socket that is still believed alive, and no more.
-- What a client says to have on resume (`last`) is an ack. Less than it has confirmed, or nothing, means what it confirmed.
-  More than was sent is no word of this client: it gets a fresh connection, and the ID waits on.
-- Bounds: of each client's frames (`Stream.post`), of the bytes of all (`excess`: who makes most be kept goes), of the clients
-  that are held (`lose`: who was lost first goes). Who goes for a bound goes as `slow`.
-
-Time is an argument, in seconds of any steady clock; randomness is injected. All is done at once: nothing here waits.
+- A `ResumableSession` is the client, a `SessionSocket` one socket of it. What an old socket still brings, or that it ends, is nothing to the
+  member once it sits elsewhere.
+- A socket that is lost without a close frame leaves the member in the lobby, for the window. All other ends are the client's.
+- One task for all looks after the acks and the ends of windows that are due: `run`.
 """
 
-import re
-from base64 import urlsafe_b64encode
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from hashlib import blake2b, sha256
-from typing import Final, NamedTuple
+import secrets
+from collections.abc import Iterable
+from math import inf
+from typing import Final
 
-from sdpx import messages
-from sdpx.messages import DepartureReason, Taken
-from sdpx.relay.responses import Answer
-from sdpx.relay.stream import Bounds, Stream, Turn
+import trio
+from msgspec import UNSET
+from msgspec.structs import replace
 
-TOKEN_BYTES: Final = 32
-TOKENS: Final = 8
-ROOM: Final = 0.75  # of the bytes of all, once they were too many: to look at all for each frame would stall the relay
-_LAST: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
-BAD_RESUME: Final = Answer(
-    400, "bad_resume", "'resume' is one token, and 'last' beside it the highest seq that you have"
+from sdpx.errors import Refusal
+from sdpx.events import serve
+from sdpx.protocol import messages
+from sdpx.protocol.messages import DisconnectReason, YourId
+from sdpx.relay.acceptor import AcceptedUpgrade
+from sdpx.relay.client import TOO_FAST, ClientSession, RelayInterface
+from sdpx.relay.core.limits import Limits
+from sdpx.relay.core.pairing import Deliver
+from sdpx.relay.core.rate_limit import ClientRateLimit
+from sdpx.relay.core.replay_buffer import FrameVerdict, ReplayBuffer, ReplayLimits
+from sdpx.relay.core.sessions import Eviction, SessionStore
+from sdpx.relay.core.stats import ResumeSnapshot
+from sdpx.relay.http.upgrade import Upgrade
+from sdpx.relay.websocket.handler import (
+    ABNORMAL,
+    HANDSHAKE_ABORTED,
+    SLOW_CONSUMER,
+    SUPERSEDED,
+    ClientConnection,
+    CloseReason,
+    FrameSender,
+    from_violation,
+    is_connection_loss,
 )
+from sdpx.relay.websocket.validator import Violation
+
+GAP: Final = Violation(1002, "There is a gap in your client_seq: a frame before this one did not come")
+TOO_LATE: Final = "It did not come back"
+TOO_MUCH: Final = "Too much was kept for it, or for too many"
+STOPPING: Final = "The relay is stopping"
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What the query asks for: numbers, and with a token an ID and all above `last`, if that was said."""
+class ResumableSession(ClientSession):
+    """A client with numbers. `socket` is None while it is held, and `lost_by` says then how the last one ended."""
 
-    numbered: bool = False
-    token: str | None = field(default=None, repr=False)
-    last: int | None = None
+    __slots__ = ("_returning", "lost_by", "stream")
 
+    def __init__(
+        self,
+        returning: "ResumeManager",
+        hall: RelayInterface,
+        client_id: str,
+        visitor: AcceptedUpgrade,
+        quota: ClientRateLimit,
+    ) -> None:
+        super().__init__(hall, client_id, visitor, quota, trio.current_time())
+        self._returning = returning
+        self.stream = ReplayBuffer(client_id)
+        self.lost_by: CloseReason | None = None
 
-NOTHING: Final = Asked()
-
-
-def asked(query: Mapping[str, Sequence[str]]) -> Asked | Answer:
-    """Read `seq`, `resume` and `last` from a query; a token alone asks for what it was given with, numbers."""
-    tokens, lasts = query.get("resume", []), query.get("last", [])
-    numbered = "1" in query.get("seq", [])
-    if not tokens:
-        return Asked(numbered)
-    if len(tokens) > 1 or len(lasts) > 1 or not all(map(_LAST.fullmatch, lasts)):
-        return BAD_RESUME
-    return Asked(numbered, tokens[0], int(lasts[0]) if lasts else None)
-
-
-class Resumption(NamedTuple):
-    """What the new socket is told first (`your_id`), and then: the frames above the client's last, numbered as they were."""
-
-    token: str
-    client_seq: int
-    texts: list[str]
+    def hear(self, text: str) -> None:
+        """Be told something, if it is still here, be it only to come back."""
+        if self._returning.has(self):
+            self._hall.do([Deliver(self.client_id, text)])
 
 
-class LetGo(NamedTuple):
-    """A client that has to go, and what its peer hears."""
+class SessionSocket:
+    """One socket of a member: the `ConnectionHandler` of that connection."""
 
-    stream: Stream
-    reason: DepartureReason
+    __slots__ = ("_hall", "_returning", "connection", "is_first", "lost", "member")
+    connection: ClientConnection
 
-
-@dataclass(slots=True)
-class Totals:
-    """What the metrics count since the start: who came back, who did not in time, who was too much to keep."""
-
-    resumed: int = 0
-    expired: int = 0
-    crowded_out: int = 0
-
-
-class Resumables:
-    """All clients of a relay that asked for numbers, with and without a socket. `token_bytes(n)` gives n random bytes."""
-
-    def __init__(self, bounds: Bounds, token_bytes: Callable[[int], bytes]) -> None:
-        self._bounds = bounds
-        self._token_bytes = token_bytes
-        self._secret = token_bytes(TOKEN_BYTES)
-        self._by_digest: dict[bytes, Stream] = {}
-        self._lost: dict[Stream, float] = {}  # since when, who was lost first first
-        self._acks: deque[tuple[float, Stream]] = deque()
-        self._streams: dict[Stream, None] = {}
-        self.bytes = 0  # kept for all
-        self.totals = Totals()
+    def __init__(
+        self, returning: "ResumeManager", hall: RelayInterface, member: ResumableSession, *, is_first: bool
+    ) -> None:
+        self._returning = returning
+        self._hall = hall
+        self.member = member
+        self.is_first = is_first
+        self.lost: list[FrameSender] | None = (
+            None  # once the member has left with this socket: who sent what it never got
+        )
 
     @property
-    def held(self) -> int:
-        """How many clients are held without a socket."""
-        return len(self._lost)
+    def is_taken(self) -> bool:
+        """Whether the member sits here."""
+        return self.member.socket is self.connection
 
     @property
-    def held_bytes(self) -> int:
-        """How many bytes of memory are kept for those."""
-        return sum(stream.bytes for stream in self._lost)
+    def remote(self) -> str:
+        """The socket's other end, as far as it is known."""
+        return self.member.remote
+
+    def sit(self, connection: ClientConnection, visitor: AcceptedUpgrade) -> None:
+        """Enter, or come back, by this connection."""
+        self.connection = connection
+        self._returning.enter(self, visitor)
+
+    def on_text(self, _data: bytes, _now: float) -> bool:
+        """Take no message a short way: each has a number to be looked at."""
+        return False
+
+    def on_frame(self, frame: str | bytes, now: float) -> int:
+        """Take a message."""
+        return self._returning.take(self, frame, now) if self.is_taken else 0
+
+    def on_non_message_frames(self, count: int, now: float) -> Violation | None:
+        """Count frames that end no message."""
+        return self.member.on_non_message_frames(count, now)
+
+    def on_partial_message(self, size: int) -> None:
+        """Note what is kept of a message that is not whole."""
+        if self.is_taken:
+            self.member.on_partial_message(size)
+
+    def on_relayed(self, seconds: float) -> None:
+        """Count how long a relayed frame took."""
+        self.member.on_relayed(seconds)
+
+    def on_disconnected(self, departure: CloseReason) -> None:
+        """Let the member wait for its client, or leave."""
+        if self.is_taken:
+            self._returning.end(self, departure)
+
+    def on_closed(self, fault: Exception | None) -> None:
+        """Let go of this socket."""
+        self._hall.over(self, fault)
+
+    def leave(self) -> None:
+        """Do what is left to do if the member left with this socket."""
+        if self.lost is not None:
+            assert self.connection.departure is not None
+            self._hall.leave(self.member, self.connection.departure, self.lost)
+
+
+class ResumeManager:
+    """All members of a relay."""
+
+    def __init__(self, hall: RelayInterface, limits: Limits) -> None:
+        self._hall = hall
+        self._window = limits.resume_window
+        self._all_bytes = limits.max_queued_bytes
+        bounds = ReplayLimits(
+            limits.resume_window,
+            limits.send_queue_frames,
+            limits.send_queue_bytes,
+            limits.max_queued_bytes,
+            limits.held_clients,
+        )
+        self._resumables = SessionStore(bounds, secrets.token_bytes)
+        self._members: dict[str, ResumableSession] = {}
+        self._scope = trio.CancelScope()
+        self._stopping = False
+
+    def has(self, member: ResumableSession) -> bool:
+        """Tell whether this member has not left."""
+        return self._members.get(member.client_id) is member
+
+    def present(self) -> ResumeSnapshot:
+        """Return the numbers of now, for the metrics."""
+        rules = self._resumables
+        return ResumeSnapshot(rules.held, rules.max_queued_bytes, rules.bytes, rules.totals)
 
     # ---- coming, and coming back
 
-    def open(self, client_id: str) -> tuple[Stream, str]:
-        """Begin a client's numbers; returns them and its token."""
-        stream = Stream(client_id)
-        self._streams[stream] = None
-        return stream, self._issue(stream, self._token_bytes(TOKEN_BYTES))
+    def find(self, upgrade: Upgrade) -> Upgrade | None:
+        """Return the request as one that takes its ID back, if it brings a token for that, and may have that ID."""
+        asked, bound = upgrade.asked, upgrade.grant.client_id
+        if asked.token is None or (stream := self._resumables.find(asked.token, asked.last)) is None:
+            return None
+        if bound not in (None, stream.client_id):
+            return None
+        return replace(upgrade, client_id=stream.client_id, returns=True)
 
-    def claim(self, token: str, last: int | None) -> Stream | None:
-        """Return whose token this is, if it works and `last` can be true. Nothing changes before `resume`."""
-        stream = self._by_digest.get(_digest(token))
-        return stream if stream is not None and (last is None or last <= stream.sent) else None
+    def reattach(self, visitor: AcceptedUpgrade) -> SessionSocket:
+        """Return where somebody sits who returns."""
+        assert visitor.upgrade.client_id is not None
+        return SessionSocket(self, self._hall, self._members[visitor.upgrade.client_id], is_first=False)
 
-    def resume(self, token: str, last: int | None) -> Resumption:
-        """Give a claimed ID to a new socket. The caller ends the old one, if there is one, and takes no more from it."""
-        stream = self._by_digest[_digest(token)]
-        self._lost.pop(stream, None)
-        self._confirm(stream, last or 0)
-        stream.ack_due = None  # `your_id` confirms
-        self.totals.resumed += 1
-        following = blake2b(token.encode(), key=self._secret, digest_size=TOKEN_BYTES).digest()
-        return Resumption(self._issue(stream, following), stream.taken, [kept.text for kept in stream.unconfirmed()])
+    def create(self, client_id: str, visitor: AcceptedUpgrade, quota: ClientRateLimit) -> SessionSocket:
+        """Return where somebody new sits who asked for numbers."""
+        return SessionSocket(
+            self, self._hall, ResumableSession(self, self._hall, client_id, visitor, quota), is_first=True
+        )
+
+    def enter(self, seat: SessionSocket, visitor: AcceptedUpgrade) -> None:
+        """Let a member in, or back in: before the WebSocket opens, whose first frame says so."""
+        member = seat.member
+        if visitor.upgrade.returns:
+            self._come_back(member, seat.connection, visitor)
+            return
+        member.socket = seat.connection
+        member.stream, token = self._resumables.open(member.client_id)
+        self._members[member.client_id] = member
+        self._hall.enter(member, visitor.upgrade, token)
+
+    def _come_back(self, member: ResumableSession, connection: ClientConnection, visitor: AcceptedUpgrade) -> None:
+        asked = visitor.upgrade.asked
+        assert asked.token is not None
+        old, member.socket = member.socket, connection  # from now on the old one brings nothing
+        ice_servers, peer_id = self._hall.reattach_client(member, visitor)
+        back = self._resumables.resume(asked.token, asked.last)
+        first = YourId(
+            member.client_id,
+            back.token,
+            ice_servers or UNSET,
+            resumed=True,
+            client_seq=back.client_seq,
+            peer_id=peer_id,
+        )
+        connection.begin_with([messages.encode(first), *back.texts])
+        self._hall.tell(serve.ClientResumed(member.client_id, member.remote, len(back.texts)))
+        if old is not None:
+            old.end(SUPERSEDED)
 
     # ---- frames
 
-    def post(self, stream: Stream, text: str, sender: object = None) -> str | None:
-        """Give a frame its number and keep it. Returns what to send, if there is a socket; None: the client goes, as `slow`."""
-        before = stream.bytes
-        numbered = stream.post(text, sender, self._bounds)
-        self.bytes += stream.bytes - before
-        return numbered
+    def deliver(self, member: ResumableSession, effect: Deliver, sender: ClientSession | None, now: float) -> int:
+        """Give a frame its number, keep it, and send it if there is a socket; returns how many wait for that."""
+        if not effect.counts:
+            return member.socket.post(effect.text, None, now) if member.socket is not None else 0
+        relayed_by = sender if effect.event is not None else None
+        text = self._resumables.post(member.stream, effect.unnumbered or effect.text, relayed_by)
+        if text is None:
+            self._let_go([Eviction(member.stream, "slow")], TOO_MUCH)
+            return 0
+        if effect.event is not None:
+            self._hall.tell(effect.event)
+        depth = member.socket.post(text, relayed_by, now) if member.socket is not None else 0
+        if self._resumables.bytes > self._all_bytes:
+            self._let_go(self._resumables.over_budget(), TOO_MUCH)
+        return depth
 
-    def take(self, stream: Stream, frame: str | bytes, now: float) -> Turn:
-        """Take a frame from the client's present socket; see `Turn`. Raises `Refusal`."""
-        if len(stream.digests) > 1:
-            self._void(stream, [each for each in stream.digests if each != stream.digest])
-        before, was_due = stream.bytes, stream.ack_due
+    def take(self, seat: SessionSocket, frame: str | bytes, now: float) -> int:
+        """Take a message of a member: once, whatever socket brings it."""
+        member, stream = seat.member, seat.member.stream
         try:
-            return stream.take(frame, now)
-        finally:
-            self.bytes += stream.bytes - before
-            if stream.ack_due is not None and stream.ack_due != was_due:
-                self._acks.append((stream.ack_due, stream))
+            turn = self._resumables.take(stream, frame, now)
+        except Refusal as refusal:
+            member.quota.allows(now)
+            return self._hall.refuse(member, refusal, now)
+        if stream.ack_due is not None:
+            self._wake(stream.ack_due)
+        if turn is FrameVerdict.TAKE:
+            return self._hall.take(member, frame, now)
+        if turn is FrameVerdict.GAP:
+            seat.connection.end(from_violation(GAP))
+        elif turn is FrameVerdict.IDLE and not member.quota.allows(now) and member.quota.exhausted:
+            seat.connection.end(from_violation(TOO_FAST))
+        return 0
 
     # ---- ends
 
-    def lose(self, stream: Stream, reason: DepartureReason, now: float) -> list[LetGo]:
-        """Hold a client that lost its socket, for the window; returns who has to go now: itself, or one that makes room."""
-        stream.reason = reason
-        stream.ack_due = None
-        if not self._bounds.window:
-            return [LetGo(stream, reason)]
-        self._lost[stream] = now
-        if len(self._lost) <= self._bounds.held:
-            return []
-        self.totals.crowded_out += 1
-        return [LetGo(next(iter(self._lost)), "slow")]
+    def end(self, seat: SessionSocket, departure: CloseReason) -> None:
+        """Hold a member whose socket was lost, or let it leave with its socket."""
+        member = seat.member
+        unread = seat.is_first and departure == HANDSHAKE_ABORTED  # its token, too: nobody could come back
+        if self._window and is_connection_loss(departure) and not (unread or self._stopping):
+            self._hold(member, departure)
+            return
+        said_goodbye = departure.reason == "closed" and departure.code != ABNORMAL
+        all_written = not len(seat.connection.outbox)
+        lost = self._part(member, departure.reason)
+        seat.lost = [] if said_goodbye and all_written else lost
 
-    def forget(self, stream: Stream) -> list[object]:
-        """Let a client go for good: its tokens are void. Returns who sent what it has not confirmed, each once, in order."""
-        self._void(stream, stream.digests)
-        self._lost.pop(stream, None)
-        self._streams.pop(stream, None)
-        senders = dict.fromkeys(kept.sender for kept in stream.unconfirmed() if kept.sender is not None)
-        before = stream.bytes
-        stream.confirm(stream.sent)
-        self.bytes -= before
-        stream.ack_due = None
-        return list(senders)
+    def _hold(self, member: ResumableSession, departure: CloseReason) -> None:
+        now = trio.current_time()
+        member.socket, member.lost_by = None, departure
+        self._hall.keep(member.client_id, 0)
+        self._hall.tell(serve.ClientSuspended(member.client_id, departure.code, departure.text))
+        evicted = self._resumables.lose(member.stream, departure.reason, now)
+        self._wake(now + self._window)
+        self._let_go(evicted, TOO_MUCH)
 
-    def excess(self) -> list[LetGo]:
-        """Return who has to go for what all keep to be within bounds: who makes most be kept, first."""
-        if self.bytes <= self._bounds.all_bytes:
-            return []
-        left, gone = self.bytes, list[LetGo]()
-        for stream in sorted(self._streams, key=lambda each: each.bytes, reverse=True):
-            if left <= self._bounds.all_bytes * ROOM:
-                break
-            left -= stream.bytes
-            gone.append(LetGo(stream, "slow"))
-        self.totals.crowded_out += len(gone)
-        return gone
+    def _part(self, member: ResumableSession, reason: DisconnectReason) -> list[FrameSender]:
+        """Let a member leave the lobby; returns who sent what it has not confirmed."""
+        del self._members[member.client_id]
+        unconfirmed = self._resumables.forget(member.stream)
+        self._hall.part(member, reason)
+        return [sender for sender in unconfirmed if isinstance(sender, ClientSession)]
+
+    def _let_go(self, gone: Iterable[Eviction], text: str) -> None:
+        for stream, reason in gone:
+            member = self._members.get(stream.client_id)
+            if member is None or member.stream is not stream:
+                continue  # one before it took it along
+            if member.socket is not None:
+                member.socket.end(SLOW_CONSUMER)
+            else:
+                self._send_away(member, reason, text)
+
+    def _send_away(self, member: ResumableSession, reason: DisconnectReason, text: str) -> None:
+        """Let a member leave that has no socket."""
+        assert member.lost_by is not None
+        lost = self._part(member, reason)
+        self._hall.leave(member, CloseReason(reason, member.lost_by.code, text), lost)
+
+    def stop(self) -> None:
+        """Hold nobody from now on."""
+        self._stopping = True
+
+    def dismiss(self) -> None:
+        """Let all leave that are held."""
+        for member in list(self._members.values()):
+            if member.socket is None:
+                self._send_away(member, "shutdown", STOPPING)
 
     # ---- time
 
-    @property
-    def next_due(self) -> float | None:
-        """When `acks` or `expired` will have something to say."""
-        ack = self._acks[0][0] if self._acks else None
-        expiry = next(iter(self._lost.values())) + self._bounds.window if self._lost else None
-        return min((due for due in (ack, expiry) if due is not None), default=None)
+    async def run(self) -> None:
+        """Send the acks that are due, and let those go whose window is over, for ever."""
+        while True:
+            due = self._resumables.next_due
+            with trio.CancelScope(deadline=inf if due is None else due) as self._scope:
+                await trio.sleep_forever()
+            now = trio.current_time()
+            for stream, text in self._resumables.acks(now):
+                socket = self._members[stream.client_id].socket
+                if socket is not None:
+                    socket.post(text)
+            self._let_go(self._resumables.expired(now), TOO_LATE)
 
-    def acks(self, now: float) -> list[tuple[Stream, str]]:
-        """Return the acks that are due, and to whom they go; they bear no `seq`."""
-        due = []
-        while self._acks and self._acks[0][0] <= now:
-            deadline, stream = self._acks.popleft()
-            if stream.ack_due == deadline:
-                stream.ack_due = None
-                due.append((stream, messages.encode(Taken(stream.taken))))
-        return due
-
-    def expired(self, now: float) -> list[LetGo]:
-        """Return who was held for the whole window; `forget` is to follow."""
-        late = [stream for stream, since in self._lost.items() if since + self._bounds.window <= now]
-        self.totals.expired += len(late)
-        return [LetGo(stream, stream.reason) for stream in late]
-
-    # ---- tokens
-
-    def _issue(self, stream: Stream, secret: bytes) -> str:
-        """Return a token made of `secret`; it is that of the client's socket from now on."""
-        token = urlsafe_b64encode(secret).rstrip(b"=").decode()
-        stream.digest = _digest(token)
-        if stream.digest not in stream.digests:
-            stream.digests.append(stream.digest)
-            self._by_digest[stream.digest] = stream
-            self._void(stream, stream.digests[:-TOKENS])
-        return token
-
-    def _void(self, stream: Stream, digests: list[bytes]) -> None:
-        for digest in digests:
-            del self._by_digest[digest]
-        stream.digests = [each for each in stream.digests if each not in digests]
-
-    def _confirm(self, stream: Stream, seq: int) -> None:
-        before = stream.bytes
-        stream.confirm(seq)
-        self.bytes += stream.bytes - before
-
-
-def _digest(token: str) -> bytes:
-    return sha256(token.encode(errors="replace")).digest()
+    def _wake(self, due: float) -> None:
+        if due < self._scope.deadline:  # noqa: PLR1730  to set it costs, and as a rule there is no need
+            self._scope.deadline = due

@@ -32,7 +32,7 @@ SERVE: Final = ("-m", "sdpx", "serve", *NO_LIMITS)
 LITERAL: Final = "the founding design, literally"
 SERVERS: Final[dict[str, Callable[[int], tuple[str, ...]]]] = {
     "`sdpx serve`": lambda port: (*SERVE, "--port", str(port)),
-    "`sdpx serve --no-fast-lane`": lambda port: (*SERVE, "--no-fast-lane", "--port", str(port)),
+    "`sdpx serve --engine trio-websocket`": lambda port: (*SERVE, "--engine=trio-websocket", "--port", str(port)),
     LITERAL: lambda port: ("-m", "tests.bench.literal_server", str(port)),
 }
 # What a column takes from the figures with one message in flight in each pair, and from those with several.

@@ -13,7 +13,7 @@ from functools import partial
 import pytest
 import trio
 
-from tests.e2e.processes import environment, peer, relay, sdpx
+from tests.harness.processes import environment, peer, relay, sdpx
 
 pytestmark = pytest.mark.e2e
 SDPX = f"{shlex.quote(sys.executable)} -m sdpx"
@@ -34,7 +34,7 @@ async def run(*arguments: str) -> tuple[int, str, list[str]]:
 
 def test_help_and_version_answer_without_anything_heavy() -> None:
     """`sdpx --help` imports neither trio nor aiortc."""
-    code = "import sys, sdpx.cli\ntry: sdpx.cli.app(['--help'])\nexcept SystemExit: pass\n"
+    code = "import sys, sdpx.cli.app\ntry: sdpx.cli.app.app(['--help'])\nexcept SystemExit: pass\n"
     code += "print([m for m in ('trio', 'aiortc', 'asyncio', 'msgspec', 'av') if m in sys.modules], file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment())
     assert done.stderr.strip().endswith("[]")
@@ -45,7 +45,7 @@ def test_help_and_version_answer_without_anything_heavy() -> None:
 
 def test_the_relay_never_loads_the_webrtc_stack() -> None:
     """`sdpx serve` imports neither aiortc, trio_asyncio nor av."""
-    code = "import sys, sdpx.relay.server, sdpx.program\n"
+    code = "import sys, sdpx.relay.relay, sdpx.runtime\n"
     code += "print([m for m in ('aiortc', 'aioice', 'trio_asyncio', 'av', 'sdpx.peer') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -72,8 +72,8 @@ def test_the_relay_never_loads_the_webrtc_stack() -> None:
         (["serve", "--port", "65536"], "65535"),
         (["serve", "--log-level", "loud"], "warning"),
         (["serve", "--metrics-host", "127.0.0.1"], "--metrics-port"),
-        (["serve", "--silence", "10"], "longer"),
-        (["serve", "--max-frame", "2000000"], "1048576"),
+        (["serve", "--idle-timeout", "10"], "longer"),
+        (["serve", "--max-message-size", "2000000"], "1048576"),
         (["dance"], "dance"),
     ],
 )
@@ -147,7 +147,7 @@ async def test_once_with_input_left_unsent_is_no_good_end() -> None:
             done = await trio.to_thread.run_sync(shell, command)
     assert done.returncode == 12
     assert "input was left unsent" in done.stderr
-    verdicts = [line for line in map(json.loads, done.stdout.splitlines()) if line["event"] == "verdict"]
+    verdicts = [line for line in map(json.loads, done.stdout.splitlines()) if line["event"] == "diagnosis"]
     assert [line["code"] for line in verdicts] == ["channel_closed"]
 
 
@@ -156,10 +156,10 @@ async def test_lines_that_cannot_be_sent_are_refused_and_the_rest_goes_on() -> N
     async with relay() as (_, url), peer(url) as (b, b_id), peer(url, "--pair", b_id) as (a, _):
         await b.wait_for("channel_open")
         await a.say("x" * 70_000)
-        await a.wait_for("input_refused", code="too_long")
+        await a.wait_for("input_rejected", code="too_long")
         assert a.process.stdin is not None
         await a.process.stdin.send_all(b"\xff\xfe\n")
-        await a.wait_for("input_refused", code="not_utf8")
+        await a.wait_for("input_rejected", code="not_utf8")
         await a.say("good")
         await b.wait_for("channel_message", text="good")
 

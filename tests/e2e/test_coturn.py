@@ -8,12 +8,12 @@ import pytest
 import trio
 
 from sdpx.ice_servers import IceServer, parse_server
-from sdpx.messages import CandidateInit
-from sdpx.peer import rtc
-from sdpx.peer.rtc import ChannelOpened, PeerConnection, Received, RtcEvent, ServerTold
-from sdpx.peer.sdp import candidate_type
-from tests.coturn import LOGIN, coturn, free_port
-from tests.e2e.processes import relay, sdpx
+from sdpx.peer.negotiation.sdp import candidate_type
+from sdpx.peer.webrtc import peer_connection
+from sdpx.peer.webrtc.peer_connection import ChannelOpened, PeerConnection, Received, RtcEvent, ServerTold
+from sdpx.protocol.messages import CandidateInit
+from tests.harness.coturn import LOGIN, coturn, free_port
+from tests.harness.processes import relay, sdpx
 
 pytestmark = pytest.mark.e2e
 
@@ -21,8 +21,8 @@ pytestmark = pytest.mark.e2e
 @asynccontextmanager
 async def two_peers(servers: Sequence[IceServer]) -> AsyncIterator[tuple[PeerConnection, PeerConnection]]:
     with trio.fail_after(40):
-        async with rtc.asyncio_loop():
-            a, b = await rtc.connect(servers), await rtc.connect(servers)
+        async with peer_connection.asyncio_loop():
+            a, b = await peer_connection.connect(servers), await peer_connection.connect(servers)
             try:
                 yield a, b
             finally:
@@ -40,7 +40,7 @@ def without_candidates(sdp: str) -> str:
     return "".join(line for line in sdp.splitlines(keepends=True) if not line.startswith("a=candidate:"))
 
 
-async def pass_on(source: PeerConnection, target: PeerConnection, kinds: set[str]) -> None:
+async def forward(source: PeerConnection, target: PeerConnection, kinds: set[str]) -> None:
     """Trickle only candidates of these types."""
     async for candidate in source.local_candidates:
         if candidate_type(candidate.candidate) in kinds:
@@ -55,8 +55,8 @@ async def connect_over(a: PeerConnection, b: PeerConnection, kinds: set[str]) ->
     async with trio.open_nursery() as nursery:
         nursery.start_soon(a.gather)
         nursery.start_soon(b.gather)
-        nursery.start_soon(pass_on, a, b, kinds)
-        nursery.start_soon(pass_on, b, a, kinds)
+        nursery.start_soon(forward, a, b, kinds)
+        nursery.start_soon(forward, b, a, kinds)
         await until(a, ChannelOpened)
         await until(b, ChannelOpened)
         nursery.cancel_scope.cancel()

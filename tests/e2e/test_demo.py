@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from tests.e2e.processes import COMMON, sdpx
+from tests.harness.processes import COMMON, sdpx
 
 pytestmark = pytest.mark.e2e
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.e2e.processes import environment, peer, relay
+from tests.harness.processes import environment, peer, relay
 
 pytestmark = pytest.mark.e2e
 

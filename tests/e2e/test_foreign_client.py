@@ -10,8 +10,8 @@ import pytest
 import trio
 from trio_websocket import WebSocketConnection, WebSocketRequest, open_websocket_url, serve_websocket
 
-from sdpx.peer import rtc
-from tests.e2e.processes import peer, relay
+from sdpx.peer.webrtc import peer_connection
+from tests.harness.processes import peer, relay
 
 pytestmark = pytest.mark.e2e
 
@@ -23,7 +23,7 @@ WITHOUT_MEDIA = "v=0\r\no=- 3 3 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE
 class Client:
     """A WebSocket, JSON frames, and an RTCPeerConnection of its own."""
 
-    def __init__(self, socket: WebSocketConnection, pc: rtc.PeerConnection) -> None:
+    def __init__(self, socket: WebSocketConnection, pc: peer_connection.PeerConnection) -> None:
         self.socket = socket
         self.pc = pc
         self.id = ""
@@ -58,16 +58,16 @@ class Client:
     async def talk(self) -> None:
         """Wait for the channel, say hello, wait for the answer."""
         async for event in self.pc.events:
-            if isinstance(event, rtc.ChannelOpened):
+            if isinstance(event, peer_connection.ChannelOpened):
                 await self.pc.send("hello from a foreign client")
-            if event == rtc.Received("hello from sdpx"):
+            if event == peer_connection.Received("hello from sdpx"):
                 return
 
 
 @asynccontextmanager
 async def client(url: str) -> AsyncIterator[Client]:
-    async with rtc.asyncio_loop(), open_websocket_url(url) as socket:
-        pc = await rtc.connect([])
+    async with peer_connection.asyncio_loop(), open_websocket_url(url) as socket:
+        pc = await peer_connection.connect([])
         try:
             me = Client(socket, pc)
             me.id = (await me.receive("your_id"))["id"]
@@ -157,7 +157,7 @@ async def test_a_further_offer_starts_afresh() -> None:
         await me.receive("paired")
         for _ in range(2):
             seen = len(program.lines)
-            pc = await rtc.connect([])
+            pc = await peer_connection.connect([])
             await pc.create_channel("chat")
             await me.send(type="offer", sdp=await pc.create_offer())
             await pc.accept_answer((await me.receive("answer"))["sdp"])
@@ -167,9 +167,9 @@ async def test_a_further_offer_starts_afresh() -> None:
         assert program.events.index("closing") < program.events.index("pc_created", program.events.index("closing"))
 
 
-async def reoffer(me: Client) -> rtc.PeerConnection:
+async def reoffer(me: Client) -> peer_connection.PeerConnection:
     """Offer within the pairing, with a new connection, and finish the exchange."""
-    pc = await rtc.connect([])
+    pc = await peer_connection.connect([])
     await pc.create_channel("chat")
     await me.send(type="offer", sdp=await pc.create_offer())
     await pc.accept_answer((await me.receive("answer"))["sdp"])
@@ -187,7 +187,7 @@ async def test_a_further_offer_has_a_deadline_of_its_own() -> None:
         seen = len(program.lines)
         second = await reoffer(me)
         await program.wait_for("channel_open", after=seen)
-        assert "verdict" not in program.events
+        assert "diagnosis" not in program.events
         await first.close()
         await second.close()
 
@@ -203,7 +203,7 @@ async def test_a_channel_that_is_closed_before_the_message_is_status_12(ends: st
         await program.wait_for("channel_open")
         await (pc.finish() if ends == "channel" else pc.close())
         assert await program.ended() == 12
-        assert (await program.wait_for("verdict"))["code"] == "channel_closed"
+        assert (await program.wait_for("diagnosis"))["code"] == "channel_closed"
         assert program.lines[-1]["event"] == "error"
         assert b"the other side closed it" in program.stderr
         await pc.close()
@@ -219,7 +219,7 @@ async def test_a_peer_that_opens_another_channel_may_still_send_the_message() ->
         await first.finish()
         await first.create_channel("another")
         async for event in first.events:
-            if event == rtc.ChannelOpened("another"):
+            if event == peer_connection.ChannelOpened("another"):
                 break
         await first.send("here it is")
         assert await program.ended() == 0
@@ -244,7 +244,7 @@ async def test_a_channel_after_a_further_offer_is_as_good_as_the_first(arguments
         await program.wait_for("disconnected")
         await program.say("still here")
         async for event in second.events:
-            if event == rtc.Received("still here"):
+            if event == peer_connection.Received("still here"):
                 break
         await second.close()
         assert await program.ended() == (0 if arguments == ("--once",) else 3)

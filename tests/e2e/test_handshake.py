@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from tests.e2e.processes import Program, peer, relay
+from tests.harness.processes import Program, peer, relay
 
 pytestmark = pytest.mark.e2e
 

@@ -10,15 +10,15 @@ from typing import Final
 import pytest
 import trio
 
-from tests.coturn import free_port
-from tests.cutter import Cutter, cutting
-from tests.e2e.processes import Program, peer, relay, sdpx
+from tests.harness.breaking_proxy import Cutter, cutting
+from tests.harness.coturn import free_port
+from tests.harness.processes import Program, peer, relay, sdpx
 
 pytestmark = pytest.mark.e2e
 
 ROUNDS: Final = 20
 CUTS: Final = 4
-NEVER: Final = ("negotiation_error", "server_error", "verdict", "retrying", "input_refused")
+NEVER: Final = ("negotiation_error", "server_error", "diagnosis", "connection_retry", "input_rejected")
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.e2e.processes import Line, Program, peer, relay
+from tests.harness.processes import Line, Program, peer, relay
 
 pytestmark = pytest.mark.e2e
 
@@ -23,7 +23,7 @@ async def test_a_peer_that_stood_still_is_connected_again(who_stands_still: str)
         still, awake = (a, b) if who_stands_still == "initiator" else (b, a)
         seen_a, seen_b = len(a.lines), len(b.lines)
         still.process.send_signal(signal.SIGSTOP)
-        verdict = await awake.wait_for("verdict")
+        verdict = await awake.wait_for("diagnosis")
         assert verdict["code"] == "peer_silent"
         assert verdict["retrying"] is True
         assert verdict["silent_ms"] >= 3000
@@ -44,8 +44,8 @@ async def test_a_peer_that_never_comes_back_costs_its_retries() -> None:
     async with relay() as (_, url), peer(url) as (b, b_id), peer(url, "--pair", b_id, "--retries", "0") as (a, _):
         await a.wait_for("channel_open")
         b.process.send_signal(signal.SIGSTOP)
-        verdict = await a.wait_for("verdict")
+        verdict = await a.wait_for("diagnosis")
         assert (verdict["code"], verdict["retrying"]) == ("peer_silent", False)
         assert await a.ended() != 0
-        assert "retrying" not in a.events
+        assert "connection_retry" not in a.events
         b.process.send_signal(signal.SIGCONT)

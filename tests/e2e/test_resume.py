@@ -1,6 +1,6 @@
 """Coming back, with a real relay: a proxy between it and its clients resets their connections, in any byte of what they carry.
 
-The clients are the rules of `sdpx peer` (sdpx.peer.resume) on a socket. In each pair A sends offers and B answers them, each
+The clients are the rules of `sdpx peer` (sdpx.peer.signaling.resume) on a socket. In each pair A sends offers and B answers them, each
 between candidates of its own, as in a handshake, over and over.
 """
 
@@ -15,11 +15,11 @@ from urllib.parse import urlencode
 import pytest
 import trio
 
-from sdpx import messages
-from sdpx.messages import Taken, YourId
-from sdpx.peer.resume import Arrival, Resumable, Standing
-from tests.e2e.processes import relay
-from tests.helpers import CLOSE, PING, PONG, TEXT, frame, upgrade_request
+from sdpx.peer.signaling.resume import ResumeResult, ResumeState, SequenceCheck
+from sdpx.protocol import messages
+from sdpx.protocol.messages import ServerAck, YourId
+from tests.harness.processes import relay
+from tests.harness.relay import CLOSE, PING, PONG, TEXT, frame, upgrade_request
 
 pytestmark = pytest.mark.e2e
 
@@ -80,12 +80,12 @@ class Robot:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self.rules = Resumable()
+        self.rules = ResumeState()
         self.id: str | None = None
         self.sent: list[str] = []
         self.heard: list[str] = []
         self.paired = trio.Event()
-        self.standings: list[Standing] = []
+        self.standings: list[ResumeResult] = []
         self.answers = False
         self._welcomed = False
         self._out: list[str] = []
@@ -157,12 +157,12 @@ class Robot:
         message = messages.parse_server(text)
         if isinstance(message, YourId):
             self._take_welcome(message)
-        elif isinstance(message, Taken):
+        elif isinstance(message, ServerAck):
             assert self.rules.confirm(message.client_seq)
-        elif (arrival := self.rules.hear(text, trio.current_time())) is Arrival.NEW:
+        elif (arrival := self.rules.receive(text, trio.current_time())) is SequenceCheck.NEW:
             self._hear(json.loads(text))
         else:
-            assert arrival is Arrival.HAD
+            assert arrival is SequenceCheck.DUPLICATE
 
     def _take_welcome(self, message: YourId) -> None:
         welcome = self.rules.welcome(message)
@@ -214,7 +214,7 @@ async def shake_hands(a: Robot, b: Robot, proxy: Proxy) -> None:
         await trio.sleep(0.02)
 
 
-@pytest.mark.parametrize("option", ["--fast-lane", "--no-fast-lane"])
+@pytest.mark.parametrize("option", ["--engine=epoll", "--engine=trio-websocket"])
 async def test_a_thousand_resets_in_the_middle_of_handshakes_lose_nothing_and_repeat_nothing(option: str) -> None:
     dice = random.Random(6)
     async with (
@@ -233,10 +233,10 @@ async def test_a_thousand_resets_in_the_middle_of_handshakes_lose_nothing_and_re
         for a, b in zip(robots[::2], robots[1::2], strict=True):
             assert b.heard == a.sent
             assert a.heard == b.sent
-            assert set(a.standings[1:] + b.standings[1:]) == {Standing.RESUMED}
+            assert set(a.standings[1:] + b.standings[1:]) == {ResumeResult.RESUMED}
             assert len(a.sent) >= 20
         assert proxy.cuts == CUTS
         assert sum(len(robot.standings) for robot in robots) > CUTS / 4
         nursery.cancel_scope.cancel()
     proxy.close()
-    assert "connection_failed" not in server.events
+    assert "internal_error" not in server.events

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import trio
 
-from tests.coturn import free_port
-from tests.e2e.processes import Line, Program, peer, relay, sdpx
 from tests.e2e.test_foreign_client import Client, client
+from tests.harness.coturn import free_port
+from tests.harness.processes import Line, Program, peer, relay, sdpx
 
 pytestmark = pytest.mark.e2e
 
@@ -25,7 +25,7 @@ async def verdict_and_status(program: Program, code: str, seconds: float) -> tup
     """Wait for the end within its deadline; the one verdict, whose sentence is the error's, and the exit status."""
     with trio.fail_after(seconds):
         status = await program.ended()
-    verdicts = [line for line in program.lines if line["event"] == "verdict"]
+    verdicts = [line for line in program.lines if line["event"] == "diagnosis"]
     error = await program.wait_for("error")
     assert [line["code"] for line in verdicts] == [code]
     assert (error["code"], error["reason"]) == (code, verdicts[0]["message"])
@@ -94,7 +94,7 @@ async def test_wait_asks_until_the_target_is_there() -> None:
     """The one that asks may be started first."""
     expect = ("--expect", "channel", "--within", "20")
     async with relay() as (_, url), peer(url, "--pair", "bob", "--wait", "20", *expect) as (a, _):
-        delayed = await a.wait_for("pairing_delayed", target_id="bob", code="target_not_found")
+        delayed = await a.wait_for("pair_retry_scheduled", target_id="bob", code="target_not_found")
         assert delayed["delay_ms"] > 0
         async with peer(url, "--id", "bob", *expect) as (b, _):
             assert (await a.ended(), await b.ended()) == (0, 0)
@@ -105,7 +105,7 @@ async def test_wait_asks_until_the_target_is_free() -> None:
     async with relay() as (_, url), peer(url, "--id", "bob") as (_, b_id), peer(url, "--pair", b_id) as (first, _):
         await first.wait_for("channel_open")
         async with peer(url, "--pair", b_id, "--wait", "20", "--expect", "channel") as (second, _):
-            await second.wait_for("pairing_delayed", code="target_already_paired")
+            await second.wait_for("pair_retry_scheduled", code="target_already_paired")
             assert await first.end() == 0
             assert await second.ended() == 0
 
@@ -135,7 +135,7 @@ async def test_both_sides_leave_with_0_as_soon_as_it_is_so(expected: str) -> Non
             assert (await a.ended(), await b.ended()) == (0, 0)
         for program in (a, b):
             assert "closed" in program.events
-        assert (expected == "exchange") or ("summary" in a.events and "summary" in b.events)
+        assert (expected == "exchange") or ("connection_summary" in a.events and "connection_summary" in b.events)
 
 
 async def test_once_and_expect_send_everything_and_wait_for_the_answer() -> None:
@@ -169,8 +169,8 @@ async def test_no_message_comes_within_the_time() -> None:
     async with relay() as (_, url), peer(url) as (_, b_id), peer(url, "--pair", b_id, *expect) as (a, _):
         assert await a.ended() == 13
         assert "before a message came" in a.stderr.decode()
-        assert "verdict" not in a.events
-        await a.wait_for("summary")
+        assert "diagnosis" not in a.events
+        await a.wait_for("connection_summary")
 
 
 async def test_a_signal_before_it_is_so_is_no_success() -> None:
@@ -235,7 +235,7 @@ async def test_no_offer() -> None:
         ):
             await me.send(type="pair_request", target_id=peer_id)
             if status is None:
-                await program.wait_for("verdict", code="no_offer")
+                await program.wait_for("diagnosis", code="no_offer")
                 await program.wait_for("ready")
             else:
                 _, ended = await verdict_and_status(program, "no_offer", 15)
@@ -279,7 +279,7 @@ async def test_a_wrong_fingerprint() -> None:
         await me.send(type="answer", sdp=re.sub(r"(a=fingerprint:sha-256 ).*", wrong, await answer_for(me)))
         _, status = await verdict_and_status(program, "fingerprint_mismatch", 20)
         assert status == 11
-        assert "retrying" not in program.events
+        assert "connection_retry" not in program.events
 
 
 # ---- an end that nobody tells of ------------------------------------------------------------------------------------
@@ -315,7 +315,7 @@ async def test_a_peer_that_stands_still_is_given_up_after_its_retries() -> None:
         b.process.send_signal(signal.SIGSTOP)
         _, status = await verdict_and_status(a, "peer_silent", 20)
         assert status == 12
-        await a.wait_for("summary")
+        await a.wait_for("connection_summary")
 
 
 async def test_a_connection_that_vanished_is_built_again() -> None:
@@ -323,8 +323,8 @@ async def test_a_connection_that_vanished_is_built_again() -> None:
     async with relay() as (_, url), peer(url) as (b, b_id), peer(url, "--pair", b_id) as (a, _):
         await open_channel(a, b)
         b.process.send_signal(signal.SIGSTOP)
-        await a.wait_for("verdict", code="peer_silent", retrying=True)
-        await a.wait_for("retrying", peer_id=b_id, attempt=1)
+        await a.wait_for("diagnosis", code="peer_silent", retrying=True)
+        await a.wait_for("connection_retry", peer_id=b_id, attempt=1)
         seen = len(b.lines)
         b.process.send_signal(signal.SIGCONT)
         await b.wait_for("channel_open", after=seen)
@@ -381,7 +381,7 @@ async def test_a_pair_finds_itself_again_after_a_relay_was_down() -> None:
         first.process.kill()
         await a.wait_for("disconnected")
         b.process.kill()
-        await a.wait_for("verdict", code="peer_silent")
+        await a.wait_for("diagnosis", code="peer_silent")
         seen = len(a.lines)
         async with relay_at(port):
             await a.wait_for("pair_requested", target_id="bob")
@@ -412,14 +412,14 @@ async def test_a_program_drives_a_peer_by_commands() -> None:
     """Pair, talk in text and bytes, leave, pair again, close: in order, and a bad line does nothing but say so."""
     async with relay() as (_, url), peer(url) as (b, b_id), peer(url, "--stdin", "json") as (a, _):
         await a.say("hello")
-        await a.wait_for("input_refused", code="bad_json")
+        await a.wait_for("input_rejected", code="bad_json")
         await do(a, pair=b_id)
         await do(a, send="grüß dich")
         await do(a, send_base64="AP8=")
         await b.wait_for("channel_message", text="grüß dich")
         assert (await b.wait_for("channel_message", bytes=2))["base64"] == "AP8="
         await do(a, pair="somebody")
-        await a.wait_for("input_refused", code="already_paired")
+        await a.wait_for("input_rejected", code="already_paired")
         await do(a, send="bye")
         await do(a, unpair=True)
         await a.wait_for("ready", peer_id=b_id, reason="unpaired")
@@ -442,14 +442,14 @@ async def test_a_second_pairing_took_what_it_took_itself() -> None:
         await trio.sleep(1)
         await do(a, unpair=True)
         for program in (a, b):
-            await program.wait_for("summary")
+            await program.wait_for("connection_summary")
         seen = {program: len(program.lines) for program in (a, b)}
         await do(a, pair=b_id)
         await b.wait_for("channel_open", after=seen[b])
         await do(a, unpair=True)
         for program in (a, b):
             paired = await program.wait_for("paired", after=seen[program])
-            summary = await program.wait_for("summary", after=seen[program])
+            summary = await program.wait_for("connection_summary", after=seen[program])
             assert summary["phases"]["pairing"] < paired["ms"] - program.lines[seen[program] - 1]["ms"] + 500
 
 
@@ -462,7 +462,7 @@ async def test_a_message_for_one_peer_does_not_go_to_the_next() -> None:
         await b.wait_for("channel_message", text="first")
         await do(a, unpair=True)
         await do(a, send="for b")
-        await a.wait_for("input_refused", code="not_paired")
+        await a.wait_for("input_rejected", code="not_paired")
         await do(a, pair=c_id)
         await do(a, send="for c")
         await c.wait_for("channel_message", text="for c")

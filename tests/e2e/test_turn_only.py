@@ -9,8 +9,8 @@ import pytest
 import trio
 from trio_websocket import open_websocket_url
 
-from tests.coturn import coturn
-from tests.e2e.processes import Program, relay, sdpx
+from tests.harness.coturn import coturn
+from tests.harness.processes import Program, relay, sdpx
 
 pytestmark = pytest.mark.e2e
 
@@ -47,7 +47,7 @@ async def test_two_peers_with_no_other_path_connect_through_it(tmp_path: Path) -
                 await program.end_input()
             for program in (alice, bob):
                 assert await program.ended() == 0
-                assert (await program.wait_for("summary"))["local_candidate"] == "relay"
+                assert (await program.wait_for("connection_summary"))["local_candidate"] == "relay"
                 assert kinds(program, "candidate_sent") == {"relay", None}
                 assert SECRET not in str(program.lines)
 
@@ -69,7 +69,7 @@ async def test_with_credentials_that_have_ended_there_is_no_path_and_the_verdict
             sdpx("peer", "--url", url, "--id", "bob", *turn),
             sdpx("peer", "--url", url, "--pair", "bob", "--wait", "10", *turn) as alice,
         ):
-            verdict = await alice.wait_for("verdict", retrying=False)
+            verdict = await alice.wait_for("diagnosis", retrying=False)
             assert verdict["code"] == "turn_refused"
             assert verdict["turn_refusals"] == [f"turn:127.0.0.1:{port}?transport=udp 401"]
             assert "has ended" in verdict["message"]

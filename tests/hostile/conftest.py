@@ -5,7 +5,7 @@ import pytest
 from tests.hostile.scene import Scene, Server, attacked, started
 
 
-@pytest.fixture(scope="session", params=["--fast-lane", "--no-fast-lane"])
+@pytest.fixture(scope="session", params=["--engine=epoll", "--engine=trio-websocket"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One relay for all attacks, with the lane and without: it outlives each of them."""
     with started(tmp_path_factory.mktemp("relay"), request.param) as relay:

@@ -20,8 +20,8 @@ from typing import Any, Final
 import trio
 from trio_websocket import connect_websocket_url
 
-from tests.e2e.processes import environment
-from tests.helpers import Client, RawClient
+from tests.harness.processes import environment
+from tests.harness.relay import Client, RawClient
 
 PATIENCE: Final = 2.0  # seconds that a well-behaved pair may ever wait
 ROUNDS: Final = 3  # that the pair works at least

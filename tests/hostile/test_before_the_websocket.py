@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import pytest
 import trio
 
-from tests.helpers import KEY, TEXT, RawClient, frame, upgrade_request
+from tests.harness.relay import KEY, TEXT, RawClient, frame, upgrade_request
 from tests.hostile.scene import PATIENCE, Scene, Server, attacked, started
 
 pytestmark = pytest.mark.e2e
@@ -25,7 +25,7 @@ PLAIN: Final = b"GET / HTTP/1.1\r\nHost: relay.test\r\n\r\n"
 @pytest.fixture(scope="module")
 def hasty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A relay that has little time for a request."""
-    with started(tmp_path_factory.mktemp("hasty"), "--handshake", str(HASTE)) as relay:
+    with started(tmp_path_factory.mktemp("hasty"), "--handshake-timeout", str(HASTE)) as relay:
         yield relay
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import pytest
 import trio
 
-from tests.helpers import BINARY, CLOSE, MASK, PING, PONG, TEXT, Client, RawClient, frame
+from tests.harness.relay import BINARY, CLOSE, MASK, PING, PONG, TEXT, Client, RawClient, frame
 from tests.hostile.scene import PATIENCE, Scene, Server, attacked, started
 
 pytestmark = pytest.mark.e2e
@@ -26,7 +26,7 @@ BOUND: Final = 16 * 1024 * 1024  # what an endless sender can get rid of: the ke
 @pytest.fixture(scope="module")
 def hasty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A relay that asks soon after who is silent."""
-    with started(tmp_path_factory.mktemp("hasty"), "--ping", "0.3", "--silence", str(SILENCE)) as relay:
+    with started(tmp_path_factory.mktemp("hasty"), "--ping-interval", "0.3", "--idle-timeout", str(SILENCE)) as relay:
         yield relay
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 import trio
 
-from tests.helpers import CLOSE, TEXT, RawClient, frame, message, upgrade_request
+from tests.harness.relay import CLOSE, TEXT, RawClient, frame, message, upgrade_request
 from tests.hostile.scene import PATIENCE, Scene, attacked, started, usable
 
 pytestmark = pytest.mark.e2e
@@ -253,8 +253,8 @@ async def test_guesses_that_go_on(tmp_path: Path) -> None:
 
 
 async def test_no_limit_of_guesses(tmp_path: Path) -> None:
-    """`--guess-rate 0` lets a client ask for whom it likes."""
-    with started(tmp_path, "--guess-rate", "0") as server:
+    """`--unknown-target-rate 0` lets a client ask for whom it likes."""
+    with started(tmp_path, "--unknown-target-rate", "0") as server:
         async with attacked(server) as scene:
             guesser, _ = await scene.raw()
             codes = {answer["code"] for answer in await answers(guesser, guesses(200))}

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 import trio
 
-from tests.e2e.processes import environment
-from tests.helpers import RawClient, message
+from tests.harness.processes import environment
+from tests.harness.relay import RawClient, message
 from tests.hostile.scene import PATIENCE, GoodPair, Scene, Server, newcomers, started
 
 pytestmark = pytest.mark.e2e
@@ -32,7 +32,7 @@ def poor(tmp_path: Path) -> Iterator[Server]:
 @pytest.fixture
 def doomed(tmp_path: Path) -> Iterator[Server]:
     """A relay that the test ends."""
-    with started(tmp_path, "--drain", "1", "--log-level", "debug") as server:
+    with started(tmp_path, "--drain-timeout", "1", "--log-level", "debug") as server:
         yield server
 
 
@@ -63,20 +63,20 @@ async def test_without_descriptors_the_relay_keeps_what_it_has(poor: Server) -> 
         await pair.close()
         await late.close()
     assert poor.stderr == ""
-    assert poor.events("descriptors_scarce")
+    assert poor.events("fd_limit_low")
 
 
 async def test_it_says_when_there_are_fewer_descriptors_than_clients(poor: Server, server: Server) -> None:
     """At its start, behind the line that says where it listens; and not where there are enough."""
-    assert [line["event"] for line in poor.events()[:2]] == ["server_listening", "descriptors_scarce"]
-    assert not server.events("descriptors_scarce")
+    assert [line["event"] for line in poor.events()[:2]] == ["server_listening", "fd_limit_low"]
+    assert not server.events("fd_limit_low")
 
 
 async def test_the_end_is_told_to_everybody(doomed: Server) -> None:
     """SIGTERM: a pair hears `shutdown` and 1001, newcomers 503, health lives on, and silent ones hold nothing up."""
     async with trio.open_nursery() as nursery:
         pair = await newcomers(nursery, doomed.url)
-        deaf, talker = await deaf_client(doomed)  # it does not read, and so holds the relay up for `--drain`
+        deaf, talker = await deaf_client(doomed)  # it does not read, and so holds the relay up for `--drain-timeout`
         silent = await trio.open_tcp_stream(doomed.host, doomed.port)
         began = trio.current_time()
         doomed.process.send_signal(signal.SIGTERM)
@@ -122,7 +122,7 @@ async def ask(server: Server, path: str) -> int:
 
 
 async def test_a_second_signal_stops_at_once(doomed: Server) -> None:
-    """Whoever does not read, and however long `--drain` is."""
+    """Whoever does not read, and however long `--drain-timeout` is."""
     deaf, talker = await deaf_client(doomed)
     doomed.process.send_signal(signal.SIGINT)
     await until(lambda: doomed.events("server_stopping"))

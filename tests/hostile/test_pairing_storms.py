@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 import trio
 
-from tests.helpers import Client, RawClient, message, upgrade_request
+from tests.harness.relay import Client, RawClient, message, upgrade_request
 from tests.hostile.scene import PATIENCE, Scene, attacked, started, usable
 
 pytestmark = pytest.mark.e2e

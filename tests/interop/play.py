@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 import trio
 
-from tests.e2e.processes import Program, sdpx
+from tests.harness.processes import Program, sdpx
 from tests.interop.stage import Scene, Stage
 
 SECONDS: Final = 35.0

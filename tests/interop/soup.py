@@ -27,7 +27,7 @@ class Worker:
 
     def answered(self, http: Any, result: Any, message: Any) -> None:
         body = http.send_and_read_finish(result).get_data()
-        if message.get_status() == Soup.Status.GONE:
+        if message.get_status() == Soup.Status.CONNECTION_LOST:
             self.loop.quit()
             return
         if message.get_status() == Soup.Status.OK:

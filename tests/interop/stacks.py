@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from tests.e2e.processes import environment
+from tests.harness.processes import environment
 from tests.interop.stage import HERE, Stage, stage
 
 PACKAGES: Final = HERE.parent.parent / ".interop"

@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from tests.e2e.processes import Program, peer
+from tests.harness.processes import Program, peer
 from tests.interop.play import ROLES, Manners, Meeting, Role, Servers, meet
 from tests.interop.stacks import lack, relay_process, started
 from tests.interop.stage import README, Scene, Stage

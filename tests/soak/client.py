@@ -10,7 +10,7 @@ from typing import Any, Final
 import trio
 
 from tests.soak.account import NOBODY, Account
-from tests.soak.links import GONE, Link
+from tests.soak.links import CONNECTION_LOST, SocketStream
 
 PATIENCE: Final = 20.0  # seconds for anything that has to happen
 RELAYED: Final = ("offer", "answer", "candidate")
@@ -26,7 +26,7 @@ class Stuck(Exception):
 class Client:
     """One client. `over` is set when its connection is; `leaving` when that is its own doing."""
 
-    def __init__(self, link: Link, account: Account) -> None:
+    def __init__(self, link: SocketStream, account: Account) -> None:
         self.link = link
         self.account = account
         self.id = ""
@@ -123,7 +123,7 @@ class Client:
     async def say_text(self, text: str) -> None:
         try:
             await self.link.send(text)
-        except GONE:
+        except CONNECTION_LOST:
             await trio.lowlevel.checkpoint()
 
     async def tell(self, receiver: "Client | None", rng: random.Random, size: int = 0, name: str = "") -> None:
@@ -173,6 +173,6 @@ class Client:
     async def close(self) -> None:
         """End the connection as one should, once all is written."""
         self.leave("closed", in_order=True)
-        with suppress(*GONE):
+        with suppress(*CONNECTION_LOST):
             await self.link.close()
         await self.until(lambda: self.over, "the end of a connection that it closed")

@@ -7,9 +7,9 @@ from typing import Final
 
 import trio
 
-from tests.helpers import BINARY, CLOSE, PING, TEXT, upgrade_request
+from tests.harness.relay import BINARY, CLOSE, PING, TEXT, upgrade_request
 from tests.soak.client import BODY, PATIENCE, Client, Stuck
-from tests.soak.links import GONE, masked, tcp
+from tests.soak.links import CONNECTION_LOST, masked, tcp
 from tests.soak.session import Act, Session, Stray, quietly
 
 FLOOD_FRAMES: Final = 600
@@ -178,7 +178,7 @@ async def _ended(session: Session, stream: trio.SocketStream) -> None:
         try:
             while await stream.receive_some():
                 pass
-        except GONE:
+        except CONNECTION_LOST:
             pass
         return
     session.account.complain(f"half a request was not ended within {PATIENCE:g} s")

@@ -9,13 +9,13 @@ from typing import Final, Protocol
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, connect_websocket_url
 
-from tests.helpers import CLOSE, PING, PONG, TEXT, upgrade_request
+from tests.harness.relay import CLOSE, PING, PONG, TEXT, upgrade_request
 
 READ_BYTES: Final = 64 * 1024
 SMALL_BUFFER: Final = 16 * 1024
 NORMAL: Final = (1000).to_bytes(2)
 NO_LINGER: Final = struct.pack("ii", 1, 0)
-GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed)
+CONNECTION_LOST: Final = (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed)
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Address:
     port: int
 
 
-class Link(Protocol):
+class SocketStream(Protocol):
     """What a client needs of a WebSocket. `code` is the close code that came, None if none did."""
 
     code: int | None
 
     async def send(self, text: str) -> None:
-        """Send a text frame; raises one of `GONE`."""
+        """Send a text frame; raises one of `CONNECTION_LOST`."""
 
     async def receive(self) -> str | None:
         """Return the next text frame, None once the connection is over."""
@@ -68,7 +68,7 @@ class RawLink:
         self.code: int | None = None
 
     async def upgrade(self) -> None:
-        """Ask for a WebSocket; raises one of `GONE` if there is none to be had."""
+        """Ask for a WebSocket; raises one of `CONNECTION_LOST` if there is none to be had."""
         await self._stream.send_all(upgrade_request())
         while b"\r\n\r\n" not in self._received:
             await self._more()
@@ -96,7 +96,7 @@ class RawLink:
                     self.code = int.from_bytes(payload[:2])
                     await self.close()
                     return None
-        except GONE:
+        except CONNECTION_LOST:
             return None
 
     async def close(self) -> None:
@@ -177,7 +177,7 @@ async def tcp(address: Address, *, small: bool = False) -> trio.SocketStream:
 
 
 async def raw(address: Address, rng: random.Random, *, small: bool = False) -> RawLink:
-    """Open a WebSocket by hand; raises OSError or one of `GONE`."""
+    """Open a WebSocket by hand; raises OSError or one of `CONNECTION_LOST`."""
     stream = await tcp(address, small=small)
     link = RawLink(stream, rng)
     try:

@@ -1,12 +1,12 @@
 """The figures of a soak, as a table."""
 
-from tests.soak.run import MIB, Outcome
+from tests.soak.run import MIB, PairOutcome
 from tests.soak.watch import Look
 
 WIDTH = 44
 
 
-def render(outcome: Outcome) -> str:
+def render(outcome: PairOutcome) -> str:
     """Return the table, and a sentence for each thing that does not hold."""
     figures, looks = outcome.figures, (outcome.start, outcome.before, outcome.after)
     rows: list[tuple[str, object]] = [

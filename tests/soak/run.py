@@ -20,8 +20,8 @@ from tests.soak.session import Session
 from tests.soak.watch import LogReader, Look, gone, idle_share, look
 
 MIB: Final = 1024 * 1024
-NO_LIMITS: Final = ("--rate", "0", "--max-clients", "0", "--max-clients-per-ip", "0", "--guess-rate", "0")
-SHORT_DEADLINES: Final = ("--ping", "1", "--silence", "3", "--handshake", "2")
+NO_LIMITS: Final = ("--rate", "0", "--max-clients", "0", "--max-clients-per-ip", "0", "--unknown-target-rate", "0")
+SHORT_DEADLINES: Final = ("--ping-interval", "1", "--idle-timeout", "3", "--handshake-timeout", "2")
 WARM_UP_SHARE: Final = 5  # one in five sessions, until memory is measured that is to stay: a heap first finds its size
 SETTLE_SECONDS: Final = 20.0  # until all that the sessions opened has to be gone
 STOP_SECONDS: Final = 15.0
@@ -45,7 +45,7 @@ class Options:
 
 
 @dataclass
-class Outcome:
+class PairOutcome:
     """All that was counted and seen."""
 
     figures: Figures = field(default_factory=Figures)
@@ -78,9 +78,9 @@ class Soak:
         self._began = trio.current_time()
         self._spent = 0.0
         self._start = look(server)
-        self.outcome = Outcome(start=self._start)
+        self.outcome = PairOutcome(start=self._start)
 
-    async def run(self) -> Outcome:
+    async def run(self) -> PairOutcome:
         """Warm up, look, do the rest, look again, stop the relay, and judge."""
         numbers = iter(range(1, self._options.sessions + 1))
         async with trio.open_nursery() as nursery:
@@ -95,7 +95,7 @@ class Soak:
         if self._alive:
             self.outcome.idle = await idle_share(self._server)
         await self._stop()
-        self._judge()
+        self._parse_request()
         return self.outcome
 
     # ---- the sessions -------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ class Soak:
         for line in self._server.events("server_stopped"):
             self.outcome.stop_ms = line["ms"]
 
-    def _judge(self) -> None:
+    def _parse_request(self) -> None:
         out, figures, log = self.outcome, self.outcome.figures, self._log
         out.wrong += figures.complaints
         for count, what in (
@@ -199,7 +199,7 @@ class Soak:
         out.require(peak <= allowed, f"At its peak the relay had grown by {peak / MIB:.1f} MiB.")
 
 
-async def soak(options: Options, folder: Path) -> Outcome:
+async def soak(options: Options, folder: Path) -> PairOutcome:
     """Run a relay, with its log in this folder, and all sessions against it."""
     with started(folder, *NO_LIMITS, *SHORT_DEADLINES, *options.serve) as server:
         log = LogReader(folder / "log")

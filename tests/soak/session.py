@@ -11,7 +11,7 @@ from trio_websocket import HandshakeError
 
 from tests.soak.account import Account, Figures
 from tests.soak.client import Client, Stuck
-from tests.soak.links import GONE, Address, Link, RawLink, library, raw
+from tests.soak.links import CONNECTION_LOST, Address, RawLink, SocketStream, library, raw
 
 LONGEST: Final = 120.0  # seconds that a session may take
 LIBRARY_SHARE: Final = 0.15  # of the clients that need not misbehave on the wire
@@ -29,7 +29,7 @@ class Session:
         self.rng = random.Random(seed)
         self.account = Account(name)
         self.faults: Counter[str] = Counter()
-        self._links: list[Link] = []
+        self._links: list[SocketStream] = []
         self._clients: list[Client] = []
         self._nursery: trio.Nursery
 
@@ -87,10 +87,10 @@ class Session:
         """Let a client connect; a wild one can break the rules of the wire, and has a small buffer."""
         try:
             if not wild and self.rng.random() < LIBRARY_SHARE:
-                link: Link = await library(self._nursery, self.address)
+                link: SocketStream = await library(self._nursery, self.address)
             else:
                 link = await raw(self.address, self.rng, small=wild)
-        except (OSError, HandshakeError, *GONE) as error:
+        except (OSError, HandshakeError, *CONNECTION_LOST) as error:
             self.account.complain(f"no WebSocket could be opened: {error!r}")
             raise Stuck from None
         self._links.append(link)
@@ -160,5 +160,5 @@ class Session:
 
 async def quietly(action: Awaitable[object]) -> None:
     """Do it, whether or not the other side is still there to see it."""
-    with suppress(*GONE):
+    with suppress(*CONNECTION_LOST):
         await action

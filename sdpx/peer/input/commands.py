@@ -1,0 +1,86 @@
+"""What a program says that drives `sdpx peer --stdin json`: one JSON object a line, one command each. Pure."""
+
+import binascii
+from base64 import b64decode
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from sdpx.errors import SdpxError
+from sdpx.peer.options import validate_id
+
+MAX_MESSAGE: Final = 64 * 1024
+MAX_COMMAND: Final = 512 * 1024  # a message of that size, each byte spelt `\u0000`, and the rest
+_FORMS: Final = '{"send": TEXT}, {"send_base64": TEXT}, {"pair": ID}, {"unpair": true} or {"close": true}'
+
+
+class InputRejected(SdpxError):
+    """A line is no command; nothing else comes of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a message over the data channel, text or binary."""
+
+    data: str | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Ask the relay for a pairing with `target`."""
+
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unpair:
+    """Leave the present peer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """End the program in order."""
+
+
+Command = Send | Pair | Unpair | Close
+
+
+def parse_command(line: str) -> Command:
+    """Return the command that a line is. Raises `InputRejected` for what is none, or too long."""
+    match _object(line):
+        case {"send": str(text), **rest} if not rest:
+            return _sized(text)
+        case {"send_base64": str(text), **rest} if not rest:
+            return _sized(_decoded(text))
+        case {"pair": str(target), **rest} if not rest:
+            if flaw := validate_id(target[:80]):
+                raise InputRejected("bad_id", flaw)
+            return Pair(target)
+        case {"unpair": True, **rest} if not rest:
+            return Unpair()
+        case {"close": True, **rest} if not rest:
+            return Close()
+    raise InputRejected("bad_command", f"A line of the input is no command; one is {_FORMS}")
+
+
+def _object(line: str) -> dict[str, Any]:
+    try:
+        value = msgspec.json.decode(line)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise InputRejected("bad_json", f"A line of the input is not JSON: {error}") from None
+    return value if isinstance(value, dict) else {}
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InputRejected("bad_base64", f"The value of 'send_base64' is not base64 (RFC 4648, 4): {error}") from None
+
+
+def _sized(data: str | bytes) -> Send:
+    size = len(data.encode() if isinstance(data, str) else data)
+    if size > MAX_MESSAGE:
+        raise InputRejected("too_long", f"A message of {size} bytes was not sent: it may have {MAX_MESSAGE}")
+    return Send(data)

@@ -1,0 +1,139 @@
+"""Frames of the plain kind (RFC 6455, 5.2), out of bytes and into bytes. Pure.
+
+Plain is: a whole text frame within the limit, a whole close, ping or pong; masked, no reserved bit, the shortest form of a
+length of up to 64 KiB. The first frame that is anything else ends the lane: what begins there is handed over as it came.
+Each header is looked at as soon as the bytes are there that tell: the first, the second, the fourth.
+"""
+
+from collections.abc import Callable, Iterator
+from struct import Struct
+from typing import Final
+
+TEXT: Final = 0x81  # FIN and the opcode
+CLOSE: Final = 0x88
+PING: Final = 0x89
+PONG: Final = 0x8A
+CONTROL: Final = frozenset({CLOSE, PING, PONG})
+PLAIN: Final = CONTROL | {TEXT}
+MASKED: Final = 0x80
+SHORT: Final = 125
+TWO_BYTES: Final = 126
+
+SMALLEST: Final = 6  # bytes of a masked frame
+SHORT_TEXT: Final = TEXT << 8 | MASKED
+LONG_TEXT: Final = SHORT_TEXT | TWO_BYTES
+_start: Final = Struct(">HH").unpack_from  # two bytes of header, and the two behind them
+
+Unmask = Callable[[bytes, bytes], bytes]
+
+
+class FastParser:
+    """The bytes of one connection, cut into frames."""
+
+    __slots__ = ("_have", "_max_bytes", "_need", "_parts", "_unmask", "unparsed")
+
+    def __init__(self, max_bytes: int, unmask: Unmask) -> None:
+        self._max_bytes = max_bytes
+        self._unmask = unmask
+        self._parts: list[bytes] = []  # of a frame that is not whole yet: joined once, when there is enough of it
+        self._have = 0
+        self._need = 0
+        self.unparsed = b""
+
+    @property
+    def partial(self) -> int:
+        """How many bytes of a frame that is not whole are kept."""
+        return self._have if self._parts else 0
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+        """Yield each whole frame: its first byte, which is one of `PLAIN`, and its payload, unmasked.
+
+        Once an unusual frame begins, `unparsed` is what came from there on, and no more may be fed.
+        """
+        if self._parts:
+            data = self._joined(data)
+        at, end, unmask, most = 0, len(data), self._unmask, self._max_bytes
+        while end - at >= SMALLEST:  # whole texts, as nearly all are; what is anything else is looked at below
+            kind, size = _start(data, at)
+            if kind == LONG_TEXT:
+                body, is_plain = at + 8, SHORT < size <= most
+            else:
+                body, size = at + 6, kind - SHORT_TEXT
+                is_plain = 0 <= size <= SHORT
+            if not is_plain or body + size > end:
+                break
+            yield TEXT, unmask(data[body : body + size], data[body - 4 : body])
+            at = body + size
+        while at < end:
+            first, second = data[at], data[at + 1] if end - at > 1 else MASKED
+            size, head = second & 0x7F, 6
+            if size == TWO_BYTES and first == TEXT:
+                size, head = int.from_bytes(data[at + 2 : at + 4]) if end - at >= 4 else TWO_BYTES, 8  # noqa: PLR2004
+                plain = SHORT < size <= most
+            else:
+                plain = first in PLAIN and size <= SHORT
+            if not plain or second < MASKED:
+                self.unparsed = data[at:]
+                return
+            body = at + head
+            if body + size > end:
+                self._keep(data[at:], head + size)
+                return
+            yield first, unmask(data[body : body + size], data[body - 4 : body])
+            at = body + size
+
+    def _joined(self, data: bytes) -> bytes:
+        """Return what there is of a frame, or nothing as long as it is not enough to go on."""
+        self._parts.append(data)
+        self._have += len(data)
+        if self._have < self._need:
+            return b""
+        data = b"".join(self._parts)
+        self._parts = []
+        return data
+
+    def _keep(self, start: bytes, whole: int) -> None:
+        """Keep the start of a frame, until there is more of its header, or all of it."""
+        self._parts, self._have = [start], len(start)
+        known = len(start) > 3 or (len(start) > 1 and start[1] & 0x7F != TWO_BYTES)  # noqa: PLR2004
+        self._need = whole if known else len(start) + 1
+
+
+def single_text_frame(data: bytes, max_bytes: int) -> int:
+    """Return where the payload begins if the bytes are one plain text frame and no more, as nearly always; else 0."""
+    whole = len(data)
+    if whole < SMALLEST:
+        return 0
+    kind, size = _start(data)
+    if kind == LONG_TEXT:
+        return 8 if SHORT < size <= max_bytes and size == whole - 8 else 0
+    return 6 if kind - SHORT_TEXT == whole - 6 <= SHORT else 0
+
+
+def is_single_control_frame(data: bytes) -> bool:
+    """Tell whether the bytes are one plain control frame and no more; its payload begins behind six of them."""
+    return len(data) >= SMALLEST and data[0] in CONTROL and data[1] == MASKED | len(data) - SMALLEST <= MASKED | SHORT
+
+
+_SHORT_HEADS: Final = tuple(bytes((TEXT, size)) for size in range(TWO_BYTES))
+_long_head: Final = Struct(">BBH").pack
+
+
+def text_frame(text: bytes, end: bytes) -> bytes:
+    """Return a server's text frame, whose payload is given in two parts."""
+    size = len(text) + len(end)
+    if size <= SHORT:
+        return b"".join((_SHORT_HEADS[size], text, end))
+    if size < 1 << 16:
+        return b"".join((_long_head(TEXT, TWO_BYTES, size), text, end))
+    return frame(TEXT, text + end)
+
+
+def frame(first: int, payload: bytes) -> bytes:
+    """Return a server's frame that begins with the byte `first`."""
+    size = len(payload)
+    if size <= SHORT:
+        return bytes((first, size)) + payload
+    if size < 1 << 16:
+        return bytes((first, TWO_BYTES, size >> 8, size & 0xFF)) + payload
+    return bytes((first, 127)) + size.to_bytes(8) + payload

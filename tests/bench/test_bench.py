@@ -1,0 +1,328 @@
+"""`sdpx bench`: its books notice what a relay must not do, its figures are right, and it works on real relays."""
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from sdpx.bench.accounting import ALTERED, FAULTS, LOST, REORDERED, REPEATED, UNMARKED, Tally, percentile
+from sdpx.bench.payloads import DIGITS, LEAST, MASK, MessageStream
+from sdpx.bench.report import BenchRequest, figures, refused_sentence, table
+from sdpx.relay.websocket.mask import unmask
+from tests.harness.credentials import secret_file, token
+from tests.harness.processes import Program, environment, relay
+
+SIZE = 300
+
+
+class Way:
+    """A course, its tally, and the relay between its ends: as the wire has it."""
+
+    def __init__(self, size: int = SIZE, kind: str = "offer") -> None:
+        self.tally = Tally()
+        self.course = MessageStream(kind, size, self.tally)
+
+    def make(self) -> bytes:
+        """What a relay is sent, unmasked."""
+        frame = self.course.make(0.0)
+        head = 4 if len(frame) < 65_546 else 10
+        assert frame[head : head + 4] == MASK
+        return unmask(frame[head + 4 :], MASK)
+
+    def take(self, *payloads: bytes) -> dict[str, int]:
+        for payload in payloads:
+            self.course.take(payload, 0.001)
+        self.course.ledger.close()
+        return self.tally.faults
+
+
+def relayed(payload: bytes) -> bytes:
+    """What `sdpx serve` makes of it."""
+    return payload[:-1] + b',"from_peer":true}'
+
+
+def rewritten(payload: bytes) -> bytes:
+    """What a relay makes of it that parses and encodes."""
+    return json.dumps({"from_peer": True} | json.loads(payload)).encode()
+
+
+@pytest.mark.parametrize("size", [LEAST, SIZE, 4096, 65_536, 80_000])
+@pytest.mark.parametrize("kind", ["offer", "answer"])
+def test_a_message_has_the_size_that_was_asked_for(size: int, kind: str) -> None:
+    payload = Way(size, kind).make()
+    assert len(payload) == size
+    assert json.loads(payload)["type"] == kind
+
+
+@pytest.mark.parametrize("carry", [relayed, rewritten])
+def test_what_is_right_has_no_fault(carry: Callable[[bytes], bytes]) -> None:
+    way = Way()
+    assert way.take(*(carry(way.make()) for _ in range(5))) == {}
+    assert way.tally.count == 5
+    assert way.tally.latencies == {1000: 5}
+
+
+@pytest.mark.parametrize("carry", [relayed, rewritten])
+@pytest.mark.parametrize(
+    ("order", "fault"),
+    [([0, 2, 3], LOST), ([0, 1, 2], LOST), ([0, 1, 1, 2, 3], REPEATED), ([0, 2, 1, 3], REORDERED), ([], LOST)],
+)
+def test_lost_repeated_and_reordered_messages_are_noticed(
+    carry: Callable[[bytes], bytes], order: list[int], fault: str
+) -> None:
+    way = Way()
+    sent = [carry(way.make()) for _ in range(4)]
+    assert way.take(*(sent[number] for number in order)) == {fault: 4 - len(order) if fault == LOST else 1}
+
+
+@pytest.mark.parametrize("carry", [relayed, rewritten])
+def test_every_altered_byte_is_noticed(carry: Callable[[bytes], bytes]) -> None:
+    """Whichever byte of a message is another one, it was not sound: before its bytes are learnt, and after."""
+    learnt = Way()
+    learnt.take(carry(learnt.make()))
+    for way, known in ((Way(), False), (learnt, True)):
+        good = carry(way.make())
+        for at in range(len(good)):
+            way.tally.faults.clear()
+            bad = good[:at] + bytes((good[at] ^ 1,)) + good[at + 1 :]
+            way.course.take(bad, 0.001)
+            assert way.tally.faults or json.loads(bad) == json.loads(good), (known, at)
+
+
+def test_a_message_of_another_pair_is_altered() -> None:
+    mine, other = Way(), Way()
+    mine.make()
+    assert mine.take(relayed(other.make())) == {ALTERED: 1, LOST: 1}
+
+
+def test_a_number_that_was_never_sent_is_altered() -> None:
+    way = Way()
+    payload = relayed(way.make())
+    assert way.take(payload, payload.replace(b"0" * DIGITS, b"9" * DIGITS)) == {ALTERED: 1}
+
+
+@pytest.mark.parametrize("end", [b"}", b',"from_peer":false}', b',"from_peer":1}'])
+def test_a_message_that_is_not_marked_is_noticed(end: bytes) -> None:
+    way = Way()
+    assert way.take(way.make()[:-1] + end) == {UNMARKED: 1}
+
+
+def test_what_was_refused_is_not_lost() -> None:
+    way = Way()
+    way.make()
+    way.course.ledger.was_refused()
+    assert not way.course.ledger.waits
+    assert way.take() == {}
+
+
+@pytest.mark.parametrize(
+    ("values", "share", "expected"),
+    [
+        (range(1, 101), 0.5, 50),
+        (range(1, 101), 0.99, 99),
+        (range(1, 101), 1.0, 100),
+        ([7], 0.5, 7),
+        ([1, 1, 1, 9], 0.75, 1),
+        ([1, 1, 1, 9], 0.9, 9),
+        ([], 0.5, 0),
+    ],
+)
+def test_percentiles(values: Any, share: float, expected: int) -> None:
+    counted: dict[int, int] = {}
+    for value in values:
+        counted[value] = counted.get(value, 0) + 1
+    assert percentile(counted, share) == expected
+
+
+def tallies(**relay: Any) -> dict[str, Tally]:
+    return {"relay": Tally(**relay), "connect": Tally(), "session": Tally()}
+
+
+ASKED = BenchRequest("ws://x", 2, 4096, 1, 1.0, 1)
+
+
+def test_tallies_add_up() -> None:
+    """Counts and rates are summed, the busiest process counts."""
+    total = Tally(2, 20.0, 0.5, {1: 2}, {LOST: 1})
+    total.add(Tally(3, 30.0, 0.7, {1: 1, 5: 2}, {LOST: 1, ALTERED: 2}, {"429": 1}, {"1006": 1}))
+    assert total == Tally(5, 50.0, 0.7, {1: 3, 5: 2}, {LOST: 2, ALTERED: 2}, {"429": 1}, {"1006": 1})
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_fault_fails_the_measurement(fault: str) -> None:
+    result = figures(ASKED, tallies(count=10, rate=10.0, faults={fault: 1}))
+    assert not result.sound
+    assert result.error
+    assert (result.error.code, fault in result.error.reason, fault in table(result)) == ("bench_failed", True, True)
+
+
+def test_a_load_generator_that_sets_the_pace_says_so() -> None:
+    busy, idle = (figures(ASKED, tallies(count=10, rate=10.0, busy=share)) for share in (0.95, 0.5))
+    assert busy.sound
+    assert "bottleneck (busy: messages 95%)" in table(busy)
+    assert idle.notes == []
+
+
+def test_a_refusal_names_the_option() -> None:
+    assert "--rate 0" in refused_sentence({"rate_limited": 3})
+    assert "--max-clients-per-ip 0" in refused_sentence({"429 too_many_connections": 3})
+    assert "--max-clients 0" in refused_sentence({"503 full": 3})
+
+
+# ---- real relays ------------------------------------------------------------------------------------------------
+
+
+async def run(*arguments: str) -> tuple[int, Any, str]:
+    """Run a short `sdpx bench` to its end; returns status, the object that it printed, and stderr."""
+    command = [sys.executable, "-m", "sdpx", "bench", "--format", "json", *arguments]
+    with trio.fail_after(45):
+        done = await trio.run_process(
+            command, capture_stdout=True, capture_stderr=True, check=False, env=environment(), stdin=subprocess.DEVNULL
+        )
+    return done.returncode, json.loads(done.stdout), done.stderr.decode()
+
+
+@pytest.mark.e2e
+async def test_a_relay_of_its_own() -> None:
+    """Two processes, three phases: all that was sent came, and every figure is there."""
+    status, result, stderr = await run(
+        "--seconds", "0.5", "--pairs", "5", "--in-flight", "3", "--payload", "70000", "--processes", "2"
+    )
+    assert (status, result["sound"], result["error"]) == (0, True, None), result
+    assert (result["clients"], result["processes"]) == (10, 2)
+    assert result["faults"] == dict.fromkeys(FAULTS, 0)
+    assert result["messages"] > 10
+    assert result["connects_per_s"] > 0
+    assert result["sessions_per_s"] > 0
+    latency = result["latency_ms"]
+    assert 0 < latency["p50"] <= latency["p90"] <= latency["p99"] <= latency["max"]
+    assert "sdpx:" not in stderr
+    assert "Traceback" not in stderr
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("lane", ["--engine=epoll", "--engine=trio-websocket"])
+async def test_a_relay_that_is_there(lane: str) -> None:
+    """A relay with and without its fast lane is loaded by its URL, and has nobody left afterwards."""
+    async with relay("--rate", "0", lane) as (server, url):
+        status, result, _ = await run(url, "--seconds", "0.3", "--pairs", "4")
+        assert (status, result["relay"], result["error"]) == (0, url, None)
+        connected = server.events.count("client_connected")
+        while server.events.count("client_disconnected") < connected:
+            await trio.sleep(0.05)
+    assert server.events.count("paired") >= 4
+
+
+@pytest.mark.e2e
+async def test_a_relay_that_refuses_messages() -> None:
+    async with relay("--rate", "20") as (_, url):
+        status, result, stderr = await run(url, "--seconds", "1", "--pairs", "2")
+    assert (status, result["error"]["code"], result["sound"]) == (1, "bench_failed", False)
+    assert result["refused"]["rate_limited"] > 0
+    assert result["faults"] == dict.fromkeys(FAULTS, 0)
+    assert "--rate 0" in stderr
+
+
+@pytest.mark.e2e
+async def test_a_relay_that_is_full() -> None:
+    async with relay("--max-clients", "3") as (_, url):
+        status, result, stderr = await run(url, "--seconds", "1", "--pairs", "4")
+    assert (status, result["error"]["code"]) == (1, "bench_failed")
+    assert "--max-clients 0 --max-clients-per-ip 0" in stderr
+
+
+@pytest.mark.e2e
+async def test_a_relay_that_goes() -> None:
+    """Connections that end in the midst are an error, not a hang and not a traceback."""
+    async with relay("--rate", "0") as (server, url), trio.open_nursery() as nursery:
+        nursery.start_soon(end_in_the_midst, server)
+        status, result, stderr = await run(url, "--seconds", "2", "--pairs", "2")
+    assert (status, result["sound"]) == (1, False)
+    assert result["error"]["code"] == "bench_failed"
+    assert "Traceback" not in stderr
+
+
+async def end_in_the_midst(server: Program) -> None:
+    await server.wait_for("relayed")
+    await trio.sleep(0.2)
+    server.process.kill()
+
+
+@pytest.mark.e2e
+async def test_a_relay_that_asks_for_a_token(tmp_path: Path) -> None:
+    """With one that binds no ID it is measured; without one it is told why not."""
+    async with relay("--rate", "0", "--auth-secret-file", str(secret_file(tmp_path)), "--auth-rate", "0") as (_, url):
+        status, result, _ = await run(url, "--token", token(), "--seconds", "0.2", "--pairs", "2")
+        assert (status, result["sound"]) == (0, True)
+        status, result, stderr = await run(url, "--seconds", "0.2", "--pairs", "2")
+    assert (status, result["sound"]) == (1, False)
+    assert "unauthorized" in stderr
+
+
+@pytest.mark.e2e
+async def test_no_relay() -> None:
+    """Nobody there is status 3, with a sentence and an object."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        status, result, stderr = await run(f"ws://127.0.0.1:{taken.getsockname()[1]}")
+    assert (status, result["error"]["code"]) == (3, "relay_unreachable")
+    assert result["error"]["reason"] in stderr
+
+
+@pytest.mark.e2e
+async def test_something_else_than_a_relay() -> None:
+    """A server that answers HTTP with something else is status 3 too."""
+
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, answer, [listener])
+        status, result, _ = await run(f"ws://127.0.0.1:{listener.socket.getsockname()[1]}", "--pairs", "1")
+        nursery.cancel_scope.cancel()
+    assert (status, result["error"]["code"]) == (3, "not_a_relay")
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("arguments", "words"), [(["wss://x"], "wss://"), (["http://x"], "ws://"), (["--payload", "1"], "128")]
+)
+def test_bad_usage_is_status_2(arguments: list[str], words: str) -> None:
+    command = [sys.executable, "-m", "sdpx", "bench", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    assert (done.returncode, done.stdout, words in done.stderr) == (2, "", True)
+
+
+@pytest.mark.e2e
+def test_an_interrupted_measurement_leaves_no_process() -> None:
+    """SIGTERM in the midst: status 1, a sentence, and the relay and the load are gone with it."""
+    command = [sys.executable, "-m", "sdpx", "bench", "--seconds", "30"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    ) as bench:
+        assert bench.stderr
+        assert "messages" in bench.stderr.readline() + bench.stderr.readline()
+        children = Path(f"/proc/{bench.pid}/task/{bench.pid}/children")
+        pids = children.read_text().split() if children.exists() else []
+        bench.terminate()
+        stdout, stderr = bench.communicate(timeout=20)
+    assert (bench.returncode, stdout) == (1, "")
+    assert "interrupted (SIGTERM)" in stderr
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_it_never_loads_the_webrtc_stack() -> None:
+    """The load and who starts it import neither aiortc nor asyncio."""
+    code = "import sys, sdpx.bench.main, sdpx.bench.load\n"
+    code += "print([m for m in ('aiortc', 'aioice', 'trio_asyncio', 'asyncio', 'av') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

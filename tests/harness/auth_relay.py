@@ -1,0 +1,71 @@
+"""A relay on memory streams that is as careful as its options say, and requests to it by hand."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from sdpx.log import Log
+from sdpx.relay.auth.credentials import Credentials
+from sdpx.relay.auth.options import AuthOptions
+from sdpx.relay.core.limits import Limits
+from sdpx.relay.relay import Relay
+from sdpx.relay.security import Security, open_security
+from sdpx.relay.websocket.epoll_engine import TaskPoller
+from tests.harness.credentials import NOW
+from tests.harness.memory_link import link_pair
+from tests.harness.relay import BufferedFrame, House, RawClient, upgrade_request
+
+
+@dataclass
+class CarefulHouse(House):
+    """Says what time it is, and answers requests with headers of one's own."""
+
+    guard: Security = field(kw_only=True)
+    now: float = NOW
+
+    async def ask(self, target: str = "/", *headers: str, host: str = "192.0.2.1") -> tuple[int, Any]:
+        """Request a WebSocket; returns the status, and the body, or the relay's first frame."""
+        status, _, body, client = await self._ask(target, *headers, host=host)
+        return status, json.loads(body) if status != 101 else await client.receive()
+
+    async def headers(self, target: str = "/", *headers: str) -> dict[str, str]:
+        return (await self._ask(target, *headers, host="192.0.2.1"))[1]
+
+    async def enter(self, target: str = "/", *headers: str) -> RawClient:
+        """Request a WebSocket that is to open, and read `your_id`."""
+        status, _, _, client = await self._ask(target, *headers, host="192.0.2.1")
+        assert status == 101
+        await client.receive()
+        return client
+
+    async def _ask(self, target: str, *headers: str, host: str) -> tuple[int, dict[str, str], bytes, RawClient]:
+        client = self.raw(lambda: link_pair(remote=(host, 4711)))
+        head = upgrade_request(target)
+        await client.send(head[:-2] + "".join(f"{line}\r\n" for line in headers).encode() + b"\r\n")
+        return *await client.response(), client
+
+
+@asynccontextmanager
+async def careful(
+    options: AuthOptions, limits: Limits | None = None, *, now: float = NOW
+) -> AsyncIterator[CarefulHouse]:
+    """Open a relay with these options, its files read; it is torn down at the end."""
+    options.check()
+    kept = BufferedFrame()
+    log = Log(kept, trio.current_time, level="debug")
+    houses: list[CarefulHouse] = []
+
+    def clock() -> float:
+        return houses[0].now if houses else now
+
+    vault = Credentials(options, clock)
+    vault.open()
+    async with open_security(options, vault, clock, log.emit) as guard, trio.open_nursery() as nursery:
+        relay = Relay(limits or Limits(), log, watch=TaskPoller(nursery), gate=guard.gate, ice=guard.ice)
+        houses.append(CarefulHouse(relay, kept, nursery, link_pair, guard=guard, now=now))
+        yield houses[0]
+        nursery.cancel_scope.cancel()

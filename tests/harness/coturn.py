@@ -1,0 +1,83 @@
+"""A real STUN and TURN server beside the tests: coturn, skipped visibly where it is not installed, demanded where CI=true."""
+
+import os
+import random
+import shutil
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+import trio
+
+from sdpx.peer.webrtc.peer_connection import host_addresses
+
+BELOW_THE_EPHEMERAL = (20_000, 32_000)
+USER = "ann@example"
+PASSWORD = "pass:word"
+LOGIN = "ann%40example:pass%3Aword"
+BINDING_REQUEST = bytes.fromhex("000100002112a442") + b"twelve bytes"
+
+
+def free_port() -> int:
+    """Return a port that is free for TCP and UDP, and that the system gives to nobody meanwhile."""
+    while True:
+        port = random.randrange(*BELOW_THE_EPHEMERAL)
+        with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, suppress(OSError):
+            tcp.bind(("127.0.0.1", port))
+            udp.bind(("127.0.0.1", port))
+            return port
+
+
+def needs_coturn() -> str:
+    """Return the path of `turnserver`; skips the test without it, or fails it in CI."""
+    path = shutil.which("turnserver")
+    if path is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("coturn is missing: `just setup-interop` installs it")
+        pytest.skip("coturn is not installed: `just setup-interop` installs it")
+    return path
+
+
+@asynccontextmanager
+async def coturn(directory: Path, secret: str | None = None) -> AsyncIterator[int]:
+    """Run coturn on loopback, relaying from an address of this machine; yields its port.
+
+    It takes one user, or with a `secret` those whose passwords were made with that (`use-auth-secret`).
+    """
+    port = free_port()
+    command = [
+        *(needs_coturn(), "-n", "--no-cli", "--no-tls", "--no-dtls", "--realm=sdpx.test"),
+        *("--listening-ip=127.0.0.1", f"--listening-port={port}", f"--relay-ip={host_addresses()[0]}"),
+        *("--min-port=52000", "--max-port=52999", "--allow-loopback-peers"),
+        *(f"--pidfile={directory}/pid", f"--userdb={directory}/db", f"--log-file={directory}/log", "--simple-log"),
+    ]
+    if secret is None:
+        command += ["--lt-cred-mech", f"--user={USER}:{PASSWORD}"]
+    else:
+        command += ["--use-auth-secret", f"--static-auth-secret={secret}"]
+    process = await trio.lowlevel.open_process(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        with trio.fail_after(20):
+            await _answers(port)
+        yield port
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
+async def _answers(port: int) -> None:
+    with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as probe:
+        await probe.bind(("127.0.0.1", 0))
+        while True:
+            await probe.sendto(BINDING_REQUEST, ("127.0.0.1", port))
+            with trio.move_on_after(0.2):
+                try:
+                    await probe.recv(2048)
+                except ConnectionRefusedError:
+                    await trio.sleep(0.1)
+                    continue
+                return

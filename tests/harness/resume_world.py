@@ -1,0 +1,360 @@
+"""A world without I/O for resume: the relay's rules and the client's, and between them sockets that break anywhere.
+
+A socket is two queues. What is in them is under way: each side takes it frame by frame, when the test says so. A cut lets an
+arbitrary part of either queue be the last that arrives, and each side notices it when it gets there, or not for long. A dial
+that the client has given up may reach the relay late, as dials through proxies do.
+"""
+
+import json
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Final
+from urllib.parse import parse_qs, urlencode
+
+from sdpx.errors import Refusal
+from sdpx.peer.signaling.resume import ResumeResult, ResumeState, SequenceCheck
+from sdpx.protocol import messages
+from sdpx.protocol.messages import YourId
+from sdpx.relay.core.pairing import Deliver, Effect, PairingTable
+from sdpx.relay.core.replay_buffer import FrameVerdict, ReplayBuffer, ReplayLimits
+from sdpx.relay.core.sessions import Eviction, SessionStore, asked
+from sdpx.relay.http.responses import HttpError
+
+Frame = dict[str, Any]
+SUPERSEDED: Final = 4001
+
+
+@dataclass(eq=False, repr=False)
+class Socket:
+    """A dial, and then a connection. `up` and `down` hold what is under way; a closed side hears and says nothing more."""
+
+    query: str
+    name: str | None
+    up: deque[str] = field(default_factory=deque)
+    down: deque[str] = field(default_factory=deque)
+    accepted: bool = False
+    refused: int | None = None
+    token: str | None = None
+    is_cut: bool = False
+    relay_closed: int | None = None  # the code; 0 when the relay saw the loss
+    client_closed: bool = False
+    welcomed: bool = False
+
+    def cut(self, up: int, down: int) -> None:
+        """Let no more than the first so many of what is under way arrive."""
+        self.is_cut = True
+        for queue, whole in ((self.up, up), (self.down, down)):
+            while len(queue) > whole:
+                queue.pop()
+
+
+@dataclass(eq=False)
+class ResumableSession:
+    """A client that the relay knows."""
+
+    client_id: str
+    stream: ReplayBuffer | None
+    socket: Socket | None
+
+
+class RelayEnd:
+    """What the relay's shell does with the rules."""
+
+    def __init__(self, bounds: ReplayLimits) -> None:
+        numbers = count(1)
+        self.now = 0.0
+        self.lobby = PairingTable()
+        self.resumables = SessionStore(bounds, lambda size: next(numbers).to_bytes(size))
+        self.members: dict[str, ResumableSession] = {}
+        self.void: set[str] = set()
+        self.issued: dict[str, list[str]] = {}
+        self._ids = (f"id{number}" for number in count(1))
+
+    def accept(self, socket: Socket) -> None:
+        """Answer a dial."""
+        socket.accepted = True
+        wish = asked(parse_qs(socket.query))
+        assert not isinstance(wish, HttpError)
+        stream = self.resumables.find(wish.token, wish.last) if wish.token else None
+        if stream is not None:
+            assert wish.token is not None
+            assert wish.token not in self.void, "a token that is void gave the ID away"
+            self._resume(socket, stream, wish.token, wish.last)
+        elif socket.name in self.members:
+            socket.refused = 409
+        else:
+            self._open(socket, numbered=wish.numbered)
+
+    def _resume(self, socket: Socket, stream: ReplayBuffer, token: str, last: int | None) -> None:
+        member = self.members[stream.client_id]
+        if member.socket is not None:
+            member.socket.relay_closed = SUPERSEDED
+        back = self.resumables.resume(token, last)
+        member.socket = socket
+        self._issue(socket, stream.client_id, back.token)
+        peer_id = self.lobby.peer_of(stream.client_id)
+        first = YourId(stream.client_id, back.token, resumed=True, client_seq=back.client_seq, peer_id=peer_id)
+        self._send(socket, [messages.encode(first), *back.texts])
+
+    def _open(self, socket: Socket, *, numbered: bool) -> None:
+        client_id = socket.name or next(self._ids)
+        member = self.members[client_id] = ResumableSession(client_id, None, socket)
+        effects = self.lobby.join(client_id)
+        if numbered:
+            member.stream, token = self.resumables.open(client_id)
+            self._issue(socket, client_id, token)
+            effects = [Deliver(client_id, messages.encode(YourId(client_id, token, resumed=False)), counts=False)]
+        self.do(effects)
+
+    def _issue(self, socket: Socket, client_id: str, token: str) -> None:
+        socket.token = token
+        self.issued.setdefault(client_id, []).append(token)
+
+    def read(self, socket: Socket) -> None:
+        """Take one frame, if the socket is still its client's."""
+        text = socket.up.popleft()
+        member = next((each for each in self.members.values() if each.socket is socket), None)
+        if member is None or socket.relay_closed is not None:
+            return
+        try:
+            if member.stream is not None and not self._is_for_the_lobby(member, member.stream, text):
+                return
+            effects = self.lobby.take(member.client_id, messages.parse(text))
+        except Refusal as refusal:
+            effects = self.lobby.refuse(member.client_id, refusal)
+        self.do(effects)
+
+    def _is_for_the_lobby(self, member: ResumableSession, stream: ReplayBuffer, text: str) -> bool:
+        assert member.socket is not None
+        own = member.socket.token
+        self.void.update(token for token in self.issued[member.client_id] if token != own)
+        turn = self.resumables.take(stream, text, self.now)
+        assert turn is not FrameVerdict.GAP, "a client of ours left a gap"
+        return turn is FrameVerdict.TAKE
+
+    def suspend(self, socket: Socket) -> None:
+        """Notice that a socket is gone."""
+        if socket.relay_closed is None:
+            socket.relay_closed = 0
+            for member in list(self.members.values()):
+                if member.socket is socket:
+                    self._lose(member)
+
+    def _lose(self, member: ResumableSession) -> None:
+        member.socket = None
+        if member.stream is None:
+            self.leave(member, "closed")
+        else:
+            self._let_go(self.resumables.lose(member.stream, "closed", self.now))
+
+    def leave(self, member: ResumableSession, reason: messages.DisconnectReason) -> None:
+        """Let a client go for good."""
+        del self.members[member.client_id]
+        if member.stream is not None:
+            self.resumables.forget(member.stream)
+            self.void.update(self.issued.pop(member.client_id))
+        if member.socket is not None:
+            member.socket.relay_closed = 1008
+        self.do(self.lobby.leave(member.client_id, reason))
+
+    def _let_go(self, gone: Iterable[Eviction]) -> None:
+        for stream, reason in gone:
+            self.leave(self.members[stream.client_id], reason)
+
+    def tick(self, now: float) -> None:
+        """Let time pass: acks and ends that are due."""
+        self.now = now
+        for stream, text in self.resumables.acks(now):
+            socket = self.members[stream.client_id].socket
+            assert socket is not None
+            self._send(socket, [text])
+        self._let_go(self.resumables.expired(now))
+        due = self.resumables.next_due
+        assert due is None or due > now
+
+    def do(self, effects: Iterable[Effect]) -> None:
+        """Do what the lobby decided."""
+        for effect in effects:
+            if isinstance(effect, Deliver) and effect.client_id in self.members:
+                self._deliver(effect, self.members[effect.client_id])
+        self._let_go(self.resumables.over_budget())
+
+    def _deliver(self, effect: Deliver, member: ResumableSession) -> None:
+        text: str | None = effect.text
+        if member.stream is not None and effect.counts:
+            text = self.resumables.post(member.stream, effect.unnumbered or effect.text)
+            if text is None:
+                self.leave(member, "slow")
+                return
+        if member.socket is not None and text is not None:
+            self._send(member.socket, [text])
+
+    @staticmethod
+    def _send(socket: Socket, texts: Iterable[str]) -> None:
+        if socket.relay_closed is None and not socket.is_cut:
+            socket.down.extend(texts)
+
+
+class App:
+    """A client: what it sent, what it heard, and, if it asks for numbers, the rules that keep the two whole.
+
+    One that is `forgetful` goes by acks alone: it sends again what `your_id` said to have been taken, and says to have nothing.
+    """
+
+    def __init__(self, name: str, *, numbered: bool, forgetful: bool = False) -> None:
+        self.name = name
+        self.numbered = numbered
+        self.forgetful = forgetful
+        self.rules = ResumeState()
+        self.socket: Socket | None = None
+        self.refused = False
+        self.client_id: str | None = None
+        self.heard: list[Frame] = []
+        self.standings: list[ResumeResult] = []
+        self.undecided: list[str] = []
+
+    def dial(self, *, asks_for_name: bool = True) -> Socket:
+        """Dial, anew if there was a dial before, which is given up."""
+        self.refused = False
+        if self.socket is not None:
+            self.socket.client_closed = True
+        asks = [(key, "0" if key == "last" and self.forgetful else value) for key, value in self.rules.query()]
+        query = urlencode(asks) if self.numbered else ""
+        self.socket = Socket(query, self.name if asks_for_name else None)
+        return self.socket
+
+    def send(self, frame: Frame | str) -> None:
+        """Send a frame, or keep it for better times."""
+        text = frame if isinstance(frame, str) else json.dumps(frame)
+        if self.numbered:
+            text = self.rules.send(text)
+        if self.socket is not None and self.socket.welcomed:
+            self._write([text])
+
+    def read(self, now: float) -> None:
+        """Take one frame from the socket."""
+        assert self.socket is not None
+        text = self.socket.down.popleft()
+        frame = json.loads(text)
+        if not self.socket.welcomed:
+            self._take_welcome(text)
+        elif not self.numbered:
+            self.heard.append(frame)
+        elif frame["type"] == "ack":
+            assert self.rules.confirm(frame["client_seq"]), "the relay confirms what was not sent"
+        else:
+            arrival = self.rules.receive(text, now)
+            assert arrival is not SequenceCheck.GAP, "a relay of ours left a gap"
+            if arrival is SequenceCheck.NEW:
+                self.heard.append(frame)
+
+    def _take_welcome(self, text: str) -> None:
+        assert self.socket is not None
+        your_id = messages.parse_server(text)
+        assert isinstance(your_id, YourId)
+        self.socket.welcomed = True
+        self.client_id = your_id.id
+        if self.numbered:
+            unconfirmed = list(self.rules._unconfirmed)
+            welcome = self.rules.welcome(your_id)
+            self.standings.append(welcome.standing)
+            self.undecided += welcome.undecided
+            resumed = welcome.standing is ResumeResult.RESUMED
+            self._write(unconfirmed if self.forgetful and resumed else welcome.texts)
+
+    def tick(self, now: float) -> None:
+        """Confirm what came, if that is due."""
+        due = self.rules.ack_due
+        if self.numbered and due is not None and due <= now and self.socket is not None and self.socket.welcomed:
+            self._write([self.rules.ack()])
+
+    def _write(self, texts: Iterable[str]) -> None:
+        assert self.socket is not None
+        if not self.socket.is_cut and not self.socket.client_closed and self.socket.relay_closed is None:
+            self.socket.up.extend(texts)
+
+    def gone(self) -> bool:
+        """Tell whether the socket is of no more use and nothing comes from it any more, so that it is time to dial."""
+        socket = self.socket
+        if socket is None or socket.client_closed or socket.refused:
+            return True
+        ended = socket.is_cut or socket.relay_closed is not None
+        return ended and not socket.down
+
+    def of(self, *types: str) -> list[Frame]:
+        """Return what was heard of some types."""
+        return [frame for frame in self.heard if frame["type"] in types]
+
+
+class World:
+    """A relay, apps, and all the sockets there ever were that still matter."""
+
+    def __init__(self, apps: Iterable[App], bounds: ReplayLimits) -> None:
+        self.relay = RelayEnd(bounds)
+        self.apps = list(apps)
+        self.sockets: list[Socket] = []
+        self.now = 0.0
+
+    def dial(self, app: App) -> Socket:
+        """Let an app dial, whatever it had before."""
+        self.sockets.append(app.dial())
+        return self.sockets[-1]
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass for all."""
+        self.now += seconds
+        self.relay.tick(self.now)
+        for app in self.apps:
+            app.tick(self.now)
+            if app.refused:
+                self.dial(app)
+
+    def step(self, socket: Socket, side: str) -> None:
+        """Let one thing happen at one side of a socket: a dial is answered, a frame is read, an end is noticed."""
+        app = next((each for each in self.apps if each.socket is socket), None)
+        if side == "relay":
+            if not socket.accepted:
+                self.relay.accept(socket)
+            elif socket.up:
+                self.relay.read(socket)
+            elif socket.is_cut or socket.client_closed:
+                self.relay.suspend(socket)
+        elif app is not None and socket.down and not socket.client_closed:
+            app.read(self.now)
+        elif app is not None and socket.accepted and app.gone() and not socket.client_closed:
+            if socket.refused is None:
+                self.dial(app)
+            else:
+                app.refused = True  # it waits a little
+        self.sockets = [each for each in self.sockets if not self._is_over(each)]
+
+    @staticmethod
+    def _is_over(socket: Socket) -> bool:
+        over_here = socket.relay_closed is not None or socket.refused is not None
+        return socket.accepted and over_here and socket.client_closed
+
+    def settle(self) -> None:
+        """Break nothing any more and let everything arrive; then let acks go, and arrive."""
+        for _ in range(20):
+            self._arrive()
+            self.pass_time(0.2)
+        self._arrive()
+
+    def _arrive(self) -> None:
+        for app in self.apps:
+            if app.socket is None:
+                self.dial(app)
+        for _ in range(300):
+            before = self._state()
+            for socket in list(self.sockets):
+                self.step(socket, "relay")
+                self.step(socket, "client")
+            if self._state() == before:
+                return
+        raise AssertionError("it does not come to rest")
+
+    def _state(self) -> list[object]:
+        ends = [(id(each), len(each.up), len(each.down), each.accepted, each.relay_closed) for each in self.sockets]
+        return [ends, [len(app.heard) for app in self.apps]]

@@ -1,0 +1,108 @@
+"""The relay's rules of resume behind a real WebSocket server; bob lives in it, and answers what alice sends."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Final
+
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
+
+from sdpx.relay.core.replay_buffer import ReplayLimits
+from tests.harness.resume_world import RelayEnd, Socket
+
+TICK: Final = 0.02
+Frame = dict[str, Any]
+
+
+class ResumingRelay:
+    """`RelayEnd`, its sockets being real."""
+
+    def __init__(self, bounds: ReplayLimits | None = None) -> None:
+        self.end = RelayEnd(bounds or ReplayLimits())
+        self.live: dict[Socket, WebSocketConnection] = {}
+        self.asked: list[str] = []
+        self.bob = Socket("", "bob")
+        self.end.accept(self.bob)
+        self.bob.down.clear()
+        self.bobs: list[Frame] = []
+        self.answers: list[Frame] = []
+        self.acks_are_sent = True
+
+    async def handle(self, request: WebSocketRequest) -> None:
+        """Serve a connection to its end."""
+        self.asked.append(request.path)
+        query = request.path.partition("?")[2]
+        name = dict(pair.split("=") for pair in query.split("&")).get("id")
+        seat = Socket(query, name)
+        try:
+            connection = await request.accept()
+        except ConnectionClosed:
+            return
+        self.live[seat] = connection
+        self.end.accept(seat)
+        assert seat.refused is None
+        await self.flush()
+        try:
+            while True:
+                seat.up.append(str(await connection.get_message()))
+                self.end.read(seat)
+                self.play_bob()
+                await self.flush()
+        except ConnectionClosed as closed:
+            del self.live[seat]
+            left = closed.reason is not None and closed.reason.code == 1000
+            if left and seat.relay_closed is None:
+                for member in list(self.end.members.values()):
+                    if member.socket is seat:
+                        self.end.leave(member, "closed")
+            self.end.suspend(seat)
+            self.play_bob()
+
+    def play_bob(self) -> None:
+        """Answer an offer."""
+        while self.bob.down:
+            frame = json.loads(self.bob.down.popleft())
+            self.bobs.append(frame)
+            if frame["type"] == "offer":
+                self.bob_says(*self.answers)
+
+    def bob_says(self, *frames: Frame) -> None:
+        for frame in frames:
+            self.bob.up.append(json.dumps(frame))
+            self.end.read(self.bob)
+
+    async def flush(self) -> None:
+        """Write what is to be written."""
+        for seat, connection in list(self.live.items()):
+            try:
+                while seat.down:
+                    text = seat.down.popleft()
+                    if self.acks_are_sent or '"type":"ack"' not in text:
+                        await connection.send_message(text)
+                if seat.relay_closed:
+                    with trio.move_on_after(0.05):  # it may be one that carries nothing
+                        await connection.aclose(seat.relay_closed)
+            except ConnectionClosed:
+                pass
+
+    async def tick(self) -> None:
+        """Let acks and ends become due."""
+        while True:
+            await trio.sleep(TICK)
+            self.end.tick(trio.current_time())
+            await self.flush()
+
+
+@asynccontextmanager
+async def resuming_relay(bounds: ReplayLimits | None = None) -> AsyncIterator[tuple[ResumingRelay, int]]:
+    """Run one on a free port; yields it and the port."""
+    relay = ResumingRelay(bounds)
+    relay.end.tick(trio.current_time())
+    async with trio.open_nursery() as nursery:
+        serve = partial(serve_websocket, relay.handle, "127.0.0.1", 0, ssl_context=None)
+        server = await nursery.start(serve)
+        nursery.start_soon(relay.tick)
+        yield relay, server.port
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,256 @@
+"""Why a connection failed, from its evidence."""
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdpx.errors import ExitStatus
+from sdpx.peer.diagnostics.diagnosis import diagnose, diagnose_departure, summarize
+from sdpx.peer.diagnostics.trace import ConnectionTrace, Phase, TurnRefusal
+
+# Both descriptions are there, both sides have addresses: what goes wrong from here on is the network's.
+NEGOTIATED = ConnectionTrace(
+    "bob",
+    is_initiator=True,
+    timeout=30.0,
+    description_sent=True,
+    description_received=True,
+    local_candidates=Counter(host=1),
+    remote_candidates=Counter(host=2),
+    candidate_pairs=2,
+    ice_state="checking",
+)
+ICE_DONE: dict[Phase, float] = {"exchange": 0.1, "ice": 0.2}
+UP: dict[Phase, float] = {"exchange": 0.1, "ice": 0.2, "connected": 0.3}
+EXCHANGED: dict[Phase, float] = {"exchange": 0.1}
+PHASES: list[tuple[Phase, float]] = [
+    ("exchange", 0.1),
+    ("ice", 0.3),
+    ("connected", 0.35),
+    ("channel", 0.4),
+    ("message", 9.0),
+]
+
+
+@pytest.mark.parametrize(
+    ("changed", "code", "status", "words"),
+    [
+        ({"description_received": False}, "no_answer", ExitStatus.NO_ANSWER, "No answer came from bob within 5.0 s"),
+        (
+            {"description_received": False, "is_initiator": False},
+            "no_offer",
+            ExitStatus.NO_ANSWER,
+            "No offer came from bob",
+        ),
+        (
+            {"description_flaw": "its SDP has no line 'o='"},
+            "bad_description",
+            ExitStatus.NO_CONNECTION,
+            "no line 'o='",
+        ),
+        ({"local_candidates": Counter()}, "no_network", ExitStatus.NO_COMMON_CANDIDATES, "network interface"),
+        (
+            {"relay_only": True, "local_candidates": Counter()},
+            "no_turn",
+            ExitStatus.NO_COMMON_CANDIDATES,
+            "no TURN server gave one",
+        ),
+        (
+            {
+                "relay_only": True,
+                "local_candidates": Counter(),
+                "remote_candidates": Counter(),
+                "turn_refusals": [TurnRefusal("turn:t", 401)],
+            },
+            "turn_refused",
+            ExitStatus.ICE_FAILED,
+            "has ended",
+        ),
+        (
+            {"remote_candidates": Counter(), "candidate_pairs": 0},
+            "no_common_candidates",
+            ExitStatus.NO_COMMON_CANDIDATES,
+            "offered no candidate at all",
+        ),
+        ({"candidate_pairs": 0}, "no_common_candidates", ExitStatus.NO_COMMON_CANDIDATES, "IPv4 against IPv6"),
+        ({"remote_mdns": 2}, "only_mdns", ExitStatus.NO_COMMON_CANDIDATES, "nothing but mDNS candidates"),
+        ({"remote_mdns": 2, "candidate_pairs": 0}, "only_mdns", ExitStatus.NO_COMMON_CANDIDATES, ".local"),
+        (
+            {"turn_refusals": [TurnRefusal("turn:t:3478", 401)]},
+            "turn_refused",
+            ExitStatus.ICE_FAILED,
+            "turn:t:3478 said 401: the user or password given is wrong, or has ended",
+        ),
+        ({"turn_refusals": [TurnRefusal("turn:t", 486)]}, "turn_refused", ExitStatus.ICE_FAILED, "said 486"),
+        ({"silent_stun": ["stun:s:3478"]}, "stun_silent", ExitStatus.ICE_FAILED, "STUN server stun:s:3478 is silent"),
+        ({}, "ice_failed", ExitStatus.ICE_FAILED, "2 pairs tried"),
+        ({"remote_mdns": 1}, "ice_failed", ExitStatus.ICE_FAILED, "No pair of candidates worked"),
+        (
+            {"silent_stun": ["stun:s"], "local_candidates": Counter(host=1, srflx=1)},
+            "ice_failed",
+            ExitStatus.ICE_FAILED,
+            "No pair",
+        ),
+        (
+            {"reached_at": ICE_DONE, "fingerprint_mismatch": True, "dtls_error": "x"},
+            "fingerprint_mismatch",
+            ExitStatus.DTLS_FAILED,
+            "does not match the fingerprint",
+        ),
+        (
+            {"reached_at": ICE_DONE, "dtls_error": "no shared cipher"},
+            "dtls_failed",
+            ExitStatus.DTLS_FAILED,
+            "no shared cipher",
+        ),
+        ({"reached_at": ICE_DONE}, "dtls_failed", ExitStatus.DTLS_FAILED, "did not end within 5.0 s"),
+        (
+            {"reached_at": UP, "vanished": True, "last_heard": 2.0},
+            "peer_silent",
+            ExitStatus.CHANNEL_LOST,
+            "silent for 3.0 s",
+        ),
+        ({"reached_at": UP}, "channel_closed", ExitStatus.CHANNEL_LOST, "closed it"),
+    ],
+)
+def test_what_most_likely_went_wrong(changed: dict[str, Any], code: str, status: ExitStatus, words: str) -> None:
+    """One code, one exit status, and a sentence that names the other side or the thing to mend."""
+    verdict = diagnose(replace(NEGOTIATED, **changed), 5.0)
+    assert (verdict.code, verdict.ending.status) == (code, status)
+    assert words in verdict.sentence
+
+
+@pytest.mark.parametrize("initiator", [True, False])
+def test_no_turn_server_is_no_fault_of_the_other_side(initiator: bool) -> None:
+    """Once gathering has ended with nothing, an answer that is missing or a peer that has left is not what went wrong."""
+    relay_only = replace(
+        NEGOTIATED, is_initiator=initiator, relay_only=True, local_candidates=Counter(), description_received=False
+    )
+    ended = replace(relay_only, gathered=True)
+    assert diagnose(relay_only, 5.0).code == ("no_answer" if initiator else "no_offer")
+    assert diagnose_departure(relay_only, "left").code == "pairing_lost"
+    assert diagnose(ended, 5.0).code == diagnose_departure(ended, "left").code == "no_turn"
+    refused = diagnose(replace(ended, turn_refusals=[TurnRefusal("turn:t", 401)]), 5.0)
+    assert (refused.code, refused.may_pass) == ("turn_refused", False)
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"), [({"description_received": False}, "pairing_lost"), ({"reached_at": UP}, "channel_closed")]
+)
+def test_a_peer_that_left(changed: dict[str, Any], code: str) -> None:
+    """Before the connection the pairing is lost; behind it, the channel."""
+    assert diagnose_departure(replace(NEGOTIATED, **changed), "closed").code == code
+
+
+def test_a_peer_that_left_before_all_was_sent() -> None:
+    """The sentence says that input is left."""
+    verdict = diagnose_departure(replace(NEGOTIATED, reached_at=UP), "closed", unsent=True)
+    assert (verdict.code, verdict.ending.status) == ("channel_closed", ExitStatus.CHANNEL_LOST)
+    assert "input was left unsent" in verdict.sentence
+
+
+def test_the_event_bears_the_evidence() -> None:
+    """What the sentence says can be checked by its keys."""
+    evidence = replace(
+        NEGOTIATED,
+        remote_mdns=1,
+        silent_stun=["stun:s"],
+        turn_refusals=[TurnRefusal("turn:t", 401)],
+        last_heard=1.0,
+        dtls_error="",
+    )
+    told = diagnose(evidence, 5.0).event(evidence, 5.0, retrying=True).shown()
+    assert told["code"] == "turn_refused"
+    assert told["retrying"] is True
+    assert told["local_candidates"] == {"host": 1}
+    assert told["remote_candidates"] == {"host": 2}
+    assert told["remote_mdns"] == 1
+    assert told["silent_stun"] == ["stun:s"]
+    assert told["turn_refusals"] == ["turn:t 401"]
+    assert (told["silent_ms"], told["after_ms"], told["dtls"]) == (4000.0, 5000.0, None)
+
+
+def test_what_another_try_cannot_mend() -> None:
+    """A wrong fingerprint, or a side that says nothing, is no reason to try again; a lost path is."""
+    assert not diagnose(replace(NEGOTIATED, fingerprint_mismatch=True), 5.0).may_pass
+    assert not diagnose(replace(NEGOTIATED, description_received=False), 5.0).may_pass
+    assert diagnose(NEGOTIATED, 5.0).may_pass
+    assert diagnose(replace(NEGOTIATED, reached_at=UP, vanished=True), 5.0).may_pass
+
+
+def test_a_summary_tells_phases_pair_and_bytes() -> None:
+    """Each phase by itself, in milliseconds; a message is no phase."""
+    evidence = replace(
+        NEGOTIATED, before={"dial": 0.01, "pairing": 0.02}, local_type="host", remote_type="srflx", bytes_sent=7
+    )
+    for phase, seconds in PHASES:
+        assert evidence.reach(phase, seconds)
+        assert not evidence.reach(phase, seconds + 1)
+    summary = summarize(evidence)
+    assert summary.phases == {
+        "dial": 10.0,
+        "pairing": 20.0,
+        "exchange": 100.0,
+        "ice": 200.0,
+        "dtls": 50.0,
+        "channel": 50.0,
+    }
+    assert (summary.local_candidate, summary.remote_candidate) == ("host", "srflx")
+    assert "host to srflx" in summary.message()
+    assert "7 bytes sent" in summary.message()
+
+
+def test_candidates_are_counted_by_type_and_name() -> None:
+    """An mDNS name is told from an address, whatever its letters."""
+    evidence = ConnectionTrace("bob", is_initiator=True, timeout=1.0)
+    evidence.add_remote("host", "0c2f.LOCAL")
+    evidence.add_remote("srflx", "192.0.2.1")
+    evidence.add_local("relay")
+    assert evidence.remote_candidates == {"host": 1, "srflx": 1}
+    assert evidence.remote_mdns == 1
+    assert evidence.local_candidates == {"relay": 1}
+
+
+@given(
+    received=st.booleans(),
+    initiator=st.booleans(),
+    pairs=st.none() | st.integers(0, 3),
+    remote=st.integers(0, 3),
+    local=st.integers(0, 2),
+    mdns=st.integers(0, 3),
+    reached=st.sampled_from([{}, EXCHANGED, ICE_DONE, UP]),
+    vanished=st.booleans(),
+    now=st.floats(0, 1e6),
+)
+def test_any_evidence_gets_a_verdict(
+    received: bool,
+    initiator: bool,
+    pairs: int | None,
+    remote: int,
+    local: int,
+    mdns: int,
+    reached: dict[Phase, float],
+    vanished: bool,
+    now: float,
+) -> None:
+    """Nobody is left without a reason and an exit status of its own."""
+    evidence = ConnectionTrace(
+        "bob",
+        initiator,
+        30.0,
+        description_received=received,
+        candidate_pairs=pairs,
+        remote_candidates=Counter(host=remote),
+        local_candidates=Counter(host=local),
+        remote_mdns=min(mdns, remote),
+        reached_at=dict(reached),
+        vanished=vanished,
+    )
+    verdict = diagnose(evidence, now)
+    assert verdict.ending.status >= ExitStatus.NO_CONNECTION
+    assert "bob" in verdict.sentence or verdict.code == "no_network"
+    assert verdict.event(evidence, now, retrying=False).message() == verdict.sentence

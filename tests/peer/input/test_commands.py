@@ -1,0 +1,320 @@
+"""What a program says that drives `sdpx peer --stdin json`, and what becomes of it."""
+
+import base64
+import json
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import wait_all_tasks_blocked
+
+from sdpx.log import Log
+from sdpx.peer.diagnostics.progress import EXPECTED, Expected, is_met, unmet
+from sdpx.peer.diagnostics.trace import ConnectionTrace, Phase
+from sdpx.peer.input.command_runner import FLUSH_SECONDS, CommandRunner
+from sdpx.peer.input.commands import MAX_COMMAND, MAX_MESSAGE, Close, InputRejected, Pair, Send, Unpair, parse_command
+from sdpx.peer.input.lines import Lines
+from sdpx.peer.input.sources import WAITING, LineSource, MessageQueue
+from tests.harness.relay import BufferedFrame
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ('{"send": "grüß dich"}', Send("grüß dich")),
+        ('{"send": ""}', Send("")),
+        ('{"send_base64": "AP8="}', Send(b"\x00\xff")),
+        ('{"send_base64": ""}', Send(b"")),
+        ('{"pair": "robot-1"}', Pair("robot-1")),
+        (' { "unpair" : true } ', Unpair()),
+        ('{"close": true}', Close()),
+    ],
+)
+def test_a_command(line: str, command: object) -> None:
+    """One object, one key."""
+    assert parse_command(line) == command
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        *[(line, "bad_json") for line in ("", "hello", "{", '{"send": "x"} {}', "NaN", "[" * 100_000)],
+        *[(line, "bad_command") for line in ("{}", "[]", "null", '"send"', '{"sned": "x"}', '{"send": 1}')],
+        *[(line, "bad_command") for line in ('{"send": null}', '{"unpair": false}', '{"close": 1}', '{"pair": 7}')],
+        *[(line, "bad_command") for line in ('{"send": "x", "pair": "y"}', '{"send": "x", "id": 1}')],
+        *[(f'{{"send_base64": "{text}"}}', "bad_base64") for text in ("A", "AAA", "é", "A A=", "_-8=")],
+        *[(f'{{"pair": "{text}"}}', "bad_id") for text in ("", "a b", "x" * 65)],
+        (json.dumps({"send": "x" * (MAX_MESSAGE + 1)}), "too_long"),
+        (json.dumps({"send": "é" * (MAX_MESSAGE // 2 + 1)}), "too_long"),
+        (json.dumps({"send_base64": base64.b64encode(bytes(MAX_MESSAGE + 1)).decode()}), "too_long"),
+    ],
+)
+def test_no_command(line: str, code: str) -> None:
+    """The code says what is wrong with it, the sentence too."""
+    with pytest.raises(InputRejected) as caught:
+        parse_command(line)
+    assert caught.value.code == code
+    assert len(caught.value.reason) < 300
+
+
+@given(st.binary(max_size=50), st.text(st.characters(codec="utf-8"), max_size=50))
+def test_what_is_sent_is_what_was_said(data: bytes, text: str) -> None:
+    """All bytes, all letters, however JSON spells them; the longest message fits into a line."""
+    assert parse_command(json.dumps({"send_base64": base64.b64encode(data).decode()})) == Send(data)
+    assert parse_command(json.dumps({"send": text})) == Send(text)
+    assert len(json.dumps({"send": "\0" * MAX_MESSAGE})) <= MAX_COMMAND
+
+
+@given(st.text() | st.text('{}[]":,truesendpaicolo 01').map('{"send":'.__add__))
+def test_any_line_is_a_command_or_refused(line: str) -> None:
+    """Nothing else can come of it."""
+    try:
+        assert isinstance(parse_command(line), Send | Pair | Unpair | Close)
+    except InputRejected:
+        return
+
+
+# ---- done, one by one ---------------------------------------------------------------------------------------------
+
+
+class Peer:
+    """What a driven peer is told, and a channel that takes what it is given while it is open."""
+
+    def __init__(self) -> None:
+        self.has_peer = True
+        self.has_addressee = True
+        self.channel_is_open = False
+        self.done: list[object] = []
+
+    async def pair(self, target: str) -> None:
+        self.done.append(("pair", target))
+
+    async def unpair(self) -> None:
+        self.done.append("unpair")
+
+    async def quit(self) -> None:
+        self.done.append("close")
+
+    async def take_from(self, outgoing: MessageQueue) -> None:
+        while (item := await outgoing.next()) is not None:
+            self.done.append(item)
+            await trio.sleep(0.01)
+        self.done.append("end")
+
+
+async def nothing() -> None:
+    """Expect nothing."""
+
+
+Say = Callable[..., Awaitable[None]]
+
+
+@asynccontextmanager
+async def driven() -> AsyncIterator[tuple[Peer, MessageQueue, Say, BufferedFrame]]:
+    """A driver and what it drives; `say` gives it commands and waits until it has none to do."""
+    log, outgoing, peer = BufferedFrame(), MessageQueue(nothing), Peer()
+    send, receive = trio.open_memory_channel[str](10_000)
+
+    class Said(Lines):
+        def __init__(self) -> None: ...
+
+        async def next(self) -> str | None:
+            try:
+                return await receive.receive()
+            except trio.EndOfChannel:
+                return None
+
+    async def say(*commands: dict[str, object], end: bool = False) -> None:
+        for command in commands:
+            send.send_nowait(json.dumps(command))
+        if end:
+            send.close()
+        await wait_all_tasks_blocked()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(CommandRunner(Said(), outgoing, peer, Log(log, trio.current_time)).run)
+        yield peer, outgoing, say, log
+        nursery.cancel_scope.cancel()
+
+
+async def test_messages_wait_for_a_channel_in_their_order(autojump_clock: trio.testing.MockClock) -> None:
+    """What is said before the channel is open is sent once it is."""
+    async with driven() as (peer, outgoing, say, _), trio.open_nursery() as nursery:
+        await say({"send": "a"}, {"send_base64": "AA=="}, {"send": "b"}, end=True)
+        peer.channel_is_open = True
+        nursery.start_soon(peer.take_from, outgoing)
+        await trio.sleep(1)
+        assert peer.done == ["a", b"\0", "b", "end"]
+
+
+async def test_leaving_comes_behind_what_was_said_before(autojump_clock: trio.testing.MockClock) -> None:
+    """`send`, `unpair`, `send`, `close`: nothing overtakes."""
+    async with driven() as (peer, outgoing, say, _), trio.open_nursery() as nursery:
+        peer.channel_is_open = True
+        nursery.start_soon(peer.take_from, outgoing)
+        await say({"send": "a"}, {"send": "b"}, {"unpair": True}, {"send": "c"}, {"close": True})
+        await trio.sleep(5)
+        assert peer.done == ["a", "b", "unpair", "c", "close"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_without_a_channel_leaving_drops_what_waits_and_says_so() -> None:
+    """It does not wait for a channel that may never open."""
+    async with driven() as (peer, _, say, log):
+        await say({"send": "a"}, {"send": "b"}, {"close": True})
+        assert peer.done == ["close"]
+        assert [line["code"] for line in log.of("input_rejected")] == ["not_sent"]
+        assert log.records[0]["message"].endswith("2")
+
+
+async def test_a_channel_that_takes_nothing_does_not_hold_up_the_end(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Open, and stuck: after a while the command is done all the same."""
+    async with driven() as (peer, _, say, log):
+        peer.channel_is_open = True
+        await say({"send": "a"}, {"close": True})
+        assert peer.done == []
+        await trio.sleep(FLUSH_SECONDS + 1)
+        assert peer.done == ["close"]
+        assert log.of("input_rejected")
+
+
+async def test_unpair_without_a_peer_is_refused_and_drops_nothing() -> None:
+    """What waits for the next channel still waits."""
+    async with driven() as (peer, outgoing, say, log):
+        peer.has_peer = False
+        await say({"send": "a"}, {"unpair": True}, {"pair": "bob"})
+        assert peer.done == [("pair", "bob")]
+        assert [line["code"] for line in log.of("input_rejected")] == ["not_paired"]
+        assert await outgoing.next() == "a"
+
+
+async def test_what_is_said_behind_a_pairing_is_not_kept_for_the_next_peer() -> None:
+    """It is refused, and what is said once there is the next pairing is not."""
+    async with driven() as (peer, outgoing, say, log):
+        peer.has_peer = peer.has_addressee = False
+        await say({"send": "for alice"}, {"send_base64": "AA=="})
+        assert [line["code"] for line in log.of("input_rejected")] == ["not_paired", "not_paired"]
+        peer.has_addressee = True
+        await say({"send": "for bob"})
+        assert await outgoing.next() == "for bob"
+        outgoing.rest()
+        assert outgoing.is_empty
+
+
+async def test_what_waits_is_bounded() -> None:
+    """With no channel open, one too many is refused; with one that is slow, the input waits instead."""
+    async with driven() as (peer, outgoing, say, log):
+        await say(*[{"send": str(n)} for n in range(WAITING + 1)])
+        assert [line["code"] for line in log.of("input_rejected")] == ["not_open"]
+        peer.channel_is_open = True
+        await say({"send": "late"}, {"pair": "bob"})
+        assert peer.done == []
+        assert await outgoing.next() == "0"
+        await wait_all_tasks_blocked()
+        assert peer.done == [("pair", "bob")]
+        assert len(log.of("input_rejected")) == 1
+
+
+async def test_what_could_not_be_sent_comes_first_again() -> None:
+    """A channel that closed under a message loses nothing."""
+    outgoing = MessageQueue(nothing)
+    outgoing.put("a")
+    outgoing.put("b")
+    item = await outgoing.next()
+    assert item == "a"
+    assert not outgoing.is_empty
+    outgoing.unread(item)
+    assert [await outgoing.next(), await outgoing.next()] == ["a", "b"]
+    assert not outgoing.is_empty  # on its way
+    outgoing.rest()
+    assert outgoing.is_empty
+
+
+async def test_the_end_of_the_input_waits_for_what_is_expected() -> None:
+    """`--once --expect message`: all is sent, and the answer is still waited for."""
+    met = trio.Event()
+    lines = Lines(lambda _: chunks.pop(0), lambda *_: None)
+    chunks = [b"ping\n", b""]
+    feed, ended = LineSource(lines, met.wait), trio.Event()
+
+    async def read() -> None:
+        assert await feed.next() == "ping"
+        assert await feed.next() is None
+        ended.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lines.run)
+        nursery.start_soon(read)
+        await trio.sleep(0.05)
+        assert not ended.is_set()
+        met.set()
+        with trio.fail_after(5):
+            await ended.wait()
+
+
+async def test_a_line_that_was_read_and_not_sent_is_unsent() -> None:
+    """On its way, put back, or behind one that is: but not where the input has nothing to read, or has ended."""
+    chunks, more = [b"a\nb\n", b""], threading.Event()
+    lines = Lines(lambda _: chunks.pop(0) if len(chunks) > 1 or more.wait(5) else b"", lambda *_: None)
+    feed = LineSource(lines, nothing)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lines.run)
+        unsent = [feed.has_unsent]
+        assert await feed.next() == "a"
+        unsent.append(feed.has_unsent)
+        feed.unread("a")
+        unsent.append(feed.has_unsent)
+        assert [await feed.next(), await feed.next()] == ["a", "b"]
+        with trio.move_on_after(0.05):
+            await feed.next()  # an open pipe with nothing in it
+        unsent.append(feed.has_unsent)
+        more.set()
+        assert await feed.next() is None
+        unsent.append(feed.has_unsent)
+    assert unsent == [False, True, True, False, False]
+
+
+# ---- what is expected -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("expected", EXPECTED)
+def test_a_phase_implies_those_before_it(expected: Expected) -> None:
+    """A message that came says that the channel was open, and so on."""
+    for reached in EXPECTED:
+        later = EXPECTED.index(reached) >= EXPECTED.index(expected)
+        assert is_met(expected, reached) is later
+    assert not is_met(expected, "ice")
+
+
+def test_the_sentence_says_what_was_missing() -> None:
+    """What was expected, how long, and how far it came."""
+    up = ConnectionTrace(
+        "bob", is_initiator=True, timeout=30.0, reached_at={"exchange": 0.1, "ice": 0.2, "connected": 0.3}
+    )
+    assert unmet("message", "5 s went by", up) == (
+        "--expect message: 5 s went by before a message came; the connection to bob was up"
+    )
+    assert "no peer was paired" in unmet("channel", "ended by SIGTERM", None)
+
+
+@pytest.mark.parametrize(
+    ("initiator", "received", "reached", "words"),
+    [
+        (True, False, {}, "no answer had come from bob"),
+        (False, False, {}, "no offer had come from bob"),
+        (True, True, {"exchange": 0.1}, "no network path to bob had been found"),
+        (True, True, {"exchange": 0.1, "ice": 0.2}, "the DTLS handshake with bob had not ended"),
+    ],
+)
+def test_the_sentence_says_how_far_a_pairing_came(
+    initiator: bool, received: bool, reached: dict[Phase, float], words: str
+) -> None:
+    """A connection that was not up is not said to have been."""
+    evidence = ConnectionTrace("bob", initiator, 30.0, description_received=received, reached_at=reached)
+    assert unmet("channel", "ended by SIGTERM", evidence).endswith(f"; {words}")

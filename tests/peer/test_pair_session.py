@@ -1,0 +1,593 @@
+"""A pairing from both sides, with real RTCPeerConnections in one process and a relay that a test can tamper with."""
+
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aioice.ice
+import msgspec
+import pytest
+import trio
+from aiortc import RTCCertificate
+from aiortc.rtcdtlstransport import RTCDtlsFingerprint, RTCDtlsTransport
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from OpenSSL import crypto
+from trio.testing import wait_all_tasks_blocked
+
+from sdpx.ice_servers import IceServer
+from sdpx.log import Log
+from sdpx.peer.attempt import Tasks
+from sdpx.peer.negotiation.sdp import has_ended
+from sdpx.peer.options import PeerOptions
+from sdpx.peer.outcome import PairOutcome
+from sdpx.peer.pair_session import PairSession
+from sdpx.peer.webrtc import aioice_ext, dtls_patch, peer_connection
+from sdpx.protocol import messages
+from sdpx.protocol.messages import Candidate, CandidateInit, Description
+from tests.harness.coturn import coturn
+
+if TYPE_CHECKING:
+    from sdpx.peer.diagnostics.trace import Phase
+
+Frame = Description | Candidate
+Tamper = Callable[[Frame], list[Frame]]
+Line = dict[str, Any]
+
+
+class Silent:
+    """Nothing to send."""
+
+    has_unsent = False
+
+    async def next(self) -> str | bytes | None:
+        await trio.Event().wait()
+        return None
+
+    def unread(self, item: str | bytes) -> None:
+        raise AssertionError(item)
+
+
+class Side:
+    """One side of a pairing: its log as lines, the phases it reached, the frames that it sent."""
+
+    def __init__(self, name: str, peer_id: str, options: PeerOptions, servers: tuple[IceServer, ...]) -> None:
+        self.lines: list[Line] = []
+        self.phases: list[Phase] = []
+        self.sent: list[Frame] = []
+        self.outcome: PairOutcome | None = None
+        self.other: Side
+        self.tamper: Tamper = lambda frame: [frame]
+        self._news = trio.Event()
+        self.pairing = PairSession(
+            peer_id,
+            options,
+            Log(self, trio.current_time),
+            Silent(),
+            self._send,
+            is_initiator=name == "a",
+            servers=servers,
+            before={"dial": 0.1},
+            reach=self.phases.append,
+        )
+
+    def put(self, lines: Sequence[bytes]) -> int:
+        self.lines += [msgspec.json.decode(line) for line in lines]
+        self._news.set()
+        self._news = trio.Event()
+        return len(lines)
+
+    async def _send(self, frame: msgspec.Struct) -> None:
+        assert isinstance(frame, Description | Candidate)
+        self.sent.append(frame)
+        for each in self.tamper(frame):
+            relayed = messages.parse_server(messages.encode(each))
+            assert isinstance(relayed, Description | Candidate)
+            self.other.pairing.take(relayed)
+
+    async def run(self) -> None:
+        self.outcome = await self.pairing.run()
+        self.put([b'{"event":"ended"}'])
+
+    async def wait_for(self, event: str, **keys: object) -> Line:
+        seen = 0
+        while True:
+            for line in self.lines[seen:]:
+                seen += 1
+                if line["event"] == event and keys.items() <= line.items():
+                    return line
+            await self._news.wait()
+
+    @property
+    def events(self) -> list[str]:
+        return [line["event"] for line in self.lines]
+
+
+@asynccontextmanager
+async def pairing(
+    *,
+    timeout: float = 20.0,
+    servers: tuple[IceServer, ...] = (),
+    a: Tamper | None = None,
+    b: Tamper | None = None,
+    once: bool = False,
+    retries: int = 1,
+    relay_only: tuple[bool, bool] = (False, False),
+) -> AsyncIterator[tuple[Side, Side]]:
+    """Run both sides while the block runs; `a` and `b` tamper with what each of them sends."""
+    of_a, of_b = (
+        PeerOptions("ws://relay.test", timeout=timeout, retries=retries, once=once, relay_only=only)
+        for only in relay_only
+    )
+    with trio.fail_after(40):
+        async with peer_connection.asyncio_loop(), trio.open_nursery() as nursery:
+            one, two = Side("a", "bob", of_a, servers), Side("b", "alice", of_b, servers)
+            one.other, two.other = two, one
+            one.tamper, two.tamper = a or one.tamper, b or two.tamper
+            nursery.start_soon(one.run)
+            nursery.start_soon(two.run)
+            yield one, two
+            nursery.cancel_scope.cancel()
+
+
+def in_sdp(old: str, new: str) -> Tamper:
+    """Change descriptions on their way."""
+
+    def tamper(frame: Frame) -> list[Frame]:
+        if isinstance(frame, Description):
+            assert old in frame.sdp
+            return [Description(frame.type, frame.sdp.replace(old, new), frame.peer_id, frame.agent)]
+        return [frame]
+
+    return tamper
+
+
+def without_line(start: str) -> Tamper:
+    def tamper(frame: Frame) -> list[Frame]:
+        if isinstance(frame, Description):
+            kept = [line for line in frame.sdp.splitlines(keepends=True) if not line.startswith(start)]
+            return [Description(frame.type, "".join(kept), frame.peer_id, frame.agent)]
+        return [frame]
+
+    return tamper
+
+
+def nothing(_frame: Frame) -> list[Frame]:
+    return []
+
+
+async def both_open(*sides: Side) -> None:
+    for side in sides:
+        await side.wait_for("channel_open")
+
+
+async def test_two_sides_connect_and_sum_up() -> None:
+    """Each phase is reached once, in order, and the summary says which candidates won."""
+    async with pairing() as (a, b):
+        await both_open(a, b)
+        assert a.phases == b.phases == ["exchange", "ice", "connected", "channel"]
+        for side in (a, b):
+            side.pairing._scope.cancel()
+            summary = await side.wait_for("connection_summary")
+            assert list(summary["phases"]) == ["dial", "exchange", "ice", "dtls", "channel"]
+            assert summary["local_candidate"] == "host"
+            assert summary["remote_candidate"] in ("host", "prflx")
+            assert side.events.index("connection_summary") < side.events.index("closing")
+
+
+async def test_frames_say_whom_they_are_for_and_who_made_them() -> None:
+    """`peer_id` is in every one, `agent` in offer and answer; the end of candidates is the last."""
+    async with pairing(servers=(IceServer("stun", "127.0.0.1", 9),)) as (a, b):
+        for side, target in ((a, "bob"), (b, "alice")):
+            await side.wait_for("candidate_sent", end_of_candidates=True)
+            assert {frame.peer_id for frame in side.sent} == {target}
+            first = side.sent[0]
+            assert isinstance(first, Description)
+            assert str(first.agent).startswith("sdpx/")
+            assert side.sent[-1] == Candidate(None, peer_id=target)
+
+
+async def test_without_servers_the_description_is_all() -> None:
+    """It says itself that candidates have ended, and no frame follows it."""
+    async with pairing() as (a, b):
+        await both_open(a, b)
+        for side in (a, b):
+            (description,) = side.sent
+            assert isinstance(description, Description)
+            assert has_ended(description.sdp)
+
+
+@pytest.mark.parametrize("relay_only", [(True, False), (False, True)])
+async def test_only_relayed_candidates_and_none_given_is_known_at_once(relay_only: tuple[bool, bool]) -> None:
+    """In either role: the verdict does not wait for the other side, nor for the timeout."""
+    async with pairing(relay_only=relay_only, servers=(IceServer("stun", "127.0.0.1", 9),)) as sides:
+        side = sides[relay_only.index(True)]
+        verdict = await side.wait_for("diagnosis")
+        assert (verdict["code"], verdict["retrying"]) == ("no_turn", False)
+        await side.wait_for("ended")
+        assert side.outcome is PairOutcome.FAILED
+
+
+def dtls_role(side: Side) -> str:
+    assert side.pairing._attempt is not None
+    sctp = side.pairing._attempt.pc._pc.sctp
+    assert sctp is not None
+    return sctp.transport._role
+
+
+async def test_the_answer_is_passive_and_the_answerer_serves_dtls() -> None:
+    async with pairing() as (a, b):
+        await both_open(a, b)
+        answer = b.sent[0]
+        assert isinstance(answer, Description)
+        assert "a=setup:passive" in answer.sdp
+        assert [dtls_role(side) for side in (a, b)] == ["client", "server"]
+
+
+async def test_a_silent_stun_server_holds_nothing_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The channel is open before that server's time is over, and nothing says that candidates have ended."""
+    monkeypatch.setattr(aioice_ext, "SERVER_SECONDS", 12.0)  # for a channel on a machine that is very busy
+    with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as hole:
+        await hole.bind(("127.0.0.1", 0))
+        server = IceServer("stun", "127.0.0.1", hole.getsockname()[1])
+        async with pairing(servers=(server,)) as (a, b):
+            await both_open(a, b)
+            for side in (a, b):
+                assert "candidate_sent" not in side.events
+                description = side.sent[0]
+                assert isinstance(description, Description)
+                assert "a=end-of-candidates" not in description.sdp
+                assert "a=ice-options:trickle" in description.sdp
+                await side.wait_for("candidate_sent", end_of_candidates=True)
+                assert side.pairing.evidence.silent_stun == [server.url]
+
+
+async def test_only_two_sdpx_have_a_heartbeat() -> None:
+    """A second channel that was agreed upon without a word: another stack never sees one."""
+    async with pairing() as (a, b):
+        await both_open(a, b)
+        assert a.pairing.has_heartbeat
+        assert b.pairing.has_heartbeat
+        assert a.events.count("channel_open") == b.events.count("channel_open") == 1
+
+
+@pytest.mark.parametrize("agent", [msgspec.UNSET, "", "other/1", "Sdpx"])
+async def test_other_agents_have_none(agent: Any) -> None:
+    def strip(frame: Frame) -> list[Frame]:
+        return [Description(frame.type, frame.sdp, frame.peer_id, agent)] if isinstance(frame, Description) else [frame]
+
+    async with pairing(b=strip) as (a, b):
+        await both_open(a, b)
+        assert not a.pairing.has_heartbeat
+
+
+def early(*candidates: CandidateInit | None) -> Tamper:
+    """Send candidates in front of the description."""
+
+    def tamper(frame: Frame) -> list[Frame]:
+        if isinstance(frame, Description):
+            return [*(Candidate(each) for each in candidates), frame]
+        return [frame]
+
+    return tamper
+
+
+def trickled(change: Callable[[CandidateInit], CandidateInit], *, end_first: bool = False) -> Tamper:
+    """Take the candidates out of the description and send them behind it, changed."""
+
+    def tamper(frame: Frame) -> list[Frame]:
+        if isinstance(frame, Candidate):
+            return [frame]
+        lines = frame.sdp.splitlines()
+        found = [CandidateInit(line[2:], "0", 0) for line in lines if line.startswith("a=candidate:")]
+        kept = [line for line in lines if not line.startswith(("a=candidate:", "a=end-of-candidates"))]
+        description = Description(frame.type, "\r\n".join(kept) + "\r\n", frame.peer_id, frame.agent)
+        end = [Candidate(None)] if end_first else []
+        return [*end, description, *end, *(Candidate(change(each)) for each in found)]
+
+    return tamper
+
+
+NOWHERE = CandidateInit("candidate:1 1 udp 2122260223 00000000-0000-4000-8000-000000000000.local 9 typ host", "0", 0)
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        early(None),
+        early(CandidateInit("")),
+        early(NOWHERE, NOWHERE, None),
+        trickled(lambda each: each),
+        trickled(lambda each: each, end_first=True),
+        trickled(lambda each: CandidateInit(each.candidate, sdpMid="0")),
+        trickled(lambda each: CandidateInit(each.candidate, sdpMLineIndex=0)),
+        trickled(lambda each: CandidateInit(each.candidate)),
+        trickled(lambda each: CandidateInit(f"a={each.candidate}\r\n", "0", 0)),
+        trickled(lambda each: CandidateInit(each.candidate.removeprefix("candidate:"), "0", 0)),
+    ],
+)
+async def test_whatever_way_candidates_come_the_channel_opens(tamper: Tamper) -> None:
+    """Before the description, behind the end, with half of their keys, with names that nobody knows."""
+    async with pairing(a=tamper, b=tamper) as (a, b):
+        await both_open(a, b)
+        assert "negotiation_error" not in a.events + b.events
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        CandidateInit("garbage", "0", 0),
+        CandidateInit("candidate:1 1 udp 1 a.example 9 typ host", "0", 0),
+        CandidateInit("candidate:1 1 udp 1 192.0.2.1 9 typ host", "nowhere"),
+        CandidateInit("candidate:1 1 udp 1 192.0.2.1 9 typ host", None, 7),
+        CandidateInit("candidate:1 1 udp 1 192.0.2.1 9 typ host", "0", 0, "stale"),
+    ],
+)
+async def test_a_bad_candidate_changes_nothing_else(bad: CandidateInit) -> None:
+    async with pairing(a=early(bad), b=early(bad)) as (a, b):
+        await both_open(a, b)
+        for side in (a, b):
+            error = await side.wait_for("negotiation_error")
+            assert (error["type"], error["code"]) == ("candidate", "bad_candidate")
+
+
+# ---- failures, each with its verdict in time --------------------------------------------------------------------
+
+
+async def test_a_changed_fingerprint_is_named() -> None:
+    """At once, and there is no second try: whoever changed it is still there."""
+
+    def change(frame: Frame) -> list[Frame]:
+        if isinstance(frame, Description):
+            at = frame.sdp.index("a=fingerprint:sha-256 ") + len("a=fingerprint:sha-256 ")
+            forged = "11" if frame.sdp[at : at + 2] != "11" else "22"
+            lines = frame.sdp[:at] + forged + frame.sdp[at + 2 :]
+            kept = [
+                line
+                for line in lines.splitlines()
+                if not line.startswith(("a=fingerprint:sha-3", "a=fingerprint:sha-5"))
+            ]
+            return [Description(frame.type, "\r\n".join(kept) + "\r\n", frame.peer_id, frame.agent)]
+        return [frame]
+
+    async with pairing(b=change) as (a, _):
+        verdict = await a.wait_for("diagnosis")
+        await a.wait_for("ended")
+        assert verdict["code"] == "fingerprint_mismatch"
+        assert a.outcome is PairOutcome.FAILED
+        assert a.pairing.failure is not None
+        assert a.pairing.failure.code == "fingerprint_mismatch"
+        assert "connection_retry" not in a.events
+
+
+async def test_a_missing_fingerprint_is_bad_sdp() -> None:
+    async with pairing(timeout=1.0, b=without_line("a=fingerprint:")) as (a, _):
+        error = await a.wait_for("negotiation_error", type="answer", code="bad_sdp")
+        assert "a=fingerprint" in error["message"]
+        assert (await a.wait_for("diagnosis"))["code"] == "bad_description"
+
+
+async def test_a_handshake_that_nobody_begins_ends_at_the_deadline() -> None:
+    """Both wait for the other's first word."""
+    async with pairing(timeout=1.5, b=in_sdp("a=setup:passive", "a=setup:active")) as (a, b):
+        for side in (a, b):
+            verdict = await side.wait_for("diagnosis")
+            assert verdict["code"] == "dtls_failed"
+            assert "exchange" in side.phases
+            assert "connected" not in side.phases
+
+
+async def test_no_answer_is_named() -> None:
+    async with pairing(timeout=0.5, b=nothing) as (a, _):
+        assert (await a.wait_for("diagnosis"))["code"] == "no_answer"
+
+
+async def test_no_offer_is_named() -> None:
+    async with pairing(timeout=0.5, a=nothing) as (_, b):
+        assert (await b.wait_for("diagnosis"))["code"] == "no_offer"
+
+
+def only(candidate: CandidateInit, *, ends: bool) -> Tamper:
+    """Offer a single candidate and nothing else."""
+
+    def tamper(frame: Frame) -> list[Frame]:
+        if isinstance(frame, Candidate):
+            return []  # neither what follows nor the end
+        lines = frame.sdp.splitlines()
+        kept = [line for line in lines if not line.startswith(("a=candidate:", "a=end-of-candidates"))]
+        description = Description(frame.type, "\r\n".join(kept) + "\r\n", frame.peer_id, frame.agent)
+        return [description, Candidate(candidate), *[Candidate(None)] * ends]
+
+    return tamper
+
+
+HOLE = CandidateInit("candidate:1 1 udp 2122260223 192.0.2.1 9 typ host", "0", 0)
+
+
+async def test_no_end_of_candidates_and_no_path_still_ends() -> None:
+    """aiortc alone says `connecting` for ever."""
+    async with pairing(timeout=1.5, a=only(HOLE, ends=False), b=only(HOLE, ends=False)) as (a, b):
+        for side in (a, b):
+            assert (await side.wait_for("diagnosis"))["code"] == "ice_failed"
+            assert side.pairing.evidence.candidate_pairs
+
+
+async def test_nothing_but_mdns_names_is_named() -> None:
+    async with pairing(timeout=2.5, a=only(NOWHERE, ends=True), b=only(NOWHERE, ends=True)) as (a, b):
+        for side in (a, b):
+            verdict = await side.wait_for("diagnosis")
+            assert verdict["remote_mdns"] == 1
+            assert verdict["code"] in ("only_mdns", "no_common_candidates")
+
+
+async def test_no_candidate_that_fits_ends_before_the_deadline() -> None:
+    """The end of candidates came, and there is no pair to check."""
+    tcp = CandidateInit("candidate:1 1 tcp 1518280447 192.0.2.1 9 typ host tcptype active", "0", 0)
+    async with pairing(timeout=30.0, a=only(tcp, ends=True), b=only(tcp, ends=True)) as (a, b):
+        for side in (a, b):
+            verdict = await side.wait_for("diagnosis")
+            assert verdict["code"] == "no_common_candidates"
+            assert verdict["after_ms"] < 20_000
+
+
+class RsaCertificate(RTCCertificate):
+    """What GStreamer, and others that are old, bring; as a server with the suites for it, which aiortc lacks."""
+
+    def __init__(self) -> None:
+        key = rsa.generate_private_key(65537, 2048)
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "rsa")])
+        now = datetime.now(UTC)
+        builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        builder = (
+            builder.serial_number(1).not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+        )
+        super().__init__(key, builder.sign(key, hashes.SHA256()))  # type: ignore[arg-type]
+
+
+async def test_a_dtls_client_takes_an_rsa_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the other side insists on being the server; aiortc by itself offers suites for ECDSA only."""
+    monkeypatch.setattr(RTCCertificate, "generateCertificate", RsaCertificate)
+    async with pairing() as (a, b):
+        await both_open(a, b)
+
+
+async def test_a_handshake_without_a_common_suite_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenSSL has no words for it, and an empty list is none."""
+    monkeypatch.setattr(RTCCertificate, "generateCertificate", RsaCertificate)
+    monkeypatch.setattr(dtls_patch, "CIPHERS", b"ECDHE-ECDSA-AES128-GCM-SHA256")
+    async with pairing() as (a, b):
+        for side in (a, b):
+            verdict = await side.wait_for("diagnosis")
+            assert verdict["code"] == "dtls_failed"
+            assert (
+                verdict["dtls"] == "the handshake failed: OpenSSL does not say why (no common cipher suite or version?)"
+            )
+
+
+async def test_an_attempt_that_is_given_up_starts_nothing() -> None:
+    """Whoever still works for it, and has not noticed yet, comes to no harm."""
+    tasks, ran = Tasks(), list[str]()
+
+    async def note(word: str) -> None:
+        ran.append(word)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(tasks.run)
+        tasks.start_soon(note, "in time")
+        await wait_all_tasks_blocked()
+        tasks.cancel()
+        await wait_all_tasks_blocked()
+        tasks.start_soon(note, "too late")
+        tasks.cancel()
+    assert ran == ["in time"]
+
+
+async def test_once_is_no_success_if_the_peer_fell_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it has no heartbeat its consent expires (RFC 7675): the channel ends then, but nobody closed it.
+
+    Without a retry: whichever side notices first, the other must not hear of a new offer before it has noticed, too.
+    """
+    monkeypatch.setattr(aioice.ice, "CONSENT_INTERVAL", 0.1)
+    monkeypatch.setattr(aioice.ice, "CONSENT_FAILURES", 10_000)  # however slow the machine is
+
+    def strip(frame: Frame) -> list[Frame]:
+        return [Description(frame.type, frame.sdp, frame.peer_id)] if isinstance(frame, Description) else [frame]
+
+    async with pairing(a=strip, b=strip, once=True, retries=0) as (a, b):
+        await both_open(a, b)
+        monkeypatch.setattr(aioice.ice.StunProtocol, "send_stun", lambda *_: None)
+        monkeypatch.setattr(aioice.ice, "CONSENT_FAILURES", 2)
+        await b.wait_for("ended")
+        assert b.outcome is PairOutcome.FAILED
+        assert (await b.wait_for("diagnosis"))["code"] == "peer_silent"
+        assert (await a.wait_for("diagnosis"))["code"] == "peer_silent"
+
+
+class OddCertificate(RTCCertificate):
+    """A certificate of X.509's version 2, which no library makes any more, and `cryptography` does not read."""
+
+    def __init__(self) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        signing = crypto.PKey.from_cryptography_key(key)
+        self.certificate = crypto.X509()
+        self.certificate.set_version(1)
+        self.certificate.set_serial_number(1)
+        self.certificate.get_subject().CN = "odd"
+        self.certificate.set_issuer(self.certificate.get_subject())
+        self.certificate.gmtime_adj_notBefore(0)
+        self.certificate.gmtime_adj_notAfter(3600)
+        self.certificate.set_pubkey(signing)
+        self.certificate.sign(signing, "sha256")
+        super().__init__(key, self.certificate)  # type: ignore[arg-type]
+
+    def getFingerprints(self) -> list[RTCDtlsFingerprint]:  # noqa: N802  aiortc's name
+        return [RTCDtlsFingerprint("sha-256", self.certificate.digest("sha256").decode())]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+async def test_a_certificate_that_is_not_parsed_is_good_if_its_fingerprint_fits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """libdatachannel made such ones for years, and its bindings for Python do still."""
+    monkeypatch.setattr(RTCCertificate, "generateCertificate", OddCertificate)
+    async with pairing() as (a, b):
+        await both_open(a, b)
+
+
+async def test_a_fingerprint_of_no_known_kind_is_no_mismatch() -> None:
+    def weaken(frame: Frame) -> list[Frame]:
+        if isinstance(frame, Description):
+            sdp = re.sub("a=fingerprint:sha-[0-9]+ .*", "a=fingerprint:sha-1 " + ":".join(["00"] * 20), frame.sdp)
+            return [Description(frame.type, sdp, frame.peer_id, frame.agent)]
+        return [frame]
+
+    async with pairing(b=weaken) as (a, _):
+        verdict = await a.wait_for("diagnosis")
+        assert verdict["code"] == "dtls_failed"
+        assert verdict["dtls"] == "its description has no fingerprint by sha-256, sha-384, sha-512"
+
+
+async def test_whatever_breaks_the_handshakes_task_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiortc alone lets the task die unseen and says `connecting` for ever; here it is a verdict at once."""
+
+    def broken(_: RTCDtlsTransport) -> None:
+        raise ValueError("a certificate from hell")
+
+    monkeypatch.setattr(RTCDtlsTransport, "_setup_srtp", broken)
+    async with pairing(timeout=30.0) as (a, b):
+        for side in (a, b):
+            assert (await side.wait_for("connection_state", state="failed")) is not None
+        verdict = await a.wait_for("diagnosis")
+        assert verdict["code"] == "dtls_failed"
+        assert "certificate" in verdict["dtls"]
+        assert verdict["after_ms"] < 20_000
+
+
+@pytest.mark.e2e
+async def test_a_turn_server_that_says_401_is_named(tmp_path: Path) -> None:
+    """With no path to the peer, a wrong password is what most likely went wrong."""
+    async with coturn(tmp_path) as port:
+        server = IceServer("turn", "127.0.0.1", port, "udp", "ann", "wrong")
+        unreachable = only(HOLE, ends=False)
+        async with pairing(timeout=3.0, servers=(server,), a=unreachable, b=unreachable) as (a, _):
+            failed = await a.wait_for("ice_server_failed")
+            assert (failed["url"], failed["code"]) == (server.url, 401)
+            verdict = await a.wait_for("diagnosis")
+            assert verdict["code"] == "turn_refused"
+            assert verdict["turn_refusals"] == [f"{server.url} 401"]
+
+
+async def test_a_silent_stun_server_is_named_where_no_path_was_found() -> None:
+    with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as hole:
+        await hole.bind(("127.0.0.1", 0))
+        server = IceServer("stun", "127.0.0.1", hole.getsockname()[1])
+        tamper = only(HOLE, ends=False)
+        async with pairing(timeout=6.5, servers=(server,), a=tamper, b=tamper) as (a, _):
+            assert (await a.wait_for("ice_server_failed"))["code"] is None
+            verdict = await a.wait_for("diagnosis")
+            assert verdict["code"] == "stun_silent"
+            assert verdict["silent_stun"] == [server.url]

@@ -1,0 +1,309 @@
+"""Who gets a WebSocket, asked of a whole relay on memory streams: each wrong credential has its own refusal."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from sdpx.relay.auth.options import AuthOptions
+from sdpx.relay.core.failed_auth import ATTEMPTS_AT_ONCE
+from sdpx.relay.core.limits import Limits
+from tests.harness.auth_relay import careful
+from tests.harness.credentials import KEYS, NOW, SECRET, jwks_file, public_jwk, secret_file, token
+from tests.harness.memory_link import link_pair
+from tests.harness.relay import message
+
+SOON = int(NOW) + 60
+
+
+@pytest.fixture(name="secret")
+def with_secret(tmp_path: Path) -> AuthOptions:
+    return AuthOptions(auth_secret_file=str(secret_file(tmp_path)), auth_rate=0)
+
+
+# ---- tokens -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+async def test_a_token_in_the_header_or_in_the_query_opens(
+    secret: AuthOptions, autojump_clock: MockClock, scheme: str
+) -> None:
+    good = token(sub="bob", exp=SOON)
+    async with careful(secret) as house:
+        assert (await house.ask("/", f"Authorization: {scheme} {good}"))[0] == 101
+    async with careful(secret) as house:
+        assert (await house.ask(f"/?token={good}"))[0] == 101
+
+
+@pytest.mark.parametrize(
+    ("target", "headers", "word"),
+    [
+        ("/", [], "A token is needed"),
+        ("/", ["Authorization: Basic Ym9iOmJvYg=="], "A token is needed"),
+        ("/", ["Authorization: Bearer"], "no JSON Web Token"),
+        ("/?token=", [], "no JSON Web Token"),
+        ("/?token=garbage", [], "no JSON Web Token"),
+        (f"/?token={token('another secret of thirty-two bytes or more', sub='bob')}", [], "signature"),
+        (f"/?token={token(KEYS['RS256'], 'RS256', sub='bob')}", [], "algorithm"),
+        (f"/?token={token(exp=NOW - 60)}", [], "expired"),
+        (f"/?token={token(nbf=NOW + 60)}", [], "not valid yet"),
+        (f"/?token={token(aud='other')}", [], "audience"),
+        (f"/?token={token(sub='a b')}", [], "'sub'"),
+        (f"/?token={token(pair=7)}", [], "'pair'"),
+        (f"/?id=eve&token={token(sub='bob')}", [], "'eve' was asked for"),
+        (f"/?token={token(sub='a')}&token={token(sub='b')}", [], "several"),
+        (f"/?token={token(sub='a')}", [f"Authorization: Bearer {token(sub='b')}"], "several"),
+    ],
+)
+async def test_each_wrong_token_is_401_and_named(
+    secret: AuthOptions, autojump_clock: MockClock, target: str, headers: list[str], word: str
+) -> None:
+    async with careful(secret) as house:
+        status, body = await house.ask(target, *headers)
+        assert (status, body["code"]) == (401, "unauthorized")
+        assert word in body["message"]
+        line = house.log.of("connection_refused")[0]
+        assert (line["status"], line["reason"], line["detail"]) == (401, "unauthorized", body["message"])
+        assert (await house.headers(target, *headers))["www-authenticate"] == "bearer"
+
+
+@pytest.mark.parametrize(
+    ("target", "who"),
+    [
+        ("/?id=eve", "eve"),
+        ("/?id=a%20b", None),
+        ("/?id=a&id=b", None),
+        (f"/?token={token(sub='bob', exp=NOW - 60)}", "bob"),
+        (f"/?token={token(sub='a b')}", None),
+        (f"/?token={token('another secret of thirty-two bytes or more', sub='bob')}", None),
+        (f"/?id=eve&token={token(sub='bob')}", "eve"),
+    ],
+)
+async def test_the_log_says_who_was_refused_but_nobody_who_is_not_proven(
+    secret: AuthOptions, autojump_clock: MockClock, target: str, who: str | None
+) -> None:
+    async with careful(secret) as house:
+        assert (await house.ask(target))[0] in (400, 401)
+        assert house.log.of("connection_refused")[0].get("client_id") == who
+
+
+async def test_the_log_says_whose_bound_id_is_taken(secret: AuthOptions, autojump_clock: MockClock) -> None:
+    async with careful(secret) as house:
+        await house.ask(f"/?token={token(sub='bob')}")
+        assert (await house.ask(f"/?token={token(sub='bob')}"))[0] == 409
+        assert house.log.of("connection_refused")[0]["client_id"] == "bob"
+
+
+async def test_sub_binds_the_id(secret: AuthOptions, autojump_clock: MockClock) -> None:
+    """Absent or equal, `?id=` gives that ID; a token without `sub` lets its bearer choose."""
+    async with careful(secret) as house:
+        assert await house.ask(f"/?token={token(sub='bob')}") == (101, {"type": "your_id", "id": "bob"})
+        assert await house.ask(f"/?id=al&token={token(sub='al')}") == (101, {"type": "your_id", "id": "al"})
+        assert (await house.ask(f"/?id=any&token={token()}"))[1]["id"] == "any"
+        assert (await house.ask(f"/?token={token(sub='bob')}"))[0] == 409
+
+
+async def test_whether_an_id_is_taken_only_those_hear_who_may_come_in(
+    secret: AuthOptions, autojump_clock: MockClock
+) -> None:
+    async with careful(secret) as house:
+        await house.enter(f"/?token={token(sub='bob')}")
+        assert (await house.ask("/?id=bob"))[0] == 401
+        assert (await house.ask(f"/?id=bob&token={token()}"))[0] == 409
+
+
+async def test_a_token_may_come_from_any_configured_source(tmp_path: Path, autojump_clock: MockClock) -> None:
+    jwks = jwks_file(tmp_path, *[public_jwk(key) for key in KEYS.values()])
+    options = AuthOptions(auth_secret_file=str(secret_file(tmp_path)), auth_jwks=str(jwks), auth_audience="sdpx")
+    async with careful(options) as house:
+        for algorithm, key in {"HS256": SECRET, **KEYS}.items():
+            good = token(key, algorithm, aud="sdpx")
+            assert (await house.ask("/", f"Authorization: Bearer {good}"))[0] == 101
+        assert (await house.ask(f"/?token={token()}"))[0] == 401
+
+
+async def test_without_credentials_asked_for_tokens_count_for_nothing(autojump_clock: MockClock) -> None:
+    async with careful(AuthOptions()) as house:
+        assert (await house.ask("/?token=garbage", "Authorization: Bearer x", "Origin: https://any.test"))[0] == 101
+
+
+async def test_pages_are_shown_without_a_token(secret: AuthOptions, autojump_clock: MockClock) -> None:
+    """Health and numbers are for whoever runs the relay: `--metrics-port` keeps them from strangers."""
+    async with careful(secret) as house:
+        client = house.raw()
+        await client.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await client.response())[0] == 200
+
+
+# ---- whom a client may ask for ------------------------------------------------------------------------------------
+
+
+async def ask_for(client: Any, target_id: str) -> str:
+    await client.send(message(type="pair_request", target_id=target_id))
+    answer = await client.receive()
+    assert answer.get("target_id", target_id) == target_id
+    return str(answer.get("code", answer["type"]))
+
+
+async def test_pair_limits_whom_a_client_may_ask_for(secret: AuthOptions, autojump_clock: MockClock) -> None:
+    """In the protocol's order: behind self_pair and already_paired, in front of target_not_found."""
+    async with careful(secret) as house:
+        await house.enter(f"/?token={token(sub='robot-1')}")
+        await house.enter(f"/?token={token(sub='alice')}")
+        client = await house.enter(f"/?token={token(sub='me', pair=['robot-*', 'bob'])}")
+        asked = ["me", "alice", "nobody", "robot-2", "bob", "robot-1", "alice"]
+        assert [await ask_for(client, target_id) for target_id in asked] == [
+            *("self_pair", "unauthorized", "unauthorized", "target_not_found", "target_not_found"),
+            *("paired", "already_paired"),
+        ]
+
+
+async def test_who_may_ask_for_nobody_can_be_asked_for(secret: AuthOptions, autojump_clock: MockClock) -> None:
+    async with careful(secret) as house:
+        robot = await house.enter(f"/?token={token(sub='robot', pair=[])}")
+        client = await house.enter(f"/?token={token(sub='me')}")
+        assert await ask_for(robot, "me") == "unauthorized"
+        assert await ask_for(client, "robot") == "paired"
+
+
+async def test_the_quota_does_not_tell_who_is_here(secret: AuthOptions, autojump_clock: MockClock) -> None:
+    """Who asks for somebody that it may not ask for is slowed alike, whether that one is here or not."""
+    async with careful(secret, Limits(unknown_target_rate=0.001)) as house:
+        await house.enter(f"/?token={token(sub='alice')}")
+        for target_id in ("alice", "nobody"):
+            client = await house.enter(f"/?token={token(sub=f'me-{target_id}', pair='bob')}")
+            answers = [await ask_for(client, target_id) for _ in range(30)]
+            assert "rate_limited" in answers
+
+
+# ---- pages of other sites -----------------------------------------------------------------------------------------
+
+
+async def test_pages_of_other_origins_are_403(autojump_clock: MockClock) -> None:
+    async with careful(AuthOptions(allow_origin=("https://app.test",))) as house:
+        assert (await house.ask("/", "Origin: https://app.test"))[0] == 101
+        assert (await house.ask("/"))[0] == 101
+        status, body = await house.ask("/", "Origin: https://evil.test")
+        assert (status, body["code"]) == (403, "origin")
+        assert "'https://evil.test'" in body["message"] == house.log.of("connection_refused")[0]["detail"]
+        assert (await house.ask("/", "Origin: https://app.test", "Origin: https://evil.test"))[0] == 403
+
+
+async def test_a_good_token_is_no_pass_for_another_origin(tmp_path: Path, autojump_clock: MockClock) -> None:
+    options = AuthOptions(auth_secret_file=str(secret_file(tmp_path)), allow_origin=("https://app.test",))
+    async with careful(options) as house:
+        assert (await house.ask(f"/?token={token()}", "Origin: https://evil.test"))[0] == 403
+        assert (await house.ask("/", "Origin: https://app.test"))[0] == 401
+
+
+# ---- failed attempts ----------------------------------------------------------------------------------------------
+
+
+async def test_failed_attempts_are_slowed_per_address(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Beyond the burst 429, and a good token is not looked at either; other addresses notice nothing; time heals it."""
+    async with careful(AuthOptions(auth_secret_file=str(secret_file(tmp_path)))) as house:
+        good = f"/?token={token()}"
+        for _ in range(int(ATTEMPTS_AT_ONCE)):
+            assert (await house.ask("/?token=guess"))[0] == 401
+        for target in ("/?token=guess", good):
+            status, body = await house.ask(target)
+            assert (status, body["code"]) == (429, "too_many_attempts")
+        assert int((await house.headers(good))["retry-after"]) >= 1
+        assert (await house.ask(good, host="192.0.2.2"))[0] == 101
+        await trio.sleep(2)
+        assert (await house.ask(good))[0] == 101
+
+
+async def test_the_64_of_an_ipv6_address_counts_as_one(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with careful(AuthOptions(auth_secret_file=str(secret_file(tmp_path)))) as house:
+        statuses = [(await house.ask("/", host=f"2001:db8::{number:x}"))[0] for number in range(1, 30)]
+        assert statuses.count(401) == ATTEMPTS_AT_ONCE
+        assert (await house.ask("/", host="2001:db8:0:1::1"))[0] == 401
+
+
+# ---- behind a proxy -----------------------------------------------------------------------------------------------
+
+
+async def test_a_trusted_proxy_names_the_client(autojump_clock: MockClock) -> None:
+    """In the log, and for the limits per address; nobody else is believed."""
+    options = AuthOptions(trusted_proxy=("10.0.0.0/8",))
+    async with careful(options, Limits(max_clients_per_ip=1)) as house:
+        assert (await house.ask("/", "X-Forwarded-For: 203.0.113.1", host="10.0.0.1"))[0] == 101
+        assert (await house.ask("/", "X-Forwarded-For: 203.0.113.1", host="10.0.0.1"))[0] == 429
+        assert (await house.ask("/", "X-Forwarded-For: 203.0.113.2", host="10.0.0.1"))[0] == 101
+        assert (await house.ask("/", "X-Forwarded-For: 2001:db8::7", host="10.0.0.1"))[0] == 101
+        assert (await house.ask("/", "X-Forwarded-For: 203.0.113.3", host="192.0.2.9"))[0] == 101
+        assert [line["remote"] for line in house.log.of("client_connected")] == [
+            *("203.0.113.1", "203.0.113.2", "[2001:db8::7]", "192.0.2.9:4711"),
+        ]
+
+
+async def test_attempts_through_a_proxy_are_counted_by_client(tmp_path: Path, autojump_clock: MockClock) -> None:
+    options = AuthOptions(auth_secret_file=str(secret_file(tmp_path)), trusted_proxy=("10.0.0.1",))
+    async with careful(options) as house:
+        for _ in range(int(ATTEMPTS_AT_ONCE) + 1):
+            status, _ = await house.ask("/", "X-Forwarded-For: 203.0.113.1", host="10.0.0.1")
+        assert status == 429
+        assert (await house.ask("/", "X-Forwarded-For: 203.0.113.2", host="10.0.0.1"))[0] == 401
+
+
+async def test_silent_connections_of_a_proxy_do_not_crowd_one_another_out(autojump_clock: MockClock) -> None:
+    """Before the request is there nobody knows whose connection it is."""
+    options = AuthOptions(trusted_proxy=("10.0.0.1",))
+    async with careful(options, Limits(max_clients_per_ip=2)) as house:
+        for port in range(1, 6):
+            house.raw(partial(link_pair, remote=("10.0.0.1", port)))
+        assert (await house.ask("/", "X-Forwarded-For: 203.0.113.1", host="10.0.0.1"))[0] == 101
+        assert not house.log.of("connection_refused")
+
+
+# ---- ICE servers --------------------------------------------------------------------------------------------------
+
+
+async def test_turn_credentials_come_with_the_id_and_are_renewed(tmp_path: Path, autojump_clock: MockClock) -> None:
+    turn = AuthOptions(
+        turn_secret_file=str(secret_file(tmp_path)), turn_url=("turn:t.test", "turns:t.test"), turn_ttl=100
+    )
+    async with careful(turn) as house:
+        client = house.raw()
+        [first] = (await client.open("/?id=bob"))["ice_servers"]
+        assert first["urls"] == ["turn:t.test", "turns:t.test"]
+        assert first["username"] == f"{int(NOW) + 100}:bob"
+        house.now += 81
+        house.relay.renew_ice_servers()
+        frame = await client.receive()
+        assert frame.keys() == {"type", "ice_servers"}
+        assert frame["type"] == "ice_servers"
+        assert frame["ice_servers"][0]["username"] == f"{int(NOW) + 181}:bob"
+
+
+async def test_a_new_turn_secret_reaches_those_who_are_here(tmp_path: Path) -> None:
+    path = secret_file(tmp_path)
+    turn = AuthOptions(turn_secret_file=str(path), turn_url=("turn:t.test",))
+    async with careful(turn) as house:
+        client = house.raw()
+        [first] = (await client.open("/?id=bob"))["ice_servers"]
+        path.write_text("south")
+        await house.guard.reload()
+        house.relay.renew_ice_servers()
+        [second] = (await client.receive())["ice_servers"]
+        assert first["username"] == second["username"]
+        assert first["credential"] != second["credential"]
+
+
+async def test_a_resume_token_is_no_credential(secret: AuthOptions, autojump_clock: MockClock) -> None:
+    """Who comes back has to be let in like everybody, also where all is full; and the token of another's ID is none."""
+    async with careful(secret, Limits(max_clients=2)) as house:
+        status, bob = await house.ask(f"/?seq=1&token={token(sub='bob')}")
+        assert (status, bob["id"], bob["resumed"]) == (101, "bob", False)
+        back = f"seq=1&resume={bob['resume_token']}"
+        assert (await house.ask(f"/?{back}"))[0] == 401
+        status, eve = await house.ask(f"/?{back}&token={token(sub='eve')}")
+        assert (status, eve["id"], eve["resumed"]) == (101, "eve", False)
+        assert (await house.ask(f"/?{back}"))[0] == 401
+        assert (await house.ask(f"/?seq=1&resume=x&token={token(sub='al')}"))[0] == 503
+        status, again = await house.ask(f"/?{back}&token={token(sub='bob')}")
+        assert (status, again["id"], again["resumed"]) == (101, "bob", True)

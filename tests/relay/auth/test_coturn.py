@@ -1,0 +1,139 @@
+"""A real coturn takes the credentials that a real relay mints, and does not take those that have ended."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from aioice import stun, turn
+from trio_websocket import open_websocket_url
+
+from tests.harness.coturn import free_port
+from tests.harness.credentials import write
+from tests.harness.processes import Program, relay
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(shutil.which("turnserver") is None, reason="coturn is not installed: apt-get install coturn"),
+]
+
+UNAUTHORIZED = 401
+SECRET = "north-by-northwest"
+
+
+@asynccontextmanager
+async def coturn(tmp_path: Path) -> AsyncIterator[int]:
+    """Run coturn with the secret; yields its port."""
+    port = free_port()
+    arguments = ["turnserver", "-n", "--listening-ip=127.0.0.1", f"--listening-port={port}", "--relay-ip=127.0.0.1"]
+    arguments += ["--use-auth-secret", f"--static-auth-secret={SECRET}", "--realm=sdpx.test", "--no-tls", "--no-dtls"]
+    arguments += ["--no-cli", "--allow-loopback-peers", "--log-file=stdout", f"--pidfile={tmp_path / 'pid'}"]
+    arguments += [f"--userdb={tmp_path / 'db'}"]
+    process = await trio.lowlevel.open_process(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield port
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+
+
+class Heard(asyncio.DatagramProtocol):
+    """What comes out of an allocation."""
+
+    def __init__(self) -> None:
+        self.data: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.data.put_nowait(data)
+
+
+class Echo(asyncio.DatagramProtocol):
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.transport.sendto(data, addr)
+
+
+async def through(server: dict[str, Any], port: int) -> bytes:
+    """Allocate a relayed address with these credentials, and send something through it and back."""
+    loop = asyncio.get_running_loop()
+    transport, protocol = await turn.create_turn_endpoint(
+        Heard, ("127.0.0.1", port), server["username"], server["credential"], 600
+    )
+    echo, _ = await loop.create_datagram_endpoint(Echo, ("127.0.0.1", 0))
+    try:
+        transport.sendto(b"through the relay", echo.get_extra_info("sockname"))
+        return await asyncio.wait_for(protocol.data.get(), 10)
+    finally:
+        echo.close()
+        transport.close()
+        await asyncio.sleep(0.1)
+
+
+def passes(server: dict[str, Any], port: int) -> bool:
+    """Tell whether coturn relays for these credentials; a refusal of them is a no, all else is an error."""
+    for _ in range(50):
+        try:
+            return asyncio.run(through(server, port)) == b"through the relay"
+        except stun.TransactionFailed as failure:
+            if failure.response.attributes["ERROR-CODE"][0] == UNAUTHORIZED:
+                return False
+            raise
+        except (stun.TransactionTimeout, ConnectionRefusedError):
+            continue  # coturn is still starting
+    raise AssertionError
+
+
+async def first_server(url: str) -> dict[str, Any]:
+    async with open_websocket_url(f"{url}/?id=bob") as client:
+        [server] = json.loads(await client.get_message())["ice_servers"]
+        return dict(server)
+
+
+@asynccontextmanager
+async def minting(tmp_path: Path, port: int, ttl: int) -> AsyncIterator[tuple[Program, str]]:
+    secret = write(tmp_path / "turn-secret", f"{SECRET}\n")
+    url = f"turn:127.0.0.1:{port}"
+    async with relay("--turn-secret-file", str(secret), "--turn-url", url, "--turn-ttl", str(ttl)) as found:
+        yield found
+
+
+async def test_coturn_takes_what_the_relay_minted_until_it_ends(tmp_path: Path) -> None:
+    async with coturn(tmp_path) as port, minting(tmp_path, port, 600) as (_, url):
+        server = await first_server(url)
+        assert server["urls"] == [f"turn:127.0.0.1:{port}"]
+        assert await trio.to_thread.run_sync(passes, server, port)
+        forged = server | {"username": f"{int(server['username'].partition(':')[0]) + 1}:bob"}
+        assert not await trio.to_thread.run_sync(passes, forged, port)
+        async with minting(tmp_path, port, 1) as (_, brief_url):
+            brief = await first_server(brief_url)
+        await trio.sleep(2.5)
+        assert not await trio.to_thread.run_sync(passes, brief, port)
+
+
+async def test_who_stays_gets_credentials_that_coturn_still_takes(tmp_path: Path) -> None:
+    """Those of the beginning have ended by then."""
+    ttl = 10
+    async with (
+        coturn(tmp_path) as port,
+        minting(tmp_path, port, ttl) as (_, url),
+        open_websocket_url(f"{url}/?id=bob") as client,
+    ):
+        [old] = json.loads(await client.get_message())["ice_servers"]
+        await trio.sleep(ttl + 1)
+        assert not await trio.to_thread.run_sync(passes, old, port)
+        new = old
+        while int(new["username"].partition(":")[0]) < time.time() + ttl / 2:
+            frame = json.loads(await client.get_message())
+            assert frame["type"] == "ice_servers"
+            [new] = frame["ice_servers"]
+        assert await trio.to_thread.run_sync(passes, new, port)

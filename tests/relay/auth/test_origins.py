@@ -1,0 +1,86 @@
+"""Which web pages may open a WebSocket here."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdpx.relay.auth.origins import Origins, validate_origin
+
+ALLOWED = Origins(["https://app.test", "https://*.example.com", "http://dev.test:3000", "https://*.port.test:444"])
+
+
+@pytest.mark.parametrize(
+    ("origin", "comes_in"),
+    [
+        (None, True),  # not a browser
+        ("https://app.test", True),
+        ("https://APP.test", True),
+        ("https://app.test:443", True),
+        ("http://dev.test:3000", True),
+        ("https://a.example.com", True),
+        ("https://b.a.example.com", True),
+        ("https://x.port.test:444", True),
+        ("http://app.test", False),
+        ("https://app.test:444", False),
+        ("http://dev.test", False),
+        ("https://example.com", False),  # a wildcard is for subdomains
+        ("https://evilexample.com", False),
+        ("https://example.com.evil.test", False),
+        ("https://a.example.com:8443", False),
+        ("https://x.port.test", False),
+        ("https://app.test.evil.test", False),
+        ("https://app.test, https://evil.test", False),
+        ("https://app.test/", False),
+        ("https://u@app.test", False),
+        ("https://*.example.com", False),
+        ("https://evil.test#.example.com", False),
+        ("https://evil.test/.example.com", False),
+        ("null", False),
+        ("", False),
+        ("https://", False),
+        ("https://a.example.com\n", False),
+    ],
+)
+def test_exact_origins_and_subdomains_come_in(origin: str | None, comes_in: bool) -> None:
+    assert ALLOWED.allow(origin) is comes_in
+
+
+@given(st.text() | st.none())
+def test_without_a_list_any_page_comes_in(origin: str | None) -> None:
+    assert Origins().allow(origin)
+
+
+@given(st.text(alphabet="htps:/.*examplco@#?\\ ", max_size=40))
+def test_whatever_stands_there_a_foreign_host_stays_out(text: str) -> None:
+    assert not ALLOWED.allow(f"https://evil.test{text}")
+    assert not Origins(["https://*.example.com"]).allow(f"{text}https://evil.test")
+
+
+@pytest.mark.parametrize(
+    "text", ["https://a.test", "http://localhost:3000", "https://*.a.test", "http://[::1]:80", "app://local"]
+)
+def test_an_origin_to_allow(text: str) -> None:
+    assert validate_origin(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "",
+            "*",
+            "a.test",
+            "https://",
+            "https://a.test/",
+            "https://*",
+            "https://a.*.test",
+            "https://a.test:0",
+            "null",
+        ),
+        *("https://a.test:65536", "https://a b", "//a.test", "https://*a.test"),
+    ],
+)
+def test_no_origin_to_allow(text: str) -> None:
+    flaw = validate_origin(text)
+    assert flaw is not None
+    assert f"'{text}'" in flaw

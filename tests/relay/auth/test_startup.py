@@ -1,0 +1,422 @@
+"""Real processes: what is wrong ends the start with its own sentence and status 2, and nothing secret is ever told."""
+
+import json
+import os
+import re
+import signal
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+import trustme
+from trio_websocket import open_websocket, open_websocket_url
+from typer.testing import CliRunner
+
+from sdpx.cli import app
+from tests.harness.credentials import KEYS, SECRET, jwks_file, public_jwk, secret_file, token, write
+from tests.harness.processes import environment, relay, sdpx
+from tests.harness.relay import upgrade_request
+from tests.harness.webhook_server import hook, says
+
+pytestmark = pytest.mark.e2e
+
+WIDE = {"COLUMNS": "500", "TERMINAL_WIDTH": "500"}  # a sentence is one line
+CA = trustme.CA()
+CERT = CA.issue_cert("127.0.0.1", "localhost")
+
+
+def tls_files(tmp_path: Path, cert: trustme.LeafCert = CERT) -> list[str]:
+    cert.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    (tmp_path / "cert.pem").write_bytes(b"".join(blob.bytes() for blob in cert.cert_chain_pems))
+    CA.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    return ["--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem")]
+
+
+def run(*arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
+    variables = environment() | WIDE | more
+    return subprocess.run(
+        [sys.executable, "-m", "sdpx", *arguments],
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--auth-secret-file", "{empty}"], ["--auth-secret-file", "is empty"]),
+        (["--auth-secret-file", "{nowhere}"], ["--auth-secret-file", "No such file"]),
+        (["--auth-secret-file", "{key}"], ["--auth-secret-file", "no shared secret"]),
+        (["--auth-jwks", "{empty}"], ["--auth-jwks", "JWK set"]),
+        (["--auth-jwks", "{nowhere}"], ["--auth-jwks", "No such file"]),
+        (["--auth-audience", "x"], ["--auth-audience", "needs --auth-secret-file"]),
+        (["--auth-webhook", "ftp://u:hush@h"], ["--auth-webhook", "no HTTP URL"]),
+        (["--allow-origin", "example.com"], ["--allow-origin", "'example.com'"]),
+        (["--trusted-proxy", "10.0.0.0/40"], ["--trusted-proxy", "'10.0.0.0/40'"]),
+        (["--tls-cert", "{cert}"], ["--tls-cert", "needs --tls-key"]),
+        (["--tls-key", "{key}"], ["--tls-key", "needs --tls-cert"]),
+        (["--tls-cert", "{nowhere}", "--tls-key", "{key}"], ["--tls-cert", "No such file"]),
+        (["--tls-cert", "{cert}", "--tls-key", "{nowhere}"], ["--tls-cert", "No such file"]),
+        (["--tls-cert", "{empty}", "--tls-key", "{key}"], ["--tls-cert", "no certificate"]),
+        (["--tls-cert", "{cert}", "--tls-key", "{other}"], ["--tls-cert", "does not belong to the certificate"]),
+        (["--turn-secret-file", "{secret}"], ["--turn-secret-file", "needs --turn-url"]),
+        (["--turn-url", "turn:h"], ["--turn-url", "needs --turn-secret-file"]),
+        (["--turn-url", "stun:h", "--turn-secret-file", "{secret}"], ["--turn-url", "'stun:h'"]),
+        (["--config", "{nowhere}"], ["--config", "No such file"]),
+        (["--config", "{config}"], ["--config", "[serve] 'prot'", "'port'"]),
+    ],
+)
+def test_what_is_wrong_ends_the_start(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    """With the option and the flaw on stderr, nothing on stdout."""
+    tls_files(tmp_path)
+    places = {
+        "empty": write(tmp_path / "empty", ""),
+        "nowhere": tmp_path / "nowhere",
+        "secret": secret_file(tmp_path),
+        "cert": tmp_path / "cert.pem",
+        "key": tmp_path / "key.pem",
+        "other": write(tmp_path / "other.pem", CA.issue_cert("x").private_key_pem.bytes()),
+        "config": write(tmp_path / "sdpx.toml", "[serve]\nprot = 1\n"),
+    }
+    done = CliRunner().invoke(app.app, ["serve", "--check", *(each.format(**places) for each in arguments)], env=WIDE)
+    assert (done.exit_code, done.stdout) == (2, "")
+    for word in words:
+        assert word in done.stderr
+    assert "hush" not in done.stderr
+
+
+def test_a_bad_certificate_is_no_reason_to_speak_plaintext(tmp_path: Path) -> None:
+    """A real start, without --check: it listens to nothing."""
+    tls_files(tmp_path)
+    other = write(tmp_path / "other.pem", CA.issue_cert("x").private_key_pem.bytes())
+    done = run("serve", "--port", "0", "--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(other))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "does not belong to the certificate" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_sound_configuration_is_checked_and_shown(tmp_path: Path) -> None:
+    """What is printed is what is in force, wherever it came from, and reads back as itself."""
+    config = write(
+        tmp_path / "a.toml",
+        "rate = 7\n[serve]\nping-interval = 11\ndrain-timeout = 1\nhandshake-timeout = 2\n[token]\nttl = '5m'\n",
+    )
+    arguments = ["--config", str(config), "--auth-secret-file", str(secret_file(tmp_path)), *tls_files(tmp_path)]
+    done = run("serve", *arguments, "--check")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "sound" in done.stderr
+    done = run(
+        *("serve", *arguments, "--ping-interval", "13", "--auth-webhook", "https://u:hush@h/?k=hush", "--print-config"),
+        SDPX_PING_INTERVAL="12",
+        SDPX_DRAIN_TIMEOUT="3",
+        SDPX_ALLOW_ORIGIN="https://a.test https://b.test",
+    )
+    assert done.returncode == 0
+    assert "hush" not in done.stdout + done.stderr
+    assert SECRET not in done.stdout
+    for line in (
+        "ping-interval = 13.0",
+        "drain-timeout = 3.0",
+        "handshake-timeout = 2.0",
+        "rate = 7.0",
+        "idle-timeout = 45.0",
+    ):
+        assert f"{line}\n" in done.stdout
+    assert 'allow-origin = ["https://a.test", "https://b.test"]\n' in done.stdout
+    masked = run("serve", "--config", str(write(tmp_path / "b.toml", done.stdout)), "--print-config")
+    assert (masked.returncode, "'auth-webhook' has to be the value itself" in masked.stderr) == (2, True)
+    filled_in = write(tmp_path / "c.toml", done.stdout.replace("***", "hush"))
+    assert run("serve", "--config", str(filled_in), "--print-config").stdout == done.stdout
+
+
+def test_a_token_is_all_that_comes_on_stdout(tmp_path: Path) -> None:
+    path = str(secret_file(tmp_path))
+    done = run("token", "--sub", "bob", "--ttl", "1h", "--pair", "robot-*", "--auth-secret-file", path)
+    assert done.returncode == 0
+    assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+\n", done.stdout)
+    assert done.stderr == ""
+
+
+def test_a_token_by_a_secret_that_may_be_guessed_is_made_with_a_warning(tmp_path: Path) -> None:
+    path = str(secret_file(tmp_path, "hush"))
+    done = CliRunner().invoke(app.app, ["token", "--sub", "bob", "--auth-secret-file", path], env=WIDE)
+    assert done.exit_code == 0
+    assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+\n", done.stdout)
+    assert "shorter than 32 bytes" in done.stderr
+    assert "hush" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--sub", "bob"], ["--auth-secret-file", "needed"]),
+        (["--auth-secret-file", "{secret}"], ["--sub"]),
+        (["--sub", "a b", "--auth-secret-file", "{secret}"], ["--sub", "'a b'"]),
+        (["--sub", "bob", "--auth-secret-file", "{secret}", "--ttl", "soon"], ["--ttl", "'soon'"]),
+        (["--sub", "bob", "--auth-secret-file", "{secret}", "--pair", "a b"], ["--pair", "'a b'"]),
+        (["--sub", "bob", "--auth-secret-file", "/nowhere"], ["--auth-secret-file", "No such file"]),
+    ],
+)
+def test_a_token_that_cannot_be_made_says_why(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    secret = secret_file(tmp_path)
+    done = CliRunner().invoke(app.app, ["token", *(each.format(secret=secret) for each in arguments)], env=WIDE)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert all(word in done.stderr for word in words)
+
+
+async def test_a_minted_token_opens_the_door_that_it_is_for(tmp_path: Path) -> None:
+    secret = str(secret_file(tmp_path))
+    minted = run("token", "--sub", "bob", "--auth-secret-file", secret).stdout.strip()
+    async with relay("--auth-secret-file", secret) as (_, url):
+        async with open_websocket_url(f"{url}/?token={minted}") as socket:
+            assert json.loads(await socket.get_message())["id"] == "bob"
+        answer = await attempt(int(url.rpartition(":")[2]), upgrade_request())
+        assert b" 401 " in answer
+        status, _, events = await dialled(url, "--token", minted)
+        assert (status, "id_assigned" in events) == (0, True)
+
+
+async def test_a_relay_with_no_guard_says_so_where_others_can_reach_it(tmp_path: Path) -> None:
+    for arguments, warned in (
+        ([], True),
+        (["--allow-origin", "https://a.test"], False),
+        (["--auth-secret-file", str(secret_file(tmp_path))], False),
+    ):
+        async with relay("--host", "0.0.0.0", *arguments) as (server, _):
+            await server.end()
+            assert ("authentication_disabled" in server.events) is warned
+    async with relay() as (server, _):
+        await server.end()
+        assert "authentication_disabled" not in server.events
+
+
+async def test_a_short_secret_is_warned_of(tmp_path: Path) -> None:
+    async with relay("--auth-secret-file", str(secret_file(tmp_path, "hush"))) as (server, _):
+        assert "hush" not in json.dumps(await server.wait_for("weak_secret"))
+
+
+# ---- TLS ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_relay_with_a_certificate_speaks_nothing_but_tls(tmp_path: Path) -> None:
+    async with relay(*tls_files(tmp_path)) as (server, url):
+        line = await server.wait_for("server_listening")
+        assert url == f"wss://127.0.0.1:{line['port']}"
+        assert line["tls"] is True
+        context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+        async with open_websocket("127.0.0.1", line["port"], "/", use_ssl=context) as socket:
+            assert json.loads(await socket.get_message())["type"] == "your_id"
+        async with httpx.AsyncClient(verify=context) as client:
+            assert (await client.get(f"https://127.0.0.1:{line['port']}/healthz")).status_code == 200
+            answer = await client.get(f"http://127.0.0.1:{line['port']}/healthz")
+            assert (answer.status_code, "wss://" in answer.text) == (400, True)
+        assert await server.end() == 0
+
+
+async def test_sighup_reloads_and_drops_nobody(tmp_path: Path) -> None:
+    """Secrets and certificates; a bad file stays out, and is told of."""
+    secret = secret_file(tmp_path)
+    async with relay("--auth-secret-file", str(secret), *tls_files(tmp_path)) as (server, url):
+        context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+        port = int(url.rpartition(":")[2])
+        async with open_websocket("127.0.0.1", port, f"/?token={token(sub='bob')}", use_ssl=context) as socket:
+            await socket.get_message()
+            tls_files(tmp_path, CA.issue_cert("127.0.0.1"))
+            secret.write_text("another secret of thirty-two bytes, or more")
+            server.process.send_signal(signal.SIGHUP)
+            line = await server.wait_for("reloaded")
+            assert line["options"] == "--auth-secret-file, --tls-cert"
+            (tmp_path / "cert.pem").write_text("broken")
+            secret.write_text("")
+            server.process.send_signal(signal.SIGHUP)
+            await server.wait_for("reload_failed", option="--tls-cert")
+            await server.wait_for("reload_failed", option="--auth-secret-file")
+            await socket.send_message('{"type":"ping"}')
+            assert json.loads(await socket.get_message())["type"] == "pong"
+        new = token("another secret of thirty-two bytes, or more", sub="al")
+        async with open_websocket("127.0.0.1", port, f"/?token={new}", use_ssl=context) as socket:
+            assert json.loads(await socket.get_message())["id"] == "al"
+        assert await server.end() == 0
+
+
+async def test_sighup_with_a_file_that_never_comes_holds_nothing_up(tmp_path: Path) -> None:
+    """A pipe into which nobody writes: the relay serves, and ends when it is to."""
+    secret = secret_file(tmp_path)
+    async with relay("--auth-secret-file", str(secret), "--log-level", "debug") as (server, url):
+        secret.unlink()
+        os.mkfifo(secret)
+        server.process.send_signal(signal.SIGHUP)
+        await trio.sleep(0.3)
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(f"http{url[2:]}/healthz")).status_code == 200
+        with trio.fail_after(10):
+            assert await server.end() == 0
+
+
+async def test_sighup_with_nothing_to_reload_ends_nothing() -> None:
+    async with relay() as (server, _):
+        server.process.send_signal(signal.SIGHUP)
+        await server.wait_for("reloaded")
+        assert await server.end() == 0
+
+
+# ---- nothing secret is told ---------------------------------------------------------------------------------------
+
+
+async def attempt(port: int, request: bytes) -> bytes:
+    stream = await trio.open_tcp_stream("127.0.0.1", port)
+    async with stream:
+        await stream.send_all(request)
+        answer = b""
+        with trio.move_on_after(2):
+            async for chunk in stream:
+                answer += chunk
+                if b"your_id" in answer:
+                    break
+        return answer
+
+
+async def test_tokens_and_secrets_reach_no_log_no_metric_and_no_answer(tmp_path: Path) -> None:
+    """At debug level, whatever the request looks like; only the TURN credentials go to the client that they are for."""
+    secret, jwks = secret_file(tmp_path), jwks_file(tmp_path, public_jwk(KEYS["EdDSA"]))
+    turn_secret = write(tmp_path / "turn", "turn-secret-hush")
+    good, bad = token(sub="bob"), token("hush" * 10, sub="eve")
+    upgrade = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
+    upgrade += b"dGhlIHNhbXBsZSBub25jZQ==\r\nHost: h\r\n"
+    async with hook(says(allowed=True)) as service:
+        arguments = ["--auth-secret-file", str(secret), "--auth-jwks", str(jwks), "--log-level", "debug"]
+        arguments += ["--auth-webhook", service.url.replace("//", "//hook:webhook-hush@") + "?k=query-hush"]
+        arguments += ["--turn-secret-file", str(turn_secret), "--turn-url", "turn:t.test"]
+        async with relay(*arguments) as (server, url):
+            port = int(url.rpartition(":")[2])
+            answers = {}
+            for each in (good, bad):
+                raw = each.encode()
+                requests = [
+                    b"GET /?token=%b HTTP/1.1\r\n%b\r\n" % (raw, upgrade),
+                    b"GET / HTTP/1.1\r\n%bAuthorization: Bearer %b\r\n\r\n" % (upgrade, raw),
+                    b"GET / HTTP/1.1\r\n%bAuthorization Bearer %b\r\n\r\n" % (upgrade, raw),
+                    b"GET / HTTP/1.1\r\n%bAuthorization: Bearer %b\x00\r\n\r\n" % (upgrade, raw),
+                    b"GET /?token=%b HTTP/1.1\r\nHost: h\r\n\r\n" % raw,
+                    b"GET /healthz?token=%b HTTP/1.1\r\nHost: h\r\n\r\n" % raw,
+                    b"GET /elsewhere?token=%b HTTP/1.1\r\nHost: h\r\n\r\n" % raw,
+                    b"GET /?token=%b HTTP/1.1 %b\r\n\r\n" % (raw, raw),
+                    b"POST /?token=%b&id=a+b HTTP/1.1\r\n%b\r\n" % (raw, upgrade),
+                    b"GET /?id=%b HTTP/1.1\r\n%b\r\n" % (raw, upgrade),
+                    b"%b\r\n\r\n" % raw,
+                ]
+                for number, request in enumerate(requests):
+                    answers[each, number] = await attempt(port, request)
+            async with httpx.AsyncClient() as client:
+                metrics = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+            for name in ("good", "bad"):
+                failed = await trio.run_process(
+                    [
+                        sys.executable,
+                        "-m",
+                        "sdpx",
+                        "peer",
+                        "--no-stun",
+                        "--url",
+                        f"{url}/?token={token('x' * 40, sub=name)}",
+                    ],
+                    capture_stdout=True,
+                    capture_stderr=True,
+                    check=False,
+                    env=environment(),
+                )
+                assert failed.returncode == 6
+                told = failed.stdout + failed.stderr
+                assert token("x" * 40, sub=name).encode() not in told
+            secret.write_text("")
+            server.process.send_signal(signal.SIGHUP)
+            await server.wait_for("reload_failed")
+            await server.end()
+            assert "http_request" in server.events
+    assert b"101 Switching" in answers[good, 0]
+    assert b" 401 " in answers[bad, 0]
+    log = json.dumps(server.lines) + server.stderr.decode() + metrics
+    all_told = log + "".join(answer.decode("latin-1") for answer in answers.values())
+    hidden = [good, bad, good.rpartition(".")[2], bad.rpartition(".")[2], SECRET, "hush"]
+    assert not [each for each in hidden if each in all_told]
+    assert "credential" not in log
+
+
+def test_a_relay_without_auth_loads_nothing_of_it() -> None:
+    """PyJWT, cryptography and httpx cost a start what it has no use for."""
+    probe = (
+        "import sys, sdpx.cli.app, sdpx.relay.app; "
+        "print([name for name in ('jwt', 'cryptography', 'httpx', 'tomllib', 'asyncio') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+# ---- the peer checks whom it talks to -----------------------------------------------------------------------------
+
+
+async def dialled(url: str, *arguments: str) -> tuple[int | None, str, list[str]]:
+    """Run a peer that leaves once it has its ID; returns its status, what it says on stderr, and its events."""
+    async with sdpx("peer", "--no-stun", "--url", url, *arguments) as program:
+        with trio.move_on_after(20):
+            while "id_assigned" not in program.events and program.process.poll() is None:
+                await trio.sleep(0.02)
+        program.process.terminate()
+        status = await program.ended()
+        return status, program.stderr.decode(), program.events
+
+
+async def test_a_peer_believes_the_authorities_that_it_is_given(tmp_path: Path) -> None:
+    async with relay(*tls_files(tmp_path)) as (_, url):
+        status, _, events = await dialled(url, "--cafile", str(tmp_path / "ca.pem"))
+        assert (status, "id_assigned" in events) == (0, True)
+        status, said, events = await dialled(url)
+        assert (status, "id_assigned" in events) == (3, False)
+        assert "certificate is not trusted" in said
+        assert "--cafile" in said
+        status, said, events = await dialled(url, "--insecure")
+        assert (status, "id_assigned" in events) == (0, True)
+        assert "tls_verification_disabled" in events
+        assert "not checked" in said
+        status, said, _ = await dialled(url.replace("wss", "ws"))
+        assert (status, "wss://" in said) == (6, True)
+    async with relay() as (_, url):
+        status, said, _ = await dialled(url.replace("ws", "wss"))
+        assert (status, "ws://" in said.replace("wss://", "")) == (3, True)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_certificate_for_another_name_is_told_from_one_that_is_not_trusted(tmp_path: Path, host: str) -> None:
+    async with relay(*tls_files(tmp_path, CA.issue_cert("relay.test"))) as (_, url):
+        status, said, _ = await dialled(url.replace("127.0.0.1", host), "--cafile", str(tmp_path / "ca.pem"))
+    assert status == 3
+    assert "for another name" in said
+    assert "--url" in said
+    assert "--cafile" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--url", "wss://h", "--cafile", "/nowhere"], ["--cafile", "No such file"]),
+        (["--url", "wss://h", "--cafile", "{empty}"], ["--cafile", "no certificate"]),
+        (["--url", "wss://h", "--cafile", "{ca}", "--insecure"], ["--insecure", "contradicts --cafile"]),
+        (["--url", "ws://h", "--cafile", "{ca}"], ["--cafile", "wss://"]),
+        (["--url", "ws://h", "--insecure"], ["--insecure", "wss://"]),
+        (["--token", ""], ["the token is empty", "SDPX_TOKEN"]),
+        (["--token", " "], ["the token is empty", "SDPX_TOKEN"]),
+    ],
+)
+def test_what_makes_no_sense_for_a_peer_is_refused(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    tls_files(tmp_path)
+    places = {"empty": write(tmp_path / "empty", ""), "ca": tmp_path / "ca.pem"}
+    done = CliRunner().invoke(app.app, ["peer", *(each.format(**places) for each in arguments)], env=WIDE)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert all(word in done.stderr for word in words)

@@ -1,0 +1,300 @@
+"""TLS: certificates that can be used and those that cannot, and what a port that speaks it says to whom."""
+
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+from cryptography.hazmat.primitives import serialization
+from trio.testing import MockClock
+
+from sdpx.relay.auth.files import BadFile
+from sdpx.relay.auth.options import AuthOptions
+from sdpx.relay.auth.tls import load_context
+from sdpx.relay.core.limits import Limits
+from tests.harness.auth_relay import CarefulHouse, careful
+from tests.harness.credentials import KEYS, secret_file, token, write
+from tests.harness.memory_link import link_pair
+from tests.harness.relay import RawClient, upgrade_request
+
+CA = trustme.CA()
+CERT = CA.issue_cert("relay.test")
+OTHER = CA.issue_cert("relay.test")
+NOW = datetime.now(UTC).timestamp()
+
+
+def chain(cert: trustme.LeafCert = CERT) -> bytes:
+    return b"".join(blob.bytes() for blob in cert.cert_chain_pems)
+
+
+def key(cert: trustme.LeafCert = CERT) -> bytes:
+    return cert.private_key_pem.bytes()
+
+
+def rsa_key() -> bytes:
+    return KEYS["RS256"].private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def encrypted_key() -> bytes:
+    return KEYS["ES256"].private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"passphrase"),
+    )
+
+
+def of_no_version(pem: bytes) -> bytes:
+    """The certificate, its version (RFC 5280, 4.1.2.1) replaced by one that there is not."""
+    der = bytearray(ssl.PEM_cert_to_DER_cert(pem.decode().partition("-----END")[0] + "-----END CERTIFICATE-----"))
+    der[der.index(b"\xa0\x03\x02\x01") + 4] = 28
+    return ssl.DER_cert_to_PEM_cert(bytes(der)).encode()
+
+
+def lasting(begins: int, ends: int) -> Callable[[], trustme.LeafCert]:
+    """A certificate that is good from so many days from now to so many."""
+    day, now = timedelta(days=1), datetime.now(UTC)
+    return lambda: CA.issue_cert("relay.test", not_before=now + begins * day, not_after=now + ends * day)
+
+
+def files(tmp_path: Path, cert: bytes, private: bytes) -> tuple[Path, Path]:
+    return write(tmp_path / "cert.pem", cert), write(tmp_path / "key.pem", private)
+
+
+def test_a_certificate_and_its_key_are_tls_1_2_and_up(tmp_path: Path) -> None:
+    context = load_context(*files(tmp_path, chain(), key()), NOW)
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+
+
+@pytest.mark.parametrize(
+    ("cert", "private", "word"),
+    [
+        (chain(), key(OTHER), "does not belong to the certificate"),
+        (chain(), rsa_key(), "does not belong to the certificate"),
+        (b"", key(), "holds no certificate"),
+        (key(), key(), "holds no certificate"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", key(), "holds no certificate"),
+        (of_no_version(chain()), key(), "holds no certificate"),
+        (chain(), b"", "holds no private key"),
+        (chain(), chain(), "holds no private key"),
+        (chain(), b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "make no TLS"),
+        (chain(), encrypted_key(), "is encrypted"),
+        (chain(lasting(-10, -1)()), key(), "that ended on"),
+        (chain(lasting(1, 10)()), key(), "that begins on"),
+    ],
+)
+def test_what_is_wrong_with_a_certificate_or_key_is_named(
+    tmp_path: Path, cert: bytes, private: bytes, word: str
+) -> None:
+    with pytest.raises(BadFile, match=word) as caught:
+        load_context(*files(tmp_path, cert, private), NOW)
+    assert "-----BEGIN" not in str(caught.value).replace("('-----BEGIN", "")
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_file_that_is_not_there_is_named(tmp_path: Path, missing: int) -> None:
+    both = files(tmp_path, chain(), key())
+    both[missing].unlink()
+    with pytest.raises(BadFile, match="No such file"):
+        load_context(*both, NOW)
+
+
+# ---- connections --------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def tls_house(
+    tmp_path: Path, limits: Limits | None = None, secret: Path | None = None
+) -> AsyncIterator[CarefulHouse]:
+    cert, private = files(tmp_path, chain(), key())
+    options = AuthOptions(tls_cert=str(cert), tls_key=str(private), auth_secret_file=str(secret) if secret else None)
+    async with careful(options, limits, now=NOW) as house:
+        yield house
+
+
+def dial(house: CarefulHouse) -> trio.abc.Stream:
+    ours, theirs = link_pair()
+    house.nursery.start_soon(house.relay.handle, house.guard.secured(theirs))
+    return ours
+
+
+def trusting(version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    CA.configure_trust(context)
+    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    context.maximum_version = version
+    return context
+
+
+def over_tls(stream: trio.abc.Stream, context: ssl.SSLContext | None = None) -> "trio.SSLStream[trio.abc.Stream]":
+    return trio.SSLStream(stream, context or trusting(), server_hostname="relay.test", https_compatible=True)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_websocket_over_tls_works_as_any(
+    tmp_path: Path, autojump_clock: MockClock, version: ssl.TLSVersion
+) -> None:
+    async with tls_house(tmp_path) as house:
+        a = RawClient(over_tls(dial(house), trusting(version)))
+        assert await a.open("/?id=a") == {"type": "your_id", "id": "a"}
+        b = await house.client("/?id=b")  # beside a client without, as behind a proxy that ends TLS
+        await b.send(type="pair_request", target_id="a")
+        assert (await b.receive())["type"] == (await a.receive())["type"] == "paired"
+        await b.send(type="offer", sdp="v=0" + "x" * 60_000)
+        assert len((await a.receive())["sdp"]) == 60_003
+        house.relay.stop()
+        assert await a.close_code() == 1001
+        assert [record["remote"] for record in house.log.of("client_connected")] == ["client:0"] * 2
+
+
+async def test_an_old_tls_is_refused(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """And the log says with whom, and why."""
+    context = trusting()
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    async with tls_house(tmp_path) as house:
+        with pytest.raises(trio.BrokenResourceError):
+            await over_tls(dial(house), context).do_handshake()
+        await trio.sleep(1)
+        [line] = house.log.of("tls_handshake_failed")
+        assert line["reason"] == "UNSUPPORTED_PROTOCOL"
+
+
+async def test_a_client_that_does_not_believe_the_certificate_is_told_of(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with tls_house(tmp_path) as house:
+        with pytest.raises(trio.BrokenResourceError):
+            await over_tls(dial(house), ssl.create_default_context()).do_handshake()
+        await trio.sleep(1)
+        assert not house.log.of("client_connected")
+
+
+@pytest.mark.parametrize("start", [upgrade_request(), b"GET / HTTP/1.1\r\n\r\n", b"hello\r\n"])
+async def test_who_speaks_no_tls_is_told_and_gets_nothing_else(
+    tmp_path: Path, autojump_clock: MockClock, start: bytes
+) -> None:
+    async with tls_house(tmp_path) as house:
+        client = RawClient(dial(house))
+        await client.send(start)
+        status, _, body = await client.response()
+        assert status == 400
+        assert b"wss://" in body
+        assert house.log.of("connection_refused")[0]["status"] == 400
+        await client.send(upgrade_request())
+        assert await client.rest() == b""
+        assert not house.log.of("client_connected")
+
+
+async def test_pages_and_refusals_come_over_tls_too(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with tls_house(tmp_path, secret=secret_file(tmp_path)) as house:
+        for target, wanted in (("/healthz", 200), ("/", 426)):
+            client = RawClient(over_tls(dial(house)))
+            await client.send(f"GET {target} HTTP/1.1\r\nHost: relay.test\r\n\r\n".encode())
+            assert (await client.response())[0] == wanted
+        client = RawClient(over_tls(dial(house)))
+        await client.send(upgrade_request())
+        assert (await client.response())[0] == 401
+        client = RawClient(over_tls(dial(house)))
+        assert (await client.open(f"/?token={token(sub='bob')}"))["id"] == "bob"
+
+
+@pytest.mark.parametrize("start", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01"])
+async def test_a_handshake_has_the_deadline_of_a_request(
+    tmp_path: Path, autojump_clock: MockClock, start: bytes
+) -> None:
+    async with tls_house(tmp_path, Limits(handshake_timeout=3)) as house:
+        client = RawClient(dial(house))
+        if start:
+            await client.send(start)
+        began = trio.current_time()
+        await client.rest()
+        assert trio.current_time() - began == pytest.approx(3, abs=1.5)
+        assert house.log.of("connection_refused")[0]["reason"] == "no_request"
+
+
+async def test_handshakes_are_bounded_as_all_that_waits(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The oldest makes room."""
+    async with tls_house(tmp_path, Limits(pending=3)) as house:
+        silent = [RawClient(dial(house)) for _ in range(3)]
+        await trio.sleep(0.1)
+        assert (await RawClient(over_tls(dial(house))).open())["type"] == "your_id"
+        assert await silent[0].rest() == b""
+        assert house.log.of("connection_refused")[0]["reason"] == "too_many_connections"
+
+
+async def test_garbage_behind_a_handshakes_first_byte_is_refused(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with tls_house(tmp_path) as house:
+        client = RawClient(dial(house))
+        await client.send(b"\x16" + bytes(200))
+        await client.rest()
+        assert len(house.log.of("tls_handshake_failed")) == 1
+        assert not house.log.of("internal_error")
+
+
+async def test_a_client_that_stops_reading_over_tls_is_let_go(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Its partner hears it, and the relay is done with it: TLS has no say in how long a farewell takes."""
+    cert, private = files(tmp_path, chain(), key())
+    options = AuthOptions(tls_cert=str(cert), tls_key=str(private))
+    async with careful(options, Limits(send_queue_frames=20), now=NOW) as house:
+        ours, theirs = link_pair(20_000)
+        house.nursery.start_soon(house.relay.handle, house.guard.secured(theirs))
+        a = RawClient(over_tls(ours))
+        await a.open("/?id=a")
+        b = await house.client("/?id=b")
+        await b.send(type="pair_request", target_id="a")
+        assert (await b.receive())["type"] == "paired"
+        for _ in range(40):
+            await b.send(type="offer", sdp="x" * 5000)
+        while (found := await b.receive())["type"] == "error":
+            pass
+        assert (found["type"], found["reason"]) == ("peer_disconnected", "slow")
+        await trio.sleep(10)
+        assert theirs.is_closed
+
+
+async def test_whatever_a_library_makes_of_a_new_file_the_relay_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told of, and the old one stays."""
+
+    def stumble(*_: object) -> None:
+        raise RuntimeError("of the library's own")
+
+    async with tls_house(tmp_path) as house:
+        monkeypatch.setattr("sdpx.relay.auth.tls.load_context", stumble)
+        await house.guard.reload()
+        [failed] = house.log.of("reload_failed")
+        assert (failed["option"], "RuntimeError" in failed["reason"]) == ("--tls-cert", True)
+        await over_tls(dial(house)).do_handshake()
+
+
+async def test_a_new_certificate_is_for_new_connections(tmp_path: Path) -> None:
+    """Who is here stays; a bad new one stays out."""
+    async with tls_house(tmp_path) as house:
+        a = RawClient(over_tls(dial(house)))
+        await a.open("/?id=a")
+        (tmp_path / "key.pem").write_bytes(key(OTHER))
+        await house.guard.reload()
+        [failed] = house.log.of("reload_failed")
+        assert failed["option"] == "--tls-cert"
+        assert "does not belong to the certificate" in failed["reason"]
+        assert not house.log.of("reloaded")
+        await over_tls(dial(house)).do_handshake()
+        (tmp_path / "cert.pem").write_bytes(chain(OTHER))
+        await house.guard.reload()
+        assert len(house.log.of("reloaded")) == 1
+        tls = over_tls(dial(house))
+        await tls.do_handshake()
+        theirs = tls.getpeercert(binary_form=True)
+        assert theirs == ssl.PEM_cert_to_DER_cert(OTHER.cert_chain_pems[0].bytes().decode())
+        b = await house.client("/?id=b")
+        await b.send(type="pair_request", target_id="a")
+        assert (await a.receive())["peer_id"] == "b"

@@ -1,0 +1,263 @@
+"""PROTOCOL, Resume: exactly once, in order, across lost sockets, whatever breaks, whenever, on either side.
+
+The rules of both ends with an unreliable world between them: `resume_world`. Each frame of A and B bears a number of the
+test's own, so that what was sent can be compared with what arrived.
+"""
+
+import json
+import random
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from sdpx.peer.signaling.resume import ResumeResult
+from sdpx.relay.core.replay_buffer import ReplayLimits
+from tests.harness.resume_world import App, Frame, Socket, World
+
+ALL_DAY = ReplayLimits(window=1e9)
+# What a sender may write besides: its own `seq`, plainly, escaped and twice, is not the relay's word.
+EXTRAS = ["", ',"seq":1', ',"s\\u0065q":77', ',"seq":2,"x":{"seq":3},"seq":"4"', ',"from_peer":false,"seq":9']
+
+
+def offer(number: int, extra: str = "") -> str:
+    return f'{{"type":"offer","sdp":"{number}"{extra}}}'
+
+
+def payloads(app: App) -> list[int]:
+    return [int(frame["sdp"]) for frame in app.of("offer")]
+
+
+def paired_world(*, b_numbered: bool, bounds: ReplayLimits = ALL_DAY, forgetful: bool = False) -> World:
+    a, b = App("a", numbered=True, forgetful=forgetful), App("b", numbered=b_numbered, forgetful=forgetful)
+    world = World([a, b], bounds)
+    world.settle()
+    world.apps[0].send({"type": "pair_request", "target_id": "b"})
+    world.settle()
+    return world
+
+
+class Cuts(RuleBasedStateMachine):
+    """A and B are paired, and their sockets break. B may be a client that asked for no numbers: its own socket holds."""
+
+    bounds: ClassVar[ReplayLimits] = ALL_DAY
+
+    @initialize(b_numbered=st.booleans(), forgetful=st.booleans())
+    def pair(self, b_numbered: bool, forgetful: bool) -> None:
+        self.world = paired_world(b_numbered=b_numbered, bounds=self.bounds, forgetful=forgetful)
+        self.a, self.b = self.world.apps
+        self.sent: dict[App, list[int]] = {self.a: [], self.b: []}
+        self.refused: dict[App, int] = {self.a: 0, self.b: 0}
+        self.number = 0
+
+    def app(self, first: bool) -> App:
+        return self.a if first else self.b
+
+    @rule(first=st.booleans(), extra=st.sampled_from(EXTRAS), times=st.integers(1, 4))
+    def send(self, first: bool, extra: str, times: int) -> None:
+        app = self.app(first)
+        for _ in range(times):
+            self.number += 1
+            self.sent[app].append(self.number)
+            app.send(offer(self.number, extra))
+
+    @rule(first=st.booleans(), wrong=st.sampled_from(['{"type":"offer"}', '{"type":"x"}', '{"type":"unpair" "y"}']))
+    def send_what_is_refused(self, first: bool, wrong: str) -> None:
+        """By the wire's rules. Each is answered by one error, across sockets too."""
+        self.refused[self.app(first)] += 1
+        self.app(first).send(wrong)
+
+    @rule(first=st.booleans())
+    def send_to_somebody_else(self, first: bool) -> None:
+        """Refused by the lobby."""
+        self.refused[self.app(first)] += 1
+        self.app(first).send({"type": "candidate", "candidate": None, "peer_id": "nobody"})
+
+    @precondition(lambda self: self.world.sockets)
+    @rule(data=st.data(), side=st.sampled_from(["relay", "client"]), times=st.integers(1, 6))
+    def step(self, data: st.DataObject, side: str, times: int) -> None:
+        socket = data.draw(st.sampled_from(self.world.sockets), "socket")
+        for _ in range(times):
+            self.world.step(socket, side)
+
+    def breakable(self) -> list[Socket]:
+        return [each for each in self.world.sockets if each.query and not each.is_cut]
+
+    @precondition(lambda self: self.breakable())
+    @rule(data=st.data(), up=st.integers(0, 8), down=st.integers(0, 8))
+    def cut(self, data: st.DataObject, up: int, down: int) -> None:
+        data.draw(st.sampled_from(self.breakable()), "socket").cut(up, down)
+
+    @rule(first=st.booleans())
+    def dial_again(self, first: bool) -> None:
+        """The client gives a socket up that the relay believes alive, or a dial that the relay has not answered yet."""
+        if self.app(first).numbered:
+            self.world.dial(self.app(first))
+
+    @rule(seconds=st.sampled_from([0.05, 0.1, 1.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.world.pass_time(seconds)
+
+    @precondition(lambda self: self.world.relay.void)
+    @rule(data=st.data())
+    def somebody_tries_an_old_token(self, data: st.DataObject) -> None:
+        """It is void since a frame came on a later socket."""
+        token = data.draw(st.sampled_from(sorted(self.world.relay.void)), "token")
+        assert self.world.relay.resumables.find(token, 0) is None
+
+    @rule(token=st.text(max_size=50), last=st.none() | st.integers(0, 9))
+    def somebody_guesses(self, token: str, last: int | None) -> None:
+        assert self.world.relay.resumables.find(token, last) is None
+
+    @invariant()
+    def nothing_comes_twice_or_out_of_order(self) -> None:
+        for app, other in ((self.a, self.b), (self.b, self.a)):
+            heard = payloads(app)
+            assert heard == self.sent[other][: len(heard)]
+            assert len(app.of("error")) <= self.refused[app]
+
+    @invariant()
+    def the_relay_keeps_what_it_counts(self) -> None:
+        resumables = self.world.relay.resumables
+        streams = [member.stream for member in self.world.relay.members.values() if member.stream is not None]
+        assert resumables.bytes == sum(sum(kept.size for kept in each.unconfirmed()) for each in streams)
+        assert all(len(each) == each.sent - each.confirmed for each in streams)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "world"):
+            return
+        self.world.settle()
+        self.check_the_end()
+
+    def check_the_end(self) -> None:
+        """All that was sent is there; each refusal was told once; nothing is kept any more; nobody was told anything else."""
+        for app, other in ((self.a, self.b), (self.b, self.a)):
+            assert payloads(app) == self.sent[other]
+            assert len(app.of("error")) == self.refused[app]
+            assert len(app.of("paired")) == 1
+            assert app.of("peer_disconnected") == []
+            assert app.rules.confirmed == app.rules.sent
+            assert set(app.standings[1:]) <= {ResumeResult.RESUMED}
+        assert self.world.relay.resumables.bytes == 0
+
+
+TestCuts = Cuts.TestCase
+TestCuts.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
+
+
+class Windows(Cuts):
+    """The same with a window that ends, and little room: what is not delivered is told of, and still nothing comes twice."""
+
+    bounds: ClassVar[ReplayLimits] = ReplayLimits(window=3.0, frames=40, bytes=20_000, all_bytes=8_000, held=1)
+
+    @rule(seconds=st.sampled_from([1.0, 2.9, 3.0, 5.0]))
+    def much_time_passes(self, seconds: float) -> None:
+        self.world.pass_time(seconds)
+
+    @rule(first=st.booleans())
+    def ask(self, first: bool) -> None:
+        """Pair again, if there is nothing against it."""
+        self.refused[self.app(first)] += 1  # at most
+        self.app(first).send({"type": "pair_request", "target_id": self.app(not first).client_id})
+
+    @invariant()
+    def nothing_comes_twice_or_out_of_order(self) -> None:
+        """What comes is a part of what was sent: only an end of the pairing makes holes."""
+        for app, other in ((self.a, self.b), (self.b, self.a)):
+            heard = payloads(app)
+            assert heard == sorted(set(heard))
+            assert set(heard) <= set(self.sent[other])
+
+    @invariant()
+    def the_bounds_hold(self) -> None:
+        resumables = self.world.relay.resumables
+        assert resumables.held <= self.bounds.held
+        assert resumables.bytes <= self.bounds.all_bytes
+
+    def check_the_end(self) -> None:
+        """Who was not told of an end lost nothing; and when all have left nothing is kept of anybody."""
+        for app, other in ((self.a, self.b), (self.b, self.a)):
+            told = app.of("peer_disconnected") or ResumeResult.LOST in app.standings
+            assert told or set(self.sent[app]) <= set(payloads(other))
+        relay = self.world.relay
+        for member in list(relay.members.values()):
+            relay.leave(member, "closed")
+        assert (relay.resumables.bytes, relay.resumables.held, relay.resumables._by_digest) == (0, 0, {})
+
+
+TestWindows = Windows.TestCase
+TestWindows.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("forgetful", [False, True])
+def test_a_thousand_cuts_lose_nothing_and_repeat_nothing(seed: int, forgetful: bool) -> None:
+    """Both clients are cut at random, in both directions, while they talk."""
+    dice = random.Random(seed)
+    world = paired_world(b_numbered=True, forgetful=forgetful)
+    sent: dict[App, list[int]] = {app: [] for app in world.apps}
+    cuts = number = 0
+    while cuts < 1000:
+        match dice.random():
+            case chance if chance < 0.08:
+                app = dice.choice(world.apps)
+                number += 1
+                sent[app].append(number)
+                app.send(offer(number))
+            case chance if chance < 0.95 and world.sockets:
+                world.step(dice.choice(world.sockets), dice.choice(["relay", "client"]))
+            case chance if chance < 0.98:
+                world.pass_time(0.1 * dice.random())
+            case _:
+                fit = [socket for socket in world.sockets if not socket.is_cut]
+                if fit:
+                    cuts += 1
+                    dice.choice(fit).cut(dice.randrange(6), dice.randrange(6))
+    world.settle()
+    a, b = world.apps
+    assert payloads(b) == sent[a]
+    assert payloads(a) == sent[b]
+    assert min(len(sent[a]), len(sent[b])) > 1000
+    assert world.relay.resumables.bytes == 0
+    assert world.relay.resumables.totals.resumed > 100
+
+
+def test_a_dial_that_was_given_up_and_comes_late_locks_nobody_out() -> None:
+    """It takes the ID over, for a moment: the client has the token of the socket that it displaced, and comes back."""
+    world = paired_world(b_numbered=True)
+    a = world.apps[0]
+    late = world.dial(a)
+    prompt = world.dial(a)
+    world.step(prompt, "relay")
+    world.step(prompt, "client")
+    world.step(late, "relay")
+    assert prompt.relay_closed == 4001
+    world.settle()
+    assert a.standings == [ResumeResult.FRESH, ResumeResult.RESUMED, ResumeResult.RESUMED]
+    assert a.client_id == "a"
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+@pytest.mark.parametrize("b_numbered", [True, False])
+def test_seq_is_the_relays_where_it_numbers_and_the_senders_elsewhere(extra: str, b_numbered: bool) -> None:
+    """Numbered it is the relay's alone, written once and however the sender spelt it; else it arrives as sent."""
+    world = paired_world(b_numbered=b_numbered)
+    a, b = world.apps
+    a.send(offer(1, extra))
+    while world.sockets[0].up:
+        world.step(world.sockets[0], "relay")
+    assert b.socket is not None
+    text = b.socket.down[-1]
+    pairs: list[tuple[str, Any]] = json.loads(text, object_pairs_hook=list)
+    assert [value for key, value in pairs if key == "from_peer"] == [True]
+    written: Frame = json.loads(offer(1, extra))
+    arrived: Frame = json.loads(text)
+    assert arrived.pop("client_seq") > 1
+    if b_numbered:
+        assert [value for key, value in pairs if key == "seq"] == [2]
+        written["seq"] = 2
+    assert arrived == written | {"from_peer": True}
+    if b_numbered or not extra:
+        assert text.startswith('{"type":"offer","sdp":"1"')

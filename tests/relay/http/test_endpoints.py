@@ -1,0 +1,187 @@
+"""Health, readiness and numbers, by plain HTTP on the relay's port, or on one of their own."""
+
+from collections.abc import Callable
+
+import pytest
+import trio
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
+
+from sdpx.relay.core.limits import Limits
+from sdpx.relay.core.stats import RELAY_SECONDS, RelayStats
+from sdpx.relay.relay import Relay
+from tests.harness.relay import House, RawClient, house, upgrade_request
+
+Values = dict[str, float]
+
+
+def request(path: str, method: str = "GET", more: str = "") -> bytes:
+    return f"{method} {path} HTTP/1.1\r\nHost: relay.test\r\n{more}\r\n".encode()
+
+
+async def page(client: RawClient, path: str, more: str = "") -> tuple[int, str]:
+    """Ask for a page; its status and text."""
+    await client.send(request(path, more=more))
+    status, _, body = await client.response()
+    return status, body.decode()
+
+
+async def numbers(relay: House) -> Values:
+    """Scrape the relay: each sample's value by its name and labels."""
+    status, text = await page(relay.raw(), "/metrics")
+    assert status == 200
+    families = text_string_to_metric_families(text)
+    return {_name(sample.name, sample.labels): sample.value for family in families for sample in family.samples}
+
+
+def _name(name: str, labels: dict[str, str]) -> str:
+    return " ".join([name, *labels.values()])
+
+
+async def test_a_relay_is_alive_and_ready(autojump_clock: MockClock) -> None:
+    async with house() as relay:
+        for path in ("/healthz", "/readyz", "/healthz?verbose"):
+            assert (await page(relay.raw(), path))[0] == 200
+
+
+async def test_a_relay_that_stops_is_alive_and_not_ready(autojump_clock: MockClock) -> None:
+    """And still shows its numbers."""
+    async with house() as relay:
+        a = relay.raw(lockstep_stream_pair)  # holds the end up
+        await a.open()
+        relay.relay.stop()
+        assert (await page(relay.raw(), "/healthz"))[0] == 200
+        assert (await page(relay.raw(), "/readyz"))[0] == 503
+        assert (await page(relay.raw(), "/metrics"))[0] == 200
+
+
+async def test_a_head_request_gets_the_head(autojump_clock: MockClock) -> None:
+    async with house() as relay:
+        client = relay.raw()
+        await client.send(request("/healthz", "HEAD"))
+        assert (await client.rest()).endswith(b"\r\n\r\n")
+
+
+async def test_the_log_of_pages_is_for_debugging(autojump_clock: MockClock) -> None:
+    """A probe every few seconds must not drown what counts."""
+    async with house() as relay:
+        await page(relay.raw(), "/healthz")
+        [line] = relay.log.of("http_request")
+        assert (line["level"], line["path"], line["status"]) == ("debug", "/healthz", 200)
+
+
+async def test_the_numbers_tell_what_there_is(autojump_clock: MockClock) -> None:
+    """The scrape's own connection included."""
+    async with house() as relay:
+        await relay.pair()
+        await relay.client()
+        seen = await numbers(relay)
+    assert (seen["sdpx_connections"], seen["sdpx_clients"], seen["sdpx_pairs"]) == (4, 3, 1)
+    assert (seen["sdpx_clients_connected_total"], seen["sdpx_pairings_total"]) == (3, 1)
+
+
+async def test_the_numbers_count_what_is_relayed(autojump_clock: MockClock) -> None:
+    """By type, in bytes as they came, and how long each took."""
+    async with house() as relay:
+        a, b = await relay.pair()
+        for _ in range(3):
+            await a.socket.send_message('{"type":"offer","sdp":"é"}')
+            await b.receive()
+        await b.send(type="candidate", candidate=None)
+        await a.receive()
+        await b.send(type="ping")
+        await b.receive()
+        seen = await numbers(relay)
+    assert [seen[f"sdpx_relayed_total {kind}"] for kind in ("offer", "answer", "candidate")] == [3, 0, 1]
+    assert seen["sdpx_relayed_bytes_total"] == 3 * 27 + len('{"type": "candidate", "candidate": null}')
+    assert seen["sdpx_relay_seconds_count"] == 4
+    assert seen["sdpx_relay_seconds_bucket +Inf"] == 4
+
+
+async def test_the_numbers_count_refusals_by_code(autojump_clock: MockClock) -> None:
+    """Of frames, of pairings, of relaying and of connections."""
+    async with house() as relay:
+        a = await relay.client("/?id=a")
+        await a.socket.send_message("{")
+        await a.send(type="pair_request", target_id="nobody")
+        await a.send(type="offer", sdp="x")
+        for _ in range(3):
+            await a.receive()
+        taken = relay.raw()
+        await taken.send(upgrade_request("/?id=a"))
+        assert (await taken.response())[0] == 409
+        seen = await numbers(relay)
+    for code in ("bad_json", "target_not_found", "not_paired", "id_taken"):
+        assert seen[f"sdpx_refusals_total {code}"] == 1
+
+
+async def test_the_numbers_count_evictions_and_what_waits(autojump_clock: MockClock) -> None:
+    """A client that does not read has a full outbox, and then is gone."""
+    async with house(Limits(send_queue_frames=5, write_timeout=10)) as relay:
+        slow, a = relay.raw(lockstep_stream_pair), await relay.client()
+        await slow.open("/?id=slow")
+        await a.send(type="pair_request", target_id="slow")
+        for _ in range(3):
+            await a.send(type="offer", sdp="x" * 1000)
+        await trio.sleep(1)
+        before = await numbers(relay)
+        await trio.sleep(20)
+        after = await numbers(relay)
+    assert before["sdpx_outbox_frames"] == before["sdpx_outbox_frames_max"] == 4  # one is half written
+    assert 3000 < before["sdpx_outbox_bytes"] < 4500
+    assert (before["sdpx_evictions_total slow"], after["sdpx_evictions_total slow"]) == (0, 1)
+    assert (after["sdpx_outbox_frames"], after["sdpx_outbox_bytes"]) == (0, 0)
+
+
+async def test_the_numbers_count_lost_log_lines(autojump_clock: MockClock) -> None:
+    async with house() as relay:
+        relay.log.room = 0
+        await relay.client()
+        assert (await numbers(relay))["sdpx_log_lines_dropped_total"] >= 1
+
+
+@pytest.mark.parametrize("accept", ["application/openmetrics-text;version=1.0x", ";;", "\x7f", "x" * 5000])
+async def test_an_odd_accept_header_gets_plain_text(autojump_clock: MockClock, accept: str) -> None:
+    async with house() as relay:
+        status, text = await page(relay.raw(), "/metrics", f"Accept: {accept}\r\n")
+    assert status == 400 or "sdpx_clients 0.0" in text
+
+
+async def test_the_numbers_come_as_openmetrics_too(autojump_clock: MockClock) -> None:
+    """For a scraper that asks for it."""
+    async with house() as relay:
+        _, text = await page(relay.raw(), "/metrics", "Accept: application/openmetrics-text; version=1.0.0\r\n")
+    assert text.endswith("# EOF\n")
+    assert any(family.name == "sdpx_relayed" for family in openmetrics.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize(("path", "status"), [("/metrics", 200), ("/healthz", 200), ("/readyz", 200), ("/", 404)])
+async def test_a_port_of_their_own(autojump_clock: MockClock, path: str, status: int) -> None:
+    """It has the pages and nothing else; clients do not see the numbers."""
+    async with house() as relay:
+        alone = Relay(Limits(), relay.relay._log, own_metrics=True)
+        assert (await page(dial(relay, alone.handle_metrics), path))[0] == status
+        assert (await page(dial(relay, alone.handle), "/metrics"))[0] == 404
+        client = dial(relay, alone.handle_metrics)
+        await client.send(upgrade_request("/metrics"))
+        assert (await client.response())[0] == 200
+
+
+def dial(relay: House, handle: Callable[[trio.abc.Stream], object]) -> RawClient:
+    ours, theirs = memory_stream_pair()
+    relay.nursery.start_soon(handle, theirs)  # type: ignore[arg-type]
+    return RawClient(ours)
+
+
+async def test_a_scraper_that_says_nothing_is_cut(autojump_clock: MockClock) -> None:
+    async with house(Limits(handshake_timeout=3)) as relay:
+        assert await dial(relay, relay.relay.handle_metrics).rest() == b""
+
+
+def test_relay_times_fall_into_their_buckets() -> None:
+    """A bound belongs to its bucket; what is beyond the last is counted, too."""
+    times = RelayStats()
+    for seconds in (0.0, RELAY_SECONDS[0], RELAY_SECONDS[1], 1e9):
+        times.relay_took(seconds)
+    assert times.relay_times == [2, 1, *[0] * (len(RELAY_SECONDS) - 2), 1]

@@ -1,0 +1,532 @@
+"""PROTOCOL, Resume, on the wire: clients with numbers and their sockets, on memory streams, with the fast lane and without."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from sdpx.relay.core.limits import Limits
+from tests.harness.relay import CLOSE, TEXT, House, OpenHouse, RawClient, frame, message, takes, upgrade_request
+from tests.harness.relay import house as open_house
+
+WINDOW = Limits().resume_window
+QUIET = Limits(ping_interval=10_000, idle_timeout=20_000)
+
+
+@pytest.fixture(params=[True, False], ids=["lane", "reference"])
+def house(request: pytest.FixtureRequest) -> OpenHouse:
+    """A relay with the fast lane, and one without."""
+    return partial(open_house, lane=request.param)
+
+
+Frame = dict[str, Any]
+
+
+def back(your_id: Frame, last: int | None = None) -> str:
+    """The path by which a client comes back."""
+    return f"/?seq=1&resume={your_id['resume_token']}" + ("" if last is None else f"&last={last}")
+
+
+async def numbered(relay: House, name: str) -> tuple[RawClient, Frame]:
+    client = relay.raw()
+    return client, await client.open(f"/?seq=1&id={name}")
+
+
+async def lose(client: RawClient) -> None:
+    """Let a socket end without a close frame, and the relay notice it."""
+    await client.stream.aclose()
+    await wait_all_tasks_blocked()
+
+
+class Pair:
+    """`a` asked for numbers and is paired with `b`, which did not."""
+
+    def __init__(self, relay: House) -> None:
+        self.relay = relay
+
+    async def meet(self) -> "Pair":
+        self.a, self.first = await numbered(self.relay, "a")
+        self.b = self.relay.raw()
+        await self.b.open("/?id=b")
+        await self.b.send(message(type="pair_request", target_id="a"))
+        assert await self.b.receive() == {"type": "paired", "peer_id": "a", "is_initiator": True}
+        assert await self.a.receive() == {"type": "paired", "peer_id": "b", "is_initiator": False, "seq": 1}
+        return self
+
+    async def tell_a(self, *texts: str) -> None:
+        for text in texts:
+            await self.b.send(message(type="offer", sdp=text))
+        await wait_all_tasks_blocked()
+
+
+async def test_the_first_frame_has_a_token_and_all_others_a_number(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """But for `pong` and `ack`."""
+    async with house() as relay:
+        pair = await Pair(relay).meet()
+        assert pair.first == {
+            "type": "your_id",
+            "id": "a",
+            "resume_token": pair.first["resume_token"],
+            "resumed": False,
+        }
+        await pair.tell_a("one")
+        assert await pair.a.receive() == {"type": "offer", "sdp": "one", "from_peer": True, "seq": 2}
+        await pair.a.send(message(type="ping", t=1))
+        assert await pair.a.receive() == {"type": "pong", "t": 1}
+        await pair.a.send(message(type="answer", sdp="x", client_seq=1))
+        assert await pair.b.receive() == {"type": "answer", "sdp": "x", "client_seq": 1, "from_peer": True}
+        assert await takes(pair.a.receive) <= 0.2
+        await pair.a.send(message(type="x", client_seq=2))
+        assert (await pair.a.receive())["seq"] == 3
+        assert await pair.a.receive() == {"type": "ack", "client_seq": 2}
+
+
+async def test_who_asks_for_nothing_hears_nothing_of_it(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """Its frames are as they ever were, and its own `seq` and `client_seq` are its own business."""
+    async with house() as relay:
+        a, b = relay.raw(), relay.raw()
+        assert await a.open("/?id=a") == {"type": "your_id", "id": "a"}
+        assert await b.open("/?id=b&seq=0&last=x") == {"type": "your_id", "id": "b"}
+        await a.send(message(type="pair_request", target_id="b", client_seq="x"))
+        assert "seq" not in await a.receive()
+        await a.send(message(type="offer", sdp="", seq=5, client_seq=-1))
+        await b.receive()
+        assert await b.receive() == {"type": "offer", "sdp": "", "seq": 5, "client_seq": -1, "from_peer": True}
+
+
+async def test_a_lost_client_comes_back_and_has_missed_nothing(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """With its ID and its pairing; its peer has noticed nothing; what it has is not sent again."""
+    async with house() as relay:
+        pair = await Pair(relay).meet()
+        await pair.tell_a("one", "two")
+        assert [(await pair.a.receive())["sdp"] for _ in range(2)] == ["one", "two"]
+        await pair.a.send(message(type="answer", sdp="x", client_seq=1))
+        await lose(pair.a)
+        await pair.tell_a("three")
+        again = relay.raw()
+        your_id = await again.open(back(pair.first, last=2))
+        assert your_id == {
+            "type": "your_id",
+            "id": "a",
+            "resume_token": your_id["resume_token"],
+            "resumed": True,
+            "client_seq": 1,
+            "peer_id": "b",
+        }
+        assert [(await again.receive())["sdp"] for _ in range(2)] == ["two", "three"]
+        await again.send(message(type="answer", sdp="x", client_seq=1) + message(type="answer", sdp="y", client_seq=2))
+        assert [(await pair.b.receive())["sdp"] for _ in range(2)] == ["x", "y"]
+        assert await again.receive() == {"type": "ack", "client_seq": 2}
+        lost, resumed = relay.log.of("client_suspended"), relay.log.of("client_resumed")
+        assert [(each["client_id"], each["code"]) for each in lost] == [("a", 1006)]
+        assert [(each["client_id"], each["again"]) for each in resumed] == [("a", 2)]
+        assert relay.log.of("client_disconnected") == []
+
+
+async def test_no_resume_token_reaches_the_log(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """At whatever level, whoever brings it, and however it is answered."""
+    async with house() as relay:
+        pair = await Pair(relay).meet()
+        await lose(pair.a)
+        for path in (
+            back(pair.first),
+            back(pair.first, last=9),
+            f"{back(pair.first)}&last=x",
+            f"{back(pair.first)}&id=b",
+        ):
+            await relay.raw().send(upgrade_request(path))
+            plain = upgrade_request(path).replace(b"Upgrade: websocket\r\n", b"")
+            await relay.raw().send(plain)
+            await wait_all_tasks_blocked()
+        assert relay.log.of("client_resumed")
+        assert relay.log.of("http_request") or relay.log.of("connection_refused")
+        assert pair.first["resume_token"].encode() not in b"".join(relay.log.lines)
+
+
+async def test_the_senders_own_seq_gives_way_to_the_relays(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """The key stands there once, as the last: whichever duplicate a reader believes, it is the relay's."""
+    async with house() as relay:
+        pair = await Pair(relay).meet()
+        await pair.b.send(frame(TEXT, b'{"type":"offer","seq":77,"s\\u0065q":"x","sdp":"v"}'))
+        _, payload = await pair.a.frame()
+        assert payload == b'{"type":"offer","sdp":"v","from_peer":true,"seq":2}'
+
+
+async def test_a_client_takes_over_its_own_socket(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """At once, while the relay believes the old one alive; what the old one still says is heard by nobody."""
+    async with house() as relay:
+        pair = await Pair(relay).meet()
+        again = relay.raw()
+        assert (await again.open(back(pair.first)))["resumed"] is True
+        await pair.a.send(message(type="answer", sdp="from the old socket", client_seq=1))
+        assert await pair.a.close_code() == 4001
+        await pair.a.stream.aclose()
+        await again.send(message(type="answer", sdp="from the new one", client_seq=1))
+        assert (await pair.b.receive())["sdp"] == "from the new one"
+        assert relay.relay.clients == 2
+
+
+async def test_a_token_is_good_until_a_frame_comes_on_the_next_socket(
+    house: OpenHouse, autojump_clock: MockClock
+) -> None:
+    """So that a cut in between locks nobody out; and from then on the old one is nobody's."""
+    async with house() as relay:
+        _, first = await numbered(relay, "a")
+        lost = relay.raw()
+        await lost.open(back(first))
+        await lose(lost)
+        again = relay.raw()
+        second = await again.open(back(first))
+        assert second["resumed"] is True
+        await again.send(message(type="ack", seq=0))
+        await wait_all_tasks_blocked()
+        assert (await relay.raw().open(back(first)))["resumed"] is False
+        await lose(again)
+        assert (await relay.raw().open(back(second)))["id"] == "a"
+
+
+async def test_nobody_takes_an_id_over_without_its_resume_token(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """Neither while its client is here nor while it is held: wrong, old, altered and expired tokens are none."""
+    async with house() as relay:
+        _, first = await numbered(relay, "a")
+        a2 = relay.raw()
+        second = await a2.open(back(first))
+        await a2.send(message(type="ack", seq=0))
+        await wait_all_tasks_blocked()
+        token = second["resume_token"]
+        wrong = ["", "x", token[:-1], token + "A", token.swapcase(), first["resume_token"], "%00", "a" * 5000]
+
+        async def attack() -> None:
+            for each in wrong:
+                stranger = await relay.raw().open(f"/?seq=1&resume={each}")
+                assert stranger["resumed"] is False
+                assert stranger["id"] != "a"
+                taken = relay.raw()
+                await taken.send(upgrade_request(f"/?id=a&seq=1&resume={each}"))
+                assert (await taken.response())[0] == 409
+            liar = await relay.raw().open(back(second, last=7))  # nothing was sent to it yet
+            assert (liar["resumed"], liar["id"] == "a") == (False, False)
+
+        await attack()
+        await lose(a2)
+        await attack()
+        await trio.sleep(WINDOW)
+        assert (await relay.raw().open(back(second)))["resumed"] is False
+        assert (await relay.raw().open("/?id=a"))["id"] == "a"
+        assert (await relay.raw().open(back(second)))["id"] != "a"
+
+
+async def test_a_flaw_in_what_is_asked_is_400(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """It says so before any token is looked at."""
+    async with house() as relay:
+        for query in ("resume=a&resume=b", "resume=a&last=-1", "resume=a&last=1&last=2"):
+            client = relay.raw()
+            await client.send(upgrade_request(f"/?seq=1&{query}"))
+            status, _, body = await client.response()
+            assert (status, json.loads(body)["code"]) == (400, "bad_resume")
+
+
+async def _resets(client: RawClient) -> None:
+    await lose(client)
+
+
+async def _is_silent(client: RawClient) -> None:
+    await trio.sleep(45)
+
+
+@pytest.mark.parametrize(("end", "reason"), [(_resets, "closed"), (_is_silent, "timeout")])
+async def test_the_peer_hears_only_when_the_window_is_over(
+    house: OpenHouse, autojump_clock: MockClock, end: Callable[[RawClient], Any], reason: str
+) -> None:
+    """And then why the socket was lost; meanwhile the name is taken, and the client counts."""
+    async with house() as relay:
+        pair = await Pair(relay).meet()
+        relay.nursery.start_soon(_keep_alive, pair.b)
+        await end(pair.a)
+        taken = relay.raw()
+        await taken.send(upgrade_request("/?id=a"))
+        assert (await taken.response())[0] == 409
+        assert relay.relay.clients == 2
+        assert await takes(pair.b.receive) == pytest.approx(WINDOW)
+        assert relay.relay.clients == 1
+        assert (await relay.raw().open("/?id=a"))["id"] == "a"
+        assert relay.log.of("unpaired")[0]["reason"] == reason
+        gone = relay.log.of("client_disconnected")
+        assert [(each["client_id"], each["reason"]) for each in gone] == [("a", "It did not come back")]
+
+
+async def _keep_alive(client: RawClient) -> None:
+    while True:
+        await trio.sleep(15)
+        await client.send(message(type="pong"))
+
+
+async def test_one_whose_socket_takes_nothing_may_come_back(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """Its network is gone as likely as its reader; if it does not come back, it was slow."""
+    async with house(replace(QUIET, write_timeout=5)) as relay:
+        stuck, b = relay.narrow(), relay.raw()
+        first = await stuck.open("/?seq=1&id=a")
+        await b.open("/?id=b")
+        await b.send(message(type="pair_request", target_id="a"))
+        assert (await b.receive())["type"] == (await stuck.receive())["type"] == "paired"
+        await b.send(message(type="offer", sdp="x" * 500) * 3)
+        await trio.sleep(6)
+        assert [each["code"] for each in relay.log.of("client_suspended")] == [1008]
+        again = relay.raw()
+        assert (await again.open(back(first, last=1)))["resumed"] is True
+        assert [(await again.receive())["seq"] for _ in range(3)] == [2, 3, 4]
+        await again.send(frame(CLOSE, (1000).to_bytes(2)))
+        assert (await b.receive())["reason"] == "closed"
+
+
+async def test_with_a_window_of_0_nobody_is_held(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """A token still takes over a socket that is believed alive."""
+    async with house(Limits(resume_window=0)) as relay:
+        pair = await Pair(relay).meet()
+        again = relay.raw()
+        assert (await again.open(back(pair.first)))["resumed"] is True
+        await lose(again)
+        assert (await pair.b.receive())["reason"] == "closed"
+        assert relay.relay.clients == 1
+    assert relay.log.of("client_suspended") == []
+
+
+async def test_who_says_goodbye_leaves_at_once(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """A close frame is no loss; its token is void."""
+    async with house() as relay:
+        pair = await Pair(relay).meet()
+        await pair.a.send(frame(CLOSE, (1000).to_bytes(2)))
+        assert await takes(pair.b.receive) < 1
+        assert (await relay.raw().open(back(pair.first)))["resumed"] is False
+
+
+async def test_a_gap_ends_the_connection(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """With 1002, and its peer hears `refused`: there is nothing to come back to."""
+    async with house() as relay:
+        pair = await Pair(relay).meet()
+        await pair.a.send(message(type="answer", sdp="x", client_seq=2))
+        assert await pair.a.close_code() == 1002
+        assert (await pair.b.receive())["reason"] == "refused"
+
+
+@pytest.mark.parametrize("last", [None, 0])
+async def test_a_client_that_is_held_can_be_asked_and_leaves_senders_in_no_doubt(
+    house: OpenHouse, autojump_clock: MockClock, last: int | None
+) -> None:
+    """`paired` waits for it; and who sent what it never got, and has unpaired, is told at the end."""
+    async with house() as relay:
+        a, first = await numbered(relay, "a")
+        await lose(a)
+        b = relay.raw()
+        await b.open("/?id=b")
+        await b.send(message(type="pair_request", target_id="a"))
+        assert (await b.receive())["type"] == "paired"
+        await b.send(message(type="offer", sdp="x") + message(type="unpair"))
+        assert (await b.receive())["type"] == "unpaired"
+        if last is None:
+            relay.nursery.start_soon(_keep_alive, b)
+            error = await b.receive()
+            assert (error["type"], error["code"]) == ("error", "peer_unreachable")
+            return
+        again = relay.raw()
+        await again.open(back(first, last))
+        heard = [await again.receive() for _ in range(3)]
+        assert [(each["type"], each["seq"]) for each in heard] == [
+            ("paired", 1),
+            ("offer", 2),
+            ("peer_disconnected", 3),
+        ]
+
+
+# ---- bounds -----------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_kept_for_one_that_is_held_is_bounded(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """Past it the client is let go, its peer hears `slow`, and the token is void."""
+    async with house(replace(QUIET, send_queue_frames=20)) as relay:
+        pair = await Pair(relay).meet()
+        await lose(pair.a)
+        await pair.tell_a(*"x" * 19)
+        assert relay.relay.clients == 2
+        await pair.tell_a("one too many")
+        assert (await pair.b.receive())["reason"] == "slow"
+        assert (await relay.raw().open(back(pair.first)))["resumed"] is False
+
+
+async def test_a_client_that_never_confirms_is_let_go(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """However well it reads."""
+    async with house(replace(QUIET, send_queue_frames=20)) as relay:
+        pair = await Pair(relay).meet()
+        relay.nursery.start_soon(pair.a.rest)
+        await pair.tell_a(*"x" * 20)
+        assert (await pair.b.receive())["reason"] == "slow"
+        assert relay.relay.clients == 1
+
+
+async def test_a_client_that_confirms_reads_on_for_ever(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """Its acks cost it nothing of its rate."""
+    async with house(replace(QUIET, send_queue_frames=20, rate=0.1)) as relay:
+        pair = await Pair(relay).meet()
+        relay.relay._guests["b"].quota.unlimited = True
+        for number in range(200):
+            await pair.tell_a("x")
+            assert (await pair.a.receive())["seq"] == number + 2
+            await pair.a.send(message(type="ack", seq=number + 2))
+        assert relay.relay.clients == 2
+
+
+async def test_idle_frames_count_for_the_rate(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """Acks of nothing and repetitions lead to nothing; a flood of them is one."""
+    async with house(Limits(rate=10)) as relay:
+        for flood in (
+            message(type="ack", seq=0),
+            message(type="pong", client_seq=1),
+            message(type="unpair", client_seq="x"),
+        ):
+            a, _ = await numbered(relay, "a")
+            await a.send(flood * 200)
+            assert await a.close_code() == 1008
+
+
+async def test_what_all_keep_is_bounded(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """Who makes most be kept goes, be it here or held."""
+    async with house(replace(QUIET, max_queued_bytes=100_000)) as relay:
+        pair = await Pair(relay).meet()
+        await lose(pair.a)
+        await numbered(relay, "c")
+        await pair.tell_a("x" * 60_000, "x" * 60_000)
+        assert (await pair.b.receive())["reason"] == "slow"
+        assert relay.relay.clients == 2
+        assert relay.relay._returning.present().unconfirmed_bytes == 0
+
+
+async def test_a_flood_of_clients_that_vanish_is_bounded(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """Who was lost first goes first; and after the window nothing is left of any."""
+    async with house(Limits(held_clients=5)) as relay:
+        for number in range(50):
+            client, _ = await numbered(relay, f"n{number}")
+            await lose(client)
+        away = relay.relay._returning.present()
+        assert (away.clients, relay.relay.clients, away.totals.evicted) == (5, 5, 45)
+        taken = relay.raw()
+        await taken.send(upgrade_request("/?id=n49"))
+        assert (await taken.response())[0] == 409
+        await trio.sleep(WINDOW + 1)
+        away = relay.relay._returning.present()
+        assert (away.clients, away.unconfirmed_bytes, relay.relay.clients) == (0, 0, 0)
+        assert relay.relay._returning._resumables._by_digest == {}
+        assert relay.relay._census._all == 0
+
+
+async def test_one_that_never_got_its_token_is_not_held(autojump_clock: MockClock) -> None:
+    """Nobody could come back: the name is free again."""
+    async with open_house(lane=True) as relay:
+        await relay.narrow().send(upgrade_request("/?seq=1&id=robot"))
+        await trio.sleep(Limits().handshake_timeout + 1)
+        assert (await relay.raw().open("/?id=robot"))["id"] == "robot"
+
+
+async def test_a_full_store_comes_back_whole(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """It may be more than an outbox holds: that is no reason to be slow."""
+    async with house(replace(QUIET, send_queue_frames=100)) as relay:
+        pair = await Pair(relay).meet()
+        await lose(pair.a)
+        await pair.tell_a(*map(str, range(99)))
+        for _ in range(3):
+            again = relay.narrow()
+            pair.first = await again.open(back(pair.first))
+            assert (pair.first["resumed"], (await again.receive())["seq"]) == (True, 1)
+            assert [(await again.receive())["sdp"] for _ in range(99)] == list(map(str, range(99)))
+
+
+async def test_who_is_held_counts_and_finds_its_place_where_all_is_full(
+    house: OpenHouse, autojump_clock: MockClock
+) -> None:
+    """A newcomer finds none."""
+    async with house(Limits(max_clients=1)) as relay:
+        a, first = await numbered(relay, "a")
+        await lose(a)
+        newcomer = relay.raw()
+        await newcomer.send(upgrade_request("/?seq=1"))
+        assert (await newcomer.response())[0] == 503
+        again = relay.raw()
+        assert (await again.open(back(first)))["resumed"] is True
+        await again.send(frame(CLOSE, (1000).to_bytes(2)))
+        await again.rest()
+        await again.stream.aclose()
+        await wait_all_tasks_blocked()
+        assert (await relay.raw().open())["type"] == "your_id"
+
+
+async def test_the_metrics_count_who_is_away(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """And what is kept for them, who came back, and who did not."""
+    async with house() as relay:
+        pair = await Pair(relay).meet()
+        gone, _ = await numbered(relay, "gone")
+        await lose(gone)
+        await lose(pair.a)
+        await pair.tell_a("x" * 1000)
+        now = await metrics(relay)
+        assert (now["sdpx_sessions_suspended"], now["sdpx_clients"]) == (2, 3)
+        assert now["sdpx_suspended_bytes"] == now["sdpx_replay_buffer_bytes"] > 1000
+        again = relay.raw()
+        await again.open(back(pair.first, last=1))
+        now = await metrics(relay)
+        assert (now["sdpx_sessions_suspended"], now["sdpx_suspended_bytes"], now["sdpx_clients_resumed_total"]) == (
+            1,
+            0,
+            1,
+        )
+        assert now["sdpx_replay_buffer_bytes"] > 1000
+        await again.send(message(type="ack", seq=2))
+        await trio.sleep(WINDOW)
+        now = await metrics(relay)
+        assert (now["sdpx_replay_buffer_bytes"], now["sdpx_sessions_expired_total"], now["sdpx_clients"]) == (0, 1, 2)
+
+
+async def metrics(relay: House) -> dict[str, float]:
+    client = relay.raw()
+    await client.send(b"GET /metrics HTTP/1.1\r\nHost: relay.test\r\n\r\n")
+    _, _, body = await client.response()
+    lines = [line.split() for line in body.decode().splitlines() if line.startswith("sdpx_") and "{" not in line]
+    return {name: float(value) for name, value in lines}
+
+
+# ---- the end ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_relay_that_stops_holds_nobody(house: OpenHouse, autojump_clock: MockClock) -> None:
+    """Those that are held go at once, their peers hear `shutdown`, and who comes back now hears 503."""
+    async with house() as relay:
+        pair = await Pair(relay).meet()
+        late = relay.raw()
+        await late.send(upgrade_request(back(pair.first))[:20])
+        await lose(pair.a)
+        await pair.tell_a("never to be read")
+        relay.relay.stop()
+        assert (await pair.b.receive())["reason"] == "shutdown"
+        await late.send(upgrade_request(back(pair.first))[20:])
+        assert (await late.response())[0] == 503
+        opcode, code = await pair.b.frame()
+        assert (opcode, code[:2]) == (CLOSE, (1001).to_bytes(2)), "it knows already that what it sent was lost"
+        await pair.b.stream.aclose()
+        await relay.relay.wait_closed()
+        assert relay.relay.clients == 0
+
+
+async def test_a_client_with_numbers_is_told_of_the_stop_and_not_held(
+    house: OpenHouse, autojump_clock: MockClock
+) -> None:
+    """Its frames come before the close."""
+    async with house() as relay:
+        pair = await Pair(relay).meet()
+        await pair.tell_a("last words")
+        relay.relay.stop()
+        heard = [await pair.a.receive() for _ in range(2)]
+        assert [(each["type"], each["seq"]) for each in heard] == [("offer", 2), ("peer_disconnected", 3)]
+        assert await pair.a.close_code() == 1001

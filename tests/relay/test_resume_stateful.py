@@ -1,0 +1,333 @@
+"""PROTOCOL, Resume: exactly once, in order, with the real relay between two clients whose links break anywhere, in any byte.
+
+`resume_world` has the clients, whose rules are those of `sdpx peer`; here their sockets are memory links to a `Relay`, with the
+fast lane and without. A link is cut in the middle of what it carries, either way: by an end, by a reset, or in silence, so that
+the relay finds out much later, or by the client's coming back.
+"""
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from sdpx.peer.signaling.resume import ResumeResult
+from sdpx.relay.core.limits import Limits
+from tests.harness.memory_link import MemoryLink, link_pair
+from tests.harness.relay import CLOSE, PING, PONG, TEXT, House, frame, house, upgrade_request
+from tests.harness.resume_world import App, Socket
+
+ROOM = 400  # bytes on the way to a client: a frame or two
+PATIENT = Limits(resume_window=3600, ping_interval=10_000, idle_timeout=20_000, write_timeout=10_000, rate=0)
+
+# A name is free again once the relay has noticed that nobody is at the other end of a link, and the window is over.
+ENDS = replace(PATIENT, resume_window=3, ping_interval=1, idle_timeout=3)
+TIGHT = replace(ENDS, send_queue_frames=40, send_queue_bytes=20_000, max_queued_bytes=8_000, held_clients=1)
+
+
+class Wire:
+    """A client's socket on a link to the relay."""
+
+    def __init__(self, socket: Socket, link: MemoryLink) -> None:
+        self.socket = socket
+        self.link = link
+        asked = "&".join(each for each in (socket.query, f"id={socket.name}" if socket.name else "") if each)
+        self._going = bytearray(upgrade_request(f"/?{asked}"))
+        self._come = bytearray()
+        self._is_open = False
+
+    def write(self, size: int) -> None:
+        """Let the link carry so many bytes to the relay."""
+        while self.socket.up:
+            self._going += frame(TEXT, self.socket.up.popleft().encode(), mask=bytes(4))
+        if self.link.is_closed or self.socket.is_cut:
+            return
+        try:
+            self.link.send_now(self._going[:size])
+        except OSError:
+            self._going.clear()
+        del self._going[:size]
+
+    def read(self) -> None:
+        """Take what the link has brought."""
+        if self.link.is_closed or self.socket.is_cut:
+            return
+        try:
+            data = self.link.receive_now()
+        except OSError:
+            data = b""
+        if data == b"":
+            self.socket.is_cut = True
+        self._come += data or b""
+        self._read_head()
+        while self._is_open and self._read_frame():
+            pass
+
+    def _read_head(self) -> None:
+        if self._is_open or b"\r\n\r\n" not in self._come:
+            return
+        head, self._come = self._come.split(b"\r\n\r\n", 1)
+        self.socket.accepted = True
+        self._is_open = b" 101 " in head
+        if not self._is_open:
+            self.socket.refused = int(head.split()[1])
+
+    def _read_frame(self) -> bool:
+        if len(self._come) < 2:
+            return False
+        extra = {126: 2, 127: 8}.get(self._come[1], 0)
+        size = int.from_bytes(self._come[2 : 2 + extra]) if extra else self._come[1]
+        end = 2 + extra + size
+        if len(self._come) < end or len(self._come) < 2 + extra:
+            return False
+        opcode, payload = self._come[0] & 0x0F, bytes(self._come[2 + extra : end])
+        del self._come[:end]
+        if opcode == TEXT:
+            self.socket.down.append(payload.decode())
+        elif opcode == CLOSE:
+            self.socket.relay_closed = int.from_bytes(payload[:2])
+        else:
+            assert opcode == PING
+            self._going += frame(PONG, payload)
+        return True
+
+    def cut(self, dice: random.Random) -> None:
+        """Break the link: what was under way arrives in part, if at all."""
+        self.write(dice.randrange(200))
+        coming = self.link._coming
+        del coming.data[dice.randrange(len(coming.data) + 1) :]
+        self.read()
+        self.socket.is_cut = True
+        how = dice.random()
+        if how < 0.7:
+            self.link.close(reset=how < 0.35)
+
+
+class Talk:
+    """Two clients at a relay, and all their links."""
+
+    def __init__(self, relay: House, dice: random.Random, *, b_numbered: bool, forgetful: bool) -> None:
+        self._relay = relay
+        self._dice = dice
+        self.a = App("a", numbered=True, forgetful=forgetful)
+        self.b = App("b", numbered=b_numbered, forgetful=forgetful)
+        self.apps = [self.a, self.b]
+        self.sent: dict[App, list[int]] = {app: [] for app in self.apps}
+        self.refused: dict[App, int] = dict.fromkeys(self.apps, 0)
+        self.wires: dict[App, Wire] = {}
+        self.old: list[Wire] = []
+        self.number = self.cuts = 0
+
+    async def meet(self) -> None:
+        await self.settle()
+        self.a.send({"type": "pair_request", "target_id": "b"})
+        await self.settle()
+
+    def dial(self, app: App) -> None:
+        if app in self.wires:
+            self.old = [*self.old[-3:], self.wires[app]]
+        room = self._dice.choice([ROOM, 1 << 20])
+        ours, theirs = link_pair(room)
+        self._relay.nursery.start_soon(self._relay.relay.handle, theirs)
+        self.wires[app] = Wire(app.dial(), ours)
+
+    def send(self, app: App) -> None:
+        """Send a frame; or one that is refused, by the wire or by the lobby."""
+        kind = self._dice.random()
+        if kind < 0.8:
+            self.number += 1
+            self.sent[app].append(self.number)
+            app.send(f'{{"type":"offer","sdp":"{self.number}","seq":7,"x":"{"x" * self._dice.randrange(300)}"}}')
+            return
+        self.refused[app] += 1
+        app.send('{"type":"unpair" "y"}' if kind < 0.9 else {"type": "answer", "sdp": "", "peer_id": "nobody"})
+
+    def take(self, app: App) -> None:
+        """Let a client read all that has come, and dial if that was all."""
+        wire = self.wires[app]
+        wire.read()
+        while wire.socket.down:
+            app.read(trio.current_time())
+        if wire.socket.accepted or wire.socket.is_cut:
+            self._redial(app)
+
+    def _redial(self, app: App) -> None:
+        if app.gone():
+            assert app.numbered or app.socket is None or not app.socket.welcomed
+            self.dial(app)
+
+    async def step(self) -> None:
+        """Let one thing happen."""
+        dice = self._dice
+        app = dice.choice(self.apps)
+        match dice.random():
+            case chance if chance < 0.25:
+                self.send(app)
+            case chance if chance < 0.5:
+                self.wires[app].write(dice.randrange(500))
+            case chance if chance < 0.75:
+                self.take(app)
+            case chance if chance < 0.8 and self.old:
+                dice.choice(self.old).write(500)
+            case chance if chance < 0.85 and app.numbered and not self.wires[app].socket.is_cut:
+                self.cuts += 1
+                self.wires[app].cut(dice)
+            case chance if chance < 0.87 and app.numbered:
+                self.dial(app)  # it gives up a socket, or a dial that is not answered yet
+            case chance if chance < 0.92:
+                await self.pass_time(0.1 * dice.random())
+        if dice.random() < 0.7:
+            await wait_all_tasks_blocked()
+
+    async def pass_time(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+        for app in self.apps:
+            app.tick(trio.current_time())
+
+    async def settle(self) -> None:
+        """Break nothing any more, and let everything arrive."""
+        for app in self.apps:
+            if app.socket is None:
+                self.dial(app)
+        for _ in range(400):
+            for app in self.apps:
+                self.wires[app].write(1 << 20)
+            await wait_all_tasks_blocked()
+            for app in self.apps:
+                self.take(app)
+            await self.pass_time(0.05)
+            if self._is_calm():
+                return
+        raise AssertionError("it does not come to rest")
+
+    def _is_calm(self) -> bool:
+        welcomed = all(app.socket is not None and app.socket.welcomed for app in self.apps)
+        confirmed = all(app.rules.confirmed == app.rules.sent for app in self.apps if app.numbered)
+        acked = all(app.rules.ack_due is None for app in self.apps if app.numbered)
+        relay = self._relay.relay
+        waiting = relay._returning.present().unconfirmed_bytes or relay._held.bytes
+        under_way = any(self.wires[app].link._coming.data for app in self.apps)
+        return welcomed and confirmed and acked and not waiting and not under_way
+
+    def check(self) -> None:
+        """What was heard is the beginning of what was sent."""
+        for app, other in ((self.a, self.b), (self.b, self.a)):
+            heard = [int(each["sdp"]) for each in app.of("offer")]
+            assert heard == self.sent[other][: len(heard)]
+            assert len(app.of("error")) <= self.refused[app]
+
+    def check_what_is_left(self) -> None:
+        """With holes where a pairing ended, and nowhere else: nothing twice, nothing out of order."""
+        for app, other in ((self.a, self.b), (self.b, self.a)):
+            heard = [int(each["sdp"]) for each in app.of("offer")]
+            assert heard == sorted(set(heard))
+            assert set(heard) <= set(self.sent[other])
+            told = other.of("peer_disconnected") or ResumeResult.LOST in other.standings
+            assert told or set(heard) == set(self.sent[other])
+
+    async def all_go(self) -> None:
+        """Reset every link."""
+        for wire in [*self.wires.values(), *self.old]:
+            if not wire.link.is_closed:
+                wire.link.close(reset=True)
+        await trio.sleep(60)
+
+    def check_the_end(self) -> None:
+        """And now it is all of it; each refusal was told once; nobody was told of an end; nothing is kept."""
+        self.check()
+        for app, other in ((self.a, self.b), (self.b, self.a)):
+            assert len(app.of("offer")) == len(self.sent[other])
+            assert len(app.of("error")) == self.refused[app]
+            assert len(app.of("paired")) == 1
+            assert app.of("peer_disconnected") == []
+            assert set(app.standings[1:]) <= {ResumeResult.RESUMED}
+        assert self._relay.relay.clients == 2
+        assert self._relay.log.of("internal_error") == []
+
+
+async def _bounded_talk(dice: random.Random, steps: int, *, lane: bool) -> Talk:
+    async with house(TIGHT, lane=lane) as relay:
+        talk = Talk(relay, dice, b_numbered=True, forgetful=dice.random() < 0.3)
+        await talk.meet()
+        for _ in range(steps):
+            await talk.step()
+            if dice.random() < 0.05:
+                await talk.pass_time(4 * dice.random())
+            if dice.random() < 0.05:
+                talk.a.send({"type": "pair_request", "target_id": str(talk.b.client_id)})
+            away = relay.relay._returning.present()
+            assert away.clients <= TIGHT.held_clients
+            assert away.unconfirmed_bytes <= TIGHT.max_queued_bytes
+        await talk.settle()
+        talk.check_what_is_left()
+        await talk.all_go()
+        away = relay.relay._returning.present()
+        assert (away.clients, away.unconfirmed_bytes, relay.relay.clients, relay.relay._census._all) == (0, 0, 0, 0)
+        assert relay.log.of("internal_error") == []
+        return talk
+
+
+async def _talk(dice: random.Random, *, lane: bool, goes_on: Callable[[Talk, int], bool]) -> Talk:
+    async with house(PATIENT, lane=lane) as relay:
+        talk = Talk(relay, dice, b_numbered=dice.random() < 0.7, forgetful=dice.random() < 0.3)
+        await talk.meet()
+        steps = 0
+        while goes_on(talk, steps):
+            steps += 1
+            await talk.step()
+            if not steps % 20:
+                talk.check()
+        await talk.settle()
+        talk.check_the_end()
+        return talk
+
+
+# By their seed: what is thrown depends on how far a talk is, which is not the same twice, since tasks that can run do so in any
+# order. Dice that hypothesis throws itself have to fall alike.
+DICE: Final = st.integers(0, 1 << 64).map(random.Random)
+
+
+@pytest.mark.parametrize("lane", [True, False], ids=["lane", "reference"])
+@given(dice=DICE, steps=st.integers(0, 150))
+@settings(max_examples=30, deadline=None)
+def test_within_a_window_and_bounds_only_an_end_makes_holes(lane: bool, dice: random.Random, steps: int) -> None:
+    """And when all have gone nothing is kept of anybody."""
+    trio.run(partial(_bounded_talk, dice, steps, lane=lane), clock=MockClock(autojump_threshold=0))
+
+
+def run(dice: random.Random, *, lane: bool, goes_on: Callable[[Talk, int], bool]) -> Talk:
+    return trio.run(partial(_talk, dice, lane=lane, goes_on=goes_on), clock=MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize("lane", [True, False], ids=["lane", "reference"])
+@given(dice=DICE, steps=st.integers(0, 120))
+@settings(max_examples=30, deadline=None)
+def test_nothing_is_lost_and_nothing_comes_twice_wherever_a_link_breaks(
+    lane: bool, dice: random.Random, steps: int
+) -> None:
+    run(dice, lane=lane, goes_on=lambda _, done: done < steps)
+
+
+@pytest.mark.parametrize("lane", [True, False], ids=["lane", "reference"])
+@pytest.mark.parametrize("seed", range(3))
+def test_hundreds_of_cuts(lane: bool, seed: int) -> None:
+    """One talk that goes on and on."""
+    talk = run(random.Random(seed), lane=lane, goes_on=lambda talk, _: talk.cuts < 150)
+    assert len(talk.a.standings) > 50
+    assert min(map(len, talk.sent.values())) > 100
+
+
+def test_the_clients_are_not_deaf() -> None:
+    """The tests above would hold for clients that count what they did not hear."""
+    talk = run(random.Random(1), lane=True, goes_on=lambda _, done: done < 50)
+    talk.a.heard.pop()
+    with pytest.raises(AssertionError):
+        talk.check_the_end()
+    assert json.dumps(talk.a.heard)
