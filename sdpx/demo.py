@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 import trio
 
+from sdpx.concurrency import RepeatedEvent, leaf_exceptions
 from sdpx.errors import DemoFailed
 from sdpx.events.demo import DemoFinished
 from sdpx.log import Log
@@ -34,7 +35,7 @@ class Actor:
         self._log = log
         self._lines: list[Line] = []
         self._ended = False
-        self._news = trio.Event()
+        self._changed = RepeatedEvent()
 
     async def read(self) -> None:
         """Pass on what the process logs, until it ends."""
@@ -47,16 +48,12 @@ class Actor:
             if len(pending) > MAX_LINE:
                 raise DemoFailed("demo_failed", f"{self.who} wrote a line without an end")
         self._ended = True
-        self._wake()
+        self._changed.set()
 
     def _note(self, line: Line) -> None:
         self._lines.append(dict(line))
         self._log.forward(line, self.who)
-        self._wake()
-
-    def _wake(self) -> None:
-        self._news.set()
-        self._news = trio.Event()
+        self._changed.set()
 
     async def wait_for(self, event: str, **keys: object) -> Line:
         """Return the first line of this event with these keys, once it is there; raises `DemoFailed` if none can come."""
@@ -66,7 +63,7 @@ class Actor:
                     return line
             if self._ended:
                 raise DemoFailed("demo_failed", f"{self.who} ended before its '{event}'; its own lines say why")
-            await self._news.wait()
+            await self._changed.wait()
 
     async def say(self, text: str) -> None:
         """Write a line to the process."""
@@ -130,7 +127,7 @@ async def run_demo(seconds: float, log: Log, stop: ShutdownRequest) -> None:
             done = ", ".join(phases.took) or "nothing"
             failure = DemoFailed("demo_failed", f"The demo did not end within {seconds:g} s; done by then: {done}")
         except* DemoFailed as group:
-            failure = _first(group)
+            failure = leaf_exceptions(group)[0]
         nursery.cancel_scope.cancel()
     if stop.requested:
         failure = DemoFailed("interrupted", f"The demo was interrupted ({stop.cause})")
@@ -192,11 +189,3 @@ async def _require_network() -> None:
 async def _cancel_on(stop: ShutdownRequest, scope: trio.CancelScope) -> None:
     await stop.wait()
     scope.cancel()
-
-
-def _first(group: BaseExceptionGroup[DemoFailed]) -> DemoFailed:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, DemoFailed)
-    return error

@@ -22,6 +22,7 @@ from sdpx.bench.accounting import Tally
 from sdpx.bench.load import SETUP_SECONDS, Job, Report
 from sdpx.bench.report import FULL, PHASES, BenchRequest, Figures, Flaw, figures, refused_sentence, table
 from sdpx.bench.ws_client import Target
+from sdpx.concurrency import leaf_exceptions
 from sdpx.errors import BenchFailed, Ending, ExitStatus, RelayLost, RelayUnreachable
 from sdpx.relay.listeners import raise_file_limit
 
@@ -96,19 +97,11 @@ async def _interruptible(options: BenchOptions) -> Figures:
         try:
             result = await bench(options)
         except* Ending as group:
-            failure = _first(group)
+            failure = leaf_exceptions(group)[0]
         nursery.cancel_scope.cancel()
     if result is None:
         raise failure or BenchFailed("interrupted", f"The measurement was interrupted ({cause})")
     return result
-
-
-def _first(group: BaseExceptionGroup[Ending]) -> Ending:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, Ending)
-    return error
 
 
 async def bench(options: BenchOptions, pid: int | None = None) -> Figures:

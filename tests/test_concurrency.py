@@ -1,0 +1,29 @@
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from sdpx.concurrency import RepeatedEvent, leaf_exceptions
+
+
+async def test_each_set_wakes_the_tasks_that_wait_at_that_moment(autojump_clock: trio.abc.Clock) -> None:
+    event = RepeatedEvent()
+    event.set()
+    woken: list[str] = []
+
+    async def wait(name: str) -> None:
+        await event.wait()
+        woken.append(name)
+
+    async with trio.open_nursery() as nursery:
+        for expected in (["a"], ["a", "b"]):
+            nursery.start_soon(wait, expected[-1])
+            await wait_all_tasks_blocked()
+            assert woken == expected[:-1], "an earlier set does not count"
+            event.set()
+            await wait_all_tasks_blocked()
+            assert woken == expected
+
+
+def test_leaf_exceptions_are_found_at_any_depth() -> None:
+    a, b, c = ValueError("a"), KeyError("b"), OSError("c")
+    group = BaseExceptionGroup("outer", [BaseExceptionGroup("inner", [a, ExceptionGroup("innermost", [b])]), c])
+    assert leaf_exceptions(group) == [a, b, c]
