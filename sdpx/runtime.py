@@ -88,7 +88,7 @@ async def _run(main: Main, options: LogOptions, signals: Sequence[signal.Signals
 
     sink = ThreadSink(STDOUT, on_broken)
     log = Log(
-        sink,
+        sink.put,
         time.time,
         level=options.level,
         form=options.form,

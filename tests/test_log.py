@@ -1,42 +1,25 @@
 """The log: form, order of keys, bounds, and readers that stall or go."""
 
-import json
 import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
-from typing import Any
 
 import pytest
 
 from sdpx.events import Error, Level, LogDropped, peer, serve
 from sdpx.log import QUEUE_BYTES, Format, LibraryHandler, Log, ThreadSink, reader_is_gone, timestamp
+from tests.harness.log import LogRecorder
 
 NOON = 1_800_000_000.25
 
 
-class ListSink:
-    """Keeps lines, up to a bound that a test can move."""
-
-    def __init__(self) -> None:
-        self.lines: list[bytes] = []
-        self.bound = 1000
-
-    def put(self, lines: Sequence[bytes]) -> int:
-        taken = lines[: max(0, self.bound - len(self.lines))]
-        self.lines += taken
-        return len(taken)
-
-    def read(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.lines]
-
-
-def make_log(*, level: Level = "debug", form: Format = "json", started: float | None = None) -> tuple[Log, ListSink]:
-    sink = ListSink()
-    return Log(sink, lambda: NOON, level=level, form=form, started=started), sink
+def make_log(*, level: Level = "debug", form: Format = "json", started: float | None = None) -> tuple[Log, LogRecorder]:
+    sink = LogRecorder()
+    return Log(sink.put, lambda: NOON, level=level, form=form, started=started), sink
 
 
 def make_logger(log: Log, name: str) -> logging.Logger:
@@ -60,8 +43,8 @@ def test_a_peers_line_ends_with_the_milliseconds_since_its_start() -> None:
     log, sink = make_log(started=NOON - 1.5)
     log.emit(peer.Closing())
     log.emit(peer.OfferSent(7))
-    assert [list(line)[4:] for line in sink.read()] == [["ms"], ["bytes", "ms"]]
-    assert sink.read()[0]["ms"] == 1500
+    assert [list(line)[4:] for line in sink.records] == [["ms"], ["bytes", "ms"]]
+    assert sink.records[0]["ms"] == 1500
 
 
 def test_levels_below_the_threshold_are_left_out() -> None:
@@ -69,20 +52,20 @@ def test_levels_below_the_threshold_are_left_out() -> None:
     log.emit(serve.Paired("a", "b"))
     log.emit(serve.MessageRefused("a", "bad_json"))
     log.emit(Error("x", "y"))
-    assert [line["level"] for line in sink.read()] == ["warning", "error"]
+    assert [line["level"] for line in sink.records] == ["warning", "error"]
 
 
 def test_lines_that_find_no_room_are_counted_and_told_once() -> None:
     log, sink = make_log()
-    sink.bound = 1
+    sink.room = 1
     for _ in range(4):
         log.emit(peer.Closing())
-    sink.bound = 1000
+    sink.room = 1000
     log.emit(peer.Closed())
     log.emit(peer.Closed())
-    assert [line["event"] for line in sink.read()] == ["closing", "log_dropped", "closed", "closed"]
-    assert sink.read()[1]["count"] == 3
-    assert log.dropped_in_all == 3
+    assert [line["event"] for line in sink.records] == ["closing", "log_dropped", "closed", "closed"]
+    assert sink.records[1]["count"] == 3
+    assert log.total_dropped == 3
 
 
 def test_text_is_for_a_person_and_holds_no_control_characters() -> None:
@@ -110,7 +93,7 @@ def test_what_a_library_says_comes_in_the_same_form(theirs: str, ours: str | Non
     log, sink = make_log()
     logger = make_logger(log, "aiortc.rtc")
     getattr(logger, theirs)("said %s", "so")
-    assert [(line["event"], line["level"], line["message"], line["logger"]) for line in sink.read()] == (
+    assert [(line["event"], line["level"], line["message"], line["logger"]) for line in sink.records] == (
         [("library", ours, "said so", "aiortc.rtc")] if ours else []
     )
 
@@ -122,7 +105,7 @@ def test_a_librarys_exception_is_one_line_without_a_traceback() -> None:
         raise OSError("no more files")
     except OSError:
         logger.exception("accept failed")
-    assert sink.read()[0]["message"] == "accept failed (OSError: no more files)"
+    assert sink.records[0]["message"] == "accept failed (OSError: no more files)"
 
 
 @pytest.mark.parametrize(
@@ -223,8 +206,8 @@ def test_no_line_is_lost_between_threads(pipe: tuple[int, int]) -> None:
 
 def test_a_batch_bears_one_moment_and_leaves_at_its_end() -> None:
     """In its order; what another thread has to say in the meantime goes with no batch."""
-    sink, seconds = ListSink(), count(1)
-    log = Log(sink, lambda: float(next(seconds)))
+    sink, seconds = LogRecorder(), count(1)
+    log = Log(sink.put, lambda: float(next(seconds)))
     log.begin_batch()
     log.emit(serve.ClientConnected("a", "x:1"))
     log.emit(serve.RelayRefused("offer", "a", None, "not_paired"))
@@ -233,24 +216,24 @@ def test_a_batch_bears_one_moment_and_leaves_at_its_end() -> None:
     log.emit_from_thread(LogDropped(1))
     log.end_batch()
     log.emit(serve.ClientConnected("c", "x:3"))
-    lines = sink.read()
+    lines = sink.records
     assert [line.get("client_id") for line in lines] == [None, "a", "a", "b", "c"]
     assert [line["ts"][17:19] for line in lines[1:4]] == ["01", "01", "01"]
     assert lines[4]["ts"] > lines[3]["ts"]
 
 
 def test_lines_of_a_batch_that_find_no_room_are_counted() -> None:
-    sink = ListSink()
-    sink.bound = 2
-    log = Log(sink, lambda: 1.0)
+    sink = LogRecorder()
+    sink.room = 2
+    log = Log(sink.put, lambda: 1.0)
     log.begin_batch()
     for number in range(5):
         log.emit(serve.ClientConnected(str(number), "x:1"))
     log.end_batch()
-    sink.bound = 10
+    sink.room = 10
     log.emit(serve.ClientConnected("last", "x:1"))
-    assert [line.get("client_id", line.get("count")) for line in sink.read()] == ["0", "1", 3, "last"]
-    assert log.dropped_in_all == 3
+    assert [line.get("client_id", line.get("count")) for line in sink.records] == ["0", "1", 3, "last"]
+    assert log.total_dropped == 3
 
 
 def test_a_reader_that_has_gone_is_reported_once(pipe: tuple[int, int]) -> None:

@@ -7,7 +7,7 @@ import inspect
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, get_args
@@ -33,6 +33,7 @@ from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.stats import RelaySnapshot, RelayStats
 from sdpx.relay.http.endpoints import pages_of
 from sdpx.relay.http.metrics import make_page
+from tests.harness.log import LogRecorder
 from tests.test_walls import PURE
 
 ROOT: Final = Path(__file__).parent.parent
@@ -539,20 +540,9 @@ def test_the_configuration_file_can_be_read() -> None:
 # ---- recipes and examples ---------------------------------------------------------------------------------------
 
 
-class Lines:
-    """A sink that keeps what a program would have written."""
-
-    def __init__(self) -> None:
-        self.lines: list[bytes] = []
-
-    def put(self, lines: Sequence[bytes]) -> int:
-        self.lines += lines
-        return len(lines)
-
-
 def written_by(*happened: Event) -> bytes:
-    sink = Lines()
-    log = Log(sink, lambda: 0.0, started=0.0)
+    sink = LogRecorder()
+    log = Log(sink.put, lambda: 0.0, started=0.0)
     for event in happened:
         log.emit(event)
     log.forward(msgspec.json.decode(sink.lines[0]), "alice")

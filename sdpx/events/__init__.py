@@ -1,8 +1,8 @@
-"""What happened, as values: one class an event of the log (EVENTS, version 1).
+"""The events of the log: one class for each.
 
-The class name in snake_case is the event's name, its fields are the event's own keys in their order, `level` and
-`sentence` are as the log shows them. A field that is UNSET is left out of the line; the last ones may begin
-with an underscore: they only feed the sentence or the level.
+The class name in snake_case is the name of the event; its fields are the event's own keys, in order; `level` and `sentence`
+are its level and message. A field that is UNSET is left out. Fields with a leading underscore come last and are not logged:
+they only serve the message or the level.
 """
 
 import re
@@ -16,7 +16,7 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 
 
 class Event(Struct, frozen=True):
-    """Something that happened and that the log tells."""
+    """An event of the log."""
 
     level: ClassVar[Level] = "info"
     sentence: ClassVar[str] = ""
@@ -33,53 +33,53 @@ class Event(Struct, frozen=True):
         return [field for field in cls.__struct_fields__ if not field.startswith("_")]
 
     def body(self) -> Any:
-        """Return what encodes to the event's own keys: the event itself, unless it has fields to hide."""
-        hides = self.__struct_fields__ and self.__struct_fields__[-1].startswith("_")
-        return self.shown() if hides else self
+        """Return a value that encodes to the event's own keys: the event itself, unless it has private fields."""
+        has_private = self.__struct_fields__ and self.__struct_fields__[-1].startswith("_")
+        return self.shown() if has_private else self
 
     def shown(self) -> dict[str, Any]:
-        """Return the event's own keys with their values, without those that are unset."""
+        """Return the event's own keys that are set, with their values."""
         return {key: value for key in self.keys() if (value := getattr(self, key)) is not UNSET}
 
     def message(self) -> str:
-        """Return the sentence for a person."""
+        """Return the human-readable sentence."""
         return self.sentence.format(e=self)
 
     def render(self) -> str | None:
-        """Return the message and the own keys as JSON, if the event can do so faster than an encoder."""
+        """Return message and own keys as JSON, without the braces, if the event can do it faster than the encoder."""
         return None
 
     def severity(self) -> Level:
-        """Return the level of this very event."""
+        """Return the level of this event."""
         return self.level
 
 
 class Library(Event, frozen=True):
-    """What a library that sdpx stands on had to say."""
+    """A log record of a library."""
 
     logger: str
     _message: str
     _level: Level
 
     def message(self) -> str:
-        """Return the library's own words."""
+        """Return the message of the record."""
         return self._message
 
     def severity(self) -> Level:
-        """Return the library's own level."""
+        """Return the level of the record."""
         return self._level
 
 
 class LogDropped(Event, frozen=True):
-    """Lines were lost because nobody read them in time."""
+    """Lines were dropped because stdout was not read fast enough."""
 
     level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = "{e.count} log lines were dropped because stdout was not read in time"
+    sentence: ClassVar[str] = "{e.count} log lines were dropped because stdout was not read fast enough"
     count: int
 
 
 class Error(Event, frozen=True):
-    """Whatever ended the program."""
+    """The error that ended the program."""
 
     level: ClassVar[Level] = "error"
     sentence: ClassVar[str] = "{e.reason}"

@@ -1,4 +1,4 @@
-"""The events of `sdpx peer`. Behind its own keys every line has `ms`, the time since the program began to connect."""
+"""The events of `sdpx peer`. Every line ends with `ms`, the milliseconds since the program started."""
 
 from typing import ClassVar
 
@@ -8,18 +8,18 @@ from sdpx.events import Event, Level
 
 
 class Connecting(Event, frozen=True):
-    """The relay is being dialled."""
+    """A connection to the relay is being opened."""
 
     sentence: ClassVar[str] = "Connecting to server at {e.url}..."
     url: str
 
 
 class TlsVerificationDisabled(Event, frozen=True):
-    """With `--insecure`."""
+    """`--insecure` is set."""
 
     level: ClassVar[Level] = "warning"
     sentence: ClassVar[str] = (
-        "The relay's certificate is not checked (--insecure): whoever is in between can read and change what is signalled"
+        "TLS certificate verification is disabled (--insecure): a machine in the middle can read and change the signaling"
     )
 
 
@@ -31,14 +31,14 @@ class Connected(Event, frozen=True):
 
 
 class IdAssigned(Event, frozen=True):
-    """The relay gave this peer its ID."""
+    """The relay assigned this peer its ID."""
 
     sentence: ClassVar[str] = "Your Client ID: {e.id}"
     id: str
 
 
 class PairRequested(Event, frozen=True):
-    """This peer asked to be paired."""
+    """This peer requested a pairing."""
 
     sentence: ClassVar[str] = "Requesting pairing with {e.target_id}..."
     target_id: str
@@ -51,25 +51,25 @@ class Paired(Event, frozen=True):
     is_initiator: bool
 
     def message(self) -> str:
-        """Return the founding design's sentence for this role."""
+        """Return the sentence of the founding design for the role."""
         role = "initiator" if self.is_initiator else "receiver"
         return f"Paired with {self.peer_id}! You are the {role}."
 
 
 class PcCreated(Event, frozen=True):
-    """An RTCPeerConnection exists; its state handlers are attached."""
+    """An RTCPeerConnection was created and its state handlers attached."""
 
     sentence: ClassVar[str] = "Creating new RTCPeerConnection"
     ice_servers: list[str]
 
 
 class WebrtcStarted(Event, frozen=True):
-    """The negotiation begins."""
+    """The negotiation started."""
 
     is_initiator: bool
 
     def message(self) -> str:
-        """Return the founding design's sentences for this role."""
+        """Return the sentences of the founding design for the role."""
         if self.is_initiator:
             return "Starting WebRTC as initiator... I am the initiator. Creating SDP offer..."
         return "Starting WebRTC as receiver... I am the receiver. Waiting for SDP offer..."
@@ -87,13 +87,13 @@ class OfferCreated(_Sdp, frozen=True):
 
 
 class OfferSent(_Sdp, frozen=True):
-    """The offer is with the relay."""
+    """The offer was written to the relay."""
 
     sentence: ClassVar[str] = "Sent offer to signaling server."
 
 
 class OfferReceived(_Sdp, frozen=True):
-    """The peer's offer is here."""
+    """The peer's offer was received."""
 
     sentence: ClassVar[str] = "Received offer from peer via signaling server."
 
@@ -112,25 +112,25 @@ class AnswerCreated(_Sdp, frozen=True):
 
 
 class AnswerSent(_Sdp, frozen=True):
-    """The answer is with the relay."""
+    """The answer was written to the relay."""
 
     sentence: ClassVar[str] = "Sent answer to signaling server."
 
 
 class AnswerReceived(_Sdp, frozen=True):
-    """The peer's answer is here."""
+    """The peer's answer was received."""
 
     sentence: ClassVar[str] = "Received answer from peer via signaling server."
 
 
 class ExchangeComplete(Event, frozen=True):
-    """Both descriptions are set on this side."""
+    """This peer has set both descriptions."""
 
     sentence: ClassVar[str] = "Set remote description (answer). SDP Offer/Answer exchange complete."
 
 
 class CandidateSent(Event, frozen=True):
-    """A trickled candidate is with the relay."""
+    """A trickled candidate was written to the relay; `candidate_type` is null for the end of candidates."""
 
     sentence: ClassVar[str] = "Sent candidate to signaling server."
     candidate_type: str | None
@@ -138,7 +138,7 @@ class CandidateSent(Event, frozen=True):
 
 
 class CandidateReceived(Event, frozen=True):
-    """A trickled candidate of the peer is here; `candidate_type` is null at the end of candidates."""
+    """A trickled candidate of the peer was received; `candidate_type` is null for the end of candidates."""
 
     sentence: ClassVar[str] = "Received candidate from peer via signaling server."
     candidate_type: str | None
@@ -146,17 +146,17 @@ class CandidateReceived(Event, frozen=True):
 
 
 class IceServerFailed(Event, frozen=True):
-    """A STUN or TURN server gave no candidate: it refused with an error `code` (401: wrong credentials), or said nothing."""
+    """A STUN or TURN server gave no candidate: it answered with an error `code` (401: wrong credentials), or not at all."""
 
     level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = "The server {e.url} gave no candidate: {e._reason}"
+    sentence: ClassVar[str] = "No candidate from {e.url}: {e._reason}"
     url: str
     code: int | None
     _reason: str
 
 
 class NegotiationError(Event, frozen=True):
-    """What the peer sent could not be used, or did not come; this peer stays usable."""
+    """A message of the other peer was invalid or did not arrive; this peer stays usable."""
 
     level: ClassVar[Level] = "warning"
     sentence: ClassVar[str] = "{e._reason}"
@@ -208,7 +208,7 @@ class ChannelClosed(Event, frozen=True):
 
 
 class ChannelMessage(Event, frozen=True):
-    """A message came: `text`, or `bytes` and `base64` for binary."""
+    """A message was received: `text`, or `bytes` and `base64` if it is binary."""
 
     sentence: ClassVar[str] = "Received a message from peer."
     text: str | UnsetType = UNSET
@@ -217,14 +217,14 @@ class ChannelMessage(Event, frozen=True):
 
 
 class ChannelMessageSent(Event, frozen=True):
-    """A line of the input was handed to the data channel; `bytes` is its length in UTF-8."""
+    """A line of input was queued in the data channel; `bytes` is its length in UTF-8."""
 
     sentence: ClassVar[str] = "Sent a message to peer."
     bytes: int
 
 
 class InputRejected(Event, frozen=True):
-    """A line of the input could not be used; the input goes on."""
+    """A line of input was invalid and is ignored."""
 
     level: ClassVar[Level] = "warning"
     sentence: ClassVar[str] = "{e._reason}"
@@ -233,7 +233,7 @@ class InputRejected(Event, frozen=True):
 
 
 class PeerDisconnected(Event, frozen=True):
-    """The relay says that the pairing ended from the other side."""
+    """The other peer ended the pairing, or disconnected from the relay."""
 
     sentence: ClassVar[str] = "Peer {e.peer_id} disconnected ({e.reason})."
     peer_id: str
@@ -241,7 +241,7 @@ class PeerDisconnected(Event, frozen=True):
 
 
 class Ready(Event, frozen=True):
-    """A pairing is over and a new one can begin on the same relay connection."""
+    """A pairing ended; this peer can be paired again on the same connection to the relay."""
 
     sentence: ClassVar[str] = "Ready for new connection."
     peer_id: str
@@ -260,7 +260,7 @@ class ServerError(Event, frozen=True):
 
 
 class Disconnected(Event, frozen=True):
-    """The relay connection is gone."""
+    """The connection to the relay was lost."""
 
     level: ClassVar[Level] = "warning"
     sentence: ClassVar[str] = "Disconnected from server (code {e.code})."
@@ -269,16 +269,16 @@ class Disconnected(Event, frozen=True):
 
 
 class ConnectionRetry(Event, frozen=True):
-    """A connection that failed or vanished is built again, from a fresh offer."""
+    """A WebRTC connection that failed or was lost is established again, with a new offer."""
 
-    sentence: ClassVar[str] = "Building the connection to {e.peer_id} again, attempt {e.attempt} of {e.retries}."
+    sentence: ClassVar[str] = "Connecting to {e.peer_id} again, attempt {e.attempt} of {e.retries}."
     peer_id: str
     attempt: int
     retries: int
 
 
 class Reconnecting(Event, frozen=True):
-    """The relay is not reached; it is dialled again after a wait."""
+    """The relay is unreachable; this peer connects again after a delay."""
 
     level: ClassVar[Level] = "warning"
     attempt: int
@@ -287,31 +287,31 @@ class Reconnecting(Event, frozen=True):
     reason: str
 
     def message(self) -> str:
-        """Return why, and when the next try is."""
-        when = f"in {self.delay_ms} ms" if self.delay_ms else "at once"
-        return f"{self.reason}. Dialling again {when}."
+        """Return the reason, and the time until the next attempt."""
+        when = f"in {self.delay_ms} ms" if self.delay_ms else "immediately"
+        return f"{self.reason}. Reconnecting {when}."
 
 
 class RelayResumed(Event, frozen=True):
-    """The relay is back and knows this peer: its ID, its pairing, and all that was sent meanwhile."""
+    """The session was resumed on a new connection to the relay: ID, pairing and pending messages are kept."""
 
-    sentence: ClassVar[str] = "Back at the server after {e.away_ms} ms as {e.id}; nothing was lost."
+    sentence: ClassVar[str] = "Resumed session {e.id} after {e.away_ms} ms; no message was lost."
     id: str
     away_ms: float
     unconfirmed: int
 
 
 class PairRetryScheduled(Event, frozen=True):
-    """The peer that is wanted is not there yet, or busy; it is asked for again after a wait."""
+    """The target of `--pair` is not connected yet, or busy; the request is repeated after a delay."""
 
-    sentence: ClassVar[str] = "{e.target_id} is not there yet ({e.code}); asking again in {e.delay_ms} ms."
+    sentence: ClassVar[str] = "Cannot pair with {e.target_id} yet ({e.code}); trying again in {e.delay_ms} ms."
     target_id: str
     code: str
     delay_ms: float
 
 
 class PairingDeclined(Event, frozen=True):
-    """Somebody asked for this peer while its data channel to another outlives a relay that was lost."""
+    """A pairing was declined: the data channel to the previous peer is still open after the relay was lost."""
 
     sentence: ClassVar[str] = "Declined the pairing with {e.peer_id}: the data channel to {e.present_peer_id} is open."
     peer_id: str
@@ -319,7 +319,7 @@ class PairingDeclined(Event, frozen=True):
 
 
 class Diagnosis(Event, frozen=True):
-    """Why a connection failed, and the evidence for it. Durations in milliseconds since the connection was begun."""
+    """The cause of a failed connection, and the evidence for it. Durations are milliseconds since the attempt started."""
 
     level: ClassVar[Level] = "warning"
     sentence: ClassVar[str] = "{e._sentence}"
@@ -342,7 +342,7 @@ class Diagnosis(Event, frozen=True):
 
 
 class ConnectionSummary(Event, frozen=True):
-    """What a connection that came up was like; told when it is over."""
+    """The figures of a connection that was established, logged when it ends."""
 
     peer_id: str
     is_initiator: bool
@@ -353,7 +353,7 @@ class ConnectionSummary(Event, frozen=True):
     bytes_received: int
 
     def message(self) -> str:
-        """Return the whole in a sentence."""
+        """Return the figures in a sentence."""
         took = ", ".join(f"{name} {ms:.0f} ms" for name, ms in self.phases.items())
         pair = f"{self.local_candidate or 'unknown'} to {self.remote_candidate or 'unknown'}"
         return f"Connection over {pair}; {took}; {self.bytes_sent} bytes sent, {self.bytes_received} received."
@@ -366,6 +366,6 @@ class Closing(Event, frozen=True):
 
 
 class Closed(Event, frozen=True):
-    """The RTCPeerConnection is closed and forgotten."""
+    """The RTCPeerConnection is closed."""
 
     sentence: ClassVar[str] = "RTCPeerConnection closed."

@@ -84,7 +84,6 @@ class ClientSession:
         "on_relayed",
         "quota",
         "remote",
-        "said",
         "socket",
         "told",
     )
@@ -101,7 +100,6 @@ class ClientSession:
         self.address = visitor.address
         self.remote = visitor.remote
         self.began = began
-        self.said = ("", "", "")  # what was relayed last: its type, for whom, and how the log tells of it
         self.told: ClientSession | None = None  # whom the lobby told that this client left
 
     def sit(self, connection: ClientConnection, visitor: AcceptedUpgrade) -> None:

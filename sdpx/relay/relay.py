@@ -317,16 +317,11 @@ class Relay:
         return True
 
     def _note_relayed(self, guest: ClientSession, peer_id: str, kind: str, size: int) -> None:
-        """Count a relayed frame and log it: of what the line says, only the size is new as a rule."""
+        """Count and log a relayed frame."""
         numbers = self.numbers
         numbers.relayed[kind] += 1
         numbers.relayed_bytes += size
-        said_kind, said_id, said = guest.said
-        if said_kind != kind or said_id != peer_id:
-            said = serve.Relayed.render_prefix(kind, guest.client_id, peer_id)
-            guest.said = kind, peer_id, said
-        if not self._log.emit_rendered(serve.Relayed, f"{said}{size}"):
-            self._log.emit(serve.Relayed(kind, guest.client_id, peer_id, size))
+        self._log.emit(serve.Relayed(kind, guest.client_id, peer_id, size))
 
     def refuse(self, guest: ClientSession, refusal: Refusal, now: float) -> int:
         """Answer a message that could not be taken, or let the client go that sends too much."""
@@ -447,7 +442,7 @@ class Relay:
             send_queue_frames=sum(waiting),
             send_queue_bytes=self._held.bytes,
             outbox_frames_max=max(waiting, default=0),
-            log_lines_dropped=self._log.dropped_in_all,
+            log_lines_dropped=self._log.total_dropped,
             away=self._returning.present(),
         )
 

@@ -16,8 +16,9 @@ from sdpx.relay.relay import Relay
 from sdpx.relay.security import Security, open_security
 from sdpx.relay.websocket.epoll_engine import TaskPoller
 from tests.harness.credentials import NOW
+from tests.harness.log import LogRecorder
 from tests.harness.memory_link import link_pair
-from tests.harness.relay import BufferedFrame, House, RawClient, upgrade_request
+from tests.harness.relay import House, RawClient, upgrade_request
 
 
 @dataclass
@@ -55,8 +56,8 @@ async def careful(
 ) -> AsyncIterator[CarefulHouse]:
     """Open a relay with these options, its files read; it is torn down at the end."""
     options.check()
-    kept = BufferedFrame()
-    log = Log(kept, trio.current_time, level="debug")
+    kept = LogRecorder()
+    log = Log(kept.put, trio.current_time, level="debug")
     houses: list[CarefulHouse] = []
 
     def clock() -> float:

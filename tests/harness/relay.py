@@ -1,7 +1,7 @@
 """Doubles that are real code: a log that is kept, WebSocket frames by hand, a relay on memory streams and its clients."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -15,6 +15,7 @@ from sdpx.log import Log
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.relay import Relay
 from sdpx.relay.websocket.epoll_engine import TaskPoller
+from tests.harness.log import LogRecorder
 from tests.harness.memory_link import link_pair, narrow_link_pair
 
 TEXT: Final = 0x1
@@ -24,26 +25,6 @@ PING: Final = 0x9
 PONG: Final = 0xA
 KEY: Final = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455, 1.3
 MASK: Final = b"\x01\x02\x03\x04"
-
-
-class BufferedFrame:
-    """A sink that keeps its lines, `room` of them."""
-
-    def __init__(self, room: int = 1_000_000) -> None:
-        self.lines: list[bytes] = []
-        self.room = room
-
-    def put(self, lines: Sequence[bytes]) -> int:
-        taken = lines[: max(0, self.room - len(self.lines))]
-        self.lines += taken
-        return len(taken)
-
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.lines]
-
-    def of(self, event: str) -> list[dict[str, Any]]:
-        return [record for record in self.records if record["event"] == event]
 
 
 def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, masked: bool = True, mask: bytes = MASK) -> bytes:
@@ -178,7 +159,7 @@ class House:
     """A relay on memory streams: the far end of each is handed out as a client."""
 
     relay: Relay
-    log: BufferedFrame
+    log: LogRecorder
     nursery: trio.Nursery
     streams: StreamPair = memory_stream_pair
     narrow_streams: StreamPair = lockstep_stream_pair
@@ -217,10 +198,10 @@ class House:
 @asynccontextmanager
 async def house(limits: Limits | None = None, *, lane: bool = False) -> AsyncIterator[House]:
     """Open a relay, with the fast lane or without; at the end whatever still runs in it is cancelled."""
-    log = BufferedFrame()
+    log = LogRecorder()
     async with trio.open_nursery() as own, trio.open_nursery() as nursery:
         watch = TaskPoller(nursery) if lane else None
-        relay = Relay(limits or Limits(), Log(log, trio.current_time, level="debug"), watch=watch)
+        relay = Relay(limits or Limits(), Log(log.put, trio.current_time, level="debug"), watch=watch)
         own.start_soon(relay.run)
         yield House(relay, log, nursery, *((link_pair, narrow_link_pair) if lane else ()))
         nursery.cancel_scope.cancel()

@@ -1,7 +1,7 @@
 """A pairing from both sides, with real RTCPeerConnections in one process and a relay that a test can tamper with."""
 
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,13 +30,13 @@ from sdpx.peer.webrtc import aioice_ext, dtls_patch, peer_connection
 from sdpx.protocol import messages
 from sdpx.protocol.messages import Candidate, CandidateInit, Description
 from tests.harness.coturn import coturn
+from tests.harness.log import LogRecorder
 
 if TYPE_CHECKING:
     from sdpx.peer.diagnostics.trace import Phase
 
 Frame = Description | Candidate
 Tamper = Callable[[Frame], list[Frame]]
-Line = dict[str, Any]
 
 
 class Silent:
@@ -52,21 +52,20 @@ class Silent:
         raise AssertionError(item)
 
 
-class Side:
+class Side(LogRecorder):
     """One side of a pairing: its log as lines, the phases it reached, the frames that it sent."""
 
     def __init__(self, name: str, peer_id: str, options: PeerOptions, servers: tuple[IceServer, ...]) -> None:
-        self.lines: list[Line] = []
+        super().__init__()
         self.phases: list[Phase] = []
         self.sent: list[Frame] = []
         self.outcome: PairOutcome | None = None
         self.other: Side
         self.tamper: Tamper = lambda frame: [frame]
-        self._news = trio.Event()
         self.pairing = PairSession(
             peer_id,
             options,
-            Log(self, trio.current_time),
+            Log(self.put, trio.current_time),
             Silent(),
             self._send,
             is_initiator=name == "a",
@@ -74,12 +73,6 @@ class Side:
             before={"dial": 0.1},
             reach=self.phases.append,
         )
-
-    def put(self, lines: Sequence[bytes]) -> int:
-        self.lines += [msgspec.json.decode(line) for line in lines]
-        self._news.set()
-        self._news = trio.Event()
-        return len(lines)
 
     async def _send(self, frame: msgspec.Struct) -> None:
         assert isinstance(frame, Description | Candidate)
@@ -92,19 +85,6 @@ class Side:
     async def run(self) -> None:
         self.outcome = await self.pairing.run()
         self.put([b'{"event":"ended"}'])
-
-    async def wait_for(self, event: str, **keys: object) -> Line:
-        seen = 0
-        while True:
-            for line in self.lines[seen:]:
-                seen += 1
-                if line["event"] == event and keys.items() <= line.items():
-                    return line
-            await self._news.wait()
-
-    @property
-    def events(self) -> list[str]:
-        return [line["event"] for line in self.lines]
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from sdpx.peer.input.command_runner import FLUSH_SECONDS, CommandRunner
 from sdpx.peer.input.commands import MAX_COMMAND, MAX_MESSAGE, Close, InputRejected, Pair, Send, Unpair, parse_command
 from sdpx.peer.input.lines import Lines
 from sdpx.peer.input.sources import WAITING, LineSource, MessageQueue
-from tests.harness.relay import BufferedFrame
+from tests.harness.log import LogRecorder
 
 
 @pytest.mark.parametrize(
@@ -114,9 +114,9 @@ Say = Callable[..., Awaitable[None]]
 
 
 @asynccontextmanager
-async def driven() -> AsyncIterator[tuple[Peer, MessageQueue, Say, BufferedFrame]]:
+async def driven() -> AsyncIterator[tuple[Peer, MessageQueue, Say, LogRecorder]]:
     """A driver and what it drives; `say` gives it commands and waits until it has none to do."""
-    log, outgoing, peer = BufferedFrame(), MessageQueue(nothing), Peer()
+    log, outgoing, peer = LogRecorder(), MessageQueue(nothing), Peer()
     send, receive = trio.open_memory_channel[str](10_000)
 
     class Said(Lines):
@@ -136,7 +136,7 @@ async def driven() -> AsyncIterator[tuple[Peer, MessageQueue, Say, BufferedFrame
         await wait_all_tasks_blocked()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(CommandRunner(Said(), outgoing, peer, Log(log, trio.current_time)).run)
+        nursery.start_soon(CommandRunner(Said(), outgoing, peer, Log(log.put, trio.current_time)).run)
         yield peer, outgoing, say, log
         nursery.cancel_scope.cancel()
 

@@ -1,7 +1,6 @@
 """IDs that are typed, and lines that are for the peer: from the pairing on no line is lost, or out of its turn."""
 
 import threading
-from collections.abc import Sequence
 
 import pytest
 import trio
@@ -11,11 +10,6 @@ from sdpx.log import Log
 from sdpx.peer.input.lines import Lines
 from sdpx.peer.input.prompt import Prompt
 from sdpx.protocol.messages import ErrorFrame
-
-
-class Nowhere:
-    def put(self, lines: Sequence[bytes]) -> int:
-        return len(lines)
 
 
 async def nobody(target: str) -> ErrorFrame | None:
@@ -32,7 +26,7 @@ async def first_two_lines(steps: int) -> list[str | None]:
         return chunks.pop()
 
     lines = Lines(read, lambda *_: None)
-    prompt = Prompt(lines, Log(Nowhere(), trio.current_time))
+    prompt = Prompt(lines, Log(len, trio.current_time))
     got: list[str | None] = []
 
     async def talk() -> None:

@@ -21,7 +21,7 @@ from sdpx.peer.signaling.backoff import Backoff
 from sdpx.peer.signaling.client import ID_TRIES, Connected, Disconnected, SignalingClient, SignalingEvent, Stopped
 from sdpx.peer.signaling.connection import dial
 from sdpx.protocol.messages import ErrorFrame, Paired, Request
-from tests.harness.relay import BufferedFrame
+from tests.harness.log import LogRecorder
 
 Act = Callable[[WebSocketRequest], Awaitable[None]]
 
@@ -64,14 +64,14 @@ class ServerResult:
 
 
 @asynccontextmanager
-async def dialling(told: ServerResult, **options: Any) -> AsyncIterator[tuple[SignalingClient, BufferedFrame]]:
+async def dialling(told: ServerResult, **options: Any) -> AsyncIterator[tuple[SignalingClient, LogRecorder]]:
     """Dial that relay, with waits that are next to nothing."""
-    log = BufferedFrame()
+    log = LogRecorder()
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             server = await nursery.start(partial(serve_websocket, told.handle, "127.0.0.1", 0, ssl_context=None))
             chosen = PeerOptions(f"ws://127.0.0.1:{server.port}", **options)
-            uplink = SignalingClient(chosen, None, Log(log, trio.current_time), lambda: 0.0)
+            uplink = SignalingClient(chosen, None, Log(log.put, trio.current_time), lambda: 0.0)
             uplink._backoff = Backoff(0.01, 0.02)
             nursery.start_soon(uplink.run)
             yield uplink, log
@@ -202,8 +202,8 @@ class Desk:
         self.asked: list[float] = []
         self.up_since: float | None = 0.0
         self.is_there = True
-        self.log = BufferedFrame()
-        self.asking = PairRequester(self.send, lambda: self.up_since, Log(self.log, trio.current_time), lambda: 0.0)
+        self.log = LogRecorder()
+        self.asking = PairRequester(self.send, lambda: self.up_since, Log(self.log.put, trio.current_time), lambda: 0.0)
 
     async def send(self, message: Struct) -> bool:
         assert isinstance(message, Request)

@@ -22,7 +22,7 @@ from sdpx.peer.signaling.client import Connected, Disconnected, SignalingClient,
 from sdpx.peer.signaling.connection import dial
 from sdpx.protocol.messages import Candidate, CandidateInit, Description, IceServers, Paired, Request
 from tests.harness.breaking_proxy import Cutter, Way, cutting
-from tests.harness.relay import BufferedFrame
+from tests.harness.log import LogRecorder
 from tests.harness.resuming_relay import ResumingRelay, resuming_relay
 
 Frame = dict[str, Any]
@@ -43,7 +43,7 @@ class Stage:
     uplink: SignalingClient
     cutter: Cutter
     relay: ResumingRelay
-    log: BufferedFrame
+    log: LogRecorder
 
     async def news(self, count: int) -> list[SignalingEvent]:
         return [await self.uplink.news.receive() for _ in range(count)]
@@ -82,9 +82,9 @@ async def stage(*ends: dict[Way, int], **options: Any) -> AsyncIterator[Stage]:
     with trio.fail_after(20):
         async with resuming_relay() as (relay, port), cutting(port, ends) as cutter, trio.open_nursery() as nursery:
             relay.answers = list(ANSWER)
-            log = BufferedFrame()
+            log = LogRecorder()
             chosen = PeerOptions(cutter.url, client_id="alice", **options)
-            uplink = SignalingClient(chosen, None, Log(log, trio.current_time), lambda: 0.0)
+            uplink = SignalingClient(chosen, None, Log(log.put, trio.current_time), lambda: 0.0)
             uplink._backoff = Backoff(0.01, 0.02)
             nursery.start_soon(uplink.run)
             yield Stage(uplink, cutter, relay, log)
@@ -365,7 +365,7 @@ async def played(*acts: Act) -> AsyncIterator[tuple[SignalingClient, Script]]:
         async with trio.open_nursery() as nursery:
             server = await nursery.start(partial(serve_websocket, script.handle, "127.0.0.1", 0, ssl_context=None))
             chosen = PeerOptions(f"ws://127.0.0.1:{server.port}", client_id="alice")
-            uplink = SignalingClient(chosen, None, Log(BufferedFrame(), trio.current_time), lambda: 0.0)
+            uplink = SignalingClient(chosen, None, Log(LogRecorder().put, trio.current_time), lambda: 0.0)
             uplink._backoff = Backoff(0.01, 0.02)
             nursery.start_soon(uplink.run)
             yield uplink, script
