@@ -38,7 +38,7 @@ class IdAssigned(Event, frozen=True):
 
 
 class PairRequested(Event, frozen=True):
-    """This peer requested a pairing."""
+    """The request for a pairing was written to the relay's socket."""
 
     sentence: ClassVar[str] = "Requesting pairing with {e.target_id}..."
     target_id: str
@@ -124,7 +124,7 @@ class AnswerReceived(_Sdp, frozen=True):
 
 
 class ExchangeComplete(Event, frozen=True):
-    """This peer has set both descriptions."""
+    """This peer has set both descriptions and sent its own."""
 
     sentence: ClassVar[str] = "Set remote description (answer). SDP Offer/Answer exchange complete."
 

@@ -6,6 +6,7 @@ ICE in their order, but for names in .local: those resolve beside it.
 """
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -62,7 +63,8 @@ class Attempt:
         evidence: ConnectionTrace,
         began: float,
         log: Log,
-        send: Callable[[msgspec.Struct], Awaitable[None]],
+        send: Callable[[msgspec.Struct, Callable[[], None]], Awaitable[None]],
+        on_exchanged: Callable[["Attempt"], None],
         tasks: "Tasks",
         *,
         log_sdp: bool,
@@ -72,12 +74,13 @@ class Attempt:
         self.began = began
         self.tasks = tasks
         self.pumped = trio.Event()
-        self.exchanged = False
+        self.exchanged = False  # both descriptions are set on this side
         self.wants_connection = True  # a description without media sections asks for none
         self.connected = False
         self.both_sdpx = False
         self._log = log
         self._send = send
+        self._on_exchanged = on_exchanged
         self._log_sdp = log_sdp
         self._candidates = RemoteCandidates()
         self._resolvers = trio.Semaphore(RESOLVING_BOUND)
@@ -96,8 +99,12 @@ class Attempt:
         await self.pc.create_channel(CHANNEL_LABEL)
         sdp = await self.pc.create_offer()
         self._log.emit(peer.OfferCreated(len(sdp), self._shown(sdp)))
-        await self._send(Description("offer", sdp, self._peer_id, AGENT))
-        self._log.emit(peer.OfferSent(len(sdp), self._shown(sdp)))
+
+        def on_written() -> None:
+            self.evidence.description_sent = True
+            self._log.emit(peer.OfferSent(len(sdp), self._shown(sdp)))
+
+        await self._send(Description("offer", sdp, self._peer_id, AGENT), on_written)
         self._trickle(sdp)
 
     async def answer(self, offer: Description) -> None:
@@ -107,20 +114,22 @@ class Attempt:
         await self._open(offer, found)
         sdp = await self.pc.create_answer()
         self._log.emit(peer.AnswerCreated(len(sdp), self._shown(sdp)))
-        await self._send(Description("answer", sdp, self._peer_id, AGENT))
-        self._log.emit(peer.AnswerSent(len(sdp), self._shown(sdp)))
-        self._note_exchange()
+        self.exchanged = True
+
+        def on_written() -> None:
+            self.evidence.description_sent = True
+            self._log.emit(peer.AnswerSent(len(sdp), self._shown(sdp)))
+            self._on_exchanged(self)
+
+        await self._send(Description("answer", sdp, self._peer_id, AGENT), on_written)
         self._trickle(sdp)
 
     async def accept(self, answer: Description) -> None:
         """Take the answer. Raises `NegotiationFailed`."""
         found = await self.pc.accept_answer(answer.sdp)
-        self._note_exchange()
-        await self._open(answer, found)
-
-    def _note_exchange(self) -> None:
-        self._log.emit(peer.ExchangeComplete())
         self.exchanged = True
+        self._on_exchanged(self)
+        await self._open(answer, found)
 
     async def _open(self, remote: Description, found: list[CandidateInit | None]) -> None:
         """Use the candidates that came with the peer's description and before it, now that it is set."""
@@ -200,7 +209,6 @@ class Attempt:
     # ---- one's own candidates -------------------------------------------------------------------------------------
 
     def _trickle(self, sdp: str) -> None:
-        self.evidence.description_sent = True
         for line in sdp.splitlines():
             if line.startswith("a=candidate:"):
                 self.evidence.add_local(candidate_type(line))
@@ -214,11 +222,11 @@ class Attempt:
         async for candidate in self.pc.local_candidates:
             kind = candidate_type(candidate.candidate)
             self.evidence.add_local(kind)
-            await self._send(Candidate(candidate, peer_id=self._peer_id))
-            self._log.emit(peer.CandidateSent(kind, end_of_candidates=False))
+            sent = peer.CandidateSent(kind, end_of_candidates=False)
+            await self._send(Candidate(candidate, peer_id=self._peer_id), partial(self._log.emit, sent))
         self._note_gathered()
-        await self._send(Candidate(None, peer_id=self._peer_id))
-        self._log.emit(peer.CandidateSent(None, end_of_candidates=True))
+        sent = peer.CandidateSent(None, end_of_candidates=True)
+        await self._send(Candidate(None, peer_id=self._peer_id), partial(self._log.emit, sent))
 
     def _note_gathered(self) -> None:
         self.evidence.gathered = True

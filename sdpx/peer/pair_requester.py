@@ -20,14 +20,15 @@ _MAY_PASS: Final = ("target_not_found", "target_already_paired", "rate_limited")
 
 
 class PairRequester:
-    """`send` brings a frame to the relay, or returns False if there is none; `chance` is for the waits, uniform in [0, 1).
+    """`send` queues a frame for the relay and calls back when it is written; False without a relay.
 
-    `up_since` tells when the present connection to the relay came up, and None while there is none.
+    `chance` is for the waits, uniform in [0, 1). `up_since` tells when the present connection to the relay came up, and None
+    while there is none.
     """
 
     def __init__(
         self,
-        send: Callable[[msgspec.Struct], Awaitable[bool]],
+        send: Callable[[msgspec.Struct, Callable[[], None]], Awaitable[bool]],
         up_since: Callable[[], float | None],
         log: Log,
         chance: Callable[[], float],
@@ -64,8 +65,7 @@ class PairRequester:
 
     async def _ask_once(self, target: str) -> ErrorFrame | None:
         self._answered, self._refusal = trio.Event(), None
-        self._log.emit(peer.PairRequested(target))
-        if not await self._send(Request(target)):
+        if not await self._send(Request(target), lambda: self._log.emit(peer.PairRequested(target))):
             self.on_relay_lost()
         if await self._is_answered():
             self.last_refusal = self._refusal

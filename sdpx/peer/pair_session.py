@@ -75,7 +75,7 @@ class PairSession:
         options: PeerOptions,
         log: Log,
         feed: MessageSource,
-        send: Callable[[msgspec.Struct], Awaitable[object]],
+        send: Callable[[msgspec.Struct, Callable[[], None]], Awaitable[object]],
         *,
         is_initiator: bool,
         servers: tuple[IceServer, ...],
@@ -205,17 +205,16 @@ class PairSession:
         if attempt is None or attempt.pc.used:  # a further offer starts afresh
             attempt = await self._begin(nursery)
         await attempt.answer(offer)
-        self._note_exchange(attempt)
 
     async def _use_answer(self, answer: Description) -> None:
         self._log.emit(peer.AnswerReceived(len(answer.sdp), self._shown(answer.sdp)))
         if self._attempt is None or not self.is_initiator:
             raise peer_connection.NegotiationFailed("wrong_state", "Received answer, but this side has sent no offer")
         await self._attempt.accept(answer)
-        self._note_exchange(self._attempt)
 
-    def _note_exchange(self, attempt: Attempt) -> None:
-        if attempt.exchanged:
+    def _on_exchanged(self, attempt: Attempt) -> None:
+        if attempt is self._attempt:  # the frame of an attempt that was given up may leave later
+            self._log.emit(peer.ExchangeComplete())
             self._reached(attempt, "exchange")
 
     # ---- attempts -------------------------------------------------------------------------------------------------
@@ -238,7 +237,9 @@ class PairSession:
             await pc.close()
             raise
         log_sdp = self._options.log_sdp
-        attempt = Attempt(pc, self._evidence, self._began, self._log, self._post_frame, tasks, log_sdp=log_sdp)
+        attempt = Attempt(
+            pc, self._evidence, self._began, self._log, self._post_frame, self._on_exchanged, tasks, log_sdp=log_sdp
+        )
         self._attempt = attempt
         nursery.start_soon(self._consume_events, attempt)
         tasks.start_soon(self._watch_deadline, attempt, self._deadline)
@@ -461,9 +462,9 @@ class PairSession:
             await attempt.pumped.wait()
         self._log.emit(peer.Closed())
 
-    async def _post_frame(self, frame: msgspec.Struct) -> None:
+    async def _post_frame(self, frame: msgspec.Struct, on_written: Callable[[], None]) -> None:
         if not self.detached:
-            await self._send(frame)
+            await self._send(frame, on_written)
 
     def _problem(self, kind: str, code: str, reason: str) -> None:
         self._log.emit(peer.NegotiationError(kind, code, reason))

@@ -165,11 +165,12 @@ class Robot:
             assert arrival is SequenceCheck.DUPLICATE
 
     def _take_welcome(self, message: YourId) -> None:
-        welcome = self.rules.welcome(message)
-        self.standings.append(welcome.standing)
+        self.standings.append(self.rules.welcome(message))
         self.id = message.id
         self._welcomed = True
-        self._write(*welcome.texts)
+        if self.rules.ack_due is not None:
+            self._write(self.rules.ack())
+        self._write(*self.rules._unconfirmed)
 
     def _hear(self, message: dict[str, Any]) -> None:
         if message["type"] == "paired":

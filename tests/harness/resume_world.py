@@ -258,11 +258,14 @@ class App:
         self.client_id = your_id.id
         if self.numbered:
             unconfirmed = list(self.rules._unconfirmed)
-            welcome = self.rules.welcome(your_id)
-            self.standings.append(welcome.standing)
-            self.undecided += welcome.undecided
-            resumed = welcome.standing is ResumeResult.RESUMED
-            self._write(unconfirmed if self.forgetful and resumed else welcome.texts)
+            result = self.rules.welcome(your_id)
+            self.standings.append(result)
+            if result is not ResumeResult.RESUMED:
+                self.undecided += unconfirmed
+                return
+            if not self.forgetful and self.rules.ack_due is not None:
+                self._write([self.rules.ack()])
+            self._write(unconfirmed if self.forgetful else self.rules._unconfirmed)
 
     def tick(self, now: float) -> None:
         """Confirm what came, if that is due."""

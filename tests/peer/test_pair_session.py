@@ -62,6 +62,7 @@ class Side(LogRecorder):
         self.outcome: PairOutcome | None = None
         self.other: Side
         self.tamper: Tamper = lambda frame: [frame]
+        self.unwritten: list[Callable[[], None]] | None = None  # a list collects what waits for the relay
         self.pairing = PairSession(
             peer_id,
             options,
@@ -74,9 +75,13 @@ class Side(LogRecorder):
             reach=self.phases.append,
         )
 
-    async def _send(self, frame: msgspec.Struct) -> None:
+    async def _send(self, frame: msgspec.Struct, on_written: Callable[[], None]) -> None:
         assert isinstance(frame, Description | Candidate)
         self.sent.append(frame)
+        if self.unwritten is not None:
+            self.unwritten.append(on_written)
+            return
+        on_written()
         for each in self.tamper(frame):
             relayed = messages.parse_server(messages.encode(each))
             assert isinstance(relayed, Description | Candidate)
@@ -179,6 +184,36 @@ async def test_without_servers_the_description_is_all() -> None:
             (description,) = side.sent
             assert isinstance(description, Description)
             assert has_ended(description.sdp)
+
+
+async def test_a_description_is_logged_as_sent_when_it_is_written() -> None:
+    """While the relay is away nothing is logged as sent, and the receiver's exchange is not complete."""
+    async with pairing() as (a, b):
+        b.unwritten = []
+        await b.wait_for("answer_created")
+        await wait_all_tasks_blocked(0.05)
+        assert a.events.index("offer_created") < a.events.index("offer_sent")
+        assert not {"answer_sent", "exchange_complete"} & set(b.events)
+        assert (b.phases, b.pairing.evidence.description_sent) == ([], False)
+        (on_written,) = b.unwritten
+        on_written()
+        assert b.events[-2:] == ["answer_sent", "exchange_complete"]
+        assert (b.phases, b.pairing.evidence.description_sent) == (["exchange"], True)
+
+
+async def test_a_candidate_is_logged_as_sent_when_it_is_written() -> None:
+    async with pairing(servers=(IceServer("stun", "127.0.0.1", 9),)) as (a, _):
+        a.unwritten = []
+        await a.wait_for("ice_server_failed")
+        while len(a.sent) < 2:
+            await trio.sleep(0.01)
+        assert not {"offer_sent", "candidate_sent"} & set(a.events)
+        for on_written in a.unwritten:
+            on_written()
+        assert [event for event in a.events if event.endswith("_sent")] == [
+            "offer_sent",
+            "candidate_sent",
+        ]
 
 
 @pytest.mark.parametrize("relay_only", [(True, False), (False, True)])

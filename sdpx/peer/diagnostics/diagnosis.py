@@ -155,10 +155,10 @@ def _answer(evidence: ConnectionTrace, now: float) -> Diagnosis | None:
     if evidence.description_received:
         return None
     if evidence.is_initiator:
-        reason = (
-            f"No answer came from {evidence.peer_id} within {now:.1f} s, although the relay passed the offer "
-            "on: its program does not answer offers, or hangs"
-        )
+        cause = "although the relay passed the offer on: its program does not answer offers, or hangs"
+        if not evidence.description_sent:
+            cause = "because the offer was not sent: the connection to the relay is down"
+        reason = f"No answer came from {evidence.peer_id} within {now:.1f} s, {cause}"
         return Diagnosis(NoAnswer("no_answer", reason), may_pass=False)
     reason = (
         f"No offer came from {evidence.peer_id} within {now:.1f} s of the pairing: its program is the "
@@ -202,6 +202,13 @@ def _candidates(evidence: ConnectionTrace, _now: float) -> Diagnosis | None:
     else:
         return None
     return Diagnosis(NoCommonCandidates("no_common_candidates", reason), may_pass=False)
+
+
+def _unsent_answer(evidence: ConnectionTrace, now: float) -> Diagnosis | None:
+    if evidence.is_initiator or evidence.description_sent or _ice_is_done(evidence):
+        return None
+    reason = f"The answer to {evidence.peer_id} was not sent within {now:.1f} s: the connection to the relay is down"
+    return Diagnosis(NoConnection("no_connection", reason))
 
 
 def _mdns(evidence: ConnectionTrace, _now: float) -> Diagnosis | None:
@@ -270,6 +277,7 @@ _RULES: Final[tuple[Rule, ...]] = (
     _no_relayed,
     _answer,
     _no_network,
+    _unsent_answer,
     _mdns,
     _candidates,
     _turn,

@@ -26,7 +26,7 @@ from sdpx.peer.options import PeerOptions
 from sdpx.peer.signaling.backoff import Backoff
 from sdpx.peer.signaling.connection import CLOSE_SECONDS, SignalingConnection, dial
 from sdpx.peer.signaling.reliable_channel import ProtocolViolation, ReliableChannel
-from sdpx.peer.signaling.resume import ResumeResult, ResumeState, Welcome
+from sdpx.peer.signaling.resume import ResumeResult, ResumeState
 from sdpx.protocol.messages import IceServers, ServerMessage
 
 ABNORMAL: Final = 1006
@@ -115,14 +115,14 @@ class SignalingClient:
             while self._relay is None and self._stay is not None:
                 await self._back.wait()
             if self._stay is not None:
-                await self._stay.written()
+                await self._stay.flush()
         if self._relay is not None:
             self._talking.cancel()
             await self._closed.wait()
 
-    async def send(self, message: msgspec.Struct) -> bool:
-        """Send a message; False if there is no relay to go to, and the news tell why."""
-        return self._stay is not None and await self._stay.send(message)
+    async def send(self, message: msgspec.Struct, on_written: Callable[[], None] | None = None) -> bool:
+        """Send a message (see `ReliableChannel.send`); False without a relay: an event says why."""
+        return self._stay is not None and await self._stay.send(message, on_written)
 
     async def drop(self) -> None:
         """Give up the present connection: the relay does not answer on it."""
@@ -157,16 +157,16 @@ class SignalingClient:
     async def _welcome(self, relay: SignalingConnection, seconds: float) -> ReliableChannel | None:
         """Heed the greeting; None if nothing can come of this connection, which is closed then."""
         greeting = relay.greeting
-        welcome = self._rules.welcome(greeting)
+        result = self._rules.welcome(greeting)
         self._hold.cancel()
         self._been_up, self._taken = True, 0
-        if welcome.standing is ResumeResult.RESUMED and self._stay is not None:
-            await self._go_on(relay, self._stay, welcome)
+        if result is ResumeResult.RESUMED and self._stay is not None:
+            await self._go_on(relay, self._stay)
             return self._stay
         await self._tell_loss()
-        if welcome.standing in (ResumeResult.RESUMED, ResumeResult.BROKEN):  # it comes too late, or contradicts itself
+        if result in (ResumeResult.RESUMED, ResumeResult.BROKEN):  # it comes too late, or contradicts itself
             self._rules.forget()
-            await relay.close(VIOLATION if welcome.standing is ResumeResult.BROKEN else NORMAL)
+            await relay.close(VIOLATION if result is ResumeResult.BROKEN else NORMAL)
             return None
         self._log.emit(peer.IdAssigned(greeting.id))
         self._wanted = greeting.id
@@ -175,10 +175,10 @@ class SignalingClient:
         await self._post.send(Connected(greeting.id, greeting.ice_servers, seconds, self._stay))
         return self._stay
 
-    async def _go_on(self, relay: SignalingConnection, stay: ReliableChannel, welcome: Welcome) -> None:
+    async def _go_on(self, relay: SignalingConnection, stay: ReliableChannel) -> None:
         away = round((trio.current_time() - self._lost_at) * 1000, 1)
         self._log.emit(peer.RelayResumed(relay.greeting.id, away, self._rules.unconfirmed))
-        stay.resume(welcome.texts)
+        stay.resume()
         relay.write_from(stay)
         self._back.set()
         if isinstance(relay.greeting.ice_servers, list):

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from errno import errorcode
 from os import strerror
 from socket import gaierror
-from typing import Final, Protocol
+from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -28,6 +28,7 @@ from trio_websocket import (
 )
 
 from sdpx.errors import Ending, Refusal, Refused, RelayUnreachable
+from sdpx.peer.signaling.reliable_channel import ReliableChannel
 from sdpx.peer.signaling.tls import client_context, words_of
 from sdpx.protocol import messages
 from sdpx.protocol.messages import PROTOCOL, YourId
@@ -43,13 +44,6 @@ MAX_MESSAGE: Final = 1024 * 1024
 ByteStream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
-class FrameSource(Protocol):
-    """Where the frames come from that a connection writes."""
-
-    async def next(self) -> str | None:
-        """Wait for the next one. None: the relay is silent where it should not be, and the connection of no more use."""
-
-
 class SignalingConnection:
     """An open connection to a relay, and the `greeting` that came first on it."""
 
@@ -59,7 +53,7 @@ class SignalingConnection:
         self._nursery = nursery
         self._dropped = False
 
-    def write_from(self, source: FrameSource) -> None:
+    def write_from(self, source: ReliableChannel) -> None:
         """Write what `source` has, to the end of this connection. To be called once."""
         self._nursery.start_soon(self._write, source)
 
@@ -78,8 +72,9 @@ class SignalingConnection:
         """How the connection ended, once it has, unless this side gave it up."""
         return None if self._dropped else self._socket.closed
 
-    async def _write(self, source: FrameSource) -> None:
-        while (text := await source.next()) is not None:
+    async def _write(self, source: ReliableChannel) -> None:
+        while (frame := await source.next()) is not None:
+            text, client_seq = frame
             with trio.move_on_after(WRITE_SECONDS) as deadline:
                 try:
                     await self._socket.send_message(text)
@@ -87,6 +82,8 @@ class SignalingConnection:
                     return
             if deadline.cancelled_caught:  # half a frame is out: the socket is of no more use
                 break
+            if client_seq:
+                source.written(client_seq)
         await self.drop()
 
     async def keep_alive(self) -> None:

@@ -8,7 +8,7 @@
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final
 
@@ -22,7 +22,6 @@ from sdpx.protocol.messages import ServerAck, ServerMessage
 
 CONFIRM_SECONDS: Final = 5.0
 ROOM_SECONDS: Final = 30.0
-WAITING: Final = 512  # frames that no socket has taken yet
 
 
 class ProtocolViolation(Enum):
@@ -37,7 +36,8 @@ class ReliableChannel:
 
     def __init__(self, rules: ResumeState) -> None:
         self._rules = rules
-        self._unwritten: deque[str] = deque()
+        self._written = 0  # the client_seq up to which the present socket has taken the frames
+        self._receipts: deque[tuple[int, Callable[[], None]]] = deque()
         self._has_socket = True
         self.is_over = False
         self._confirm_due = math.inf
@@ -45,36 +45,37 @@ class ReliableChannel:
 
     # ---- out
 
-    async def send(self, message: msgspec.Struct) -> bool:
-        """Send a message, or keep it for the next socket; waits while there is no room. False if the stay is over."""
+    async def send(self, message: msgspec.Struct, on_written: Callable[[], None] | None = None) -> bool:
+        """Queue a message for this socket or the next one; waits while the queue is full. False if the channel is over.
+
+        `on_written` is called once, in the order of the messages, when a socket has taken the whole frame; never, if none does.
+        """
         await trio.lowlevel.checkpoint()
         with trio.move_on_after(ROOM_SECONDS):
-            while not self.is_over and not self._has_room:
+            while not self.is_over and not self._rules.has_room:
                 await self._changed.wait()
-        if not self.is_over and not self._has_room:  # one is missing now: those behind it would make no sense
+        if not self.is_over and not self._rules.has_room:  # without this frame the later ones would make no sense
             self.end()
         if self.is_over:
             return False
-        text = self._rules.send(messages.encode(message))
-        if self._has_socket:
-            self._unwritten.append(text)
-            self._wake()
+        self._rules.send(messages.encode(message))
+        if on_written is not None:
+            self._receipts.append((self._rules.sent, on_written))
+        self._wake()
         return True
 
-    @property
-    def _has_room(self) -> bool:
-        return self._rules.has_room and len(self._unwritten) < WAITING
+    async def next(self) -> tuple[str, int] | None:
+        """Wait for the next frame that the present socket is to write; its number is 0 if `written` is not to be told of it.
 
-    async def next(self) -> str | None:
-        """Wait for the frame that the present socket is to write next; None if the relay confirms nothing (see `FrameSource`)."""
+        None: the channel is over, or the relay confirms nothing and the socket is of no more use.
+        """
         while not self.is_over:
             now = trio.current_time()
             if self._ack_due <= now:
-                return self._rules.ack()
-            if self._unwritten:
-                self._wake()
-                return self._unwritten.popleft()
-            if not self._rules.unconfirmed:
+                return self._rules.ack(), 0
+            if self._has_socket and self._written < self._rules.sent:
+                return self._rules.frame(self._written + 1), self._written + 1
+            if not self._rules.unconfirmed or not self._has_socket:
                 self._confirm_due = math.inf
             elif self._confirm_due == math.inf:
                 self._confirm_due = now + CONFIRM_SECONDS
@@ -84,13 +85,21 @@ class ReliableChannel:
                 await self._changed.wait()
         return None
 
+    def written(self, client_seq: int) -> None:
+        """Note that the socket has taken the frames up to this one."""
+        self._written = max(self._written, client_seq)
+        self._rules.written(client_seq)
+        while self._receipts and self._receipts[0][0] <= client_seq:
+            self._receipts.popleft()[1]()
+        self._wake()
+
     @property
     def _ack_due(self) -> float:
         return math.inf if self._rules.ack_due is None else self._rules.ack_due
 
-    async def written(self) -> None:
+    async def flush(self) -> None:
         """Wait until the socket has taken all that was sent, or is gone."""
-        while self._unwritten:
+        while self._has_socket and self._written < self._rules.sent:
             await self._changed.wait()
 
     # ---- in
@@ -114,7 +123,7 @@ class ReliableChannel:
         if not self._rules.confirm(taken.client_seq):
             return ProtocolViolation.UNTRUE
         self._confirm_due = math.inf
-        self._wake()
+        self.written(self._rules.confirmed)
         return None
 
     # ---- sockets
@@ -122,15 +131,14 @@ class ReliableChannel:
     def suspend(self) -> None:
         """Go on without a socket: what is sent is kept."""
         self._has_socket = False
-        self._unwritten.clear()
         self._confirm_due = math.inf
         self._wake()
 
-    def resume(self, texts: Iterable[str]) -> None:
-        """Go on with a new socket; `texts` are what it is to write first."""
+    def resume(self) -> None:
+        """Go on with a new socket, which writes all that the relay has not confirmed."""
         self._has_socket = True
-        self._unwritten.extend(texts)
-        self._wake()
+        self._written = self._rules.confirmed
+        self.written(self._written)
 
     def end(self) -> None:
         """Let go whoever waits: what is sent from now on goes nowhere."""

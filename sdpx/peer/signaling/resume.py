@@ -13,7 +13,6 @@
 """
 
 from collections import deque
-from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
@@ -34,15 +33,6 @@ class ResumeResult(Enum):
     RESUMED = auto()  # it goes on
     LOST = auto()  # it is over, and what it was paired with has been told
     BROKEN = auto()  # the relay contradicts itself: close the socket, and dial again, afresh
-
-
-@dataclass(frozen=True, slots=True)
-class Welcome:
-    """How things stand; what to write at once, in order; what may or may not have arrived of what was sent before."""
-
-    standing: ResumeResult
-    texts: list[str] = field(default_factory=list)
-    undecided: list[str] = field(default_factory=list)
 
 
 class SequenceCheck(Enum):
@@ -80,30 +70,26 @@ class ResumeState:
             return [("seq", "1")]
         return [("seq", "1"), ("resume", self._token), ("last", str(self.last))]
 
-    def welcome(self, your_id: YourId) -> Welcome:
-        """Take the first frame of a socket."""
+    def welcome(self, your_id: YourId) -> ResumeResult:
+        """Process the first frame of a socket. After `RESUMED` the unconfirmed frames are due again, behind an ack."""
         before, self._token = self._token, your_id.resume_token or None
         if your_id.resumed is True and before is not None:
-            return self._go_on(your_id)
-        undecided = list(self._unconfirmed)
+            taken = your_id.client_seq
+            if taken is UNSET or not self.confirmed <= taken <= self.sent:
+                self.forget()
+                return ResumeResult.BROKEN
+            self._confirm(taken)
+            if self.last:
+                self.ack_due = 0.0
+            return ResumeResult.RESUMED
         self._begin()
         self._numbered = self._token is not None
-        return Welcome(ResumeResult.FRESH if before is None else ResumeResult.LOST, [], undecided)
+        return ResumeResult.FRESH if before is None else ResumeResult.LOST
 
-    def _go_on(self, your_id: YourId) -> Welcome:
-        taken = your_id.client_seq
-        if taken is UNSET or not self.confirmed <= taken <= self.sent:
-            return Welcome(ResumeResult.BROKEN, [], self.forget())
-        self.confirm(taken)
-        ack = [self.ack()] if self.last else []
-        return Welcome(ResumeResult.RESUMED, [*ack, *self._unconfirmed])
-
-    def forget(self) -> list[str]:
-        """Begin anew: the next dial asks for nothing back. Returns what is undecided."""
-        undecided = list(self._unconfirmed)
+    def forget(self) -> None:
+        """Give the session up: the next dial opens a new one."""
         self._token = None
         self._begin()
-        return undecided
 
     @property
     def may_return(self) -> bool:
@@ -113,7 +99,7 @@ class ResumeState:
     @property
     def progress(self) -> int:
         """How much got through so far, in frames of either direction."""
-        return self.last + self.confirmed
+        return self.last + self.confirmed if self._numbered else 0
 
     # ---- out
 
@@ -130,26 +116,39 @@ class ResumeState:
         return len(self._unconfirmed) < self._max_frames and self._bytes < self._max_bytes
 
     def send(self, text: str) -> str:
-        """Give a frame its number and keep it; returns what to write, if there is a socket that has been welcomed.
+        """Give a frame its number and keep it; return it as it is to be written.
 
-        Not for `ping`, `pong` and `ack`, which bear no number.
+        Not for `ping`, `pong` and `ack`, which have no number.
         """
-        if not self._numbered:
-            return text
         self.sent += 1
-        numbered = messages.with_number(text, "client_seq", self.sent)
-        self._unconfirmed.append(numbered)
-        self._bytes += numbered.__sizeof__()
-        return numbered
+        if self._numbered:
+            text = messages.with_number(text, "client_seq", self.sent)
+        self._unconfirmed.append(text)
+        self._bytes += text.__sizeof__()
+        return text
+
+    def frame(self, client_seq: int) -> str:
+        """Return an unconfirmed frame: one between `confirmed` + 1 and `sent`."""
+        return self._unconfirmed[client_seq - self.confirmed - 1]
+
+    def written(self, client_seq: int) -> None:
+        """Note that a socket has taken the frames up to this one: a relay without numbers confirms nothing else."""
+        if not self._numbered:
+            self._confirm(client_seq)
 
     def confirm(self, client_seq: int) -> bool:
-        """Keep no more what the relay took; False if it cannot have taken that, and then nothing changes."""
+        """Drop the frames that the relay has taken; False, and no change, if they were never sent."""
+        if not self._numbered:
+            return True
         if client_seq > self.sent:
-            return not self._numbered
+            return False
+        self._confirm(client_seq)
+        return True
+
+    def _confirm(self, client_seq: int) -> None:
         while self.confirmed < client_seq:
             self.confirmed += 1
             self._bytes -= self._unconfirmed.popleft().__sizeof__()
-        return True
 
     # ---- in
 

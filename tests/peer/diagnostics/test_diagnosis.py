@@ -41,6 +41,18 @@ PHASES: list[tuple[Phase, float]] = [
     [
         ({"description_received": False}, "no_answer", ExitStatus.NO_ANSWER, "No answer came from bob within 5.0 s"),
         (
+            {"description_received": False, "description_sent": False},
+            "no_answer",
+            ExitStatus.NO_ANSWER,
+            "the offer was not sent: the connection to the relay is down",
+        ),
+        (
+            {"description_sent": False, "is_initiator": False},
+            "no_connection",
+            ExitStatus.NO_CONNECTION,
+            "The answer to bob was not sent within 5.0 s: the connection to the relay is down",
+        ),
+        (
             {"description_received": False, "is_initiator": False},
             "no_offer",
             ExitStatus.NO_ANSWER,
@@ -185,7 +197,12 @@ def test_what_another_try_cannot_mend() -> None:
 def test_a_summary_tells_phases_pair_and_bytes() -> None:
     """Each phase by itself, in milliseconds; a message is no phase."""
     evidence = replace(
-        NEGOTIATED, before={"dial": 0.01, "pairing": 0.02}, local_type="host", remote_type="srflx", bytes_sent=7
+        NEGOTIATED,
+        reached_at={},
+        before={"dial": 0.01, "pairing": 0.02},
+        local_type="host",
+        remote_type="srflx",
+        bytes_sent=7,
     )
     for phase, seconds in PHASES:
         assert evidence.reach(phase, seconds)

@@ -205,8 +205,10 @@ class Desk:
         self.log = LogRecorder()
         self.asking = PairRequester(self.send, lambda: self.up_since, Log(self.log.put, trio.current_time), lambda: 0.0)
 
-    async def send(self, message: Struct) -> bool:
+    async def send(self, message: Struct, on_written: Callable[[], None]) -> bool:
         assert isinstance(message, Request)
+        if self.is_there:
+            on_written()
         self.asked.append(trio.current_time())
         answer = self.answers[0] if len(self.answers) == 1 else self.answers.pop(0)
         if answer is None:
@@ -296,6 +298,7 @@ async def test_a_request_without_a_relay_is_refused_at_once(autojump_clock: trio
     refusal = await desk.asking.ask("bob", 60)
     assert refusal is not None
     assert (refusal.code, trio.current_time() - desk.asked[0]) == (LOST, 0)
+    assert desk.log.of("pair_requested") == []
 
 
 async def test_the_time_to_answer_begins_anew_when_the_relay_is_back(autojump_clock: trio.testing.MockClock) -> None:

@@ -4,7 +4,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -44,6 +44,11 @@ class Stage:
     cutter: Cutter
     relay: ResumingRelay
     log: LogRecorder
+    written: list[int] = field(default_factory=list)
+
+    async def send_all(self, up: Connected) -> None:
+        for number, frame in enumerate(MINE):
+            assert await up.relay.send(frame, partial(self.written.append, number))
 
     async def news(self, count: int) -> list[SignalingEvent]:
         return [await self.uplink.news.receive() for _ in range(count)]
@@ -55,8 +60,7 @@ class Stage:
         assert isinstance(up, Connected)
         await self.uplink.send(Request("bob"))
         heard += await self.news(1)
-        for frame in MINE:
-            await up.relay.send(frame)
+        await self.send_all(up)
         return heard + await self.news(len(ANSWER))
 
     async def paired(self) -> list[Any]:
@@ -92,12 +96,14 @@ async def stage(*ends: dict[Way, int], **options: Any) -> AsyncIterator[Stage]:
             nursery.cancel_scope.cancel()
 
 
-def assert_whole(heard: list[SignalingEvent], relay: ResumingRelay) -> None:
-    """Alice heard the handshake and nothing else, and so did bob."""
+def assert_whole(heard: list[SignalingEvent], stage: Stage) -> None:
+    """Alice heard the handshake and nothing else, and so did bob; each frame was reported as written once, in order."""
+    relay = stage.relay
     assert [type(news) for news in heard] == [Connected, Paired, Description, Candidate, Candidate]
     assert [frame["type"] for frame in relay.bobs] == ["paired", "offer", "candidate", "candidate", "candidate"]
     assert [frame["client_seq"] for frame in relay.bobs[1:]] == [2, 3, 4, 5]
     assert [frame["candidate"] for frame in relay.bobs[2:]] == [*({"candidate": f"mine {n}"} for n in range(2)), None]
+    assert stage.written == list(range(len(MINE)))
 
 
 async def whole_length(way: Way) -> tuple[int, int]:
@@ -127,7 +133,7 @@ async def test_a_cut_behind_any_byte_of_a_handshake_is_not_heard_of(way: Way) ->
             async with stage({way: end}, {"down" if end % 2 else "up": 1 + end % 700}) as world:
                 heard = await world.handshake()
                 await world.all_is_there()
-                assert_whole(heard, world.relay)
+                assert_whole(heard, world)
 
     async with trio.open_nursery() as nursery:  # they wait more than they work
         for _ in range(8):
@@ -144,7 +150,7 @@ async def test_cuts_at_random_are_not_heard_of(seed: int) -> None:
     async with stage({"down": first + 1 + dice.randrange(200)}, *ends) as world:
         heard = await world.handshake()
         await world.all_is_there()
-        assert_whole(heard, world.relay)
+        assert_whole(heard, world)
 
 
 # ---- what the log and the URL say -----------------------------------------------------------------------------------
@@ -189,10 +195,11 @@ async def test_what_is_sent_while_the_relay_is_away_arrives() -> None:
         up, _ = await world.paired()
         world.cutter.cut()
         await world.logged("disconnected")
-        for frame in MINE:
-            assert await up.relay.send(frame)
+        await world.send_all(up)
+        assert world.written == []
         assert [type(each) for each in await world.news(3)] == [Description, Candidate, Candidate]
         await world.all_is_there()
+        assert world.written == list(range(len(MINE)))
         assert world.log.of("relay_resumed")[0]["unconfirmed"] == len(MINE)
 
 
@@ -204,7 +211,7 @@ async def test_a_relay_that_stays_away_is_lost_after_a_while(monkeypatch: pytest
         target, world.cutter.target = world.cutter.target, 1
         world.cutter.cut()
         assert await world.news(1) == [Disconnected()]
-        assert not await up.relay.send(OFFER)
+        assert not await up.relay.send(OFFER, partial(world.written.append, 0))
         assert not await world.uplink.send(Request("bob"))
         world.cutter.target = target
         (again,) = await world.news(1)
@@ -223,6 +230,33 @@ async def test_who_closes_while_the_relay_is_away_leaves_in_order() -> None:
         await world.uplink.close()
         while [frame["type"] for frame in world.relay.bobs] != ["paired", "offer", "peer_disconnected"]:
             await trio.sleep(0.01)
+
+
+async def test_a_frame_that_no_socket_takes_is_never_reported_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The frames that wait for the relay are dropped when the session is given up, and no later session writes them."""
+    monkeypatch.setattr("sdpx.peer.signaling.client.HOLD_SECONDS", 0.3)
+    async with stage() as world:
+        up, _ = await world.paired()
+        target, world.cutter.target = world.cutter.target, 1
+        world.cutter.cut()
+        await world.logged("disconnected")
+        await world.send_all(up)
+        assert await world.news(1) == [Disconnected()]
+        world.cutter.target = target
+        assert [type(each) for each in await world.news(1)] == [Connected]
+        assert world.written == []
+        assert [frame["type"] for frame in world.relay.bobs] == ["paired", "peer_disconnected"]
+
+
+async def test_a_frame_is_reported_as_written_to_a_relay_without_sequence_numbers() -> None:
+    async with played(greets({}, code=0)) as (uplink, script):
+        assert await heard_of(uplink, 1) == [Connected]
+        written = list[int]()
+        for number in range(3):
+            await uplink.send(OFFER, partial(written.append, number))
+        while len(script.heard) < 3:
+            await trio.sleep(0.001)
+    assert written == [0, 1, 2]
 
 
 # ---- a socket that is only believed alive ---------------------------------------------------------------------------
