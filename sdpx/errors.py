@@ -1,33 +1,32 @@
-"""Whose fault it was, in the user's words, once.
+"""The errors that sdpx raises on purpose, and the exit statuses of its programs.
 
 SdpxError
-+-- Refusal            a client's frame broke a rule of the wire: becomes an `error` frame, the connection stays
-+-- Ending             why a program ended: becomes one `error` event, a sentence on stderr, an exit status
-    +-- UsageError         the command line or the environment
-    +-- CannotListen       the relay could not open its port
-    +-- RelayUnreachable   nobody there, or not a relay
-    +-- RelayLost          it was there and is gone
-    +-- Refused            the relay is there and did not let this peer in
-    +-- PairingRefused     the relay said no to `--pair`
-    +-- PairingLost        the other peer left before there was a connection
-    +-- NoAnswer           paired, but the other side sent no description
-    +-- NoCommonCandidates both descriptions were there, and no pair of addresses to try
-    +-- IceFailed          addresses were tried, and none led to the other side
-    +-- DtlsFailed         the path was there, and no secure connection over it
-    +-- NoConnection       paired, and for another reason no WebRTC connection
-    +-- ChannelLost        it was up, and the other side closed it or vanished
-    +-- Unmet              what `--expect` waited for did not happen
-    +-- DemoFailed         a step of `sdpx demo` did not happen
-    +-- BenchFailed        `sdpx bench` lost messages, or the relay refused what it was to carry
++-- Refusal                a frame of a client violates the protocol: answered by an `error` frame, the connection stays
++-- Ending                 ends the program: one `error` event, one sentence on stderr, an exit status
+    +-- CannotListen           the relay could not open its port
+    +-- RelayUnreachable       no relay answered at the URL
+    +-- RelayLost              the connection to the relay was lost
+    +-- Refused                the relay answered with an HTTP error
+    +-- PairingRefused         the relay refused the pairing of `--pair`
+    +-- PairingLost            the other peer left before the connection was established
+    +-- NoAnswer               the other peer sent no description
+    +-- NoCommonCandidates     no pair of candidates could be formed
+    +-- IceFailed              no pair of candidates worked
+    +-- DtlsFailed             the DTLS handshake failed
+    +-- NoConnection           no connection, for another reason
+    +-- ChannelLost            the established connection was lost
+    +-- ExpectationFailed      the event of `--expect` did not happen
+    +-- DemoFailed             a step of `sdpx demo` failed
+    +-- BenchFailed            the figures of `sdpx bench` are not valid
 """
 
 from enum import IntEnum
 
 
 class ExitStatus(IntEnum):
-    """What a program's exit status means; the README's table is held to this one."""
+    """The exit statuses of all commands."""
 
-    DONE = 0
+    OK = 0
     INTERNAL = 1
     USAGE = 2
     RELAY = 3
@@ -44,10 +43,7 @@ class ExitStatus(IntEnum):
 
 
 class SdpxError(Exception):
-    """Everything that sdpx raises on purpose.
-
-    `code` is a stable snake_case word for the wire and the log; `reason` is one sentence for a person.
-    """
+    """An error with a stable snake_case `code` for protocol and log, and a `reason`: one sentence for the user."""
 
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(reason)
@@ -56,9 +52,9 @@ class SdpxError(Exception):
 
 
 class Refusal(SdpxError):
-    """A frame from a client was not taken (PROTOCOL: error codes).
+    """A frame of a client was refused.
 
-    `in_reply_to` is the frame's `type` where it has one, `target_id` whom a `pair_request` asked for.
+    `in_reply_to` is the `type` of that frame, if it has one, and `target_id` the target of a `pair_request`.
     """
 
     def __init__(self, code: str, reason: str, *, in_reply_to: str | None = None, target_id: str | None = None) -> None:
@@ -74,84 +70,84 @@ class Ending(SdpxError):
 
 
 class CannotListen(Ending):
-    """The relay could not open its port: taken, not allowed, or no such address here."""
+    """The relay could not open its port: it is in use, not permitted, or the address is not local."""
 
 
 class RelayUnreachable(Ending):
-    """There is no relay at that URL."""
+    """No relay answers at the URL."""
 
     status = ExitStatus.RELAY
 
 
 class RelayLost(Ending):
-    """The connection to the relay ended while it was still needed."""
+    """The connection to the relay was lost while it was needed."""
 
     status = ExitStatus.RELAY
 
 
-class PairingRefused(Ending):
-    """The relay refused the pairing that `--pair` asked for."""
-
-    status = ExitStatus.PAIRING_REFUSED
-
-
 class Refused(Ending):
-    """The relay is there and answered with an HTTP refusal: the ID is taken, the token is wrong, it is full."""
+    """The relay answered with an HTTP error: the ID is in use, the token is invalid, the relay is full."""
 
     status = ExitStatus.REFUSED
 
 
+class PairingRefused(Ending):
+    """The relay refused the pairing that `--pair` requested."""
+
+    status = ExitStatus.PAIRING_REFUSED
+
+
 class PairingLost(Ending):
-    """The other peer left, or was cut, before there was a connection."""
+    """The other peer left, or was disconnected, before the connection was established."""
 
     status = ExitStatus.PAIRING_LOST
 
 
 class NoAnswer(Ending):
-    """The pairing stood, and no answer, or no offer, came."""
+    """The peers were paired, and no offer or answer arrived."""
 
     status = ExitStatus.NO_ANSWER
 
 
 class NoCommonCandidates(Ending):
-    """Both sides described themselves, and there was no pair of addresses to try."""
+    """Both descriptions were set, and no pair of candidates could be formed."""
 
     status = ExitStatus.NO_COMMON_CANDIDATES
 
 
 class IceFailed(Ending):
-    """No pair of addresses worked (RFC 8445)."""
+    """No pair of candidates worked (RFC 8445)."""
 
     status = ExitStatus.ICE_FAILED
 
 
 class DtlsFailed(Ending):
-    """The path was there, and the DTLS handshake over it failed (RFC 8842)."""
+    """ICE succeeded, and the DTLS handshake failed (RFC 8842)."""
 
     status = ExitStatus.DTLS_FAILED
 
 
 class NoConnection(Ending):
-    """The pairing stood, and for a reason of its own no WebRTC connection came of it."""
+    """The peers were paired, and no connection was established for another reason."""
 
     status = ExitStatus.NO_CONNECTION
 
 
 class ChannelLost(Ending):
-    """The connection was up and is gone: the other side closed it, or vanished."""
+    """The connection was established, and the other peer closed it or stopped answering."""
 
     status = ExitStatus.CHANNEL_LOST
 
 
 class ExpectationFailed(Ending):
-    """What `--expect` waited for did not happen within `--within`."""
+    """The event of `--expect` did not happen within `--expect-timeout`."""
 
     status = ExitStatus.EXPECTATION_FAILED
 
 
 class DemoFailed(Ending):
-    """A step of the demonstration did not happen."""
+    """A step of the demonstration failed."""
 
 
 class BenchFailed(Ending):
-    """The measurement's figures do not count: messages were not sound, or the relay refused some."""
+    """The figures of the measurement are not valid: messages were lost or altered, or the relay refused requests."""

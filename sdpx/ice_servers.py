@@ -1,7 +1,7 @@
 """STUN and TURN servers: their URLs (RFC 7064, RFC 7065) and the W3C's RTCIceServer dictionaries. Pure.
 
-A URL may bear a TURN server's user and password, percent-encoded where they hold `:`, `@` or `/`:
-`turn:USER:PASS@HOST:PORT?transport=tcp`. Credentials never come out in `url`, which a log may show.
+The URL of a TURN server may contain user and password, percent-encoded if they contain `:`, `@` or `/`:
+`turn:USER:PASS@HOST:PORT?transport=tcp`. `IceServer.url` has no credentials and may be logged.
 """
 
 import re
@@ -13,7 +13,7 @@ from urllib.parse import unquote
 Scheme = Literal["stun", "stuns", "turn", "turns"]
 Transport = Literal["udp", "tcp"]
 
-MAX_SERVERS: Final = 16  # a relay that names a thousand cannot make this peer knock at a thousand doors
+MAX_SERVERS: Final = 16  # limits the requests that a malicious relay can cause
 _SCHEMES: Final = get_args(Scheme)
 _PORTS: Final = {"stun": 3478, "turn": 3478, "stuns": 5349, "turns": 5349}
 _PORT: Final = re.compile(r"[0-9]{1,5}")
@@ -22,7 +22,7 @@ _HOST: Final = re.compile(r"[0-9A-Za-z_\-.]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]")
 
 @dataclass(frozen=True, slots=True)
 class IceServer:
-    """One server, one way to it. `host` is a name or an address without brackets."""
+    """One STUN or TURN server with one transport. `host` is a name, or an address without brackets."""
 
     scheme: Scheme
     host: str
@@ -33,17 +33,17 @@ class IceServer:
 
     @property
     def is_turn(self) -> bool:
-        """Whether it relays."""
+        """Whether this is a TURN server."""
         return self.scheme in ("turn", "turns")
 
     @property
     def url(self) -> str:
-        """Its URL without credentials, as logs and RTCIceServer dictionaries have it."""
+        """The URL without credentials."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}:{host}:{self.port}" + (f"?transport={self.transport}" if self.is_turn else "")
 
     def dictionary(self) -> dict[str, str]:
-        """Return it as an RTCIceServer dictionary (W3C WebRTC, 4.2.4)."""
+        """Return an RTCIceServer dictionary (W3C WebRTC, 4.2.4)."""
         named: dict[str, str] = {"urls": self.url}
         if self.username is not None:
             named["username"] = self.username
@@ -56,45 +56,47 @@ DEFAULT_STUN: Final = IceServer("stun", "stun.l.google.com", 19302)
 
 
 def parse_server(url: str) -> IceServer:
-    """Read the URL of a STUN or TURN server. Raises ValueError with a sentence that says what is wrong with it."""
+    """Parse the URL of a STUN or TURN server. Raises ValueError with a sentence for the user."""
     scheme, _, rest = url.partition(":")
     if scheme not in _SCHEMES:
-        raise ValueError(f"'{_shown(url)}' is no STUN or TURN server's URL; one begins with stun:, turn: or turns:")
+        raise ValueError(
+            f"'{_shown(url)}' is not the URL of a STUN or TURN server; use stun:HOST:PORT or turn:USER:PASS@HOST:PORT"
+        )
     login, at, place = rest.rpartition("@")
     address, mark, query = place.partition("?")
     host, port = _address(address, url, _PORTS[scheme])
     if scheme in ("stun", "stuns"):
         if at or mark:
-            raise ValueError(f"'{_shown(url)}' has more than a STUN server's URL can; one looks like stun:HOST:PORT")
+            raise ValueError(f"'{_shown(url)}' has parts that a STUN URL does not allow; use stun:HOST:PORT")
         return IceServer(_scheme(scheme), host, port)
     transport = _transport(scheme, query if mark else None, url)
     user, colon, password = login.partition(":")
     if at and not (colon and user):
-        raise ValueError(f"'{_shown(url)}' has no user and password in front of its @; write USER:PASS@HOST")
+        raise ValueError(f"'{_shown(url)}' has no user and password before the @; use USER:PASS@HOST")
     login_known = (unquote(user), unquote(password)) if at else (None, None)
     return IceServer(_scheme(scheme), host, port, transport, *login_known)
 
 
 def parse_stun(url: str) -> IceServer:
-    """Read the URL of a STUN server (RFC 7064). Raises ValueError."""
+    """Parse the URL of a STUN server (RFC 7064). Raises ValueError."""
     if not url.startswith(("stun:", "stuns:")):
-        raise ValueError(f"'{_shown(url)}' is no STUN server's URL; it looks like stun:HOST or stun:HOST:PORT")
+        raise ValueError(f"'{_shown(url)}' is not the URL of a STUN server; use stun:HOST or stun:HOST:PORT")
     return parse_server(url)
 
 
 def parse_turn(url: str) -> IceServer:
-    """Read the URL of a TURN server with its credentials (RFC 7065). Raises ValueError."""
-    looks = "turn:USER:PASS@HOST:PORT?transport=udp"
+    """Parse the URL of a TURN server with credentials (RFC 7065). Raises ValueError."""
+    form = "turn:USER:PASS@HOST:PORT?transport=udp"
     if not url.startswith(("turn:", "turns:")):
-        raise ValueError(f"'{_shown(url)}' is no TURN server's URL; it looks like {looks}")
+        raise ValueError(f"'{_shown(url)}' is not the URL of a TURN server; use {form}")
     server = parse_server(url)
     if server.username is None:
-        raise ValueError(f"'{_shown(url)}' has no user and password; it looks like {looks}")
+        raise ValueError(f"'{_shown(url)}' has no user and password; use {form}")
     return server
 
 
 def servers_from(dictionaries: Any) -> tuple[IceServer, ...]:
-    """Return the servers that a list of RTCIceServer dictionaries names; what makes no sense in it is left out."""
+    """Return the servers in a list of RTCIceServer dictionaries; invalid entries are ignored."""
     if not isinstance(dictionaries, Sequence):
         return ()
     named = [server for each in dictionaries if isinstance(each, dict) for server in _of_dictionary(each)]
@@ -104,14 +106,14 @@ def servers_from(dictionaries: Any) -> tuple[IceServer, ...]:
 def choose(named: Iterable[IceServer] | None, offered: Any, *, no_stun: bool) -> tuple[IceServer, ...]:
     """Return the servers to use: those of the command line, else the relay's `offered`, else the default STUN server.
 
-    `named` is None where the command line names none. With `no_stun` there is no STUN server among them, whoever names it.
+    `named` is None if the command line has no server. `no_stun` removes all STUN servers.
     """
     servers = tuple(named) if named is not None else servers_from(offered) or (DEFAULT_STUN,)
     return tuple(server for server in servers if server.is_turn or not no_stun)
 
 
 def _of_dictionary(named: dict[str, Any]) -> list[IceServer]:
-    urls: Any = named.get("urls", named.get("url"))  # `url` is what old browsers had
+    urls: Any = named.get("urls", named.get("url"))  # `url` is the name in an old version of the W3C draft
     user, credential = named.get("username"), named.get("credential")
     servers = []
     for url in urls if isinstance(urls, list) else [urls]:
@@ -129,7 +131,7 @@ def _address(text: str, url: str, default_port: int) -> tuple[str, int]:
     bracketed = text.endswith("]") or ":" not in text
     host, _, port = (text, "", str(default_port)) if bracketed else text.rpartition(":")
     if not _HOST.fullmatch(host):
-        raise ValueError(f"'{_shown(url)}' names no host")
+        raise ValueError(f"'{_shown(url)}' has no valid host")
     if not _PORT.fullmatch(port) or not 0 < int(port) < 1 << 16:
         raise ValueError(f"'{_shown(url)}' has no port from 1 to 65535")
     return host.strip("[]"), int(port)
@@ -139,9 +141,9 @@ def _transport(scheme: str, query: str | None, url: str) -> Transport:
     default = "transport=udp" if scheme == "turn" else "transport=tcp"
     key, _, value = (default if query is None else query).partition("=")
     if key != "transport" or value not in get_args(Transport):
-        raise ValueError(f"'{_shown(url)}' has an unknown transport; it is ?transport=udp or ?transport=tcp")
+        raise ValueError(f"'{_shown(url)}' has an unknown transport; use ?transport=udp or ?transport=tcp")
     if scheme == "turns" and value == "udp":
-        raise ValueError(f"'{_shown(url)}' asks for TURN over DTLS, which is not there; use ?transport=tcp")
+        raise ValueError(f"'{_shown(url)}' uses TURN over DTLS, which is not supported; use ?transport=tcp")
     return "tcp" if value == "tcp" else "udp"
 
 
@@ -150,7 +152,7 @@ def _scheme(text: str) -> Scheme:
 
 
 def _shown(url: str) -> str:
-    """Return a URL as an error may quote it: without what may be a password, and not endless."""
+    """Return a URL for an error message: without credentials, truncated."""
     scheme, colon, rest = url.partition(":")
     _, at, place = rest.rpartition("@")
     return (f"{scheme}{colon}...@{place}" if at else url)[:200]

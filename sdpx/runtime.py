@@ -120,7 +120,7 @@ async def _supervise(main: Main, log: Log, stop: ShutdownRequest, signals: Seque
 def _report(failures: list[BaseException], log: Log) -> ExitStatus:
     """Say what ended the program: what it could foresee, or else a fault of its own, with the traceback on stderr."""
     if not failures:
-        return ExitStatus.DONE
+        return ExitStatus.OK
     unforeseen = [failure for failure in failures if not isinstance(failure, Ending)]
     for failure in unforeseen:
         traceback.print_exception(failure)

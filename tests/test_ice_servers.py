@@ -1,4 +1,4 @@
-"""STUN and TURN servers: their URLs, the dictionaries of a relay, and who has the first word."""
+"""STUN and TURN servers: URLs, RTCIceServer dictionaries, and the order of precedence."""
 
 import pytest
 from hypothesis import given
@@ -38,46 +38,46 @@ TURN = IceServer("turn", "t.example", 3478, "udp", "u", "p")
         ("turn:h", IceServer("turn", "h", 3478)),
     ],
 )
-def test_a_url_is_read(url: str, server: IceServer) -> None:
-    """RFC 7064 and 7065; the last @ ends the password, the first colon the user."""
+def test_valid_url_is_parsed(url: str, server: IceServer) -> None:
+    """RFC 7064 and 7065; the last @ ends the password, the first colon ends the user."""
     assert parse_server(url) == server
 
 
 @pytest.mark.parametrize(
     ("url", "word"),
     [
-        *[(url, "begins with") for url in ("", "h", "h:3478", "http://h", "STUN:h")],
+        *[(url, "not the URL") for url in ("", "h", "h:3478", "http://h", "STUN:h")],
         *[
             (url, "host")
             for url in ("stun", "stun:", "stun://h", "stun::3478", "stun:h h", "turn:u:p@", "stun:[::1", "stun:::1")
         ],
         *[(f"stun:h:{port}", "port") for port in ("", "0", "65536", "-1", "abc", "\u0663", "1.5", "9" * 5000)],
-        *[(url, "more than") for url in ("stun:u:p@h", "stun:h?transport=udp")],
+        *[(url, "does not allow") for url in ("stun:u:p@h", "stun:h?transport=udp")],
         *[(url, "transport") for url in ("turn:u:p@h?transport=sctp", "turn:u:p@h?x=udp", "turn:u:p@h?")],
         ("turns:u:p@h?transport=udp", "DTLS"),
         *[(url, "user and password") for url in ("turn:u@h", "turn:@h", "turn::p@h")],
     ],
 )
-def test_what_is_wrong_with_a_url_is_said(url: str, word: str) -> None:
+def test_invalid_url_is_refused_with_its_error(url: str, word: str) -> None:
     with pytest.raises(ValueError, match=word):
         parse_server(url)
 
 
-def test_each_option_takes_its_own_kind() -> None:
-    """--stun takes no turn:, --turn no stun:, and a TURN server of the command line has a login."""
+def test_stun_and_turn_options_accept_their_own_scheme() -> None:
+    """`--stun` refuses turn:, `--turn` refuses stun: and requires credentials."""
     assert parse_stun("stun:h").scheme == "stun"
     assert parse_turn("turn:u:p@h").username == "u"
     for url in ("turn:u:p@h", "h"):
-        with pytest.raises(ValueError, match="no STUN server's URL"):
+        with pytest.raises(ValueError, match="not the URL of a STUN server"):
             parse_stun(url)
-    for url, word in (("stun:h", "no TURN server's URL"), ("turn:h", "no user and password")):
+    for url, word in (("stun:h", "not the URL of a TURN server"), ("turn:h", "no user and password")):
         with pytest.raises(ValueError, match=word):
             parse_turn(url)
 
 
 @given(st.text() | st.text("turns:@?[]%0123456789é=").map("turn:".__add__))
-def test_any_text_is_a_server_or_a_sentence(text: str) -> None:
-    """And a server's own URL reads back as the same place, without its login."""
+def test_any_text_is_parsed_or_refused_with_a_sentence(text: str) -> None:
+    """The URL of a parsed server parses to the same server without credentials."""
     try:
         server = parse_server(text)
     except ValueError as error:
@@ -94,16 +94,15 @@ def test_any_text_is_a_server_or_a_sentence(text: str) -> None:
     assert sentence.startswith("'")
 
 
-def test_no_password_is_shown() -> None:
-    """Neither in the URL that the log has, nor in what is said of a wrong one."""
+def test_password_is_in_neither_url_nor_error() -> None:
     assert "hush" not in TURN.url + parse_server("turn:u:hush@h").url
     with pytest.raises(ValueError, match=r"\.\.\.@h") as wrong:
         parse_server("turn:u:hush@h:0")
     assert "hush" not in str(wrong.value)
 
 
-def test_a_relays_dictionaries_are_read() -> None:
-    """RTCIceServer: `urls` is a string or a list, and a login is that of all of them."""
+def test_dictionaries_are_parsed() -> None:
+    """RTCIceServer: `urls` is a string or a list, and the credentials apply to all of its URLs."""
     assert servers_from(
         [
             {"urls": "stun:a"},
@@ -119,25 +118,25 @@ def test_a_relays_dictionaries_are_read() -> None:
 
 
 @pytest.mark.parametrize("value", [UNSET, None, 1, "stun:h", {}, {"urls": "stun:h"}, [1, None, "stun:h", [], {}]])
-def test_dictionaries_that_make_no_sense_name_nothing(value: object) -> None:
+def test_invalid_dictionaries_are_ignored(value: object) -> None:
     assert servers_from(value) == ()
 
 
 @pytest.mark.parametrize("broken", [{"urls": "http://h"}, {"urls": [1, None, "x"]}, {"urls": {}}, {"urls": None}])
-def test_one_that_makes_no_sense_leaves_the_others(broken: object) -> None:
+def test_invalid_dictionary_does_not_affect_others(broken: object) -> None:
     assert servers_from([broken, {"urls": "stun:a", "username": 1}]) == (IceServer("stun", "a", 3478),)
 
 
-def test_no_relay_names_endlessly_many() -> None:
+def test_number_of_servers_is_bounded() -> None:
     assert len(servers_from([{"urls": f"stun:h{number}"} for number in range(999)])) == MAX_SERVERS
 
 
-def test_what_a_server_is_told_as_reads_back_the_same() -> None:
-    """`sdpx serve --ice-server` to `sdpx peer`."""
+def test_dictionary_of_a_server_parses_to_the_same_server() -> None:
+    """The path from `sdpx serve --ice-server` to `sdpx peer`."""
     assert servers_from([TURN.dictionary(), DEFAULT_STUN.dictionary()]) == (TURN, DEFAULT_STUN)
 
 
-def test_the_command_line_comes_first_then_the_relay_then_the_default() -> None:
+def test_command_line_takes_precedence_over_relay_and_default() -> None:
     offered = [{"urls": "stun:relay"}, TURN.dictionary()]
     named = (IceServer("stun", "mine", 1),)
     assert choose(named, offered, no_stun=False) == named
@@ -145,8 +144,8 @@ def test_the_command_line_comes_first_then_the_relay_then_the_default() -> None:
     assert choose(None, UNSET, no_stun=False) == (DEFAULT_STUN,)
 
 
-def test_no_stun_forbids_stun_whoever_names_it() -> None:
-    """TURN is another matter."""
+def test_no_stun_removes_every_stun_server() -> None:
+    """TURN servers stay."""
     assert choose(None, UNSET, no_stun=True) == ()
     assert choose(None, [{"urls": "stun:relay"}, TURN.dictionary()], no_stun=True) == (TURN,)
     assert choose((TURN,), [], no_stun=True) == (TURN,)

@@ -1,4 +1,4 @@
-"""The log: form, order of keys, bounds, and readers that stall or go."""
+"""The log: format, order of keys, bounds, and readers that stall or close."""
 
 import logging
 import os
@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import UNSET
 
 from sdpx.events import Error, Level, LogDropped, peer, serve
 from sdpx.log import QUEUE_BYTES, Format, LibraryHandler, Log, ThreadSink, reader_is_gone, timestamp
@@ -23,13 +27,13 @@ def make_log(*, level: Level = "debug", form: Format = "json", started: float | 
 
 
 def make_logger(log: Log, name: str) -> logging.Logger:
-    """Return a logger as a library has one, that only this log hears."""
+    """Return a logger of a library that writes to this log only."""
     logger = logging.Logger(name)  # noqa: LOG001  not the process's own
     logger.addHandler(LibraryHandler(log))
     return logger
 
 
-def test_a_line_has_the_common_keys_then_the_events_own() -> None:
+def test_line_has_the_common_keys_before_the_events_own() -> None:
     log, sink = make_log()
     log.emit(serve.Paired("a", "b"))
     [line] = sink.lines
@@ -39,7 +43,7 @@ def test_a_line_has_the_common_keys_then_the_events_own() -> None:
     )
 
 
-def test_a_peers_line_ends_with_the_milliseconds_since_its_start() -> None:
+def test_line_of_a_peer_ends_with_the_milliseconds_since_its_start() -> None:
     log, sink = make_log(started=NOON - 1.5)
     log.emit(peer.Closing())
     log.emit(peer.OfferSent(7))
@@ -47,7 +51,7 @@ def test_a_peers_line_ends_with_the_milliseconds_since_its_start() -> None:
     assert sink.records[0]["ms"] == 1500
 
 
-def test_levels_below_the_threshold_are_left_out() -> None:
+def test_events_below_the_threshold_are_not_logged() -> None:
     log, sink = make_log(level="warning")
     log.emit(serve.Paired("a", "b"))
     log.emit(serve.MessageRefused("a", "bad_json"))
@@ -55,7 +59,7 @@ def test_levels_below_the_threshold_are_left_out() -> None:
     assert [line["level"] for line in sink.records] == ["warning", "error"]
 
 
-def test_lines_that_find_no_room_are_counted_and_told_once() -> None:
+def test_dropped_lines_are_counted_and_reported_once() -> None:
     log, sink = make_log()
     sink.room = 1
     for _ in range(4):
@@ -68,8 +72,8 @@ def test_lines_that_find_no_room_are_counted_and_told_once() -> None:
     assert log.total_dropped == 3
 
 
-def test_text_is_for_a_person_and_holds_no_control_characters() -> None:
-    """What a stranger sends cannot steer the terminal that shows it."""
+def test_text_format_has_no_control_characters() -> None:
+    """Received data cannot control the terminal."""
     log, sink = make_log(form="text")
     log.emit(peer.ChannelMessage(text="\x1b[2J\x9b\n"))
     [line] = sink.lines
@@ -79,7 +83,7 @@ def test_text_is_for_a_person_and_holds_no_control_characters() -> None:
     assert "\x9b" not in line.decode()
 
 
-def test_another_programs_line_gets_who_behind_the_common_keys() -> None:
+def test_forwarded_line_has_who_behind_the_common_keys() -> None:
     log, sink = make_log()
     log.forward({"ts": "t", "level": "info", "event": "e", "message": "m", "id": "x"}, "bob")
     assert sink.lines == [b'{"ts":"t","level":"info","event":"e","message":"m","who":"bob","id":"x"}\n']
@@ -88,8 +92,8 @@ def test_another_programs_line_gets_who_behind_the_common_keys() -> None:
 @pytest.mark.parametrize(
     ("theirs", "ours"), [("info", "debug"), ("warning", "warning"), ("error", "error"), ("debug", None)]
 )
-def test_what_a_library_says_comes_in_the_same_form(theirs: str, ours: str | None) -> None:
-    """Its info is our debug, and its debug, where aiortc writes whole SDP bodies, stays out."""
+def test_library_record_is_logged_as_an_event(theirs: str, ours: str | None) -> None:
+    """INFO becomes debug; DEBUG, where aiortc writes whole SDP bodies, is disabled."""
     log, sink = make_log()
     logger = make_logger(log, "aiortc.rtc")
     getattr(logger, theirs)("said %s", "so")
@@ -98,7 +102,7 @@ def test_what_a_library_says_comes_in_the_same_form(theirs: str, ours: str | Non
     )
 
 
-def test_a_librarys_exception_is_one_line_without_a_traceback() -> None:
+def test_library_exception_is_one_line_without_a_traceback() -> None:
     log, sink = make_log()
     logger = make_logger(log, "trio")
     try:
@@ -133,7 +137,7 @@ def pipe() -> Iterator[tuple[int, int]]:
             os.close(fd)
 
 
-def test_lines_leave_through_the_thread_in_order(pipe: tuple[int, int]) -> None:
+def test_lines_are_written_in_order(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     sink = ThreadSink(writer, lambda: None)
     for number in range(200):
@@ -142,8 +146,8 @@ def test_lines_leave_through_the_thread_in_order(pipe: tuple[int, int]) -> None:
     assert os.read(reader, 10_000) == b"".join(b"%d\n" % number for number in range(200))
 
 
-def test_a_stalled_reader_fills_the_queue_and_does_not_hold_up_the_end(pipe: tuple[int, int]) -> None:
-    """`put` never blocks, it says that there is no room; `close` gives up in time."""
+def test_stalled_reader_does_not_delay_the_exit(pipe: tuple[int, int]) -> None:
+    """`put` returns 0 instead of blocking; `close` returns after its timeout."""
     reader, writer = pipe
     gone = threading.Event()
     sink = ThreadSink(writer, gone.set, max_lines=10)
@@ -154,8 +158,8 @@ def test_a_stalled_reader_fills_the_queue_and_does_not_hold_up_the_end(pipe: tup
     assert gone.wait(5)
 
 
-def test_of_many_lines_as_many_are_taken_as_there_is_room_for(pipe: tuple[int, int]) -> None:
-    """By their number, and the long ones by their bytes, too; what is written makes room again."""
+def test_lines_are_queued_as_long_as_there_is_room(pipe: tuple[int, int]) -> None:
+    """Lines that are written make room."""
     reader, writer = pipe
     gone = threading.Event()
     sink = ThreadSink(writer, gone.set, max_lines=5)
@@ -184,8 +188,8 @@ def test_long_lines_are_bounded_in_bytes(pipe: tuple[int, int]) -> None:
     assert gone.wait(5)
 
 
-def test_no_line_is_lost_between_threads(pipe: tuple[int, int]) -> None:
-    """Each of several threads finds its lines in their order, and all of them."""
+def test_lines_of_several_threads_are_all_written(pipe: tuple[int, int]) -> None:
+    """The lines of each thread keep their order."""
     reader, writer = pipe
     sink = ThreadSink(writer, lambda: None)
 
@@ -204,17 +208,16 @@ def test_no_line_is_lost_between_threads(pipe: tuple[int, int]) -> None:
     assert sorted(lines, key=lambda line: line[0]) == [(who, number) for who in range(4) for number in range(2000)]
 
 
-def test_a_batch_bears_one_moment_and_leaves_at_its_end() -> None:
-    """In its order; what another thread has to say in the meantime goes with no batch."""
+def test_lines_of_a_batch_have_one_timestamp_and_are_queued_at_its_end() -> None:
+    """A line of another thread does not join the batch."""
     sink, seconds = LogRecorder(), count(1)
     log = Log(sink.put, lambda: float(next(seconds)))
-    log.begin_batch()
-    log.emit(serve.ClientConnected("a", "x:1"))
-    log.emit(serve.RelayRefused("offer", "a", None, "not_paired"))
-    log.emit(serve.ClientConnected("b", "x:2"))
-    assert sink.lines == []
-    log.emit_from_thread(LogDropped(1))
-    log.end_batch()
+    with log.batch():
+        log.emit(serve.ClientConnected("a", "x:1"))
+        log.emit(serve.RelayRefused("offer", "a", None, "not_paired"))
+        log.emit(serve.Relayed("offer", "b", "a", 9))
+        assert sink.lines == []
+        log.emit_from_thread(LogDropped(1))
     log.emit(serve.ClientConnected("c", "x:3"))
     lines = sink.records
     assert [line.get("client_id") for line in lines] == [None, "a", "a", "b", "c"]
@@ -222,21 +225,20 @@ def test_a_batch_bears_one_moment_and_leaves_at_its_end() -> None:
     assert lines[4]["ts"] > lines[3]["ts"]
 
 
-def test_lines_of_a_batch_that_find_no_room_are_counted() -> None:
+def test_dropped_lines_of_a_batch_are_counted() -> None:
     sink = LogRecorder()
     sink.room = 2
     log = Log(sink.put, lambda: 1.0)
-    log.begin_batch()
-    for number in range(5):
-        log.emit(serve.ClientConnected(str(number), "x:1"))
-    log.end_batch()
+    with log.batch():
+        for number in range(5):
+            log.emit(serve.ClientConnected(str(number), "x:1"))
     sink.room = 10
     log.emit(serve.ClientConnected("last", "x:1"))
     assert [line.get("client_id", line.get("count")) for line in sink.records] == ["0", "1", 3, "last"]
     assert log.total_dropped == 3
 
 
-def test_a_reader_that_has_gone_is_reported_once(pipe: tuple[int, int]) -> None:
+def test_closed_pipe_is_reported_once(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     gone = threading.Event()
     sink = ThreadSink(writer, gone.set)
@@ -248,7 +250,7 @@ def test_a_reader_that_has_gone_is_reported_once(pipe: tuple[int, int]) -> None:
     sink.close()
 
 
-def test_a_pipe_that_somebody_made_non_blocking_still_gets_every_line(pipe: tuple[int, int]) -> None:
+def test_non_blocking_pipe_gets_every_line(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     os.set_blocking(writer, False)
     sink = ThreadSink(writer, lambda: None)
@@ -259,3 +261,12 @@ def test_a_pipe_that_somebody_made_non_blocking_still_gets_every_line(pipe: tupl
         received += os.read(reader, 65_536)
     sink.close()
     assert received == (b"x" * 4095 + b"\n") * 100
+
+
+@given(st.integers(0, 1 << 40), st.sampled_from(["offer", "answer", "candidate"]), st.none() | st.text())
+def test_rendered_event_equals_the_encoded_event(size: int, kind: str, sdp: str | None) -> None:
+    """The line of `relayed` is the same with and without `render`."""
+    event = serve.Relayed(kind, "a", "b-2._", size, UNSET if sdp is None else sdp)
+    rendered = event.render()
+    encoded = msgspec.json.encode(event.message()) + b"," + msgspec.json.encode(event)[1:-1]
+    assert rendered == (encoded.decode() if sdp is None else None)

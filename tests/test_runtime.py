@@ -1,4 +1,4 @@
-"""What every program does around its work."""
+"""Signals."""
 
 import subprocess
 import sys
@@ -18,15 +18,15 @@ raise SystemExit(run(main, LogOptions()))
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_signal_counts_from_the_first_moment(name: str) -> None:
-    """Whoever reads the first line may send one at once: an orderly end, and no traceback."""
+def test_signal_right_after_start_shuts_down_in_order(name: str) -> None:
+    """The exit status is 0, without a traceback."""
     program = [sys.executable, "-c", PROGRAM.format(name=name)]
     ended = subprocess.run(program, check=False, capture_output=True, timeout=30)
     assert (ended.returncode, ended.stderr) == (0, b"")
 
 
-def test_under_nohup_a_hangup_ends_nothing() -> None:
-    """Who ignores it when the program starts means it."""
+def test_sighup_is_ignored_under_nohup() -> None:
+    """A SIGHUP that is ignored at start stays ignored."""
     program = [sys.executable, "-c", PROGRAM.format(name="SIGHUP")]
     with subprocess.Popen(["nohup", *program], stderr=subprocess.DEVNULL) as child:
         with pytest.raises(subprocess.TimeoutExpired):

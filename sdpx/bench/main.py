@@ -60,9 +60,7 @@ def run_bench(options: BenchOptions) -> ExitStatus:
         return _report_failure(ending)
     _print(msgspec.json.encode(result).decode() + "\n" if options.as_json else table(result))
     return (
-        ExitStatus.DONE
-        if result.error is None
-        else _report_failure(BenchFailed(result.error.code, result.error.reason))
+        ExitStatus.OK if result.error is None else _report_failure(BenchFailed(result.error.code, result.error.reason))
     )
 
 
