@@ -15,7 +15,7 @@ WEBRTC: Final = "peer.webrtc"
 # Packages and modules that decide: no I/O, no clock, no randomness, no task. Time and random numbers are arguments.
 PURE: Final = (
     *("protocol", "errors", "events", "ice_servers", "ids"),
-    *("relay.core", "relay.http.simple_upgrade", "relay.http.upgrade", "relay.http.responses"),
+    *("relay.core", "relay.http.request", "relay.http.simple_upgrade", "relay.http.upgrade", "relay.http.responses"),
     *(
         "relay.websocket.fast_parser",
         "relay.websocket.handler",
@@ -120,11 +120,6 @@ LAYERS: Final = {
 UPWARD: Final = {
     ("peer.webrtc.runtime", "peer.pair_session"),
     ("relay.auth.tls_stream", "relay.websocket.socket_stream"),
-    ("relay.core.sessions", "relay.http.responses"),
-    ("relay.http.request", "relay.auth.tls_stream"),
-    ("relay.http.upgrade", "relay.auth.tokens"),
-    ("relay.websocket.connection", "relay.http.upgrade"),
-    ("relay.websocket.trio_websocket_engine", "relay.http.upgrade"),
 }
 
 

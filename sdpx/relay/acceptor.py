@@ -1,223 +1,393 @@
-"""The door: counts connections, reads each one's request, and answers by plain HTTP what is no WebSocket."""
+"""Connections before their WebSocket: pending connection -> request -> decision -> WebSocket, page or refusal.
 
-from collections.abc import Callable, Hashable
+A new connection waits on the poller, without a task, until it sends something. A simple upgrade request at a relay without
+authentication opens its WebSocket at once; every other request is read, decided and answered in a task. Without a poller each
+connection has a task from the start.
+
+Each request has `handshake_timeout` to arrive. Pending connections are bounded, in all and per address: past a bound the oldest
+one is closed (`PendingHandshakes`).
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Protocol
+from typing import Final
 
-import h11
 import trio
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
-from sdpx.events import Event, serve
-from sdpx.relay.auth.authenticator import Authenticator, Remote
-from sdpx.relay.auth.tls_stream import TlsHandshakeError
+from sdpx.events import serve
+from sdpx.relay.auth.authenticator import Authenticator
+from sdpx.relay.auth.tls_stream import TlsHandshakeError, TlsStream
+from sdpx.relay.auth.tokens import ANYBODY, Grant
+from sdpx.relay.client import AcceptedUpgrade
 from sdpx.relay.core.limits import Limits
-from sdpx.relay.core.rate_limit import ConnectionCounts, PendingHandshakes, network_of
-from sdpx.relay.http.request import Head, Plain, read_head
-from sdpx.relay.http.responses import CROWDED, FULL, STOPPING, HttpError, HttpResponse
-from sdpx.relay.http.upgrade import Upgrade, asked_id
+from sdpx.relay.core.rate_limit import PendingHandshakes
+from sdpx.relay.http.endpoints import pages_of
+from sdpx.relay.http.request import HttpRequest, Remote, RequestParser, host_of
+from sdpx.relay.http.responses import CROWDED, FULL, STOPPING, HttpError, HttpResponse, id_taken
+from sdpx.relay.http.simple_upgrade import parse_simple_upgrade
+from sdpx.relay.http.upgrade import Upgrade, parse_plain_request, parse_upgrade
+from sdpx.relay.listeners import remote_of
+from sdpx.relay.relay import Relay
 from sdpx.relay.websocket.closing import send_and_linger
+from sdpx.relay.websocket.connection import EpollConnection
+from sdpx.relay.websocket.epoll_engine import Poller
+from sdpx.relay.websocket.handler import ABNORMAL, CloseReason
+from sdpx.relay.websocket.socket_stream import SocketStream
+from sdpx.relay.websocket.timers import NEVER
+from sdpx.relay.websocket.trio_websocket_engine import TrioWebSocketConnection
+from sdpx.relay.websocket.validating_stream import ValidatingStream
+
+READ_BYTES: Final = 16 * 1024
+CANCELLED: Final = CloseReason("closed", ABNORMAL, "The connection was cut")
+
+Answer = HttpResponse | HttpError
+Decide = Callable[[HttpRequest, Remote], Awaitable[AcceptedUpgrade | Answer]]
 
 
-class AcceptedUpgrade(Struct, frozen=True):
-    """Somebody who asked for a WebSocket and may have one."""
+class PendingConnection:
+    """An accepted connection on the poller that has sent nothing yet; it has `cancel` and `deadline` like a cancel scope."""
 
-    upgrade: Upgrade
-    behind: bytes
-    remote: str
-    address: str
+    __slots__ = ("_acceptor", "link", "timer_at")
+
+    def __init__(self, acceptor: "Acceptor", link: SocketStream) -> None:
+        self._acceptor = acceptor
+        self.link = link
+        self.timer_at = NEVER
+
+    def on_received(self, data: bytes, _now: float) -> None:
+        """Handle the first bytes, which are empty at the end of the stream."""
+        self._acceptor.on_request(self, data)
+
+    def on_writable(self, _now: float) -> None:
+        """No-op: there is nothing to write before the request."""
+
+    def on_timer(self, _now: float) -> None:
+        """Handshake timeout: close the connection."""
+        self._acceptor.close_pending(self, evicted=False)
+
+    def cancel(self) -> None:
+        """Close the connection to make room for a newer one."""
+        self._acceptor.close_pending(self, evicted=True)
+
+    @property
+    def deadline(self) -> float:
+        """When the connection times out, in Trio's time."""
+        return self.timer_at
+
+    @deadline.setter
+    def deadline(self, deadline: float) -> None:
+        self._acceptor.set_deadline(self, min(self.timer_at, deadline))
 
 
-class Waiting(Hashable, Protocol):
-    """Somebody at the door who has not asked for anything yet."""
-
-    def evict(self) -> None:
-        """Make room for a newer one."""
-
-    def set_deadline(self, deadline: float) -> None:
-        """Ask by then, in Trio's time, or go."""
-
-
-class PendingTask:
-    """Somebody at the door who is served by a task, in this scope."""
-
-    def __init__(self) -> None:
-        self.scope = trio.CancelScope()
-        self.answered = False
-
-    def evict(self) -> None:
-        """Make room for a newer one."""
-        self.scope.cancel()
-
-    def set_deadline(self, deadline: float) -> None:
-        """Ask by then, or go."""
-        self.scope.deadline = deadline
+# A connection without a WebSocket: on the poller, or in a task within this scope.
+Pending = PendingConnection | trio.CancelScope
 
 
 class Acceptor:
-    """One kind of port: `parse_upgrade` decides about each request by its form, `tell` gets what is to be logged.
+    """Accepts the connections of one relay and opens their WebSockets.
 
-    `plain` may know a request at one look. `gate` says who may have a WebSocket, and may take its time; `settle` has the last
-    word, and from then on nobody else is let in until this one is. `census` counts those that came in; those at the door are
-    bounded, too.
+    With a `poller` connections over a `SocketStream` are served by the epoll engine, all others by trio-websocket.
+    `metrics_port` says that `/metrics` has a port of its own (`serve_metrics`) and is not served to clients.
     """
 
     def __init__(
         self,
         limits: Limits,
-        census: ConnectionCounts,
-        parse_upgrade: Callable[[h11.Request | Upgrade], Upgrade | HttpResponse | HttpError],
-        tell: Callable[[Event], None],
-        plain: Plain | None = None,
-        gate: Authenticator | None = None,
-        settle: Callable[[Upgrade], Upgrade | HttpError] = lambda upgrade: upgrade,
+        relay: Relay,
+        *,
+        poller: Poller | None = None,
+        authenticator: Authenticator | None = None,
+        metrics_port: bool = False,
     ) -> None:
         self._limits = limits
-        self._census = census
-        self._parse_request = parse_upgrade
-        self._tell = tell
-        self._plain = plain if gate is None else None  # it looks at no header that the gate would ask for
-        self._gate = gate
-        self._settle = settle
-        self._pending = PendingHandshakes[Waiting](limits.pending, limits.max_clients_per_ip)
+        self._relay = relay
+        self._log = relay.tell
+        self._poller = poller
+        self._authenticator = authenticator
+        self._metrics_pages = pages_of(relay.numbers, relay.snapshot, lambda: not self._stopping)
+        self._pages = {
+            path: page for path, page in self._metrics_pages.items() if path != "/metrics" or not metrics_port
+        }
+        self._pending = PendingHandshakes[Pending](limits.pending, limits.max_clients_per_ip)
+        self._metrics_pending = PendingHandshakes[Pending](limits.pending, limits.max_clients_per_ip)
         self._stopping = False
 
-    def stop(self) -> None:
-        """Let nobody in any more; who asks at once is told, who says nothing cannot hold up the end."""
-        self._stopping = True
-        for waiting in self._pending:
-            waiting.set_deadline(trio.current_time() + self.patience)
-
     @property
-    def patience(self) -> float:
-        """How many seconds somebody new has to ask for something."""
+    def handshake_timeout(self) -> float:
+        """Seconds that a new connection has to send its request."""
         return self._limits.close_timeout if self._stopping else self._limits.handshake_timeout
 
-    def enter(self, waiting: Waiting, remote: str) -> Waiting | None:
-        """Count somebody new; returns who has to make room."""
-        shared = self._gate is not None and self._gate.is_proxy(host_of(remote))
-        return self._pending.enter(waiting, remote if shared else address_of(remote))
+    def stop(self) -> None:
+        """Accept no client any more, shorten the deadline of pending connections, and stop the relay."""
+        self._stopping = True
+        for pending in self._pending:
+            pending.deadline = trio.current_time() + self.handshake_timeout
+        self._relay.stop()
 
-    def leave(self, waiting: Waiting) -> None:
-        """Count this one no more."""
-        self._pending.leave(waiting)
+    # ---- the decision
 
-    def accept_now(self, upgrade: Upgrade, remote: str) -> AcceptedUpgrade | None:
-        """Return who is to get a WebSocket, or None if there is more to look at, or something to say, which takes its time."""
-        address = address_of(remote)
-        if self._gate is not None or self._stopping or self._no_room(address):
-            return None
-        verdict = self._settle(upgrade)
-        return AcceptedUpgrade(verdict, b"", remote, address) if isinstance(verdict, Upgrade) else None
+    async def _decide(self, request: HttpRequest, remote: Remote) -> AcceptedUpgrade | Answer:
+        """Decide about a request. The order of the checks is this function's and then `_reserve_id`'s."""
+        upgrade = parse_upgrade(request, self._pages)
+        if isinstance(upgrade, HttpResponse):
+            return upgrade
+        if self._stopping:
+            return STOPPING
+        if isinstance(upgrade, HttpError):
+            return upgrade
+        grant = ANYBODY
+        if self._authenticator is not None:
+            is_resuming = self._relay.find_session(upgrade.resume) is not None
+            if not is_resuming and (refusal := self._capacity_refusal(remote)):
+                return refusal
+            outcome = await self._authenticator.authenticate(request, remote)  # origin, attempts, token, webhook
+            if isinstance(outcome, HttpError):
+                return outcome
+            grant = outcome
+        return self._reserve_id(upgrade, grant, remote, request.trailing_data)
 
-    def refuse_silent(self, remote: str, *, crowded: bool) -> None:
-        """Log that somebody was cut, or went, without having asked for anything."""
-        reason = "too_many_connections" if crowded and not self._stopping else "no_request"
-        self._tell(serve.ConnectionRefused(remote, None, reason))
+    def _reserve_id(
+        self, upgrade: Upgrade, grant: Grant, remote: Remote, trailing_data: bytes = b""
+    ) -> AcceptedUpgrade | HttpError:
+        """Return the upgrade with the ID that it gets; the caller opens it before any other task runs.
 
-    async def accept_upgrade(self, stream: trio.abc.Stream, remote: str, begun: bytes = b"") -> AcceptedUpgrade | None:
-        """Read the request, of which `begun` has been read.
-
-        Returns who is to get a WebSocket, or None once all is said. The caller closes the stream.
+        A resumed session keeps its ID and its place among `max_clients`.
         """
-        waiting = PendingTask()
-        with waiting.scope:
-            if self._stopping:
-                waiting.set_deadline(trio.current_time() + self.patience)
-            if evicted := self.enter(waiting, remote):
-                evicted.evict()
-            try:
-                return await self._hear(stream, waiting, Remote(remote, address_of(remote)), begun)
-            finally:
-                self.leave(waiting)
-        if not waiting.answered:
-            self.refuse_silent(remote, crowded=True)
-        return None
+        if self._stopping:
+            return STOPPING
+        resumed_id = self._relay.find_session(upgrade.resume, grant.client_id)
+        client_id = resumed_id or grant.client_id or upgrade.client_id
+        if resumed_id is None:
+            if client_id is not None and self._relay.has_client(client_id):
+                return id_taken(client_id)
+            if refusal := self._capacity_refusal(remote):
+                return replace(refusal, client_id=client_id)
+        is_resumed = resumed_id is not None
+        return AcceptedUpgrade(upgrade, client_id, is_resumed, grant, trailing_data, remote.shown, remote.address)
 
-    async def _hear(
-        self, stream: trio.abc.Stream, waiting: PendingTask, remote: Remote, begun: bytes
-    ) -> AcceptedUpgrade | None:
-        try:
-            head = await read_head(stream, self._limits, self._plain, begun)
-        except TlsHandshakeError as failure:
-            self._tell(serve.TlsHandshakeFailed(remote.shown, str(failure)))
-            return None
-        if head is None:
-            self.refuse_silent(remote.shown, crowded=False)
-            return None
-        verdict, remote = await self._verdict(head, remote)
-        if isinstance(head, Head) and isinstance(verdict, Upgrade):
-            return AcceptedUpgrade(verdict, head.behind, remote.shown, remote.address)
-        assert not isinstance(verdict, Upgrade)
-        self._tell(_told(verdict, head, remote.shown))
-        waiting.answered = True
-        request = head.request if isinstance(head, Head) else None
-        head_only = isinstance(request, h11.Request) and request.method == b"HEAD"
-        await send_and_linger(stream, verdict.render(head_only=head_only), self._limits.close_timeout)
-        return None
-
-    async def _verdict(
-        self, head: Head | HttpError, remote: Remote
-    ) -> tuple[Upgrade | HttpResponse | HttpError, Remote]:
-        """Decide, and say who it was that asked."""
-        verdict, remote, wanted = await self._look_at(head, remote)
-        if isinstance(verdict, HttpError) and wanted is not None:
-            verdict = replace(verdict, client_id=wanted)
-        return verdict, remote
-
-    async def _look_at(
-        self, head: Head | HttpError, remote: Remote
-    ) -> tuple[Upgrade | HttpResponse | HttpError, Remote, str | None]:
-        """Decide, and say who it was that asked, and for which ID."""
-        if isinstance(head, HttpError):
-            return STOPPING if self._stopping else head, remote, None
-        wanted = _wanted(head.request)
-        verdict = self._parse_request(head.request)
-        if self._gate is not None and isinstance(head.request, h11.Request):
-            remote = self._gate.client_behind(head.request, host_of(remote.shown)) or remote
-            if isinstance(verdict, Upgrade) and not (self._stopping or self._is_full_for(verdict, remote.address)):
-                verdict = await self._gate.check(head.request, verdict, remote)
-        if self._stopping and not isinstance(verdict, HttpResponse):
-            return STOPPING, remote, wanted
-        if isinstance(verdict, Upgrade):
-            wanted = verdict.client_id
-            verdict = self._settle(verdict)
-        if isinstance(verdict, Upgrade) and not verdict.returns:
-            verdict = self._no_room(remote.address) or verdict
-        return verdict, remote, wanted
-
-    def _is_full_for(self, upgrade: Upgrade, address: str) -> bool:
-        """Tell whether there is no room for this one; who returns has its place already."""
-        if self._no_room(address) is None:
-            return False
-        settled = self._settle(upgrade)
-        return not (isinstance(settled, Upgrade) and settled.returns)
-
-    def _no_room(self, address: str) -> HttpError | None:
-        if self._census.is_full:
+    def _capacity_refusal(self, remote: Remote) -> HttpError | None:
+        if self._relay.counts.is_full:
             return FULL
-        return CROWDED if self._census.is_crowded(address) else None
+        return CROWDED if self._relay.counts.is_crowded(remote.address) else None
 
+    async def _decide_metrics(self, request: HttpRequest, _remote: Remote) -> Answer:
+        return parse_plain_request(request, self._metrics_pages)
 
-def _wanted(request: h11.Request | Upgrade) -> str | None:
-    return request.client_id if isinstance(request, Upgrade) else asked_id(request)
+    # ---- pending connections on the poller
 
+    def accept(self, streams: Iterable[SocketStream]) -> None:
+        """Take new connections onto the poller; raises only what iterating over `streams` raises."""
+        assert self._poller is not None
+        with self._poller.batch():
+            for stream in streams:
+                self._relay.connection_opened()
+                request = stream.receive_or_end()  # usually it has arrived already
+                if request is None:
+                    self._wait_for_request(stream)
+                else:
+                    self._take_request(stream, request)
 
-def _told(verdict: HttpResponse | HttpError, head: Head | HttpError, remote: str) -> Event:
-    if isinstance(verdict, HttpError):
-        detail = verdict.message if verdict.code in ("unauthorized", "origin") else UNSET
-        return serve.ConnectionRefused(remote, verdict.status, verdict.code, detail, verdict.client_id or UNSET)
-    assert isinstance(head, Head)
-    assert isinstance(head.request, h11.Request)
-    path = head.request.target.partition(b"?")[0]  # what stands behind it may be a credential
-    return serve.HttpRequest(remote, path.decode("ascii", "replace"), verdict.status)
+    def _wait_for_request(self, stream: SocketStream) -> None:
+        assert self._poller is not None
+        pending = PendingConnection(self, stream)
+        try:
+            self._poller.add(pending)
+        except OSError as fault:  # the limits of epoll
+            self._fail(stream, fault)
+            return
+        self._poller.wake(pending, trio.current_time() + self.handshake_timeout)
+        self._enter(self._pending, pending, stream.remote)
 
+    def on_request(self, pending: PendingConnection, request: bytes) -> None:
+        """Handle the first bytes of a pending connection, which are empty at the end of its stream."""
+        self._remove(pending)
+        self._take_request(pending.link, request)
 
-def address_of(remote: str) -> str:
-    """Return what counts as the address of a client at `host:port`."""
-    return network_of(host_of(remote))
+    def set_deadline(self, pending: PendingConnection, deadline: float) -> None:
+        """Let a pending connection time out at `deadline`."""
+        assert self._poller is not None
+        self._poller.wake(pending, deadline)
 
+    def close_pending(self, pending: PendingConnection, *, evicted: bool) -> None:
+        """Close a connection that has sent nothing."""
+        self._remove(pending)
+        self._close_silent(pending.link, evicted=evicted)
 
-def host_of(remote: str) -> str:
-    """Return the host of `host:port`."""
-    return remote.rpartition(":")[0].strip("[]")
+    def _remove(self, pending: PendingConnection) -> None:
+        assert self._poller is not None
+        self._poller.remove(pending)
+        self._pending.leave(pending)
+
+    def _take_request(self, stream: SocketStream, request: bytes) -> None:
+        """Open the WebSocket that a simple request may have at once; leave other requests to a task. Never raises."""
+        assert self._poller is not None
+        try:
+            accepted = self.accept_now(request, stream.remote)
+            if accepted is not None:
+                self._open_on_poller(stream, accepted)
+            elif request:
+                self._poller.start_soon(self._serve, stream, request)
+            else:
+                self._close_silent(stream, evicted=False)
+        except Exception as fault:  # noqa: BLE001  a fault in serving one client must not end the others
+            self._fail(stream, fault)
+
+    def accept_now(self, request: bytes, remote: str) -> AcceptedUpgrade | None:
+        """Return the accepted upgrade if nothing has to be waited for; None if the request is to be served in a task."""
+        if self._authenticator is not None or (upgrade := parse_simple_upgrade(request)) is None:
+            return None
+        decision = self._reserve_id(upgrade, ANYBODY, Remote.of(remote))
+        return decision if isinstance(decision, AcceptedUpgrade) else None
+
+    def _close_silent(self, stream: SocketStream, *, evicted: bool) -> None:
+        self._log_silent(stream.remote, evicted=evicted)
+        stream.close()
+        self._relay.connection_closed()
+
+    def _fail(self, stream: SocketStream, fault: Exception) -> None:
+        stream.close()
+        self._log(serve.InternalError(stream.remote, repr((fault,))))
+        self._relay.connection_closed()
+
+    # ---- connections in a task
+
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        """Serve one connection from its first byte; never raises. It may return while the poller serves on."""
+        self._relay.connection_opened()
+        await self._serve(stream)
+
+    async def _serve(self, stream: trio.abc.Stream, received: bytes = b"") -> None:
+        is_on_poller = False
+        try:
+            is_on_poller = await self._guard(stream, self._pending, self._decide, received)
+        finally:
+            if not is_on_poller:
+                self._relay.connection_closed()
+
+    async def serve_metrics(self, stream: trio.abc.Stream) -> None:
+        """Serve one connection to the metrics port; never raises."""
+        await self._guard(stream, self._metrics_pending, self._decide_metrics)
+
+    async def _guard(
+        self, stream: trio.abc.Stream, counted: PendingHandshakes[Pending], decide: Decide, received: bytes = b""
+    ) -> bool:
+        """Serve a connection and close it, unless the poller serves it on; returns whether it does."""
+        remote = remote_of(stream)
+        try:
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(stream)
+                accepted = await self._accept(stream, counted, decide, received)
+                if accepted is not None and self._poller is not None and isinstance(stream, SocketStream):
+                    self._open_on_poller(stream, accepted)
+                    stack.pop_all()
+                    return True
+                if accepted is not None:
+                    await self._run_websocket(stream, accepted)
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the client closed the connection
+        except* Exception as group:  # noqa: BLE001  a fault in serving one client must not end the others
+            self._log(serve.InternalError(remote, repr(group.exceptions)))
+        return False
+
+    async def _accept(
+        self, stream: trio.abc.Stream, counted: PendingHandshakes[Pending], decide: Decide, received: bytes
+    ) -> AcceptedUpgrade | None:
+        """Read a request, of which `received` has been read, and answer it; returns the upgrade if it is accepted."""
+        remote = Remote.of(remote_of(stream))
+        answer: AcceptedUpgrade | Answer | None = None
+        with trio.CancelScope() as pending:
+            if self._stopping:
+                pending.deadline = trio.current_time() + self.handshake_timeout
+            self._enter(counted, pending, remote.shown)
+            try:
+                request = await self._read_request(stream, received)
+                answer, remote = await self._answer_to(request, remote, decide)
+                if not isinstance(answer, HttpResponse | HttpError):
+                    return answer
+                head_only = isinstance(request, HttpRequest) and request.method == b"HEAD"
+                await send_and_linger(stream, answer.render(head_only=head_only), self._limits.close_timeout)
+            except TlsHandshakeError as failure:
+                self._log(serve.TlsHandshakeFailed(remote.shown, str(failure)))
+            finally:
+                counted.leave(pending)
+        if pending.cancelled_caught and answer is None:
+            self._log_silent(remote.shown, evicted=True)
+        return None
+
+    async def _read_request(self, stream: trio.abc.Stream, received: bytes) -> HttpRequest | HttpError | None:
+        """Do the TLS handshake, if there is one, and read a request, of which `received` has been read.
+
+        Returns the request, what to answer instead, or None if the client sent nothing.
+        """
+        parser = RequestParser(self._limits.head_bytes)
+        with trio.move_on_after(self._limits.handshake_timeout):
+            if isinstance(stream, TlsStream) and (refusal := await stream.begin()) is not None:
+                return refusal
+            data = received or bytes(await stream.receive_some(READ_BYTES))
+            while (request := parser.receive_data(data)) is None and data:
+                data = bytes(await stream.receive_some(READ_BYTES))
+            return request
+        return HttpError(408, "timeout", "The request did not arrive in time") if parser.bytes_received else None
+
+    async def _answer_to(
+        self, request: HttpRequest | HttpError | None, remote: Remote, decide: Decide
+    ) -> tuple[AcceptedUpgrade | Answer | None, Remote]:
+        """Decide about what was read and log the decision; returns it, and the client behind a proxy."""
+        if request is None:
+            self._log_silent(remote.shown, evicted=False)
+            return None, remote
+        if isinstance(request, HttpError):
+            answer: AcceptedUpgrade | Answer = STOPPING if self._stopping else request
+            asked_id = None
+        else:
+            if self._authenticator is not None:
+                remote = self._authenticator.client_behind(request, remote)
+            answer = await decide(request, remote)
+            asked_id = request.asked_id
+        if isinstance(answer, HttpError):
+            detail = answer.message if answer.code in ("unauthorized", "origin") else UNSET
+            client_id = asked_id or answer.client_id or UNSET
+            self._log(serve.ConnectionRefused(remote.shown, answer.status, answer.code, detail, client_id))
+        elif isinstance(answer, HttpResponse):
+            assert isinstance(request, HttpRequest)
+            self._log(serve.HttpRequest(remote.shown, request.path, answer.status))
+        return answer, remote
+
+    # ---- opening
+
+    def _open_on_poller(self, stream: SocketStream, accepted: AcceptedUpgrade) -> None:
+        """Serve a client on the epoll engine, until `on_closed`."""
+        assert self._poller is not None
+        session = self._relay.open_session(accepted)
+        connection = EpollConnection(
+            stream, accepted.trailing_data, self._poller, self._limits, session, self._relay.queued
+        )
+        session.sit(connection, accepted)
+        connection.start(accepted.upgrade.key, accepted.upgrade.subprotocol)
+
+    async def _run_websocket(self, stream: trio.abc.Stream, accepted: AcceptedUpgrade) -> None:
+        """Serve a client by trio-websocket until its connection ends."""
+        session = self._relay.open_session(accepted)
+        validating = ValidatingStream(stream, accepted.upgrade.head(), accepted.trailing_data, self._limits, session)
+        connection = TrioWebSocketConnection(validating, self._limits, session, self._relay.queued)
+        try:
+            session.sit(connection, accepted)
+            await connection.run(accepted.upgrade.subprotocol)
+        finally:
+            connection.end(CANCELLED)
+            session.leave()
+
+    # ---- counting and logging
+
+    def _enter(self, counted: PendingHandshakes[Pending], pending: Pending, remote: str) -> None:
+        """Count a pending connection, by its socket where many clients share a proxy's address; evict one past a bound."""
+        by_socket = self._authenticator is not None and self._authenticator.is_proxy(host_of(remote))
+        if evicted := counted.enter(pending, remote if by_socket else Remote.of(remote).address):
+            evicted.cancel()
+
+    def _log_silent(self, remote: str, *, evicted: bool) -> None:
+        """Log that a connection ended before it sent a request."""
+        reason = "too_many_connections" if evicted and not self._stopping else "no_request"
+        self._log(serve.ConnectionRefused(remote, None, reason))

@@ -16,6 +16,7 @@ import trio
 from sdpx.events import serve
 from sdpx.ice_servers import IceServer
 from sdpx.log import Log
+from sdpx.relay.acceptor import Acceptor
 from sdpx.relay.auth.credentials import Credentials
 from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.core.limits import Limits
@@ -71,19 +72,17 @@ async def run_server(options: ServeOptions, vault: Credentials, log: Log, stop: 
             options.limits,
             log,
             log_sdp=options.log_sdp,
-            own_metrics=bool(scraped),
-            watch=watch,
-            gate=guard.gate,
             ice=guard.ice,
         )
-        take = relay.greet if watch is not None else _in_tasks(clients, relay.handle)
+        acceptor = Acceptor(options.limits, relay, poller=watch, authenticator=guard.gate, metrics_port=bool(scraped))
+        take = acceptor.accept if watch is not None else _in_tasks(clients, acceptor.serve)
         if vault.tls:
-            take = _in_tasks(clients, partial(_handle_tls, relay, guard))
+            take = _in_tasks(clients, partial(_serve_tls, acceptor, guard))
         for listener in listeners:
             accepting.start_soon(accept, listener, take, relay.tell)
             log.emit(_listening(listener, tls=vault.tls is not None))
         for listener in scraped:
-            accepting.start_soon(accept, listener, _in_tasks(clients, relay.handle_metrics), relay.tell)
+            accepting.start_soon(accept, listener, _in_tasks(clients, acceptor.serve_metrics), relay.tell)
             log.emit(_metrics_listening(listener))
         if descriptors < options.limits.max_clients:
             log.emit(serve.FdLimitLow(descriptors, options.limits.max_clients))
@@ -94,7 +93,7 @@ async def run_server(options: ServeOptions, vault: Credentials, log: Log, stop: 
         accepting.start_soon(_renew_ice_servers, relay, guard)
         accepting.start_soon(relay.run)
         await stop.wait()
-        await _end(relay, options.limits, log, stop)
+        await _end(acceptor, relay, options.limits, log, stop)
         accepting.cancel_scope.cancel()
         clients.cancel_scope.cancel()
 
@@ -104,8 +103,8 @@ def _fixed(options: ServeOptions) -> tuple[dict[str, Any], ...]:
     return tuple(server.dictionary() for server in options.ice_servers)
 
 
-async def _handle_tls(relay: Relay, guard: Security, link: trio.abc.Stream) -> None:
-    await relay.handle(guard.secured(link))
+async def _serve_tls(acceptor: Acceptor, guard: Security, link: trio.abc.Stream) -> None:
+    await acceptor.serve(guard.secured(link))
 
 
 async def _renew_ice_servers(relay: Relay, guard: Security) -> None:
@@ -144,11 +143,11 @@ def _watch(nursery: trio.Nursery, log: Log) -> Poller:
     return watch
 
 
-async def _end(relay: Relay, limits: Limits, log: Log, stop: ShutdownRequest) -> None:
+async def _end(acceptor: Acceptor, relay: Relay, limits: Limits, log: Log, stop: ShutdownRequest) -> None:
     """Say goodbye to everybody, and wait, up to a bound, until they have heard it."""
     began = trio.current_time()
     log.emit(serve.ServerStopping(stop.cause, relay.clients))
-    relay.stop()
+    acceptor.stop()
     with trio.move_on_after(limits.drain_timeout + 2 * limits.close_timeout):
         await relay.wait_closed()
     log.emit(serve.ServerStopped(round((trio.current_time() - began) * 1000, 3)))

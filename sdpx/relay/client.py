@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
+from msgspec import Struct
+
 from sdpx.errors import Refusal
 from sdpx.events import Event
 from sdpx.protocol import messages
 from sdpx.protocol.messages import DisconnectReason
-from sdpx.relay.acceptor import AcceptedUpgrade
+from sdpx.relay.auth.tokens import Grant
 from sdpx.relay.auth.turn import IceServer
 from sdpx.relay.core.pairing import Effect
 from sdpx.relay.core.rate_limit import ClientRateLimit
@@ -17,6 +19,18 @@ from sdpx.relay.websocket.handler import ClientConnection, CloseReason, FrameSen
 from sdpx.relay.websocket.validator import Violation
 
 TOO_FAST: Final = Violation(1008, "You sent too much, too fast, for too long")
+
+
+class AcceptedUpgrade(Struct, frozen=True):
+    """A request whose WebSocket is to open. `client_id` is None if the relay makes one; a resumed session keeps its own."""
+
+    upgrade: Upgrade
+    client_id: str | None
+    is_resumed: bool
+    grant: Grant
+    trailing_data: bytes
+    remote: str
+    address: str
 
 
 class ClosedSocket(Protocol):
@@ -38,7 +52,7 @@ class RelayInterface(Protocol):
     def tell(self, event: Event) -> None:
         """Count an event and log it."""
 
-    def enter(self, guest: "ClientSession", upgrade: Upgrade, resume_token: str | None = None) -> None:
+    def enter(self, guest: "ClientSession", visitor: AcceptedUpgrade, resume_token: str | None = None) -> None:
         """Let a client in."""
 
     def reattach_client(self, guest: "ClientSession", visitor: AcceptedUpgrade) -> tuple[list[IceServer], str | None]:
@@ -105,7 +119,7 @@ class ClientSession:
     def sit(self, connection: ClientConnection, visitor: AcceptedUpgrade) -> None:
         """Enter by this connection."""
         self.connection = self.socket = connection
-        self._hall.enter(self, visitor.upgrade)
+        self._hall.enter(self, visitor)
 
     def on_text(self, data: bytes, now: float) -> bool:
         """Take a message a short way, if it can go one."""

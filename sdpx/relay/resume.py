@@ -13,21 +13,18 @@ from typing import Final
 
 import trio
 from msgspec import UNSET
-from msgspec.structs import replace
 
 from sdpx.errors import Refusal
 from sdpx.events import serve
 from sdpx.protocol import messages
 from sdpx.protocol.messages import DisconnectReason, YourId
-from sdpx.relay.acceptor import AcceptedUpgrade
-from sdpx.relay.client import TOO_FAST, ClientSession, RelayInterface
+from sdpx.relay.client import TOO_FAST, AcceptedUpgrade, ClientSession, RelayInterface
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.pairing import Deliver
 from sdpx.relay.core.rate_limit import ClientRateLimit
 from sdpx.relay.core.replay_buffer import FrameVerdict, ReplayBuffer, ReplayLimits
-from sdpx.relay.core.sessions import Eviction, SessionStore
+from sdpx.relay.core.sessions import Eviction, ResumeRequest, SessionStore
 from sdpx.relay.core.stats import ResumeSnapshot
-from sdpx.relay.http.upgrade import Upgrade
 from sdpx.relay.websocket.handler import (
     ABNORMAL,
     HANDSHAKE_ABORTED,
@@ -170,19 +167,16 @@ class ResumeManager:
 
     # ---- coming, and coming back
 
-    def find(self, upgrade: Upgrade) -> Upgrade | None:
-        """Return the request as one that takes its ID back, if it brings a token for that, and may have that ID."""
-        asked, bound = upgrade.asked, upgrade.grant.client_id
-        if asked.token is None or (stream := self._resumables.find(asked.token, asked.last)) is None:
+    def find(self, request: ResumeRequest, bound_id: str | None) -> str | None:
+        """Return the ID of the session that a request resumes, if its token is valid and the session may have that ID."""
+        if request.token is None or (stream := self._resumables.find(request.token, request.last)) is None:
             return None
-        if bound not in (None, stream.client_id):
-            return None
-        return replace(upgrade, client_id=stream.client_id, returns=True)
+        return stream.client_id if bound_id in (None, stream.client_id) else None
 
     def reattach(self, visitor: AcceptedUpgrade) -> SessionSocket:
         """Return where somebody sits who returns."""
-        assert visitor.upgrade.client_id is not None
-        return SessionSocket(self, self._hall, self._members[visitor.upgrade.client_id], is_first=False)
+        assert visitor.client_id is not None
+        return SessionSocket(self, self._hall, self._members[visitor.client_id], is_first=False)
 
     def create(self, client_id: str, visitor: AcceptedUpgrade, quota: ClientRateLimit) -> SessionSocket:
         """Return where somebody new sits who asked for numbers."""
@@ -193,16 +187,16 @@ class ResumeManager:
     def enter(self, seat: SessionSocket, visitor: AcceptedUpgrade) -> None:
         """Let a member in, or back in: before the WebSocket opens, whose first frame says so."""
         member = seat.member
-        if visitor.upgrade.returns:
+        if visitor.is_resumed:
             self._come_back(member, seat.connection, visitor)
             return
         member.socket = seat.connection
         member.stream, token = self._resumables.open(member.client_id)
         self._members[member.client_id] = member
-        self._hall.enter(member, visitor.upgrade, token)
+        self._hall.enter(member, visitor, token)
 
     def _come_back(self, member: ResumableSession, connection: ClientConnection, visitor: AcceptedUpgrade) -> None:
-        asked = visitor.upgrade.asked
+        asked = visitor.upgrade.resume
         assert asked.token is not None
         old, member.socket = member.socket, connection  # from now on the old one brings nothing
         ice_servers, peer_id = self._hall.reattach_client(member, visitor)

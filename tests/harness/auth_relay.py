@@ -9,6 +9,7 @@ from typing import Any
 import trio
 
 from sdpx.log import Log
+from sdpx.relay.acceptor import Acceptor
 from sdpx.relay.auth.credentials import Credentials
 from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.core.limits import Limits
@@ -66,7 +67,9 @@ async def careful(
     vault = Credentials(options, clock)
     vault.open()
     async with open_security(options, vault, clock, log.emit) as guard, trio.open_nursery() as nursery:
-        relay = Relay(limits or Limits(), log, watch=TaskPoller(nursery), gate=guard.gate, ice=guard.ice)
-        houses.append(CarefulHouse(relay, kept, nursery, link_pair, guard=guard, now=now))
+        limits = limits or Limits()
+        relay = Relay(limits, log, ice=guard.ice)
+        acceptor = Acceptor(limits, relay, poller=TaskPoller(nursery), authenticator=guard.gate)
+        houses.append(CarefulHouse(relay, acceptor, kept, nursery, link_pair, guard=guard, now=now))
         yield houses[0]
         nursery.cancel_scope.cancel()

@@ -12,6 +12,7 @@ from trio.testing import lockstep_stream_pair, memory_stream_pair
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from sdpx.log import Log
+from sdpx.relay.acceptor import Acceptor
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.relay import Relay
 from sdpx.relay.websocket.epoll_engine import TaskPoller
@@ -159,6 +160,7 @@ class House:
     """A relay on memory streams: the far end of each is handed out as a client."""
 
     relay: Relay
+    acceptor: Acceptor
     log: LogRecorder
     nursery: trio.Nursery
     streams: StreamPair = memory_stream_pair
@@ -166,7 +168,7 @@ class House:
 
     def raw(self, pair: StreamPair | None = None) -> RawClient:
         ours, theirs = (pair or self.streams)()
-        self.nursery.start_soon(self.relay.handle, theirs)
+        self.nursery.start_soon(self.acceptor.serve, theirs)
         return RawClient(ours)
 
     def narrow(self) -> RawClient:
@@ -176,7 +178,7 @@ class House:
     async def client(self, target: str = "/", subprotocols: list[str] | None = None) -> Client:
         """Dial the relay and read its `your_id`."""
         ours, theirs = self.streams()
-        self.nursery.start_soon(self.relay.handle, theirs)
+        self.nursery.start_soon(self.acceptor.serve, theirs)
         socket = await wrap_client_stream(
             self.nursery,
             ours,  # type: ignore[arg-type]  # any stream will do
@@ -201,9 +203,11 @@ async def house(limits: Limits | None = None, *, lane: bool = False) -> AsyncIte
     log = LogRecorder()
     async with trio.open_nursery() as own, trio.open_nursery() as nursery:
         watch = TaskPoller(nursery) if lane else None
-        relay = Relay(limits or Limits(), Log(log.put, trio.current_time, level="debug"), watch=watch)
+        limits = limits or Limits()
+        relay = Relay(limits, Log(log.put, trio.current_time, level="debug"))
+        acceptor = Acceptor(limits, relay, poller=watch)
         own.start_soon(relay.run)
-        yield House(relay, log, nursery, *((link_pair, narrow_link_pair) if lane else ()))
+        yield House(relay, acceptor, log, nursery, *((link_pair, narrow_link_pair) if lane else ()))
         nursery.cancel_scope.cancel()
         own.cancel_scope.cancel()
 

@@ -19,8 +19,9 @@ from sdpx.protocol import messages
 from sdpx.protocol.messages import YourId
 from sdpx.relay.core.pairing import Deliver, Effect, PairingTable
 from sdpx.relay.core.replay_buffer import FrameVerdict, ReplayBuffer, ReplayLimits
-from sdpx.relay.core.sessions import Eviction, SessionStore, asked
+from sdpx.relay.core.sessions import Eviction, SessionStore
 from sdpx.relay.http.responses import HttpError
+from sdpx.relay.http.upgrade import parse_resume_request
 
 Frame = dict[str, Any]
 SUPERSEDED: Final = 4001
@@ -75,7 +76,7 @@ class RelayEnd:
     def accept(self, socket: Socket) -> None:
         """Answer a dial."""
         socket.accepted = True
-        wish = asked(parse_qs(socket.query))
+        wish = parse_resume_request(parse_qs(socket.query))
         assert not isinstance(wish, HttpError)
         stream = self.resumables.find(wish.token, wish.last) if wish.token else None
         if stream is not None:

@@ -120,7 +120,7 @@ class Attacker:
 
 async def attacker(relay: House) -> Attacker:
     ours, theirs = memory_stream_pair()
-    relay.nursery.start_soon(relay.relay.handle, theirs)
+    relay.nursery.start_soon(relay.acceptor.serve, theirs)
     client = Attacker(ours)
     relay.nursery.start_soon(client.listen)
     return client

@@ -252,7 +252,7 @@ class Scene:
         if self.here(name) is None:
             life = Life(name, Wire(len(self.lives), self.room))
             self.lives.append(life)
-            self.house.nursery.start_soon(self.house.relay.handle, life.wire.relays_end)
+            self.house.nursery.start_soon(self.house.acceptor.serve, life.wire.relays_end)
             self.house.nursery.start_soon(life.listen)
             life.wire.put(upgrade_request(f"/?id={name}"))
 

@@ -368,7 +368,7 @@ async def test_a_stalled_client_holds_up_the_end_for_a_bounded_time(
         a = await relay.client("/?id=a")
         await a.send(type="pair_request", target_id="stalled")
         assert (await a.receive())["type"] == "paired"
-        relay.relay.stop()
+        relay.acceptor.stop()
         assert (await a.receive())["reason"] == "shutdown"
         assert await takes(a.closed) == 0
         assert await takes(relay.relay.wait_closed) <= Limits().drain_timeout + 2 * Limits().close_timeout
@@ -382,7 +382,7 @@ async def test_a_request_that_is_being_read_when_the_relay_stops_is_503(
         a = relay.raw()
         await a.send(upgrade_request()[:20])
         await trio.sleep(1)
-        relay.relay.stop()
+        relay.acceptor.stop()
         await a.send(upgrade_request()[20:])
         status, headers, _ = await a.response()
         assert (status, headers["retry-after"]) == (503, "5")
@@ -481,7 +481,7 @@ async def test_a_ping_while_the_relay_closes_is_no_fault(house: OpenHouse, autoj
     async with house() as relay:
         a = relay.raw()
         await a.open()
-        relay.relay.stop()
+        relay.acceptor.stop()
         await a.send(frame(PING, b"late") * 20)
         assert await a.close_code() == 1001
     assert not relay.log.of("internal_error")
@@ -507,7 +507,7 @@ async def test_who_comes_after_the_stop_and_says_nothing_holds_nothing_up(
     house: OpenHouse, autojump_clock: MockClock
 ) -> None:
     async with house() as relay:
-        relay.relay.stop()
+        relay.acceptor.stop()
         relay.raw()
         await trio.sleep(0.01)
         assert await takes(relay.relay.wait_closed) < 1

@@ -12,6 +12,7 @@ from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnec
 
 from sdpx.events import Event
 from sdpx.log import Log
+from sdpx.relay.acceptor import Acceptor
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.relay import Relay
 
@@ -36,11 +37,12 @@ class World:
         self._nursery = nursery
         self.log = Recorder()
         self.relay = Relay(limits, self.log)
+        self.acceptor = Acceptor(limits, self.relay)
 
     def dial(self, pair: Pair = memory_stream_pair) -> trio.StapledStream[Any, Any]:
         """Open a connection and return the client's end of it."""
         ours, theirs = pair()
-        self._nursery.start_soon(self.relay.handle, theirs)
+        self._nursery.start_soon(self.acceptor.serve, theirs)
         return ours
 
     async def upgrade(self, path: str = "/", **options: Any) -> WebSocketConnection:
@@ -359,7 +361,7 @@ async def test_who_says_nothing_cannot_hold_up_a_stop(autojump_clock: MockClock)
         silent, partial = relay.dial(), relay.dial()
         await partial.send_all(b"GET / HT")
         await trio.sleep(0.1)
-        relay.relay.stop()
+        relay.acceptor.stop()
         began = trio.current_time()
         await relay.relay.wait_closed()
         assert trio.current_time() - began < 1
@@ -371,7 +373,7 @@ async def test_a_stop_tells_everybody_and_refuses_newcomers(autojump_clock: Mock
     async with world() as relay:
         a, b = await relay.paired()
         c = await relay.client("c")
-        relay.relay.stop()
+        relay.acceptor.stop()
         assert (await heard(a))["reason"] == (await heard(b))["reason"] == "shutdown"
         assert [await close_code(socket) for socket in (a, b, c)] == [1001, 1001, 1001]
         await relay.relay.wait_closed()
@@ -396,7 +398,7 @@ async def test_a_fault_in_serving_one_client_does_not_touch_the_others(autojump_
 
     async with world() as relay:
         a, b = await relay.paired()
-        await relay.relay.handle(Faulty())
+        await relay.acceptor.serve(Faulty())
         await say(a, type="offer", sdp="x")
         assert (await heard(b))["type"] == "offer"
     assert "internal_error" in [event.name() for event in relay.log.events]

@@ -420,7 +420,7 @@ async def test_a_flood_of_clients_that_vanish_is_bounded(house: OpenHouse, autoj
         away = relay.relay._returning.present()
         assert (away.clients, away.unconfirmed_bytes, relay.relay.clients) == (0, 0, 0)
         assert relay.relay._returning._resumables._by_digest == {}
-        assert relay.relay._census._all == 0
+        assert relay.relay.counts._all == 0
 
 
 async def test_one_that_never_got_its_token_is_not_held(autojump_clock: MockClock) -> None:
@@ -508,7 +508,7 @@ async def test_a_relay_that_stops_holds_nobody(house: OpenHouse, autojump_clock:
         await late.send(upgrade_request(back(pair.first))[:20])
         await lose(pair.a)
         await pair.tell_a("never to be read")
-        relay.relay.stop()
+        relay.acceptor.stop()
         assert (await pair.b.receive())["reason"] == "shutdown"
         await late.send(upgrade_request(back(pair.first))[20:])
         assert (await late.response())[0] == 503
@@ -526,7 +526,7 @@ async def test_a_client_with_numbers_is_told_of_the_stop_and_not_held(
     async with house() as relay:
         pair = await Pair(relay).meet()
         await pair.tell_a("last words")
-        relay.relay.stop()
+        relay.acceptor.stop()
         heard = [await pair.a.receive() for _ in range(2)]
         assert [(each["type"], each["seq"]) for each in heard] == [("offer", 2), ("peer_disconnected", 3)]
         assert await pair.a.close_code() == 1001

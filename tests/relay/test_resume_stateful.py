@@ -135,7 +135,7 @@ class Talk:
             self.old = [*self.old[-3:], self.wires[app]]
         room = self._dice.choice([ROOM, 1 << 20])
         ours, theirs = link_pair(room)
-        self._relay.nursery.start_soon(self._relay.relay.handle, theirs)
+        self._relay.nursery.start_soon(self._relay.acceptor.serve, theirs)
         self.wires[app] = Wire(app.dial(), ours)
 
     def send(self, app: App) -> None:
@@ -212,7 +212,7 @@ class Talk:
         confirmed = all(app.rules.confirmed == app.rules.sent for app in self.apps if app.numbered)
         acked = all(app.rules.ack_due is None for app in self.apps if app.numbered)
         relay = self._relay.relay
-        waiting = relay._returning.present().unconfirmed_bytes or relay._held.bytes
+        waiting = relay._returning.present().unconfirmed_bytes or relay.queued.bytes
         under_way = any(self.wires[app].link._coming.data for app in self.apps)
         return welcomed and confirmed and acked and not waiting and not under_way
 
@@ -269,7 +269,7 @@ async def _bounded_talk(dice: random.Random, steps: int, *, lane: bool) -> Talk:
         talk.check_what_is_left()
         await talk.all_go()
         away = relay.relay._returning.present()
-        assert (away.clients, away.unconfirmed_bytes, relay.relay.clients, relay.relay._census._all) == (0, 0, 0, 0)
+        assert (away.clients, away.unconfirmed_bytes, relay.relay.clients, relay.relay.counts._all) == (0, 0, 0, 0)
         assert relay.log.of("internal_error") == []
         return talk
 

@@ -4,39 +4,28 @@ The rules are those of origin, proxy, tokens and attempts; this asks them in tur
 wrong with it.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
-from urllib.parse import parse_qs
 
-import h11
 import trio
-from msgspec import structs
 
 from sdpx.events import Event, serve
 from sdpx.relay.auth.credentials import Credentials
 from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.auth.origins import Origins
 from sdpx.relay.auth.proxies import Proxies
-from sdpx.relay.auth.tokens import BadToken, Grant, grant_of, subject_of
+from sdpx.relay.auth.tokens import ANYBODY, BadToken, Grant, grant_of, subject_of
 from sdpx.relay.core.failed_auth import FailedAuthLimit
 from sdpx.relay.core.rate_limit import network_of
+from sdpx.relay.http.request import HttpRequest, Remote, host_of
 from sdpx.relay.http.responses import HttpError
-from sdpx.relay.http.upgrade import Upgrade
 
 if TYPE_CHECKING:
     from sdpx.relay.auth.webhook import Webhook
 
 COMPLAIN_SECONDS: Final = 10.0
 SHOWN_ORIGIN: Final = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Remote:
-    """Where a request comes from: as the log shows it, and what counts as one address."""
-
-    shown: str
-    address: str
 
 
 class Authenticator:
@@ -64,26 +53,27 @@ class Authenticator:
         """Tell whether a connection from `host` is one that many clients share."""
         return self._proxies.trust(host)
 
-    def client_behind(self, request: h11.Request, host: str) -> Remote | None:
-        """Return the client that the proxy at `host` speaks for, if it is one."""
+    def client_behind(self, request: HttpRequest, remote: Remote) -> Remote:
+        """Return the client for which the trusted proxy at `remote` speaks; `remote` itself if it is not one."""
+        host = host_of(remote.shown)
         if not self._proxies.trust(host):
-            return None
-        client = self._proxies.client(host, _values(request, b"x-forwarded-for"), _values(request, b"forwarded"))
+            return remote
+        client = self._proxies.client(host, request.values(b"x-forwarded-for"), request.values(b"forwarded"))
         return Remote(f"[{client}]" if ":" in client else client, network_of(client))
 
-    async def check(self, request: h11.Request, upgrade: Upgrade, remote: Remote) -> Upgrade | HttpError:
-        """Return the request as it may have its WebSocket, or why it may not. May wait for the webhook."""
-        origin = _origin(request)
+    async def authenticate(self, request: HttpRequest, remote: Remote) -> Grant | HttpError:
+        """Return what a request for a WebSocket is allowed, or its refusal. May wait for the webhook."""
+        origin = ", ".join(request.values(b"origin")) or None  # two of them are no valid origin
         if not self._origins.allow(origin):
             return HttpError(403, "origin", f"Pages of '{(origin or '')[:SHOWN_ORIGIN]}' may not connect here")
         if not self._options.requires_authentication:
-            return upgrade
+            return ANYBODY
         if not self._attempts.may_try(remote.address, trio.current_time()):
             return self._too_many(remote.address)
         try:
             token = _token(request)
-            upgrade = self._with_token(upgrade, token)
-            return await self._with_webhook(request, upgrade, remote, origin, token)
+            grant = self._grant_of(token, request.asked_id)
+            return await self._with_webhook(request, grant, remote, origin, token)
         except BadToken as error:
             self._attempts.failed(remote.address, trio.current_time())
             return HttpError(401, "unauthorized", str(error), (("WWW-Authenticate", "Bearer"),), error.client_id)
@@ -93,34 +83,39 @@ class Authenticator:
         message = "Too many attempts from your address failed; wait a little"
         return HttpError(429, "too_many_attempts", message, (("Retry-After", str(seconds)),))
 
-    def _with_token(self, upgrade: Upgrade, token: str | None) -> Upgrade:
+    def _grant_of(self, token: str | None, asked_id: str | None) -> Grant:
+        """Return what the token allows; raises `BadToken`, also if it is for another ID than `asked_id`."""
         if not self._options.asks_for_tokens:
-            return upgrade
+            return ANYBODY
         if token is None:
             raise BadToken("A token is needed: 'Authorization: Bearer TOKEN', or '?token=TOKEN'")
         claims = self._vault.keys.claims(token)
         try:
-            return granted(upgrade, grant_of(claims, self._clock(), self._options.auth_audience))
+            grant = grant_of(claims, self._clock(), self._options.auth_audience)
         except BadToken as error:
             raise BadToken(str(error), subject_of(claims)) from None
+        if grant.client_id is not None and asked_id not in (None, grant.client_id):
+            message = f"The token is for the ID '{grant.client_id}', and '{asked_id}' was asked for"
+            raise BadToken(message, grant.client_id)
+        return grant
 
     async def _with_webhook(
-        self, request: h11.Request, upgrade: Upgrade, remote: Remote, origin: str | None, token: str | None
-    ) -> Upgrade | HttpError:
+        self, request: HttpRequest, grant: Grant, remote: Remote, origin: str | None, token: str | None
+    ) -> Grant | HttpError:
         if self._webhook is None:
-            return upgrade
+            return grant
         from sdpx.relay.auth.webhook import Question, Unavailable, shown_reason  # noqa: PLC0415  slow to load
 
-        path = request.target.partition(b"?")[0].decode("latin-1")
+        client_id = grant.client_id or request.asked_id
         try:
-            reply = await self._webhook.ask(Question(upgrade.client_id, remote.shown, origin, token, path))
+            reply = await self._webhook.ask(Question(client_id, remote.shown, origin, token, request.path))
         except Unavailable as error:
             self._complain(str(error))
             message = "The relay cannot ask whether you may come in; try again later"
-            return HttpError(503, "auth_unavailable", message, (("Retry-After", "5"),), upgrade.client_id)
+            return HttpError(503, "auth_unavailable", message, (("Retry-After", "5"),), client_id)
         if not reply.allowed:
-            raise BadToken(shown_reason(reply, token), upgrade.client_id)
-        return structs.replace(upgrade, grant=replace(upgrade.grant, ice_servers=reply.servers()))
+            raise BadToken(shown_reason(reply, token), client_id)
+        return replace(grant, ice_servers=reply.servers())
 
     def _complain(self, reason: str) -> None:
         now = trio.current_time()
@@ -129,36 +124,11 @@ class Authenticator:
             self._tell(serve.AuthWebhookFailed(reason))
 
 
-def granted(upgrade: Upgrade, grant: Grant) -> Upgrade:
-    """Return the request as the grant lets it be; raises `BadToken` if it is for another ID."""
-    bound, asked = grant.client_id, upgrade.client_id
-    if bound is not None and asked not in (None, bound):
-        raise BadToken(f"The token is for the ID '{bound}', and '{asked}' was asked for")
-    return structs.replace(upgrade, client_id=bound or asked, grant=grant)
-
-
-def _origin(request: h11.Request) -> str | None:
-    """Return the Origin header; one that is there twice is nobody's."""
-    values = _values(request, b"origin")
-    return ", ".join(values) if values else None
-
-
-def _token(request: h11.Request) -> str | None:
+def _token(request: HttpRequest) -> str | None:
     """Return the token that a request brings (RFC 6750, 2); raises `BadToken` if there are several."""
-    tokens = set(_tokens(request))
+    schemes = (value.partition(" ") for value in request.values(b"authorization"))
+    tokens = {token.strip() for scheme, _, token in schemes if scheme.lower() == "bearer"}
+    tokens.update(request.query.get("token", ()))
     if len(tokens) > 1:
         raise BadToken("There are several different tokens; bring one")
     return tokens.pop() if tokens else None
-
-
-def _tokens(request: h11.Request) -> Iterator[str]:
-    for value in _values(request, b"authorization"):
-        scheme, _, token = value.partition(" ")
-        if scheme.lower() == "bearer":
-            yield token.strip()
-    query = request.target.decode("latin-1").partition("?")[2]
-    yield from parse_qs(query, keep_blank_values=True).get("token", ())
-
-
-def _values(request: h11.Request, name: bytes) -> list[str]:
-    return [value.decode("latin-1") for key, value in request.headers if key == name]

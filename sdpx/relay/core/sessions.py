@@ -16,10 +16,9 @@
 Time is an argument, in seconds of any steady clock; randomness is injected. All is done at once: nothing here waits.
 """
 
-import re
 from base64 import urlsafe_b64encode
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b, sha256
 from typing import Final, NamedTuple
@@ -27,15 +26,10 @@ from typing import Final, NamedTuple
 from sdpx.protocol import messages
 from sdpx.protocol.messages import DisconnectReason, ServerAck
 from sdpx.relay.core.replay_buffer import FrameVerdict, ReplayBuffer, ReplayLimits
-from sdpx.relay.http.responses import HttpError
 
 TOKEN_BYTES: Final = 32
 TOKENS: Final = 8
 ROOM: Final = 0.75  # of the bytes of all, once they were too many: to look at all for each frame would stall the relay
-_LAST: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
-BAD_RESUME: Final = HttpError(
-    400, "bad_resume", "'resume' is one token, and 'last' beside it the highest seq that you have"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +42,6 @@ class ResumeRequest:
 
 
 NOTHING: Final = ResumeRequest()
-
-
-def asked(query: Mapping[str, Sequence[str]]) -> ResumeRequest | HttpError:
-    """Read `seq`, `resume` and `last` from a query; a token alone asks for what it was given with, numbers."""
-    tokens, lasts = query.get("resume", []), query.get("last", [])
-    numbered = "1" in query.get("seq", [])
-    if not tokens:
-        return ResumeRequest(numbered)
-    if len(tokens) > 1 or len(lasts) > 1 or not all(map(_LAST.fullmatch, lasts)):
-        return BAD_RESUME
-    return ResumeRequest(numbered, tokens[0], int(lasts[0]) if lasts else None)
 
 
 class Resumption(NamedTuple):

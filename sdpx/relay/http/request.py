@@ -1,69 +1,106 @@
-"""The first bytes of a connection: read a request's head, or say what is wrong with it.
+"""An HTTP request's head, parsed once by h11 within a bound on its size. Pure."""
 
-The head is read here and parsed by h11, within `Limits.handshake_timeout` and `Limits.head_bytes`, so that nobody holds
-a connection by saying nothing, little, or too much.
-"""
-
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from http import HTTPStatus
 from typing import Final
+from urllib.parse import parse_qs
 
 import h11
-import trio
 
-from sdpx.relay.auth.tls_stream import TlsStream
-from sdpx.relay.core.limits import Limits
+from sdpx.ids import is_name
+from sdpx.relay.core.rate_limit import network_of
 from sdpx.relay.http.responses import HttpError
-from sdpx.relay.http.upgrade import HEAD_TOO_LARGE, Upgrade, not_http
 
-READ_BYTES: Final = 16 * 1024
+HEAD_TOO_LARGE: Final = HttpError(431, "bad_request", "The request's head is too large")
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """A request, parsed or known for what it asks at one look, and the bytes that came right behind it."""
+class Remote:
+    """A client's address: as the log shows it, and as limits count it."""
 
-    request: h11.Request | Upgrade
-    behind: bytes
+    shown: str
+    address: str
 
-
-Plain = Callable[[bytes], Upgrade | None]
-
-
-async def read_head(
-    stream: trio.abc.Stream, limits: Limits, plain: Plain | None = None, begun: bytes = b""
-) -> Head | HttpError | None:
-    """Read a request's head, of which `begun` has been read; `plain` may know it at one look.
-
-    Returns it, or the answer that the bytes deserve, or None if the client said nothing and is to be cut. Raises `TlsHandshakeError`.
-    """
-    received = bytearray(begun)
-    with trio.move_on_after(limits.handshake_timeout):
-        if isinstance(stream, TlsStream) and (refusal := await stream.begin()) is not None:
-            return refusal
-        received += b"" if begun else await stream.receive_some(READ_BYTES)
-        if plain is not None and (upgrade := plain(bytes(received))) is not None:
-            return Head(upgrade, b"")
-        return await _read_head(stream, limits.head_bytes, received)
-    if received:
-        return HttpError(408, "timeout", "The request did not come in time")
-    return None
+    @classmethod
+    def of(cls, remote: str) -> "Remote":
+        """Return the address of a client at `host:port`."""
+        return cls(remote, network_of(host_of(remote)))
 
 
-async def _read_head(stream: trio.abc.Stream, max_bytes: int, received: bytearray) -> Head | HttpError | None:
-    connection = h11.Connection(h11.SERVER, max_bytes)
-    connection.receive_data(bytes(received))
-    while True:
+def host_of(remote: str) -> str:
+    """Return the host of `host:port`, without brackets."""
+    return remote.rpartition(":")[0].strip("[]")
+
+
+@dataclass(frozen=True)
+class HttpRequest:
+    """A request's head. `trailing_data` are the bytes that arrived behind it."""
+
+    method: bytes
+    http_version: bytes
+    path: str
+    query: dict[str, list[str]]
+    headers: Sequence[tuple[bytes, bytes]]
+    trailing_data: bytes = b""
+
+    @classmethod
+    def of(cls, request: h11.Request, trailing_data: bytes = b"") -> "HttpRequest":
+        """Return what h11 has parsed."""
+        path, _, query = request.target.decode("latin-1").partition("?")
+        parameters = parse_qs(query, keep_blank_values=True)
+        return cls(request.method, request.http_version, path, parameters, list(request.headers), trailing_data)
+
+    def values(self, name: bytes) -> list[str]:
+        """Return the values of a header, one for each line; `name` is in lower case."""
+        return [value.decode("latin-1") for key, value in self.headers if key == name]
+
+    def elements(self, name: bytes) -> list[str]:
+        """Return the elements of a list header (RFC 9110, 5.6.1), however many lines it is spread over."""
+        return [element.strip() for value in self.values(name) for element in value.split(",")]
+
+    def has_element(self, name: bytes, element: str) -> bool:
+        """Tell whether a list header has an element, in any case; `element` is in lower case."""
+        return element in (found.lower() for found in self.elements(name))
+
+    @cached_property
+    def asked_id(self) -> str | None:
+        """The ID that the query asks for; None if it has none, or one that is not valid."""
+        ids = self.query.get("id", [])
+        return ids[0] if len(ids) == 1 and is_name(ids[0]) else None
+
+
+class RequestParser:
+    """Parses a request's head of `max_bytes` at most from what a connection receives."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._connection = h11.Connection(h11.SERVER, max_bytes)
+        self._start = b""
+        self.bytes_received = 0
+
+    def receive_data(self, data: bytes) -> HttpRequest | HttpError | None:
+        """Take bytes, empty at the end of the stream; returns the request or what to answer, None while it is incomplete."""
+        self._start = self._start or data[:16]
+        self.bytes_received += len(data)
+        self._connection.receive_data(data)
         try:
-            event = connection.next_event()
+            event = self._connection.next_event()
         except h11.RemoteProtocolError as error:
-            return not_http(error, bytes(received[:16]))
-        if isinstance(event, h11.Request):
-            behind, _ = connection.trailing_data
-            whole = len(received) - len(behind)  # h11 bounds a head only while it is not whole
-            return Head(event, behind) if whole <= max_bytes else HEAD_TOO_LARGE
-        if event is not h11.NEED_DATA:
+            return not_http(error, self._start)
+        if not isinstance(event, h11.Request):
             return None
-        data = bytes(await stream.receive_some(READ_BYTES))
-        received += data
-        connection.receive_data(data)
+        trailing_data, _ = self._connection.trailing_data
+        head_bytes = self.bytes_received - len(trailing_data)  # h11 checks the bound only while the head is incomplete
+        return HttpRequest.of(event, trailing_data) if head_bytes <= self._max_bytes else HEAD_TOO_LARGE
+
+
+def not_http(error: h11.RemoteProtocolError, start: bytes) -> HttpError:
+    """Return the answer to bytes that are not an HTTP/1.1 request; `start` is how they begin."""
+    if start.startswith(b"\x16\x03"):
+        return HttpError(400, "bad_request", "This port speaks plain ws://, and that looked like TLS (wss://)")
+    if error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+        return HEAD_TOO_LARGE
+    reason = str(error).partition(":")[0]  # the rest quotes the client's line, which may be a credential
+    return HttpError(400, "bad_request", f"That is no HTTP/1.1 request: {reason}")

@@ -52,3 +52,9 @@ FULL: Final = HttpError(
 )
 CROWDED: Final = HttpError(429, "too_many_connections", "There are too many connections from your address")
 STOPPING: Final = HttpError(503, "shutting_down", "The relay is stopping; try again soon", (("Retry-After", "5"),))
+
+
+def id_taken(client_id: str) -> HttpError:
+    """Return the refusal of an ID that another client has."""
+    message = f"The ID '{client_id}' is taken; ask for another, or for none"
+    return HttpError(409, "id_taken", message, client_id=client_id)

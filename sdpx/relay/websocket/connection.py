@@ -9,7 +9,6 @@ import trio
 
 from sdpx.protocol.messages import MARK
 from sdpx.relay.core.limits import Limits
-from sdpx.relay.http.upgrade import Upgrade
 from sdpx.relay.websocket.closing import close_frame, send_and_linger
 from sdpx.relay.websocket.epoll_engine import Poller
 from sdpx.relay.websocket.fast_parser import (
@@ -305,16 +304,16 @@ class EpollConnection:
 
     # ---- its life
 
-    def start(self, upgrade: Upgrade) -> None:
+    def start(self, key: str, subprotocol: str | None = None) -> None:
         """Open the WebSocket and serve it, until it ends; never raises."""
         try:
-            self._start(upgrade, trio.current_time())
+            self._start(accepted(key, subprotocol), trio.current_time())
         except Exception as fault:  # noqa: BLE001  it is this connection's own, and the relay hears of it
             self._fail(fault)
 
-    def _start(self, upgrade: Upgrade, now: float) -> None:
+    def _start(self, response: bytes, now: float) -> None:
         waiting = [data for data, _, _ in self.outbox.take_all()]
-        opening = [accepted(upgrade.key, upgrade.subprotocol), *waiting[:1]]
+        opening = [response, *waiting[:1]]
         self.outbox.put_all([b"".join(opening), *waiting[1:]])
         self._watch.add(self)
         self._watch.wake(self, now + self._limits.ping_interval)

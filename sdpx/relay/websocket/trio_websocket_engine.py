@@ -15,7 +15,6 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_st
 
 from sdpx.protocol.messages import MARK
 from sdpx.relay.core.limits import Limits
-from sdpx.relay.http.upgrade import Upgrade
 from sdpx.relay.websocket.closing import close_frame, send_and_linger, text_frame
 from sdpx.relay.websocket.handler import (
     ABNORMAL,
@@ -86,11 +85,11 @@ class TrioWebSocketConnection:
     def _lose_all(self) -> None:
         self.lost += [sender for _, sender, _ in self.outbox.take_all() if sender is not None]
 
-    async def run(self, upgrade: Upgrade) -> None:
+    async def run(self, subprotocol: str | None) -> None:
         """Open the WebSocket on the tap and serve it until it ends; the caller closes the stream."""
         try:
             async with trio.open_nursery() as nursery:
-                socket = await self._open(nursery, upgrade.subprotocol)
+                socket = await self._open(nursery, subprotocol)
                 if socket is not None:
                     nursery.start_soon(self._write, socket)
                     nursery.start_soon(self._read, socket)

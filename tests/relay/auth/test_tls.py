@@ -120,7 +120,7 @@ async def tls_house(
 
 def dial(house: CarefulHouse) -> trio.abc.Stream:
     ours, theirs = link_pair()
-    house.nursery.start_soon(house.relay.handle, house.guard.secured(theirs))
+    house.nursery.start_soon(house.acceptor.serve, house.guard.secured(theirs))
     return ours
 
 
@@ -148,7 +148,7 @@ async def test_a_websocket_over_tls_works_as_any(
         assert (await b.receive())["type"] == (await a.receive())["type"] == "paired"
         await b.send(type="offer", sdp="v=0" + "x" * 60_000)
         assert len((await a.receive())["sdp"]) == 60_003
-        house.relay.stop()
+        house.acceptor.stop()
         assert await a.close_code() == 1001
         assert [record["remote"] for record in house.log.of("client_connected")] == ["client:0"] * 2
 
@@ -245,7 +245,7 @@ async def test_a_client_that_stops_reading_over_tls_is_let_go(tmp_path: Path, au
     options = AuthOptions(tls_cert=str(cert), tls_key=str(private))
     async with careful(options, Limits(send_queue_frames=20), now=NOW) as house:
         ours, theirs = link_pair(20_000)
-        house.nursery.start_soon(house.relay.handle, house.guard.secured(theirs))
+        house.nursery.start_soon(house.acceptor.serve, house.guard.secured(theirs))
         a = RawClient(over_tls(ours))
         await a.open("/?id=a")
         b = await house.client("/?id=b")

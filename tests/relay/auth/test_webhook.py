@@ -214,7 +214,7 @@ async def test_a_relay_that_stops_does_not_wait_for_the_service() -> None:
         nursery.start_soon(come)
         while not service.questions:
             await trio.sleep(0.01)
-        house.relay.stop()
+        house.acceptor.stop()
         with trio.fail_after(5):
             await house.relay.wait_closed()
 

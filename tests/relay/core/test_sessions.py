@@ -8,8 +8,9 @@ import pytest
 
 from sdpx.errors import Refusal
 from sdpx.relay.core.replay_buffer import ACK_SECONDS, FrameVerdict, ReplayBuffer, ReplayLimits
-from sdpx.relay.core.sessions import TOKENS, Eviction, ResumeRequest, SessionStore, asked
+from sdpx.relay.core.sessions import TOKENS, Eviction, ResumeRequest, SessionStore
 from sdpx.relay.http.responses import HttpError
+from sdpx.relay.http.upgrade import parse_resume_request
 
 FRAME = '{"type":"paired"}'
 
@@ -43,22 +44,29 @@ def numbered(number: object, kind: str = "offer") -> str:
 
 def test_the_query_asks_for_numbers_or_for_an_id_or_for_neither() -> None:
     """Keys that mean nothing are ignored, as everywhere."""
-    assert asked({}) == asked({"seq": ["0"]}) == asked({"last": ["x"], "seq": ["yes"]}) == ResumeRequest()
-    assert asked({"seq": ["1"]}) == ResumeRequest(numbered=True)
-    assert asked({"seq": ["1"], "resume": ["t"], "last": ["7"]}) == ResumeRequest(numbered=True, token="t", last=7)
-    assert asked({"resume": ["t"]}) == ResumeRequest(token="t")
+    assert (
+        parse_resume_request({})
+        == parse_resume_request({"seq": ["0"]})
+        == parse_resume_request({"last": ["x"], "seq": ["yes"]})
+        == ResumeRequest()
+    )
+    assert parse_resume_request({"seq": ["1"]}) == ResumeRequest(numbered=True)
+    assert parse_resume_request({"seq": ["1"], "resume": ["t"], "last": ["7"]}) == ResumeRequest(
+        numbered=True, token="t", last=7
+    )
+    assert parse_resume_request({"resume": ["t"]}) == ResumeRequest(token="t")
 
 
 @pytest.mark.parametrize("last", [[""], ["-1"], ["1.0"], ["x"], ["1", "2"], ["9" * 19], ["\N{ARABIC-INDIC DIGIT ONE}"]])
 def test_a_last_that_is_no_number_is_refused(last: list[str]) -> None:
     """With a sentence: who guesses on from there loses frames."""
-    answer = asked({"resume": ["t"], "last": last})
+    answer = parse_resume_request({"resume": ["t"], "last": last})
     assert isinstance(answer, HttpError)
     assert (answer.status, answer.code) == (400, "bad_resume")
 
 
 def test_two_tokens_are_none() -> None:
-    assert isinstance(asked({"resume": ["t", "u"]}), HttpError)
+    assert isinstance(parse_resume_request({"resume": ["t", "u"]}), HttpError)
 
 
 # ---- tokens

@@ -8,9 +8,9 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 
+from sdpx.relay.acceptor import Acceptor
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.stats import RELAY_SECONDS, RelayStats
-from sdpx.relay.relay import Relay
 from tests.harness.relay import House, RawClient, house, upgrade_request
 
 Values = dict[str, float]
@@ -50,7 +50,7 @@ async def test_a_relay_that_stops_is_alive_and_not_ready(autojump_clock: MockClo
     async with house() as relay:
         a = relay.raw(lockstep_stream_pair)  # holds the end up
         await a.open()
-        relay.relay.stop()
+        relay.acceptor.stop()
         assert (await page(relay.raw(), "/healthz"))[0] == 200
         assert (await page(relay.raw(), "/readyz"))[0] == 503
         assert (await page(relay.raw(), "/metrics"))[0] == 200
@@ -160,10 +160,10 @@ async def test_the_numbers_come_as_openmetrics_too(autojump_clock: MockClock) ->
 async def test_a_port_of_their_own(autojump_clock: MockClock, path: str, status: int) -> None:
     """It has the pages and nothing else; clients do not see the numbers."""
     async with house() as relay:
-        alone = Relay(Limits(), relay.relay._log, own_metrics=True)
-        assert (await page(dial(relay, alone.handle_metrics), path))[0] == status
-        assert (await page(dial(relay, alone.handle), "/metrics"))[0] == 404
-        client = dial(relay, alone.handle_metrics)
+        alone = Acceptor(Limits(), relay.relay, metrics_port=True)
+        assert (await page(dial(relay, alone.serve_metrics), path))[0] == status
+        assert (await page(dial(relay, alone.serve), "/metrics"))[0] == 404
+        client = dial(relay, alone.serve_metrics)
         await client.send(upgrade_request("/metrics"))
         assert (await client.response())[0] == 200
 
@@ -176,7 +176,7 @@ def dial(relay: House, handle: Callable[[trio.abc.Stream], object]) -> RawClient
 
 async def test_a_scraper_that_says_nothing_is_cut(autojump_clock: MockClock) -> None:
     async with house(Limits(handshake_timeout=3)) as relay:
-        assert await dial(relay, relay.relay.handle_metrics).rest() == b""
+        assert await dial(relay, relay.acceptor.serve_metrics).rest() == b""
 
 
 def test_relay_times_fall_into_their_buckets() -> None:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sdpx.relay.http.request import HttpRequest
 from sdpx.relay.http.responses import HttpError
 from sdpx.relay.http.simple_upgrade import parse_simple_upgrade
 from sdpx.relay.http.upgrade import Upgrade, parse_upgrade
@@ -27,7 +28,7 @@ def judged(head: bytes) -> object:
     except h11.RemoteProtocolError as error:
         return error
     if isinstance(request, h11.Request) and connection.trailing_data[0] == b"":
-        return parse_upgrade(request, {})
+        return parse_upgrade(HttpRequest.of(request), {})
     return request
 
 

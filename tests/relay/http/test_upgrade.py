@@ -6,8 +6,9 @@ import h11
 import pytest
 
 from sdpx.relay.core.sessions import ResumeRequest
+from sdpx.relay.http.request import HttpRequest, not_http
 from sdpx.relay.http.responses import HttpError, HttpResponse
-from sdpx.relay.http.upgrade import Upgrade, ensure_id_free, not_http, parse_plain_request, parse_upgrade
+from sdpx.relay.http.upgrade import Upgrade, parse_plain_request, parse_upgrade
 from tests.harness.relay import KEY
 
 GOOD = {
@@ -25,12 +26,11 @@ PAGES = {"/healthz": lambda accept: HttpResponse(200, "text/plain", f"for {accep
 def ask(
     target: str = "/", method: str = "GET", version: str = "1.1", **headers: str | None
 ) -> Upgrade | HttpResponse | HttpError:
-    """Judge a request for a WebSocket with these headers changed (None: left out); the ID `taken` is taken."""
+    """Judge a request for a WebSocket with these headers changed (None: left out)."""
     changed = GOOD | {name.replace("_", "-"): value for name, value in headers.items()}
     lines = [(name, value) for name, value in changed.items() if value is not None]
     request = h11.Request(method=method, target=target, headers=lines, http_version=version)
-    verdict = parse_upgrade(request, PAGES)
-    return ensure_id_free(verdict, lambda name: name == "taken") if isinstance(verdict, Upgrade) else verdict
+    return parse_upgrade(HttpRequest.of(request), PAGES)
 
 
 def status(verdict: Upgrade | HttpResponse | HttpError) -> int:
@@ -52,9 +52,9 @@ def test_any_path_and_unknown_parameters_are_fine(target: str) -> None:
 def test_numbers_and_a_token_are_asked_for_in_the_query() -> None:
     """PROTOCOL, Resume. What asks for them cannot be misread: it is refused."""
     upgrade = ask("/?seq=1&resume=SECRET&last=7&id=a")
-    assert upgrade == Upgrade("a", None, KEY, asked=ResumeRequest(numbered=True, token="SECRET", last=7))
+    assert upgrade == Upgrade("a", None, KEY, resume=ResumeRequest(numbered=True, token="SECRET", last=7))
     assert "SECRET" not in repr(upgrade)
-    assert ask("/?seq=1") == Upgrade(None, None, KEY, asked=ResumeRequest(numbered=True))
+    assert ask("/?seq=1") == Upgrade(None, None, KEY, resume=ResumeRequest(numbered=True))
     for query in ("resume=a&resume=b", "resume=a&last=x", "resume=a&last=1&last=2"):
         refused = ask(f"/?seq=1&{query}")
         assert isinstance(refused, HttpError)
@@ -127,13 +127,6 @@ def test_a_malformed_id_is_400(query: str) -> None:
     assert status(ask(f"/?{query}")) == 400
 
 
-def test_a_taken_id_is_409() -> None:
-    """Nobody is thrown out, and nobody gets another ID than the one asked for."""
-    verdict = ask("/?id=taken")
-    assert isinstance(verdict, HttpError)
-    assert (verdict.status, verdict.code) == (409, "id_taken")
-
-
 @pytest.mark.parametrize(
     ("offered", "answered"),
     [("sdpx.v1", "sdpx.v1"), ("chat, sdpx.v1", "sdpx.v1"), ("chat", None), ("SDPX.V1", None), (None, None)],
@@ -178,7 +171,9 @@ def test_a_page_is_not_written_to() -> None:
 @pytest.mark.parametrize(("target", "wanted"), [("/healthz", 200), ("/", 404), ("/x", 404)])
 def test_a_port_of_pages_has_nothing_else(target: str, wanted: int) -> None:
     """Also for one who asks for a WebSocket; who is lost learns what there is."""
-    verdict = parse_plain_request(h11.Request(method="GET", target=target, headers=list(GOOD.items())), PAGES)
+    verdict = parse_plain_request(
+        HttpRequest.of(h11.Request(method="GET", target=target, headers=list(GOOD.items()))), PAGES
+    )
     assert verdict.status == wanted
     assert wanted == 200 or b"/healthz" in verdict.render()
 
@@ -192,7 +187,7 @@ def test_what_was_judged_is_judged_the_same_again(protocol: str | None) -> None:
     connection.receive_data(upgrade.head())
     request = connection.next_event()
     assert isinstance(request, h11.Request)
-    assert parse_upgrade(request, PAGES) == Upgrade(None, protocol, KEY)
+    assert parse_upgrade(HttpRequest.of(request), PAGES) == Upgrade(None, protocol, KEY)
 
 
 def test_a_websocket_is_asked_for_with_get() -> None:

@@ -103,7 +103,7 @@ class Script:
 
 async def enter(relay: House) -> Party:
     ours, theirs = link_pair()
-    relay.nursery.start_soon(relay.relay.handle, theirs)
+    relay.nursery.start_soon(relay.acceptor.serve, theirs)
     party = Party(ours)
     relay.nursery.start_soon(party.listen)
     return party

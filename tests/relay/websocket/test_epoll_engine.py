@@ -20,7 +20,6 @@ from websockets.speedups import apply_mask
 
 from sdpx.protocol import messages
 from sdpx.relay.core.limits import Limits
-from sdpx.relay.http.upgrade import Upgrade
 from sdpx.relay.websocket import fast_parser
 from sdpx.relay.websocket.connection import EpollConnection
 from sdpx.relay.websocket.epoll_engine import CHECK, LONG_SECONDS, EpollPoller, TaskPoller
@@ -613,7 +612,7 @@ async def a_lane(
     async with trio.open_nursery() as nursery:
         watch, notes, client = TaskPoller(nursery), Notes(), RawClient(ours)
         connection = EpollConnection(theirs, behind, watch, limits or Limits(), notes, QueuedBytes())
-        connection.start(Upgrade(None, None, KEY))
+        connection.start(KEY)
         if opened:
             assert (await client.response())[0] == 101
         yield Lane(client, ours, connection, notes, notes.over)
