@@ -368,9 +368,9 @@ def _check_token(token: str | None) -> None:
 
 
 def _check_trust(url: str, cafile: str | None, *, insecure: bool) -> None:
-    from sdpx.peer.signaling.tls import BadCaFile, client_context, validate_ca_file  # noqa: PLC0415
+    from sdpx.peer.signaling.connection import BadCaFile, client_context, validate_tls_options  # noqa: PLC0415
 
-    option, flaw = validate_ca_file(url, cafile, insecure=insecure) or ("", None)
+    option, flaw = validate_tls_options(url, cafile, insecure=insecure) or ("", None)
     _check(option, flaw)
     try:
         client_context(cafile)

@@ -15,7 +15,7 @@ from sdpx.peer.options import PeerOptions
 from sdpx.peer.pair_requester import PairRequester
 from sdpx.peer.session import Session
 from sdpx.peer.signaling.client import SignalingClient
-from sdpx.peer.signaling.tls import client_context
+from sdpx.peer.signaling.connection import client_context
 from sdpx.peer.webrtc.runtime import WebRtcRuntime, open_webrtc_runtime
 from sdpx.runtime import ShutdownRequest
 
@@ -48,7 +48,7 @@ def _session(options: PeerOptions, uplink: SignalingClient, room: WebRtcRuntime,
         lambda code, reason: log.emit(peer.InputRejected(code, reason)),
         MAX_COMMAND if options.stdin == "json" else MAX_LINE,
     )
-    asking = PairRequester(uplink.send, lambda: uplink.up_since, log, random.random)
+    asking = PairRequester(uplink.send, lambda: uplink.connected_since, log, random.random)
     return Session(options, uplink, room, lines, log, asking, trio.current_time())
 
 

@@ -116,7 +116,7 @@ class PairingManager:
         assert self._up is not None
         if self._pairing is not None and self._is_taken(paired.peer_id):
             self._log.emit(peer.PairingDeclined(paired.peer_id, self._pairing.peer_id))
-            await self._up.relay.send(ClientUnpairRequest())
+            await self._up.channel.send(ClientUnpairRequest())
             return False
         await self.end()
         pairing_class = await self._room.pair_session()
@@ -126,7 +126,7 @@ class PairingManager:
             self._options,
             self._log,
             self._feed,
-            self._up.relay.send,
+            self._up.channel.send,
             is_initiator=paired.is_initiator,
             servers=choose(self._options.ice_servers, self._up.ice_servers, no_stun=self._options.no_stun),
             before={"dial": self._up.seconds, "pairing": trio.current_time() - self._waiting_since},
@@ -229,7 +229,7 @@ class PairingManager:
 
     async def _unpair(self, pairing: "PairSession") -> None:
         if self._up is not None and not pairing.detached:
-            await self._up.relay.send(ClientUnpairRequest())
+            await self._up.channel.send(ClientUnpairRequest())
 
     async def _detach(self, pairing: "PairSession", reason: str) -> None:
         if not pairing.detached:

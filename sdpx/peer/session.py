@@ -87,7 +87,7 @@ class Session:
                     nursery.start_soon(self._want, self._options.pair)
                 if self._options.within is not None:
                     nursery.start_soon(self._watch_expectation, self._options.within)
-                async for news in self._uplink.news:
+                async for news in self._uplink.events:
                     await self._on_event(news)
         finally:
             self._last = self._pairings.present  # what it came to is told once it is over
@@ -268,7 +268,7 @@ class Session:
             diagnosis = diagnose(pairing.evidence, pairing.age)
             self._log.emit(diagnosis.event(pairing.evidence, pairing.age, retrying=False))
             return diagnosis.ending
-        if pairing is None and self._uplink.up_since is None:
+        if pairing is None and self._uplink.connected_since is None:
             reason = f"The relay at {self._options.shown_url} could not be reached within {within:g} s"
             return RelayUnreachable("relay_unreachable", reason)
         if pairing is None and self._options.pair is not None and self._asking.last_refusal is not None:

@@ -229,7 +229,7 @@ class Talk:
             heard = [int(each["sdp"]) for each in app.of("offer")]
             assert heard == sorted(set(heard))
             assert set(heard) <= set(self.sent[other])
-            told = other.of("peer_disconnected") or ResumeResult.LOST in other.standings
+            told = other.of("peer_disconnected") or ResumeResult.EXPIRED in other.standings
             assert told or set(heard) == set(self.sent[other])
 
     async def all_go(self) -> None:

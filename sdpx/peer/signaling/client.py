@@ -1,14 +1,12 @@
-"""The relay across lost sockets: the one place that dials, and dials again.
+"""The connection to one relay, across lost sockets; the only module that dials.
 
-- The first dial decides: no relay, no program. From then on a connection that is lost is dialled again, with waits that grow
-  and are half chance, for as long as the program runs; the user's `--no-reconnect`, or a relay that says that another try
-  is in vain, ends that.
-- It asks to be let come back (PROTOCOL: Resume), but with `--no-reconnect`. The first try after a loss is then at once, and
-  whoever listens hears nothing of it, if the relay has kept this peer's place. It hears `Disconnected` when the relay has not, or is
-  not reached for `HOLD_SECONDS`.
-- It asks for the ID that it had. The relay may believe the old socket alive for a while and answer 409: an ID of the user's
-  choice is asked for until it is free, one that the relay made is given up after a few tries.
-- Whoever listens gets `Connected`, then the relay's messages, then `Disconnected`, in that order, and in the end `Stopped`.
+- The first dial decides: if it fails, the client stops. A connection that is lost later is dialled again, with exponential
+  backoff, until `--no-reconnect` or an error that another dial cannot change stops the client.
+- Without `--no-reconnect` the session is resumable (PROTOCOL: Resume). The first dial after a loss is immediate, and a
+  resumed session raises no event. `Disconnected` is raised if the relay has lost the session, or after `RESUME_SECONDS`.
+- A dial requests the previous ID. The relay answers 409 as long as it takes the old socket for alive: an ID that the user
+  chose is requested until it is free, one that the relay assigned is given up after `ID_TRIES`.
+- `events` yields `Connected`, the relay's messages, then `Disconnected`, as often as there is a session; the last is `Stopped`.
 """
 
 import ssl
@@ -19,6 +17,7 @@ from typing import Any, Final
 import msgspec
 import trio
 
+from sdpx.concurrency import RepeatedEvent, leaf_exceptions
 from sdpx.errors import Ending, RelayLost
 from sdpx.events import peer
 from sdpx.log import Log
@@ -29,38 +28,40 @@ from sdpx.peer.signaling.reliable_channel import ProtocolViolation, ReliableChan
 from sdpx.peer.signaling.resume import ResumeResult, ResumeState
 from sdpx.protocol.messages import IceServers, ServerMessage
 
-ABNORMAL: Final = 1006
+# Close codes (RFC 6455, 7.4; PROTOCOL).
 NORMAL: Final = 1000
 GOING_AWAY: Final = 1001
+PROTOCOL_ERROR: Final = 1002
+ABNORMAL: Final = 1006
 SUPERSEDED: Final = 4001
-FIRST_WAIT: Final = 0.5
-LONGEST_WAIT: Final = 30.0
-LONGEST_WAIT_TO_RETURN: Final = 5.0
-HOLD_SECONDS: Final = 30.0  # what a relay holds a place for, as a rule: who comes later comes anew
-VIOLATION: Final = 1002
-STABLE_SECONDS: Final = 10.0  # a connection that held so long was a good one: the waits begin anew
+
+FIRST_DELAY: Final = 0.5
+LONGEST_DELAY: Final = 30.0
+LONGEST_RESUME_DELAY: Final = 5.0
+RESUME_SECONDS: Final = 30.0  # the relay's usual resume window
+STABLE_SECONDS: Final = 10.0  # a connection that lasted so long resets the backoff
 ID_TRIES: Final = 4
-_IN_VAIN: Final = ("taken_over", "unauthorized", "forbidden", "bad_id", "bad_request", "not_found", "upgrade_required")
+_FINAL: Final = ("taken_over", "unauthorized", "forbidden", "bad_id", "bad_request", "not_found", "upgrade_required")
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The relay is there: this peer's ID, what the relay says of ICE servers, and how many seconds it took."""
+    """A session at the relay is open: its ID, the relay's ICE servers, how long the dial took, and the channel to send on."""
 
     client_id: str
     ice_servers: Any
     seconds: float
-    relay: ReliableChannel
+    channel: ReliableChannel
 
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """The relay is gone, with all that the relay knew of this peer."""
+    """The session is over, and with it its pairing at the relay."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The relay will not be dialled any more, for this reason."""
+    """The client does not dial any more, for this reason."""
 
     ending: Ending
 
@@ -69,194 +70,177 @@ SignalingEvent = Connected | Disconnected | Stopped | ServerMessage
 
 
 class SignalingClient:
-    """The relay of `options`, over `tls` where its URL says so, with `chance` for its waits: uniform in [0, 1)."""
+    """A client of the relay in `options`; `tls` is for wss:// URLs, `chance` supplies the jitter: uniform in [0, 1)."""
 
     def __init__(self, options: PeerOptions, tls: ssl.SSLContext | None, log: Log, chance: Callable[[], float]) -> None:
         self._options = options
         self._tls = tls
         self._log = log
         self._chance = chance
-        self._backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
-        self._wanted = options.client_id
-        self._been_up = False
-        self._taken = 0
-        self._rules = ResumeState()
-        self._stay: ReliableChannel | None = None
+        self._backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
+        self._client_id = options.client_id
+        self._id_refusals = 0
+        self._ever_connected = False
+        self._state = ResumeState()
+        self._channel: ReliableChannel | None = None  # of the present session
+        self._connection: SignalingConnection | None = None
+        self._connected_since: float | None = None
         self._lost_at = 0.0
-        self._hold = trio.CancelScope()
-        self._relay: SignalingConnection | None = None
-        self._back = trio.Event()
-        self._up_since: float | None = None
-        self._talking = trio.CancelScope()
+        self._resume_timeout = trio.CancelScope()
+        self._serving = trio.CancelScope()
         self._closed = trio.Event()
-        self._post, self.news = trio.open_memory_channel[SignalingEvent](0)
+        self._changed = RepeatedEvent()
+        self._send_event, self.events = trio.open_memory_channel[SignalingEvent](0)
 
     @property
-    def up_since(self) -> float | None:
-        """When the present connection to the relay came up; None while there is none."""
-        return self._up_since
+    def connected_since(self) -> float | None:
+        """When the present connection was opened; None while there is none."""
+        return self._connected_since
 
     async def run(self) -> None:
-        """Dial until it is over; the last of the news is `Stopped`."""
+        """Dial until no further dial is allowed; the last event is `Stopped`."""
         async with trio.open_nursery() as nursery:
             ending = await self._connect(nursery)
             while await self._wait_to_dial(ending):
                 ending = await self._connect(nursery)
-            self._hold.cancel()
-            await self._tell_loss()
-            await self._post.send(Stopped(ending))
+            self._resume_timeout.cancel()
+            await self._end_session()
+            await self._send_event.send(Stopped(ending))
 
     async def close(self) -> None:
-        """Write what was sent and close the connection; whoever runs this is to be cancelled then.
+        """Write all frames and close the connection; the caller then cancels `run`.
 
-        A relay that is being dialled to come back is waited for a moment: else it keeps the place of one who will not come.
+        A session that is about to be resumed is waited for, within `CLOSE_SECONDS`: otherwise the relay would keep it in vain.
         """
         with trio.move_on_after(CLOSE_SECONDS):
-            while self._relay is None and self._stay is not None:
-                await self._back.wait()
-            if self._stay is not None:
-                await self._stay.flush()
-        if self._relay is not None:
-            self._talking.cancel()
+            while self._connection is None and self._channel is not None:
+                await self._changed.wait()
+            if self._channel is not None:
+                await self._channel.flush()
+        if self._connection is not None:
+            self._serving.cancel()
             await self._closed.wait()
 
     async def send(self, message: msgspec.Struct, on_written: Callable[[], None] | None = None) -> bool:
-        """Send a message (see `ReliableChannel.send`); False without a relay: an event says why."""
-        return self._stay is not None and await self._stay.send(message, on_written)
+        """Send a message (see `ReliableChannel.send`); False without a session."""
+        return self._channel is not None and await self._channel.send(message, on_written)
 
     async def drop(self) -> None:
-        """Give up the present connection: the relay does not answer on it."""
-        if self._relay is not None:
-            await self._relay.drop()
+        """Drop the present connection, which does not answer; the next one resumes the session."""
+        if self._connection is not None:
+            await self._connection.drop()
 
     # ---- one connection -------------------------------------------------------------------------------------------
 
     async def _connect(self, nursery: trio.Nursery) -> Ending:
-        """Live through one connection; returns why there was none, or why it was lost."""
+        """Open a connection and serve it to its end; returns why it ended, or why it could not be opened."""
         self._log.emit(peer.Connecting(self._options.shown_url))
-        began, progress = trio.current_time(), self._rules.progress
-        asks = self._rules.query() if self._options.reconnect else []
-        url = self._options.dial_url_for(self._wanted, asks)
+        began, progress = trio.current_time(), self._state.progress
+        query = self._state.query() if self._options.reconnect else []
+        url = self._options.dial_url_for(self._client_id, query)
         try:
-            async with dial(url, self._options.shown_url, self._tls) as relay:
-                with trio.CancelScope() as self._talking:  # not the task that writes: it is needed to close in order
+            async with dial(url, self._options.shown_url, self._tls) as connection:
+                with trio.CancelScope() as self._serving:  # `close` cancels this, but not the task that writes
                     self._log.emit(peer.Connected(self._options.shown_url))
-                    self._relay, self._up_since = relay, trio.current_time()
-                    if (stay := await self._welcome(relay, self._up_since - began)) is not None:
-                        await self._live(relay, stay)
-                    if self._rules.progress > progress or trio.current_time() - self._up_since > STABLE_SECONDS:
+                    self._connection, self._connected_since = connection, trio.current_time()
+                    if (channel := await self._open_session(connection, self._connected_since - began)) is not None:
+                        await self._serve(connection, channel)
+                    if self._state.progress > progress or trio.current_time() - self._connected_since > STABLE_SECONDS:
                         self._backoff.reset()
-                    self._relay = self._up_since = None
-                    return await self._lost(relay, nursery)
+                    self._connection = self._connected_since = None
+                    return await self._on_connection_lost(connection, nursery)
             self._closed.set()
             await trio.sleep_forever()
         except* Ending as group:
-            ending = _leaf(group)
+            ending = leaf_exceptions(group)[0]
         return ending
 
-    async def _welcome(self, relay: SignalingConnection, seconds: float) -> ReliableChannel | None:
-        """Heed the greeting; None if nothing can come of this connection, which is closed then."""
-        greeting = relay.greeting
-        result = self._rules.welcome(greeting)
-        self._hold.cancel()
-        self._been_up, self._taken = True, 0
-        if result is ResumeResult.RESUMED and self._stay is not None:
-            await self._go_on(relay, self._stay)
-            return self._stay
-        await self._tell_loss()
-        if result in (ResumeResult.RESUMED, ResumeResult.BROKEN):  # it comes too late, or contradicts itself
-            self._rules.forget()
-            await relay.close(VIOLATION if result is ResumeResult.BROKEN else NORMAL)
+    async def _open_session(self, connection: SignalingConnection, seconds: float) -> ReliableChannel | None:
+        """Resume the session or open a new one; None if the connection is of no use and has been closed."""
+        your_id = connection.your_id
+        result = self._state.welcome(your_id)
+        self._resume_timeout.cancel()
+        self._ever_connected, self._id_refusals = True, 0
+        channel = self._channel
+        if result is ResumeResult.RESUMED and channel is not None:
+            away = round((trio.current_time() - self._lost_at) * 1000, 1)
+            self._log.emit(peer.RelayResumed(your_id.id, away, self._state.unconfirmed))
+            channel.resume()
+            connection.write_from(channel)
+            self._changed.set()
+            if isinstance(your_id.ice_servers, list):
+                await self._send_event.send(IceServers(your_id.ice_servers))
+            return channel
+        await self._end_session()
+        if result in (ResumeResult.RESUMED, ResumeResult.INVALID):  # `RESUMED` after `RESUME_SECONDS` is too late
+            self._state.forget()
+            await connection.close(PROTOCOL_ERROR if result is ResumeResult.INVALID else NORMAL)
             return None
-        self._log.emit(peer.IdAssigned(greeting.id))
-        self._wanted = greeting.id
-        self._stay = ReliableChannel(self._rules)
-        relay.write_from(self._stay)
-        await self._post.send(Connected(greeting.id, greeting.ice_servers, seconds, self._stay))
-        return self._stay
+        self._log.emit(peer.IdAssigned(your_id.id))
+        self._client_id = your_id.id
+        channel = self._channel = ReliableChannel(self._state)
+        connection.write_from(channel)
+        await self._send_event.send(Connected(your_id.id, your_id.ice_servers, seconds, channel))
+        return channel
 
-    async def _go_on(self, relay: SignalingConnection, stay: ReliableChannel) -> None:
-        away = round((trio.current_time() - self._lost_at) * 1000, 1)
-        self._log.emit(peer.RelayResumed(relay.greeting.id, away, self._rules.unconfirmed))
-        stay.resume()
-        relay.write_from(stay)
-        self._back.set()
-        if isinstance(relay.greeting.ice_servers, list):
-            await self._post.send(IceServers(relay.greeting.ice_servers))
+    async def _serve(self, connection: SignalingConnection, channel: ReliableChannel) -> None:
+        while (text := await connection.receive()) is not None:
+            received = channel.receive(text)
+            if received is ProtocolViolation.GAP:
+                await connection.drop()
+            elif received is ProtocolViolation.BAD_ACK:
+                self._state.forget()
+                await connection.close(PROTOCOL_ERROR)
+            elif received is not None:
+                await self._send_event.send(received)
 
-    async def _live(self, relay: SignalingConnection, stay: ReliableChannel) -> None:
-        while (text := await relay.receive()) is not None:
-            heard = stay.receive(text)
-            if heard is ProtocolViolation.GAP:
-                await relay.drop()
-            elif heard is ProtocolViolation.UNTRUE:
-                self._rules.forget()
-                await relay.close(VIOLATION)
-            elif heard is not None:
-                await self._post.send(heard)
-
-    async def _lost(self, relay: SignalingConnection, nursery: trio.Nursery) -> Ending:
-        code, reason = (relay.lost.code, relay.lost.reason or "") if relay.lost else (ABNORMAL, "")
+    async def _on_connection_lost(self, connection: SignalingConnection, nursery: trio.Nursery) -> Ending:
+        closed = connection.close_reason
+        code, reason = (closed.code, closed.reason or "") if closed else (ABNORMAL, "")
         self._log.emit(peer.Disconnected(code, reason))
-        self._lost_at, self._back = trio.current_time(), trio.Event()
-        stay = self._stay
-        if stay is not None and not stay.is_over and self._rules.may_return and code != SUPERSEDED:
-            stay.suspend()
-            self._hold = trio.CancelScope()
-            nursery.start_soon(self._give_up, self._hold)
+        self._lost_at = trio.current_time()
+        channel = self._channel
+        if channel is not None and not channel.is_closed and self._state.is_resumable and code != SUPERSEDED:
+            channel.suspend()
+            self._resume_timeout = trio.CancelScope()
+            nursery.start_soon(self._end_session_later, self._resume_timeout)
         else:
-            await self._tell_loss()
+            await self._end_session()
         if code == SUPERSEDED:
-            return RelayLost("taken_over", "Another connection has taken this peer's place at the relay")
+            return RelayLost("taken_over", "Another connection has taken over this peer's session at the relay")
         if code == GOING_AWAY:
             return RelayLost("relay_lost", f"The relay at {self._options.shown_url} is stopping")
         return RelayLost("relay_lost", f"The connection to the relay at {self._options.shown_url} was lost")
 
     # ---- between two connections ----------------------------------------------------------------------------------
 
-    async def _give_up(self, hold: trio.CancelScope) -> None:
-        """Do not believe any more that the relay keeps this peer's place."""
-        with hold:
-            await trio.sleep(HOLD_SECONDS)
-        if not hold.cancelled_caught:
-            await self._tell_loss()
+    async def _end_session_later(self, scope: trio.CancelScope) -> None:
+        with scope:
+            await trio.sleep(RESUME_SECONDS)
+        if not scope.cancelled_caught:
+            await self._end_session()
 
-    async def _tell_loss(self) -> None:
-        stay, self._stay = self._stay, None
-        if stay is not None:
-            stay.end()
-            self._back.set()
-            await self._post.send(Disconnected())
+    async def _end_session(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+            self._changed.set()
+            await self._send_event.send(Disconnected())
 
     async def _wait_to_dial(self, ending: Ending) -> bool:
-        """Wait for the time of the next try; False if there is to be none."""
-        if not self._been_up or not self._options.reconnect or ending.code in _IN_VAIN:
+        """Wait for the time of the next dial; False if there is none."""
+        if not self._ever_connected or not self._options.reconnect or ending.code in _FINAL:
             return False
         if ending.code == "id_taken":
-            self._give_up_id()
-        delay = self._next_wait()
+            self._id_refusals += 1
+            if self._id_refusals >= ID_TRIES and not self._options.names_itself:
+                self._client_id = None
+        if self._channel is None:
+            delay = self._backoff.next(self._chance())
+        elif self._backoff.attempts == 0:
+            delay = self._backoff.next_immediate()
+        else:
+            delay = self._backoff.next(self._chance(), LONGEST_RESUME_DELAY)
         self._log.emit(peer.Reconnecting(self._backoff.attempts, round(delay * 1000, 1), ending.code, ending.reason))
         await trio.sleep(delay)
         return True
-
-    def _next_wait(self) -> float:
-        """Return the wait; there is none before the first try to come back."""
-        if self._stay is None:
-            return self._backoff.next(self._chance())
-        if self._backoff.attempts == 0:
-            return self._backoff.at_once()
-        return self._backoff.next(self._chance(), LONGEST_WAIT_TO_RETURN)
-
-    def _give_up_id(self) -> None:
-        """Ask for any ID, once the one that the relay had made was refused often enough."""
-        self._taken += 1
-        if self._taken >= ID_TRIES and not self._options.names_itself:
-            self._wanted = None
-
-
-def _leaf(group: BaseExceptionGroup[Ending]) -> Ending:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, Ending)
-    return error

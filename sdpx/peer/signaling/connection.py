@@ -1,10 +1,9 @@
-"""The client half of the wire: dial the relay, then frames in and frames out.
+"""One WebSocket to the relay (RFC 6455): dial, TLS, frames in and out.
 
-- The relay is unreachable unless it opens the WebSocket and sends `your_id`, all within `DIAL_SECONDS`.
-- One task writes, so that nobody who is cancelled in mid-send leaves half a frame behind.
-- A relay that has silently gone is noticed by pings, and by frames that it does not confirm.
-- A connection ends with a close frame only where this side means to leave: without one the relay keeps the place (PROTOCOL:
-  Resume).
+- A dial succeeds when the WebSocket is open and `your_id` has been received, within `DIAL_SECONDS`.
+- One task writes: a sender that is cancelled cannot leave half a frame on the wire.
+- A dead connection is noticed by unanswered pings, and by frames that the relay does not acknowledge.
+- A close frame ends the client's session at the relay; without one the relay keeps the session (PROTOCOL: Resume).
 """
 
 import ssl
@@ -27,9 +26,9 @@ from trio_websocket import (
     wrap_client_stream,
 )
 
+from sdpx.concurrency import leaf_exceptions
 from sdpx.errors import Ending, Refusal, Refused, RelayUnreachable
 from sdpx.peer.signaling.reliable_channel import ReliableChannel
-from sdpx.peer.signaling.tls import client_context, words_of
 from sdpx.protocol import messages
 from sdpx.protocol.messages import PROTOCOL, YourId
 
@@ -38,27 +37,42 @@ CLOSE_SECONDS: Final = 1.0
 WRITE_SECONDS: Final = 15.0
 PING_SECONDS: Final = 10.0
 PONG_SECONDS: Final = 10.0
-# The relay's limit is for what it receives; what it relays is a little longer, and a later relay may allow more.
+# The relay limits the size of what it receives; what it relays is a little longer, and a later relay may allow more.
 MAX_MESSAGE: Final = 1024 * 1024
+_NAME_MISMATCH: Final = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 
 ByteStream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
 class SignalingConnection:
-    """An open connection to a relay, and the `greeting` that came first on it."""
+    """An open WebSocket to a relay; `your_id` is the relay's first frame."""
 
-    def __init__(self, socket: WebSocketConnection, greeting: YourId, nursery: trio.Nursery) -> None:
-        self.greeting = greeting
+    def __init__(self, socket: WebSocketConnection, your_id: YourId, nursery: trio.Nursery) -> None:
+        self.your_id = your_id
         self._socket = socket
         self._nursery = nursery
         self._dropped = False
 
-    def write_from(self, source: ReliableChannel) -> None:
-        """Write what `source` has, to the end of this connection. To be called once."""
-        self._nursery.start_soon(self._write, source)
+    def write_from(self, channel: ReliableChannel) -> None:
+        """Start to write the frames of `channel`, until the connection ends. To be called once."""
+        self._nursery.start_soon(self._write, channel)
+
+    async def _write(self, channel: ReliableChannel) -> None:
+        while (frame := await channel.next_frame()) is not None:
+            text, client_seq = frame
+            with trio.move_on_after(WRITE_SECONDS) as deadline:
+                try:
+                    await self._socket.send_message(text)
+                except ConnectionClosed:
+                    return
+            if deadline.cancelled_caught:  # half a frame is on the wire
+                break
+            if client_seq:
+                channel.mark_written(client_seq)
+        await self.drop()
 
     async def receive(self) -> str | None:
-        """Wait for the relay's next frame; None once the connection is gone, and `lost` says how."""
+        """Wait for the relay's next frame; None once the connection is closed, see `close_reason`."""
         while True:
             try:
                 frame = await self._socket.get_message()
@@ -68,26 +82,12 @@ class SignalingConnection:
                 return frame
 
     @property
-    def lost(self) -> CloseReason | None:
-        """How the connection ended, once it has, unless this side gave it up."""
+    def close_reason(self) -> CloseReason | None:
+        """The close code and reason, once there are any; None for a connection that this side dropped."""
         return None if self._dropped else self._socket.closed
 
-    async def _write(self, source: ReliableChannel) -> None:
-        while (frame := await source.next()) is not None:
-            text, client_seq = frame
-            with trio.move_on_after(WRITE_SECONDS) as deadline:
-                try:
-                    await self._socket.send_message(text)
-                except ConnectionClosed:
-                    return
-            if deadline.cancelled_caught:  # half a frame is out: the socket is of no more use
-                break
-            if client_seq:
-                source.written(client_seq)
-        await self.drop()
-
     async def keep_alive(self) -> None:
-        """Ping the relay, and drop the connection when no pong comes."""
+        """Ping the relay, and drop the connection when a pong is missing."""
         while True:
             await trio.sleep(PING_SECONDS)
             with trio.move_on_after(PONG_SECONDS) as deadline:
@@ -100,20 +100,58 @@ class SignalingConnection:
                 return
 
     async def drop(self) -> None:
-        """Cut the connection, without a close frame: the relay keeps the place of a client with numbers."""
+        """Close the socket without a close frame: the relay keeps a resumable session."""
         self._dropped = True
-        with trio.CancelScope() as nothing:
-            nothing.cancel()
+        with trio.CancelScope() as scope:
+            scope.cancel()
             await self._socket.aclose()
 
     async def close(self, code: int = 1000) -> None:
-        """Leave: close the WebSocket behind what was written, and wait a moment for the relay to do so."""
+        """Send a close frame and wait for the relay's, for `CLOSE_SECONDS` at most (RFC 6455, 7.1.2)."""
         with trio.move_on_after(CLOSE_SECONDS, shield=True):
             await self._socket.aclose(code)
 
 
-class _Watched(trio.abc.Stream):
-    """A stream that tells when its other side has ended: the library waits on, when that is before the WebSocket opens."""
+# ---- dial -----------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def dial(url: str, shown_url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[SignalingConnection]:
+    """Connect to the relay at `url` and receive `your_id`; `shown_url` is `url` without secrets, `tls` is for wss:// URLs.
+
+    Yields the connection, and closes it at the end. Raises `RelayUnreachable` or `Refused`.
+    """
+    opened = False
+    try:
+        async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
+            connection = await _open(nursery, stack, url, shown_url, tls)
+            opened = True
+            nursery.start_soon(connection.keep_alive)
+            try:
+                yield connection
+            finally:
+                await connection.close()
+                nursery.cancel_scope.cancel()
+    except* Ending:
+        raise
+    except* Exception as group:  # another server may answer anything, and the libraries raise as many exceptions
+        if opened:
+            raise
+        has_token = "token" in parse_qs(urlsplit(url).query)
+        raise _unreachable(shown_url, leaf_exceptions(group)[0], has_token=has_token) from None
+
+
+async def _open(
+    nursery: trio.Nursery, stack: AsyncExitStack, url: str, shown_url: str, tls: ssl.SSLContext | None
+) -> SignalingConnection:
+    with trio.move_on_after(DIAL_SECONDS):
+        socket = await _open_socket(nursery, stack, url, tls)
+        return SignalingConnection(socket, await _receive_your_id(socket, shown_url), nursery)
+    raise RelayUnreachable("relay_unreachable", f"The relay at {shown_url} did not answer within {DIAL_SECONDS:.0f} s")
+
+
+class _EofWatchedStream(trio.abc.Stream):
+    """A stream that reports its end: trio-websocket waits forever if that comes before the WebSocket is open."""
 
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
@@ -132,7 +170,7 @@ class _Watched(trio.abc.Stream):
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         try:
             await self._stream.send_all(data)
-        except trio.BrokenResourceError:  # the library does not even begin to read, then
+        except trio.BrokenResourceError:  # trio-websocket does not start to read then
             self.ended.set()
             raise
 
@@ -141,46 +179,6 @@ class _Watched(trio.abc.Stream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
-
-
-@asynccontextmanager
-async def dial(url: str, shown_url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[SignalingConnection]:
-    """Connect to the relay at `url` and hear its greeting; `shown_url` is the same without its secrets, `tls` for wss:// URLs.
-
-    Yields the connection and closes it in the end. Raises `RelayUnreachable`, or `Refused`.
-    """
-    opened = False
-    try:
-        async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
-            relay = await _open(nursery, stack, url, shown_url, tls)
-            opened = True
-            nursery.start_soon(relay.keep_alive)
-            try:
-                yield relay
-            finally:
-                await relay.close()
-                nursery.cancel_scope.cancel()
-    except* Ending:
-        raise
-    except* Exception as group:  # what is no relay may answer anything, and the libraries raise as many things
-        if opened:
-            raise
-        brings_token = "token" in parse_qs(urlsplit(url).query)
-        raise _unreachable(shown_url, _first(group), brings_token=brings_token) from None
-
-
-async def _open(
-    nursery: trio.Nursery, stack: AsyncExitStack, url: str, shown_url: str, tls: ssl.SSLContext | None
-) -> SignalingConnection:
-    with trio.move_on_after(DIAL_SECONDS):
-        socket = await _open_socket(nursery, stack, url, tls)
-        greeting = await _greeting(socket)
-        if greeting is None:
-            raise RelayUnreachable(
-                "not_a_relay", f"What answers at {shown_url} is no sdpx relay: it did not say 'your_id' first"
-            )
-        return SignalingConnection(socket, greeting, nursery)
-    raise RelayUnreachable("relay_unreachable", f"The relay at {shown_url} did not answer within {DIAL_SECONDS:.0f} s")
 
 
 async def _open_socket(
@@ -195,11 +193,18 @@ async def _open_socket(
         stream = await trio.open_ssl_over_tcp_stream(host, port, ssl_context=context, https_compatible=True)
     else:
         stream = await trio.open_tcp_stream(host, port)
-    stack.push_async_callback(trio.aclose_forcefully, stream)  # the library leaves a stream that broke open
+    stack.push_async_callback(trio.aclose_forcefully, stream)  # trio-websocket does not close a broken stream
     if isinstance(stream, trio.SSLStream):
-        await stream.do_handshake()  # in the library's hands its failure would be a silence
-    watched = _Watched(stream)
-    nursery.start_soon(_fail_when_ended, watched, fails := trio.CancelScope())
+        await stream.do_handshake()  # trio-websocket would hide why it failed
+    watched = _EofWatchedStream(stream)
+    handshake = trio.CancelScope()
+
+    async def fail_at_eof() -> None:
+        with handshake:
+            await watched.ended.wait()
+            raise HandshakeError("it closed the connection before the WebSocket was open")
+
+    nursery.start_soon(fail_at_eof)
     socket = await wrap_client_stream(
         nursery,
         watched,  # type: ignore[arg-type]  # any stream will do
@@ -209,67 +214,107 @@ async def _open_socket(
         max_message_size=MAX_MESSAGE,
         receive_buffer_size=64 * 1024,
     )
-    fails.cancel()
+    handshake.cancel()
     return socket
 
 
-async def _fail_when_ended(watched: _Watched, scope: trio.CancelScope) -> None:
-    with scope:
-        await watched.ended.wait()
-        raise HandshakeError("it closed the connection before the WebSocket was open")
-
-
-async def _greeting(socket: WebSocketConnection) -> YourId | None:
+async def _receive_your_id(socket: WebSocketConnection, shown_url: str) -> YourId:
     frame = await socket.get_message()
     try:
         message = messages.parse_server(frame) if isinstance(frame, str) else None
     except Refusal:
-        return None
-    return message if isinstance(message, YourId) else None
+        message = None
+    if isinstance(message, YourId):
+        return message
+    raise RelayUnreachable(
+        "not_a_relay", f"The server at {shown_url} is not an sdpx relay: it did not send 'your_id' first"
+    )
 
 
-def _unreachable(url: str, error: BaseException, *, brings_token: bool) -> Ending:
+# ---- TLS (RFC 9325) -------------------------------------------------------------------------------------------------
+
+
+class BadCaFile(Exception):
+    """The file holds no CA certificates; the message says why."""
+
+
+def client_context(cafile: str | None = None, *, insecure: bool = False) -> ssl.SSLContext:
+    """Return a TLS context, 1.2 and up, that trusts the system's authorities, or only those in `cafile` (PEM).
+
+    With `insecure` it verifies nothing. Raises `BadCaFile`.
+    """
+    try:
+        context = ssl.create_default_context(cafile=cafile)
+    except ssl.SSLError:
+        raise BadCaFile(f"'{cafile}' holds no certificate in PEM ('-----BEGIN CERTIFICATE-----')") from None
+    except (OSError, ValueError) as error:
+        raise BadCaFile(f"'{cafile}' cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def validate_tls_options(url: str, cafile: str | None, *, insecure: bool) -> tuple[str, str] | None:
+    """Return an option that contradicts the others, and why; None if they fit."""
+    option = "--cafile" if cafile is not None else "--insecure"
+    if cafile is not None and insecure:
+        return "--insecure", "it contradicts --cafile; give one of the two"
+    if (cafile is not None or insecure) and not url.lower().startswith("wss://"):
+        return option, "it is for TLS, and --url does not begin with wss://"
+    return None
+
+
+# ---- errors ---------------------------------------------------------------------------------------------------------
+
+
+def _unreachable(url: str, error: BaseException, *, has_token: bool) -> Ending:
     if isinstance(error, ConnectionRejected):
-        return _rejected(url, error, "" if brings_token else " (--token or SDPX_TOKEN)")
+        return _rejected(url, error, "" if has_token else " (--token or SDPX_TOKEN)")
     if isinstance(error, ConnectionClosed):
         return RelayUnreachable("relay_unreachable", f"The relay at {url} closed the connection at once")
-    return RelayUnreachable("relay_unreachable", f"Cannot reach the relay at {url}: {_words(error)}")
-
-
-def _words(error: BaseException) -> str:
-    if words := words_of(error):
-        return words
-    cause = error.__cause__
-    if isinstance(cause, ExceptionGroup):  # one for each address that was tried
-        return "; ".join(dict.fromkeys(_plain_words(each) for each in cause.exceptions))
-    return _plain_words(error)
-
-
-def _plain_words(error: BaseException) -> str:
-    """Return what the system says: not its number, nor the address, which stands in the URL."""
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused: does a relay run there?"
-    if isinstance(error, OSError) and error.errno is not None and error.errno in errorcode:
-        return strerror(error.errno)
-    words = error.strerror if isinstance(error, gaierror) else None
-    return words or str(error) or type(error).__name__
+    reason = _tls_failure(error)
+    if not reason:
+        causes = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else [error]
+        reason = "; ".join(dict.fromkeys(map(_os_failure, causes)))  # one for each address that was tried
+    return RelayUnreachable("relay_unreachable", f"Cannot reach the relay at {url}: {reason}")
 
 
 def _rejected(url: str, error: ConnectionRejected, hint: str) -> Ending:
-    """Return the relay's own words (PROTOCOL: error codes), or the status of something that is no relay.
+    """Return the relay's own error (PROTOCOL: error codes), or the HTTP status of another server.
 
-    `hint` is how to give a token, for who brought none.
+    `hint` says how to give a token, if the request had none.
     """
     try:
         body = msgspec.json.decode(error.body or b"", type=dict[str, object])
         code = str(body["code"])
         return Refused(code, f"The relay at {url} refused: {body['message']}{hint if code == 'unauthorized' else ''}")
     except (msgspec.DecodeError, KeyError):
-        return RelayUnreachable("relay_unreachable", f"What answers at {url} is no relay: HTTP {error.status_code}")
+        return RelayUnreachable("relay_unreachable", f"The server at {url} is not a relay: HTTP {error.status_code}")
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+def _tls_failure(error: BaseException) -> str:
+    """Return why TLS failed and what to do; an empty string if TLS is not the cause."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        if cause.verify_code in _NAME_MISMATCH:
+            return f"its certificate is for another name ({cause.verify_message}); give --url with a name that is in it"
+        return f"its certificate is not trusted ({cause.verify_message}); --cafile FILE names the authority to trust"
+    if cause is None:
+        return ""
+    reason = cause.reason or "no reason given"
+    hint = "; a relay without TLS has a ws:// URL" if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST") else ""
+    return f"TLS failed ({reason}){hint}"
+
+
+def _os_failure(error: BaseException) -> str:
+    """Return the system's message without its number and the address, which is in the URL."""
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused: is a relay running there?"
+    if isinstance(error, OSError) and error.errno is not None and error.errno in errorcode:
+        return strerror(error.errno)
+    message = error.strerror if isinstance(error, gaierror) else None
+    return message or str(error) or type(error).__name__

@@ -1,9 +1,9 @@
-"""One stay at a relay, across the sockets that it takes: the rules of `resume` with somebody who waits.
+"""A frame channel to the relay that outlives its sockets: `ResumeState`, with tasks that wait.
 
-- `send` gives a frame its number and queues it in one go; the task that writes a socket asks `next` for what is due.
-- What is kept is bounded. When it is full the sender waits until the relay confirms; after `ROOM_SECONDS` the stay is over.
-- A relay that does not confirm for `CONFIRM_SECONDS` is not there, whatever the socket says: it has 0.2 s to do so.
-- When the stay is over what is sent goes nowhere, and whoever waits is let go: the news tell why.
+- `send` numbers and keeps a frame; the task that writes a socket takes it by `next_frame` and reports it by `mark_written`.
+- The frames kept are bounded. A sender waits for acks while they are full; after `FULL_SECONDS` the channel closes.
+- A relay that acknowledges nothing for `ACK_TIMEOUT_SECONDS` is unreachable, whatever the socket says: acks are due in 0.2 s.
+- A closed channel drops what is sent and releases every waiting task; the client raises `Disconnected`.
 """
 
 import math
@@ -15,136 +15,128 @@ from typing import Final
 import msgspec
 import trio
 
+from sdpx.concurrency import RepeatedEvent
 from sdpx.errors import Refusal
 from sdpx.peer.signaling.resume import ResumeState, SequenceCheck
 from sdpx.protocol import messages
 from sdpx.protocol.messages import ServerAck, ServerMessage
 
-CONFIRM_SECONDS: Final = 5.0
-ROOM_SECONDS: Final = 30.0
+ACK_TIMEOUT_SECONDS: Final = 5.0
+FULL_SECONDS: Final = 30.0
 
 
 class ProtocolViolation(Enum):
-    """Why a socket is of no more use."""
+    """Why the present socket must be given up."""
 
-    GAP = auto()  # a frame is missing: the next socket brings it
-    UNTRUE = auto()  # the relay confirms what was never sent: nothing that it says counts
+    GAP = auto()  # a frame is missing; the next socket brings it
+    BAD_ACK = auto()  # the relay acknowledged a frame that was never sent; its session is unusable
 
 
 class ReliableChannel:
-    """A stay that has begun, with a socket that was welcomed; `rules` are its numbers."""
+    """An open channel with a socket, from the relay's first `your_id`; `state` has its sequence numbers."""
 
-    def __init__(self, rules: ResumeState) -> None:
-        self._rules = rules
+    def __init__(self, state: ResumeState) -> None:
+        self._state = state
         self._written = 0  # the client_seq up to which the present socket has taken the frames
-        self._receipts: deque[tuple[int, Callable[[], None]]] = deque()
+        self._callbacks: deque[tuple[int, Callable[[], None]]] = deque()
         self._has_socket = True
-        self.is_over = False
-        self._confirm_due = math.inf
-        self._changed = trio.Event()
+        self.is_closed = False
+        self._ack_timeout_at = math.inf
+        self._changed = RepeatedEvent()
 
     # ---- out
 
     async def send(self, message: msgspec.Struct, on_written: Callable[[], None] | None = None) -> bool:
-        """Queue a message for this socket or the next one; waits while the queue is full. False if the channel is over.
+        """Queue a message for this socket or the next one; waits while the queue is full. False if the channel is closed.
 
         `on_written` is called once, in the order of the messages, when a socket has taken the whole frame; never, if none does.
         """
         await trio.lowlevel.checkpoint()
-        with trio.move_on_after(ROOM_SECONDS):
-            while not self.is_over and not self._rules.has_room:
+        with trio.move_on_after(FULL_SECONDS):
+            while not self.is_closed and not self._state.has_room:
                 await self._changed.wait()
-        if not self.is_over and not self._rules.has_room:  # without this frame the later ones would make no sense
-            self.end()
-        if self.is_over:
+        if not self.is_closed and not self._state.has_room:  # without this frame the later ones would make no sense
+            self.close()
+        if self.is_closed:
             return False
-        self._rules.send(messages.encode(message))
+        self._state.send(messages.encode(message))
         if on_written is not None:
-            self._receipts.append((self._rules.sent, on_written))
-        self._wake()
+            self._callbacks.append((self._state.sent, on_written))
+        self._changed.set()
         return True
 
-    async def next(self) -> tuple[str, int] | None:
-        """Wait for the next frame that the present socket is to write; its number is 0 if `written` is not to be told of it.
+    async def next_frame(self) -> tuple[str, int] | None:
+        """Wait for the next frame to write, and its `client_seq` for `mark_written`, which is 0 for an ack.
 
-        None: the channel is over, or the relay confirms nothing and the socket is of no more use.
+        Returns None if the channel is closed, or if the relay acknowledges nothing and the socket must be given up.
         """
-        while not self.is_over:
-            now = trio.current_time()
-            if self._ack_due <= now:
-                return self._rules.ack(), 0
-            if self._has_socket and self._written < self._rules.sent:
-                return self._rules.frame(self._written + 1), self._written + 1
-            if not self._rules.unconfirmed or not self._has_socket:
-                self._confirm_due = math.inf
-            elif self._confirm_due == math.inf:
-                self._confirm_due = now + CONFIRM_SECONDS
-            elif self._confirm_due <= now:
+        while not self.is_closed:
+            now, ack_due = trio.current_time(), math.inf if self._state.ack_due is None else self._state.ack_due
+            if ack_due <= now:
+                return self._state.ack(), 0
+            if self._has_socket and self._written < self._state.sent:
+                return self._state.frame(self._written + 1), self._written + 1
+            if not self._state.unconfirmed or not self._has_socket:
+                self._ack_timeout_at = math.inf
+            elif self._ack_timeout_at == math.inf:
+                self._ack_timeout_at = now + ACK_TIMEOUT_SECONDS
+            elif self._ack_timeout_at <= now:
                 break
-            with trio.move_on_at(min(self._ack_due, self._confirm_due)):
+            with trio.move_on_at(min(ack_due, self._ack_timeout_at)):
                 await self._changed.wait()
         return None
 
-    def written(self, client_seq: int) -> None:
+    def mark_written(self, client_seq: int) -> None:
         """Note that the socket has taken the frames up to this one."""
         self._written = max(self._written, client_seq)
-        self._rules.written(client_seq)
-        while self._receipts and self._receipts[0][0] <= client_seq:
-            self._receipts.popleft()[1]()
-        self._wake()
-
-    @property
-    def _ack_due(self) -> float:
-        return math.inf if self._rules.ack_due is None else self._rules.ack_due
+        self._state.mark_written(client_seq)
+        while self._callbacks and self._callbacks[0][0] <= client_seq:
+            self._callbacks.popleft()[1]()
+        self._changed.set()
 
     async def flush(self) -> None:
-        """Wait until the socket has taken all that was sent, or is gone."""
-        while self._has_socket and self._written < self._rules.sent:
+        """Wait until the socket has taken all frames, or is lost."""
+        while self._has_socket and self._written < self._state.sent:
             await self._changed.wait()
 
     # ---- in
 
     def receive(self, text: str) -> ServerMessage | ProtocolViolation | None:
-        """Take a frame of the relay; None if there is nothing more to do for it."""
-        arrival = self._rules.receive(text, trio.current_time())
-        if arrival is SequenceCheck.GAP:
+        """Process a frame of the relay; None if it is an ack, a duplicate, or unknown."""
+        check = self._state.receive(text, trio.current_time())
+        if check is SequenceCheck.GAP:
             return ProtocolViolation.GAP
-        if self._rules.ack_due is not None:
-            self._wake()
-        if arrival is SequenceCheck.DUPLICATE:
+        if self._state.ack_due is not None:
+            self._changed.set()
+        if check is SequenceCheck.DUPLICATE:
             return None
         try:
             message = messages.parse_server(text)
         except Refusal:
-            return None  # a frame that makes no sense is no reason to leave
-        return self._on_ack(message) if isinstance(message, ServerAck) else message
-
-    def _on_ack(self, taken: ServerAck) -> ProtocolViolation | None:
-        if not self._rules.confirm(taken.client_seq):
-            return ProtocolViolation.UNTRUE
-        self._confirm_due = math.inf
-        self.written(self._rules.confirmed)
+            return None  # a later relay may have messages that this peer does not know
+        if not isinstance(message, ServerAck):
+            return message
+        if not self._state.confirm(message.client_seq):
+            return ProtocolViolation.BAD_ACK
+        self._ack_timeout_at = math.inf
+        self.mark_written(self._state.confirmed)
         return None
 
     # ---- sockets
 
     def suspend(self) -> None:
-        """Go on without a socket: what is sent is kept."""
+        """Continue without a socket: frames are kept for the next one."""
         self._has_socket = False
-        self._confirm_due = math.inf
-        self._wake()
+        self._ack_timeout_at = math.inf
+        self._changed.set()
 
     def resume(self) -> None:
-        """Go on with a new socket, which writes all that the relay has not confirmed."""
+        """Continue with a new socket, to which all unconfirmed frames are written."""
         self._has_socket = True
-        self._written = self._rules.confirmed
-        self.written(self._written)
+        self._written = self._state.confirmed
+        self.mark_written(self._written)
 
-    def end(self) -> None:
-        """Let go whoever waits: what is sent from now on goes nowhere."""
-        self.is_over = True
+    def close(self) -> None:
+        """Close the channel: every waiting task returns, and frames sent from now on are dropped."""
+        self.is_closed = True
         self.suspend()
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()

@@ -80,7 +80,7 @@ async def dialling(told: ServerResult, **options: Any) -> AsyncIterator[tuple[Si
 
 
 async def news_of(uplink: SignalingClient, count: int) -> list[SignalingEvent]:
-    return [await uplink.news.receive() for _ in range(count)]
+    return [await uplink.events.receive() for _ in range(count)]
 
 
 async def test_news_come_in_order_across_two_sockets() -> None:
@@ -132,7 +132,7 @@ async def test_a_port_where_nobody_listens_is_told_plainly() -> None:
         with pytest.raises(RelayUnreachable) as caught:
             async with dial(url, url):
                 pass
-    assert caught.value.reason == f"Cannot reach the relay at {url}: connection refused: does a relay run there?"
+    assert caught.value.reason == f"Cannot reach the relay at {url}: connection refused: is a relay running there?"
 
 
 async def test_an_id_that_the_relay_made_is_given_up_after_a_few_tries() -> None:
@@ -321,7 +321,7 @@ async def test_the_time_to_answer_begins_anew_when_the_relay_is_back(autojump_cl
 
 def test_a_try_at_once_does_not_make_the_waits_longer() -> None:
     backoff = Backoff(0.5, 30.0)
-    assert [backoff.at_once(), backoff.next(1.0), backoff.next(0.0)] == [0.0, 0.5, 0.5]
+    assert [backoff.next_immediate(), backoff.next(1.0), backoff.next(0.0)] == [0.0, 0.5, 0.5]
     assert backoff.attempts == 3
     assert [backoff.next(1.0, at_most=1.5) for _ in range(2)] == [1.5, 1.5]
     backoff.reset()

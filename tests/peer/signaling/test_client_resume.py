@@ -48,10 +48,10 @@ class Stage:
 
     async def send_all(self, up: Connected) -> None:
         for number, frame in enumerate(MINE):
-            assert await up.relay.send(frame, partial(self.written.append, number))
+            assert await up.channel.send(frame, partial(self.written.append, number))
 
     async def news(self, count: int) -> list[SignalingEvent]:
-        return [await self.uplink.news.receive() for _ in range(count)]
+        return [await self.uplink.events.receive() for _ in range(count)]
 
     async def handshake(self) -> list[SignalingEvent]:
         """Be alice from the dial to bob's last candidate; returns all that she heard."""
@@ -115,7 +115,7 @@ async def whole_length(way: Way) -> tuple[int, int]:
         await world.uplink.send(Request("bob"))
         await world.news(1)
         for frame in MINE:
-            await up.relay.send(frame)
+            await up.channel.send(frame)
         await world.news(len(ANSWER))
         await world.all_is_there()
         return before, world.cutter.passages[0].passed[way]
@@ -205,13 +205,13 @@ async def test_what_is_sent_while_the_relay_is_away_arrives() -> None:
 
 async def test_a_relay_that_stays_away_is_lost_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then the place is given up: who finds it kept after all leaves it in order, and comes anew under the same name."""
-    monkeypatch.setattr("sdpx.peer.signaling.client.HOLD_SECONDS", 0.3)
+    monkeypatch.setattr("sdpx.peer.signaling.client.RESUME_SECONDS", 0.3)
     async with stage() as world:
         up, _ = await world.paired()
         target, world.cutter.target = world.cutter.target, 1
         world.cutter.cut()
         assert await world.news(1) == [Disconnected()]
-        assert not await up.relay.send(OFFER, partial(world.written.append, 0))
+        assert not await up.channel.send(OFFER, partial(world.written.append, 0))
         assert not await world.uplink.send(Request("bob"))
         world.cutter.target = target
         (again,) = await world.news(1)
@@ -226,7 +226,7 @@ async def test_who_closes_while_the_relay_is_away_leaves_in_order() -> None:
         up, _ = await world.paired()
         world.cutter.cut()
         await world.logged("disconnected")
-        await up.relay.send(OFFER)
+        await up.channel.send(OFFER)
         await world.uplink.close()
         while [frame["type"] for frame in world.relay.bobs] != ["paired", "offer", "peer_disconnected"]:
             await trio.sleep(0.01)
@@ -234,7 +234,7 @@ async def test_who_closes_while_the_relay_is_away_leaves_in_order() -> None:
 
 async def test_a_frame_that_no_socket_takes_is_never_reported_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """The frames that wait for the relay are dropped when the session is given up, and no later session writes them."""
-    monkeypatch.setattr("sdpx.peer.signaling.client.HOLD_SECONDS", 0.3)
+    monkeypatch.setattr("sdpx.peer.signaling.client.RESUME_SECONDS", 0.3)
     async with stage() as world:
         up, _ = await world.paired()
         target, world.cutter.target = world.cutter.target, 1
@@ -264,12 +264,12 @@ async def test_a_frame_is_reported_as_written_to_a_relay_without_sequence_number
 
 async def test_a_socket_that_carries_nothing_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither side sees a loss; but a relay that is there confirms what it takes."""
-    monkeypatch.setattr("sdpx.peer.signaling.reliable_channel.CONFIRM_SECONDS", 0.3)
+    monkeypatch.setattr("sdpx.peer.signaling.reliable_channel.ACK_TIMEOUT_SECONDS", 0.3)
     async with stage() as world:
         up, _ = await world.paired()
         world.cutter.freeze()
         for frame in MINE:
-            await up.relay.send(frame)
+            await up.channel.send(frame)
         assert [type(each) for each in await world.news(3)] == [Description, Candidate, Candidate]
         await world.all_is_there()
         assert len(world.log.of("relay_resumed")) == 1
@@ -294,15 +294,15 @@ async def test_a_dial_that_is_reset_before_its_request_is_out_fails_at_once(monk
 
 async def test_a_sender_waits_while_nothing_is_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
     """It sends on as soon as the relay says how far it is: by its acks, or on the next connection."""
-    monkeypatch.setattr("sdpx.peer.signaling.reliable_channel.CONFIRM_SECONDS", 0.3)
+    monkeypatch.setattr("sdpx.peer.signaling.reliable_channel.ACK_TIMEOUT_SECONDS", 0.3)
     async with stage() as world:
-        world.uplink._rules._max_frames = 2
+        world.uplink._state._max_frames = 2
         up, _ = await world.paired()
         world.relay.acks_are_sent = False
 
         async def send() -> None:
             for frame in MINE:
-                assert await up.relay.send(frame)
+                assert await up.channel.send(frame)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send)
@@ -313,9 +313,9 @@ async def test_a_sender_waits_while_nothing_is_confirmed(monkeypatch: pytest.Mon
 
 async def test_a_sender_that_waits_is_let_go_when_the_stay_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """That is when the relay does not come back."""
-    monkeypatch.setattr("sdpx.peer.signaling.client.HOLD_SECONDS", 0.3)
+    monkeypatch.setattr("sdpx.peer.signaling.client.RESUME_SECONDS", 0.3)
     async with stage() as world:
-        world.uplink._rules._max_frames = 1
+        world.uplink._state._max_frames = 1
         up, _ = await world.paired()
         world.cutter.target = 1
         world.cutter.cut()
@@ -324,7 +324,7 @@ async def test_a_sender_that_waits_is_let_go_when_the_stay_is_over(monkeypatch: 
             sent: list[bool] = []
 
             async def send() -> None:
-                sent.append(await up.relay.send(OFFER))
+                sent.append(await up.channel.send(OFFER))
 
             for _ in range(2):  # the first one may find room, if the request was confirmed before the cut
                 nursery.start_soon(send)
@@ -334,12 +334,12 @@ async def test_a_sender_that_waits_is_let_go_when_the_stay_is_over(monkeypatch: 
 
 async def test_a_relay_that_never_confirms_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sender does not wait for ever; whoever listens is told that it is over, and of a new beginning."""
-    monkeypatch.setattr("sdpx.peer.signaling.reliable_channel.ROOM_SECONDS", 0.2)
+    monkeypatch.setattr("sdpx.peer.signaling.reliable_channel.FULL_SECONDS", 0.2)
     async with stage() as world:
-        world.uplink._rules._max_frames = 1
+        world.uplink._state._max_frames = 1
         world.relay.acks_are_sent = False
         up, _ = await world.paired()
-        assert not await up.relay.send(OFFER)
+        assert not await up.channel.send(OFFER)
         down, again = await world.news(2)
         assert (down, type(again)) == (Disconnected(), Connected)
 
@@ -413,7 +413,7 @@ KNOWN: Final = "seq=1&resume=T1&last=0"
 
 
 async def heard_of(uplink: SignalingClient, count: int) -> list[type]:
-    return [type(await uplink.news.receive()) for _ in range(count)]
+    return [type(await uplink.events.receive()) for _ in range(count)]
 
 
 async def test_a_relay_that_forgot_this_peer_begins_anew() -> None:
@@ -467,7 +467,7 @@ async def test_a_gap_is_closed_by_the_next_connection_and_what_comes_twice_is_dr
 async def test_what_ends_it_ends_the_hope_too(acts: list[Act], code: str) -> None:
     async with played(*acts) as (uplink, _):
         assert await heard_of(uplink, 2) == [Connected, Disconnected]
-        over = await uplink.news.receive()
+        over = await uplink.events.receive()
     assert isinstance(over, Stopped)
     assert over.ending.code == code
 
@@ -476,7 +476,7 @@ async def test_fresh_ice_servers_of_a_return_are_passed_on() -> None:
     """The credentials of the old ones may be about to end."""
     servers = [{"urls": "stun:192.0.2.1"}]
     async with played(greets(FRESH), greets(BACK | {"ice_servers": servers}, code=0)) as (uplink, _):
-        assert (await heard_of(uplink, 1), await uplink.news.receive()) == ([Connected], IceServers(servers))
+        assert (await heard_of(uplink, 1), await uplink.events.receive()) == ([Connected], IceServers(servers))
 
 
 async def test_numbers_that_the_user_wrote_into_the_url_do_not_count() -> None:

@@ -71,7 +71,7 @@ def test_an_expired_session_starts_the_numbers_again() -> None:
     for _ in range(2):
         client.send(UNPAIR)
     client.receive(frame(1), 0)
-    assert client.welcome(YourId("b", "T9", resumed=False)) is ResumeResult.LOST
+    assert client.welcome(YourId("b", "T9", resumed=False)) is ResumeResult.EXPIRED
     assert client.unconfirmed == 0
     assert client.query() == [("seq", "1"), ("resume", "T9"), ("last", "0")]
     assert client.send(UNPAIR) == '{"type":"unpair","client_seq":1}'
@@ -85,7 +85,7 @@ def test_a_relay_that_contradicts_itself_is_dialled_afresh(taken: int) -> None:
     for _ in range(3):
         client.send(UNPAIR)
     client.confirm(1)
-    assert client.welcome(resumed(taken)) is ResumeResult.BROKEN
+    assert client.welcome(resumed(taken)) is ResumeResult.INVALID
     assert client.unconfirmed == 0
     assert client.query() == [("seq", "1")]
 
@@ -93,9 +93,9 @@ def test_a_relay_that_contradicts_itself_is_dialled_afresh(taken: int) -> None:
 def test_a_relay_without_numbers_gets_and_sends_frames_as_they_are() -> None:
     """Nothing is kept, and a `seq` that a peer wrote is the peer's own."""
     client = ResumeState()
-    assert client.welcome(YourId("a")) is ResumeResult.FRESH
+    assert client.welcome(YourId("a")) is ResumeResult.NEW
     assert client.send(UNPAIR) == client.frame(1) == UNPAIR
-    client.written(1)
+    client.mark_written(1)
     assert client.unconfirmed == 0
     assert client.receive(frame(7), 0) is client.receive(frame(7), 0) is SequenceCheck.NEW
     assert (client.query(), client.ack_due) == ([("seq", "1")], None)

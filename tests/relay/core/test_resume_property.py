@@ -179,7 +179,7 @@ class Windows(Cuts):
     def check_the_end(self) -> None:
         """Who was not told of an end lost nothing; and when all have left nothing is kept of anybody."""
         for app, other in ((self.a, self.b), (self.b, self.a)):
-            told = app.of("peer_disconnected") or ResumeResult.LOST in app.standings
+            told = app.of("peer_disconnected") or ResumeResult.EXPIRED in app.standings
             assert told or set(self.sent[app]) <= set(payloads(other))
         relay = self.world.relay
         for member in list(relay.members.values()):
@@ -235,7 +235,7 @@ def test_a_dial_that_was_given_up_and_comes_late_locks_nobody_out() -> None:
     world.step(late, "relay")
     assert prompt.relay_closed == 4001
     world.settle()
-    assert a.standings == [ResumeResult.FRESH, ResumeResult.RESUMED, ResumeResult.RESUMED]
+    assert a.standings == [ResumeResult.NEW, ResumeResult.RESUMED, ResumeResult.RESUMED]
     assert a.client_id == "a"
 
 
