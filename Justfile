@@ -1,4 +1,4 @@
-# The front door. Every recipe makes and reuses a virtual environment by itself.
+# Each recipe creates the virtual environment if it is missing, and reuses it.
 # Set SDPX_VENV to keep it elsewhere than in .venv.
 
 venv := env("SDPX_VENV", ".venv")
@@ -8,7 +8,7 @@ bin := venv / "bin"
 default:
     @just --list
 
-# Watch a handshake happen: a relay and two peers pair, connect and talk.
+# Run a complete handshake: a relay and two peers that pair, connect and exchange messages.
 demo *args: _venv
     {{bin}}/sdpx demo {{args}}
 
@@ -20,11 +20,19 @@ serve *args: _venv
 peer *args: _venv
     {{bin}}/sdpx peer {{args}}
 
-# Everything that has to hold: lint, types, walls and tests.
+# Lint, types and all tests; tests of other WebRTC stacks are skipped where the stacks are missing.
 test *args: lint types
     {{bin}}/python -m pytest -n 4 --dist worksteal {{args}}
 
-# Style and the import walls.
+# Only the tests without other processes.
+test-unit *args: _venv
+    {{bin}}/python -m pytest -n 2 --dist worksteal -m "not e2e" {{args}}
+
+# Run the property tests with random seeds, for as long as `--seconds N` says.
+fuzz *args: _venv
+    {{bin}}/python -m tests.fuzz {{args}}
+
+# Style and import rules.
 lint: _venv
     {{bin}}/ruff check
     {{bin}}/ruff format --check
@@ -33,26 +41,26 @@ lint: _venv
 types: _venv
     {{bin}}/python -m mypy
 
-# Thousands of short sessions with random faults against a real relay: nothing lost, nothing leaked.
+# Thousands of short sessions with random faults against a real relay: no lost message, no leak.
 soak *args: _venv
     {{bin}}/python -m tests.soak {{args}}
 
-# `sdpx serve`, with and without its fast lane, beside the founding design's literal server.
+# Measure `sdpx serve` with each engine, plain and TLS, beside the founding design's literal server.
 bench *args: _venv
     {{bin}}/python -m tests.bench {{args}}
 
-# Install the browsers and the other WebRTC stacks that tests/interop meets: apt, npm.
+# Install the browsers and the other WebRTC stacks of tests/interop, with apt and npm.
 setup-interop:
     sh tests/interop/setup.sh
 
-# `sdpx peer` and the other stacks, again and again: how often each meeting came off.
+# Connect `sdpx peer` to the other stacks repeatedly and print the success rates.
 interop *args: _venv
     {{bin}}/python -m tests.interop {{args}}
 
-# All that CI does.
+# Everything that CI runs.
 check: setup-interop test
 
-# Make the virtual environment, or bring it up to date when pyproject.toml is newer.
+# Create the virtual environment, or update it if pyproject.toml is newer.
 _venv:
     #!/usr/bin/env sh
     set -eu

@@ -1,10 +1,10 @@
-"""Hypothesis profiles: a run of the suite is the same every time; only `just fuzz` draws new examples."""
+"""Hypothesis profiles: each run of the suite uses the same examples; only `just fuzz` draws new ones."""
 
 import os
 
 from hypothesis import settings
 
 settings.register_profile("default", deadline=None, derandomize=True, max_examples=50, print_blob=True)
-settings.register_profile("ci", parent=settings.get_profile("default"), max_examples=100)
-settings.register_profile("fuzz", deadline=None, derandomize=False, max_examples=1_000, print_blob=True)
+settings.register_profile("ci", parent=settings.get_profile("default"), max_examples=150)
+settings.register_profile("fuzz", parent=settings.get_profile("default"), derandomize=False, max_examples=300)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

@@ -12,13 +12,14 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import trio
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from trio.testing import MemoryReceiveStream, MemorySendStream, MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from sdpx.errors import Refusal
 from sdpx.protocol import messages
 from sdpx.relay.core.limits import Limits
+from tests.harness.examples import examples
 from tests.harness.relay import BINARY, CLOSE, PING, PONG, TEXT, House, RawClient, frame, house, takes, upgrade_request
 
 CONTINUATION: Final = 0x0
@@ -29,7 +30,6 @@ NO_CODE: Final = 1005
 CLOSE_CODES: Final = {1000, 1001, 1002, NO_CODE, 1007, 1008, 1009}
 ARE_YOU_THERE: Final = b"are you there?"
 LIMITS: Final = Limits(max_message_size=4096, max_fragments=8)
-MORE: Final = settings(max_examples=200)
 Json = Any
 
 
@@ -272,7 +272,7 @@ FRAMES: Final = joined(st.one_of(MESSAGES, CONTROL, FRAGMENTS, MESSAGES, CLOSING
 GOOD_UPGRADE: Final = upgrade_request("/?id=attacker")
 
 
-@MORE
+@examples(2)
 @given(
     chunked(st.binary(max_size=200) | bent(REQUESTS) | st.tuples(bent(REQUESTS), FRAMES).map(b"".join)), st.booleans()
 )
@@ -284,14 +284,14 @@ def test_any_bytes_instead_of_a_request_are_refused_in_clean_http(chunks: list[b
     trio.run(attack, chunks, hangs_up, clock=MockClock(autojump_threshold=0))
 
 
-@MORE
+@examples(2)
 @given(chunked(st.binary(max_size=200)), st.booleans())
 def test_any_bytes_behind_the_upgrade_end_in_a_close_code(chunks: list[bytes], hangs_up: bool) -> None:
     """Unless they are frames, which are answered."""
     trio.run(attack, [GOOD_UPGRADE, *chunks], hangs_up, clock=MockClock(autojump_threshold=0))
 
 
-@MORE
+@examples(2)
 @given(chunked(bent(FRAMES)), st.booleans(), st.booleans())
 @example([frame(CLOSE, (1000).to_bytes(2)) + b"\xff"], False, True)
 @example([frame(CLOSE, (1000).to_bytes(2)) + frame(TEXT, b"{")], False, False)
@@ -387,7 +387,7 @@ def agrees(code: str | None, deserved: str | None, text: str) -> bool:
     return code == deserved if deserved else code in (None, "bad_message")
 
 
-@MORE
+@examples(2)
 @given(bent_texts() | st.text())
 @example('{"type":"offer","sdp":"","x":"\\ud800"}')
 @example("[" * 100_000)
@@ -449,7 +449,7 @@ def check_exchange(text: str, answers: list[str], arrived: list[str]) -> None:
         assert judgement(arrived[0])[1] == found | {"from_peer": True}
 
 
-@MORE
+@examples(2)
 @given(st.lists(bent_texts(), min_size=1, max_size=6))
 @example(['{"type":"offer","sdp":"","x":' + "[" * 1900 + "]" * 1900 + "}", '{"x":' * 800])
 @example(['{"type":"offer","sdp":"","from_peer":false,"x":' + "[" * 900 + "]" * 900 + "}"])

@@ -14,11 +14,12 @@ from typing import Any, Final
 
 import pytest
 import trio
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sdpx.relay.core.limits import Limits
+from tests.harness.examples import examples
 from tests.harness.memory_link import link_pair
 from tests.harness.relay import CLOSE, PING, PONG, TEXT, House, frame, house, upgrade_request
 
@@ -653,7 +654,7 @@ FULL_AND_PAIRED: Final = [
 
 
 @pytest.mark.parametrize("lane", [True, False], ids=["lane", "reference"])
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@examples(2)
 @example(steps=STALLED_CLOSE, room=16, send_queue_frames=BROAD, order=None)
 @example(steps=FULL_AND_PAIRED, room=16, send_queue_frames=3, order=None)
 @given(

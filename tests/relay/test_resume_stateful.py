@@ -14,12 +14,13 @@ from typing import Final
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sdpx.peer.signaling.resume import ResumeResult
 from sdpx.relay.core.limits import Limits
+from tests.harness.examples import examples
 from tests.harness.memory_link import MemoryLink, link_pair
 from tests.harness.relay import CLOSE, PING, PONG, TEXT, House, frame, house, upgrade_request
 from tests.harness.resume_world import App, Socket
@@ -296,7 +297,7 @@ DICE: Final = st.integers(0, 1 << 64).map(random.Random)
 
 @pytest.mark.parametrize("lane", [True, False], ids=["lane", "reference"])
 @given(dice=DICE, steps=st.integers(0, 150))
-@settings(max_examples=30, deadline=None)
+@examples(0.5)
 def test_within_a_window_and_bounds_only_an_end_makes_holes(lane: bool, dice: random.Random, steps: int) -> None:
     """And when all have gone nothing is kept of anybody."""
     trio.run(partial(_bounded_talk, dice, steps, lane=lane), clock=MockClock(autojump_threshold=0))
@@ -308,7 +309,7 @@ def run(dice: random.Random, *, lane: bool, goes_on: Callable[[Talk, int], bool]
 
 @pytest.mark.parametrize("lane", [True, False], ids=["lane", "reference"])
 @given(dice=DICE, steps=st.integers(0, 120))
-@settings(max_examples=30, deadline=None)
+@examples(0.5)
 def test_nothing_is_lost_and_nothing_comes_twice_wherever_a_link_breaks(
     lane: bool, dice: random.Random, steps: int
 ) -> None:

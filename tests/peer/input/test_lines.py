@@ -6,11 +6,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from sdpx.peer.input.lines import MAX_LINE, Lines
+from tests.harness.examples import examples
 
 
 class Input:
@@ -132,7 +133,7 @@ async def test_a_reader_that_gives_up_loses_no_line() -> None:
         nursery.cancel_scope.cancel()
 
 
-@settings(max_examples=25, deadline=None)
+@examples(0.5)
 @given(st.lists(st.text(st.characters(exclude_characters="\n", codec="utf-8"), max_size=6), max_size=6), st.data())
 def test_lines_survive_any_chunks(wanted: list[str], data: st.DataObject) -> None:
     """Cut anywhere, also within a character."""

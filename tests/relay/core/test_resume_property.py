@@ -9,12 +9,12 @@ import random
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sdpx.peer.signaling.resume import ResumeResult
 from sdpx.relay.core.replay_buffer import ReplayLimits
+from tests.harness.examples import examples
 from tests.harness.resume_world import App, Frame, Socket, World
 
 ALL_DAY = ReplayLimits(window=1e9)
@@ -144,7 +144,7 @@ class Cuts(RuleBasedStateMachine):
 
 
 TestCuts = Cuts.TestCase
-TestCuts.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
+TestCuts.settings = examples(1, stateful_step_count=50)
 
 
 class Windows(Cuts):
@@ -188,7 +188,7 @@ class Windows(Cuts):
 
 
 TestWindows = Windows.TestCase
-TestWindows.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
+TestWindows.settings = examples(1, stateful_step_count=50)
 
 
 @pytest.mark.parametrize("seed", range(4))

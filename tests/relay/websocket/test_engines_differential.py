@@ -22,11 +22,12 @@ from typing import Any, Final
 
 import pytest
 import trio
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sdpx.relay.core.limits import Limits
+from tests.harness.examples import examples
 from tests.harness.memory_link import MemoryLink, link_pair
 from tests.harness.relay import BINARY, CLOSE, PING, PONG, TEXT, House, frame, house, message, upgrade_request
 from tests.relay.test_fuzz import CLOSING, CONTROL, FRAGMENTS, ODD, TEXTS_IN_BYTES, bent, frames_of, joined
@@ -216,7 +217,7 @@ def in_chunks(draw: st.DrawFn, whole: st.SearchStrategy[bytes]) -> list[bytes]:
 SCRIPTS: Final = st.builds(Script, in_chunks(BYTES), st.booleans(), st.booleans(), st.sampled_from(ENDS))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(3)
 @given(SCRIPTS)
 @example(Script([b'\x01\xb8{"type": "a goodbye that falls into a fragment which is no UTF-8"}'], end="says goodbye"))
 def test_nobody_can_tell_the_lane_from_its_reference(script: Script) -> None:
