@@ -31,8 +31,8 @@ from sdpx.protocol import messages
 from sdpx.relay.core import pairing
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.stats import RelaySnapshot, RelayStats
-from sdpx.relay.http.endpoints import pages_of
-from sdpx.relay.http.metrics import make_page
+from sdpx.relay.http.endpoints import operator_pages
+from sdpx.relay.http.metrics import metrics_page
 from tests.harness.log import LogRecorder
 from tests.test_walls import PURE
 
@@ -423,12 +423,12 @@ def test_limits() -> None:
 def test_pages() -> None:
     """Each page that plain HTTP is served, and what this is."""
     written = {code(row["path"]) for row in table("Running the relay", "Pages")}
-    assert written == pages_of(RelayStats(), lambda: NOTHING, bool).keys() | {"/"}
+    assert written == operator_pages(RelayStats(), lambda: NOTHING, bool).keys() | {"/"}
 
 
 def test_metrics() -> None:
     """Each metric of the relay's, and those of the process that the text names."""
-    families = list(text_string_to_metric_families(make_page(RelayStats(), NOTHING, "").body.decode()))
+    families = list(text_string_to_metric_families(metrics_page(RelayStats(), NOTHING, "").body.decode()))
     written = {name for row in table("Running the relay", "Metrics") for name in codes(row["metric"])}
     assert written == {family.name for family in families if family.name.startswith("sdpx")}
     named = set(re.findall(r"`(process_\w+?)(?:_total)?`", README))
@@ -439,7 +439,7 @@ def test_labels_of_metrics() -> None:
     """The label that a family has is in its row, and nobody is promised another."""
     numbers = RelayStats()
     numbers.refusals["x"] = 1
-    families = text_string_to_metric_families(make_page(numbers, NOTHING, "").body.decode())
+    families = text_string_to_metric_families(metrics_page(numbers, NOTHING, "").body.decode())
     labels = {family.name: set().union(*(sample.labels for sample in family.samples)) - {"le"} for family in families}
     for row in table("Running the relay", "Metrics"):
         for name in codes(row["metric"]):

@@ -15,7 +15,7 @@ WEBRTC: Final = "peer.webrtc"
 # Packages and modules that decide: no I/O, no clock, no randomness, no task. Time and random numbers are arguments.
 PURE: Final = (
     *("protocol", "errors", "events", "ice_servers", "ids"),
-    *("relay.core", "relay.http.request", "relay.http.simple_upgrade", "relay.http.upgrade", "relay.http.responses"),
+    *("relay.core", "relay.http.request", "relay.http.upgrade", "relay.http.responses"),
     *(
         "relay.websocket.fast_parser",
         "relay.websocket.handler",

@@ -23,11 +23,10 @@ from sdpx.relay.auth.tokens import ANYBODY, Grant
 from sdpx.relay.client import AcceptedUpgrade
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.rate_limit import PendingHandshakes
-from sdpx.relay.http.endpoints import pages_of
+from sdpx.relay.http.endpoints import operator_pages
 from sdpx.relay.http.request import HttpRequest, Remote, RequestParser, host_of
 from sdpx.relay.http.responses import CROWDED, FULL, STOPPING, HttpError, HttpResponse, id_taken
-from sdpx.relay.http.simple_upgrade import parse_simple_upgrade
-from sdpx.relay.http.upgrade import Upgrade, parse_plain_request, parse_upgrade
+from sdpx.relay.http.upgrade import Upgrade, parse_plain_request, parse_simple_upgrade, parse_upgrade
 from sdpx.relay.listeners import remote_of
 from sdpx.relay.relay import Relay
 from sdpx.relay.websocket.closing import send_and_linger
@@ -106,7 +105,7 @@ class Acceptor:
         self._log = relay.tell
         self._poller = poller
         self._authenticator = authenticator
-        self._metrics_pages = pages_of(relay.numbers, relay.snapshot, lambda: not self._stopping)
+        self._metrics_pages = operator_pages(relay.numbers, relay.snapshot, lambda: not self._stopping)
         self._pages = {
             path: page for path, page in self._metrics_pages.items() if path != "/metrics" or not metrics_port
         }
@@ -329,7 +328,11 @@ class Acceptor:
             while (request := parser.receive_data(data)) is None and data:
                 data = bytes(await stream.receive_some(READ_BYTES))
             return request
-        return HttpError(408, "timeout", "The request did not arrive in time") if parser.bytes_received else None
+        return (
+            HttpError(408, "timeout", "The request did not arrive before the handshake timeout")
+            if parser.bytes_received
+            else None
+        )
 
     async def _answer_to(
         self, request: HttpRequest | HttpError | None, remote: Remote, decide: Decide

@@ -1,4 +1,4 @@
-"""The pages for whoever runs the relay: whether it lives, whether it may get clients, how it is doing."""
+"""The pages for operators: liveness, readiness and metrics."""
 
 from collections.abc import Callable
 from typing import Final
@@ -12,16 +12,16 @@ READY: Final = HttpResponse(200, JSON, b'{"status":"ready"}\n')
 DRAINING: Final = HttpResponse(503, JSON, b'{"status":"draining"}\n')
 
 
-def pages_of(numbers: RelayStats, present: Callable[[], RelaySnapshot], is_ready: Callable[[], bool]) -> Pages:
-    """Return the pages by path; what they show is looked up when they are asked for."""
+def operator_pages(stats: RelayStats, snapshot: Callable[[], RelaySnapshot], is_ready: Callable[[], bool]) -> Pages:
+    """Return the pages by path; each reads the state when it is requested."""
     return {
         "/healthz": lambda _accept: ALIVE,
         "/readyz": lambda _accept: READY if is_ready() else DRAINING,
-        "/metrics": lambda accept: _metrics(numbers, present(), accept),
+        "/metrics": lambda accept: _metrics(stats, snapshot(), accept),
     }
 
 
-def _metrics(numbers: RelayStats, present: RelaySnapshot, accept: str) -> HttpResponse:
-    from sdpx.relay.http.metrics import make_page  # noqa: PLC0415  a tenth of a second that the start can do without
+def _metrics(stats: RelayStats, snapshot: RelaySnapshot, accept: str) -> HttpResponse:
+    from sdpx.relay.http.metrics import metrics_page  # noqa: PLC0415  the import takes a tenth of a second
 
-    return make_page(numbers, present, accept)
+    return metrics_page(stats, snapshot, accept)

@@ -13,7 +13,7 @@ from sdpx.ids import is_name
 from sdpx.relay.core.rate_limit import network_of
 from sdpx.relay.http.responses import HttpError
 
-HEAD_TOO_LARGE: Final = HttpError(431, "bad_request", "The request's head is too large")
+HEAD_TOO_LARGE: Final = HttpError(431, "bad_request", "The request head is too large")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +99,8 @@ class RequestParser:
 def not_http(error: h11.RemoteProtocolError, start: bytes) -> HttpError:
     """Return the answer to bytes that are not an HTTP/1.1 request; `start` is how they begin."""
     if start.startswith(b"\x16\x03"):
-        return HttpError(400, "bad_request", "This port speaks plain ws://, and that looked like TLS (wss://)")
+        return HttpError(400, "bad_request", "This port accepts plain ws://, not TLS (wss://)")
     if error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
         return HEAD_TOO_LARGE
     reason = str(error).partition(":")[0]  # the rest quotes the client's line, which may be a credential
-    return HttpError(400, "bad_request", f"That is no HTTP/1.1 request: {reason}")
+    return HttpError(400, "bad_request", f"Not a valid HTTP/1.1 request: {reason}")

@@ -1,6 +1,6 @@
-"""What plain HTTP is answered with: a refusal, or a page. Pure.
+"""HTTP responses: pages and errors. Pure.
 
-Every response closes its connection. A refusal's body is JSON, `{"code", "message"}` (PROTOCOL: error codes).
+Every response closes its connection. The body of an error is JSON, `{"code", "message"}` (protocol.md: error codes).
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ JSON: Final = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """What was asked for."""
+    """A page."""
 
     status: int
     content_type: str
@@ -22,7 +22,7 @@ class HttpResponse:
     headers: tuple[tuple[str, str], ...] = ()
 
     def render(self, *, head_only: bool = False) -> bytes:
-        """Return the response on the wire (RFC 9112)."""
+        """Return the response as bytes (RFC 9112), without the body for a HEAD request."""
         headers = [("Content-Type", self.content_type), ("Content-Length", str(len(self.body))), *self.headers]
         if not any(name == "Connection" for name, _ in headers):
             headers.append(("Connection", "close"))
@@ -33,7 +33,7 @@ class HttpResponse:
 
 @dataclass(frozen=True, slots=True)
 class HttpError:
-    """Why a connection is refused. `client_id` says who is, for the log only, where that is known."""
+    """The refusal of a connection. `client_id`, where it is known, is for the log only."""
 
     status: int
     code: str
@@ -42,19 +42,19 @@ class HttpError:
     client_id: str | None = None
 
     def render(self, *, head_only: bool = False) -> bytes:
-        """Return the response on the wire."""
+        """Return the response as bytes."""
         body = msgspec.json.encode({"code": self.code, "message": self.message}) + b"\n"
         return HttpResponse(self.status, JSON, body, self.headers).render(head_only=head_only)
 
 
 FULL: Final = HttpError(
-    503, "full", "The relay has as many clients as it may have; try again later", (("Retry-After", "30"),)
+    503, "full", "The relay has reached its maximum number of clients; try again later", (("Retry-After", "30"),)
 )
-CROWDED: Final = HttpError(429, "too_many_connections", "There are too many connections from your address")
+CROWDED: Final = HttpError(429, "too_many_connections", "Too many connections from your address")
 STOPPING: Final = HttpError(503, "shutting_down", "The relay is stopping; try again soon", (("Retry-After", "5"),))
 
 
 def id_taken(client_id: str) -> HttpError:
     """Return the refusal of an ID that another client has."""
-    message = f"The ID '{client_id}' is taken; ask for another, or for none"
+    message = f"The ID '{client_id}' is in use; ask for another ID, or for none"
     return HttpError(409, "id_taken", message, client_id=client_id)

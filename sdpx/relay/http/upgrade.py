@@ -1,15 +1,14 @@
-"""What a request is answered with: a WebSocket, or an HTTP status with a sentence. Pure.
+"""Parses the request for a WebSocket (RFC 6455, 4.2.1): an `Upgrade`, a page, or an HTTP error that names the fault. Pure.
 
-- RFC 6455, 4.2.1: GET, HTTP/1.1, `Upgrade: websocket`, `Connection: Upgrade`, a key of 16 bytes, version 13.
-- A refusal is an HTTP status with a JSON body `{"code", "message"}` (PROTOCOL: error codes), and closes the connection.
-- A plain GET of `/` is answered 426: the person behind it learns here what this is.
+- `parse_simple_upgrade` recognises the request that nearly all client libraries send, by regular expressions.
+- `parse_upgrade` parses every request, and gives the same `Upgrade` for a simple one.
+- A plain GET of `/` is answered 426 with a sentence that says what this service is.
 """
 
 import binascii
 import re
 from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
-from http import HTTPStatus
 from typing import Final
 
 from msgspec import Struct
@@ -20,15 +19,36 @@ from sdpx.relay.http.request import HttpRequest
 from sdpx.relay.http.responses import HttpError, HttpResponse
 
 KEY_BYTES: Final = 16
-_LAST: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
-BAD_RESUME: Final = HttpError(
-    400, "bad_resume", "'resume' is one token, and 'last' beside it the highest seq that you have"
-)
-Pages = Mapping[str, Callable[[str], HttpResponse]]  # by path; what makes one is given the Accept header
 SERVICE_DESCRIPTION: Final = (
     "This is sdpx, a signaling relay for WebRTC. Connect to this address with a WebSocket (ws:// or wss://); "
     "`sdpx peer --url` does, and so does `new WebSocket(url)` in a browser."
 )
+BAD_RESUME: Final = HttpError(
+    400, "bad_resume", "'resume' must be a single token, with 'last', the highest seq received, beside it"
+)
+METHOD_NOT_ALLOWED: Final = HttpError(
+    405, "method_not_allowed", f"Only GET is supported. {SERVICE_DESCRIPTION}", (("Allow", "GET, HEAD"),)
+)
+BAD_VERSION: Final = HttpError(
+    426,
+    "upgrade_required",
+    "Only WebSocket version 13 (RFC 6455) is supported",
+    (("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket"), ("Connection", "Upgrade, close")),
+)
+
+# The simple request: GET, HTTP/1.1, printable ASCII, no query but `id`, each header once, no body, no subprotocol.
+_SIMPLE_BYTES: Final = 4096
+_SIMPLE_HEAD: Final = re.compile(
+    rb"GET /[!-\"$->@-~]*(?:\?id=([A-Za-z0-9._-]{1,64}))? HTTP/1\.1\r\n((?:[A-Za-z0-9-]+: [ -~]*\r\n)+)\r\n"
+)
+_SIMPLE_HEADER: Final = re.compile(rb"([A-Za-z0-9-]+): ([ -~]*)\r\n")
+_SIMPLE_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
+_NOT_SIMPLE: Final = frozenset(
+    {b"content-length", b"transfer-encoding", b"sec-websocket-protocol", b"expect", b"te", b"trailer"}
+)
+_LAST: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
+
+Pages = Mapping[str, Callable[[str], HttpResponse]]  # by path; each takes the Accept header
 
 
 class Upgrade(Struct, frozen=True):
@@ -40,7 +60,7 @@ class Upgrade(Struct, frozen=True):
     resume: ResumeRequest = NOTHING
 
     def head(self) -> bytes:
-        """Return a request that says what was judged and no more: nobody has to judge the client's own words again."""
+        """Return an equivalent request without any of the client's own text, for a library to parse again."""
         lines = [
             "GET / HTTP/1.1",
             "Host: relay",
@@ -54,68 +74,97 @@ class Upgrade(Struct, frozen=True):
         return "".join(f"{line}\r\n" for line in [*lines, ""]).encode("ascii")
 
 
+def parse_simple_upgrade(head: bytes) -> Upgrade | None:
+    """Return the upgrade that a whole, simple request asks for; None for every other one, valid or not.
+
+    An extension that is offered is never accepted (RFC 6455, 9.1), so a request that offers one is simple, too.
+    """
+    match = _SIMPLE_HEAD.fullmatch(head) if len(head) <= _SIMPLE_BYTES else None
+    if match is None:
+        return None
+    pairs = [(name.lower(), value) for name, value in _SIMPLE_HEADER.findall(match[2])]
+    headers = dict(pairs)
+    is_simple = (
+        len(headers) == len(pairs)
+        and _NOT_SIMPLE.isdisjoint(headers)
+        and headers.get(b"upgrade", b"").lower() == b"websocket"
+        and headers.get(b"connection", b"").lower() in (b"upgrade", b"keep-alive, upgrade")
+        and headers.get(b"sec-websocket-version") == b"13"
+        and b"host" in headers
+        and _SIMPLE_KEY.fullmatch(headers.get(b"sec-websocket-key", b"")) is not None
+    )
+    if not is_simple:
+        return None
+    return Upgrade(match[1].decode() if match[1] else None, None, headers[b"sec-websocket-key"].decode())
+
+
 def parse_upgrade(request: HttpRequest, pages: Pages) -> Upgrade | HttpResponse | HttpError:
-    """Decide about a request by its form; whether its ID is free is not looked at."""
+    """Return the upgrade or the page that a request asks for, or what is wrong with it."""
     if request.http_version not in (b"1.0", b"1.1"):
-        return HttpError(505, "bad_request", "This port speaks HTTP/1.1 and WebSocket over it, not HTTP/2")
+        return HttpError(505, "bad_request", "This port supports HTTP/1.1 and WebSocket over it, not HTTP/2")
     if not request.has_element(b"upgrade", "websocket"):
-        return _plain(request, pages)
-    return _flaw(request) or _upgrade(request)
+        return _page(request, pages)
+    if error := _validate(request):
+        return error
+    if request.asked_id is None and "id" in request.query:
+        return HttpError(400, "bad_id", "'id' must be given once, as 1 to 64 letters, digits, '-', '_' or '.'")
+    resume = parse_resume_request(request.query)
+    if isinstance(resume, HttpError):
+        return resume
+    offered = PROTOCOL in request.elements(b"sec-websocket-protocol")
+    [key] = request.elements(b"sec-websocket-key")
+    return Upgrade(request.asked_id, PROTOCOL if offered else None, key, resume)
 
 
 def parse_plain_request(request: HttpRequest, pages: Pages) -> HttpResponse | HttpError:
-    """Decide about a request at a port that has pages and nothing else."""
-    path = request.path
+    """Return the page that a request asks for at a port that has nothing else."""
     if request.method not in (b"GET", b"HEAD"):
-        return _method_not_allowed()
-    if path not in pages:
-        return HttpError(404, "not_found", f"There is nothing at this path; there is {', '.join(pages)}")
-    return pages[path](", ".join(request.elements(b"accept")))
+        return METHOD_NOT_ALLOWED
+    if request.path not in pages:
+        return HttpError(404, "not_found", f"Nothing is served at this path; available: {', '.join(pages)}")
+    return pages[request.path](", ".join(request.elements(b"accept")))
 
 
-def _plain(request: HttpRequest, pages: Pages) -> HttpResponse | HttpError:
-    verdict = parse_plain_request(request, pages)
-    if isinstance(verdict, HttpResponse) or verdict.status == HTTPStatus.METHOD_NOT_ALLOWED:
-        return verdict
+def parse_resume_request(query: Mapping[str, Sequence[str]]) -> ResumeRequest | HttpError:
+    """Read `seq`, `resume` and `last` from a query; a token implies sequence numbers, which it was given with."""
+    tokens, lasts = query.get("resume", []), query.get("last", [])
+    numbered = "1" in query.get("seq", [])
+    if not tokens:
+        return ResumeRequest(numbered)
+    if len(tokens) > 1 or len(lasts) > 1 or not all(map(_LAST.fullmatch, lasts)):
+        return BAD_RESUME
+    return ResumeRequest(numbered, tokens[0], int(lasts[0]) if lasts else None)
+
+
+def _page(request: HttpRequest, pages: Pages) -> HttpResponse | HttpError:
+    """Answer a request that asks for no WebSocket at a port that opens them."""
+    answer = parse_plain_request(request, pages)
+    if isinstance(answer, HttpResponse) or answer is METHOD_NOT_ALLOWED:
+        return answer
     if request.path != "/":
-        return HttpError(404, "not_found", f"There is nothing at this path. {SERVICE_DESCRIPTION}")
+        return HttpError(404, "not_found", f"Nothing is served at this path. {SERVICE_DESCRIPTION}")
     upgrade = (("Upgrade", "websocket"), ("Connection", "Upgrade, close"))
     return HttpError(426, "upgrade_required", SERVICE_DESCRIPTION, upgrade)
 
 
-def _method_not_allowed() -> HttpError:
-    return HttpError(
-        405, "method_not_allowed", f"Only GET is answered here. {SERVICE_DESCRIPTION}", (("Allow", "GET, HEAD"),)
+def _validate(request: HttpRequest) -> HttpError | None:
+    """Return the first rule of RFC 6455, 4.2.1 and 4.4, that a request for a WebSocket breaks."""
+    rules = (
+        (request.method == b"GET", METHOD_NOT_ALLOWED),
+        (request.http_version >= b"1.1", "A WebSocket needs HTTP/1.1"),
+        (len(request.elements(b"upgrade")) == 1, "Ask for one upgrade at a time: 'Upgrade: websocket'"),
+        (request.has_element(b"connection", "upgrade"), "A WebSocket needs the header 'Connection: Upgrade'"),
+        (request.elements(b"sec-websocket-version") == ["13"], BAD_VERSION),
+        (_has_valid_key(request), "A WebSocket needs one Sec-WebSocket-Key of 16 bytes in base64"),
+        (all(value.isascii() for _, value in request.headers), "The headers of a WebSocket request must be ASCII"),
+        (not _has_body(request), "A WebSocket request must not have a body"),
     )
+    broken = next((error for is_met, error in rules if not is_met), None)
+    return HttpError(400, "bad_request", broken) if isinstance(broken, str) else broken
 
 
-def _flaw(request: HttpRequest) -> HttpError | None:  # noqa: PLR0911  a table of rules
-    """Return what is wrong with a request for a WebSocket, by RFC 6455, 4.2.1 and 4.4."""
-    if request.method != b"GET":
-        return _method_not_allowed()
-    if request.http_version < b"1.1":
-        return HttpError(400, "bad_request", "A WebSocket needs HTTP/1.1")
-    if len(request.elements(b"upgrade")) > 1:
-        return HttpError(400, "bad_request", "Ask for one upgrade at a time: 'Upgrade: websocket'")
-    if not request.has_element(b"connection", "upgrade"):
-        return HttpError(400, "bad_request", "A WebSocket needs the header 'Connection: Upgrade'")
-    if request.elements(b"sec-websocket-version") != ["13"]:
-        version = (
-            ("Sec-WebSocket-Version", "13"),
-            ("Upgrade", "websocket"),
-            ("Connection", "Upgrade, close"),
-        )
-        return HttpError(426, "upgrade_required", "Only WebSocket version 13 (RFC 6455) is spoken here", version)
-    if not _is_key(request.elements(b"sec-websocket-key")):
-        return HttpError(400, "bad_request", "A WebSocket needs one Sec-WebSocket-Key of 16 bytes in base64")
-    if not all(value.isascii() for _, value in request.headers):
-        return HttpError(400, "bad_request", "The headers of a request for a WebSocket are ASCII")
-    if _has_body(request):
-        return HttpError(400, "bad_request", "A request for a WebSocket has no body")
-    return None
-
-
-def _is_key(values: list[str]) -> bool:
+def _has_valid_key(request: HttpRequest) -> bool:
+    values = request.elements(b"sec-websocket-key")
     try:
         return len(values) == 1 and len(b64decode(values[0], validate=True)) == KEY_BYTES
     except (binascii.Error, ValueError):
@@ -127,25 +176,3 @@ def _has_body(request: HttpRequest) -> bool:
         name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
         for name, value in request.headers
     )
-
-
-def parse_resume_request(query: Mapping[str, Sequence[str]]) -> ResumeRequest | HttpError:
-    """Read `seq`, `resume` and `last` from a query; a token alone asks for what it was given with, numbers."""
-    tokens, lasts = query.get("resume", []), query.get("last", [])
-    numbered = "1" in query.get("seq", [])
-    if not tokens:
-        return ResumeRequest(numbered)
-    if len(tokens) > 1 or len(lasts) > 1 or not all(map(_LAST.fullmatch, lasts)):
-        return BAD_RESUME
-    return ResumeRequest(numbered, tokens[0], int(lasts[0]) if lasts else None)
-
-
-def _upgrade(request: HttpRequest) -> Upgrade | HttpError:
-    if request.asked_id is None and "id" in request.query:
-        return HttpError(400, "bad_id", "An 'id' is 1 to 64 of letters, digits and -_. and is given once")
-    resume = parse_resume_request(request.query)
-    if isinstance(resume, HttpError):
-        return resume
-    offered = PROTOCOL in request.elements(b"sec-websocket-protocol")
-    [key] = request.elements(b"sec-websocket-key")
-    return Upgrade(request.asked_id, PROTOCOL if offered else None, key, resume)

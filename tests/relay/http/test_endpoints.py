@@ -128,10 +128,10 @@ async def test_the_numbers_count_evictions_and_what_waits(autojump_clock: MockCl
         before = await numbers(relay)
         await trio.sleep(20)
         after = await numbers(relay)
-    assert before["sdpx_outbox_frames"] == before["sdpx_outbox_frames_max"] == 4  # one is half written
-    assert 3000 < before["sdpx_outbox_bytes"] < 4500
+    assert before["sdpx_send_queue_frames"] == before["sdpx_send_queue_frames_max"] == 4  # one is half written
+    assert 3000 < before["sdpx_send_queue_bytes"] < 4500
     assert (before["sdpx_evictions_total slow"], after["sdpx_evictions_total slow"]) == (0, 1)
-    assert (after["sdpx_outbox_frames"], after["sdpx_outbox_bytes"]) == (0, 0)
+    assert (after["sdpx_send_queue_frames"], after["sdpx_send_queue_bytes"]) == (0, 0)
 
 
 async def test_the_numbers_count_lost_log_lines(autojump_clock: MockClock) -> None:

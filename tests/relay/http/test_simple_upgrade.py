@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from sdpx.relay.http.request import HttpRequest
 from sdpx.relay.http.responses import HttpError
-from sdpx.relay.http.simple_upgrade import parse_simple_upgrade
-from sdpx.relay.http.upgrade import Upgrade, parse_upgrade
+from sdpx.relay.http.upgrade import Upgrade, parse_simple_upgrade, parse_upgrade
 from tests.harness.relay import KEY, upgrade_request
 
 CHROME = (

@@ -202,7 +202,7 @@ def test_a_websocket_is_asked_for_with_get() -> None:
     [
         (b"\x16\x03\x01\x02\x00", 400, 400, "wss://"),
         (b"GET / HTTP/1.1\r\n", 431, 431, "too large"),
-        (b"hello\r\n\r\n", 400, 400, "no HTTP/1.1 request"),
+        (b"hello\r\n\r\n", 400, 400, "Not a valid HTTP/1.1 request"),
     ],
 )
 def test_what_is_not_http_is_answered_all_the_same(start: bytes, hint: int, wanted: int, word: str) -> None:
