@@ -368,7 +368,7 @@ def _check_token(token: str | None) -> None:
 
 
 def _check_trust(url: str, cafile: str | None, *, insecure: bool) -> None:
-    from sdpx.peer.signaling.connection import BadCaFile, client_context, validate_tls_options  # noqa: PLC0415
+    from sdpx.client_tls import BadCaFile, client_context, validate_tls_options  # noqa: PLC0415
 
     option, flaw = validate_tls_options(url, cafile, insecure=insecure) or ("", None)
     _check(option, flaw)

@@ -7,6 +7,7 @@ from typing import Final
 
 import trio
 
+from sdpx.client_tls import client_context
 from sdpx.events import peer
 from sdpx.log import Log
 from sdpx.peer.input.commands import MAX_COMMAND
@@ -15,7 +16,6 @@ from sdpx.peer.options import PeerOptions
 from sdpx.peer.pair_requester import PairRequester
 from sdpx.peer.session import Session
 from sdpx.peer.signaling.client import SignalingClient
-from sdpx.peer.signaling.connection import client_context
 from sdpx.peer.webrtc.runtime import WebRtcRuntime, open_webrtc_runtime
 from sdpx.runtime import ShutdownRequest
 

@@ -26,6 +26,7 @@ from trio_websocket import (
     wrap_client_stream,
 )
 
+from sdpx.client_tls import client_context
 from sdpx.concurrency import leaf_exceptions
 from sdpx.errors import Ending, Refusal, Refused, RelayUnreachable
 from sdpx.peer.signaling.reliable_channel import ReliableChannel
@@ -229,41 +230,6 @@ async def _receive_your_id(socket: WebSocketConnection, shown_url: str) -> YourI
     raise RelayUnreachable(
         "not_a_relay", f"The server at {shown_url} is not an sdpx relay: it did not send 'your_id' first"
     )
-
-
-# ---- TLS (RFC 9325) -------------------------------------------------------------------------------------------------
-
-
-class BadCaFile(Exception):
-    """The file holds no CA certificates; the message says why."""
-
-
-def client_context(cafile: str | None = None, *, insecure: bool = False) -> ssl.SSLContext:
-    """Return a TLS context, 1.2 and up, that trusts the system's authorities, or only those in `cafile` (PEM).
-
-    With `insecure` it verifies nothing. Raises `BadCaFile`.
-    """
-    try:
-        context = ssl.create_default_context(cafile=cafile)
-    except ssl.SSLError:
-        raise BadCaFile(f"'{cafile}' holds no certificate in PEM ('-----BEGIN CERTIFICATE-----')") from None
-    except (OSError, ValueError) as error:
-        raise BadCaFile(f"'{cafile}' cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def validate_tls_options(url: str, cafile: str | None, *, insecure: bool) -> tuple[str, str] | None:
-    """Return an option that contradicts the others, and why; None if they fit."""
-    option = "--cafile" if cafile is not None else "--insecure"
-    if cafile is not None and insecure:
-        return "--insecure", "it contradicts --cafile; give one of the two"
-    if (cafile is not None or insecure) and not url.lower().startswith("wss://"):
-        return option, "it is for TLS, and --url does not begin with wss://"
-    return None
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------------
