@@ -41,6 +41,10 @@ lint: _venv
 types: _venv
     {{bin}}/python -m mypy
 
+# Write the generated tables of README.md and sdpx/docs.
+docs: _venv
+    {{bin}}/python -m tests.docs
+
 # Thousands of short sessions with random faults against a real relay: no lost message, no leak.
 soak *args: _venv
     {{bin}}/python -m tests.soak {{args}}

@@ -1,53 +1,64 @@
-"""The README's programs that drive a peer as a child, each run against a real relay and a real robot."""
+"""The programs in sdpx/docs/examples that control a peer as a child process, each against a real relay and a real peer."""
 
 import json
 import os
-import re
 import shutil
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-from tests.harness.processes import environment, peer, relay
+from tests.docs.generate import EXAMPLES
+from tests.harness.processes import Program, environment, peer, relay
 
 pytestmark = pytest.mark.e2e
 
-README = (Path(__file__).parent.parent.parent / "README.md").read_text()
-SECTION = README.split("\n## A peer as a child process\n")[1].split("\n## ")[0]
-RUN = {"python": ([sys.executable], "py"), "js": (["node"], "mjs"), "bash": (["bash"], "sh")}
+INTERPRETERS = {"child_process.py": [sys.executable], "child_process.mjs": ["node"], "child_process.sh": ["bash"]}
+Done = list[Any]
 
 
-@pytest.mark.parametrize("language", RUN)
-async def test_a_program_drives_a_peer(language: str, tmp_path: Path) -> None:
-    """It says its line, hears the robot's, closes, and ends with the peer's exit status."""
-    (example,) = re.findall(rf"^```{language}\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
-    interpreter, suffix = RUN[language]
-    for needed in (interpreter[0], *(["jq"] if language == "bash" else [])):
+@asynccontextmanager
+async def running(name: str) -> AsyncIterator[tuple[Program, Done]]:
+    """Run an example and the peer that it asks for; yields that peer, and a list that gets the example's result."""
+    interpreter = INTERPRETERS[name]
+    for needed in (interpreter[0], *(["jq"] if name.endswith(".sh") else [])):
         if shutil.which(needed) is None:
             pytest.skip(f"{needed} is not installed")
-    program = tmp_path / f"drive.{suffix}"
-    program.write_text(example)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done: Done = []
     async with relay() as (_, url), trio.open_nursery() as nursery:
-        done: list[Any] = []
 
-        async def drive() -> None:
+        async def run() -> None:
             settings = environment() | {"PATH": path, "SDPX_URL": url, "SDPX_NO_STUN": "1"}
-            command = [*interpreter, str(program)]
+            command = [*interpreter, str(EXAMPLES[name])]
             done.append(
                 await trio.run_process(command, env=settings, capture_stdout=True, capture_stderr=True, check=False)
             )
 
-        nursery.start_soon(drive)
+        nursery.start_soon(run)
         async with peer(url, "--id", "robot", "--stdin", "json") as (robot, _):
             await robot.wait_for("channel_message", text="forward")
-            await robot.say(json.dumps({"send": "on my way"}))
-            await robot.wait_for("ready")
-            with trio.fail_after(15):
+            yield robot, done
+            with trio.fail_after(30):
                 while not done:
                     await trio.sleep(0.05)
-    assert done[0].stdout.decode() == "the robot says on my way\n"
     assert done[0].returncode == 0, done[0].stderr.decode()
+
+
+@pytest.mark.parametrize("name", INTERPRETERS)
+async def test_example_sends_a_message_and_prints_the_reply(name: str) -> None:
+    async with running(name) as (robot, done):
+        await robot.say(json.dumps({"send": "on my way"}))
+        await robot.wait_for("ready")
+    assert done[0].stdout.decode() == "reply from the robot: on my way\n"
+
+
+@pytest.mark.parametrize("name", INTERPRETERS)
+async def test_example_ends_when_the_other_side_leaves(name: str) -> None:
+    async with running(name) as (robot, done):
+        await robot.say(json.dumps({"close": True}))
+    assert done[0].stdout.decode() == ""

@@ -6,7 +6,6 @@ works alike for a page in a browser and for a program, and a client process can 
 
 import json
 import queue
-import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,24 +18,18 @@ import trio
 
 HERE: Final = Path(__file__).parent
 POLL_SECONDS: Final = 15.0
-README: Final = HERE.parent.parent / "README.md"
+EXAMPLE: Final = HERE.parent.parent / "sdpx" / "docs" / "examples" / "peer.html"
 
 
 def _read(name: str) -> bytes:
     return (HERE / name).read_bytes()
 
 
-def _readme_page() -> bytes:
-    """Return the README's page, as its reader would save it."""
-    (page,) = re.findall(r"^```html\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
-    return str(page).encode()
-
-
 FILES: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
     "/": ("text/html", lambda: _read("page.html")),
     "/client.mjs": ("text/javascript", lambda: _read("client.mjs")),
     "/page.mjs": ("text/javascript", lambda: _read("page.mjs")),
-    "/peer.html": ("text/html", _readme_page),
+    "/peer.html": ("text/html", EXAMPLE.read_bytes),
 }
 
 Report = dict[str, Any]

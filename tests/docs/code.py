@@ -1,0 +1,137 @@
+"""What the generated tables say, read from the code: values of enums and dataclasses, events, and literals in the source."""
+
+import ast
+import enum
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import typer
+
+import sdpx
+from sdpx import errors, events
+from sdpx.cli import app
+from sdpx.events import Event
+from sdpx.ice_servers import DEFAULT_STUN
+
+PACKAGE: Final = Path(sdpx.__file__).parent
+MODULES: Final = {
+    ".".join(part for part in path.relative_to(PACKAGE).with_suffix("").parts if part != "__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if "docs" not in path.relative_to(PACKAGE).parts
+}
+TREES: Final = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+NODES: Final = {name: list(ast.walk(tree)) for name, tree in TREES.items()}
+
+
+class StaleTableError(Exception):
+    """A table of meanings does not cover exactly the codes in the code."""
+
+
+def nodes(under: str) -> Iterator[ast.AST]:
+    for name, found in NODES.items():
+        if f"{name}.".startswith(f"{under}." if under else ""):
+            yield from found
+
+
+def literals(under: str) -> set[object]:
+    """All constants in the modules under a package."""
+    return {node.value for node in nodes(under) if isinstance(node, ast.Constant)}
+
+
+def calls(*names: str, under: str) -> Iterator[ast.Call]:
+    """All calls of functions, methods or classes with these names."""
+    for node in nodes(under):
+        if isinstance(node, ast.Call):
+            function = node.func
+            called = getattr(function, "id", None) or getattr(function, "attr", None)
+            if called in names:
+                yield node
+
+
+def arguments(found: Iterable[ast.Call], position: int, kind: type) -> set[Any]:
+    """The literals of a type at this position of the calls' arguments."""
+    given = (call.args[position] for call in found if len(call.args) > position)
+    return {node.value for node in given if isinstance(node, ast.Constant) and type(node.value) is kind}
+
+
+def check_cover(title: str, table: Iterable[Any], found: Iterable[Any], possible: Iterable[Any] | None = None) -> None:
+    """Raise `StaleTableError` unless the table has all that was found and nothing else; `possible` is what else it may have."""
+    table, found = set(table), set(found)
+    missing, unknown = found - table, table - (found if possible is None else found | set(possible))
+    if missing or unknown:
+        message = f"tests/docs/texts.py, {title}: add {sorted(map(str, missing))}, remove {sorted(map(str, unknown))}"
+        raise StaleTableError(message)
+
+
+def program() -> Any:
+    """The program with its commands, as Click has it."""
+    return typer.main.get_command(app.app)
+
+
+def commands() -> Mapping[str, Any]:
+    return {name: command for name, command in program().commands.items() if not command.hidden}
+
+
+def parse(command: str, arguments: list[str]) -> Mapping[str, Any]:
+    """The values of a command's options. Raises what Click raises for a usage error."""
+    group = program().make_context("sdpx", [command])
+    parameters: Mapping[str, Any] = commands()[command].make_context(command, arguments, parent=group).params
+    return parameters
+
+
+def options(command: str) -> list[Any]:
+    """The visible options of a command, as Click has them."""
+    return [
+        each
+        for each in commands()[command].params
+        if each.param_type_name == "option" and not each.hidden and each.name != "help"
+    ]
+
+
+def shown_default(option: Any) -> str:
+    value = DEFAULT_STUN.url if option.name == "stun" else option.default
+    if value is None or value == ():
+        return "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, enum.Enum):
+        value = value.value
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def ending_codes() -> dict[int, set[str]]:
+    """The literal codes of each exit status: those that its `Ending` classes are created with."""
+    found: dict[int, set[str]] = {int(status): set() for status in errors.ExitStatus}
+    for name, each in vars(errors).items():
+        if inspect.isclass(each) and issubclass(each, errors.Ending):
+            found[int(each.status)] |= arguments(calls(name, under=""), 0, str)
+    return found
+
+
+def event_modules() -> dict[str, list[type[Event]]]:
+    """The events of each module of `sdpx.events`; those of the package itself and of `common` under ''."""
+    found: dict[str, list[type[Event]]] = {}
+    names = ["", *(each.name for each in pkgutil.iter_modules(events.__path__))]
+    for name in names:
+        module = importlib.import_module(f"sdpx.events.{name}" if name else "sdpx.events")
+        for each in vars(module).values():
+            own = isinstance(each, type) and each.__module__ == module.__name__ and not each.__name__.startswith("_")
+            if own and issubclass(each, Event) and each is not Event:
+                found.setdefault("" if name in ("", "common", "library") else name, []).append(each)
+    return found
+
+
+def event_names() -> set[str]:
+    return {event.name() for group in event_modules().values() for event in group}
+
+
+def first_sentence(doc: str | None, where: str) -> str:
+    if not doc:
+        message = f"{where} has no docstring"
+        raise StaleTableError(message)
+    paragraph = " ".join(inspect.cleandoc(doc).split("\n\n", maxsplit=1)[0].split())
+    return paragraph.split(". ")[0].rstrip(".:")
