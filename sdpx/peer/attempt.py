@@ -18,7 +18,14 @@ from sdpx.events import peer
 from sdpx.log import Log
 from sdpx.peer.diagnostics.trace import ConnectionTrace, TurnRefusal
 from sdpx.peer.negotiation.candidates import RemoteCandidates
-from sdpx.peer.negotiation.sdp import bare, candidate_address, candidate_type, has_ended, is_mdns, media_count
+from sdpx.peer.negotiation.sdp import (
+    candidate_address,
+    candidate_type,
+    has_end_of_candidates,
+    is_mdns,
+    media_count,
+    normalize_candidate,
+)
 from sdpx.peer.webrtc import peer_connection
 from sdpx.protocol.messages import Candidate, CandidateInit, Description
 
@@ -140,7 +147,7 @@ class Attempt:
             await self.pc.create_heartbeat()
         for candidate in found:
             self._note_remote(candidate)
-        for candidate in self._candidates.opened(found, trio.current_time()):
+        for candidate in self._candidates.on_description(found, trio.current_time()):
             await self._add(candidate)
         self.tasks.start_soon(self._tell_end)
 
@@ -148,34 +155,34 @@ class Attempt:
 
     async def take_candidate(self, candidate: CandidateInit | None) -> None:
         """Take a candidate that the peer trickled, or the end of them. Raises `NegotiationFailed`."""
-        ends = candidate is None or not bare(candidate.candidate)
+        ends = candidate is None or not normalize_candidate(candidate.candidate)
         kind = candidate_type(candidate.candidate) if candidate else None
         self._log.emit(peer.CandidateReceived(kind, ends))
         self._note_remote(candidate)
         try:
-            ready = self._candidates.take(candidate, trio.current_time())
+            ready = self._candidates.add(candidate, trio.current_time())
         except ValueError as error:
             raise peer_connection.NegotiationFailed("bad_candidate", str(error)) from None
         for each in ready:
             await self._add(each)
 
     def _note_remote(self, candidate: CandidateInit | None) -> None:
-        if candidate is not None and (text := bare(candidate.candidate)):
+        if candidate is not None and (text := normalize_candidate(candidate.candidate)):
             self.evidence.add_remote(candidate_type(text), candidate_address(text))
 
     async def _add(self, candidate: CandidateInit) -> None:
-        if not is_mdns(bare(candidate.candidate)):
+        if not is_mdns(normalize_candidate(candidate.candidate)):
             await self._add_now(candidate)
             return
         await self._resolvers.acquire()
-        self._candidates.resolving(1)
+        self._candidates.count_resolving(1)
         self.tasks.start_soon(self._resolve, candidate)
 
     async def _resolve(self, candidate: CandidateInit) -> None:
         try:
             await self._add_now(candidate)
         finally:
-            self._candidates.resolving(-1)
+            self._candidates.count_resolving(-1)
             self._resolvers.release()
 
     async def _add_now(self, candidate: CandidateInit) -> None:
@@ -195,7 +202,7 @@ class Attempt:
             if wait == 0 and not self._only_mdns:
                 break
             await trio.sleep(wait or 0.25)
-        self._candidates.told()
+        self._candidates.mark_ended()
         try:
             await self.pc.end_candidates()
         except peer_connection.NegotiationFailed as failed:
@@ -212,7 +219,7 @@ class Attempt:
         for line in sdp.splitlines():
             if line.startswith("a=candidate:"):
                 self.evidence.add_local(candidate_type(line))
-        if media_count(sdp) and not has_ended(sdp):
+        if media_count(sdp) and not has_end_of_candidates(sdp):
             self.tasks.start_soon(self.pc.gather)
             self.tasks.start_soon(self._send_candidates)
         else:

@@ -20,7 +20,7 @@ from sdpx.peer.attempt import Attempt, Tasks
 from sdpx.peer.diagnostics.diagnosis import Diagnosis, diagnose, summarize
 from sdpx.peer.diagnostics.trace import ConnectionTrace, Phase
 from sdpx.peer.input.sources import MessageSource
-from sdpx.peer.negotiation.heartbeat import Act, Heartbeat
+from sdpx.peer.negotiation.heartbeat import Heartbeat, HeartbeatAction
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.outcome import PairOutcome
 from sdpx.peer.webrtc import peer_connection
@@ -408,11 +408,11 @@ class PairSession:
     async def _beat(self, attempt: Attempt, heart: Heartbeat) -> None:
         """Beat, and listen for the other's beats, while the connection is there."""
         while True:
-            await trio.sleep_until(heart.next_look)
-            act = heart.look(trio.current_time())
-            if act is Act.BEAT:
+            await trio.sleep_until(heart.next_check)
+            action = heart.check(trio.current_time())
+            if action is HeartbeatAction.SEND:
                 await attempt.pc.beat()
-            elif act is Act.VANISHED:
+            elif action is HeartbeatAction.VANISHED:
                 attempt.evidence.vanished = True
                 attempt.evidence.last_heard = heart.last_heard - attempt.began
                 self._lose(attempt)

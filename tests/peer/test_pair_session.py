@@ -22,7 +22,7 @@ from trio.testing import wait_all_tasks_blocked
 from sdpx.ice_servers import IceServer
 from sdpx.log import Log
 from sdpx.peer.attempt import Tasks
-from sdpx.peer.negotiation.sdp import has_ended
+from sdpx.peer.negotiation.sdp import has_end_of_candidates
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.outcome import PairOutcome
 from sdpx.peer.pair_session import PairSession
@@ -183,7 +183,7 @@ async def test_without_servers_the_description_is_all() -> None:
         for side in (a, b):
             (description,) = side.sent
             assert isinstance(description, Description)
-            assert has_ended(description.sdp)
+            assert has_end_of_candidates(description.sdp)
 
 
 async def test_a_description_is_logged_as_sent_when_it_is_written() -> None:

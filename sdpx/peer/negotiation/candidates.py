@@ -1,59 +1,59 @@
-"""The candidates that a peer sends, in what order they come to ICE, and when it may hear that they have ended. Pure.
+"""The remote candidates of a connection: their order, and when ICE may be told of their end (RFC 8838). Pure.
 
-Before the description none can be used: they are held, in order. The end counts once it is quiet: some stacks say it in
-front of the last candidates, and ICE takes nothing more behind it. It waits too for this side's own late candidates and
-for names that are still being resolved, or ICE would give up on pairs that are only about to come.
+Before the remote description is set no candidate can be used: they are kept, in order. The end of candidates counts after a
+quiet time, because some stacks send it before their last candidates, and ICE accepts none after it. The end also waits for
+names that are being resolved: otherwise ICE would fail before their pairs exist.
 """
 
 from typing import Final
 
-from sdpx.peer.negotiation.sdp import bare
+from sdpx.peer.negotiation.sdp import normalize_candidate
 from sdpx.protocol.messages import CandidateInit
 
-HELD: Final = 256
+MAX_EARLY: Final = 256
 QUIET_SECONDS: Final = 1.5
 
 
 class RemoteCandidates:
-    """The rules of one connection. Times are in seconds of any clock that never goes back."""
+    """The candidates of one connection. Times are seconds of any monotonic clock."""
 
     def __init__(self) -> None:
-        self._held: list[CandidateInit | None] = []
-        self._open = False
+        self._early: list[CandidateInit | None] = []
+        self._described = False
         self._last = 0.0
         self._ended = False
         self._resolving = 0
-        self._told = False
+        self._end_reported = False
 
-    def take(self, candidate: CandidateInit | None, now: float) -> list[CandidateInit]:
-        """Take one from the peer; returns what ICE is to have now. Raises ValueError if it is one too many to hold."""
-        if not self._open:
-            if len(self._held) >= HELD:
-                raise ValueError(f"More than {HELD} candidates came before the description")
-            self._held.append(candidate)
+    def add(self, candidate: CandidateInit | None, now: float) -> list[CandidateInit]:
+        """Add one from the peer; return those that ICE gets now. Raises ValueError for too many early ones."""
+        if not self._described:
+            if len(self._early) >= MAX_EARLY:
+                raise ValueError(f"More than {MAX_EARLY} candidates came before the description")
+            self._early.append(candidate)
             return []
         self._last = now
-        if candidate is None or not bare(candidate.candidate):
+        if candidate is None or not normalize_candidate(candidate.candidate):
             self._ended = True
             return []
         return [candidate]
 
-    def opened(self, described: list[CandidateInit | None], now: float) -> list[CandidateInit]:
-        """Note that the description is set, with the candidates that it had; returns all that ICE is to have now."""
-        self._open = True
-        held, self._held = self._held, []
-        return [ready for candidate in described + held for ready in self.take(candidate, now)]
+    def on_description(self, described: list[CandidateInit | None], now: float) -> list[CandidateInit]:
+        """Note that the description, with these candidates, is set; return all that ICE gets now."""
+        self._described = True
+        early, self._early = self._early, []
+        return [ready for candidate in described + early for ready in self.add(candidate, now)]
 
-    def resolving(self, change: int) -> None:
-        """Note that a name has begun (1) or finished (-1) to be resolved."""
+    def count_resolving(self, change: int) -> None:
+        """Note that the resolution of a name has begun (1) or finished (-1)."""
         self._resolving += change
 
     def end_of_candidates_in(self, now: float) -> float | None:
-        """Return in how many seconds ICE may hear of the end, as far as is known now; None if it may not."""
-        if not self._ended or self._resolving or self._told:
+        """Return in how many seconds ICE may be told of the end, as far as is known now; None if it may not."""
+        if not self._ended or self._resolving or self._end_reported:
             return None
         return max(0.0, self._last + QUIET_SECONDS - now)
 
-    def told(self) -> None:
-        """Note that ICE has heard of the end."""
-        self._told = True
+    def mark_ended(self) -> None:
+        """Note that ICE has been told of the end."""
+        self._end_reported = True

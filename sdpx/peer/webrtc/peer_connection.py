@@ -19,7 +19,6 @@ from aiortc.sdp import candidate_from_sdp
 
 from sdpx.ice_servers import IceServer
 from sdpx.peer.negotiation import sdp
-from sdpx.peer.negotiation.media import with_refusals, without_strange
 from sdpx.peer.webrtc import aioice_ext, dtls_patch, server_probe
 from sdpx.peer.webrtc.asyncio_bridge import asyncio_loop, in_asyncio
 from sdpx.peer.webrtc.data_channel import Channels
@@ -167,7 +166,7 @@ class PeerConnection:
 
         async def answer() -> RTCSessionDescription:
             made = await self._pc.createAnswer()
-            return RTCSessionDescription(sdp.passive(made.sdp, self._remote), made.type)
+            return RTCSessionDescription(sdp.with_passive_setup(made.sdp, self._remote), made.type)
 
         return await self._describe(answer)
 
@@ -175,10 +174,10 @@ class PeerConnection:
         with _map_exceptions("wrong_state", "No description could be made"):
             description = await trio_asyncio.aio_as_trio(create)()
             await trio_asyncio.aio_as_trio(self._pc.setLocalDescription)(description)
-        described = with_refusals(str(self._pc.localDescription.sdp), self._refused)
+        described = sdp.insert_rejected_media(str(self._pc.localDescription.sdp), self._refused)
         if self._trickles:
             self._agents = aioice_ext.agents(self._pc, [mid or "" for mid in sdp.mids(described)])
-        return sdp.as_sent(described, more_follow=bool(self._agents and self._servers))
+        return sdp.announce_trickle(described, more_follow=bool(self._agents and self._servers))
 
     async def accept_offer(self, text: str) -> list[CandidateInit | None]:
         """Set the peer's offer as remote description; its audio and video, if any, will be answered `inactive`.
@@ -202,8 +201,8 @@ class PeerConnection:
         expected = "have-local-offer" if kind == "answer" else "stable"
         if self._pc.signalingState != expected:
             raise NegotiationFailed("wrong_state", f"Received {kind} in signaling state '{self._pc.signalingState}'")
-        rest, candidates = sdp.sift(text)
-        rest, self._refused = without_strange(rest) if kind == "offer" else (rest, {})
+        rest, candidates = sdp.split_candidates(text)
+        rest, self._refused = sdp.remove_unsupported_media(rest) if kind == "offer" else (rest, {})
         self._remote = text
         with _map_exceptions("bad_sdp", f"The peer's {kind} cannot be used"):
             description = RTCSessionDescription(sdp=rest, type=kind)
@@ -281,7 +280,9 @@ class PeerConnection:
 
     async def add_candidate(self, init: CandidateInit) -> None:
         """Add a candidate of the peer (RFC 8838). The remote description is set. May wait for an mDNS name to resolve."""
-        init = CandidateInit(sdp.bare(init.candidate), init.sdpMid, init.sdpMLineIndex, init.usernameFragment)
+        init = CandidateInit(
+            sdp.normalize_candidate(init.candidate), init.sdpMid, init.sdpMLineIndex, init.usernameFragment
+        )
         if flaw := sdp.validate_candidate(init):
             raise NegotiationFailed("bad_candidate", f"The peer's candidate cannot be used: {flaw}")
         with _map_exceptions("bad_candidate", "The peer's candidate cannot be used"):
@@ -301,7 +302,7 @@ class PeerConnection:
             raise NegotiationFailed(
                 "bad_candidate", "The peer's candidate cannot be used: its description has no such media section"
             )
-        if init.usernameFragment and init.usernameFragment not in sdp.usernames(self._remote):
+        if init.usernameFragment and init.usernameFragment not in sdp.ice_ufrags(self._remote):
             raise NegotiationFailed(
                 "bad_candidate", "The peer's candidate cannot be used: it belongs to another description"
             )

@@ -317,12 +317,3 @@ async def test_the_time_to_answer_begins_anew_when_the_relay_is_back(autojump_cl
     assert refusal is not None
     assert refusal.code == NO_REPLY
     assert trio.current_time() - began == 25 + ANSWER_SECONDS
-
-
-def test_a_try_at_once_does_not_make_the_waits_longer() -> None:
-    backoff = Backoff(0.5, 30.0)
-    assert [backoff.next_immediate(), backoff.next(1.0), backoff.next(0.0)] == [0.0, 0.5, 0.5]
-    assert backoff.attempts == 3
-    assert [backoff.next(1.0, at_most=1.5) for _ in range(2)] == [1.5, 1.5]
-    backoff.reset()
-    assert backoff.next(1.0) == 0.5

@@ -1,4 +1,4 @@
-"""The wall from its Trio side: two real RTCPeerConnections in one process, no relay."""
+"""PeerConnection: two real connections in one process, without a relay."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -49,8 +49,8 @@ async def until(peer: PeerConnection, wanted: type[RtcEvent]) -> RtcEvent:
     return event
 
 
-async def test_two_peers_connect_and_talk_both_ways() -> None:
-    """Offer, answer, ICE, DTLS, SCTP: the channel opens on both sides and carries text."""
+async def test_two_peers_connect_and_exchange_messages() -> None:
+    """After offer, answer, ICE, DTLS and SCTP the channel opens on both sides and carries text."""
     async with two_peers() as (a, b):
         await negotiate(a, b)
         assert await until(a, ChannelOpened) == await until(b, ChannelOpened) == ChannelOpened("chat")
@@ -60,8 +60,7 @@ async def test_two_peers_connect_and_talk_both_ways() -> None:
         assert await until(a, Received) == Received("")
 
 
-async def test_states_come_in_order_of_their_kind() -> None:
-    """connecting, connected; checking, completed."""
+async def test_state_changes_are_in_order() -> None:
     async with two_peers() as (a, b):
         await negotiate(a, b)
         seen: list[StateChanged] = []
@@ -73,8 +72,8 @@ async def test_states_come_in_order_of_their_kind() -> None:
     assert [each.state for each in seen if each.kind == "signaling"] == ["have-local-offer", "stable"]
 
 
-async def test_finish_waits_until_the_peer_has_everything() -> None:
-    """What was sent before the channel was closed arrives, then the close."""
+async def test_finish_waits_until_the_peer_has_all_messages() -> None:
+    """The messages sent before the channel is closed arrive before its close."""
     async with two_peers() as (a, b):
         await negotiate(a, b)
         await until(a, ChannelOpened)
@@ -89,13 +88,13 @@ async def test_finish_waits_until_the_peer_has_everything() -> None:
     assert len(received) == 200
 
 
-async def test_sending_without_a_channel_says_so() -> None:
+async def test_send_without_an_open_channel_returns_false() -> None:
     async with two_peers() as (a, _):
-        assert not await a.send("nobody hears")
+        assert not await a.send("x")
 
 
-async def test_closing_ends_the_events_also_when_cancelled_and_twice() -> None:
-    """A close in a cancelled scope still closes, a second one does nothing, and the events end."""
+async def test_close_works_in_a_cancelled_scope_and_twice() -> None:
+    """The second close does nothing; the events end."""
     async with two_peers() as (a, b):
         await negotiate(a, b)
         await until(a, ChannelOpened)
@@ -120,8 +119,8 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("sdp", HOSTILE)
-async def test_hostile_descriptions_are_one_kind_of_failure(sdp: str) -> None:
-    """Whatever aiortc raises becomes `bad_sdp`, as an offer and as an answer."""
+async def test_a_hostile_description_is_bad_sdp(sdp: str) -> None:
+    """All exceptions of aiortc become `bad_sdp`, for an offer and for an answer."""
     async with two_peers() as (a, b):
         with pytest.raises(NegotiationFailed) as failed:
             await b.accept_offer(sdp)
@@ -143,7 +142,7 @@ async def test_hostile_descriptions_are_one_kind_of_failure(sdp: str) -> None:
         "candidate:1 1 udp 1 a.example 1 typ host",
     ],
 )
-async def test_hostile_candidates_are_one_kind_of_failure(candidate: str) -> None:
+async def test_a_hostile_candidate_is_bad_candidate(candidate: str) -> None:
     async with two_peers() as (a, b):
         await negotiate(a, b)
         with pytest.raises(NegotiationFailed) as failed:
@@ -151,7 +150,7 @@ async def test_hostile_candidates_are_one_kind_of_failure(candidate: str) -> Non
         assert failed.value.code == "bad_candidate"
 
 
-async def test_an_answer_out_of_turn_is_a_wrong_state() -> None:
+async def test_a_second_answer_is_wrong_state() -> None:
     async with two_peers() as (a, b):
         await a.create_channel("chat")
         offer = await a.create_offer()
@@ -161,3 +160,32 @@ async def test_an_answer_out_of_turn_is_a_wrong_state() -> None:
         with pytest.raises(NegotiationFailed) as failed:
             await a.accept_answer(answer)
         assert failed.value.code == "wrong_state"
+
+
+OPUS = "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:a\r\na=rtcp-mux\r\na=rtpmap:111 opus/48000/2\r\n"
+AV1 = "m=video 9 UDP/TLS/RTP/SAVPF 45\r\na=mid:v\r\na=rtcp-mux\r\na=rtpmap:45 AV1/90000\r\n"
+
+
+@pytest.mark.parametrize("media", [[OPUS], [AV1], [AV1, OPUS], ["m=text 9 TCP/MSRP *\r\na=mid:t\r\n"]])
+async def test_a_data_channel_opens_beside_any_media(media: list[str]) -> None:
+    """An offer may have audio, video and unknown sections before its data section."""
+    async with two_peers() as (a, b):
+        await a.create_channel("chat")
+        offer = await a.create_offer()
+        head, _, data = offer.partition("m=application")
+        shared = ("a=ice-ufrag", "a=ice-pwd", "a=fingerprint", "a=setup")
+        transport = "".join(f"{line}\r\n" for line in data.splitlines() if line.startswith(shared))
+        candidates = [line for line in data.splitlines() if line.startswith("a=candidate:")]
+        front = "".join(section + transport for section in media)
+        mids = [line.removeprefix("a=mid:") for line in front.splitlines() if line.startswith("a=mid:")]
+        bundled = head.replace("BUNDLE 0", f"BUNDLE {' '.join(mids)} 0")
+        await b.accept_offer(f"{bundled}{front}m=application{data}")
+        for candidate in candidates:
+            await b.add_candidate(CandidateInit(candidate, mids[0], 0))
+        answer = await b.create_answer()
+        assert answer.count("m=") == len(media) + 1
+        answer_head, _, answer_data = answer.partition("m=application")
+        for mid in mids:  # the offerer's aiortc has offered the data section only
+            answer_head = answer_head.replace(f"BUNDLE {mid} ", "BUNDLE ")
+        await a.accept_answer(answer_head.partition("m=")[0] + "m=application" + answer_data)
+        await until(a, ChannelOpened)
