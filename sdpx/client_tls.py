@@ -1,4 +1,4 @@
-"""TLS contexts of clients (RFC 9325), and the options that configure them."""
+"""TLS contexts of clients (RFC 9325)."""
 
 import ssl
 
@@ -23,13 +23,3 @@ def client_context(cafile: str | None = None, *, insecure: bool = False) -> ssl.
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def validate_tls_options(url: str, cafile: str | None, *, insecure: bool) -> tuple[str, str] | None:
-    """Return an option that contradicts the others, and why; None if they fit."""
-    option = "--cafile" if cafile is not None else "--insecure"
-    if cafile is not None and insecure:
-        return "--insecure", "it contradicts --cafile; give one of the two"
-    if (cafile is not None or insecure) and not url.lower().startswith("wss://"):
-        return option, "it is for TLS, and --url does not begin with wss://"
-    return None

@@ -25,3 +25,8 @@ def make_id(random_bytes: Callable[[int], bytes]) -> str:
 def is_name(text: str) -> bool:
     """Return whether `text` is a valid ID: 1 to 64 ASCII letters, digits, `-`, `_` or `.`."""
     return _NAME.fullmatch(text) is not None
+
+
+def validate_id(text: str) -> str | None:
+    """Return the reason why a text is not a client ID."""
+    return None if is_name(text) else f"'{text}' is not a client ID: 1 to 64 letters, digits or -_."

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
-from sdpx.events import LEVELS, Event, Level, Library, LogDropped
+from sdpx.events import LEVELS, Event, Library, LogDropped
+from sdpx.options import Format, Level
 
-Format = Literal["json", "text"]
 # Queues finished lines without blocking, as many as there is room for, and returns the number of lines queued.
 Put = Callable[[Sequence[bytes]], int]
 

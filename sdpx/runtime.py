@@ -11,14 +11,14 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 import trio
 
 from sdpx.errors import Ending, ExitStatus
-from sdpx.events import Error, Level
-from sdpx.log import Format, Log, ThreadSink, capture_libraries, reader_is_gone
+from sdpx.events import Error
+from sdpx.log import Log, ThreadSink, capture_libraries, reader_is_gone
+from sdpx.options import LogOptions
 
 STDOUT: Final = 1
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -50,23 +50,14 @@ class ShutdownRequest:
 Main = Callable[[Log, ShutdownRequest], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class LogOptions:
-    """How the log is to look; `elapsed` adds `ms`, the time since the program began, to every line."""
-
-    level: Level = "info"
-    form: Format = "json"
-    elapsed: bool = False
-
-
-def run(main: Main, options: LogOptions, *, reloads: bool = False) -> ExitStatus:
+def run(main: Main, options: LogOptions, *, elapsed: bool = False, reloads: bool = False) -> ExitStatus:
     """Run a program under Trio, to its end, and return its exit status.
 
     SIGHUP ends it as SIGTERM does: its terminal is gone. Not if the program `reloads` on that signal, nor under nohup.
     """
     _fill_standard_descriptors()
     hangup_ends = not reloads and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
-    return trio.run(_run, main, options, (*SIGNALS, signal.SIGHUP) if hangup_ends else SIGNALS)
+    return trio.run(_run, main, options, (*SIGNALS, signal.SIGHUP) if hangup_ends else SIGNALS, elapsed)
 
 
 def _fill_standard_descriptors() -> None:
@@ -78,7 +69,7 @@ def _fill_standard_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
 
 
-async def _run(main: Main, options: LogOptions, signals: Sequence[signal.Signals]) -> ExitStatus:
+async def _run(main: Main, options: LogOptions, signals: Sequence[signal.Signals], elapsed: bool) -> ExitStatus:
     stop = ShutdownRequest()
     token = trio.lowlevel.current_trio_token()
 
@@ -90,10 +81,10 @@ async def _run(main: Main, options: LogOptions, signals: Sequence[signal.Signals
     log = Log(
         sink.put,
         time.time,
-        level=options.level,
-        form=options.form,
+        level=options.log_level,
+        form=options.log_format,
         colour=os.isatty(STDOUT),
-        started=time.time() if options.elapsed else None,
+        started=time.time() if elapsed else None,
     )
     capture_libraries(log)
     try:

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from sdpx.events import Error, Level, LogDropped, peer, serve
-from sdpx.log import QUEUE_BYTES, Format, LibraryHandler, Log, ThreadSink, reader_is_gone, timestamp
+from sdpx.events import Error, LogDropped, peer, serve
+from sdpx.log import QUEUE_BYTES, LibraryHandler, Log, ThreadSink, reader_is_gone, timestamp
+from sdpx.options import Format, Level
 from tests.harness.log import LogRecorder
 
 NOON = 1_800_000_000.25

@@ -14,7 +14,8 @@ ASYNCIO: Final = {"asyncio", "trio_asyncio", "aiortc", "aioice", "av"}
 WEBRTC: Final = "peer.webrtc"
 # Packages and modules that decide: no I/O, no clock, no randomness, no task. Time and random numbers are arguments.
 PURE: Final = (
-    *("protocol", "errors", "events", "ice_servers", "ids"),
+    *("protocol", "errors", "events", "ice_servers", "ids", "options", "urls"),
+    *("bench.options", "cli.checks", "cli.options"),
     *("relay.core", "relay.http.request", "relay.http.upgrade", "relay.http.responses"),
     *(
         "relay.websocket.fast_parser",
@@ -23,7 +24,7 @@ PURE: Final = (
         "relay.websocket.validator",
     ),
     *("relay.auth.ice_issuer", "relay.auth.options", "relay.auth.origins", "relay.auth.proxies", "relay.auth.tokens"),
-    *("relay.auth.turn", "cli.config_file", "peer.options", "peer.input.commands", "peer.negotiation"),
+    *("relay.auth.turn", "relay.options", "peer.options", "peer.input.commands", "peer.negotiation"),
     *("peer.diagnostics.diagnosis", "peer.diagnostics.progress", "peer.diagnostics.trace", "peer.webrtc.events"),
     *("peer.signaling.backoff", "peer.signaling.resume", "bench.accounting", "bench.report"),
 )
@@ -40,6 +41,7 @@ PURE_MAY_USE: Final = {
         "math",
         "re",
         "struct",
+        "types",
         "tomllib",
         "typing",
         "urllib",
@@ -112,7 +114,7 @@ LAYERS: Final = {
     "relay.websocket": {"relay.core"},
     "relay.auth": {"relay.core", "relay.http"},
     "peer.negotiation": set[str](),
-    "peer.diagnostics": {"peer.negotiation"},
+    "peer.diagnostics": {"peer.negotiation", "peer.options"},
     "peer.signaling": {"peer.options"},
     "peer.webrtc": {"peer.negotiation", "peer.diagnostics"},
 }
@@ -151,12 +153,15 @@ def test_the_bench_shares_frames_with_the_relay_and_nothing_else() -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    """`sdpx --help` needs Typer and the standard library."""
-    for name in (name for name in FILES if within(name, "cli.app", "cli.auth_options", "cli.serve_options")):
-        top = [
-            node for node in ast.parse(FILES[name].read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)
-        ]
+    """`sdpx --help` needs Typer, the standard library and the declarations of the options."""
+    reached, todo = set[str](), {"cli.app"}
+    while todo:
+        name = todo.pop()
+        reached.add(name)
+        tree = ast.parse(FILES[name].read_text())
+        top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
         names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
         names |= {node.module or "" for node in top if isinstance(node, ast.ImportFrom)}
-        assert {each.partition(".")[0] for each in names} <= {"typer", "sdpx", *sys.stdlib_module_names}
-        assert {each for each in names if each.startswith("sdpx")} <= {"sdpx", "sdpx.cli"}
+        assert {each.partition(".")[0] for each in names} <= {"typer", "sdpx", *sys.stdlib_module_names} - ASYNCIO
+        todo |= {each.removeprefix("sdpx.") for each in names if each.startswith("sdpx.")} - reached
+    assert reached >= {"relay.options", "peer.options", "bench.options"}

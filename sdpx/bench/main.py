@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlencode, urlsplit
@@ -20,6 +19,7 @@ import trio
 
 from sdpx.bench.accounting import Tally
 from sdpx.bench.load import SETUP_SECONDS, Job, Report
+from sdpx.bench.options import BenchOptions
 from sdpx.bench.report import FULL, PHASES, BenchRequest, Figures, Flaw, figures, refused_sentence, table
 from sdpx.bench.ws_client import Target
 from sdpx.concurrency import leaf_exceptions
@@ -35,30 +35,16 @@ SPARE_DESCRIPTORS: Final = 64
 FRAME_BYTES: Final = 65_536
 
 
-@dataclass(frozen=True, slots=True)
-class BenchOptions:
-    """What `sdpx bench` was asked for; without a URL a relay is started for it, with `processes` 0 their number is chosen."""
-
-    url: str | None = None
-    pairs: int = 32
-    payload: int = 4096
-    in_flight: int = 1
-    seconds: float = 5.0
-    processes: int = 0
-    as_json: bool = False
-    token: str | None = None
-
-
 def run_bench(options: BenchOptions) -> ExitStatus:
     """Measure, print the figures on stdout, and return the exit status."""
     try:
         result = trio.run(_interruptible, options)
     except Ending as ending:
-        if options.as_json:
+        if options.format == "json":
             flaw = Flaw(ending.code, ending.reason)
             _print(msgspec.json.encode({"sound": False, "error": flaw}).decode() + "\n")
         return _report_failure(ending)
-    _print(msgspec.json.encode(result).decode() + "\n" if options.as_json else table(result))
+    _print(msgspec.json.encode(result).decode() + "\n" if options.format == "json" else table(result))
     return (
         ExitStatus.OK if result.error is None else _report_failure(BenchFailed(result.error.code, result.error.reason))
     )

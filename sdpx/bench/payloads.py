@@ -10,7 +10,6 @@ from sdpx.relay.websocket.fast_parser import MASKED, SHORT, TEXT, TWO_BYTES
 from sdpx.relay.websocket.mask import unmask
 
 DIGITS: Final = 16
-LEAST: Final = 128  # bytes that a message of the load needs at least
 MASK: Final = os.urandom(4)  # one for all frames of a process: what a relay does with it is the same
 LINE: Final = b"a=candidate:1 1 udp 2130706431 192.168.1.10 54321 typ host\\r\\n"  # as JSON has it
 

@@ -1,160 +1,119 @@
-"""`--config FILE`: the options of a command in a TOML file, under the names that they have on the command line. Pure.
+"""Configuration file of `--config`: the options of the commands in TOML, under their names on the command line.
 
-A table bears the name of a command, `[serve]`, and holds its options; keys above all tables are for whichever command reads the
-file. What is unknown or of the wrong type is refused. The command line wins over the environment, and that over the file.
+A table is named for a command, `[serve]`, and has its options; keys outside tables are for the command that reads the file. Unknown keys
+and values of a wrong type are refused. The command line overrides the environment, and the environment overrides the file.
 """
 
-import re
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Final, Literal
-from urllib.parse import urlsplit
+from pathlib import Path
+from typing import Any, Final
 
-Kind = Literal["boolean", "integer", "number", "text"]
-MASK: Final = "***"
-_WANTED: Final[dict[Kind, str]] = {
-    "boolean": "true or false",
-    "integer": "a whole number",
-    "number": "a number",
-    "text": "a text in quotes",
-}
-_TYPES: Final[dict[Kind, tuple[type, ...]]] = {
-    "boolean": (bool,),
-    "integer": (int,),
-    "number": (int, float),
-    "text": (str,),
-}
-_TURN_PASSWORD: Final = re.compile(r"^(turns?:[^:@]*:).*@", re.DOTALL)  # turn:USER:PASS@HOST
+import msgspec
 
+from sdpx.cli.options import COMMANDS
+from sdpx.options import Option, options_of, values_of
+from sdpx.urls import MASK, mask_secrets
 
-@dataclass(frozen=True, slots=True)
-class Option:
-    """An option of a command: its name in code, its key in a file, and what values it takes; several of them if it `repeats`.
-
-    A number is from `least` to `most`, a text is one of `choices`, where there are any.
-    """
-
-    name: str
-    key: str
-    kind: Kind
-    repeats: bool = False
-    least: float | None = None
-    most: float | None = None
-    choices: tuple[str, ...] = ()
-
-    def flaw(self, value: Any) -> str | None:
-        """Return what a value would have to be that is not."""
-        wrong = isinstance(value, bool) and self.kind != "boolean"
-        if wrong or not isinstance(value, _TYPES[self.kind]):
-            return _WANTED[self.kind] + (", or a list of them" if self.repeats else "")
-        if isinstance(value, str) and MASK in value:
-            return f"the value itself: '{MASK}' stands where --print-config hides a secret"
-        if self.choices and value not in self.choices:
-            return f"one of {', '.join(self.choices)}"
-        return self._out_of_range(value) if isinstance(value, int | float) else None
-
-    def _out_of_range(self, value: float) -> str | None:
-        if self.least is not None and not value >= self.least:
-            return f"{self.least:g} at least"
-        return f"{self.most:g} at most" if self.most is not None and not value <= self.most else None
+MAX_BYTES: Final = 1024 * 1024
 
 
 class BadConfig(Exception):
-    """The file cannot be used: the sentence says which key, and why."""
+    """The file cannot be used; the message says why."""
 
 
-def read(text: str, command: str, commands: Mapping[str, Sequence[Option]]) -> dict[str, Any]:
-    """Return what a file sets for a command, by the options' names in code; raises `BadConfig`.
+def load(path: str, command: str) -> dict[str, Any]:
+    """Return the values that a file sets for a command, by the names of its options in code; raises `BadConfig`."""
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(MAX_BYTES + 1).decode()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise BadConfig(f"{path}: {reason}") from None
+    if len(text) > MAX_BYTES:
+        raise BadConfig(f"{path}: larger than 1 MiB")
+    try:
+        return parse(text, command)
+    except BadConfig as error:
+        raise BadConfig(f"{path}: {error}") from None
 
-    All of the file is checked, the tables of other commands included.
-    """
+
+def parse(text: str, command: str) -> dict[str, Any]:
+    """Return the values that the text of a file sets for a command; all tables are checked. Raises `BadConfig`."""
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise BadConfig(f"it is no TOML: {error}") from None
+        raise BadConfig(f"not TOML: {error}") from None
     except (ValueError, RecursionError):
-        raise BadConfig("it has a number, or lists in lists, beyond all bounds") from None
+        raise BadConfig("a number is too large, or lists are nested too deeply") from None
     tables = {name: value for name, value in found.items() if isinstance(value, dict)}
-    for name in tables.keys() - commands.keys():
-        raise BadConfig(f"it has a table [{name}], and there is no such command; there is {', '.join(commands)}")
-    values = {name: _values(f"[{name}] ", tables.get(name, {}), commands[name]) for name in commands}
+    for name in tables.keys() - COMMANDS.keys():
+        raise BadConfig(f"unknown table [{name}]; the commands are {', '.join(COMMANDS)}")
+    values = {name: _values(f"[{name}] ", tables.get(name, {}), COMMANDS[name]) for name in COMMANDS}
     common = {key: value for key, value in found.items() if key not in tables}
-    return _values("", common, commands[command]) | values[command]
+    return _values("", common, COMMANDS[command]) | values[command]
 
 
-def show(command: str, options: Sequence[Option], values: Mapping[str, Any]) -> str:
-    """Return a file that sets these values, by the options' names in code.
-
-    What is not set is a comment. Passwords and queries of URLs are masked.
-    """
+def render(command: str, options: Any) -> str:
+    """Return a file that sets the values of these options, with secrets masked; an option without a value is a comment."""
+    values = values_of(options)
     lines = [f"[{command}]"]
-    for option in options:
-        value = values[option.name]
-        lines.append(f"# {option.key} is not set" if value in (None, [], ()) else f"{option.key} = {_written(value)}")
+    for key, declared in _options_in_file(type(options)).items():
+        value = values[declared.name]
+        lines.append(f"# {key} is not set" if value in (None, ()) else f"{key} = {_toml(value)}")
     return "\n".join(lines) + "\n"
 
 
-def _values(where: str, found: Mapping[str, Any], options: Sequence[Option]) -> dict[str, Any]:
-    known = {option.key: option for option in options}
+def _options_in_file(declarations: type) -> dict[str, Option]:
+    return {each.flag[2:]: each for each in options_of(declarations) if each.in_file and not each.is_argument}
+
+
+def _values(where: str, found: Mapping[str, Any], declarations: type) -> dict[str, Any]:
+    known = _options_in_file(declarations)
     values: dict[str, Any] = {}
     for key, value in found.items():
-        option = known.get(key.replace("_", "-"))
-        if option is None:
+        declared = known.get(key.replace("_", "-"))
+        if declared is None:
             near = get_close_matches(key, known, n=1)
-            raise BadConfig(f"{where}'{key}' is no option{f'; is it {near[0]!r}?' if near else ''}")
-        if option.name in values:
-            raise BadConfig(f"{where}'{key}' is there twice, with - and with _")
-        values[option.name] = _value(f"{where}'{key}'", value, option)
+            raise BadConfig(f"{where}unknown option '{key}'{f'; did you mean {near[0]!r}?' if near else ''}")
+        if declared.name in values:
+            raise BadConfig(f"{where}'{key}' is set twice, with - and with _")
+        try:
+            values[declared.name] = _value(value, declared)
+        except ValueError as error:
+            raise BadConfig(f"{where}'{key}': {error}") from None
     return values
 
 
-def _value(where: str, value: Any, option: Option) -> Any:
-    values = value if option.repeats and isinstance(value, list) else [value]
-    for each in values:
-        if flaw := option.flaw(each):
-            raise BadConfig(f"{where} has to be {flaw}")
-    return values if option.repeats else value
+def _value(value: Any, declared: Option) -> Any:
+    """Return a value as its option has it; raises ValueError."""
+    if declared.is_repeatable:
+        value = value if isinstance(value, list) else [value]
+    expected = list[declared.value_type] if declared.is_repeatable else declared.value_type  # type: ignore[name-defined]
+    try:
+        converted = msgspec.convert(value, expected)
+    except msgspec.ValidationError as error:
+        choices = f"; one of {', '.join(declared.choices)}" if declared.choices else ""
+        raise ValueError(f"{error}{choices}") from None
+    if MASK in str(converted):
+        raise ValueError(f"'{MASK}' is where --print-config hides a secret; put the secret in")
+    if problem := declared.range_problem(converted):
+        raise ValueError(problem)
+    return converted
 
 
-def _written(value: Any) -> str:
+def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_written, value))}]"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, int | float):
         return repr(value)
-    return _quoted(_masked(str(value)))
+    return '"' + "".join(map(_escape, mask_secrets(value))) + '"'
 
 
-def _masked(text: str) -> str:
-    """Return the text; of a URL with a password or a query, without them."""
-    if _TURN_PASSWORD.match(text) or "://" not in text:  # a password may have :// in it
-        return _TURN_PASSWORD.sub(rf"\1{MASK}@", text)
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return text
-    user, at, host = parts.netloc.rpartition("@")
-    name, colon, _ = user.partition(":")
-    shown = f"{name}:{MASK}@{host}" if colon else f"{MASK}@{host}" if at else host
-    query = "&".join(map(_masked_item, parts.query.split("&"))) if parts.query else ""
-    return parts._replace(netloc=shown, query=query, fragment=MASK if parts.fragment else "").geturl()
-
-
-def _masked_item(item: str) -> str:
-    """Return an item of a query, of which only the name is shown; one without a name may be a credential by itself."""
-    name, equals, _ = item.partition("=")
-    return f"{name}={MASK}" if equals else MASK
-
-
-def _quoted(text: str) -> str:
-    """Return a TOML basic string."""
-    return '"' + "".join(map(_escaped, text)) + '"'
-
-
-def _escaped(sign: str) -> str:
-    if sign in '"\\':
-        return f"\\{sign}"
-    return sign if sign.isprintable() or ord(sign) >= 1 << 16 else f"\\u{ord(sign):04x}"
+def _escape(character: str) -> str:
+    if character in '"\\':
+        return f"\\{character}"
+    return character if character.isprintable() or ord(character) >= 1 << 16 else f"\\u{ord(character):04x}"

@@ -7,11 +7,12 @@ they only serve the message or the level.
 
 import re
 from functools import cache
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
 from msgspec import UNSET, Struct
 
-Level = Literal["debug", "info", "warning", "error"]
+from sdpx.options import Level
+
 LEVELS: tuple[Level, ...] = get_args(Level)
 
 

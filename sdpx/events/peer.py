@@ -4,7 +4,8 @@ from typing import ClassVar
 
 from msgspec import UNSET, UnsetType
 
-from sdpx.events import Event, Level
+from sdpx.events import Event
+from sdpx.options import Level
 
 
 class Connecting(Event, frozen=True):

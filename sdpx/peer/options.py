@@ -1,101 +1,114 @@
-"""What `sdpx peer` was asked for, checked before anything starts."""
+"""Options of `sdpx peer`, and the URLs that follow from them. Pure."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from sdpx.ice_servers import IceServer
-from sdpx.ids import is_name
-from sdpx.peer.diagnostics.progress import Expected
+from sdpx.ice_servers import IceServer, parse_stun, parse_turn
+from sdpx.options import LogOptions, option
 
-_VISIBLE: Final = re.compile(r"[!-~]*")
-_NUMBERS: Final = ("seq", "resume", "last")
+Expected = Literal["exchange", "connected", "channel", "message"]
+_RESUME_KEYS: Final = ("seq", "resume", "last")
 
 
 @dataclass(frozen=True, slots=True)
-class PeerOptions:
-    """What the command line asks for. All times are in seconds.
+class PeerOptions(LogOptions):
+    """Options of a peer. All times are in seconds; `timeout` includes all attempts of one pairing."""
 
-    `timeout` is from the pairing to the connection, all tries included; `within` from the start to what is expected (None:
-    no limit); `wait` how long `pair` may not be there yet. `retries` is how often a connection is built again.
-    `ice_servers` is None where the command line names none; `no_stun` forbids STUN servers, whoever names them;
-    `relay_only` all paths but those through a TURN server (RTCIceTransportPolicy, W3C WebRTC 4.2.1).
-    """
-
-    url: str
-    pair: str | None = None
-    client_id: str | None = None
-    ice_servers: tuple[IceServer, ...] | None = None
-    timeout: float = 30.0
-    once: bool = False
-    log_sdp: bool = False
-    token: str | None = None
-    cafile: str | None = None
-    insecure: bool = False
-    wait: float = 0.0
-    expect: Expected | None = None
-    within: float | None = None
-    retries: int = 3
-    reconnect: bool = True
-    stdin: Literal["lines", "json"] = "lines"
-    no_stun: bool = False
-    relay_only: bool = False
+    url: str = option("ws://127.0.0.1:8765", "WebSocket URL of the relay.", "Network", metavar="URL")
+    client_id: str | None = option(
+        None, "Request this ID: 1 to 64 letters, digits or -_.", "Network", flag="--id", metavar="ID"
+    )
+    token: str | None = option(
+        None, "Token for a relay that requires one; safer in the environment.", "Network", metavar="TOKEN"
+    )
+    reconnect: bool = option(True, "Reconnect to a relay after the connection is lost.", "Network")
+    pair: str | None = option(None, "Request a pairing with this ID, as initiator.", "Pairing", metavar="ID")
+    wait: float = option(
+        0.0,
+        "With --pair: time for that peer to come online.",
+        "Pairing",
+        metavar="SECONDS",
+        minimum=0,
+        maximum=86400,
+    )
+    timeout: float = option(
+        30.0,
+        "Time from pairing to open connection, all attempts included.",
+        "Pairing",
+        metavar="SECONDS",
+        minimum=0.1,
+        maximum=86400,
+    )
+    retries: int = option(
+        3, "Further attempts after a connection failed or was lost.", "Pairing", minimum=0, maximum=1_000_000
+    )
+    stun: tuple[str, ...] = option((), "STUN server, stun:HOST:PORT; repeatable.", "TURN and ICE", metavar="URL")
+    turn: tuple[str, ...] = option(
+        (),
+        "TURN server, turn:USER:PASS@HOST:PORT?transport=udp|tcp or turns:; repeatable.",
+        "TURN and ICE",
+        metavar="URL",
+    )
+    no_stun: bool = option(False, "Use no STUN server, not even one that the relay names.", "TURN and ICE")
+    ice_transport: Literal["all", "relay"] = option(
+        "all", "Paths to use: all, or relay for those through a TURN server only.", "TURN and ICE", metavar="POLICY"
+    )
+    cafile: str | None = option(
+        None, "Trust only the certificate authorities in this file (PEM).", "TLS", metavar="FILE"
+    )
+    insecure: bool = option(False, "Do not verify the certificate of the relay; for tests.", "TLS")
+    stdin: Literal["lines", "json"] = option(
+        "lines", "lines: each line is a message; json: each line is a command.", "Input and exit", metavar="FORM"
+    )
+    once: bool = option(False, "Exit when the input is sent or the channel is closed.", "Input and exit")
+    expect: Expected | None = option(
+        None,
+        "Exit with status 0 once this is reached: exchange, connected, channel or message.",
+        "Input and exit",
+        metavar="STATE",
+    )
+    within: float | None = option(
+        None,
+        "With --expect: time to reach it, from the start.",
+        "Input and exit",
+        metavar="SECONDS",
+        minimum=0.1,
+        maximum=86400,
+    )
 
     @property
-    def dial_url(self) -> str:
-        """The URL to dial: the relay's, asking for the ID that is wanted."""
-        return self.dial_url_for(self.client_id)
+    def ice_servers(self) -> tuple[IceServer, ...] | None:
+        """The servers of `--stun` and `--turn`; None without them, when those of the relay are used. Raises ValueError."""
+        return (*map(parse_stun, self.stun), *map(parse_turn, self.turn)) or None
+
+    @property
+    def relay_only(self) -> bool:
+        """Whether all paths but those through a TURN server are excluded (RTCIceTransportPolicy, W3C WebRTC 4.2.1)."""
+        return self.ice_transport == "relay"
 
     @property
     def names_itself(self) -> bool:
-        """Whether the ID is the user's choice, by `--id` or in the URL, and not the relay's."""
+        """Whether the ID is chosen by the user, with `--id` or in the URL, and not by the relay."""
         return self.client_id is not None or "id" in dict(parse_qsl(urlsplit(self.url).query))
 
     def dial_url_for(self, client_id: str | None, resume: Iterable[tuple[str, str]] = ()) -> str:
-        """Return the URL to dial, asking for this ID if it is not None, with the token.
+        """Return the URL to connect to: with the token, the requested ID if it is not None, and the `resume` parameters.
 
-        `resume` is what to ask of numbers (PROTOCOL: Resume); what the user wrote of that does not count.
+        Parameters of resume in the user's URL are dropped (PROTOCOL: Resume).
         """
         parts = urlsplit(self.url)
-        query = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] not in _NUMBERS]
-        if client_id is not None:
-            query = [(key, value) for key, value in query if key != "id"] + [("id", client_id)]
-        if self.token is not None:
-            query = [(key, value) for key, value in query if key != "token"] + [("token", self.token)]
-        query += resume
-        return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", urlencode(query), ""))
+        query = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] not in _RESUME_KEYS]
+        for key, value in (("id", client_id), ("token", self.token)):
+            if value is not None:
+                query = [pair for pair in query if pair[0] != key] + [(key, value)]
+        return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", urlencode([*query, *resume]), ""))
 
     @property
     def shown_url(self) -> str:
-        """The relay's URL as a log may show it: without password, and without the values of the query."""
+        """The URL of the relay for logs: without user and password, and without the values of the query."""
         parts = urlsplit(self.url)
         host = parts.netloc.rpartition("@")[2]
         query = urlencode([(key, "...") for key, _ in parse_qsl(parts.query, keep_blank_values=True)], safe=".")
         return urlunsplit((parts.scheme, host, parts.path, query, ""))
-
-
-def validate_url(url: str) -> str | None:
-    """Return what is wrong with a relay's URL."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        return f"'{url}' is no URL: {error}"
-    if not _VISIBLE.fullmatch(parts.path + parts.query):
-        return f"'{url}' has a character that a URL can only hold percent-encoded"
-    if parts.scheme not in ("ws", "wss"):
-        return f"'{url}' is no WebSocket URL; it begins with ws:// or wss://"
-    if not parts.hostname or port == 0:
-        return f"'{url}' names no host and port to dial"
-    try:
-        parts.hostname.encode("idna")
-    except UnicodeError:
-        return f"'{url}' names a host that cannot be"
-    return None
-
-
-def validate_id(name: str) -> str | None:
-    """Return what is wrong with a client's ID."""
-    return None if is_name(name) else f"'{name}' is no ID; one is 1 to 64 of letters, digits and -_."

@@ -6,50 +6,31 @@ import select
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any
 
 import trio
 
 from sdpx.events import serve
-from sdpx.ice_servers import IceServer
+from sdpx.ice_servers import parse_server
 from sdpx.log import Log
 from sdpx.relay.acceptor import Acceptor
 from sdpx.relay.auth.credentials import Credentials
-from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.listeners import Listener, accept, open_listeners, place_of, raise_file_limit
 from sdpx.relay.memory import trim_heap_periodically
+from sdpx.relay.options import ServeOptions
 from sdpx.relay.relay import Relay
 from sdpx.relay.security import Security, open_security
 from sdpx.relay.websocket.epoll_engine import EpollPoller, Poller, TaskPoller
 from sdpx.relay.websocket.socket_stream import SocketStream
 from sdpx.runtime import ShutdownRequest
 
-Engine = Literal["epoll", "trio-websocket"]
-
-
-@dataclass(frozen=True, slots=True)
-class ServeOptions:
-    """What `sdpx serve` was asked for; with a `metrics_port` the numbers are there and not at `port`."""
-
-    host: str = "127.0.0.1"
-    port: int = 8765
-    metrics_host: str = "127.0.0.1"
-    metrics_port: int | None = None
-    limits: Limits = field(default_factory=Limits)
-    log_sdp: bool = False
-    engine: Engine = "epoll"
-    trust: AuthOptions = field(default_factory=AuthOptions)
-    ice_servers: tuple[IceServer, ...] = ()
-
 
 def load_credentials(options: ServeOptions) -> Credentials:
-    """Check what the options say of trust, and read the files that they name; raises `BadOption`."""
-    options.trust.check()
-    vault = Credentials(options.trust, time.time)
+    """Read the files that the options name; raises `BadOption`."""
+    vault = Credentials(options.auth, time.time)
     vault.open()
     return vault
 
@@ -60,9 +41,9 @@ async def run_server(options: ServeOptions, vault: Credentials, log: Log, stop: 
     listeners = await open_listeners(options.host, options.port)
     scraped: list[Listener] = []
     if options.metrics_port is not None:
-        scraped = await open_listeners(options.metrics_host, options.metrics_port)
+        scraped = await open_listeners(options.metrics_host or options.host, options.metrics_port)
     async with (
-        open_security(options.trust, vault, time.time, log.emit, _fixed(options)) as guard,
+        open_security(options.auth, vault, time.time, log.emit, _fixed(options)) as guard,
         trio.open_nursery() as accepting,
         trio.open_nursery() as clients,
     ):
@@ -100,7 +81,7 @@ async def run_server(options: ServeOptions, vault: Credentials, log: Log, stop: 
 
 def _fixed(options: ServeOptions) -> tuple[dict[str, Any], ...]:
     """Return the ICE servers that everybody is told of, as RTCIceServer dictionaries."""
-    return tuple(server.dictionary() for server in options.ice_servers)
+    return tuple(parse_server(url).dictionary() for url in options.ice_server)
 
 
 async def _serve_tls(acceptor: Acceptor, guard: Security, link: trio.abc.Stream) -> None:

@@ -23,7 +23,8 @@ from typing import Final
 
 import trio
 
-from sdpx.bench.main import NO_LIMITS, BenchOptions, bench
+from sdpx.bench.main import NO_LIMITS, bench
+from sdpx.bench.options import BenchOptions
 from sdpx.bench.report import Figures
 
 START_SECONDS: Final = 10.0

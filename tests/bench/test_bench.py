@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from sdpx.bench.accounting import ALTERED, FAULTS, LOST, REORDERED, REPEATED, UNMARKED, Tally, percentile
-from sdpx.bench.payloads import DIGITS, LEAST, MASK, MessageStream
+from sdpx.bench.options import MIN_PAYLOAD
+from sdpx.bench.payloads import DIGITS, MASK, MessageStream
 from sdpx.bench.report import BenchRequest, figures, refused_sentence, table
 from sdpx.relay.websocket.mask import unmask
 from tests.harness.credentials import secret_file, token
@@ -52,7 +53,7 @@ def rewritten(payload: bytes) -> bytes:
     return json.dumps({"from_peer": True} | json.loads(payload)).encode()
 
 
-@pytest.mark.parametrize("size", [LEAST, SIZE, 4096, 65_536, 80_000])
+@pytest.mark.parametrize("size", [MIN_PAYLOAD, SIZE, 4096, 65_536, 80_000])
 @pytest.mark.parametrize("kind", ["offer", "answer"])
 def test_a_message_has_the_size_that_was_asked_for(size: int, kind: str) -> None:
     payload = Way(size, kind).make()

@@ -1,77 +1,154 @@
-"""What `sdpx peer` was asked for, checked before anything starts."""
+"""Options: one declaration each, of which the command line, the environment and the documentation are derived."""
+
+import dataclasses
+import sys
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import typer
+from typer.testing import CliRunner
 
-from sdpx.peer.options import PeerOptions, validate_id, validate_url
+from sdpx.cli import app, commands
+from sdpx.cli.options import COMMANDS, command_options, option_rows
+from sdpx.options import LogOptions, build, options_of, values_of
+from sdpx.peer.options import PeerOptions
+from sdpx.relay.options import ServeOptions
+
+GROUP: Any = typer.main.get_command(app.app)
+
+
+def run(*arguments: str, **variables: str) -> Any:
+    return CliRunner().invoke(app.app, arguments, env={"COLUMNS": "80", "TERMINAL_WIDTH": "200"} | variables)
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The options that a command was called with, instead of running it."""
+    options: list[Any] = []
+
+    def take(given: Any) -> int:
+        options.append(given)
+        return 0
+
+    for command in COMMANDS:
+        monkeypatch.setattr(commands, command, take)
+    return options
+
+
+def test_every_command_has_its_declarations() -> None:
+    assert GROUP.commands.keys() == COMMANDS.keys()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_line_has_every_declared_option_with_its_default_and_variable(command: str) -> None:
+    """And no other, but for --help."""
+    declared = {each.name: each for each in command_options(command)}
+    parameters = {each.name: each for each in GROUP.commands[command].params}
+    assert parameters.keys() - {"help"} == declared.keys()
+    for name, option in declared.items():
+        default = None if option.default in ((), dataclasses.MISSING) else option.default
+        assert parameters[name].default == default
+        assert parameters[name].envvar == option.env
+        assert parameters[name].help.startswith(option.help)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_option_is_declared_once_in_a_command(command: str) -> None:
+    options = command_options(command)
+    assert len({each.flag for each in options}) == len({each.name for each in options}) == len(options)
+    variables = [each.env for each in options if each.env is not None]
+    assert len(set(variables)) == len(variables)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_default_is_inside_its_range_and_among_its_choices(command: str) -> None:
+    for option in command_options(command):
+        assert option.range_problem(option.default) is None
+        assert not option.choices or option.default in (None, *option.choices)
+
+
+@pytest.mark.parametrize(("command", "options"), [("serve", ServeOptions()), ("peer", PeerOptions())])
+def test_command_without_options_has_the_defaults_of_its_dataclass(
+    command: str, options: LogOptions, taken: list[Any]
+) -> None:
+    """A program that builds its options itself gets the same values."""
+    assert run(command).exit_code == 0
+    assert values_of(options).items() <= values_of(taken[0]).items()
+
+
+def test_options_come_from_flags_then_variables_then_the_file(tmp_path: Any, taken: list[Any]) -> None:
+    path = tmp_path / "sdpx.toml"
+    path.write_text("[serve]\nport = 1\nrate = 1\nmax-clients = 1\nturn-url = ['turn:f']\n")
+    done = run(
+        "serve", "--config", str(path), "--port", "3", SDPX_PORT="2", SDPX_RATE="2", SDPX_TURN_URL="turn:a turn:b"
+    )
+    assert done.exit_code == 0
+    options = taken[0]
+    assert (options.port, options.limits.rate, options.limits.max_clients) == (3, 2.0, 1)
+    assert options.auth.turn_url == ("turn:a", "turn:b")
 
 
 @pytest.mark.parametrize(
-    ("url", "client_id", "dialled"),
+    ("arguments", "variables", "words"),
     [
-        ("ws://h", None, "ws://h/"),
-        ("ws://h:1/p?x=1", None, "ws://h:1/p?x=1"),
-        ("wss://h", "me", "wss://h/?id=me"),
-        ("ws://h/?token=t&x=", "me", "ws://h/?token=t&x=&id=me"),
-        ("ws://h/?id=other&x=1&id=third", "me", "ws://h/?x=1&id=me"),
-        ("ws://h/?id=other", None, "ws://h/?id=other"),
-        ("ws://h/#part", "me", "ws://h/?id=me"),
-        ("ws://[::1]:8765", None, "ws://[::1]:8765/"),
+        (["serve", "--port", "65536"], {}, ["--port", "65536 is not from 0 to 65535"]),
+        (["serve", "--rate", "-1"], {}, ["--rate", "the least is 0"]),
+        (["serve", "--rate", "nan"], {}, ["--rate", "the least is 0"]),
+        (["serve"], {"SDPX_PORT": "x"}, ["--port", "integer"]),
+        (["serve"], {"SDPX_PORT": "-1"}, ["--port", "-1 is not from 0 to 65535"]),
+        (["serve"], {"SDPX_ENGINE": "select"}, ["--engine", "'select'", "trio-websocket"]),
+        (["peer"], {"SDPX_RECONNECT": "perhaps"}, ["--reconnect"]),
+        (["bench", "--payload", "100"], {}, ["--payload", "100 is not from 128 to 1048576"]),
+        (["token"], {}, ["--sub"]),
     ],
 )
-def test_the_url_to_dial_asks_for_the_id(url: str, client_id: str | None, dialled: str) -> None:
-    """`--id` wins over the URL's own; all else of the URL stays, but the fragment, which is not sent."""
-    assert PeerOptions(url, client_id=client_id).dial_url == dialled
+def test_bad_value_is_a_usage_error_that_names_the_option(
+    arguments: list[str], variables: dict[str, str], words: list[str], taken: list[Any]
+) -> None:
+    done = run(*arguments, **variables)
+    assert (done.exit_code, done.stdout, taken) == (2, "", [])
+    assert all(word in done.stderr for word in words), done.stderr
 
 
-def test_a_token_goes_into_the_url_that_is_dialled_and_not_into_the_one_that_is_shown() -> None:
-    """In front of one in the URL."""
-    options = PeerOptions("ws://h/?token=old&x=1", client_id="me", token="a+b")
-    assert options.dial_url == "ws://h/?x=1&id=me&token=a%2Bb"
-    assert "a" not in options.shown_url.replace("token", "")
+def test_one_shot_options_have_no_environment_variable(taken: list[Any]) -> None:
+    """An exported variable must not turn a relay into a checker."""
+    assert run("serve", SDPX_CHECK="1", SDPX_PRINT_CONFIG="1").exit_code == 0
+    assert not taken[0].check
+    assert not taken[0].print_config
+    assert {each.flag for each in command_options("serve") if each.env is None} == {"--check", "--print-config"}
 
 
-def test_a_token_with_special_signs_arrives_as_it_was() -> None:
-    """Percent-encoding survives the way through the query."""
-    assert PeerOptions("ws://h/?token=a%2Bb%26c", client_id="me").dial_url == "ws://h/?token=a%2Bb%26c&id=me"
+def test_rows_of_the_documentation_show_every_option() -> None:
+    rows = {row.option: row for row in option_rows("peer")}
+    assert len(rows) == len(list(options_of(PeerOptions))) + 1, "--config"
+    assert rows["--reconnect/--no-reconnect"].default == "on"
+    row = rows["--timeout SECONDS"]
+    assert (row.env, row.default, row.range, row.panel) == ("SDPX_TIMEOUT", "30.0", "0.1 to 86400", "Pairing")
+    assert rows["--expect STATE"].range == "exchange, connected, channel, message"
+    assert {row.option: row.default for row in option_rows("bench")}["--in-flight NUMBER"] == "1"
 
 
-@pytest.mark.parametrize(
-    "url", ["ws://h", "wss://h", "ws://h:8765/p?q=1", "ws://127.0.0.1:1", "ws://[::1]:65535", "WS://h"]
-)
-def test_a_relays_url(url: str) -> None:
-    """ws or wss, a host, and a port if there is one."""
-    assert validate_url(url) is None
+def test_dataclass_is_rebuilt_from_its_values() -> None:
+    options = ServeOptions(port=1, ice_server=("stun:s",), log_level="debug")
+    assert build(ServeOptions, values_of(options)) == options
 
 
-@pytest.mark.parametrize(
-    ("url", "word"),
-    [
-        *[(url, "ws://") for url in ("http://h", "https://h", "h:8765", "localhost", "", "//h", "stun:h")],
-        *[(url, "names no host") for url in ("ws://", "ws:///p", "ws://:80", "ws://h:0")],
-        *[
-            (url, "is no URL")
-            for url in ("ws://h:65536", "ws://h:abc", "ws://[::1", "ws://h:-1", "ws://h:" + "9" * 5000)
-        ],
-    ],
-)
-def test_no_relays_url(url: str, word: str) -> None:
-    """The sentence quotes the URL and says what is wrong."""
-    flaw = validate_url(url)
-    assert flaw is not None
-    assert f"'{url}'" in flaw
-    assert word in flaw
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_help_fits_80_columns(command: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No text is cut off, and help is wide enough to read."""
+    monkeypatch.setattr(sys.modules.get("typer.rich_utils", typer), "MAX_WIDTH", None, raising=False)
+    done = CliRunner().invoke(app.app, [*([command] if command else []), "--help"], env={"COLUMNS": "80"})
+    assert done.exit_code == 0
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "…" not in done.stdout
+    if command:
+        text = " ".join(done.stdout.replace("│", " ").split())
+        for option in command_options(command):
+            assert option.flag in text or option.is_argument
+            assert option.panel in text
+        longest = max(len(line.rstrip(" │")) - len(line.rstrip(" │").rpartition("  ")[0]) for line in text.splitlines())
+        assert longest
 
 
-@given(st.text() | st.text("ws:/[]@?#:0123456789stun.é").map("ws://".__add__))
-def test_any_text_gets_a_verdict(text: str) -> None:
-    """Nothing that a person types raises."""
-    for flaw in (validate_url(text), validate_id(text)):
-        assert flaw is None or f"'{text}'" in flaw
-
-
-def test_a_name_is_checked_before_it_is_asked_for() -> None:
-    """The relay's own rule for IDs."""
-    assert validate_id("robot-1") is None
-    assert validate_id("a b") == "'a b' is no ID; one is 1 to 64 of letters, digits and -_."
+def test_shell_completion_can_be_installed() -> None:
+    assert "--install-completion" in run("--help").stdout

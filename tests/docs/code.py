@@ -1,7 +1,6 @@
 """What the generated tables say, read from the code: values of enums and dataclasses, events, and literals in the source."""
 
 import ast
-import enum
 import importlib
 import inspect
 import pkgutil
@@ -15,7 +14,6 @@ import sdpx
 from sdpx import errors, events
 from sdpx.cli import app
 from sdpx.events import Event
-from sdpx.ice_servers import DEFAULT_STUN
 
 PACKAGE: Final = Path(sdpx.__file__).parent
 MODULES: Final = {
@@ -90,17 +88,6 @@ def options(command: str) -> list[Any]:
         for each in commands()[command].params
         if each.param_type_name == "option" and not each.hidden and each.name != "help"
     ]
-
-
-def shown_default(option: Any) -> str:
-    value = DEFAULT_STUN.url if option.name == "stun" else option.default
-    if value is None or value == ():
-        return "none"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, enum.Enum):
-        value = value.value
-    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 
 def ending_codes() -> dict[int, set[str]]:

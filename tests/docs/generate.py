@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import enum
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +12,9 @@ from typing import Any, Final, get_args
 from prometheus_client.parser import text_string_to_metric_families
 
 from sdpx import errors
+from sdpx.cli.options import option_rows
 from sdpx.events import Event
+from sdpx.ice_servers import DEFAULT_STUN
 from sdpx.peer.input import commands as stdin_commands
 from sdpx.protocol import messages
 from sdpx.relay.core.limits import Limits
@@ -54,28 +55,13 @@ def meanings(title: str, head: tuple[str, str], rows: Mapping[Any, str], found: 
 def options(command: str) -> str:
     """The options of a command, a table for each panel of its `--help`."""
     panels: dict[str, list[tuple[str, ...]]] = {}
-    for each in code.options(command):
-        panel = getattr(each, "rich_help_panel", None) or ""
-        variable = each.envvar if isinstance(each.envvar, str) else " ".join(each.envvar or [])
-        row = (f"`{each.opts[0]}`", f"`{variable}`" if variable else "", code.shown_default(each), _meaning(each))
-        panels.setdefault(panel, []).append(row)
+    for row in option_rows(command):
+        default = DEFAULT_STUN.url if row.option.startswith("--stun") else row.default
+        meaning = f"{row.help} Range: {row.range}." if row.range else row.help
+        cells = (f"`{row.option}`", f"`{row.env}`" if row.env else "", f"`{default}`" if default else "none", meaning)
+        panels.setdefault(row.panel, []).append(cells)
     head = ("option", "environment", "default", "meaning")
-    parts = [(f"**{panel}**\n\n" if panel else "") + table(head, rows) for panel, rows in panels.items()]
-    return "\n\n".join(parts)
-
-
-def _meaning(option: Any) -> str:
-    annotation = option.type_descriptor.annotation
-    kinds = [
-        each for each in (annotation, *get_args(annotation)) if inspect.isclass(each) and issubclass(each, enum.Enum)
-    ]
-    text = " ".join(option.help.split())
-    if kinds:
-        return f"{text} Values: {quoted(each.value for each in kinds[0])}."
-    low, high = getattr(option, "min", None), getattr(option, "max", None)
-    if low is None:
-        return text
-    return f"{text} Range: {low:g} or more." if high is None else f"{text} Range: {low:g} to {high:.10g}."
+    return "\n\n".join(f"**{panel}**\n\n{table(head, rows)}" for panel, rows in panels.items())
 
 
 def exit_statuses() -> str:

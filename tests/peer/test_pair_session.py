@@ -105,7 +105,9 @@ async def pairing(
 ) -> AsyncIterator[tuple[Side, Side]]:
     """Run both sides while the block runs; `a` and `b` tamper with what each of them sends."""
     of_a, of_b = (
-        PeerOptions("ws://relay.test", timeout=timeout, retries=retries, once=once, relay_only=only)
+        PeerOptions(
+            "ws://relay.test", timeout=timeout, retries=retries, once=once, ice_transport="relay" if only else "all"
+        )
         for only in relay_only
     )
     with trio.fail_after(40):

@@ -3,8 +3,9 @@
 import trio
 
 from sdpx.errors import ExpectationFailed
-from sdpx.peer.diagnostics.progress import Expected, is_met, unmet
+from sdpx.peer.diagnostics.progress import is_met, unmet
 from sdpx.peer.diagnostics.trace import ConnectionTrace, Phase
+from sdpx.peer.options import Expected
 
 
 class Expectation:

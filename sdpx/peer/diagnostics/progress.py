@@ -1,10 +1,10 @@
 """What `--expect` waits for, and when it is so. Pure."""
 
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
 from sdpx.peer.diagnostics.trace import ConnectionTrace, Phase
+from sdpx.peer.options import Expected
 
-Expected = Literal["exchange", "connected", "channel", "message"]
 EXPECTED: Final[tuple[Expected, ...]] = get_args(Expected)
 _WANTED: Final[dict[Expected, str]] = {
     "exchange": "the offer and answer were exchanged",

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from sdpx.errors import SdpxError
-from sdpx.peer.options import validate_id
+from sdpx.ids import validate_id
 
 MAX_MESSAGE: Final = 64 * 1024
 MAX_COMMAND: Final = 512 * 1024  # a message of that size, each byte spelt `\u0000`, and the rest

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from sdpx.events import peer
+from sdpx.ids import validate_id
 from sdpx.log import Log
 from sdpx.peer.input.lines import Lines
-from sdpx.peer.options import validate_id
 from sdpx.protocol.messages import ErrorFrame
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdpx.options import BadOption
 from sdpx.relay.auth.files import BadFile, read_secret
-from sdpx.relay.auth.options import AuthOptions, BadOption
+from sdpx.relay.auth.options import AuthOptions
 
 if TYPE_CHECKING:
     from sdpx.relay.auth.keys import Keys

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from sdpx.log import Log
-from sdpx.peer.diagnostics.progress import EXPECTED, Expected, is_met, unmet
+from sdpx.peer.diagnostics.progress import EXPECTED, is_met, unmet
 from sdpx.peer.diagnostics.trace import ConnectionTrace, Phase
 from sdpx.peer.input.command_runner import FLUSH_SECONDS, CommandRunner
 from sdpx.peer.input.commands import MAX_COMMAND, MAX_MESSAGE, Close, InputRejected, Pair, Send, Unpair, parse_command
 from sdpx.peer.input.lines import Lines
 from sdpx.peer.input.sources import WAITING, LineSource, MessageQueue
+from sdpx.peer.options import Expected
 from tests.harness.log import LogRecorder
 
 

@@ -1,0 +1,102 @@
+"""Checks of options beyond type and range: each yields an option and its problem, or None, with the remedy. Pure."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from sdpx.ice_servers import parse_server, parse_stun, parse_turn
+from sdpx.ids import validate_id
+from sdpx.relay.auth.origins import validate_origin
+from sdpx.relay.auth.proxies import validate_network
+from sdpx.relay.auth.tokens import seconds_of, validate_pattern
+from sdpx.relay.auth.turn import validate_turn_url
+from sdpx.urls import validate_http_url, validate_relay_url
+
+if TYPE_CHECKING:
+    from sdpx.bench.options import BenchOptions
+    from sdpx.cli.options import TokenOptions
+    from sdpx.peer.options import PeerOptions
+    from sdpx.relay.auth.options import AuthOptions
+    from sdpx.relay.options import ServeOptions
+
+Problem = tuple[str, str | None]
+
+
+def serve(options: "ServeOptions") -> Iterator[Problem]:
+    """Check the options of `sdpx serve`."""
+    if options.limits.idle_timeout <= options.limits.ping_interval:
+        yield "--idle-timeout", "must be longer than --ping-interval, or no client has time to answer a ping"
+    if options.metrics_host is not None and options.metrics_port is None:
+        yield "--metrics-host", "needs --metrics-port; without it, /metrics is served on the relay's own port"
+    yield from (("--ice-server", _error_of(parse_server, url)) for url in options.ice_server)
+    yield from _auth(options.auth)
+
+
+def _auth(options: "AuthOptions") -> Iterator[Problem]:
+    if options.auth_webhook is not None:
+        yield "--auth-webhook", validate_http_url(options.auth_webhook)
+    yield from (("--allow-origin", validate_origin(each)) for each in options.allow_origin)
+    yield from (("--trusted-proxy", validate_network(each)) for each in options.trusted_proxy)
+    yield from (("--turn-url", validate_turn_url(each)) for each in options.turn_url)
+    yield from _both("--tls-cert", options.tls_cert, "--tls-key", options.tls_key)
+    yield from _both("--turn-secret-file", options.turn_secret_file, "--turn-url", options.turn_url)
+    if options.auth_audience is not None and not options.asks_for_tokens:
+        yield "--auth-audience", "needs --auth-secret-file or --auth-jwks; without one, no tokens are checked"
+
+
+def peer(options: "PeerOptions") -> Iterator[Problem]:
+    """Check the options of `sdpx peer`, but for the content of `--cafile`."""
+    yield "--url", validate_relay_url(options.url)
+    for option, client_id in (("--pair", options.pair), ("--id", options.client_id)):
+        yield option, None if client_id is None else validate_id(client_id)
+    yield _token(options.token)
+    if options.cafile is not None and options.insecure:
+        yield "--insecure", "contradicts --cafile; give one of the two"
+    if not options.url.lower().startswith("wss://"):
+        for option, given in (("--cafile", options.cafile is not None), ("--insecure", options.insecure)):
+            yield option, "is for TLS, and --url does not start with wss://" if given else None
+    if options.wait and options.pair is None:
+        yield "--wait", "needs --pair; without it, the peer waits for a pairing without a time limit"
+    if options.within is not None and options.expect is None:
+        yield "--within", "needs --expect; the time limit of a connection is --timeout"
+    if options.stun and options.no_stun:
+        yield "--no-stun", "contradicts --stun; give one of the two"
+    yield from (("--stun", _error_of(parse_stun, url)) for url in options.stun)
+    yield from (("--turn", _error_of(parse_turn, url)) for url in options.turn)
+
+
+def token(options: "TokenOptions") -> Iterator[Problem]:
+    """Check the options of `sdpx token`."""
+    yield "--sub", validate_id(options.sub)
+    yield from (("--pair", validate_pattern(each)) for each in options.pair)
+    if seconds_of(options.ttl) is None:
+        yield "--ttl", f"'{options.ttl}' is not a duration; the form is 90s, 15m, 1h or 7d"
+    if options.auth_secret_file is None:
+        yield "--auth-secret-file", "is required: the file that the relay reads"
+
+
+def bench(options: "BenchOptions") -> Iterator[Problem]:
+    """Check the options of `sdpx bench`."""
+    yield _token(options.token)
+    if options.url is not None:
+        yield "URL", validate_relay_url(options.url)
+        if not options.url.lower().startswith("ws://"):
+            yield "URL", "wss:// cannot be measured; give the ws:// URL of the relay"
+
+
+def _token(given: str | None) -> Problem:
+    return "--token", "the token is empty (--token, SDPX_TOKEN)" if given is not None and not given.strip() else None
+
+
+def _both(first: str, given: object, second: str, also_given: object) -> Iterator[Problem]:
+    if given and not also_given:
+        yield first, f"needs {second}"
+    if also_given and not given:
+        yield second, f"needs {first}"
+
+
+def _error_of(parse: Callable[[str], object], text: str) -> str | None:
+    try:
+        parse(text)
+    except ValueError as error:
+        return str(error)
+    return None

@@ -1,0 +1,100 @@
+"""The commands: each checks its options, then runs its program and returns the exit status."""
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from sdpx.cli import checks
+from sdpx.errors import ExitStatus
+from sdpx.options import BadOption, LogOptions
+
+if TYPE_CHECKING:
+    from sdpx.bench.options import BenchOptions
+    from sdpx.cli.options import DemoOptions, ServeCommand, TokenOptions
+    from sdpx.peer.options import PeerOptions
+
+
+def serve(options: "ServeCommand") -> int:
+    """Run a relay; with `--check` or `--print-config` only check its options and files."""
+    from sdpx.relay.app import load_credentials, run_server  # noqa: PLC0415
+    from sdpx.runtime import run  # noqa: PLC0415
+
+    _require(checks.serve(options))
+    try:
+        credentials = load_credentials(options)
+    except BadOption as error:
+        raise typer.BadParameter(error.problem, param_hint=error.option) from None
+    if options.print_config:
+        from sdpx.cli.config_file import render  # noqa: PLC0415
+
+        typer.echo(render("serve", options), nl=False)
+    if options.check:
+        typer.echo("sdpx serve: the options and all files are valid", err=True)
+    if options.check or options.print_config:
+        return ExitStatus.OK
+    return run(partial(run_server, options, credentials), options, reloads=True)
+
+
+def peer(options: "PeerOptions") -> int:
+    """Run a peer."""
+    from sdpx.client_tls import BadCaFile, client_context  # noqa: PLC0415
+    from sdpx.peer.app import run_peer  # noqa: PLC0415
+    from sdpx.runtime import run  # noqa: PLC0415
+
+    _require(checks.peer(options))
+    try:
+        client_context(options.cafile)
+    except BadCaFile as error:
+        raise typer.BadParameter(str(error), param_hint="--cafile") from None
+    if options.insecure:
+        from sdpx.events.peer import TlsVerificationDisabled  # noqa: PLC0415
+
+        typer.echo(f"sdpx: {TlsVerificationDisabled().message()}", err=True)
+    return run(partial(run_peer, options), options, elapsed=True)
+
+
+def token(options: "TokenOptions") -> int:
+    """Print a token."""
+    from sdpx.relay.auth.files import BadFile  # noqa: PLC0415
+    from sdpx.relay.auth.keys import is_weak, secret_key, sign  # noqa: PLC0415
+    from sdpx.relay.auth.tokens import claims_for, seconds_of  # noqa: PLC0415
+
+    _require(checks.token(options))
+    try:
+        key = secret_key(Path(options.auth_secret_file or ""))
+    except BadFile as error:
+        raise typer.BadParameter(str(error), param_hint="--auth-secret-file") from None
+    if is_weak(key):
+        from sdpx.events.serve import WeakSecret  # noqa: PLC0415
+
+        typer.echo(f"sdpx: {WeakSecret(str(options.auth_secret_file)).message()}", err=True)
+    lifetime = seconds_of(options.ttl) or 0
+    typer.echo(sign(claims_for(options.sub, options.pair, options.auth_audience, time.time(), lifetime), key))
+    return ExitStatus.OK
+
+
+def demo(options: "DemoOptions") -> int:
+    """Run the demonstration."""
+    from sdpx.demo import run_demo  # noqa: PLC0415
+    from sdpx.runtime import run  # noqa: PLC0415
+
+    return run(partial(run_demo, options.timeout), LogOptions(log_format=options.log_format))
+
+
+def bench(options: "BenchOptions") -> int:
+    """Run a measurement."""
+    from sdpx.bench.main import run_bench  # noqa: PLC0415
+
+    _require(checks.bench(options))
+    return run_bench(options)
+
+
+def _require(found: Iterator[checks.Problem]) -> None:
+    """Report the first problem that is one, as a usage error."""
+    for option, problem in found:
+        if problem:
+            raise typer.BadParameter(problem, param_hint=option)

@@ -1,0 +1,70 @@
+"""Signatures that Typer makes a command line of, derived from the declarations of the options."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING
+from typing import Annotated, Any
+
+import typer
+
+from sdpx.cli.options import COMMANDS, CONFIG, command_options, flags, metavar
+from sdpx.options import Option, build
+
+
+def with_options(command: str) -> Callable[[Callable[[Any], int]], Callable[..., None]]:
+    """Decorate a function of a command's options with the signature that Typer reads; it returns the exit status."""
+    declarations = COMMANDS[command]
+
+    def decorate(body: Callable[[Any], int]) -> Callable[..., None]:
+        def run(**values: Any) -> None:
+            raise typer.Exit(body(build(declarations, values)))
+
+        run.__signature__ = inspect.Signature([_parameter(each) for each in command_options(command)])  # type: ignore[attr-defined]
+        run.__name__, run.__doc__ = command, body.__doc__
+        run.__annotations__ = {}
+        return run
+
+    return decorate
+
+
+def _parameter(declared: Option) -> inspect.Parameter:
+    """Return an option as a parameter of the signature that Typer reads."""
+    kind: Any = list[declared.value_type] | None if declared.is_repeatable else declared.kind  # type: ignore[name-defined]
+    shown: dict[str, Any] = {
+        "help": declared.help,
+        "metavar": metavar(declared),
+        "envvar": declared.env,
+        "show_envvar": False,
+        "rich_help_panel": declared.panel,
+        "callback": _use_config if declared is CONFIG else _check_range(declared),
+        "is_eager": declared is CONFIG,
+    }
+    info = typer.Argument(**shown) if declared.is_argument else typer.Option(flags(declared), **shown)
+    default = inspect.Parameter.empty if declared.default is MISSING else declared.default
+    return inspect.Parameter(
+        declared.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None if default == () else default,
+        annotation=Annotated[kind, info],
+    )
+
+
+def _check_range(declared: Option) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if problem := declared.range_problem(value):
+            raise typer.BadParameter(problem)
+        return value
+
+    return check
+
+
+def _use_config(ctx: typer.Context, path: str | None) -> str | None:
+    """Take the values of a configuration file as defaults."""
+    if path is not None:
+        from sdpx.cli.config_file import BadConfig, load  # noqa: PLC0415  loads msgspec
+
+        try:
+            ctx.default_map = load(path, str(ctx.info_name))
+        except BadConfig as error:
+            raise typer.BadParameter(str(error), param_hint="--config") from None
+    return path

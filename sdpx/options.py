@@ -1,0 +1,169 @@
+"""Options of the commands: one declaration holds the default, the help text, the range and the environment variable. Pure.
+
+The options of a command are a frozen dataclass whose fields are made by `option`; a field with another dataclass as its type adds
+the options of that one. The command line, the configuration file and the tables of the documentation are derived from these
+declarations (sdpx/cli/options.py).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+T = TypeVar("T")
+
+Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["json", "text"]
+# The groups of `--help`, in their order.
+Panel = Literal[
+    "Network",
+    "Pairing",
+    "Load",
+    "Limits",
+    "Timeouts",
+    "Authentication",
+    "TLS",
+    "TURN and ICE",
+    "Input and exit",
+    "Output",
+    "Logging",
+    "Configuration",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A declared option; `kind` is the type of its field, `default` is `MISSING` where a value is required.
+
+    A number is from `minimum` to `maximum`. `env` is the environment variable; one-shot options have none and are not `in_file`.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    help: str
+    panel: Panel
+    flag: str
+    env: str | None
+    metavar: str | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    is_argument: bool = False
+    in_file: bool = True
+
+    @property
+    def value_type(self) -> Any:
+        """The type of one value: without None, and of the items where the option is repeatable."""
+        (kind,) = [each for each in get_args(self.kind) if each is not NoneType] if self._is_optional else [self.kind]
+        return get_args(kind)[0] if self.is_repeatable else kind
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the option takes several values."""
+        return get_origin(self.kind) is tuple
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values that the option can have, where they are a fixed set."""
+        return get_args(self.value_type)
+
+    @property
+    def _is_optional(self) -> bool:
+        return NoneType in get_args(self.kind)
+
+    def range_problem(self, value: Any) -> str | None:
+        """Return the reason why a number is out of range."""
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return None
+        low, high = self.minimum, self.maximum
+        if (low is None or value >= low) and (high is None or value <= high):
+            return None
+        return (
+            f"{value} is out of range: the least is {low}" if high is None else f"{value} is not from {low} to {high}"
+        )
+
+
+def option(
+    default: T,
+    help: str,  # noqa: A002  the name that command lines have for it
+    panel: Panel,
+    *,
+    flag: str | None = None,
+    env: str | None = None,
+    metavar: str | None = None,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    is_argument: bool = False,
+    in_file: bool = True,
+) -> T:
+    """Declare an option as a field of a dataclass; the flag and the environment variable follow the field's name.
+
+    `default` is `...` where a value is required. An argument, and an option that is not `in_file`, has no variable.
+    """
+    details = {key: value for key, value in locals().items() if key != "default" and value is not None}
+    declared: Any = field(default=MISSING if default is ... else default, metadata=details)
+    return declared  # type: ignore[no-any-return]
+
+
+def options_of(declarations: type) -> Iterator[Option]:
+    """Return the options that a dataclass declares, in the order of its fields."""
+    for each in fields(declarations):
+        if each.metadata:
+            flag = each.metadata.get("flag", f"--{each.name.replace('_', '-')}")
+            once = each.metadata["is_argument"] or not each.metadata["in_file"]
+            env = None if once else f"SDPX_{flag[2:].replace('-', '_').upper()}"
+            yield Option(each.name, each.type, each.default, **{"flag": flag, "env": env, **each.metadata})
+        elif is_dataclass(each.type):
+            yield from options_of(each.type)  # type: ignore[arg-type]
+
+
+def build(declarations: type[T], values: Mapping[str, Any]) -> T:
+    """Return the dataclass with these values of its options, by the names of their fields."""
+    arguments: dict[str, Any] = {}
+    for each in fields(declarations):  # type: ignore[arg-type]
+        if each.metadata:
+            value = values[each.name]
+            arguments[each.name] = tuple(value or ()) if get_origin(each.type) is tuple else value
+        elif is_dataclass(each.type):
+            arguments[each.name] = build(each.type, values)  # type: ignore[arg-type]
+    return declarations(**arguments)
+
+
+def values_of(options: Any) -> dict[str, Any]:
+    """Return the values of all options of a dataclass, by the names of their fields."""
+    values: dict[str, Any] = {}
+    for each in fields(options):
+        value = getattr(options, each.name)
+        if each.metadata:
+            values[each.name] = value
+        elif is_dataclass(value):
+            values |= values_of(value)
+    return values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogFormatOptions:
+    """Form of the log on stdout."""
+
+    log_format: Format = option(
+        "json", "json: a JSON object per line; text: aligned lines for reading.", "Logging", metavar="FORMAT"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogOptions(LogFormatOptions):
+    """Content of the log on stdout."""
+
+    log_level: Level = option(
+        "info", "Lowest level that is logged: debug, info, warning or error.", "Logging", metavar="LEVEL"
+    )
+    log_sdp: bool = option(False, "Log SDP bodies, which contain ICE passwords.", "Logging")
+
+
+class BadOption(Exception):
+    """An option has an unusable value; `problem` says why and quotes no secret."""
+
+    def __init__(self, option: str, problem: str) -> None:
+        super().__init__(f"{option}: {problem}")
+        self.option = option
+        self.problem = problem

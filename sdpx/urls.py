@@ -1,0 +1,63 @@
+"""URLs of relays and of other services: validation, and masking of their secrets. Pure."""
+
+import re
+from typing import Final
+from urllib.parse import urlsplit
+
+MASK: Final = "***"
+_VISIBLE: Final = re.compile(r"[!-~]*")
+_TURN_PASSWORD: Final = re.compile(r"^(turns?:[^:@]*:).*@", re.DOTALL)  # turn:USER:PASS@HOST
+
+
+def validate_relay_url(url: str) -> str | None:
+    """Return the reason why a relay cannot have this URL."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        return f"'{url}' is not a URL: {error}"
+    if not _VISIBLE.fullmatch(parts.path + parts.query):
+        return f"'{url}' has a character that must be percent-encoded in a URL"
+    if parts.scheme not in ("ws", "wss"):
+        return f"'{url}' is not a WebSocket URL; it starts with ws:// or wss://"
+    if not parts.hostname or port == 0:
+        return f"'{url}' has no host and port to connect to"
+    try:
+        parts.hostname.encode("idna")
+    except UnicodeError:
+        return f"'{url}' has an invalid host name"
+    return None
+
+
+def validate_http_url(url: str) -> str | None:
+    """Return the reason why an HTTP service cannot have this URL; the URL, which may hold a password, is not quoted."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        (parts.hostname or "").encode("idna")  # raises for a label that is empty or too long
+    except ValueError:
+        valid = False
+    if not valid or not url.isascii() or not url.isprintable() or " " in url:
+        return "not an HTTP URL; the form is https://HOST/PATH"
+    return None
+
+
+def mask_secrets(text: str) -> str:
+    """Return a text; if it is a URL, with its password, the values of its query and its fragment masked."""
+    if _TURN_PASSWORD.match(text) or "://" not in text:  # a password may contain ://
+        return _TURN_PASSWORD.sub(rf"\1{MASK}@", text)
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return text
+    user, at, host = parts.netloc.rpartition("@")
+    name, colon, _ = user.partition(":")
+    shown = f"{name}:{MASK}@{host}" if colon else f"{MASK}@{host}" if at else host
+    query = "&".join(map(_mask_parameter, parts.query.split("&"))) if parts.query else ""
+    return parts._replace(netloc=shown, query=query, fragment=MASK if parts.fragment else "").geturl()
+
+
+def _mask_parameter(parameter: str) -> str:
+    """Return a query parameter with its value masked; without a name, all of it may be a credential."""
+    name, equals, _ = parameter.partition("=")
+    return f"{name}={MASK}" if equals else MASK
