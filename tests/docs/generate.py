@@ -210,9 +210,11 @@ def metrics() -> str:
     rows = []
     for family in text_string_to_metric_families(page):
         if family.name.startswith("sdpx_"):
-            labels = sorted(set().union(*(sample.labels for sample in family.samples)) - {"le"})
+            found = [sample.labels for sample in family.samples if "le" not in sample.labels]
+            labels = sorted(set().union(*found))
+            values = [quoted(sorted(each[label] for each in found)) for label in labels if label in ("type", "reason")]
             name = f"{family.name}_total" if family.type == "counter" else family.name
-            rows.append((f"`{name}`", family.type, quoted(labels), family.documentation))
+            rows.append((f"`{name}`", family.type, ": ".join([quoted(labels), *values]), family.documentation))
     return table(("metric", "type", "labels", "meaning"), rows)
 
 

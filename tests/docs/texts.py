@@ -161,7 +161,7 @@ DIAGNOSES: Final = {
     ),
     "no_offer": ("The initiator sent no offer", "Check the program that requested the pairing"),
     "no_turn": (
-        "`--ice-transport relay` is set, and no TURN server allocated an address",
+        "`--ice-transport relay` is set, and no TURN server allocated an address; reported once all have been asked",
         "Name a reachable TURN server: `--turn`, or `sdpx serve --turn-url`",
     ),
     "no_network": ("This machine has no address to offer", "Enable a network interface, or use `--turn`"),

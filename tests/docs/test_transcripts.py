@@ -1,9 +1,12 @@
-"""The first handshake in README.md, run with real processes."""
+"""The examples of README.md and protocol.md, run with real processes."""
 
+import json
 import re
+from contextlib import AsyncExitStack
 from typing import Final
 
 import pytest
+from trio_websocket import open_websocket_url
 
 from tests.docs.generate import ROOT
 from tests.harness.processes import Program, peer, relay
@@ -42,3 +45,18 @@ async def test_the_first_handshake_prints_what_the_readme_shows() -> None:
         for lines, printer in zip(shown(), (server, bob, program), strict=True):
             output = printed(printer, initiator)
             assert is_subsequence(lines, output), output
+
+
+async def test_the_protocol_example_is_what_the_relay_does() -> None:
+    """Frames are equal to those shown, except for the message of an error."""
+    text = (ROOT / "sdpx" / "docs" / "protocol.md").read_text()
+    lines = re.findall(r"^([ab]) (<-|->) (\{.*\})$", text, re.MULTILINE)
+    assert lines
+    async with relay() as (_, url), AsyncExitStack() as stack:
+        sockets = {name: await stack.enter_async_context(open_websocket_url(f"{url}?id={name}")) for name in "ab"}
+        for name, direction, frame in lines:
+            if direction == "->":
+                await sockets[name].send_message(frame)
+            else:
+                received = json.loads(await sockets[name].get_message())
+                assert received | ({"message": "..."} if "message" in received else {}) == json.loads(frame)
