@@ -1,12 +1,9 @@
-"""`sdpx demo`: the whole story with real processes, started as a user would start them.
+"""`sdpx demo`: a complete handshake between real processes.
 
-A relay on a free port, bob who waits, alice who asks for him. They pair, connect, and say a line each; their log lines are
-merged, with a `who` key. It needs no internet.
+A relay on a free port and two peers, bob and alice, are started as a user would start them. They pair, connect and exchange
+a message each. Their log lines are merged, with a `who` key. No internet access is needed.
 """
 
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -14,93 +11,72 @@ from typing import Any, Final
 import msgspec
 import trio
 
+from sdpx.child_process import ChildProcess, child_process
 from sdpx.concurrency import RepeatedEvent, leaf_exceptions
 from sdpx.errors import DemoFailed
 from sdpx.events.demo import DemoFinished
 from sdpx.log import Log
 from sdpx.runtime import ShutdownRequest
 
-END_SECONDS: Final = 8.0
-MAX_LINE: Final = 1024 * 1024
-
 Line = dict[str, Any]
+# The steps of a connection, in order: a phase, and the event with which it ends at both peers.
+STEPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
+    "pairing": ("paired", {}),
+    "exchange": ("exchange_complete", {}),
+    "connection": ("connection_state", {"state": "connected"}),
+    "channel": ("channel_open", {}),
+}
 
 
-class Actor:
-    """One of the three processes: what it has logged so far, and its standard input."""
+class LoggedProcess(ChildProcess):
+    """One of the sdpx processes, with the log lines that it has written."""
 
-    def __init__(self, who: str, process: trio.Process, log: Log) -> None:
-        self.who = who
-        self._process = process
+    def __init__(self, name: str, process: trio.Process, log: Log) -> None:
+        super().__init__(process)
+        self.name = name
         self._log = log
         self._lines: list[Line] = []
         self._ended = False
         self._changed = RepeatedEvent()
 
-    async def read(self) -> None:
-        """Pass on what the process logs, until it ends."""
-        assert self._process.stdout is not None
-        pending = b""
-        async for chunk in self._process.stdout:
-            *whole, pending = (pending + chunk).split(b"\n")
-            for raw in whole:
-                self._note(msgspec.json.decode(raw, type=Line))
-            if len(pending) > MAX_LINE:
-                raise DemoFailed("demo_failed", f"{self.who} wrote a line without an end")
+    async def run(self) -> None:
+        """Forward the log lines of the process to this program's log until it ends."""
+        while raw := await self.receive_line():
+            line = msgspec.json.decode(raw, type=Line)
+            self._lines.append(dict(line))
+            self._log.forward(line, self.name)
+            self._changed.set()
         self._ended = True
         self._changed.set()
 
-    def _note(self, line: Line) -> None:
-        self._lines.append(dict(line))
-        self._log.forward(line, self.who)
-        self._changed.set()
-
     async def wait_for(self, event: str, **keys: object) -> Line:
-        """Return the first line of this event with these keys, once it is there; raises `DemoFailed` if none can come."""
+        """Wait for a line of this event with these keys, and return it. Raises `DemoFailed` if the process has ended."""
         while True:
             for line in self._lines:
                 if line["event"] == event and keys.items() <= line.items():
                     return line
             if self._ended:
-                raise DemoFailed("demo_failed", f"{self.who} ended before its '{event}'; its own lines say why")
+                raise DemoFailed("demo_failed", f"'{self.name}' ended before its event '{event}'; see its log lines")
             await self._changed.wait()
 
-    async def say(self, text: str) -> None:
-        """Write a line to the process."""
-        assert self._process.stdin is not None
-        await self._process.stdin.send_all(f"{text}\n".encode())
-
-    async def end(self) -> None:
-        """Ask the process to end, as Ctrl-C or a supervisor would; raises `DemoFailed` if it does not end well."""
-        self._process.terminate()
-        if status := await self._process.wait():
-            raise DemoFailed("demo_failed", f"{self.who} ended with status {status}")
+    async def terminate(self) -> None:
+        """Send SIGTERM and wait for the end. Raises `DemoFailed` if the exit status is not 0."""
+        self.process.terminate()
+        if status := await self.process.wait():
+            raise DemoFailed("demo_failed", f"'{self.name}' ended with status {status}; see its log lines")
 
 
 @asynccontextmanager
-async def _actor(who: str, log: Log, *arguments: str) -> AsyncIterator[Actor]:
-    """Start a process of sdpx; it is ended, by force if need be, when the block is left."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SDPX_")}
-    process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "sdpx", *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-    )
-    actor = Actor(who, process, log)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(actor.read)
-        try:
-            yield actor
-        finally:
-            with trio.move_on_after(END_SECONDS, shield=True):
-                process.terminate()
-                await process.wait()
-            process.kill()
+async def _started(name: str, log: Log, *arguments: str) -> AsyncIterator[LoggedProcess]:
+    """Start an sdpx process; it is stopped at the end of the block."""
+    async with trio.open_nursery() as nursery, child_process("-m", "sdpx", *arguments) as process:
+        logged = LoggedProcess(name, process, log)
+        nursery.start_soon(logged.run)
+        yield logged
 
 
 class Phases:
-    """How long each phase took, one after the other."""
+    """Durations of consecutive phases."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -108,24 +84,24 @@ class Phases:
         self.took: dict[str, float] = {}
 
     def reached(self, phase: str) -> None:
-        """Note the end of a phase; the next one begins."""
+        """Note the end of a phase and the start of the next."""
         now = self._clock()
         self.took[phase] = round((now - self._began) * 1000, 3)
         self._began = now
 
 
 async def run_demo(seconds: float, log: Log, stop: ShutdownRequest) -> None:
-    """Run the demonstration; raises `DemoFailed` unless every step of it happened within `seconds`."""
+    """Run the demonstration. Raises `DemoFailed` if a step fails, or takes longer than `seconds` in total."""
     phases = Phases(trio.current_time)
     failure: DemoFailed | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_cancel_on, stop, nursery.cancel_scope)
         try:
             with trio.fail_after(seconds):
-                await _play(log, phases)
+                await _run_steps(log, phases)
         except* trio.TooSlowError:
-            done = ", ".join(phases.took) or "nothing"
-            failure = DemoFailed("demo_failed", f"The demo did not end within {seconds:g} s; done by then: {done}")
+            done = ", ".join(phases.took) or "none"
+            failure = DemoFailed("demo_failed", f"The demo did not end within {seconds:g} s; completed phases: {done}")
         except* DemoFailed as group:
             failure = leaf_exceptions(group)[0]
         nursery.cancel_scope.cancel()
@@ -136,52 +112,42 @@ async def run_demo(seconds: float, log: Log, stop: ShutdownRequest) -> None:
         raise failure
 
 
-async def _play(log: Log, phases: Phases) -> None:
+async def _run_steps(log: Log, phases: Phases) -> None:
     await _require_network()
-    async with _actor("relay", log, "serve", "--port", "0") as relay:
+    async with _started("relay", log, "serve", "--port", "0") as relay:
         url = str((await relay.wait_for("server_listening"))["url"])
         phases.reached("relay")
-        async with _actor("bob", log, "peer", "--url", url, "--no-stun") as bob:
+        async with _started("bob", log, "peer", "--url", url, "--no-stun") as bob:
             bobs_id = str((await bob.wait_for("id_assigned"))["id"])
-            async with _actor("alice", log, "peer", "--url", url, "--no-stun", "--pair", bobs_id) as alice:
+            async with _started("alice", log, "peer", "--url", url, "--no-stun", "--pair", bobs_id) as alice:
                 await alice.wait_for("id_assigned")
                 phases.reached("peers")
-                await _connect(alice, bob, phases)
-                await _talk(alice, bob)
+                for phase, (event, keys) in STEPS.items():
+                    await alice.wait_for(event, **keys)
+                    await bob.wait_for(event, **keys)
+                    phases.reached(phase)
+                await _send(alice, bob, "Hello Bob!")
+                await _send(bob, alice, "Hello Alice!")
                 phases.reached("messages")
-                await alice.end()
+                await alice.terminate()
                 await bob.wait_for("ready")
-            await bob.end()
-        await relay.end()
+            await bob.terminate()
+        await relay.terminate()
     phases.reached("end")
 
 
-async def _connect(alice: Actor, bob: Actor, phases: Phases) -> None:
-    steps: dict[str, tuple[str, dict[str, object]]] = {
-        "pairing": ("paired", {}),
-        "exchange": ("exchange_complete", {}),
-        "connection": ("connection_state", {"state": "connected"}),
-        "channel": ("channel_open", {}),
-    }
-    for phase, (event, keys) in steps.items():
-        for actor in (alice, bob):
-            await actor.wait_for(event, **keys)
-        phases.reached(phase)
-
-
-async def _talk(alice: Actor, bob: Actor) -> None:
-    for speaker, listener, text in ((alice, bob, "Hello Bob!"), (bob, alice, "Hello Alice!")):
-        await speaker.say(text)
-        await listener.wait_for("channel_message", text=text)
+async def _send(sender: LoggedProcess, receiver: LoggedProcess, text: str) -> None:
+    await sender.send_line(text)
+    await receiver.wait_for("channel_message", text=text)
 
 
 async def _require_network() -> None:
-    from sdpx.peer.webrtc.peer_connection import host_addresses  # noqa: PLC0415  heavy, and only this step needs it
+    from sdpx.peer.webrtc.peer_connection import host_addresses  # noqa: PLC0415  imports aiortc; only this step needs it
 
     if not host_addresses():
         reason = (
-            "This machine has no network address but loopback, and aiortc gathers no loopback candidates: "
-            "two peers cannot connect here. Bring any network interface up and try again"
+            "This machine has no network interface except loopback, and aiortc does not gather loopback candidates, "
+            "so the peers cannot connect. Enable a network interface and try again"
         )
         raise DemoFailed("no_network", reason)
 

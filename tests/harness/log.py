@@ -49,5 +49,6 @@ class LogRecorder:
     async def wait_for(self, event: str, *, after: int = 0, **keys: object) -> Line:
         """Wait for such a line, and return it."""
         while (line := self.first(event, after=after, **keys)) is None:
+            after = len(self.records)
             await self.changed.wait()
         return line

@@ -1,41 +1,36 @@
-"""Real sdpx processes, started and read as a program that drives them would."""
+"""Real sdpx processes, started and driven as a user's program would drive them."""
 
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Final
 
-import msgspec
 import trio
 
-Line = dict[str, Any]
-COMMON = ["ts", "level", "event", "message"]
+from sdpx.child_process import ChildProcess, child_process, environment
+from tests.harness.log import Line, LogRecorder
+
+__all__ = ["COMMON", "Line", "Program", "environment", "peer", "relay", "sdpx"]
+
+COMMON: Final = ["ts", "level", "event", "message"]
+TEST_SECONDS: Final = 60.0
 
 
-class Program:
-    """A child process: the lines of its log so far, its input, its end."""
+class Program(ChildProcess):
+    """An sdpx process: its log lines, its input, its exit status."""
 
     def __init__(self, process: trio.Process) -> None:
-        self.process = process
-        self.lines: list[Line] = []
+        super().__init__(process)
+        self.log = LogRecorder()
         self.stderr = b""
-        self._news = trio.Event()
         self._open_outputs = 2
 
     async def read_stdout(self) -> None:
-        assert self.process.stdout is not None
-        pending = b""
-        async for chunk in self.process.stdout:
-            *whole, pending = (pending + chunk).split(b"\n")
-            for raw in whole:
-                line = msgspec.json.decode(raw, type=Line)
-                assert list(line)[:4] == COMMON, raw
-                self.lines.append(line)
-            self._wake()
-        assert pending == b""
+        while line := await self.receive_line():
+            self.log.put([line])
+            assert list(self.log.records[-1])[:4] == COMMON, line
+        assert self._buffer == b""
         self._output_ended()
 
     async def read_stderr(self) -> None:
@@ -46,40 +41,36 @@ class Program:
 
     def _output_ended(self) -> None:
         self._open_outputs -= 1
-        self._wake()
+        self.log.changed.set()
 
-    def _wake(self) -> None:
-        self._news.set()
-        self._news = trio.Event()
+    @property
+    def lines(self) -> list[Line]:
+        return self.log.records
 
     @property
     def events(self) -> list[str]:
-        return [line["event"] for line in self.lines]
+        return self.log.events
 
     async def wait_for(self, event: str, *, after: int = 0, **keys: object) -> Line:
         """Return the first such line behind the first `after` lines."""
-        seen = after
-        while True:
-            for line in self.lines[seen:]:
-                seen += 1
-                if line["event"] == event and keys.items() <= line.items():
-                    return line
+        while (line := self.log.first(event, after=after, **keys)) is None:
+            after = len(self.lines)
             assert self._open_outputs, f"ended without {event} {keys}: {self.events} {self.stderr.decode()}"
-            await self._news.wait()
+            await self.log.changed.wait()
+        return line
 
     async def say(self, text: str) -> None:
-        assert self.process.stdin is not None
-        await self.process.stdin.send_all(f"{text}\n".encode())
+        await self.send_line(text)
 
     async def end_input(self) -> None:
         assert self.process.stdin is not None
         await self.process.stdin.aclose()
 
     async def ended(self) -> int:
-        """Wait for the process to end and for all of its output; it never leaves a traceback."""
+        """Wait for the process and all of its output to end; a traceback on stderr fails the test."""
         status = await self.process.wait()
         while self._open_outputs:
-            await self._news.wait()
+            await self.log.changed.wait()
         assert b"Traceback" not in self.stderr, self.stderr.decode()
         return status
 
@@ -89,46 +80,32 @@ class Program:
         return await self.ended()
 
 
-def environment() -> dict[str, str]:
-    """Return this environment without what would steer an sdpx."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("SDPX_")}
-
-
 @asynccontextmanager
 async def sdpx(*arguments: str) -> AsyncIterator[Program]:
-    """Run `sdpx` with these arguments; it is killed if it outlives the block, and the test by its deadline."""
-    process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "sdpx", *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(),
-    )
-    program = Program(process)
-    try:
-        with trio.fail_after(45):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(program.read_stdout)
-                nursery.start_soon(program.read_stderr)
-                try:
-                    yield program
-                finally:
-                    process.kill()
-    finally:
-        with trio.CancelScope(shield=True):
-            process.kill()
-            await process.wait()
+    """Run `sdpx` with these arguments; it is killed at the end of the block."""
+    with trio.fail_after(TEST_SECONDS):
+        async with (
+            trio.open_nursery() as nursery,
+            child_process("-m", "sdpx", *arguments, stderr=subprocess.PIPE) as process,
+        ):
+            program = Program(process)
+            nursery.start_soon(program.read_stdout)
+            nursery.start_soon(program.read_stderr)
+            try:
+                yield program
+            finally:
+                process.kill()
 
 
 @asynccontextmanager
 async def relay(*arguments: str) -> AsyncIterator[tuple[Program, str]]:
-    """Run a relay on a free port; yields it and its URL."""
+    """Run a relay on a free port; yields the process and the URL."""
     async with sdpx("serve", "--port", "0", *arguments) as server:
         yield server, (await server.wait_for("server_listening"))["url"]
 
 
 @asynccontextmanager
 async def peer(url: str, *arguments: str) -> AsyncIterator[tuple[Program, str]]:
-    """Run a peer without STUN; yields it and its ID."""
+    """Run a peer without STUN servers; yields the process and the ID."""
     async with sdpx("peer", "--url", url, "--no-stun", *arguments) as program:
         yield program, (await program.wait_for("id_assigned"))["id"]

@@ -1,0 +1,74 @@
+"""Child processes that exchange lines with this program."""
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import trio
+
+EXIT_SECONDS: Final = 8.0
+READ_BYTES: Final = 1024 * 1024
+MAX_LINE: Final = 64 * 1024 * 1024
+
+
+class ChildProcess:
+    """A Python process: lines to its stdin, lines from its stdout."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self._buffer = b""
+
+    async def send_line(self, line: str) -> None:
+        """Write a line to stdin."""
+        assert self.process.stdin is not None
+        await self.process.stdin.send_all(f"{line}\n".encode())
+
+    async def receive_line(self) -> bytes:
+        """Return the next line of stdout with its line feed; nothing at the end of the output, or beyond `MAX_LINE`."""
+        while b"\n" not in self._buffer:
+            data = await self._receive_some()
+            self._buffer += data
+            if not data or len(self._buffer) > MAX_LINE:
+                return b""
+        line, separator, self._buffer = self._buffer.partition(b"\n")
+        return line + separator
+
+    async def discard_output(self) -> None:
+        """Read stdout to its end."""
+        while await self._receive_some():
+            pass
+
+    async def _receive_some(self) -> bytes | bytearray:
+        assert self.process.stdout is not None
+        return await self.process.stdout.receive_some(READ_BYTES)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment variables of this process but those that configure sdpx."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("SDPX_")}
+
+
+@asynccontextmanager
+async def child_process(*arguments: str, **options: Any) -> AsyncIterator[trio.Process]:
+    """Run Python with these arguments, in a session of its own, with stdin and stdout piped.
+
+    At the end of the block the process is terminated, and killed if it has not exited after `EXIT_SECONDS`.
+    """
+    process = await trio.lowlevel.open_process(
+        [sys.executable, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment(),
+        start_new_session=True,
+        **options,
+    )
+    try:
+        yield process
+    finally:
+        with trio.move_on_after(EXIT_SECONDS, shield=True):
+            process.terminate()
+            await process.wait()
+        process.kill()
