@@ -126,6 +126,14 @@ def test_tests_in_the_threat_model_exist() -> None:
     assert set(re.findall(r"`(test_\w+)`", "".join(rows))) <= names, "renamed tests: correct security.md"
 
 
+def test_the_page_uses_types_of_the_protocol() -> None:
+    page = EXAMPLES["peer.html"].read_text()
+    sent = re.findall(r'send\(\{ type: "(\w+)"', page)
+    handled = re.findall(r"^  (?:async )?(\w+)(?:\(|: \()", page[page.index("const on = {") :], re.MULTILINE)
+    assert {"pair_request", "offer"} <= set(sent) <= texts.CLIENT_MESSAGES.keys()
+    assert {"your_id", "offer"} <= set(handled) <= texts.SERVER_MESSAGES.keys()
+
+
 def test_documents_name_no_path_of_a_machine() -> None:
     for text in (*TEXTS.values(), *(path.read_text() for path in EXAMPLES.values())):
         assert not re.search(r"/(?:home|root|Users|tmp)/", text)
