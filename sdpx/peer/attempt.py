@@ -103,7 +103,7 @@ class Attempt:
 
     async def offer(self) -> None:
         """Make the offer and send it. Raises `NegotiationFailed`."""
-        await self.pc.create_channel(CHANNEL_LABEL)
+        await self.pc.channels.create(CHANNEL_LABEL)
         sdp = await self.pc.create_offer()
         self._log.emit(peer.OfferCreated(len(sdp), self._shown(sdp)))
 
@@ -144,7 +144,7 @@ class Attempt:
         self.both_sdpx = remote.agent is not UNSET and remote.agent.startswith("sdpx") and self.wants_connection
         self.evidence.description_received = True
         if self.both_sdpx:
-            await self.pc.create_heartbeat()
+            await self.pc.channels.create_heartbeat()
         for candidate in found:
             self._note_remote(candidate)
         for candidate in self._candidates.on_description(found, trio.current_time()):

@@ -109,7 +109,7 @@ class PairSession:
     @property
     def channel_is_open(self) -> bool:
         """Whether the data channel is open now."""
-        return self._attempt is not None and self._attempt.pc.channel_is_open
+        return self._attempt is not None and self._attempt.pc.channels.is_open
 
     @property
     def has_heartbeat(self) -> bool:
@@ -148,7 +148,7 @@ class PairSession:
     async def finish(self) -> None:
         """Close the data channel, if there is one, and wait until the peer has all that was sent."""
         if self._attempt is not None:
-            await self._attempt.pc.finish()
+            await self._attempt.pc.channels.finish()
 
     async def run(self) -> PairOutcome:
         """Live through the pairing; returns when it has failed or is done with. Closes its connection in any case."""
@@ -411,7 +411,7 @@ class PairSession:
             await trio.sleep_until(heart.next_check)
             action = heart.check(trio.current_time())
             if action is HeartbeatAction.SEND:
-                await attempt.pc.beat()
+                await attempt.pc.channels.send_beat()
             elif action is HeartbeatAction.VANISHED:
                 attempt.evidence.vanished = True
                 attempt.evidence.last_heard = heart.last_heard - attempt.began
@@ -428,7 +428,7 @@ class PairSession:
             if item is None:
                 break
             attempt = self._attempt
-            if attempt is not None and await attempt.pc.send(item):
+            if attempt is not None and await attempt.pc.channels.send(item):
                 size = len(item.encode() if isinstance(item, str) else item)
                 attempt.evidence.bytes_sent += size
                 self._log.emit(peer.ChannelMessageSent(size))
@@ -436,7 +436,7 @@ class PairSession:
                 self._feed.unread(item)
                 await trio.sleep(CLOSING_SECONDS)  # the channel is being closed, and nobody knows how long that takes
         if self._options.once and self._attempt is not None:
-            await self._attempt.pc.finish()
+            await self._attempt.pc.channels.finish()
             self._end(PairOutcome.DONE)
 
     # ---- ends -----------------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ class Client:
         """Wait for the channel, say hello, wait for the answer."""
         async for event in self.pc.events:
             if isinstance(event, peer_connection.ChannelOpened):
-                await self.pc.send("hello from a foreign client")
+                await self.pc.channels.send("hello from a foreign client")
             if event == peer_connection.Received("hello from sdpx"):
                 return
 
@@ -82,7 +82,7 @@ async def test_a_foreign_initiator_connects(trickle: bool) -> None:
     async with relay() as (_, url), peer(url) as (program, peer_id), client(url) as me:
         await me.send(type="pair_request", target_id=peer_id)
         assert (await me.receive("paired"))["is_initiator"] is True
-        await me.pc.create_channel("robot")
+        await me.pc.channels.create("robot")
         await me.send_description("offer", await me.pc.create_offer(), trickle=trickle)
         answer = await me.receive("answer")
         assert answer["from_peer"] is True
@@ -129,7 +129,7 @@ async def test_bad_descriptions_leave_the_peer_usable() -> None:
             await program.wait_for("negotiation_error", after=seen, type="offer", code="bad_sdp")
         await me.send(type="answer", sdp="v=0")
         await program.wait_for("negotiation_error", type="answer", code="wrong_state")
-        await me.pc.create_channel("chat")
+        await me.pc.channels.create("chat")
         await me.send_description("offer", await me.pc.create_offer(), trickle=False)
         await me.pc.accept_answer((await me.receive("answer"))["sdp"])
         await program.wait_for("channel_open")
@@ -142,7 +142,7 @@ async def test_bad_candidates_leave_the_negotiation_alone() -> None:
         await me.send(type="pair_request", target_id=peer_id)
         await me.receive("paired")
         await me.send(type="candidate", candidate={"candidate": "nonsense", "sdpMid": "0"})
-        await me.pc.create_channel("chat")
+        await me.pc.channels.create("chat")
         await me.send_description("offer", await me.pc.create_offer(), trickle=True)
         await me.pc.accept_answer((await me.receive("answer"))["sdp"])
         await program.wait_for("negotiation_error", code="bad_candidate")
@@ -158,7 +158,7 @@ async def test_a_further_offer_starts_afresh() -> None:
         for _ in range(2):
             seen = len(program.lines)
             pc = await peer_connection.connect([])
-            await pc.create_channel("chat")
+            await pc.channels.create("chat")
             await me.send(type="offer", sdp=await pc.create_offer())
             await pc.accept_answer((await me.receive("answer"))["sdp"])
             await program.wait_for("channel_open", after=seen)
@@ -170,7 +170,7 @@ async def test_a_further_offer_starts_afresh() -> None:
 async def reoffer(me: Client) -> peer_connection.PeerConnection:
     """Offer within the pairing, with a new connection, and finish the exchange."""
     pc = await peer_connection.connect([])
-    await pc.create_channel("chat")
+    await pc.channels.create("chat")
     await me.send(type="offer", sdp=await pc.create_offer())
     await pc.accept_answer((await me.receive("answer"))["sdp"])
     return pc
@@ -201,7 +201,7 @@ async def test_a_channel_that_is_closed_before_the_message_is_status_12(ends: st
         await me.receive("paired")
         pc = await reoffer(me)
         await program.wait_for("channel_open")
-        await (pc.finish() if ends == "channel" else pc.close())
+        await (pc.channels.finish() if ends == "channel" else pc.close())
         assert await program.ended() == 12
         assert (await program.wait_for("diagnosis"))["code"] == "channel_closed"
         assert program.lines[-1]["event"] == "error"
@@ -216,12 +216,12 @@ async def test_a_peer_that_opens_another_channel_may_still_send_the_message() ->
         await me.receive("paired")
         first = await reoffer(me)
         await program.wait_for("channel_open")
-        await first.finish()
-        await first.create_channel("another")
+        await first.channels.finish()
+        await first.channels.create("another")
         async for event in first.events:
             if event == peer_connection.ChannelOpened("another"):
                 break
-        await first.send("here it is")
+        await first.channels.send("here it is")
         assert await program.ended() == 0
         await first.close()
 

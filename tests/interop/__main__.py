@@ -7,10 +7,10 @@ from pathlib import Path
 
 import trio
 
+from tests.harness.stun import stun_server
 from tests.interop.play import ROLES, Manners, Role, Servers, meet
 from tests.interop.stacks import STACKS, lack, relay_process, started
 from tests.interop.stage import Stage
-from tests.interop.stun import stun_server
 
 Cell = tuple[str, Role, bool]
 

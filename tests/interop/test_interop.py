@@ -10,10 +10,10 @@ from typing import Final
 import pytest
 
 from tests.harness.processes import Program, peer
+from tests.harness.stun import stun_server
 from tests.interop.play import ROLES, Manners, Meeting, Role, Servers, meet
 from tests.interop.stacks import lack, relay_process, started
 from tests.interop.stage import Scene, Stage
-from tests.interop.stun import stun_server
 
 pytestmark = pytest.mark.e2e
 

@@ -1,52 +1,51 @@
-"""The private corner, its half for ICE: what aioice does not offer in public, kept to versions that it fits.
+"""Private parts of aioice and aiortc for ICE, for the versions in `TESTED`, and the fallback for other versions.
 
-aioice's `Connection.get_component_candidates` has the host candidates at once and then waits up to 5 s for the first STUN
-and the first TURN server. So a connection is given no servers, and what they say comes in here, later and from all of
-them: server-reflexive candidates are asked for on the host candidates' own sockets, relayed ones become local candidates
-of the agent and are paired with what the peer has sent. Where the installed versions are others, `fits` says so and `rtc`
-does without: see `probe`.
+aioice's `Connection.get_component_candidates` has the host candidates at once, and then waits up to 5 s for the first STUN
+and the first TURN server. So a connection is created without servers, and all servers are queried here, later and at once:
+server-reflexive candidates come from the sockets of the host candidates, relayed candidates become local candidates of the
+agent and are paired with the remote ones (trickle ICE, RFC 8838).
+
+Where the installed versions do not fit, the connection is created with the servers that `answering_servers` finds.
 """
 
 import asyncio
 import ipaddress
 import re
+import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+import trio
 from aioice import Candidate, Connection, stun
 from aioice.candidate import candidate_foundation, candidate_priority
 from aioice.ice import StunProtocol, relayed_candidate
 from aiortc import RTCPeerConnection
 
 from sdpx.ice_servers import IceServer
+from sdpx.peer.webrtc.events import ServerTold
 
-FITTING: Final = {"aiortc": (1, 16), "aioice": (0, 13)}
+Feature = Literal["trickle_ice", "dtls_diagnosis"]
+TESTED: Final = {"aiortc": (1, 16), "aioice": (0, 13)}
+NEEDS: Final[dict[Feature, tuple[str, ...]]] = {"trickle_ice": ("aiortc", "aioice"), "dtls_diagnosis": ("aiortc",)}
 SERVER_SECONDS: Final = 5.0
+PROBE_SECONDS: Final = 1.0
+_BINDING_REQUEST: Final = bytes.fromhex("000100002112a442")
+_PROBE_RESENDS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class ServerAddress:
-    """A server where it really is: `addresses` are what its host's name resolved to, the preferred one first."""
+    """A server and the addresses that its name resolved to, the preferred one first."""
 
     server: IceServer
     addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class ServerResult:
-    """What a server said: its answer, an error `code` (RFC 8489, 14.8), or neither, and then `reason` says why."""
-
-    server: IceServer
-    answered: bool
-    code: int | None = None
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class IceGatherer:
-    """The ICE agent of one transport, and the m-line that it goes by."""
+    """The ICE agent of one transport, and the m-line that it belongs to."""
 
     connection: Connection
     mid: str
@@ -54,34 +53,37 @@ class IceGatherer:
 
     @property
     def username(self) -> str:
-        """The username fragment that its candidates belong to."""
+        """The username fragment of its candidates."""
         return str(self.connection.local_username)
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """The pair of candidates that ICE selected: type and address, the peer's as far as they are known."""
+class SelectedPair:
+    """The types of the two candidates that ICE selected."""
 
     local_type: str
-    local_address: str
     remote_type: str
-    remote_address: str
 
 
-def fits() -> bool:
-    """Whether the installed aiortc and aioice are those that this corner was made for."""
-    return all(_release(name) == wanted for name, wanted in FITTING.items())
+def fits(feature: Feature) -> bool:
+    """Whether the installed versions have the private parts that a feature needs."""
+    return unfit_library(feature) is None
 
 
-def _release(name: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"[0-9]+", version(name))[:2])
+def unfit_library(feature: Feature) -> tuple[str, str] | None:
+    """Return a library that does not fit a feature, and its version; None if all fit."""
+    for name in NEEDS[feature]:
+        release = tuple(int(number) for number in re.findall(r"[0-9]+", version(name))[:2])
+        if release != TESTED[name]:
+            return name, version(name)
+    return None
 
 
-# ---- candidates that come later ---------------------------------------------------------------------------------
+# ---- trickled candidates ----------------------------------------------------------------------------------------------
 
 
-def agents(pc: RTCPeerConnection, mids: Sequence[str]) -> list[IceGatherer]:
-    """Return the agents of a connection that has a local description with these `mids`; bundled m-lines share the first."""
+def gatherers(pc: RTCPeerConnection, mids: Sequence[str]) -> list[IceGatherer]:
+    """Return the ICE agents of a connection whose local description has these `mids`; bundled m-lines share the first."""
     by_mid = {each.mid: each.receiver.transport.transport for each in pc.getTransceivers()}
     if pc.sctp is not None:
         by_mid[pc.sctp.mid] = pc.sctp.transport.transport
@@ -93,62 +95,65 @@ def agents(pc: RTCPeerConnection, mids: Sequence[str]) -> list[IceGatherer]:
     return list(found.values())
 
 
-async def ask(
-    agent: IceGatherer, place: ServerAddress, found: Callable[[Candidate], None], told: Callable[[ServerResult], None]
+async def query(
+    agent: IceGatherer,
+    address: ServerAddress,
+    on_candidate: Callable[[Candidate], None],
+    on_result: Callable[[ServerTold], None],
 ) -> None:
-    """Ask a server for candidates: `found` hears of each that is new, `told` what the server said, after 5 s at most."""
+    """Query a server for candidates, for `SERVER_SECONDS` at most.
 
-    def note(candidate: Candidate) -> None:
+    `on_candidate` is called for each new candidate, `on_result` once for the server.
+    """
+
+    def add(candidate: Candidate) -> None:
         known = agent.connection._local_candidates  # noqa: SLF001
         if all((each.type, each.host, each.port) != (candidate.type, candidate.host, candidate.port) for each in known):
             known.append(candidate)
-            found(candidate)
+            on_candidate(candidate)
 
-    questions: list[Coroutine[Any, Any, None]] = []
-    if place.server.transport == "udp":  # a TURN server over UDP answers STUN's question too
-        questions.append(_reflexive(agent, place, note, told if not place.server.is_turn else lambda _: None))
-    if place.server.is_turn:
-        questions.append(_relayed(agent, place, note, told))
-    await asyncio.gather(*questions)
+    queries: list[Coroutine[Any, Any, None]] = []
+    if address.server.transport == "udp":  # a TURN server over UDP answers a Binding request, too
+        on_reflexive = (lambda _: None) if address.server.is_turn else on_result
+        queries.append(_query_reflexive(agent, address, add, on_reflexive))
+    if address.server.is_turn:
+        queries.append(_query_relayed(agent, address, add, on_result))
+    await asyncio.gather(*queries)
 
 
-async def _reflexive(
-    agent: IceGatherer, place: ServerAddress, note: Callable[[Candidate], None], told: Callable[[ServerResult], None]
+async def _query_reflexive(
+    agent: IceGatherer,
+    address: ServerAddress,
+    add: Callable[[Candidate], None],
+    on_result: Callable[[ServerTold], None],
 ) -> None:
-    """Ask a server for the address that each host candidate has from outside (RFC 8445, 5.1.1.2)."""
+    """Query a STUN server for the server-reflexive address of each host candidate (RFC 8445, 5.1.1.2)."""
 
-    async def ask(protocol: StunProtocol, address: str) -> bool:
+    async def bind(protocol: StunProtocol, host: str) -> None:
         request = stun.Message(message_method=stun.Method.BINDING, message_class=stun.Class.REQUEST)
-        response, _ = await protocol.request(request, (address, place.server.port))
-        note(_reflexive_candidate(protocol.local_candidate, response.attributes["XOR-MAPPED-ADDRESS"]))
-        return True
+        response, _ = await protocol.request(request, (host, address.server.port))
+        add(_reflexive_candidate(protocol.local_candidate, response.attributes["XOR-MAPPED-ADDRESS"]))
 
-    asked = []
-    for protocol in _host_protocols(agent):
-        address = next((each for each in place.addresses if _same_family(each, protocol.local_candidate.host)), None)
-        if address is not None:
-            asked.append(asyncio.wait_for(ask(protocol, address), SERVER_SECONDS))
-    outcomes = await asyncio.gather(*asked, return_exceptions=True)
-    answered = any(outcome is True for outcome in outcomes)
-    told(ServerResult(place.server, answered, reason="" if answered else _why(outcomes)))
+    requests = []
+    for protocol in agent.connection._protocols:  # noqa: SLF001
+        family = ipaddress.ip_address(protocol.local_candidate.host).version
+        host = next((each for each in address.addresses if ipaddress.ip_address(each).version == family), None)
+        if protocol.local_candidate.type == "host" and host is not None:
+            requests.append(asyncio.wait_for(bind(protocol, host), SERVER_SECONDS))
+    failures = await asyncio.gather(*requests, return_exceptions=True)
+    if None in failures:  # at least one had no failure
+        on_result(ServerTold(address.server, answered=True))
+    elif not failures:
+        reason = "this machine has no address that can reach it"
+        on_result(ServerTold(address.server, answered=False, reason=reason))
+    else:
+        on_result(ServerTold(address.server, answered=False, reason=_failure_reason(failures[0])))
 
 
-def _why(outcomes: Sequence[object]) -> str:
-    if not outcomes:
-        return "no address of this machine can reach it"
-    failure = outcomes[0]
+def _failure_reason(failure: object) -> str:
     if isinstance(failure, (TimeoutError, stun.TransactionTimeout)):
-        return "it was silent"
+        return "it did not answer"
     return str(failure) or type(failure).__name__
-
-
-def _host_protocols(agent: IceGatherer) -> list[StunProtocol]:
-    protocols: list[StunProtocol] = agent.connection._protocols  # noqa: SLF001
-    return [each for each in protocols if each.local_candidate.type == "host"]
-
-
-def _same_family(one: str, other: str) -> bool:
-    return ipaddress.ip_address(one).version == ipaddress.ip_address(other).version
 
 
 def _reflexive_candidate(base: Candidate, mapped: tuple[str, int]) -> Candidate:
@@ -165,13 +170,16 @@ def _reflexive_candidate(base: Candidate, mapped: tuple[str, int]) -> Candidate:
     )
 
 
-async def _relayed(
-    agent: IceGatherer, place: ServerAddress, note: Callable[[Candidate], None], told: Callable[[ServerResult], None]
+async def _query_relayed(
+    agent: IceGatherer,
+    address: ServerAddress,
+    add: Callable[[Candidate], None],
+    on_result: Callable[[ServerTold], None],
 ) -> None:
     """Allocate an address at a TURN server (RFC 8656, 7) and let the agent check its pairs."""
-    server = place.server
-    # A certificate is for the name, so TLS dials the name; it has just been resolved.
-    host = server.host if server.scheme == "turns" else place.addresses[0]
+    server = address.server
+    # TLS verifies the name in the certificate, so it connects by name, which has just been resolved.
+    host = server.host if server.scheme == "turns" else address.addresses[0]
     allocation = relayed_candidate(
         component=1,
         hide_related_address=False,
@@ -184,21 +192,19 @@ async def _relayed(
     )
     try:
         candidate, protocol = await asyncio.wait_for(allocation, SERVER_SECONDS)
-    except (TimeoutError, stun.TransactionTimeout):
-        told(ServerResult(server, answered=False, reason="it was silent"))
     except stun.TransactionFailed as failed:
-        code, words = failed.response.attributes.get("ERROR-CODE", (0, ""))
-        told(ServerResult(server, answered=True, code=code, reason=words))
-    except Exception as error:  # noqa: BLE001  what answers there may be anything
-        told(ServerResult(server, answered=False, reason=str(error) or type(error).__name__))
+        code, reason = failed.response.attributes.get("ERROR-CODE", (0, ""))
+        on_result(ServerTold(server, answered=True, code=code, reason=reason))
+    except Exception as error:  # noqa: BLE001  another kind of server may answer anything
+        on_result(ServerTold(server, answered=False, reason=_failure_reason(error)))
     else:
         _pair_late(agent.connection, protocol)
-        note(candidate)
-        told(ServerResult(server, answered=True))
+        add(candidate)
+        on_result(ServerTold(server, answered=True))
 
 
 def _pair_late(connection: Connection, protocol: StunProtocol) -> None:
-    """Make a socket that came late one of the agent's, its pairs in the check list unless that is settled (RFC 8838, 12)."""
+    """Add a late socket to the agent; its pairs join the check list unless that is completed (RFC 8838, 12)."""
     connection._protocols.append(protocol)  # noqa: SLF001
     if not connection._check_list_done:  # noqa: SLF001
         for remote in connection.remote_candidates:
@@ -206,30 +212,72 @@ def _pair_late(connection: Connection, protocol: StunProtocol) -> None:
         connection.sort_check_list()
 
 
-def connect(pc: RTCPeerConnection) -> None:
-    """Let ICE start now that there are local candidates: aiortc looks for some only when a description is set."""
+def start_ice(pc: RTCPeerConnection) -> None:
+    """Start ICE with late local candidates: aiortc starts it only when a description is set."""
     task = asyncio.ensure_future(pc._RTCPeerConnection__connect())  # type: ignore[attr-defined]  # noqa: SLF001
     task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
-# ---- what else only they know -----------------------------------------------------------------------------------
+# ---- state that aiortc does not report --------------------------------------------------------------------------------
 
 
-def selected_pair(agent: IceGatherer) -> Pair | None:
+def selected_pair(agent: IceGatherer) -> SelectedPair | None:
     """Return the pair that carries the data, once ICE has selected one."""
     pair = agent.connection._nominated.get(1)  # noqa: SLF001
-    if pair is None:
-        return None
-    local, remote = pair.local_candidate, pair.remote_candidate
-    return Pair(local.type, f"{local.host}:{local.port}", remote.type, f"{remote.host}:{remote.port}")
+    return None if pair is None else SelectedPair(pair.local_candidate.type, pair.remote_candidate.type)
 
 
 def pair_count(agent: IceGatherer) -> int:
-    """Return how many pairs of candidates the agent has formed and not given up as needless."""
+    """Return how many pairs are in the agent's check list."""
     return len(agent.connection._check_list)  # noqa: SLF001
 
 
 def consent_expired(agent: IceGatherer) -> bool:
-    """Whether a connection that was up ended because the peer answered no check any more (RFC 7675)."""
+    """Whether a connection that was up ended because the peer answered no more checks (RFC 7675)."""
     connection = agent.connection
     return bool(connection._closing) and connection._query_consent_task is None  # noqa: SLF001
+
+
+# ---- without `trickle_ice` --------------------------------------------------------------------------------------------
+
+
+async def answering_servers(servers: Sequence[IceServer]) -> tuple[IceServer, ...]:
+    """Return the servers that answer within `PROBE_SECONDS`, in their order.
+
+    aiortc waits for the first STUN and TURN server in its list, so a silent one must not be there. The probe is a Binding
+    request over UDP (RFC 8489, 6), or a TCP connection.
+    """
+    answered: set[IceServer] = set()
+
+    async def probe(server: IceServer) -> None:
+        try:
+            await (_probe_tcp(server) if server.transport == "tcp" else _probe_udp(server))
+        except (OSError, UnicodeError):
+            return
+        answered.add(server)
+
+    with trio.move_on_after(PROBE_SECONDS):
+        async with trio.open_nursery() as nursery:
+            for server in servers:
+                nursery.start_soon(probe, server)
+    return tuple(server for server in servers if server in answered)
+
+
+async def _probe_tcp(server: IceServer) -> None:
+    stream = await trio.open_tcp_stream(server.host, server.port)
+    await trio.aclose_forcefully(stream)
+
+
+async def _probe_udp(server: IceServer) -> None:
+    kind = trio.socket.SOCK_DGRAM
+    family, *_, address = (await trio.socket.getaddrinfo(server.host, server.port, type=kind))[0]
+    with trio.socket.socket(family, kind) as socket:
+        await socket.connect(address)
+        transaction = secrets.token_bytes(12)
+        for _ in range(_PROBE_RESENDS):
+            await socket.send(_BINDING_REQUEST + transaction)
+            with trio.move_on_after(PROBE_SECONDS / _PROBE_RESENDS):
+                while (await socket.recv(2048))[8:20] != transaction:
+                    pass
+                return
+        raise TimeoutError

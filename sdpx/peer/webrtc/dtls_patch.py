@@ -1,9 +1,10 @@
-"""The private corner, its half for DTLS: a handshake of aiortc's that dies ends in the state `failed`, and says why.
+"""Patches of private parts of aiortc's DTLS transport (RFC 8842), for the version in `aioice_ext.TESTED`.
 
-aiortc lets an assertion, or a certificate that `cryptography` refuses, kill a task that nobody looks at; of a handshake
-that fails it tells nobody the reason. It also insists on SRTP keys, which a stack made for data alone does not negotiate, and
-as a client it offers no cipher suites for RSA certificates, which some stacks have.
-`ice.fits` says whether the installed version is one that this was made for.
+By itself aiortc
+- lets an exception, of an assertion or of a certificate that `cryptography` rejects, end a task that is not awaited, and
+  reports no reason for a failed handshake: here the transport becomes `failed`, and a callback gets the reason;
+- requires SRTP keys, which a stack made for data channels alone does not negotiate;
+- as a client offers no cipher suites for RSA certificates, which some stacks have.
 """
 
 from collections.abc import Callable
@@ -14,30 +15,30 @@ from OpenSSL import SSL, crypto
 
 FINGERPRINT_MISMATCH: Final = "its certificate is not the one that its description announced"
 DIGESTS: Final = {"sha-256": "sha256", "sha-384": "sha384", "sha-512": "sha512"}
-# OpenSSL blames a call for what an earlier one of the same thread left behind; a handshake that is broken fails again.
+# OpenSSL reports an error that an earlier call of the same thread left behind; a real failure is reported again.
 STALE_ERRORS: Final = 1
-NO_WORDS: Final = "OpenSSL does not say why (no common cipher suite or version?)"
-# The suites of aiortc, and the same for RSA (RFC 8422, 6; RFC 5289; RFC 7905).
+NO_REASON: Final = "OpenSSL does not say why (no common cipher suite or version?)"
+# The cipher suites of aiortc, and the same for RSA (RFC 8422, 6; RFC 5289; RFC 7905).
 _SUITES: Final = ("AES128-GCM-SHA256", "CHACHA20-POLY1305", "AES128-SHA", "AES256-SHA")
 CIPHERS: Final = ":".join(f"ECDHE-{kind}-{suite}" for suite in _SUITES for kind in ("ECDSA", "RSA")).encode()
 
 _CERTIFICATE: Final = "_RTCDtlsTransport__local_certificate"
 
 
-def guard(transport: RTCDtlsTransport, blame: Callable[[str], None]) -> None:
-    """Watch over the handshake of a transport; `blame` is told why it fails before the state changes."""
-    guarded = _Guard(transport, blame)
+def patch(transport: RTCDtlsTransport, on_error: Callable[[str], None]) -> None:
+    """Patch a transport that has not started; `on_error` is called with the reason before the state becomes `failed`."""
+    patched = _PatchedTransport(transport, on_error)
     vars(transport).update(
-        start=guarded.start,
-        _do_handshake=guarded.do_handshake,
-        _validate_peer_identity=guarded.validate,
-        _setup_srtp=guarded.set_up_srtp,
+        start=patched.start,
+        _do_handshake=patched.do_handshake,
+        _validate_peer_identity=patched.validate_peer_identity,
+        _setup_srtp=patched.set_up_srtp,
     )
     vars(transport)[_CERTIFICATE] = _Certificate(vars(transport)[_CERTIFICATE])
 
 
 class _Certificate:
-    """A certificate of aiortc's that shakes hands with RSA certificates too."""
+    """A certificate of aiortc that also offers and accepts the cipher suites for RSA."""
 
     def __init__(self, certificate: RTCCertificate) -> None:
         self._certificate = certificate
@@ -49,26 +50,26 @@ class _Certificate:
         return context
 
 
-class _Guard:
-    """Stands in for four methods of a transport."""
+class _PatchedTransport:
+    """Replacements for four methods of a transport."""
 
-    def __init__(self, transport: RTCDtlsTransport, blame: Callable[[str], None]) -> None:
+    def __init__(self, transport: RTCDtlsTransport, on_error: Callable[[str], None]) -> None:
         self._transport = transport
-        self._on_dtls_error = blame
+        self._on_error = on_error
         self._start = transport.start
         self._set_up_srtp = transport._setup_srtp  # noqa: SLF001
         self._stale = STALE_ERRORS
-        self._words = ""
+        self._reason = ""
 
     async def start(self, parameters: RTCDtlsParameters) -> None:
-        """Start as aiortc does, and outlive whatever a stranger's certificate provokes."""
+        """Start as aiortc does; any exception that a hostile certificate causes becomes `failed`."""
         try:
             await self._start(parameters)
         except Exception as error:  # noqa: BLE001
-            self._fail(f"its certificate or its DTLS parameters are unusable ({error or type(error).__name__})")
+            self._fail(f"its certificate or its DTLS parameters are unusable ({str(error) or type(error).__name__})")
 
     async def do_handshake(self) -> None:
-        """Do as aiortc does, but tell what OpenSSL says, and the peer by the alert that OpenSSL has written."""
+        """Shake hands as aiortc does, but report the error of OpenSSL, and send the alert that OpenSSL has written."""
         try:
             while not self._transport.encrypted:
                 await self._step()
@@ -77,7 +78,7 @@ class _Guard:
         except ConnectionError as error:
             self._fail(f"the handshake failed: {error}")
         else:
-            self._on_dtls_error("")
+            self._on_error("")
 
     async def _step(self) -> None:
         connection = self._transport._ssl  # noqa: SLF001
@@ -89,17 +90,17 @@ class _Guard:
             await self._transport._recv_next()  # noqa: SLF001
         except SSL.Error as error:
             await self._transport._write_ssl()  # noqa: SLF001
-            self._words = self._words or _words(error)  # once told, OpenSSL does not say it again
+            self._reason = self._reason or _reason_of(error)  # OpenSSL reports a reason only once
             if not self._stale:
-                self._fail(f"the handshake failed: {self._words or NO_WORDS}")
+                self._fail(f"the handshake failed: {self._reason or NO_REASON}")
             self._stale -= 1
         else:
             self._transport.encrypted = True
 
-    def validate(self, parameters: RTCDtlsParameters) -> None:
-        """Compare the certificate with its fingerprints (RFC 8122, 5). It may be what `cryptography` does not parse.
+    def validate_peer_identity(self, parameters: RTCDtlsParameters) -> None:
+        """Compare the peer's certificate with its fingerprints (RFC 8122, 5) by its bytes alone.
 
-        libdatachannel made certificates of X.509's version 2 for years: only their bytes count here.
+        `cryptography` does not parse X.509 version 2, which libdatachannel used for years.
         """
         connection = self._transport._ssl  # noqa: SLF001
         assert connection is not None
@@ -111,14 +112,14 @@ class _Guard:
             self._fail(FINGERPRINT_MISMATCH)
 
     def set_up_srtp(self) -> None:
-        """Derive keys for media, if a profile was negotiated."""
+        """Derive the SRTP keys, if a profile was negotiated (RFC 5764, 4.2)."""
         profiles = {profile.openssl_profile for profile in self._transport._srtp_profiles}  # noqa: SLF001
         connection = self._transport._ssl  # noqa: SLF001
         if connection is None or connection.get_selected_srtp_profile() in profiles:
             self._set_up_srtp()
 
     def _fail(self, reason: str) -> None:
-        self._on_dtls_error(reason)
+        self._on_error(reason)
         self._transport._set_state(State.FAILED)  # noqa: SLF001
 
 
@@ -126,8 +127,8 @@ def _digest(certificate: crypto.X509, algorithm: str) -> str:
     return certificate.digest(DIGESTS[algorithm.lower()]).decode()
 
 
-def _words(error: SSL.Error) -> str:
-    """Return what OpenSSL says: an error of pyOpenSSL holds a list of (library, function, reason), or is of a special kind."""
+def _reason_of(error: SSL.Error) -> str:
+    """Return the reason of OpenSSL: an SSL.Error holds a list of (library, function, reason), its subclasses do not."""
     if error.args and isinstance(error.args[0], list):
         return "; ".join(str(entry[-1]) for entry in error.args[0] if entry)
     return str(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""What a connection tells, and how it refuses what cannot be used: the words between `rtc` and those above it. Pure."""
+"""The events of a peer connection, and its one exception. Pure."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -27,7 +27,7 @@ class StateChanged:
 
 @dataclass(frozen=True, slots=True)
 class ChannelOpened:
-    """The data channel is open: the first one that opens, whoever made it."""
+    """The data channel is open: the first one to open, whichever side created it."""
 
     label: str
 
@@ -41,24 +41,24 @@ class ChannelClosed:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message came over the data channel."""
+    """A message was received on the data channel."""
 
     data: str | bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """A message came over the heartbeat's channel."""
+    """A message was received on the heartbeat channel."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerTold:
-    """A STUN or TURN server answered, was silent, or refused with an error `code` (401: wrong credentials)."""
+    """A STUN or TURN server answered; or refused, with an error `code` (RFC 8489, 14.8); or `reason` says why it did not."""
 
     server: IceServer
     answered: bool
-    code: int | None
-    reason: str
+    code: int | None = None
+    reason: str = ""
 
 
 RtcEvent = StateChanged | ChannelOpened | ChannelClosed | Received | Beat | ServerTold

@@ -1,13 +1,14 @@
-"""The wall: aiortc's RTCPeerConnection for Trio. Only this and its private corner, `ice` and `dtls`, import its libraries.
+"""aiortc's RTCPeerConnection for Trio.
 
-- Every call into aiortc runs in asyncio's world, through `aio_as_trio`, the synchronous ones too.
-- Its callbacks only put events into a bounded channel: one that raised would cancel the loop.
-- Its exceptions are translated here, once, into `NegotiationFailed`.
-- A connection is closed exactly once, shielded: a close that is cancelled leaves six tasks behind, a second one hangs.
+- Every call into aiortc, synchronous ones too, runs in the asyncio context (`runtime`).
+- The callbacks only put events into a bounded channel: an exception in one would cancel the loop.
+- The exceptions of aiortc are mapped to `NegotiationFailed` here, and nowhere else.
+- A connection is closed exactly once, shielded: a cancelled close leaves six tasks behind, a second one hangs.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, Literal
 
 import trio
@@ -19,9 +20,9 @@ from aiortc.sdp import candidate_from_sdp
 
 from sdpx.ice_servers import IceServer
 from sdpx.peer.negotiation import sdp
-from sdpx.peer.webrtc import aioice_ext, dtls_patch, server_probe
+from sdpx.peer.webrtc import aioice_ext, dtls_patch
 from sdpx.peer.webrtc.asyncio_bridge import asyncio_loop, in_asyncio
-from sdpx.peer.webrtc.data_channel import Channels
+from sdpx.peer.webrtc.data_channel import DataChannels
 from sdpx.peer.webrtc.events import (
     Beat,
     ChannelClosed,
@@ -53,58 +54,53 @@ __all__ = [
 logger = logging.getLogger("aiortc")
 
 EVENTS_BOUND: Final = 4096
-MESSAGES_BOUND: Final = 4000  # the rest is kept for state changes, which come in small numbers
+MESSAGES_BOUND: Final = 4000  # the rest of the events is reserved for state changes
 LOCAL_CANDIDATES_BOUND: Final = 256
 CLOSE_SECONDS: Final = 5.0
 RESOLVE_SECONDS: Final = 5.0
 
 
 async def connect(servers: Sequence[IceServer], *, relay_only: bool = False) -> "PeerConnection":
-    """Return a new connection, its state handlers attached. Whoever calls closes it.
+    """Return a new connection, which the caller closes.
 
-    With `relay_only` it uses relayed candidates and no others (RTCIceTransportPolicy, W3C WebRTC 4.2.1).
+    With `relay_only` it uses relayed candidates alone (RTCIceTransportPolicy, W3C WebRTC 4.2.1).
     """
     if relay_only:
         servers = [server for server in servers if server.is_turn]
-    trickles = aioice_ext.fits()
-    if not trickles:  # aiortc will wait for them, and takes one of each kind: so only those that answer
-        servers = await server_probe.answering(servers)
-    return await in_asyncio(PeerConnection, servers, trickles, relay_only)
+    if not aioice_ext.fits("trickle_ice"):
+        servers = await aioice_ext.answering_servers(servers)
+    return await in_asyncio(PeerConnection, servers, relay_only)
 
 
 def host_addresses() -> list[str]:
-    """Return the addresses that this machine can offer as host candidates; loopback is never among them."""
+    """Return the addresses of this machine for host candidates; aioice never uses loopback addresses."""
     return list(get_host_addresses(use_ipv4=True, use_ipv6=True))
 
 
 class PeerConnection:
-    """An RTCPeerConnection with one data channel, and `events` of it until it is closed.
+    """An RTCPeerConnection with one data channel, and its `events` until it is closed.
 
-    With `trickles`, its descriptions leave with the host candidates, and `gather` puts the others into `local_candidates`.
+    With trickle ICE a description has the host candidates, and `gather` puts later ones into `local_candidates`.
     """
 
-    def __init__(self, servers: Sequence[IceServer], trickles: bool, relay_only: bool) -> None:
-        self._push, self.events = trio.open_memory_channel[RtcEvent](EVENTS_BOUND)
-        self._found, self.local_candidates = trio.open_memory_channel[CandidateInit](LOCAL_CANDIDATES_BOUND)
-        self._servers = tuple(servers) if trickles else ()
-        self._trickles = trickles
-        self._agents: list[aioice_ext.IceGatherer] = []
+    def __init__(self, servers: Sequence[IceServer], relay_only: bool) -> None:
+        self._send_event, self.events = trio.open_memory_channel[RtcEvent](EVENTS_BOUND)
+        self._send_candidate, self.local_candidates = trio.open_memory_channel[CandidateInit](LOCAL_CANDIDATES_BOUND)
+        self._trickles = aioice_ext.fits("trickle_ice")
+        self._servers = tuple(servers) if self._trickles else ()
+        self._gatherers: list[aioice_ext.IceGatherer] = []
         self._gathering = trio.CancelScope()
         self._gathered = trio.Event()
         self._gathered.set()
-        self._channels = Channels(self._emit, self._is_crowded)
-        self._dtls_blame = ""
-        self._remote = ""
-        self._refused: dict[int, str] = {}  # sections of the offer that the stack cannot answer
+        self._dtls_error = ""
+        self._remote = ""  # the remote description as received
+        self._rejected: dict[int, str] = {}  # media sections of the offer that aiortc cannot answer
         self._close_began = False
-        self.used = False
-        known = [] if trickles else [RTCIceServer(**server.dictionary()) for server in servers]
+        self.used = False  # a remote description was set, even if that failed halfway
+        rtc_servers = [] if self._trickles else [RTCIceServer(**server.dictionary()) for server in servers]
         policy = RTCIceTransportPolicy.RELAY if relay_only else RTCIceTransportPolicy.ALL
-        self._pc = RTCPeerConnection(RTCConfiguration(known, iceTransportPolicy=policy))
-        self._watch_states()
-        self._pc.on("datachannel", self._channels.watch)
-
-    def _watch_states(self) -> None:
+        self._pc = RTCPeerConnection(RTCConfiguration(rtc_servers, iceTransportPolicy=policy))
+        self.channels = DataChannels(self._pc, self._emit, self._is_full)
         states: dict[StateKind, Callable[[], str]] = {
             "ice_gathering": lambda: self._pc.iceGatheringState,
             "ice_connection": lambda: self._pc.iceConnectionState,
@@ -120,132 +116,102 @@ class PeerConnection:
 
     def _emit(self, event: RtcEvent) -> None:
         try:
-            self._push.send_nowait(event)
+            self._send_event.send_nowait(event)
         except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
             logger.warning("An event of the connection was lost: %s", type(event).__name__)
 
-    # ---- the data channel -----------------------------------------------------------------------------------------
+    def _is_full(self) -> bool:
+        return self._send_event.statistics().current_buffer_used >= MESSAGES_BOUND
 
-    def _is_crowded(self) -> bool:
-        return self._push.statistics().current_buffer_used >= MESSAGES_BOUND
-
-    @property
-    def channel_is_open(self) -> bool:
-        """Whether there is a data channel to send on."""
-        return self._channels.is_open
-
-    async def create_channel(self, label: str) -> None:
-        """Create the data channel: without it an offer has no m-line, and ICE never starts."""
-        self._channels.watch(await in_asyncio(self._pc.createDataChannel, label))
-
-    async def send(self, data: str | bytes) -> bool:
-        """Send a message and wait until SCTP has taken it; False if the channel was not open."""
-        return await self._channels.send(data)
-
-    async def finish(self) -> None:
-        """Close the data channel and wait, for a few seconds at most, until the peer has all that was sent."""
-        await self._channels.finish()
-
-    async def create_heartbeat(self) -> None:
-        """Create the second channel; the other side does the same."""
-        await self._channels.create_heartbeat(self._pc)
-
-    async def beat(self) -> None:
-        """Send a beat, if that channel is open."""
-        await self._channels.beat()
-
-    # ---- descriptions ---------------------------------------------------------------------------------------------
+    # ---- descriptions (RFC 8829, JSEP) ----------------------------------------------------------------------------
 
     async def create_offer(self) -> str:
         """Create an offer and set it as local description; return the SDP for the peer (RFC 8829, 4.1.8)."""
-        await self._guard_dtls()
-        return await self._describe(self._pc.createOffer)
+        await self._patch_dtls()
+        return await self._create(self._pc.createOffer)
 
     async def create_answer(self) -> str:
-        """Create an answer to the offer that was accepted, and so on as for an offer."""
+        """Create an answer and set it as local description; return the SDP for the peer (RFC 8829, 4.1.9)."""
 
-        async def answer() -> RTCSessionDescription:
-            made = await self._pc.createAnswer()
-            return RTCSessionDescription(sdp.with_passive_setup(made.sdp, self._remote), made.type)
+        async def create() -> RTCSessionDescription:
+            answer = await self._pc.createAnswer()
+            return RTCSessionDescription(sdp.with_passive_setup(answer.sdp, self._remote), answer.type)
 
-        return await self._describe(answer)
+        return await self._create(create)
 
-    async def _describe(self, create: Callable[[], Awaitable[RTCSessionDescription]]) -> str:
-        with _map_exceptions("wrong_state", "No description could be made"):
+    async def _create(self, create: Callable[[], Awaitable[RTCSessionDescription]]) -> str:
+        with _map_exceptions("wrong_state", "No description could be created"):
             description = await trio_asyncio.aio_as_trio(create)()
             await trio_asyncio.aio_as_trio(self._pc.setLocalDescription)(description)
-        described = sdp.insert_rejected_media(str(self._pc.localDescription.sdp), self._refused)
+        text = sdp.insert_rejected_media(str(self._pc.localDescription.sdp), self._rejected)
         if self._trickles:
-            self._agents = aioice_ext.agents(self._pc, [mid or "" for mid in sdp.mids(described)])
-        return sdp.announce_trickle(described, more_follow=bool(self._agents and self._servers))
+            self._gatherers = aioice_ext.gatherers(self._pc, [mid or "" for mid in sdp.mids(text)])
+        return sdp.announce_trickle(text, more_follow=bool(self._gatherers and self._servers))
 
     async def accept_offer(self, text: str) -> list[CandidateInit | None]:
-        """Set the peer's offer as remote description; its audio and video, if any, will be answered `inactive`.
+        """Set the peer's offer as remote description; its audio and video will be answered `inactive`.
 
-        Returns the candidates that were in it, for `add_candidate`; None stands for the end of them.
+        Returns its candidates, for `add_candidate`; None is the end of candidates.
         """
-        candidates = await self._accept("offer", text)
+        candidates = await self._set_remote("offer", text)
         for transceiver in self._pc.getTransceivers():
-            transceiver.direction = "inactive"  # what nobody plays would pile up
-        await self._guard_dtls()
+            transceiver.direction = "inactive"  # media that is not consumed would accumulate
+        await self._patch_dtls()
         return candidates
 
     async def accept_answer(self, text: str) -> list[CandidateInit | None]:
-        """Set the peer's answer as remote description; returns the candidates that were in it."""
-        return await self._accept("answer", text)
+        """Set the peer's answer as remote description; returns its candidates, as `accept_offer` does."""
+        return await self._set_remote("answer", text)
 
-    async def _accept(self, kind: Literal["offer", "answer"], text: str) -> list[CandidateInit | None]:
-        if flaw := sdp.validate_sdp(text):
-            raise NegotiationFailed("bad_sdp", f"The peer's {kind} is no session description: {flaw}")
-        self.used = True  # whatever comes of it: what aiortc applied halfway stays applied
+    async def _set_remote(self, kind: Literal["offer", "answer"], text: str) -> list[CandidateInit | None]:
+        if error := sdp.validate_sdp(text):
+            raise NegotiationFailed("bad_sdp", f"The peer's {kind} is not a valid session description: {error}")
+        self.used = True
         expected = "have-local-offer" if kind == "answer" else "stable"
         if self._pc.signalingState != expected:
             raise NegotiationFailed("wrong_state", f"Received {kind} in signaling state '{self._pc.signalingState}'")
         rest, candidates = sdp.split_candidates(text)
-        rest, self._refused = sdp.remove_unsupported_media(rest) if kind == "offer" else (rest, {})
+        rest, self._rejected = sdp.remove_unsupported_media(rest) if kind == "offer" else (rest, {})
         self._remote = text
         with _map_exceptions("bad_sdp", f"The peer's {kind} cannot be used"):
             description = RTCSessionDescription(sdp=rest, type=kind)
             await trio_asyncio.aio_as_trio(self._pc.setRemoteDescription)(description)
         return candidates
 
-    async def _guard_dtls(self) -> None:
-        if not self._trickles:
+    async def _patch_dtls(self) -> None:
+        def on_error(reason: str) -> None:
+            self._dtls_error = reason
+
+        if not aioice_ext.fits("dtls_diagnosis"):
             return
         transports = {each.receiver.transport for each in self._pc.getTransceivers()}
         if self._pc.sctp is not None:
             transports.add(self._pc.sctp.transport)
         for transport in transports:
-            await in_asyncio(dtls_patch.guard, transport, self._on_dtls_error)
+            await in_asyncio(dtls_patch.patch, transport, on_error)
 
-    def _on_dtls_error(self, reason: str) -> None:
-        self._dtls_blame = reason
-
-    # ---- candidates -----------------------------------------------------------------------------------------------
+    # ---- candidates (RFC 8445, ICE; RFC 8838, trickle ICE) ----------------------------------------------------------
 
     async def gather(self) -> None:
-        """Ask all servers at once for candidates, which go into `local_candidates`; that ends when all have been asked.
+        """Query all servers at once for candidates, which go into `local_candidates`; the end of gathering closes that.
 
-        Call it once the description is on its way. No server holds up another.
+        To be called once, after the description has been sent.
         """
         self._gathered = trio.Event()
         try:
             with self._gathering:
                 async with trio.open_nursery() as nursery:
-                    for agent in self._agents:
+                    for gatherer in self._gatherers:
                         for server in self._servers:
-                            nursery.start_soon(self._ask, agent, server)
+                            nursery.start_soon(self._query, gatherer, server)
         finally:
-            self._found.close()
+            self._send_candidate.close()
             self._gathered.set()
 
-    async def _ask(self, agent: aioice_ext.IceGatherer, server: IceServer) -> None:
+    async def _query(self, gatherer: aioice_ext.IceGatherer, server: IceServer) -> None:
         if server.scheme == "stuns":
-            self._told(
-                aioice_ext.ServerResult(
-                    server, answered=False, reason="STUN over TLS cannot tell the address of a UDP socket"
-                )
-            )
+            reason = "STUN over TLS cannot tell the address of a UDP socket"
+            self._emit(ServerTold(server, answered=False, reason=reason))
             return
         addresses: tuple[str, ...] = ()
         reason = f"its name did not resolve within {RESOLVE_SECONDS:.0f} s"
@@ -256,117 +222,109 @@ class PeerConnection:
             except (OSError, UnicodeError) as error:
                 reason = f"its name does not resolve: {error}"
         if not addresses:
-            self._told(aioice_ext.ServerResult(server, answered=False, reason=reason))
+            self._emit(ServerTold(server, answered=False, reason=reason))
             return
 
-        def note(candidate: Candidate) -> None:
-            self._note(agent, candidate)
+        def on_candidate(candidate: Candidate) -> None:
+            self._on_local_candidate(gatherer, candidate)
 
-        await trio_asyncio.aio_as_trio(aioice_ext.ask)(
-            agent, aioice_ext.ServerAddress(server, addresses), note, self._told
-        )
+        address = aioice_ext.ServerAddress(server, addresses)
+        await trio_asyncio.aio_as_trio(aioice_ext.query)(gatherer, address, on_candidate, self._emit)
 
-    def _note(self, agent: aioice_ext.IceGatherer, candidate: Candidate) -> None:
+    def _on_local_candidate(self, gatherer: aioice_ext.IceGatherer, candidate: Candidate) -> None:
         text = f"candidate:{candidate.to_sdp()}"
         try:
-            self._found.send_nowait(CandidateInit(text, agent.mid, agent.index, agent.username))
+            self._send_candidate.send_nowait(CandidateInit(text, gatherer.mid, gatherer.index, gatherer.username))
         except trio.WouldBlock:
-            logger.warning("A local candidate was lost: there are too many")
+            logger.warning("A local candidate was dropped: there are too many")
         if self._pc.iceConnectionState == "new" and self._pc.remoteDescription is not None:
-            aioice_ext.connect(self._pc)  # there was none before
-
-    def _told(self, told: aioice_ext.ServerResult) -> None:
-        self._emit(ServerTold(told.server, told.answered, told.code, told.reason))
+            aioice_ext.start_ice(self._pc)  # the description had no candidates
 
     async def add_candidate(self, init: CandidateInit) -> None:
-        """Add a candidate of the peer (RFC 8838). The remote description is set. May wait for an mDNS name to resolve."""
+        """Add a remote candidate, after the remote description. May wait until an mDNS name is resolved."""
         init = CandidateInit(
             sdp.normalize_candidate(init.candidate), init.sdpMid, init.sdpMLineIndex, init.usernameFragment
         )
-        if flaw := sdp.validate_candidate(init):
-            raise NegotiationFailed("bad_candidate", f"The peer's candidate cannot be used: {flaw}")
+        if error := sdp.validate_candidate(init):
+            raise _bad_candidate(error)
         with _map_exceptions("bad_candidate", "The peer's candidate cannot be used"):
             candidate = candidate_from_sdp(init.candidate.removeprefix("candidate:"))
-            candidate.sdpMid, candidate.sdpMLineIndex = self._section(init)
+            candidate.sdpMid, candidate.sdpMLineIndex = self._media_section(init)
             await trio_asyncio.aio_as_trio(self._pc.addIceCandidate)(candidate)
 
-    def _section(self, init: CandidateInit) -> tuple[str | None, int | None]:
-        """Return the media section that a candidate is for; with everything bundled it can only be the first."""
-        known = sdp.mids(self._remote)
+    def _media_section(self, init: CandidateInit) -> tuple[str | None, int | None]:
+        """Return the mid and index of a candidate's section for aiortc: of the first section, if all are bundled."""
+        mids = sdp.mids(self._remote)
         index = init.sdpMLineIndex
-        if init.sdpMid is not None and init.sdpMid in known:
-            index = known.index(init.sdpMid)
+        if init.sdpMid is not None and init.sdpMid in mids:
+            index = mids.index(init.sdpMid)
         elif init.sdpMid is None and index is None:
             index = 0
-        if index is None or index >= len(known):
-            raise NegotiationFailed(
-                "bad_candidate", "The peer's candidate cannot be used: its description has no such media section"
-            )
+        if index is None or index >= len(mids):
+            raise _bad_candidate("its description has no such media section")
         if init.usernameFragment and init.usernameFragment not in sdp.ice_ufrags(self._remote):
-            raise NegotiationFailed(
-                "bad_candidate", "The peer's candidate cannot be used: it belongs to another description"
-            )
-        usable = [number for number in range(len(known)) if number not in self._refused]
+            raise _bad_candidate("it belongs to another description")
+        usable = [number for number in range(len(mids)) if number not in self._rejected]
         if "a=group:BUNDLE" in self._remote or index not in usable:
             index = usable[0]
-        return known[index], usable.index(index)
+        return mids[index], usable.index(index)
 
     async def end_candidates(self) -> None:
-        """Tell ICE that the peer has no more candidates: from now on it may fail (RFC 8838, 13)."""
+        """Tell ICE that there are no more remote candidates: from now on it may fail (RFC 8838, 13)."""
         with _map_exceptions("bad_candidate", "The end of the peer's candidates cannot be used"):
             await trio_asyncio.aio_as_trio(self._pc.addIceCandidate)(None)
 
-    # ---- what is known of it --------------------------------------------------------------------------------------
+    # ---- state that aiortc does not report --------------------------------------------------------------------------
 
     @property
-    def selected_pair(self) -> aioice_ext.Pair | None:
-        """The candidates that ICE selected; None if it has not, or nobody can know."""
-        return next((pair for agent in self._agents if (pair := aioice_ext.selected_pair(agent))), None)
+    def selected_pair(self) -> aioice_ext.SelectedPair | None:
+        """The candidates that ICE selected; None before that, and without trickle ICE."""
+        return next((pair for each in self._gatherers if (pair := aioice_ext.selected_pair(each))), None)
 
     @property
     def pair_count(self) -> int | None:
-        """How many pairs of candidates ICE has to check; None if nobody can know."""
-        return sum(map(aioice_ext.pair_count, self._agents)) if self._agents else None
+        """How many candidate pairs ICE has to check; None without trickle ICE."""
+        return sum(map(aioice_ext.pair_count, self._gatherers)) if self._gatherers else None
 
     @property
     def dtls_error(self) -> str:
         """Why DTLS failed; an empty string if it did not."""
         if self._pc.sctp is None or self._pc.sctp.transport.state != "failed":
             return ""
-        return self._dtls_blame or "the handshake failed"
+        return self._dtls_error or "the handshake failed"
 
     @property
     def fingerprint_mismatch(self) -> bool:
-        """Whether it failed because the peer's certificate is not the one that was announced."""
+        """Whether DTLS failed because the peer's certificate has another fingerprint than its description (RFC 5763, 5)."""
         return self.dtls_error == dtls_patch.FINGERPRINT_MISMATCH
 
     @property
     def consent_expired(self) -> bool:
-        """Whether the connection, which was up, ended because the peer answered nothing for half a minute."""
-        return any(map(aioice_ext.consent_expired, self._agents))
+        """Whether the connection, which was up, ended because the peer answered no checks for half a minute (RFC 7675)."""
+        return any(map(aioice_ext.consent_expired, self._gatherers))
 
     async def close(self) -> None:
-        """Close the connection, whatever state it is in, and end `events`."""
+        """Close the connection in any state, and end `events`. A second call does nothing."""
         if not self._close_began:
             self._close_began = True
             self._gathering.cancel()
             with trio.move_on_after(CLOSE_SECONDS, shield=True):
                 await self._gathered.wait()
                 await trio_asyncio.aio_as_trio(self._pc.close)()
-            self._found.close()
-            self._push.close()
+            self._send_candidate.close()
+            self._send_event.close()
 
 
-class _map_exceptions:  # noqa: N801  used as a word in a with statement
-    """Translate whatever aiortc raises: hostile SDP brings KeyError, AssertionError, AttributeError and ValueError."""
+def _bad_candidate(reason: str) -> NegotiationFailed:
+    return NegotiationFailed("bad_candidate", f"The peer's candidate cannot be used: {reason}")
 
-    def __init__(self, code: str, what: str) -> None:
-        self._code = code
-        self._what = what
 
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, NegotiationFailed):
-            words = str(error) or type(error).__name__
-            raise NegotiationFailed(self._code, f"{self._what}: {words}") from error
+@contextmanager
+def _map_exceptions(code: str, message: str) -> Iterator[None]:
+    """Map the exceptions of aiortc: hostile SDP raises KeyError, AssertionError, AttributeError and ValueError."""
+    try:
+        yield
+    except NegotiationFailed:
+        raise
+    except Exception as error:
+        raise NegotiationFailed(code, f"{message}: {str(error) or type(error).__name__}") from error

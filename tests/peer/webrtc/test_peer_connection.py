@@ -32,7 +32,7 @@ async def two_peers() -> AsyncIterator[tuple[PeerConnection, PeerConnection]]:
 
 
 async def negotiate(a: PeerConnection, b: PeerConnection) -> None:
-    await a.create_channel("chat")
+    await a.channels.create("chat")
     await add(b, await b.accept_offer(await a.create_offer()))
     await add(a, await a.accept_answer(await b.create_answer()))
 
@@ -54,9 +54,9 @@ async def test_two_peers_connect_and_exchange_messages() -> None:
     async with two_peers() as (a, b):
         await negotiate(a, b)
         assert await until(a, ChannelOpened) == await until(b, ChannelOpened) == ChannelOpened("chat")
-        assert await a.send("from a")
+        assert await a.channels.send("from a")
         assert await until(b, Received) == Received("from a")
-        assert await b.send("")
+        assert await b.channels.send("")
         assert await until(a, Received) == Received("")
 
 
@@ -78,8 +78,8 @@ async def test_finish_waits_until_the_peer_has_all_messages() -> None:
         await negotiate(a, b)
         await until(a, ChannelOpened)
         for number in range(200):
-            await a.send(f"{number} " + "x" * 1000)
-        await a.finish()
+            await a.channels.send(f"{number} " + "x" * 1000)
+        await a.channels.finish()
         await a.close()
         received = []
         while not isinstance(event := await b.events.receive(), ChannelClosed):
@@ -90,7 +90,7 @@ async def test_finish_waits_until_the_peer_has_all_messages() -> None:
 
 async def test_send_without_an_open_channel_returns_false() -> None:
     async with two_peers() as (a, _):
-        assert not await a.send("x")
+        assert not await a.channels.send("x")
 
 
 async def test_close_works_in_a_cancelled_scope_and_twice() -> None:
@@ -125,7 +125,7 @@ async def test_a_hostile_description_is_bad_sdp(sdp: str) -> None:
         with pytest.raises(NegotiationFailed) as failed:
             await b.accept_offer(sdp)
         assert failed.value.code == "bad_sdp"
-        await a.create_channel("chat")
+        await a.channels.create("chat")
         await a.create_offer()
         with pytest.raises(NegotiationFailed) as failed:
             await a.accept_answer(sdp)
@@ -152,7 +152,7 @@ async def test_a_hostile_candidate_is_bad_candidate(candidate: str) -> None:
 
 async def test_a_second_answer_is_wrong_state() -> None:
     async with two_peers() as (a, b):
-        await a.create_channel("chat")
+        await a.channels.create("chat")
         offer = await a.create_offer()
         await b.accept_offer(offer)
         answer = await b.create_answer()
@@ -170,7 +170,7 @@ AV1 = "m=video 9 UDP/TLS/RTP/SAVPF 45\r\na=mid:v\r\na=rtcp-mux\r\na=rtpmap:45 AV
 async def test_a_data_channel_opens_beside_any_media(media: list[str]) -> None:
     """An offer may have audio, video and unknown sections before its data section."""
     async with two_peers() as (a, b):
-        await a.create_channel("chat")
+        await a.channels.create("chat")
         offer = await a.create_offer()
         head, _, data = offer.partition("m=application")
         shared = ("a=ice-ufrag", "a=ice-pwd", "a=fingerprint", "a=setup")
