@@ -7,7 +7,7 @@ The URL of a TURN server may contain user and password, percent-encoded if they 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, Required, TypedDict, get_args
 from urllib.parse import unquote
 
 Scheme = Literal["stun", "stuns", "turn", "turns"]
@@ -18,6 +18,14 @@ _SCHEMES: Final = get_args(Scheme)
 _PORTS: Final = {"stun": 3478, "turn": 3478, "stuns": 5349, "turns": 5349}
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _HOST: Final = re.compile(r"[0-9A-Za-z_\-.]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]")
+
+
+class RtcIceServer(TypedDict, total=False):
+    """An RTCIceServer dictionary (W3C WebRTC, 4.2.4), as messages contain it."""
+
+    urls: Required[str | list[str]]
+    username: str
+    credential: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +50,9 @@ class IceServer:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}:{host}:{self.port}" + (f"?transport={self.transport}" if self.is_turn else "")
 
-    def dictionary(self) -> dict[str, str]:
-        """Return an RTCIceServer dictionary (W3C WebRTC, 4.2.4)."""
-        named: dict[str, str] = {"urls": self.url}
+    def dictionary(self) -> RtcIceServer:
+        """Return the RTCIceServer dictionary."""
+        named: RtcIceServer = {"urls": self.url}
         if self.username is not None:
             named["username"] = self.username
         if self.credential is not None:

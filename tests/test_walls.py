@@ -23,7 +23,7 @@ PURE: Final = (
         "relay.websocket.protocol",
         "relay.websocket.validator",
     ),
-    *("relay.auth.ice_issuer", "relay.auth.options", "relay.auth.origins", "relay.auth.proxies", "relay.auth.tokens"),
+    *("relay.auth.options", "relay.auth.origins", "relay.auth.proxies", "relay.auth.tokens"),
     *("relay.auth.turn", "relay.options", "peer.options", "peer.input.commands", "peer.negotiation"),
     *("peer.diagnostics.diagnosis", "peer.diagnostics.progress", "peer.diagnostics.trace", "peer.webrtc.events"),
     *("peer.signaling.backoff", "peer.signaling.resume", "bench.accounting", "bench.report"),

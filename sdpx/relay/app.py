@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
-from typing import Any
+from ipaddress import ip_address
 
 import trio
 
@@ -16,13 +16,16 @@ from sdpx.events import serve
 from sdpx.ice_servers import parse_server
 from sdpx.log import Log
 from sdpx.relay.acceptor import Acceptor
+from sdpx.relay.auth.authenticator import open_authenticator
 from sdpx.relay.auth.credentials import Credentials
+from sdpx.relay.auth.options import AuthOptions
+from sdpx.relay.auth.tls_stream import TlsStream
+from sdpx.relay.auth.turn import IceServerIssuer
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.listeners import Listener, accept, open_listeners, place_of, raise_file_limit
 from sdpx.relay.memory import trim_heap_periodically
 from sdpx.relay.options import ServeOptions
 from sdpx.relay.relay import Relay
-from sdpx.relay.security import Security, open_security
 from sdpx.relay.websocket.epoll_engine import EpollPoller, Poller, TaskPoller
 from sdpx.relay.websocket.socket_stream import SocketStream
 from sdpx.runtime import ShutdownRequest
@@ -30,12 +33,12 @@ from sdpx.runtime import ShutdownRequest
 
 def load_credentials(options: ServeOptions) -> Credentials:
     """Read the files that the options name; raises `BadOption`."""
-    vault = Credentials(options.auth, time.time)
-    vault.open()
-    return vault
+    credentials = Credentials(options.auth, time.time)
+    credentials.load()
+    return credentials
 
 
-async def run_server(options: ServeOptions, vault: Credentials, log: Log, stop: ShutdownRequest) -> None:
+async def run_server(options: ServeOptions, credentials: Credentials, log: Log, stop: ShutdownRequest) -> None:
     """Run a relay until `stop` is requested; raises `CannotListen` if a port cannot be opened."""
     descriptors = raise_file_limit()
     listeners = await open_listeners(options.host, options.port)
@@ -43,35 +46,38 @@ async def run_server(options: ServeOptions, vault: Credentials, log: Log, stop: 
     if options.metrics_port is not None:
         scraped = await open_listeners(options.metrics_host or options.host, options.metrics_port)
     async with (
-        open_security(options.auth, vault, time.time, log.emit, _fixed(options)) as guard,
+        open_authenticator(options.auth, credentials, time.time, log.emit) as authenticator,
         trio.open_nursery() as accepting,
         trio.open_nursery() as clients,
     ):
-        await accepting.start(guard.reload_on_sighup)
+        await accepting.start(credentials.reload_on_sighup, log.emit)
+        issuer = _ice_server_issuer(options, credentials)
         watch = _watch(accepting, log) if options.engine == "epoll" else None
         relay = Relay(
             options.limits,
             log,
             log_sdp=options.log_sdp,
-            ice=guard.ice,
+            ice=issuer,
         )
-        acceptor = Acceptor(options.limits, relay, poller=watch, authenticator=guard.gate, metrics_port=bool(scraped))
+        acceptor = Acceptor(
+            options.limits, relay, poller=watch, authenticator=authenticator, metrics_port=bool(scraped)
+        )
         take = acceptor.accept if watch is not None else _in_tasks(clients, acceptor.serve)
-        if vault.tls:
-            take = _in_tasks(clients, partial(_serve_tls, acceptor, guard))
+        if credentials.tls:
+            take = _in_tasks(clients, partial(_serve_tls, acceptor, credentials))
         for listener in listeners:
             accepting.start_soon(accept, listener, take, relay.tell)
-            log.emit(_listening(listener, tls=vault.tls is not None))
+            log.emit(_listening(listener, tls=credentials.tls is not None))
         for listener in scraped:
             accepting.start_soon(accept, listener, _in_tasks(clients, acceptor.serve_metrics), relay.tell)
             log.emit(_metrics_listening(listener))
         if descriptors < options.limits.max_clients:
             log.emit(serve.FdLimitLow(descriptors, options.limits.max_clients))
-        guard.warn(place_of(listeners[0])[1])
+        _warn_if_insecure(options.auth, credentials, place_of(listeners[0])[1], log)
         _tune_gc()
         accepting.start_soon(_load_metrics)
         accepting.start_soon(trim_heap_periodically)
-        accepting.start_soon(_renew_ice_servers, relay, guard)
+        accepting.start_soon(_renew_ice_servers, relay, issuer)
         accepting.start_soon(relay.run)
         await stop.wait()
         await _end(acceptor, relay, options.limits, log, stop)
@@ -79,20 +85,29 @@ async def run_server(options: ServeOptions, vault: Credentials, log: Log, stop: 
         clients.cancel_scope.cancel()
 
 
-def _fixed(options: ServeOptions) -> tuple[dict[str, Any], ...]:
-    """Return the ICE servers that everybody is told of, as RTCIceServer dictionaries."""
-    return tuple(parse_server(url).dictionary() for url in options.ice_server)
+def _ice_server_issuer(options: ServeOptions, credentials: Credentials) -> IceServerIssuer:
+    fixed, auth = [parse_server(url).dictionary() for url in options.ice_server], options.auth
+    return IceServerIssuer(time.time, fixed, auth.turn_url, auth.turn_ttl, lambda: credentials.turn_secret)
 
 
-async def _serve_tls(acceptor: Acceptor, guard: Security, link: trio.abc.Stream) -> None:
-    await acceptor.serve(guard.secured(link))
+def _warn_if_insecure(options: AuthOptions, credentials: Credentials, host: str, log: Log) -> None:
+    """Log which valid options are not secure for a relay that listens on the address `host`."""
+    if credentials.has_weak_secret:
+        log.emit(serve.WeakSecret(str(options.auth_secret_file)))
+    if not (options.requires_authentication or options.allow_origin or ip_address(host).is_loopback):
+        log.emit(serve.AuthenticationDisabled(host))
 
 
-async def _renew_ice_servers(relay: Relay, guard: Security) -> None:
-    seconds = guard.ice.seconds_between_looks
-    while seconds is not None:
-        await trio.sleep(seconds)
-        relay.renew_ice_servers()
+async def _serve_tls(acceptor: Acceptor, credentials: Credentials, stream: SocketStream) -> None:
+    assert credentials.tls is not None
+    await acceptor.serve(TlsStream(stream, credentials.tls))
+
+
+async def _renew_ice_servers(relay: Relay, issuer: IceServerIssuer) -> None:
+    interval = issuer.check_interval
+    while interval is not None:
+        await trio.sleep(interval)
+        issuer.renew(relay.send_ice_servers)
 
 
 def _tune_gc() -> None:

@@ -7,10 +7,10 @@ from msgspec import Struct
 
 from sdpx.errors import Refusal
 from sdpx.events import Event
+from sdpx.ice_servers import RtcIceServer
 from sdpx.protocol import messages
 from sdpx.protocol.messages import DisconnectReason
 from sdpx.relay.auth.tokens import Grant
-from sdpx.relay.auth.turn import IceServer
 from sdpx.relay.core.pairing import Effect
 from sdpx.relay.core.rate_limit import ClientRateLimit
 from sdpx.relay.core.stats import RelayStats
@@ -55,7 +55,9 @@ class RelayInterface(Protocol):
     def enter(self, guest: "ClientSession", visitor: AcceptedUpgrade, resume_token: str | None = None) -> None:
         """Let a client in."""
 
-    def reattach_client(self, guest: "ClientSession", visitor: AcceptedUpgrade) -> tuple[list[IceServer], str | None]:
+    def reattach_client(
+        self, guest: "ClientSession", visitor: AcceptedUpgrade
+    ) -> tuple[list[RtcIceServer], str | None]:
         """Let a client come back by another socket; returns its ICE servers and its peer."""
 
     def take(self, guest: "ClientSession", frame: str | bytes, now: float) -> int:

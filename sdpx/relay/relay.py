@@ -16,12 +16,12 @@ from msgspec import UNSET
 from sdpx.concurrency import RepeatedEvent
 from sdpx.errors import Refusal
 from sdpx.events import Event, serve
+from sdpx.ice_servers import RtcIceServer
 from sdpx.ids import make_id
 from sdpx.log import Log
 from sdpx.protocol import messages
 from sdpx.protocol.messages import ClientMessage, DisconnectReason, PairRequest
-from sdpx.relay.auth.ice_issuer import IceServerIssuer
-from sdpx.relay.auth.turn import IceServer
+from sdpx.relay.auth.turn import IceServerIssuer
 from sdpx.relay.client import AcceptedUpgrade, ClientSession, ClosedSocket
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.pairing import Deliver, Effect, PairingTable, Record
@@ -139,7 +139,7 @@ class Relay:
         grant, asked = visitor.grant, visitor.upgrade.resume
         joined = self._lobby.join(
             guest.client_id,
-            self._ice.tell(guest.client_id, grant.ice_servers),
+            self._ice.issue(guest.client_id, grant.ice_servers),
             grant if grant.pair is not None else None,
             resume_token or UNSET,
             False if asked.numbered or asked.token is not None else UNSET,
@@ -149,7 +149,7 @@ class Relay:
         self.tell(serve.ClientConnected(guest.client_id, guest.remote))
         self.do(joined)
 
-    def reattach_client(self, guest: ClientSession, visitor: AcceptedUpgrade) -> tuple[list[IceServer], str | None]:
+    def reattach_client(self, guest: ClientSession, visitor: AcceptedUpgrade) -> tuple[list[RtcIceServer], str | None]:
         """Let a client come back, perhaps from elsewhere; returns its ICE servers and its peer."""
         grant = visitor.grant
         self.counts.leave(guest.address)
@@ -238,10 +238,9 @@ class Relay:
             quota.note_unknown_target(now)
         return allowed
 
-    def renew_ice_servers(self) -> None:
-        """Send new credentials to some of those whose old ones are about to end."""
-        for client_id, ice_servers in self._ice.due():
-            self.do([Deliver(client_id, messages.encode(messages.IceServers(ice_servers)))])
+    def send_ice_servers(self, client_id: str, ice_servers: list[RtcIceServer]) -> None:
+        """Send a client new ICE servers."""
+        self.do([Deliver(client_id, messages.encode(messages.IceServers([dict(server) for server in ice_servers])))])
 
     def keep(self, client_id: str, size: int) -> None:
         """Note what is kept of a client's unfinished message; who makes most be kept goes when it is too much."""

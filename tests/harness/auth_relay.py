@@ -10,11 +10,12 @@ import trio
 
 from sdpx.log import Log
 from sdpx.relay.acceptor import Acceptor
+from sdpx.relay.auth.authenticator import open_authenticator
 from sdpx.relay.auth.credentials import Credentials
 from sdpx.relay.auth.options import AuthOptions
+from sdpx.relay.auth.turn import IceServerIssuer
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.relay import Relay
-from sdpx.relay.security import Security, open_security
 from sdpx.relay.websocket.epoll_engine import TaskPoller
 from tests.harness.credentials import NOW
 from tests.harness.log import LogRecorder
@@ -26,7 +27,8 @@ from tests.harness.relay import House, RawClient, upgrade_request
 class CarefulHouse(House):
     """Says what time it is, and answers requests with headers of one's own."""
 
-    guard: Security = field(kw_only=True)
+    credentials: Credentials = field(kw_only=True)
+    issuer: IceServerIssuer = field(kw_only=True)
     now: float = NOW
 
     async def ask(self, target: str = "/", *headers: str, host: str = "192.0.2.1") -> tuple[int, Any]:
@@ -63,12 +65,18 @@ async def careful(
     def clock() -> float:
         return houses[0].now if houses else now
 
-    vault = Credentials(options, clock)
-    vault.open()
-    async with open_security(options, vault, clock, log.emit) as guard, trio.open_nursery() as nursery:
+    credentials = Credentials(options, clock)
+    credentials.load()
+    issuer = IceServerIssuer(clock, (), options.turn_url, options.turn_ttl, lambda: credentials.turn_secret)
+    async with (
+        open_authenticator(options, credentials, clock, log.emit) as authenticator,
+        trio.open_nursery() as nursery,
+    ):
         limits = limits or Limits()
-        relay = Relay(limits, log, ice=guard.ice)
-        acceptor = Acceptor(limits, relay, poller=TaskPoller(nursery), authenticator=guard.gate)
-        houses.append(CarefulHouse(relay, acceptor, kept, nursery, link_pair, guard=guard, now=now))
+        relay = Relay(limits, log, ice=issuer)
+        acceptor = Acceptor(limits, relay, poller=TaskPoller(nursery), authenticator=authenticator)
+        houses.append(
+            CarefulHouse(relay, acceptor, kept, nursery, link_pair, credentials=credentials, issuer=issuer, now=now)
+        )
         yield houses[0]
         nursery.cancel_scope.cancel()

@@ -1,10 +1,10 @@
-"""The gate: whether a request for a WebSocket may have one, by whose page, token and word.
+"""Authenticates requests for a WebSocket, by origin, failed attempts, token and webhook, in this order.
 
-The rules are those of origin, proxy, tokens and attempts; this asks them in turn. Of a token nothing is ever told but what is
-wrong with it.
+A refusal of a token names what is wrong with the token and quotes nothing of it.
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -24,33 +24,33 @@ from sdpx.relay.http.responses import HttpError
 if TYPE_CHECKING:
     from sdpx.relay.auth.webhook import Webhook
 
-COMPLAIN_SECONDS: Final = 10.0
-SHOWN_ORIGIN: Final = 100
+LOG_INTERVAL: Final = 10.0
+MAX_SHOWN_ORIGIN: Final = 100
 
 
 class Authenticator:
-    """`clock` returns seconds since the epoch. `webhook` is there if the options name one; whoever made it closes it."""
+    """Decides what a request is allowed. `clock` returns seconds since the epoch; the caller closes `webhook`."""
 
     def __init__(
         self,
         options: AuthOptions,
-        vault: Credentials,
+        credentials: Credentials,
         webhook: "Webhook | None",
         clock: Callable[[], float],
-        tell: Callable[[Event], None],
+        log: Callable[[Event], None],
     ) -> None:
         self._options = options
-        self._vault = vault
+        self._credentials = credentials
         self._webhook = webhook
         self._clock = clock
-        self._tell = tell
+        self._log = log
         self._origins = Origins(options.allow_origin)
         self._proxies = Proxies(options.trusted_proxy)
         self._attempts = FailedAuthLimit(options.auth_rate)
         self._quiet_until = trio.current_time()
 
     def is_proxy(self, host: str) -> bool:
-        """Tell whether a connection from `host` is one that many clients share."""
+        """Return whether `host` is a trusted proxy, whose address many clients share."""
         return self._proxies.trust(host)
 
     def client_behind(self, request: HttpRequest, remote: Remote) -> Remote:
@@ -65,7 +65,9 @@ class Authenticator:
         """Return what a request for a WebSocket is allowed, or its refusal. May wait for the webhook."""
         origin = ", ".join(request.values(b"origin")) or None  # two of them are no valid origin
         if not self._origins.allow(origin):
-            return HttpError(403, "origin", f"Pages of '{(origin or '')[:SHOWN_ORIGIN]}' may not connect here")
+            return HttpError(
+                403, "origin", f"Connections from pages of '{(origin or '')[:MAX_SHOWN_ORIGIN]}' are not allowed"
+            )
         if not self._options.requires_authentication:
             return ANYBODY
         if not self._attempts.may_try(remote.address, trio.current_time()):
@@ -80,7 +82,7 @@ class Authenticator:
 
     def _too_many(self, address: str) -> HttpError:
         seconds = int(self._attempts.seconds_to_wait(address, trio.current_time())) + 1
-        message = "Too many attempts from your address failed; wait a little"
+        message = "Too many failed authentication attempts from your address; try again later"
         return HttpError(429, "too_many_attempts", message, (("Retry-After", str(seconds)),))
 
     def _grant_of(self, token: str | None, asked_id: str | None) -> Grant:
@@ -88,14 +90,14 @@ class Authenticator:
         if not self._options.asks_for_tokens:
             return ANYBODY
         if token is None:
-            raise BadToken("A token is needed: 'Authorization: Bearer TOKEN', or '?token=TOKEN'")
-        claims = self._vault.keys.claims(token)
+            raise BadToken("A token is required: 'Authorization: Bearer TOKEN', or '?token=TOKEN'")
+        claims = self._credentials.keys.claims(token)
         try:
             grant = grant_of(claims, self._clock(), self._options.auth_audience)
         except BadToken as error:
             raise BadToken(str(error), subject_of(claims)) from None
         if grant.client_id is not None and asked_id not in (None, grant.client_id):
-            message = f"The token is for the ID '{grant.client_id}', and '{asked_id}' was asked for"
+            message = f"The token is for the ID '{grant.client_id}', not '{asked_id}'"
             raise BadToken(message, grant.client_id)
         return grant
 
@@ -110,18 +112,18 @@ class Authenticator:
         try:
             reply = await self._webhook.ask(Question(client_id, remote.shown, origin, token, request.path))
         except Unavailable as error:
-            self._complain(str(error))
-            message = "The relay cannot ask whether you may come in; try again later"
+            self._log_unavailable(str(error))
+            message = "The authentication service is unavailable; try again later"
             return HttpError(503, "auth_unavailable", message, (("Retry-After", "5"),), client_id)
         if not reply.allowed:
             raise BadToken(shown_reason(reply, token), client_id)
-        return replace(grant, ice_servers=reply.servers())
+        return replace(grant, ice_servers=tuple(reply.ice_servers or ()))
 
-    def _complain(self, reason: str) -> None:
+    def _log_unavailable(self, reason: str) -> None:
         now = trio.current_time()
         if now >= self._quiet_until:
-            self._quiet_until = now + COMPLAIN_SECONDS
-            self._tell(serve.AuthWebhookFailed(reason))
+            self._quiet_until = now + LOG_INTERVAL
+            self._log(serve.AuthWebhookFailed(reason))
 
 
 def _token(request: HttpRequest) -> str | None:
@@ -130,5 +132,23 @@ def _token(request: HttpRequest) -> str | None:
     tokens = {token.strip() for scheme, _, token in schemes if scheme.lower() == "bearer"}
     tokens.update(request.query.get("token", ()))
     if len(tokens) > 1:
-        raise BadToken("There are several different tokens; bring one")
+        raise BadToken("The request has several different tokens; send one")
     return tokens.pop() if tokens else None
+
+
+@asynccontextmanager
+async def open_authenticator(
+    options: AuthOptions, credentials: Credentials, clock: Callable[[], float], log: Callable[[Event], None]
+) -> AsyncIterator[Authenticator | None]:
+    """Yield the authenticator of these options; None if they allow every request."""
+    if options.auth_webhook is None:
+        yield Authenticator(options, credentials, None, clock, log) if options.inspects_requests else None
+        return
+    from sdpx.relay.auth.webhook import Webhook  # noqa: PLC0415  slow to load
+
+    webhook = Webhook(options.auth_webhook, options.auth_webhook_timeout)
+    try:
+        yield Authenticator(options, credentials, webhook, clock, log)
+    finally:
+        with trio.CancelScope(shield=True), trio.move_on_after(1):
+            await webhook.aclose()

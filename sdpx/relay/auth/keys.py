@@ -15,11 +15,12 @@ import jwt
 import msgspec
 from jwt.algorithms import HMACAlgorithm
 
-from sdpx.relay.auth.files import SECRET_BYTES, BadFile, read_bytes, read_secret
+from sdpx.relay.auth.files import BadFile, read_bytes, read_secret
 from sdpx.relay.auth.tokens import BadToken
 
 SHARED: Final = "HS256"
 _KINDS: Final = {("RSA", None): "RS256", ("EC", "P-256"): "ES256", ("OKP", "Ed25519"): "EdDSA"}
+_SECRET_BYTES: Final = 32  # RFC 7518, 3.2: at least the size of the hash
 _LEAST_RSA_BITS: Final = 2048
 _MOST_KEYS: Final = 100
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
@@ -101,7 +102,7 @@ def public_keys(path: Path) -> list[Key]:
 
 def is_weak(secret: Key) -> bool:
     """Tell whether a shared secret is shorter than it should be (RFC 7518, 3.2)."""
-    return len(secret.key) < SECRET_BYTES
+    return len(secret.key) < _SECRET_BYTES
 
 
 def sign(claims: Mapping[str, object], key: Key) -> str:

@@ -10,8 +10,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any, Final
+from typing import Final
 
+from sdpx.ice_servers import RtcIceServer
 from sdpx.ids import is_name
 
 LEEWAY_SECONDS: Final = 30
@@ -34,7 +35,7 @@ class Grant:
 
     client_id: str | None = None
     pair: tuple[str, ...] | None = None
-    ice_servers: tuple[dict[str, Any], ...] = ()
+    ice_servers: tuple[RtcIceServer, ...] = ()
 
     def may_ask(self, target_id: str) -> bool:
         """Tell whether the client may ask to be paired with `target_id`."""

@@ -1,36 +1,118 @@
-"""Credentials for a TURN server that end by themselves: what coturn's `use-auth-secret` takes. Pure.
+"""The ICE servers that each client is told of, with TURN credentials that expire. Pure: secret and clock are given.
 
-The user name is `expiry:id`, the expiry in seconds since the epoch; the password is the base64 of its HMAC-SHA1 under the
-secret that relay and TURN server share ("A REST API For Access To TURN Services", draft-uberti-behave-turn-rest). Nobody asks
-the relay whether they are good.
+TURN credentials follow "A REST API For Access To TURN Services" (draft-uberti-behave-turn-rest), coturn's `use-auth-secret`:
+the user name is `expiry:id`, the expiry in seconds since the epoch; the password is the base64 of the HMAC-SHA1 of the user
+name under the secret that relay and TURN server share.
+
+A connected client gets new credentials, in an `ice_servers` message, after `RENEW_AT` of their lifetime, or when the secret
+has changed. Connections that are established are not affected.
 """
 
 import hmac
 import re
 from base64 import b64encode
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
+from sdpx.ice_servers import RtcIceServer
+
+RENEW_AT: Final = 0.8
+RENEWALS_PER_CHECK: Final = 200
+_LARGEST_PORT: Final = 65535
 _URL: Final = re.compile(
     r"(?:turns?|stuns?):(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?(?:\?transport=(?:udp|tcp))?"
 )
-_LARGEST_PORT: Final = 65535
-
-IceServer = dict[str, Any]  # RTCIceServer (W3C WebRTC 4.2.4)
 
 
-def turn_server(secret: bytes, urls: Sequence[str], client_id: str, expiry: int) -> IceServer:
-    """Return an RTCIceServer for this client whose credentials end at `expiry`, in seconds since the epoch."""
+def turn_server(secret: bytes, urls: Sequence[str], client_id: str, expiry: int) -> RtcIceServer:
+    """Return a TURN server with this client's credentials, which expire at `expiry`, in seconds since the epoch."""
     username = f"{expiry}:{client_id}"
     digest = hmac.digest(secret, username.encode(), "sha1")
     return {"urls": list(urls), "username": username, "credential": b64encode(digest).decode()}
 
 
 def validate_turn_url(url: str) -> str | None:
-    """Return what is wrong with a TURN server's URL (RFC 7065)."""
-    found = _URL.fullmatch(url)
-    if found is None or not url.startswith("turn"):
-        return f"'{url}' is no TURN server's URL; it looks like turn:HOST, turn:HOST:PORT?transport=tcp or turns:HOST"
-    if int(found["port"] or 1) not in range(1, _LARGEST_PORT + 1):
+    """Return what is wrong with the URL of a TURN server (RFC 7065)."""
+    match = _URL.fullmatch(url)
+    if match is None or not url.startswith("turn"):
+        return f"'{url}' is not the URL of a TURN server; use turn:HOST, turn:HOST:PORT?transport=tcp or turns:HOST"
+    if int(match["port"] or 1) not in range(1, _LARGEST_PORT + 1):
         return f"'{url}' has no port from 1 to 65535"
     return None
+
+
+class IceServerIssuer:
+    """Issues ICE servers: `fixed` ones for every client, and with `turn_urls` credentials that last `ttl` seconds.
+
+    `clock` returns seconds since the epoch. `secret` returns the TURN secret that is in force.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        fixed: Sequence[RtcIceServer] = (),
+        turn_urls: Sequence[str] = (),
+        ttl: int = 0,
+        secret: Callable[[], bytes] = bytes,
+    ) -> None:
+        self._clock = clock
+        self._fixed = fixed
+        self._turn_urls = turn_urls
+        self._ttl = ttl
+        self._secret = secret
+        self._used_secret = b""
+        # Clients with credentials: when they were issued, and the client's own servers; the oldest first.
+        self._issued: dict[str, tuple[float, Sequence[RtcIceServer]]] = {}
+
+    @property
+    def check_interval(self) -> float | None:
+        """Seconds between calls of `renew`; None if there is nothing to renew."""
+        return max(self._ttl * (1 - RENEW_AT) / 4, 0.05) if self._turn_urls else None
+
+    def issue(self, client_id: str, own: Sequence[RtcIceServer] = ()) -> list[RtcIceServer]:
+        """Return a client's ICE servers; `own` are those that the webhook gave it."""
+        servers = self._servers(client_id, own)
+        if self._turn_urls:
+            self._issued.pop(client_id, None)
+            self._issued[client_id] = self._clock(), own
+        return servers
+
+    def reissue(self, client_id: str, own: Sequence[RtcIceServer] = ()) -> list[RtcIceServer]:
+        """Return the ICE servers of a client that resumes its session; the time of its next renewal stays.
+
+        A message with earlier credentials may follow from its replay buffer.
+        """
+        if client_id in self._issued:
+            self._issued[client_id] = self._issued[client_id][0], own
+        return self._servers(client_id, own)
+
+    def forget(self, client_id: str) -> None:
+        """Renew nothing for a client that has disconnected."""
+        self._issued.pop(client_id, None)
+
+    def renew(self, send: Callable[[str, list[RtcIceServer]], None]) -> None:
+        """Send new credentials to the clients that need them, `RENEWALS_PER_CHECK` at most."""
+        self._read_secret()
+        renew_before = self._clock() - self._ttl * RENEW_AT
+        due: list[tuple[str, Sequence[RtcIceServer]]] = []
+        for client_id, (issued_at, own) in self._issued.items():
+            if issued_at > renew_before or len(due) == RENEWALS_PER_CHECK:
+                break
+            due.append((client_id, own))
+        renewed = [(client_id, self.issue(client_id, own)) for client_id, own in due]
+        for client_id, servers in renewed:  # last, because a full send queue may make the relay `forget` a client
+            send(client_id, servers)
+
+    def _servers(self, client_id: str, own: Sequence[RtcIceServer]) -> list[RtcIceServer]:
+        if not self._turn_urls:
+            return [*self._fixed, *own]
+        turn = turn_server(self._read_secret(), self._turn_urls, client_id, int(self._clock()) + self._ttl)
+        return [*self._fixed, *own, turn]
+
+    def _read_secret(self) -> bytes:
+        """Return the secret; a new one makes all credentials that were issued under the old one due for renewal."""
+        secret = self._secret()
+        if secret != self._used_secret:
+            self._used_secret = secret
+            self._issued = {client_id: (float("-inf"), own) for client_id, (_, own) in self._issued.items()}
+        return secret

@@ -6,11 +6,13 @@ anything but what is asked for.
 
 import re
 import ssl
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import msgspec
 import trio
+
+from sdpx.ice_servers import RtcIceServer
 
 IN_FLIGHT: Final = 64
 LARGEST_ANSWER: Final = 64 * 1024
@@ -28,24 +30,12 @@ class Question(msgspec.Struct, frozen=True):
     path: str
 
 
-class IceServer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """RTCIceServer (W3C WebRTC 4.2.4)."""
-
-    urls: str | list[str]
-    username: str | msgspec.UnsetType = msgspec.UNSET
-    credential: str | msgspec.UnsetType = msgspec.UNSET
-
-
 class Reply(msgspec.Struct, frozen=True):
     """What the service answers: whether the client may come in, why not, and what ICE servers it gets if it may."""
 
     allowed: bool
     reason: str | None = None
-    ice_servers: list[IceServer] | None = None
-
-    def servers(self) -> tuple[dict[str, Any], ...]:
-        """Return the ICE servers as they go over the wire."""
-        return tuple(msgspec.to_builtins(each) for each in self.ice_servers or ())
+    ice_servers: list[RtcIceServer] | None = None
 
 
 class Unavailable(Exception):

@@ -12,12 +12,13 @@ there is no lock and no race: concurrent requests are as if they had come one af
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from msgspec import UNSET, Struct, UnsetType
 
 from sdpx.errors import Refusal
 from sdpx.events import Event, serve
+from sdpx.ice_servers import RtcIceServer
 from sdpx.protocol import messages
 from sdpx.protocol.messages import ClientMessage, DisconnectReason, PairRequest, PeerFrame, Ping, Unpair
 
@@ -83,7 +84,7 @@ class PairingTable:
     def join(
         self,
         client_id: str,
-        ice_servers: Sequence[dict[str, Any]] = (),
+        ice_servers: Sequence[RtcIceServer] = (),
         permit: PairPolicy | None = None,
         resume_token: str | UnsetType = UNSET,
         resumed: bool | UnsetType = UNSET,

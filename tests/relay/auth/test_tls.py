@@ -15,6 +15,7 @@ from trio.testing import MockClock
 from sdpx.relay.auth.files import BadFile
 from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.auth.tls import load_context
+from sdpx.relay.auth.tls_stream import TlsStream
 from sdpx.relay.core.limits import Limits
 from tests.harness.auth_relay import CarefulHouse, careful
 from tests.harness.credentials import KEYS, secret_file, token, write
@@ -118,9 +119,14 @@ async def tls_house(
         yield house
 
 
+def tls_context(house: CarefulHouse) -> ssl.SSLContext:
+    assert house.credentials.tls is not None
+    return house.credentials.tls
+
+
 def dial(house: CarefulHouse) -> trio.abc.Stream:
     ours, theirs = link_pair()
-    house.nursery.start_soon(house.acceptor.serve, house.guard.secured(theirs))
+    house.nursery.start_soon(house.acceptor.serve, TlsStream(theirs, tls_context(house)))
     return ours
 
 
@@ -245,7 +251,7 @@ async def test_a_client_that_stops_reading_over_tls_is_let_go(tmp_path: Path, au
     options = AuthOptions(tls_cert=str(cert), tls_key=str(private))
     async with careful(options, Limits(send_queue_frames=20), now=NOW) as house:
         ours, theirs = link_pair(20_000)
-        house.nursery.start_soon(house.acceptor.serve, house.guard.secured(theirs))
+        house.nursery.start_soon(house.acceptor.serve, TlsStream(theirs, tls_context(house)))
         a = RawClient(over_tls(ours))
         await a.open("/?id=a")
         b = await house.client("/?id=b")
@@ -270,7 +276,7 @@ async def test_whatever_a_library_makes_of_a_new_file_the_relay_goes_on(
 
     async with tls_house(tmp_path) as house:
         monkeypatch.setattr("sdpx.relay.auth.tls.load_context", stumble)
-        await house.guard.reload()
+        await house.credentials.reload(house.relay.tell)
         [failed] = house.log.of("reload_failed")
         assert (failed["option"], "RuntimeError" in failed["reason"]) == ("--tls-cert", True)
         await over_tls(dial(house)).do_handshake()
@@ -282,14 +288,14 @@ async def test_a_new_certificate_is_for_new_connections(tmp_path: Path) -> None:
         a = RawClient(over_tls(dial(house)))
         await a.open("/?id=a")
         (tmp_path / "key.pem").write_bytes(key(OTHER))
-        await house.guard.reload()
+        await house.credentials.reload(house.relay.tell)
         [failed] = house.log.of("reload_failed")
         assert failed["option"] == "--tls-cert"
         assert "does not belong to the certificate" in failed["reason"]
         assert not house.log.of("reloaded")
         await over_tls(dial(house)).do_handshake()
         (tmp_path / "cert.pem").write_bytes(chain(OTHER))
-        await house.guard.reload()
+        await house.credentials.reload(house.relay.tell)
         assert len(house.log.of("reloaded")) == 1
         tls = over_tls(dial(house))
         await tls.do_handshake()
