@@ -35,7 +35,7 @@ Panel = Literal[
 class Option:
     """A declared option; `kind` is the type of its field, `default` is `MISSING` where a value is required.
 
-    A number is from `minimum` to `maximum`. `env` is the environment variable; one-shot options have none and are not `in_file`.
+    A number is from `minimum` to `maximum`. `env` is the environment variable; an argument or a one-shot option has none, and is not `in_file`.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Option:
     panel: Panel
     flag: str
     env: str | None
-    metavar: str | None = None
+    metavar: str = ""
     minimum: float | None = None
     maximum: float | None = None
     is_argument: bool = False
@@ -87,20 +87,17 @@ def option(
     default: T,
     help: str,  # noqa: A002  the name that command lines have for it
     panel: Panel,
-    *,
-    flag: str | None = None,
-    env: str | None = None,
-    metavar: str | None = None,
+    metavar: str = "",
     minimum: float | None = None,
     maximum: float | None = None,
-    is_argument: bool = False,
-    in_file: bool = True,
+    **more: Any,
 ) -> T:
-    """Declare an option as a field of a dataclass; the flag and the environment variable follow the field's name.
+    """Declare an option as a field of a dataclass; `more` sets other fields of `Option`.
 
-    `default` is `...` where a value is required. An argument, and an option that is not `in_file`, has no variable.
+    Flag and environment variable follow the field's name; arguments and one-shot options have no variable. `default` is `...` where
+    a value is required.
     """
-    details = {key: value for key, value in locals().items() if key != "default" and value is not None}
+    details = {"help": help, "panel": panel, "metavar": metavar, "minimum": minimum, "maximum": maximum, **more}
     declared: Any = field(default=MISSING if default is ... else default, metadata=details)
     return declared  # type: ignore[no-any-return]
 
@@ -110,8 +107,8 @@ def options_of(declarations: type) -> Iterator[Option]:
     for each in fields(declarations):
         if each.metadata:
             flag = each.metadata.get("flag", f"--{each.name.replace('_', '-')}")
-            once = each.metadata["is_argument"] or not each.metadata["in_file"]
-            env = None if once else f"SDPX_{flag[2:].replace('-', '_').upper()}"
+            in_file = each.metadata.get("in_file", True)
+            env = None if not in_file else f"SDPX_{flag[2:].replace('-', '_').upper()}"
             yield Option(each.name, each.type, each.default, **{"flag": flag, "env": env, **each.metadata})
         elif is_dataclass(each.type):
             yield from options_of(each.type)  # type: ignore[arg-type]
@@ -146,7 +143,7 @@ class LogFormatOptions:
     """Form of the log on stdout."""
 
     log_format: Format = option(
-        "json", "json: a JSON object per line; text: aligned lines for reading.", "Logging", metavar="FORMAT"
+        "json", "json: a JSON object per line; text: aligned lines for reading.", "Logging", "FORMAT"
     )
 
 
@@ -154,9 +151,7 @@ class LogFormatOptions:
 class LogOptions(LogFormatOptions):
     """Content of the log on stdout."""
 
-    log_level: Level = option(
-        "info", "Lowest level that is logged: debug, info, warning or error.", "Logging", metavar="LEVEL"
-    )
+    log_level: Level = option("info", "Lowest level that is logged: debug, info, warning or error.", "Logging", "LEVEL")
     log_sdp: bool = option(False, "Log SDP bodies, which contain ICE passwords.", "Logging")
 
 

@@ -1,7 +1,7 @@
-"""What every sdpx program does around its work: the log on stdout, signals, a lost reader, one way to end.
+"""Runtime of every sdpx program: the log on stdout, signals, the watcher of stdout's reader, the exit status.
 
-- The first SIGINT or SIGTERM, or the loss of stdout's reader, requests an orderly end; a second signal ends at once.
-- Whatever else ends the program is an `Ending`: one `error` event, one sentence on stderr, its exit status.
+- The first SIGINT or SIGTERM, or the loss of stdout's reader, requests a shutdown; a second signal cancels the program.
+- An `Ending` that the program raises becomes one `error` event, one sentence on stderr, and the exit status.
 """
 
 import os
@@ -15,6 +15,7 @@ from typing import Final
 
 import trio
 
+from sdpx.concurrency import leaf_exceptions
 from sdpx.errors import Ending, ExitStatus
 from sdpx.events import Error
 from sdpx.log import Log, ThreadSink, capture_libraries, reader_is_gone
@@ -26,7 +27,7 @@ READER_POLL_SECONDS: Final = 0.5
 
 
 class ShutdownRequest:
-    """A request to end in order."""
+    """A request to shut down; its first `cause` is kept."""
 
     def __init__(self) -> None:
         self._event = trio.Event()
@@ -34,16 +35,16 @@ class ShutdownRequest:
 
     @property
     def requested(self) -> bool:
-        """Whether somebody asked."""
+        """Whether a shutdown was requested."""
         return self._event.is_set()
 
     def request(self, cause: str) -> None:
-        """Ask; only the first `cause` is kept."""
+        """Request a shutdown."""
         self.cause = self.cause or cause
         self._event.set()
 
     async def wait(self) -> None:
-        """Wait until somebody asks."""
+        """Wait for a request."""
         await self._event.wait()
 
 
@@ -51,9 +52,9 @@ Main = Callable[[Log, ShutdownRequest], Awaitable[None]]
 
 
 def run(main: Main, options: LogOptions, *, elapsed: bool = False, reloads: bool = False) -> ExitStatus:
-    """Run a program under Trio, to its end, and return its exit status.
+    """Run a program under Trio and return its exit status. `elapsed` adds `ms`, the time since the start, to the log.
 
-    SIGHUP ends it as SIGTERM does: its terminal is gone. Not if the program `reloads` on that signal, nor under nohup.
+    SIGHUP, sent when the terminal closes, requests a shutdown, except under nohup and if the program `reloads` on it.
     """
     _fill_standard_descriptors()
     hangup_ends = not reloads and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
@@ -61,19 +62,19 @@ def run(main: Main, options: LogOptions, *, elapsed: bool = False, reloads: bool
 
 
 def _fill_standard_descriptors() -> None:
-    """Open /dev/null for each of 0, 1 and 2 that is closed, or a socket would get its number, and its bytes."""
+    """Open /dev/null for each of 0, 1 and 2 that is closed, so that no socket gets that descriptor and its data."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            os.open(os.devnull, os.O_RDWR)  # returns the lowest free number
 
 
 async def _run(main: Main, options: LogOptions, signals: Sequence[signal.Signals], elapsed: bool) -> ExitStatus:
     stop = ShutdownRequest()
     token = trio.lowlevel.current_trio_token()
 
-    def on_broken() -> None:  # called in the log's thread
+    def on_broken() -> None:  # called in the thread of the log
         with suppress(trio.RunFinishedError):
             token.run_sync_soon(stop.request, "stdout closed")
 
@@ -97,38 +98,28 @@ async def _supervise(main: Main, log: Log, stop: ShutdownRequest, signals: Seque
     failures: list[BaseException] = []
     try:
         async with trio.open_nursery() as nursery:
-            await nursery.start(
-                _handle_signals, signals, stop, nursery.cancel_scope
-            )  # before there is a line to react to
+            await nursery.start(_handle_signals, signals, stop, nursery.cancel_scope)  # before the first log line
             nursery.start_soon(_watch_reader, stop)
             await main(log, stop)
             nursery.cancel_scope.cancel()
-    except* Exception as group:  # noqa: BLE001  the last resort: reported, with a traceback if unforeseen
-        failures += _leaves(group)
+    except* Exception as group:  # noqa: BLE001  reported, with a traceback if it is no Ending
+        failures += leaf_exceptions(group)
     return _report(failures, log)
 
 
 def _report(failures: list[BaseException], log: Log) -> ExitStatus:
-    """Say what ended the program: what it could foresee, or else a fault of its own, with the traceback on stderr."""
+    """Report the failures that ended the program; one that is no `Ending` is a bug, with its traceback on stderr."""
     if not failures:
         return ExitStatus.OK
-    unforeseen = [failure for failure in failures if not isinstance(failure, Ending)]
-    for failure in unforeseen:
+    unexpected = [failure for failure in failures if not isinstance(failure, Ending)]
+    for failure in unexpected:
         traceback.print_exception(failure)
-    first = (unforeseen or failures)[0]
-    ending = first if isinstance(first, Ending) else Ending("internal", f"A fault in sdpx: {first!r}")
+    first = (unexpected or failures)[0]
+    ending = first if isinstance(first, Ending) else Ending("internal", f"Internal error: {first!r}")
     log.emit(Error(ending.code, ending.reason))
     with suppress(OSError):
         print(f"sdpx: {ending.reason}", file=sys.stderr, flush=True)  # noqa: T201
     return ending.status
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    """Return the exceptions that a group holds at any depth."""
-    leaves: list[BaseException] = []
-    for error in group.exceptions:
-        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return leaves
 
 
 async def _handle_signals(
@@ -145,12 +136,12 @@ async def _handle_signals(
                     scope.cancel()
                 stop.request(signal.Signals(number).name)
     finally:
-        for number in signals:  # the program is over: a late signal must not change its exit status
+        for number in signals:  # a late signal must not change the exit status
             signal.signal(number, signal.SIG_IGN)
 
 
 async def _watch_reader(stop: ShutdownRequest) -> None:
-    """Notice that stdout's reader has gone although nothing is being written."""
-    while not reader_is_gone(STDOUT):  # noqa: ASYNC110  an error without readability cannot be waited for
+    """Detect that stdout's reader is gone while nothing is being written."""
+    while not reader_is_gone(STDOUT):  # noqa: ASYNC110  Trio cannot wait for errors alone
         await trio.sleep(READER_POLL_SECONDS)
     stop.request("stdout closed")

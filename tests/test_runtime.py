@@ -1,4 +1,4 @@
-"""Signals."""
+"""Runtime: signals."""
 
 import subprocess
 import sys

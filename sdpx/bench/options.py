@@ -16,21 +16,18 @@ class BenchOptions:
         None,
         "Relay to measure, ws://HOST:PORT; default: a relay started for it.",
         "Network",
-        metavar="URL",
+        "URL",
         is_argument=True,
+        in_file=False,
     )
     token: str | None = option(
-        None, "Token for a relay that requires one; safer in the environment.", "Network", metavar="TOKEN"
+        None, "Token for a relay that requires one; safer in the environment.", "Network", "TOKEN"
     )
-    pairs: int = option(32, "Pairs of clients.", "Load", minimum=1, maximum=100_000)
-    payload: int = option(4096, "Size of a message.", "Load", metavar="BYTES", minimum=MIN_PAYLOAD, maximum=1024**2)
-    in_flight: int = option(1, "Messages in flight at once in each pair.", "Load", minimum=1, maximum=1024)
-    seconds: float = option(
-        5.0, "Duration of each of the three phases.", "Load", metavar="SECONDS", minimum=0.1, maximum=3600
-    )
+    pairs: int = option(32, "Pairs of clients.", "Load", "NUMBER", 1, 100_000)
+    payload: int = option(4096, "Size of a message.", "Load", "BYTES", MIN_PAYLOAD, 1024**2)
+    in_flight: int = option(1, "Messages in flight at once in each pair.", "Load", "NUMBER", 1, 1024)
+    seconds: float = option(5.0, "Duration of each of the three phases.", "Load", "SECONDS", 0.1, 3600)
     processes: int = option(
-        0, "Processes that generate load; 0: one less than CPU cores, at most 4.", "Load", minimum=0, maximum=64
+        0, "Processes that generate load; 0: one less than CPU cores, at most 4.", "Load", "NUMBER", 0, 64
     )
-    format: Literal["table", "json"] = option(
-        "table", "table, or json for one JSON object.", "Output", metavar="FORMAT"
-    )
+    format: Literal["table", "json"] = option("table", "table, or json for one JSON object.", "Output", "FORMAT")

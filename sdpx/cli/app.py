@@ -1,18 +1,30 @@
-"""Command line of sdpx: a command loads its program only when it runs, so that `--help` is fast."""
+"""Command line of sdpx; `--help` loads no program, so that it is fast."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Final
 
 import typer
 
 from sdpx import __version__
-from sdpx.cli.signature import with_options
+from sdpx.cli.options import COMMANDS
+from sdpx.cli.signature import command_function
 
-if TYPE_CHECKING:
-    from sdpx.bench.options import BenchOptions
-    from sdpx.cli.options import DemoOptions, ServeCommand, TokenOptions
-    from sdpx.peer.options import PeerOptions
+HELP: Final = {
+    "serve": "Run a relay: it pairs clients by ID and relays offer, answer and candidates within a pair.",
+    "peer": """Run a WebRTC peer: it sends lines of stdin to the other peer and logs its events on stdout.
 
-VARIABLES = "Each option can be set by an environment variable: --log-level by SDPX_LOG_LEVEL."
+    Exit status: 0 success, 1 internal error, 2 usage, 3 relay unreachable or
+    lost, 4 pairing refused, 5 no connection, 6 refused by the relay,
+    7 pairing lost, 8 no answer, 9 no common candidates, 10 ICE failed,
+    11 DTLS failed, 12 channel lost, 13 --expect not met.
+    """,
+    "token": "Create a token for `sdpx serve --auth-secret-file` and print it on stdout.",
+    "demo": "Run a demonstration: a relay and two peers, each a process, pair, connect and send messages.",
+    "bench": """Measure a relay: messages, connections and sessions per second, and latency.
+
+    Exit status: 0 all messages were correct, 1 some were not, 2 usage,
+    3 relay unreachable.
+    """,
+}
 
 app = typer.Typer(
     name="sdpx",
@@ -21,6 +33,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+for _name in COMMANDS:
+    app.command(
+        _name,
+        help=HELP[_name],
+        epilog="Each option can be set by an environment variable: --log-level by SDPX_LOG_LEVEL.",
+    )(command_function(_name))
 
 
 def _print_version(requested: bool) -> None:
@@ -39,61 +57,6 @@ def _sdpx(
     ] = False,
 ) -> None:
     pass
-
-
-@app.command(epilog=VARIABLES)
-@with_options("serve")
-def serve(options: "ServeCommand") -> int:
-    """Run a relay: it pairs clients by ID and relays offer, answer and candidates within a pair."""
-    from sdpx.cli.commands import serve  # noqa: PLC0415
-
-    return serve(options)
-
-
-@app.command(epilog=VARIABLES)
-@with_options("peer")
-def peer(options: "PeerOptions") -> int:
-    """Run a WebRTC peer: it sends lines of stdin to the other peer and logs its events on stdout.
-
-    Exit status: 0 success, 1 internal error, 2 usage, 3 relay unreachable or
-    lost, 4 pairing refused, 5 no connection, 6 refused by the relay,
-    7 pairing lost, 8 no answer, 9 no common candidates, 10 ICE failed,
-    11 DTLS failed, 12 channel lost, 13 --expect not met.
-    """
-    from sdpx.cli.commands import peer  # noqa: PLC0415
-
-    return peer(options)
-
-
-@app.command(epilog=VARIABLES)
-@with_options("token")
-def token(options: "TokenOptions") -> int:
-    """Create a token for `sdpx serve --auth-secret-file` and print it on stdout."""
-    from sdpx.cli.commands import token  # noqa: PLC0415
-
-    return token(options)
-
-
-@app.command(epilog=VARIABLES)
-@with_options("demo")
-def demo(options: "DemoOptions") -> int:
-    """Run a demonstration: a relay and two peers, each a process, pair, connect and send messages."""
-    from sdpx.cli.commands import demo  # noqa: PLC0415
-
-    return demo(options)
-
-
-@app.command(epilog=VARIABLES)
-@with_options("bench")
-def bench(options: "BenchOptions") -> int:
-    """Measure a relay: messages, connections and sessions per second, and latency.
-
-    Exit status: 0 all messages were correct, 1 some were not, 2 usage,
-    3 relay unreachable.
-    """
-    from sdpx.cli.commands import bench  # noqa: PLC0415
-
-    return bench(options)
 
 
 def main() -> None:

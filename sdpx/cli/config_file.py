@@ -66,7 +66,7 @@ def render(command: str, options: Any) -> str:
 
 
 def _options_in_file(declarations: type) -> dict[str, Option]:
-    return {each.flag[2:]: each for each in options_of(declarations) if each.in_file and not each.is_argument}
+    return {each.flag[2:]: each for each in options_of(declarations) if each.in_file}
 
 
 def _values(where: str, found: Mapping[str, Any], declarations: type) -> dict[str, Any]:

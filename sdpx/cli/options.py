@@ -4,7 +4,7 @@ The options of the relay, the peer and the measurement are declared beside these
 """
 
 from dataclasses import MISSING, dataclass
-from typing import Any, Final, NamedTuple, get_args
+from typing import Final, NamedTuple, get_args
 
 from sdpx.bench.options import BenchOptions
 from sdpx.options import LogFormatOptions, Option, Panel, option, options_of
@@ -26,28 +26,26 @@ class ServeCommand(ServeOptions):
 class TokenOptions:
     """Options of `sdpx token`."""
 
-    sub: str = option(..., "Client ID that the token is for.", "Authentication", metavar="ID")  # type: ignore[assignment]
+    sub: str = option(..., "Client ID that the token is for.", "Authentication", "ID")  # type: ignore[assignment]
     auth_secret_file: str | None = option(
-        None, "File with the shared secret, the same as the relay's.", "Authentication", metavar="FILE"
+        None, "File with the shared secret, the same as the relay's.", "Authentication", "FILE"
     )
-    ttl: str = option("1h", "Lifetime of the token: 90s, 15m, 1h, 7d.", "Authentication", metavar="TIME")
+    ttl: str = option("1h", "Lifetime of the token: 90s, 15m, 1h, 7d.", "Authentication", "TIME")
     pair: tuple[str, ...] = option(
         (),
         "ID that the client may request a pairing with, * for any characters; repeatable; default: any.",
         "Authentication",
+        "ID",
         env="SDPX_TOKEN_PAIR",
-        metavar="ID",
     )
-    auth_audience: str | None = option(None, "Audience of the token ('aud').", "Authentication", metavar="NAME")
+    auth_audience: str | None = option(None, "Audience of the token ('aud').", "Authentication", "NAME")
 
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions(LogFormatOptions):
     """Options of `sdpx demo`."""
 
-    timeout: float = option(
-        30.0, "Time for the whole demonstration.", "Timeouts", metavar="SECONDS", minimum=1, maximum=3600
-    )
+    timeout: float = option(30.0, "Time for the whole demonstration.", "Timeouts", "SECONDS", 1, 3600)
 
 
 COMMANDS: Final[dict[str, type]] = {
@@ -68,7 +66,6 @@ CONFIG: Final = Option(
     metavar="FILE",
     in_file=False,
 )
-_METAVARS: Final[dict[Any, str]] = {bool: "", int: "NUMBER", float: "NUMBER", str: "TEXT"}
 _PANELS: Final = get_args(Panel)
 
 
@@ -80,13 +77,6 @@ def command_options(command: str) -> list[Option]:
 def flags(declared: Option) -> str:
     """Return the spelling of an option: both forms of a flag that is on by default."""
     return f"{declared.flag}/--no-{declared.flag[2:]}" if declared.default is True else declared.flag
-
-
-def metavar(declared: Option) -> str:
-    """Return the placeholder of an option's value."""
-    if declared.metavar is not None or not declared.choices:
-        return declared.metavar or _METAVARS[declared.value_type]
-    return "|".join(declared.choices)
 
 
 class OptionRow(NamedTuple):
@@ -106,7 +96,7 @@ def option_rows(command: str) -> list[OptionRow]:
 
 
 def _row(declared: Option) -> OptionRow:
-    name = metavar(declared) if declared.is_argument else f"{flags(declared)} {metavar(declared)}".rstrip()
+    name = declared.metavar if declared.is_argument else f"{flags(declared)} {declared.metavar}".rstrip()
     default = declared.default
     if isinstance(default, bool):
         default = "on" if default else "off"

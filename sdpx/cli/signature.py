@@ -7,24 +7,22 @@ from typing import Annotated, Any
 
 import typer
 
-from sdpx.cli.options import COMMANDS, CONFIG, command_options, flags, metavar
+from sdpx.cli.options import COMMANDS, CONFIG, command_options, flags
 from sdpx.options import Option, build
 
 
-def with_options(command: str) -> Callable[[Callable[[Any], int]], Callable[..., None]]:
-    """Decorate a function of a command's options with the signature that Typer reads; it returns the exit status."""
-    declarations = COMMANDS[command]
+def command_function(command: str) -> Callable[..., None]:
+    """Return a function with the signature that Typer reads; it builds the options and runs the command (sdpx/cli/commands.py)."""
 
-    def decorate(body: Callable[[Any], int]) -> Callable[..., None]:
-        def run(**values: Any) -> None:
-            raise typer.Exit(body(build(declarations, values)))
+    def run(**values: Any) -> None:
+        from sdpx.cli import commands  # noqa: PLC0415  loads what `--help` does not need
 
-        run.__signature__ = inspect.Signature([_parameter(each) for each in command_options(command)])  # type: ignore[attr-defined]
-        run.__name__, run.__doc__ = command, body.__doc__
-        run.__annotations__ = {}
-        return run
+        raise typer.Exit(getattr(commands, command)(build(COMMANDS[command], values)))
 
-    return decorate
+    parameters = [_parameter(each) for each in command_options(command)]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {}
+    return run
 
 
 def _parameter(declared: Option) -> inspect.Parameter:
@@ -32,7 +30,7 @@ def _parameter(declared: Option) -> inspect.Parameter:
     kind: Any = list[declared.value_type] | None if declared.is_repeatable else declared.kind  # type: ignore[name-defined]
     shown: dict[str, Any] = {
         "help": declared.help,
-        "metavar": metavar(declared),
+        "metavar": declared.metavar,
         "envvar": declared.env,
         "show_envvar": False,
         "rich_help_panel": declared.panel,

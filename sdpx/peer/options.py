@@ -16,66 +16,44 @@ _RESUME_KEYS: Final = ("seq", "resume", "last")
 class PeerOptions(LogOptions):
     """Options of a peer. All times are in seconds; `timeout` includes all attempts of one pairing."""
 
-    url: str = option("ws://127.0.0.1:8765", "WebSocket URL of the relay.", "Network", metavar="URL")
+    url: str = option("ws://127.0.0.1:8765", "WebSocket URL of the relay.", "Network", "URL")
     client_id: str | None = option(
-        None, "Request this ID: 1 to 64 letters, digits or -_.", "Network", flag="--id", metavar="ID"
+        None, "Request this ID: 1 to 64 letters, digits or -_.", "Network", "ID", flag="--id"
     )
     token: str | None = option(
-        None, "Token for a relay that requires one; safer in the environment.", "Network", metavar="TOKEN"
+        None, "Token for a relay that requires one; safer in the environment.", "Network", "TOKEN"
     )
     reconnect: bool = option(True, "Reconnect to a relay after the connection is lost.", "Network")
-    pair: str | None = option(None, "Request a pairing with this ID, as initiator.", "Pairing", metavar="ID")
-    wait: float = option(
-        0.0,
-        "With --pair: time for that peer to come online.",
-        "Pairing",
-        metavar="SECONDS",
-        minimum=0,
-        maximum=86400,
-    )
+    pair: str | None = option(None, "Request a pairing with this ID, as initiator.", "Pairing", "ID")
+    wait: float = option(0.0, "With --pair: time for that peer to come online.", "Pairing", "SECONDS", 0, 86400)
     timeout: float = option(
-        30.0,
-        "Time from pairing to open connection, all attempts included.",
-        "Pairing",
-        metavar="SECONDS",
-        minimum=0.1,
-        maximum=86400,
+        30.0, "Time from pairing to open connection, all attempts included.", "Pairing", "SECONDS", 0.1, 86400
     )
     retries: int = option(
-        3, "Further attempts after a connection failed or was lost.", "Pairing", minimum=0, maximum=1_000_000
+        3, "Further attempts after a connection failed or was lost.", "Pairing", "NUMBER", 0, 1_000_000
     )
-    stun: tuple[str, ...] = option((), "STUN server, stun:HOST:PORT; repeatable.", "TURN and ICE", metavar="URL")
+    stun: tuple[str, ...] = option((), "STUN server, stun:HOST:PORT; repeatable.", "TURN and ICE", "URL")
     turn: tuple[str, ...] = option(
-        (),
-        "TURN server, turn:USER:PASS@HOST:PORT?transport=udp|tcp or turns:; repeatable.",
-        "TURN and ICE",
-        metavar="URL",
+        (), "TURN server, turn:USER:PASS@HOST:PORT?transport=udp|tcp or turns:; repeatable.", "TURN and ICE", "URL"
     )
     no_stun: bool = option(False, "Use no STUN server, not even one that the relay names.", "TURN and ICE")
     ice_transport: Literal["all", "relay"] = option(
-        "all", "Paths to use: all, or relay for those through a TURN server only.", "TURN and ICE", metavar="POLICY"
+        "all", "Paths to use: all, or relay for those through a TURN server only.", "TURN and ICE", "POLICY"
     )
-    cafile: str | None = option(
-        None, "Trust only the certificate authorities in this file (PEM).", "TLS", metavar="FILE"
-    )
+    cafile: str | None = option(None, "Trust only the certificate authorities in this file (PEM).", "TLS", "FILE")
     insecure: bool = option(False, "Do not verify the certificate of the relay; for tests.", "TLS")
     stdin: Literal["lines", "json"] = option(
-        "lines", "lines: each line is a message; json: each line is a command.", "Input and exit", metavar="FORM"
+        "lines", "lines: each line is a message; json: each line is a command.", "Input and exit", "FORM"
     )
     once: bool = option(False, "Exit when the input is sent or the channel is closed.", "Input and exit")
     expect: Expected | None = option(
         None,
         "Exit with status 0 once this is reached: exchange, connected, channel or message.",
         "Input and exit",
-        metavar="STATE",
+        "STATE",
     )
     within: float | None = option(
-        None,
-        "With --expect: time to reach it, from the start.",
-        "Input and exit",
-        metavar="SECONDS",
-        minimum=0.1,
-        maximum=86400,
+        None, "With --expect: time to reach it, from the start.", "Input and exit", "SECONDS", 0.1, 86400
     )
 
     @property

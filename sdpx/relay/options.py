@@ -14,27 +14,22 @@ Engine = Literal["epoll", "trio-websocket"]
 class ServeOptions(LogOptions):
     """Options of a relay; with a `metrics_port`, /metrics is served there and not at `port`."""
 
-    host: str = option("127.0.0.1", "Address or host name to listen on.", "Network", metavar="HOST")
+    host: str = option("127.0.0.1", "Address or host name to listen on.", "Network", "HOST")
     port: int = option(
-        8765, "TCP port; 0: a free port, see server_listening in the log.", "Network", minimum=0, maximum=65535
+        8765, "TCP port; 0: a free port, see server_listening in the log.", "Network", "NUMBER", 0, 65535
     )
     engine: Engine = option(
-        "epoll",
-        "WebSocket engine: epoll (Linux) or trio-websocket (any system, slower).",
-        "Network",
-        metavar="ENGINE",
+        "epoll", "WebSocket engine: epoll (Linux) or trio-websocket (any system, slower).", "Network", "ENGINE"
     )
     metrics_port: int | None = option(
-        None, "Serve /metrics on this port only; 0: a free port.", "Network", minimum=0, maximum=65535
+        None, "Serve /metrics on this port only; 0: a free port.", "Network", "NUMBER", 0, 65535
     )
-    metrics_host: str | None = option(
-        None, "Address for --metrics-port; default: that of --host.", "Network", metavar="HOST"
-    )
+    metrics_host: str | None = option(None, "Address for --metrics-port; default: that of --host.", "Network", "HOST")
     limits: Limits = field(default_factory=Limits)
     auth: AuthOptions = field(default_factory=AuthOptions)
     ice_server: tuple[str, ...] = option(
         (),
         "STUN or TURN server for all clients, stun:HOST:PORT or turn:USER:PASS@HOST:PORT; repeatable.",
         "TURN and ICE",
-        metavar="URL",
+        "URL",
     )

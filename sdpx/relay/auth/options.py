@@ -10,56 +10,35 @@ class AuthOptions:
     """Options that decide which clients may connect; `auth_rate` is per second and IP address."""
 
     auth_secret_file: str | None = option(
-        None, "Require a token signed with the shared secret in this file (HS256).", "Authentication", metavar="FILE"
+        None, "Require a token signed with the shared secret in this file (HS256).", "Authentication", "FILE"
     )
     auth_jwks: str | None = option(
-        None, "Require a token signed by a public key in this JWK set.", "Authentication", metavar="FILE"
+        None, "Require a token signed by a public key in this JWK set.", "Authentication", "FILE"
     )
-    auth_audience: str | None = option(
-        None, "Require tokens to have this audience ('aud').", "Authentication", metavar="NAME"
-    )
+    auth_audience: str | None = option(None, "Require tokens to have this audience ('aud').", "Authentication", "NAME")
     auth_webhook: str | None = option(
-        None, "Ask this HTTP service whether a client may connect.", "Authentication", metavar="URL"
+        None, "Ask this HTTP service whether a client may connect.", "Authentication", "URL"
     )
-    auth_webhook_timeout: float = option(
-        3.0,
-        "Time for the webhook to answer.",
-        "Authentication",
-        metavar="SECONDS",
-        minimum=0.1,
-        maximum=60,
-    )
+    auth_webhook_timeout: float = option(3.0, "Time for the webhook to answer.", "Authentication", "SECONDS", 0.1, 60)
     auth_rate: float = option(
-        1.0, "Failed attempts a second from one IP address; 0: no limit.", "Authentication", minimum=0
+        1.0, "Failed attempts a second from one IP address; 0: no limit.", "Authentication", "NUMBER", 0
     )
     allow_origin: tuple[str, ...] = option(
         (),
         "Accept browser pages from this origin only; https://*.HOST for subdomains; repeatable.",
         "Authentication",
-        metavar="ORIGIN",
+        "ORIGIN",
     )
     trusted_proxy: tuple[str, ...] = option(
-        (),
-        "Trust the client address that this reverse proxy forwards; repeatable.",
-        "Authentication",
-        metavar="CIDR",
+        (), "Trust the client address that this reverse proxy forwards; repeatable.", "Authentication", "CIDR"
     )
-    tls_cert: str | None = option(None, "Serve wss:// with this certificate chain (PEM).", "TLS", metavar="FILE")
-    tls_key: str | None = option(None, "Private key of the certificate (PEM).", "TLS", metavar="FILE")
-    turn_secret_file: str | None = option(
-        None, "static-auth-secret of coturn, for --turn-url.", "TURN and ICE", metavar="FILE"
-    )
+    tls_cert: str | None = option(None, "Serve wss:// with this certificate chain (PEM).", "TLS", "FILE")
+    tls_key: str | None = option(None, "Private key of the certificate (PEM).", "TLS", "FILE")
+    turn_secret_file: str | None = option(None, "static-auth-secret of coturn, for --turn-url.", "TURN and ICE", "FILE")
     turn_url: tuple[str, ...] = option(
-        (), "Issue clients credentials for this TURN server; repeatable.", "TURN and ICE", metavar="URL"
+        (), "Issue clients credentials for this TURN server; repeatable.", "TURN and ICE", "URL"
     )
-    turn_ttl: int = option(
-        86_400,
-        "Lifetime of TURN credentials.",
-        "TURN and ICE",
-        metavar="SECONDS",
-        minimum=1,
-        maximum=31_536_000,
-    )
+    turn_ttl: int = option(86_400, "Lifetime of TURN credentials.", "TURN and ICE", "SECONDS", 1, 31_536_000)
 
     @property
     def asks_for_tokens(self) -> bool:
