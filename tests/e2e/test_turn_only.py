@@ -72,6 +72,6 @@ async def test_with_credentials_that_have_ended_there_is_no_path_and_the_verdict
             verdict = await alice.wait_for("diagnosis", retrying=False)
             assert verdict["code"] == "turn_refused"
             assert verdict["turn_refusals"] == [f"turn:127.0.0.1:{port}?transport=udp 401"]
-            assert "has ended" in verdict["message"]
+            assert "has expired" in verdict["message"]
             assert verdict["local_candidates"] == {}
             assert await alice.ended() == 10

@@ -1,7 +1,7 @@
-"""Why a connection failed, from its evidence: what most likely went wrong, and what to do about it. Pure.
+"""Why a connection failed, derived from its trace: the most likely cause, and what to do about it. Pure.
 
-The first rule that applies decides; they go from what is certain to what is merely likely. Each has an `Ending` in
-`sdpx.errors`, and so an exit status.
+The first rule that applies decides; certain causes come before likely ones. Each cause has an `Ending` in `sdpx.errors`, and
+so an exit status.
 """
 
 from collections.abc import Callable
@@ -21,14 +21,14 @@ from sdpx.errors import (
 from sdpx.events import peer
 from sdpx.peer.diagnostics.trace import ConnectionTrace
 
-_NETWORKS: Final = "are the two on networks that reach each other, or does one need a TURN server (--turn)?"
+_NETWORKS: Final = "are both peers on networks that reach each other, or is a TURN server needed (--turn)?"
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """`code` is stable, `sentence` is for a person; `ending` is what the program ends with, if it ends of this.
+    """A cause of failure; the program ends with `ending`, if it ends because of it.
 
-    `may_pass` tells whether another try can have another outcome.
+    `may_pass` says whether another attempt can have another outcome.
     """
 
     ending: Ending
@@ -36,252 +36,246 @@ class Diagnosis:
 
     @property
     def code(self) -> str:
-        """The stable word for what went wrong."""
+        """The stable code of the cause."""
         return self.ending.code
 
     @property
     def sentence(self) -> str:
-        """What most likely went wrong, and what to do."""
+        """The most likely cause, and what to do."""
         return self.ending.reason
 
-    def event(self, evidence: ConnectionTrace, now: float, *, retrying: bool) -> peer.Diagnosis:
-        """Return what the log tells of it; `now` is in seconds since the connection was begun."""
-        heard = evidence.last_heard
+    def event(self, trace: ConnectionTrace, now: float, *, retrying: bool) -> peer.Diagnosis:
+        """Return the log event; `now` is in seconds since the connection was begun."""
+        heard = trace.last_heard
         return peer.Diagnosis(
             code=self.code,
-            peer_id=evidence.peer_id,
-            is_initiator=evidence.is_initiator,
+            peer_id=trace.peer_id,
+            is_initiator=trace.is_initiator,
             retrying=retrying,
             after_ms=_ms(now),
-            description_sent=evidence.description_sent,
-            description_received=evidence.description_received,
-            local_candidates=dict(evidence.local_candidates),
-            remote_candidates=dict(evidence.remote_candidates),
-            remote_mdns=evidence.remote_mdns,
-            silent_stun=list(evidence.silent_stun),
-            turn_refusals=[f"{each.url} {each.code}" for each in evidence.turn_refusals],
-            ice_state=evidence.ice_state,
-            dtls=evidence.dtls_error or None,
+            description_sent=trace.description_sent,
+            description_received=trace.description_received,
+            local_candidates=dict(trace.local_candidates),
+            remote_candidates=dict(trace.remote_candidates),
+            remote_mdns=trace.remote_mdns,
+            silent_stun=list(trace.silent_stun),
+            turn_refusals=[f"{each.url} {each.code}" for each in trace.turn_refusals],
+            ice_state=trace.ice_state,
+            dtls=trace.dtls_error or None,
             silent_ms=None if heard is None else _ms(now - heard),
             _sentence=self.sentence,
         )
 
 
-def diagnose(evidence: ConnectionTrace, now: float) -> Diagnosis:
-    """Return why the connection failed; `now` is in seconds since it was begun."""
+def diagnose(trace: ConnectionTrace, now: float) -> Diagnosis:
+    """Return why a connection failed; `now` is in seconds since it was begun."""
     for rule in _RULES:
-        if diagnosis := rule(evidence, now):
+        if diagnosis := rule(trace, now):
             return diagnosis
-    return Diagnosis(NoConnection("no_connection", f"No connection to {evidence.peer_id} came up within {now:.1f} s"))
-
-
-def diagnose_departure(evidence: ConnectionTrace, reason: str, *, unsent: bool = False) -> Diagnosis:
-    """Return what it means that the peer left; `reason` is the relay's word, or the side's own for a closed channel.
-
-    `unsent` says that input was left which did not go out.
-    """
-    if evidence.succeeded and unsent:
-        sentence = f"The other side, {evidence.peer_id}, closed the connection or is gone, and input was left unsent"
-        return Diagnosis(ChannelLost("channel_closed", sentence))
-    if evidence.succeeded:
-        return _closed(evidence)
-    if evidence.gathered and (diagnosis := _no_relayed(evidence, 0.0)) is not None:
-        return diagnosis
-    sentence = f"The peer {evidence.peer_id} left before there was a connection ({reason}): ask again once it is back"
-    return Diagnosis(PairingLost("pairing_lost", sentence))
-
-
-def summarize(evidence: ConnectionTrace) -> peer.ConnectionSummary:
-    """Return what the log tells of a connection that came up, once it is over."""
-    return peer.ConnectionSummary(
-        peer_id=evidence.peer_id,
-        is_initiator=evidence.is_initiator,
-        phases=evidence.phases_ms(),
-        local_candidate=evidence.local_type,
-        remote_candidate=evidence.remote_type,
-        bytes_sent=evidence.bytes_sent,
-        bytes_received=evidence.bytes_received,
+    return Diagnosis(
+        NoConnection("no_connection", f"No connection to {trace.peer_id} was established within {now:.1f} s")
     )
 
 
-Rule = Callable[[ConnectionTrace, float], Diagnosis | None]
+def diagnose_departure(trace: ConnectionTrace, reason: str, *, unsent: bool = False) -> Diagnosis:
+    """Return what a departure of the peer means; `reason` is the relay's, or this side's for a closed channel.
+
+    `unsent` says that input remains which was not sent.
+    """
+    if trace.succeeded and unsent:
+        sentence = f"The peer {trace.peer_id} closed the connection or is gone, and input was left unsent"
+        return Diagnosis(ChannelLost("channel_closed", sentence))
+    if trace.succeeded:
+        return _closed(trace)
+    if trace.gathered and (diagnosis := _no_relayed_candidate(trace, 0.0)) is not None:
+        return diagnosis
+    sentence = f"The peer {trace.peer_id} left before the connection was established ({reason}); request it again later"
+    return Diagnosis(PairingLost("pairing_lost", sentence))
 
 
-def _fingerprint(evidence: ConnectionTrace, _now: float) -> Diagnosis | None:
-    if not evidence.fingerprint_mismatch:
+def summarize(trace: ConnectionTrace) -> peer.ConnectionSummary:
+    """Return the log event for the end of a connection that was established."""
+    return peer.ConnectionSummary(
+        peer_id=trace.peer_id,
+        is_initiator=trace.is_initiator,
+        phases=trace.phases_ms(),
+        local_candidate=trace.local_type,
+        remote_candidate=trace.remote_type,
+        bytes_sent=trace.bytes_sent,
+        bytes_received=trace.bytes_received,
+    )
+
+
+# ---- rules ----------------------------------------------------------------------------------------------------------
+
+
+def _fingerprint_mismatch(trace: ConnectionTrace, _now: float) -> Diagnosis | None:
+    if not trace.fingerprint_mismatch:
         return None
     reason = (
-        f"The certificate of {evidence.peer_id} does not match the fingerprint in its description: the description was "
-        "changed on its way, or somebody else answers. Do not trust this connection"
+        f"The certificate of {trace.peer_id} does not match the fingerprint in its description: the description was "
+        "changed on the way, or another party answers. Do not trust this connection"
     )
     return Diagnosis(DtlsFailed("fingerprint_mismatch", reason), may_pass=False)
 
 
-def _silence(evidence: ConnectionTrace, now: float) -> Diagnosis | None:
-    if not evidence.vanished:
+def _vanished(trace: ConnectionTrace, now: float) -> Diagnosis | None:
+    if not trace.vanished:
         return None
-    silent = "" if evidence.last_heard is None else f" for {max(0.0, now - evidence.last_heard):.1f} s"
+    silent = "" if trace.last_heard is None else f" for {max(0.0, now - trace.last_heard):.1f} s"
     reason = (
-        f"The peer {evidence.peer_id} has been silent{silent}: its program, its host or the network between is gone"
+        f"The peer {trace.peer_id} has been silent{silent}: its process, its machine or the network between is down"
     )
     return Diagnosis(ChannelLost("peer_silent", reason))
 
 
-def _dtls(evidence: ConnectionTrace, _now: float) -> Diagnosis | None:
-    if not evidence.dtls_error or not _ice_is_done(evidence):  # without a path DTLS fails too, and means nothing
+def _dtls_error(trace: ConnectionTrace, _now: float) -> Diagnosis | None:
+    if not trace.dtls_error or not trace.ice_completed:  # without a network path DTLS always fails
         return None
-    reason = (
-        f"The network path to {evidence.peer_id} is there, but the DTLS handshake over it failed: {evidence.dtls_error}"
-    )
+    reason = f"The network path to {trace.peer_id} works, but the DTLS handshake failed: {trace.dtls_error}"
     return Diagnosis(DtlsFailed("dtls_failed", reason))
 
 
-def _channel(evidence: ConnectionTrace, _now: float) -> Diagnosis | None:
-    return _closed(evidence) if evidence.succeeded else None
+def _connection_closed(trace: ConnectionTrace, _now: float) -> Diagnosis | None:
+    return _closed(trace) if trace.succeeded else None
 
 
-def _closed(evidence: ConnectionTrace) -> Diagnosis:
-    reason = f"The connection to {evidence.peer_id} was up, and the other side closed it, or is gone"
+def _closed(trace: ConnectionTrace) -> Diagnosis:
+    reason = f"The connection to {trace.peer_id} was established, and the peer closed it, or is gone"
     return Diagnosis(ChannelLost("channel_closed", reason))
 
 
-def _description(evidence: ConnectionTrace, _now: float) -> Diagnosis | None:
-    if not evidence.description_flaw or "exchange" in evidence.reached_at:
+def _bad_description(trace: ConnectionTrace, _now: float) -> Diagnosis | None:
+    if not trace.description_flaw or "exchange" in trace.reached_at:
         return None
-    return Diagnosis(NoConnection("bad_description", f"No exchange of descriptions: {evidence.description_flaw}"))
+    return Diagnosis(NoConnection("bad_description", f"The offer/answer exchange failed: {trace.description_flaw}"))
 
 
-def _answer(evidence: ConnectionTrace, now: float) -> Diagnosis | None:
-    if evidence.description_received:
+def _no_relayed_candidate(trace: ConnectionTrace, now: float) -> Diagnosis | None:
+    if not trace.relay_only or trace.local_candidates or trace.ice_completed:
         return None
-    if evidence.is_initiator:
-        cause = "although the relay passed the offer on: its program does not answer offers, or hangs"
-        if not evidence.description_sent:
-            cause = "because the offer was not sent: the connection to the relay is down"
-        reason = f"No answer came from {evidence.peer_id} within {now:.1f} s, {cause}"
-        return Diagnosis(NoAnswer("no_answer", reason), may_pass=False)
-    reason = (
-        f"No offer came from {evidence.peer_id} within {now:.1f} s of the pairing: its program is the "
-        "initiator and sends none, or hangs"
-    )
-    return Diagnosis(NoAnswer("no_offer", reason), may_pass=False)
-
-
-def _no_network(evidence: ConnectionTrace, _now: float) -> Diagnosis | None:
-    if evidence.local_candidates or evidence.ice_state in ("completed", "connected"):
-        return None
-    reason = (
-        "This machine has no network address to offer (loopback does not count): bring a network interface up, or give a "
-        "TURN server (--turn)"
-    )
-    return Diagnosis(NoCommonCandidates("no_network", reason), may_pass=False)
-
-
-def _no_relayed(evidence: ConnectionTrace, now: float) -> Diagnosis | None:
-    if not evidence.relay_only or evidence.local_candidates or _ice_is_done(evidence):
-        return None
-    if not evidence.gathered and not evidence.description_received:
-        return None  # there may yet be one
-    if (refused := _turn(evidence, now)) is not None:
+    if not trace.gathered and not trace.description_received:
+        return None  # gathering goes on
+    if (refused := _turn_refused(trace, now)) is not None:
         return replace(refused, may_pass=False)
     reason = (
-        "Only relayed candidates are allowed (--ice-transport relay), and no TURN server gave one: name one that answers "
-        "(--turn), or let the relay do so (sdpx serve --turn-url)"
+        "Only relayed candidates are allowed (--ice-transport relay), and no TURN server provided one: give one that "
+        "answers (--turn), or configure it at the relay (sdpx serve --turn-url)"
     )
     return Diagnosis(NoCommonCandidates("no_turn", reason), may_pass=False)
 
 
-def _candidates(evidence: ConnectionTrace, _now: float) -> Diagnosis | None:
-    if _ice_is_done(evidence):
+def _no_description(trace: ConnectionTrace, now: float) -> Diagnosis | None:
+    if trace.description_received:
         return None
-    who = evidence.peer_id
-    if not evidence.remote_candidates:
-        reason = f"{who} offered no candidate at all, so there is no address to try: has its machine a network?"
-    elif evidence.candidate_pairs == 0:
-        reason = f"No candidate of {who} fits one of this side (IPv4 against IPv6, UDP against TCP): {_NETWORKS}"
+    if not trace.is_initiator:
+        reason = (
+            f"No offer from {trace.peer_id} arrived within {now:.1f} s of the pairing: it is the initiator, and its "
+            "program sends none, or hangs"
+        )
+        return Diagnosis(NoAnswer("no_offer", reason), may_pass=False)
+    cause = "although the relay forwarded the offer: its program does not answer offers, or hangs"
+    if not trace.description_sent:
+        cause = "because the offer was not sent: the connection to the relay is down"
+    reason = f"No answer from {trace.peer_id} arrived within {now:.1f} s, {cause}"
+    return Diagnosis(NoAnswer("no_answer", reason), may_pass=False)
+
+
+def _no_network(trace: ConnectionTrace, _now: float) -> Diagnosis | None:
+    if trace.local_candidates or trace.ice_state in ("completed", "connected"):
+        return None
+    reason = (
+        "This machine has no network address for a candidate (loopback addresses are not used): bring up a network "
+        "interface, or give a TURN server (--turn)"
+    )
+    return Diagnosis(NoCommonCandidates("no_network", reason), may_pass=False)
+
+
+def _answer_unsent(trace: ConnectionTrace, now: float) -> Diagnosis | None:
+    if trace.is_initiator or trace.description_sent or trace.ice_completed:
+        return None
+    reason = f"The answer to {trace.peer_id} was not sent within {now:.1f} s: the connection to the relay is down"
+    return Diagnosis(NoConnection("no_connection", reason))
+
+
+def _only_mdns(trace: ConnectionTrace, _now: float) -> Diagnosis | None:
+    if trace.ice_completed or trace.remote_mdns < (trace.remote_candidates.total() or 1):
+        return None
+    reason = (
+        f"All candidates of {trace.peer_id} are mDNS names (.local, as of browsers without camera permission), and none "
+        "worked: they resolve within one local network only. Give both sides a STUN or TURN server"
+    )
+    return Diagnosis(NoCommonCandidates("only_mdns", reason), may_pass=False)
+
+
+def _no_common_candidates(trace: ConnectionTrace, _now: float) -> Diagnosis | None:
+    if trace.ice_completed:
+        return None
+    if not trace.remote_candidates:
+        reason = f"{trace.peer_id} offered no candidates, so there is no address to connect to: check its network"
+    elif trace.candidate_pairs == 0:
+        reason = f"No candidate of {trace.peer_id} fits a local one (IPv4 or IPv6, UDP or TCP): {_NETWORKS}"
     else:
         return None
     return Diagnosis(NoCommonCandidates("no_common_candidates", reason), may_pass=False)
 
 
-def _unsent_answer(evidence: ConnectionTrace, now: float) -> Diagnosis | None:
-    if evidence.is_initiator or evidence.description_sent or _ice_is_done(evidence):
+def _turn_refused(trace: ConnectionTrace, _now: float) -> Diagnosis | None:
+    if trace.ice_completed or not trace.turn_refusals:
         return None
-    reason = f"The answer to {evidence.peer_id} was not sent within {now:.1f} s: the connection to the relay is down"
-    return Diagnosis(NoConnection("no_connection", reason))
-
-
-def _mdns(evidence: ConnectionTrace, _now: float) -> Diagnosis | None:
-    if _ice_is_done(evidence) or evidence.remote_mdns < (evidence.remote_candidates.total() or 1):
-        return None
-    reason = (
-        f"{evidence.peer_id} offered nothing but mDNS candidates (.local names, as browsers without a camera permission do), "
-        "and none led to it: they only work within one local network. Give both sides a STUN or TURN server"
-    )
-    return Diagnosis(NoCommonCandidates("only_mdns", reason), may_pass=False)
-
-
-def _turn(evidence: ConnectionTrace, _now: float) -> Diagnosis | None:
-    if _ice_is_done(evidence) or not evidence.turn_refusals:
-        return None
-    first = evidence.turn_refusals[0]
-    hint = "the user or password given is wrong, or has ended" if first.code in (401, 441) else "ask whoever runs it"
-    reason = (
-        f"No path to {evidence.peer_id} was found, and the TURN server {first.url} said {first.code}: {hint} (--turn)"
-    )
+    first = trace.turn_refusals[0]
+    wrong = first.code in (401, 441)  # RFC 8489, 14.8; RFC 8656, 15
+    hint = "the user or password is wrong, or has expired" if wrong else "ask its operator"
+    reason = f"No network path to {trace.peer_id} was found, and the TURN server {first.url} answered {first.code}: {hint} (--turn)"
     return Diagnosis(IceFailed("turn_refused", reason))
 
 
-def _stun(evidence: ConnectionTrace, _now: float) -> Diagnosis | None:
-    if _ice_is_done(evidence) or not evidence.silent_stun or evidence.local_candidates["srflx"]:
+def _stun_silent(trace: ConnectionTrace, _now: float) -> Diagnosis | None:
+    if trace.ice_completed or not trace.silent_stun or trace.local_candidates["srflx"]:
         return None
     reason = (
-        f"No path to {evidence.peer_id} was found, and the STUN server {evidence.silent_stun[0]} is silent, so this side "
-        "could offer no public address: check --stun and that UDP may leave this network"
+        f"No network path to {trace.peer_id} was found, and the STUN server {trace.silent_stun[0]} does not answer, so "
+        "this side could not offer a public address: check --stun, and that the network lets UDP out"
     )
     return Diagnosis(IceFailed("stun_silent", reason))
 
 
-def _ice(evidence: ConnectionTrace, _now: float) -> Diagnosis | None:
-    if _ice_is_done(evidence):
+def _ice_failed(trace: ConnectionTrace, _now: float) -> Diagnosis | None:
+    if trace.ice_completed:
         return None
-    pairs = "" if evidence.candidate_pairs is None else f" ({evidence.candidate_pairs} pairs tried)"
-    reason = f"No pair of candidates worked between this side and {evidence.peer_id}{pairs}: {_NETWORKS}"
+    pairs = "" if trace.candidate_pairs is None else f" ({trace.candidate_pairs} pairs tried)"
+    reason = f"No pair of candidates worked between this side and {trace.peer_id}{pairs}: {_NETWORKS}"
     return Diagnosis(IceFailed("ice_failed", reason))
 
 
-def _handshake(evidence: ConnectionTrace, now: float) -> Diagnosis | None:
-    if not _ice_is_done(evidence) or evidence.succeeded:
+def _dtls_timeout(trace: ConnectionTrace, now: float) -> Diagnosis | None:
+    if not trace.ice_completed or trace.succeeded:
         return None
     reason = (
-        f"The network path to {evidence.peer_id} is there, but the DTLS handshake over it did not end within "
-        f"{now:.1f} s: the other side does not take part in it"
+        f"The network path to {trace.peer_id} works, but the DTLS handshake did not end within {now:.1f} s: the peer "
+        "does not take part in it"
     )
     return Diagnosis(DtlsFailed("dtls_failed", reason))
-
-
-def _ice_is_done(evidence: ConnectionTrace) -> bool:
-    return "ice" in evidence.reached_at
 
 
 def _ms(seconds: float) -> float:
     return round(seconds * 1000, 3)
 
 
-_RULES: Final[tuple[Rule, ...]] = (
-    _fingerprint,
-    _silence,
-    _dtls,
-    _channel,
-    _description,
-    _no_relayed,
-    _answer,
+_RULES: Final[tuple[Callable[[ConnectionTrace, float], Diagnosis | None], ...]] = (
+    _fingerprint_mismatch,
+    _vanished,
+    _dtls_error,
+    _connection_closed,
+    _bad_description,
+    _no_relayed_candidate,
+    _no_description,
     _no_network,
-    _unsent_answer,
-    _mdns,
-    _candidates,
-    _turn,
-    _stun,
-    _ice,
-    _handshake,
+    _answer_unsent,
+    _only_mdns,
+    _no_common_candidates,
+    _turn_refused,
+    _stun_silent,
+    _ice_failed,
+    _dtls_timeout,
 )

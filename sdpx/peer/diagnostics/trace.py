@@ -1,7 +1,4 @@
-"""What one connection has shown of itself, from the offer on: what a verdict is reached from, and a summary made of. Pure.
-
-The shell writes down what happens as it happens; nobody asks it what that means.
-"""
+"""The trace of one connection: the facts from which its diagnosis and its summary are derived. Pure."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -20,60 +17,65 @@ class TurnRefusal:
 
 @dataclass(slots=True)
 class ConnectionTrace:
-    """One connection with `peer_id`: a rebuilt one has an evidence of its own.
+    """One connection with `peer_id`; each attempt has its own trace.
 
-    All times are in seconds since the connection was begun: the pairing, or the decision to rebuild.
-    `before` has what led there, in seconds for each phase: `dial`, `pairing`.
+    Times are in seconds since the connection was begun: by the pairing, or by the decision to connect again. `before` has the
+    duration of each earlier phase: `dial`, `pairing`.
     """
 
     peer_id: str
     is_initiator: bool
     timeout: float
     before: dict[str, float] = field(default_factory=dict)
-    relay_only: bool = False  # no path is wanted but those through a TURN server
+    relay_only: bool = False  # only paths through a TURN server are allowed
     reached_at: dict[Phase, float] = field(default_factory=dict)
     description_sent: bool = False
     description_received: bool = False
-    description_flaw: str = ""  # why the peer's description could not be used, or none of one's own be made
+    description_flaw: str = ""  # why the peer's description could not be used, or no local one be created
     local_candidates: Counter[str] = field(default_factory=Counter)  # by type: host, srflx, prflx, relay
-    gathered: bool = False  # no more local candidates will come
+    gathered: bool = False  # there will be no more local candidates
     remote_candidates: Counter[str] = field(default_factory=Counter)
-    remote_mdns: int = 0  # how many of the remote ones are .local names
-    candidate_pairs: int | None = None  # that ICE could form; None: not known
+    remote_mdns: int = 0  # how many of the remote candidates are .local names
+    candidate_pairs: int | None = None  # that ICE formed; None: unknown
     silent_stun: list[str] = field(default_factory=list)
     turn_refusals: list[TurnRefusal] = field(default_factory=list)
     ice_state: str = "new"
-    dtls_error: str = ""  # why DTLS failed, if it did
+    dtls_error: str = ""  # empty if DTLS did not fail
     fingerprint_mismatch: bool = False
     last_heard: float | None = None
-    vanished: bool = False  # the heartbeat's word, or consent that expired
-    local_type: str | None = None  # of the pair that ICE selected
+    vanished: bool = False  # the heartbeat is missing, or consent has expired (RFC 7675)
+    local_type: str | None = None  # of the selected candidate pair
     remote_type: str | None = None
     bytes_sent: int = 0
     bytes_received: int = 0
 
     def reach(self, phase: Phase, seconds: float) -> bool:
-        """Note when a phase was done; only the first time counts. Returns whether it was the first."""
+        """Note when a phase was reached; returns whether it was the first time, which alone counts."""
         first = phase not in self.reached_at
         self.reached_at.setdefault(phase, seconds)
         return first
 
     def add_remote(self, kind: str | None, address: str = "") -> None:
-        """Note a candidate of the peer by its type and its address, which may be an mDNS name."""
+        """Count a remote candidate by its type, and by whether its address is an mDNS name."""
         self.remote_candidates[kind or "host"] += 1
         self.remote_mdns += address.lower().endswith(".local")
 
     def add_local(self, kind: str | None) -> None:
-        """Note a candidate of this side by its type."""
+        """Count a local candidate by its type."""
         self.local_candidates[kind or "host"] += 1
 
     @property
     def succeeded(self) -> bool:
-        """Whether the connection came up at all."""
+        """Whether the connection was established."""
         return "connected" in self.reached_at
 
+    @property
+    def ice_completed(self) -> bool:
+        """Whether ICE found a network path."""
+        return "ice" in self.reached_at
+
     def phases_ms(self) -> dict[str, float]:
-        """Return how long each phase took by itself, in milliseconds, in their order."""
+        """Return the duration of each phase in milliseconds, in order."""
         took = {name: round(seconds * 1000, 3) for name, seconds in self.before.items()}
         last = 0.0
         for name, seconds in sorted(self.reached_at.items(), key=lambda item: item[1]):

@@ -1,4 +1,4 @@
-"""Why a connection failed, from its evidence."""
+"""Why a connection failed, derived from its trace."""
 
 from collections import Counter
 from dataclasses import replace
@@ -12,7 +12,7 @@ from sdpx.errors import ExitStatus
 from sdpx.peer.diagnostics.diagnosis import diagnose, diagnose_departure, summarize
 from sdpx.peer.diagnostics.trace import ConnectionTrace, Phase, TurnRefusal
 
-# Both descriptions are there, both sides have addresses: what goes wrong from here on is the network's.
+# Both descriptions are set, and both sides have candidates: the network causes all later failures.
 NEGOTIATED = ConnectionTrace(
     "bob",
     is_initiator=True,
@@ -39,7 +39,7 @@ PHASES: list[tuple[Phase, float]] = [
 @pytest.mark.parametrize(
     ("changed", "code", "status", "words"),
     [
-        ({"description_received": False}, "no_answer", ExitStatus.NO_ANSWER, "No answer came from bob within 5.0 s"),
+        ({"description_received": False}, "no_answer", ExitStatus.NO_ANSWER, "No answer from bob arrived within 5.0 s"),
         (
             {"description_received": False, "description_sent": False},
             "no_answer",
@@ -56,7 +56,7 @@ PHASES: list[tuple[Phase, float]] = [
             {"description_received": False, "is_initiator": False},
             "no_offer",
             ExitStatus.NO_ANSWER,
-            "No offer came from bob",
+            "No offer from bob arrived",
         ),
         (
             {"description_flaw": "its SDP has no line 'o='"},
@@ -69,7 +69,7 @@ PHASES: list[tuple[Phase, float]] = [
             {"relay_only": True, "local_candidates": Counter()},
             "no_turn",
             ExitStatus.NO_COMMON_CANDIDATES,
-            "no TURN server gave one",
+            "no TURN server provided one",
         ),
         (
             {
@@ -80,25 +80,30 @@ PHASES: list[tuple[Phase, float]] = [
             },
             "turn_refused",
             ExitStatus.ICE_FAILED,
-            "has ended",
+            "has expired",
         ),
         (
             {"remote_candidates": Counter(), "candidate_pairs": 0},
             "no_common_candidates",
             ExitStatus.NO_COMMON_CANDIDATES,
-            "offered no candidate at all",
+            "offered no candidates",
         ),
-        ({"candidate_pairs": 0}, "no_common_candidates", ExitStatus.NO_COMMON_CANDIDATES, "IPv4 against IPv6"),
-        ({"remote_mdns": 2}, "only_mdns", ExitStatus.NO_COMMON_CANDIDATES, "nothing but mDNS candidates"),
+        ({"candidate_pairs": 0}, "no_common_candidates", ExitStatus.NO_COMMON_CANDIDATES, "IPv4 or IPv6"),
+        ({"remote_mdns": 2}, "only_mdns", ExitStatus.NO_COMMON_CANDIDATES, "All candidates of bob are mDNS names"),
         ({"remote_mdns": 2, "candidate_pairs": 0}, "only_mdns", ExitStatus.NO_COMMON_CANDIDATES, ".local"),
         (
             {"turn_refusals": [TurnRefusal("turn:t:3478", 401)]},
             "turn_refused",
             ExitStatus.ICE_FAILED,
-            "turn:t:3478 said 401: the user or password given is wrong, or has ended",
+            "turn:t:3478 answered 401: the user or password is wrong, or has expired",
         ),
-        ({"turn_refusals": [TurnRefusal("turn:t", 486)]}, "turn_refused", ExitStatus.ICE_FAILED, "said 486"),
-        ({"silent_stun": ["stun:s:3478"]}, "stun_silent", ExitStatus.ICE_FAILED, "STUN server stun:s:3478 is silent"),
+        ({"turn_refusals": [TurnRefusal("turn:t", 486)]}, "turn_refused", ExitStatus.ICE_FAILED, "answered 486"),
+        (
+            {"silent_stun": ["stun:s:3478"]},
+            "stun_silent",
+            ExitStatus.ICE_FAILED,
+            "STUN server stun:s:3478 does not answer",
+        ),
         ({}, "ice_failed", ExitStatus.ICE_FAILED, "2 pairs tried"),
         ({"remote_mdns": 1}, "ice_failed", ExitStatus.ICE_FAILED, "No pair of candidates worked"),
         (
@@ -126,19 +131,20 @@ PHASES: list[tuple[Phase, float]] = [
             ExitStatus.CHANNEL_LOST,
             "silent for 3.0 s",
         ),
-        ({"reached_at": UP}, "channel_closed", ExitStatus.CHANNEL_LOST, "closed it"),
+        ({"reached_at": UP}, "channel_closed", ExitStatus.CHANNEL_LOST, "the peer closed it"),
     ],
 )
-def test_what_most_likely_went_wrong(changed: dict[str, Any], code: str, status: ExitStatus, words: str) -> None:
-    """One code, one exit status, and a sentence that names the other side or the thing to mend."""
-    verdict = diagnose(replace(NEGOTIATED, **changed), 5.0)
-    assert (verdict.code, verdict.ending.status) == (code, status)
-    assert words in verdict.sentence
+def test_a_failure_has_a_code_a_status_and_a_remedy(
+    changed: dict[str, Any], code: str, status: ExitStatus, words: str
+) -> None:
+    diagnosis = diagnose(replace(NEGOTIATED, **changed), 5.0)
+    assert (diagnosis.code, diagnosis.ending.status) == (code, status)
+    assert words in diagnosis.sentence
 
 
 @pytest.mark.parametrize("initiator", [True, False])
-def test_no_turn_server_is_no_fault_of_the_other_side(initiator: bool) -> None:
-    """Once gathering has ended with nothing, an answer that is missing or a peer that has left is not what went wrong."""
+def test_a_missing_turn_server_precedes_a_missing_answer(initiator: bool) -> None:
+    """Without a relayed candidate after gathering, a missing answer or a departed peer is not the cause."""
     relay_only = replace(
         NEGOTIATED, is_initiator=initiator, relay_only=True, local_candidates=Counter(), description_received=False
     )
@@ -153,21 +159,19 @@ def test_no_turn_server_is_no_fault_of_the_other_side(initiator: bool) -> None:
 @pytest.mark.parametrize(
     ("changed", "code"), [({"description_received": False}, "pairing_lost"), ({"reached_at": UP}, "channel_closed")]
 )
-def test_a_peer_that_left(changed: dict[str, Any], code: str) -> None:
-    """Before the connection the pairing is lost; behind it, the channel."""
+def test_a_departure_loses_the_pairing_or_the_channel(changed: dict[str, Any], code: str) -> None:
+    """Before the connection is established the pairing is lost, and the channel after it."""
     assert diagnose_departure(replace(NEGOTIATED, **changed), "closed").code == code
 
 
-def test_a_peer_that_left_before_all_was_sent() -> None:
-    """The sentence says that input is left."""
-    verdict = diagnose_departure(replace(NEGOTIATED, reached_at=UP), "closed", unsent=True)
-    assert (verdict.code, verdict.ending.status) == ("channel_closed", ExitStatus.CHANNEL_LOST)
-    assert "input was left unsent" in verdict.sentence
+def test_a_departure_with_unsent_input_says_so() -> None:
+    diagnosis = diagnose_departure(replace(NEGOTIATED, reached_at=UP), "closed", unsent=True)
+    assert (diagnosis.code, diagnosis.ending.status) == ("channel_closed", ExitStatus.CHANNEL_LOST)
+    assert "input was left unsent" in diagnosis.sentence
 
 
-def test_the_event_bears_the_evidence() -> None:
-    """What the sentence says can be checked by its keys."""
-    evidence = replace(
+def test_the_event_has_the_facts_of_the_trace() -> None:
+    trace = replace(
         NEGOTIATED,
         remote_mdns=1,
         silent_stun=["stun:s"],
@@ -175,28 +179,28 @@ def test_the_event_bears_the_evidence() -> None:
         last_heard=1.0,
         dtls_error="",
     )
-    told = diagnose(evidence, 5.0).event(evidence, 5.0, retrying=True).shown()
-    assert told["code"] == "turn_refused"
-    assert told["retrying"] is True
-    assert told["local_candidates"] == {"host": 1}
-    assert told["remote_candidates"] == {"host": 2}
-    assert told["remote_mdns"] == 1
-    assert told["silent_stun"] == ["stun:s"]
-    assert told["turn_refusals"] == ["turn:t 401"]
-    assert (told["silent_ms"], told["after_ms"], told["dtls"]) == (4000.0, 5000.0, None)
+    event = diagnose(trace, 5.0).event(trace, 5.0, retrying=True).shown()
+    assert event["code"] == "turn_refused"
+    assert event["retrying"] is True
+    assert event["local_candidates"] == {"host": 1}
+    assert event["remote_candidates"] == {"host": 2}
+    assert event["remote_mdns"] == 1
+    assert event["silent_stun"] == ["stun:s"]
+    assert event["turn_refusals"] == ["turn:t 401"]
+    assert (event["silent_ms"], event["after_ms"], event["dtls"]) == (4000.0, 5000.0, None)
 
 
-def test_what_another_try_cannot_mend() -> None:
-    """A wrong fingerprint, or a side that says nothing, is no reason to try again; a lost path is."""
+def test_only_a_lost_path_may_pass() -> None:
+    """After a wrong fingerprint or a missing answer another attempt is useless."""
     assert not diagnose(replace(NEGOTIATED, fingerprint_mismatch=True), 5.0).may_pass
     assert not diagnose(replace(NEGOTIATED, description_received=False), 5.0).may_pass
     assert diagnose(NEGOTIATED, 5.0).may_pass
     assert diagnose(replace(NEGOTIATED, reached_at=UP, vanished=True), 5.0).may_pass
 
 
-def test_a_summary_tells_phases_pair_and_bytes() -> None:
-    """Each phase by itself, in milliseconds; a message is no phase."""
-    evidence = replace(
+def test_a_summary_has_phases_candidates_and_bytes() -> None:
+    """Each phase has its own duration in milliseconds; the first message is not a phase."""
+    trace = replace(
         NEGOTIATED,
         reached_at={},
         before={"dial": 0.01, "pairing": 0.02},
@@ -205,9 +209,9 @@ def test_a_summary_tells_phases_pair_and_bytes() -> None:
         bytes_sent=7,
     )
     for phase, seconds in PHASES:
-        assert evidence.reach(phase, seconds)
-        assert not evidence.reach(phase, seconds + 1)
-    summary = summarize(evidence)
+        assert trace.reach(phase, seconds)
+        assert not trace.reach(phase, seconds + 1)
+    summary = summarize(trace)
     assert summary.phases == {
         "dial": 10.0,
         "pairing": 20.0,
@@ -221,15 +225,15 @@ def test_a_summary_tells_phases_pair_and_bytes() -> None:
     assert "7 bytes sent" in summary.message()
 
 
-def test_candidates_are_counted_by_type_and_name() -> None:
-    """An mDNS name is told from an address, whatever its letters."""
-    evidence = ConnectionTrace("bob", is_initiator=True, timeout=1.0)
-    evidence.add_remote("host", "0c2f.LOCAL")
-    evidence.add_remote("srflx", "192.0.2.1")
-    evidence.add_local("relay")
-    assert evidence.remote_candidates == {"host": 1, "srflx": 1}
-    assert evidence.remote_mdns == 1
-    assert evidence.local_candidates == {"relay": 1}
+def test_candidates_are_counted_by_type_and_mdns() -> None:
+    """The case of an mDNS name does not matter."""
+    trace = ConnectionTrace("bob", is_initiator=True, timeout=1.0)
+    trace.add_remote("host", "0c2f.LOCAL")
+    trace.add_remote("srflx", "192.0.2.1")
+    trace.add_local("relay")
+    assert trace.remote_candidates == {"host": 1, "srflx": 1}
+    assert trace.remote_mdns == 1
+    assert trace.local_candidates == {"relay": 1}
 
 
 @given(
@@ -243,7 +247,7 @@ def test_candidates_are_counted_by_type_and_name() -> None:
     vanished=st.booleans(),
     now=st.floats(0, 1e6),
 )
-def test_any_evidence_gets_a_verdict(
+def test_any_trace_has_a_diagnosis(
     received: bool,
     initiator: bool,
     pairs: int | None,
@@ -254,8 +258,7 @@ def test_any_evidence_gets_a_verdict(
     vanished: bool,
     now: float,
 ) -> None:
-    """Nobody is left without a reason and an exit status of its own."""
-    evidence = ConnectionTrace(
+    trace = ConnectionTrace(
         "bob",
         initiator,
         30.0,
@@ -267,7 +270,7 @@ def test_any_evidence_gets_a_verdict(
         reached_at=dict(reached),
         vanished=vanished,
     )
-    verdict = diagnose(evidence, now)
-    assert verdict.ending.status >= ExitStatus.NO_CONNECTION
-    assert "bob" in verdict.sentence or verdict.code == "no_network"
-    assert verdict.event(evidence, now, retrying=False).message() == verdict.sentence
+    diagnosis = diagnose(trace, now)
+    assert diagnosis.ending.status >= ExitStatus.NO_CONNECTION
+    assert "bob" in diagnosis.sentence or diagnosis.code == "no_network"
+    assert diagnosis.event(trace, now, retrying=False).message() == diagnosis.sentence
