@@ -24,8 +24,8 @@ PURE: Final = (
         "relay.websocket.validator",
     ),
     *("relay.auth.options", "relay.auth.origins", "relay.auth.proxies", "relay.auth.tokens"),
-    *("relay.auth.turn", "relay.options", "peer.options", "peer.input.commands", "peer.negotiation"),
-    *("peer.diagnostics.diagnosis", "peer.diagnostics.progress", "peer.diagnostics.trace", "peer.webrtc.events"),
+    *("relay.auth.turn", "relay.options", "peer.options", "peer.commands", "peer.policy", "peer.negotiation"),
+    *("peer.diagnostics.diagnosis", "peer.diagnostics.expectation", "peer.diagnostics.trace", "peer.webrtc.events"),
     *("peer.signaling.backoff", "peer.signaling.resume", "bench.accounting", "bench.report"),
 )
 # Modules that a pure module may import besides pure modules of sdpx.
@@ -120,7 +120,6 @@ LAYERS: Final = {
 }
 # Imports that still run upward.
 UPWARD: Final = {
-    ("peer.webrtc.runtime", "peer.pair_session"),
     ("relay.auth.tls_stream", "relay.websocket.socket_stream"),
 }
 

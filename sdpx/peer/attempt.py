@@ -1,13 +1,14 @@
-"""One attempt at a connection: an RTCPeerConnection from its creation to its close, and what it sends and takes.
+"""One attempt at a connection: an RTCPeerConnection from its creation to its close, what it sends, receives and waits for.
 
-The offer or answer leaves with the host candidates; what the servers say follows as `candidate` frames, and then the end
-of them. Without servers nothing follows, and the description itself says that they have ended. The peer's candidates go to
-ICE in their order, but for names in .local: those resolve beside it.
+The offer or answer leaves with the host candidates; those that the servers give follow as `candidate` frames, and then the end
+of candidates. Without servers nothing follows, and the description itself says that candidates have ended. The peer's
+candidates are added in their order, except names in .local, which are resolved beside it.
 """
 
+import base64
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import trio
@@ -16,8 +17,10 @@ from msgspec import UNSET, UnsetType
 from sdpx import __version__
 from sdpx.events import peer
 from sdpx.log import Log
+from sdpx.peer.diagnostics.diagnosis import summarize
 from sdpx.peer.diagnostics.trace import ConnectionTrace, TurnRefusal
 from sdpx.peer.negotiation.candidates import RemoteCandidates
+from sdpx.peer.negotiation.heartbeat import Heartbeat, HeartbeatAction
 from sdpx.peer.negotiation.sdp import (
     candidate_address,
     candidate_type,
@@ -26,22 +29,31 @@ from sdpx.peer.negotiation.sdp import (
     media_count,
     normalize_candidate,
 )
-from sdpx.peer.webrtc import peer_connection
+from sdpx.peer.webrtc.events import NegotiationFailed, ServerTold
 from sdpx.protocol.messages import Candidate, CandidateInit, Description
+
+if TYPE_CHECKING:
+    from sdpx.peer.webrtc.peer_connection import PeerConnection
 
 AGENT: Final = f"sdpx/{__version__}"
 CHANNEL_LABEL: Final = "chat"
 RESOLVING_BOUND: Final = 32
+DTLS_SECONDS: Final = 10.0
+_LATE: Final = {
+    "offer": "No offer came from the peer within {seconds:g} s of the pairing",
+    "answer": "No answer came from the peer within {seconds:g} s of the pairing",
+    "connection": "The connection did not come up within {seconds:g} s of the pairing",
+}
 
 
 class Tasks:
-    """The tasks of one attempt. Once it is given up none is started any more: who wants one is about to be cancelled, too."""
+    """The tasks of one attempt. After `cancel` no more are started: the caller is about to be cancelled, too."""
 
     def __init__(self) -> None:
         self._nursery: trio.Nursery | None = None
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Let them live until they are cancelled."""
+        """Run the tasks until they are cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
@@ -51,48 +63,54 @@ class Tasks:
                 self._nursery = None
 
     def start_soon(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
-        """Start one."""
+        """Start a task."""
         if self._nursery is not None:
             self._nursery.start_soon(function, *args)
 
     def cancel(self) -> None:
-        """Cancel them all."""
+        """Cancel all tasks."""
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel()
 
 
 class Attempt:
-    """One RTCPeerConnection with a peer. `tasks` are its own, and are cancelled before it is closed."""
+    """One RTCPeerConnection with a peer. Its tasks are cancelled before it is closed.
+
+    `send` queues a frame for the relay and calls back when it is written. `on_exchanged` is called when both descriptions are
+    exchanged, `on_lost` when the attempt has failed or its connection is lost.
+    """
 
     def __init__(
         self,
-        pc: peer_connection.PeerConnection,
-        evidence: ConnectionTrace,
+        pc: "PeerConnection",
+        trace: ConnectionTrace,
         began: float,
         log: Log,
         send: Callable[[msgspec.Struct, Callable[[], None]], Awaitable[None]],
         on_exchanged: Callable[["Attempt"], None],
-        tasks: "Tasks",
+        on_lost: Callable[["Attempt"], None],
         *,
         log_sdp: bool,
     ) -> None:
         self.pc = pc
-        self.evidence = evidence
+        self.trace = trace
         self.began = began
-        self.tasks = tasks
-        self.pumped = trio.Event()
+        self.tasks = Tasks()
+        self.events_consumed = trio.Event()
         self.exchanged = False  # both descriptions are set on this side
         self.wants_connection = True  # a description without media sections asks for none
         self.connected = False
         self.both_sdpx = False
+        self.heartbeat: Heartbeat | None = None
         self._log = log
         self._send = send
         self._on_exchanged = on_exchanged
+        self._on_lost = on_lost
         self._log_sdp = log_sdp
         self._candidates = RemoteCandidates()
         self._resolvers = trio.Semaphore(RESOLVING_BOUND)
         self._gathered = trio.Event()
-        self._peer_id = evidence.peer_id
+        self._peer_id = trace.peer_id
 
     @property
     def age(self) -> float:
@@ -108,7 +126,7 @@ class Attempt:
         self._log.emit(peer.OfferCreated(len(sdp), self._shown(sdp)))
 
         def on_written() -> None:
-            self.evidence.description_sent = True
+            self.trace.description_sent = True
             self._log.emit(peer.OfferSent(len(sdp), self._shown(sdp)))
 
         await self._send(Description("offer", sdp, self._peer_id, AGENT), on_written)
@@ -124,7 +142,7 @@ class Attempt:
         self.exchanged = True
 
         def on_written() -> None:
-            self.evidence.description_sent = True
+            self.trace.description_sent = True
             self._log.emit(peer.AnswerSent(len(sdp), self._shown(sdp)))
             self._on_exchanged(self)
 
@@ -139,17 +157,17 @@ class Attempt:
         await self._open(answer, found)
 
     async def _open(self, remote: Description, found: list[CandidateInit | None]) -> None:
-        """Use the candidates that came with the peer's description and before it, now that it is set."""
+        """Use the candidates that came in the peer's description and before it: it is set now."""
         self.wants_connection = media_count(remote.sdp) > 0
         self.both_sdpx = remote.agent is not UNSET and remote.agent.startswith("sdpx") and self.wants_connection
-        self.evidence.description_received = True
+        self.trace.description_received = True
         if self.both_sdpx:
             await self.pc.channels.create_heartbeat()
         for candidate in found:
             self._note_remote(candidate)
         for candidate in self._candidates.on_description(found, trio.current_time()):
             await self._add(candidate)
-        self.tasks.start_soon(self._tell_end)
+        self.tasks.start_soon(self._end_candidates)
 
     # ---- candidates of the peer -----------------------------------------------------------------------------------
 
@@ -162,13 +180,13 @@ class Attempt:
         try:
             ready = self._candidates.add(candidate, trio.current_time())
         except ValueError as error:
-            raise peer_connection.NegotiationFailed("bad_candidate", str(error)) from None
+            raise NegotiationFailed("bad_candidate", str(error)) from None
         for each in ready:
             await self._add(each)
 
     def _note_remote(self, candidate: CandidateInit | None) -> None:
         if candidate is not None and (text := normalize_candidate(candidate.candidate)):
-            self.evidence.add_remote(candidate_type(text), candidate_address(text))
+            self.trace.add_remote(candidate_type(text), candidate_address(text))
 
     async def _add(self, candidate: CandidateInit) -> None:
         if not is_mdns(normalize_candidate(candidate.candidate)):
@@ -188,37 +206,34 @@ class Attempt:
     async def _add_now(self, candidate: CandidateInit) -> None:
         try:
             await self.pc.add_candidate(candidate)
-        except peer_connection.NegotiationFailed as failed:
+        except NegotiationFailed as failed:
             self._log.emit(peer.NegotiationError("candidate", failed.code, failed.reason))
 
-    async def _tell_end(self) -> None:
-        """Tell ICE of the end, once it may fail: it fails at once then if it has no pair left to check.
+    async def _end_candidates(self) -> None:
+        """Tell ICE that candidates have ended, once it may fail: without a pair left to check it then fails at once.
 
-        With mDNS names alone it may not: they seldom resolve, but the peer's own checks can still come in.
+        With mDNS names alone it may not fail: they seldom resolve, but the peer's own checks can still come in.
         """
         await self._gathered.wait()
         while True:
             wait = self._candidates.end_of_candidates_in(trio.current_time())
-            if wait == 0 and not self._only_mdns:
+            count = self.trace.remote_candidates.total()
+            only_mdns = 0 < count == self.trace.remote_mdns
+            if wait == 0 and not only_mdns:
                 break
             await trio.sleep(wait or 0.25)
         self._candidates.mark_ended()
         try:
             await self.pc.end_candidates()
-        except peer_connection.NegotiationFailed as failed:
+        except NegotiationFailed as failed:
             self._log.emit(peer.NegotiationError("candidate", failed.code, failed.reason))
 
-    @property
-    def _only_mdns(self) -> bool:
-        count = self.evidence.remote_candidates.total()
-        return 0 < count == self.evidence.remote_mdns
-
-    # ---- one's own candidates -------------------------------------------------------------------------------------
+    # ---- candidates of this side ----------------------------------------------------------------------------------
 
     def _trickle(self, sdp: str) -> None:
         for line in sdp.splitlines():
             if line.startswith("a=candidate:"):
-                self.evidence.add_local(candidate_type(line))
+                self.trace.add_local(candidate_type(line))
         if media_count(sdp) and not has_end_of_candidates(sdp):
             self.tasks.start_soon(self.pc.gather)
             self.tasks.start_soon(self._send_candidates)
@@ -228,7 +243,7 @@ class Attempt:
     async def _send_candidates(self) -> None:
         async for candidate in self.pc.local_candidates:
             kind = candidate_type(candidate.candidate)
-            self.evidence.add_local(kind)
+            self.trace.add_local(kind)
             sent = peer.CandidateSent(kind, end_of_candidates=False)
             await self._send(Candidate(candidate, peer_id=self._peer_id), partial(self._log.emit, sent))
         self._note_gathered()
@@ -236,38 +251,113 @@ class Attempt:
         await self._send(Candidate(None, peer_id=self._peer_id), partial(self._log.emit, sent))
 
     def _note_gathered(self) -> None:
-        self.evidence.gathered = True
+        self.trace.gathered = True
         self._gathered.set()
 
-    async def gathered(self) -> None:
-        """Wait until there will be no more candidates of this side."""
+    # ---- what ends it -----------------------------------------------------------------------------------------------
+
+    async def watch_deadline(self, deadline: float, seconds: float) -> None:
+        """Give the attempt up if it is not connected at `deadline`, `seconds` after the pairing."""
+        await trio.sleep_until(deadline)
+        if not self.connected and self.wants_connection:
+            awaited = "connection" if self.exchanged else "answer" if self.trace.is_initiator else "offer"
+            self._log.emit(peer.NegotiationError(awaited, "timeout", _LATE[awaited].format(seconds=seconds)))
+            self._on_lost(self)
+
+    async def watch_gathering(self) -> None:
+        """Give the attempt up if only relayed candidates are allowed and no TURN server gave one: there can be no path."""
         await self._gathered.wait()
+        if self.wants_connection and not self.trace.local_candidates:
+            self._on_lost(self)
 
-    # ---- evidence -------------------------------------------------------------------------------------------------
+    async def watch_dtls(self) -> None:
+        """Give the attempt up if the DTLS handshake, which begins now, takes too long."""
+        await trio.sleep(DTLS_SECONDS)
+        if not self.connected:
+            self.trace.dtls_error = f"the handshake did not end within {DTLS_SECONDS:g} s"
+            self._on_lost(self)
 
-    def note_server(self, told: peer_connection.ServerTold) -> None:
-        """Note what a STUN or TURN server said, and tell of one that was of no use."""
+    def start_heartbeat(self) -> None:
+        """Send beats, and watch for those of the peer; once started, do nothing."""
+        if self.heartbeat is None:
+            self.heartbeat = Heartbeat(trio.current_time())
+            self.tasks.start_soon(self._beat, self.heartbeat)
+
+    async def _beat(self, heartbeat: Heartbeat) -> None:
+        while True:
+            await trio.sleep_until(heartbeat.next_check)
+            action = heartbeat.check(trio.current_time())
+            if action is HeartbeatAction.SEND:
+                await self.pc.channels.send_beat()
+            elif action is HeartbeatAction.VANISHED:
+                self.trace.vanished = True
+                self.trace.last_heard = heartbeat.last_heard - self.began
+                self._on_lost(self)
+                return
+
+    def note_alive(self) -> None:
+        """Note that something came from the peer."""
+        if self.heartbeat is not None:
+            self.heartbeat.heard(trio.current_time())
+
+    async def close(self) -> None:
+        """Close the connection, and wait until its last event has been handled."""
+        try:
+            self.note_state()
+            if self.trace.succeeded:
+                self._log.emit(summarize(self.trace))
+            self._log.emit(peer.Closing())
+        finally:  # the task that handles the events is shielded, and ends with the connection only
+            self.tasks.cancel()
+            await self.pc.close()
+        with trio.CancelScope(shield=True):
+            await self.events_consumed.wait()
+        self._log.emit(peer.Closed())
+
+    # ---- trace ------------------------------------------------------------------------------------------------------
+
+    def note_message(self, data: str | bytes) -> None:
+        """Note a message of the peer."""
+        self.note_alive()
+        self.trace.bytes_received += _size(data)
+        self._log.emit(
+            peer.ChannelMessage(text=data)
+            if isinstance(data, str)
+            else peer.ChannelMessage(bytes=len(data), base64=base64.b64encode(data).decode())
+        )
+
+    def note_sent(self, data: str | bytes) -> None:
+        """Note a message that was sent."""
+        self.trace.bytes_sent += _size(data)
+        self._log.emit(peer.ChannelMessageSent(_size(data)))
+
+    def note_server(self, told: ServerTold) -> None:
+        """Note the answer of a STUN or TURN server, and log one that was of no use."""
         if told.answered and told.code is None:
             return
         if told.code is not None:
-            self.evidence.turn_refusals.append(TurnRefusal(told.server.url, told.code))
+            self.trace.turn_refusals.append(TurnRefusal(told.server.url, told.code))
         elif not told.server.is_turn:
-            self.evidence.silent_stun.append(told.server.url)
+            self.trace.silent_stun.append(told.server.url)
         words = told.reason if told.code is None else f"it said {told.code} {told.reason}".strip()
         self._log.emit(peer.IceServerFailed(told.server.url, told.code, words))
 
     def note_state(self) -> None:
-        """Note what the connection itself knows, while it is still there."""
+        """Note what the connection itself knows, while it exists."""
         pair = self.pc.selected_pair
         if pair is not None:
-            self.evidence.local_type, self.evidence.remote_type = pair.local_type, pair.remote_type
-        if "ice" not in self.evidence.reached_at:
-            self.evidence.candidate_pairs = self.pc.pair_count
+            self.trace.local_type, self.trace.remote_type = pair.local_type, pair.remote_type
+        if "ice" not in self.trace.reached_at:
+            self.trace.candidate_pairs = self.pc.pair_count
         if flaw := self.pc.dtls_error:
-            self.evidence.dtls_error = flaw
-            self.evidence.fingerprint_mismatch = self.pc.fingerprint_mismatch
+            self.trace.dtls_error = flaw
+            self.trace.fingerprint_mismatch = self.pc.fingerprint_mismatch
         if self.pc.consent_expired and self.connected:
-            self.evidence.vanished = True
+            self.trace.vanished = True
 
     def _shown(self, sdp: str) -> str | UnsetType:
         return sdp if self._log_sdp else UNSET
+
+
+def _size(data: str | bytes) -> int:
+    return len(data.encode() if isinstance(data, str) else data)

@@ -8,14 +8,13 @@ import trio
 
 from sdpx.events import peer
 from sdpx.log import Log
+from sdpx.peer.policy import NO_REPLY, RELAY_LOST
 from sdpx.peer.signaling.backoff import Backoff
 from sdpx.protocol.messages import ErrorFrame, Request
 
 ANSWER_SECONDS: Final = 10.0
 FIRST_WAIT: Final = 0.25
 LONGEST_WAIT: Final = 4.0  # a relay grants each client a request for somebody absent every 5 s, and its address more
-LOST: Final = "relay_lost"
-NO_REPLY: Final = "no_reply"
 _MAY_PASS: Final = ("target_not_found", "target_already_paired", "rate_limited")
 
 
@@ -46,7 +45,7 @@ class PairRequester:
     async def ask(self, target: str, patience: float = 0.0) -> ErrorFrame | None:
         """Ask to be paired with `target`; for `patience` seconds, as long as it is not there or busy.
 
-        Returns None once the two are paired, whoever asked, or else the refusal; its code is `LOST` if the relay went
+        Returns None once the two are paired, whoever asked, or else the refusal; its code is `RELAY_LOST` if the relay went
         meanwhile, and `NO_REPLY` if it does not answer.
         """
         self._target, self._paired = target, trio.Event()
@@ -96,4 +95,4 @@ class PairRequester:
 
     def on_relay_lost(self) -> None:
         """Take note that the relay is gone."""
-        self.on_refused(ErrorFrame(LOST, "The connection to the relay was lost"))
+        self.on_refused(ErrorFrame(RELAY_LOST, "The connection to the relay was lost"))

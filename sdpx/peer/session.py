@@ -1,32 +1,36 @@
-"""The peer's story at the relay: learn the ID, ask or wait, live through one pairing after another.
+"""A run of `sdpx peer`: connect to the relay, request or await a pairing, and run one pairing after another.
 
-One task listens to the relay and never waits for anybody but a connection that is being closed; one asks for pairings; one
-heeds the input; a pairing lives in a task of its own, in the room.
+One task handles the events of the relay, and waits for nothing but a connection that is being closed; one requests the pairing
+of `--pair`; one reads the input. Each pairing has a task of its own, in the WebRTC runtime. `policy` decides what follows.
 """
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from typing import Final
 
 import trio
 from msgspec import UNSET
 
-from sdpx.errors import Ending, ExpectationFailed, PairingRefused, RelayLost, RelayUnreachable
+from sdpx.errors import Ending, ExpectationFailed
 from sdpx.events import peer
+from sdpx.ice_servers import choose
 from sdpx.log import Log
+from sdpx.peer import policy
+from sdpx.peer.commands import InputRejected
 from sdpx.peer.diagnostics.diagnosis import diagnose
 from sdpx.peer.diagnostics.expectation import Expectation
 from sdpx.peer.diagnostics.trace import Phase
-from sdpx.peer.input.command_runner import CommandRunner
-from sdpx.peer.input.commands import InputRejected
-from sdpx.peer.input.lines import Lines
-from sdpx.peer.input.prompt import Prompt
-from sdpx.peer.input.sources import LineSource, MessageQueue, MessageSource
+from sdpx.peer.input import Lines, LineSource, MessageQueue, MessageSource, Prompt
 from sdpx.peer.options import PeerOptions
-from sdpx.peer.pair_requester import LOST, NO_REPLY, PairRequester
-from sdpx.peer.pairing_manager import PairingManager
+from sdpx.peer.pair_requester import PairRequester
+from sdpx.peer.pair_session import PairSession
+from sdpx.peer.policy import AskAgain, Departed, Detach, Failed, Finish, Ready, SessionState
 from sdpx.peer.signaling.client import Connected, Disconnected, SignalingClient, SignalingEvent, Stopped
 from sdpx.peer.webrtc.runtime import WebRtcRuntime
 from sdpx.protocol.messages import (
     Candidate,
+    ClientUnpairRequest,
     Description,
     ErrorFrame,
     IceServers,
@@ -36,245 +40,336 @@ from sdpx.protocol.messages import (
     Unpaired,
 )
 
-if TYPE_CHECKING:
-    from sdpx.peer.pair_session import PairSession
-
 REJOIN_SECONDS: Final = 60.0  # when a relay is back, its other clients may take as long as their longest wait
+SETTLE_SECONDS: Final = 1.0
 
 
 class Session:
-    """All that a peer does; `began` is when, in the seconds of Trio's clock."""
+    """Everything a peer does. With `--stdin json` it sends the messages of `queue`, else `lines`.
+
+    `chance` is for the waits between requests, uniform in [0, 1).
+    """
 
     def __init__(
         self,
         options: PeerOptions,
-        uplink: SignalingClient,
-        room: WebRtcRuntime,
+        signaling: SignalingClient,
+        runtime: WebRtcRuntime,
         lines: Lines,
         log: Log,
-        asking: PairRequester,
-        began: float,
+        chance: Callable[[], float],
     ) -> None:
         self._options = options
-        self._uplink = uplink
-        self._room = room
+        self._signaling = signaling
+        self._runtime = runtime
         self._lines = lines
         self._log = log
-        self._asking = asking
-        self._began = began
+        self._began = trio.current_time()
+        self._requester = PairRequester(signaling.send, lambda: signaling.connected_since, log, chance)
         self._expectation = Expectation(options.expect)
-        self._outgoing = MessageQueue(self._expectation.wait)
-        feed: MessageSource = self._outgoing if options.stdin == "json" else LineSource(lines, self._expectation.wait)
-        self._pairings = PairingManager(options, room, feed, self._expectation, log, self)
-        self._up_again = trio.Event()
-        self._was_paired = False
-        self._last: PairSession | None = None
-        self._over: Ending | None = None
+        self._expectation_met = trio.Event()
+        if not self._expectation.is_unmet:
+            self._expectation_met.set()
+        self.queue = MessageQueue(self._expectation_met.wait)
+        is_queue = options.stdin == "json"
+        self._source: MessageSource = self.queue if is_queue else LineSource(lines, self._expectation_met.wait)
         self._prompt = Prompt(lines, log)
-        self._wanting = trio.Event()  # --pair's peer
+        self._relay: Connected | None = None
+        self._relay_connected = trio.Event()
+        self._stopped: Ending | None = None
+        self._pairing_wanted = trio.Event()  # that of --pair
+        self._was_paired = False
+        self._pairing: PairSession | None = None
+        self._last: PairSession | None = None
+        self._idle_since = 0.0  # since the relay connection, the end of a pairing, or a request of this side
         self._scope = trio.CancelScope()
         self._ending: Ending | None = None
 
-    async def run(self) -> None:
-        """Tell the story to its end; raises the `Ending` if it is not a good one."""
+    async def run(self, run_commands: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Run to the end of the program, with the task that executes the commands of `--stdin json`.
+
+        Raises the `Ending` if the program has failed.
+        """
         try:
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
                 nursery.start_soon(self._lines.run)
-                nursery.start_soon(self._handle_input)
+                if run_commands is not None:
+                    nursery.start_soon(run_commands)
+                elif self._options.pair is None:  # with --pair all lines are messages
+                    nursery.start_soon(self._prompt.run, self._request)
                 if self._options.pair is not None:
-                    self._wanting.set()
-                    nursery.start_soon(self._want, self._options.pair)
+                    self._pairing_wanted.set()
+                    nursery.start_soon(self._keep_requesting, self._options.pair)
                 if self._options.within is not None:
                     nursery.start_soon(self._watch_expectation, self._options.within)
-                async for news in self._uplink.events:
-                    await self._on_event(news)
+                async for event in self._signaling.events:
+                    await self._on_event(event)
         finally:
-            self._last = self._pairings.present  # what it came to is told once it is over
-            with trio.CancelScope(shield=True):  # its closing has deadlines of its own
-                await self._pairings.end()
+            self._last = self._pairing
+            with trio.CancelScope(shield=True):  # closing has deadlines of its own
+                await self._end_pairing()
         if self._ending is not None:
             raise self._ending
 
-    def check(self, cause: str) -> None:
-        """Raise `ExpectationFailed` if what is expected has not come by now that `cause` ends the program."""
+    def check_expectation(self, cause: str) -> None:
+        """Raise `ExpectationFailed` if the expectation is unmet when `cause` ends the program."""
         if self._expectation.is_unmet:
-            raise self._unmet(f"ended by {cause}")
+            raise self._expectation_failure(f"ended by {cause}")
 
-    # ---- the input ------------------------------------------------------------------------------------------------
-
-    async def _handle_input(self) -> None:
-        """Do what a program says, or ask for each pairing that a line names: with `--pair` all lines are for the peer."""
-        if self._options.stdin == "json":
-            await CommandRunner(self._lines, self._outgoing, self, self._log).run()
-        elif self._options.pair is None:
-            await self._prompt.run(self._request)
+    # ---- commands of the input --------------------------------------------------------------------------------------
 
     @property
     def has_peer(self) -> bool:
         """Whether there is a pairing."""
-        return self._pairings.present is not None
+        return self._pairing is not None
 
     @property
     def has_addressee(self) -> bool:
-        """Whether it is known whom a message is for: the present peer, one that is asked for, or the first one of all."""
-        return self.has_peer or not self._was_paired or self._wanting.is_set()
+        """Whether a message has a receiver: the present peer, the one being requested, or the first one of all."""
+        return self.has_peer or not self._was_paired or self._pairing_wanted.is_set()
 
     @property
     def channel_is_open(self) -> bool:
-        """Whether there is a peer to talk to."""
-        return self._pairings.channel_is_open
+        """Whether a message that is sent now goes out now."""
+        return self._pairing is not None and self._pairing.channel_is_open
 
     async def pair(self, target: str) -> None:
-        """Do the command: ask for a pairing and wait for the relay's answer."""
-        if self._pairings.present is not None:
-            reason = f'This peer is paired with {self._pairings.present.peer_id}; {{"unpair": true}} comes first'
+        """Request a pairing and wait for the relay's answer. Raises `InputRejected` if that is not possible now."""
+        if self._pairing is not None:
+            reason = f'This peer is paired with {self._pairing.peer_id}; {{"unpair": true}} comes first'
             raise InputRejected("already_paired", reason)
-        if not self._is_up:
+        if self._relay is None:
             raise InputRejected("no_relay", "The relay is not connected; wait for the next 'id_assigned'")
         await self._request(target)
 
     async def unpair(self) -> None:
-        """Do the command: leave the present peer, once all that was sent is there."""
-        await self._pairings.leave()
+        """Leave the present peer, once it has all that was sent."""
+        pairing = self._pairing
+        if pairing is not None:
+            await self._runtime.run_and_wait(pairing.close_channel)
+            if self._pairing is pairing:
+                await self._leave_at_relay(pairing)
+                await self._end_pairing()
+                self._apply(policy.after_pairing(self._state, pairing.state, policy.Unpaired()), pairing)
 
     async def quit(self) -> None:
-        """Do the command: end, once all that was sent is there."""
-        self._last = self._pairings.present
-        await self._pairings.close_channel()
-        self.finish(self._unmet('ended by {"close": true}') if self._expectation.is_unmet else None)
+        """End the program, once the present peer has all that was sent."""
+        self._last = self._pairing
+        if self._pairing is not None:
+            await self._runtime.run_and_wait(self._pairing.close_channel)
+        unmet = self._expectation.is_unmet
+        self._finish(self._expectation_failure('ended by {"close": true}') if unmet else None)
 
-    # ---- asking ---------------------------------------------------------------------------------------------------
+    # ---- requests -------------------------------------------------------------------------------------------------
 
-    async def _want(self, target: str) -> None:
-        """Ask for the pairing that `--pair` wants, and again once it and its channel were lost with the relay."""
-        patience = self._options.wait
+    async def _keep_requesting(self, target: str) -> None:
+        """Request the pairing of `--pair`, and again when the policy says so."""
+        wait = self._options.wait
         while True:
-            await self._wanting.wait()
-            await self._up_again.wait()
-            refusal = await self._request(target, patience)
-            patience = max(self._options.wait, REJOIN_SECONDS)
-            if refusal is not None and refusal.code not in (LOST, NO_REPLY):
-                self.finish(self._refused(refusal))
+            await self._pairing_wanted.wait()
+            await self._relay_connected.wait()
+            await self._request(target, wait, required=True)
+            wait = max(self._options.wait, REJOIN_SECONDS)
 
-    async def _request(self, target: str, patience: float = 0.0) -> ErrorFrame | None:
-        self._pairings.on_pair_requested()
-        await self._room.pair_session()  # whoever is asked answers at once, and must not wait for this side's imports
-        refusal = await self._asking.ask(target, patience)
-        if refusal is not None and refusal.code == NO_REPLY:
-            if not self._options.reconnect:
-                self.finish(RelayLost(LOST, refusal.message))
-            await self._uplink.drop()
-        return refusal
+    async def _request(self, target: str, wait: float = 0.0, *, required: bool = False) -> None:
+        self._idle_since = trio.current_time()
+        await self._runtime.loaded()  # the other peer answers at once, and must not wait for this side's imports
+        refusal = await self._requester.ask(target, wait)
+        if refusal is None:
+            return
+        reconnect = self._options.reconnect
+        step = policy.after_refusal(refusal, target=target, required=required, reconnect=reconnect)
+        if step is not None:
+            self._finish(step.ending)
+        if refusal.code == policy.NO_REPLY:
+            await self._signaling.drop()
 
-    def _refused(self, refusal: ErrorFrame) -> PairingRefused:
-        reason = f"The relay refused the pairing with '{self._options.pair}': {refusal.message}"
-        return PairingRefused(refusal.code, reason)
+    # ---- events of the relay --------------------------------------------------------------------------------------
 
-    # ---- listening ------------------------------------------------------------------------------------------------
-
-    async def _on_event(self, news: SignalingEvent) -> None:
-        match news:
+    async def _on_event(self, event: SignalingEvent) -> None:
+        match event:
             case Connected():
-                self._pairings.on_relay_connected(news)
-                self._up_again.set()
-                self._prompt.may_ask()
+                self._relay, self._idle_since = event, trio.current_time()
+                self._relay_connected.set()
+                self._prompt.start()
             case Disconnected():
-                self._up_again = trio.Event()
-                await self._pairings.on_relay_lost()
-                self._asking.on_relay_lost()
+                self._relay, self._relay_connected = None, trio.Event()
+                await self._on_relay_lost()
+                self._requester.on_relay_lost()
             case Stopped(ending):
-                self._over = ending
+                self._stopped = ending
                 if not self.channel_is_open:
-                    self.finish(ending)
+                    self._finish(ending)
             case _:
-                await self._on_message(news)
+                await self._on_message(event)
 
     async def _on_message(self, message: ServerMessage) -> None:
         match message:
             case Paired():
-                await self._begin(message)
+                await self._on_paired(message)
             case PeerDisconnected():
-                await self._pairings.on_peer_disconnected(message)
-            case Unpaired(peer_id):  # of this side's own asking, as a rule for a pairing that is over already
-                await self._pairings.on_peer_disconnected(PeerDisconnected(peer_id, "left"))
+                await self._on_peer_disconnected(message.peer_id, message.reason)
+            case Unpaired(peer_id):  # the answer to this side's request: its pairing is over already, as a rule
+                await self._on_peer_disconnected(peer_id, "left")
             case ErrorFrame():
                 self._log.emit(peer.ServerError(message.code, message.target_id, message.in_reply_to, message.message))
                 if message.in_reply_to == "pair_request" or message.target_id is not UNSET:
-                    self._asking.on_refused(message)
+                    self._requester.on_refused(message)
             case Description() | Candidate():
-                self._pairings.take(message)
-            case IceServers(ice_servers):
-                self._pairings.on_ice_servers(ice_servers)
+                self._on_frame(message)
+            case IceServers(
+                ice_servers
+            ):  # for the pairings to come: the credentials of earlier ones are about to expire
+                self._relay = self._relay and replace(self._relay, ice_servers=ice_servers)
             case _:
-                pass  # `pong` answers what nobody asked
+                pass  # `pong`
 
-    async def _begin(self, paired: Paired) -> None:
-        self._prompt.hold()
-        if await self._pairings.begin(paired):
-            self._was_paired = True
-            self._wanting = trio.Event()
-            self._asking.on_paired(paired.peer_id)
+    async def _on_paired(self, paired: Paired) -> None:
+        assert self._relay is not None
+        relay, present = self._relay, self._pairing
+        self._prompt.pause()
+        if present is not None and present.detached and present.channel_is_open and present.peer_id != paired.peer_id:
+            self._log.emit(peer.PairingDeclined(paired.peer_id, present.peer_id))
+            await relay.channel.send(ClientUnpairRequest())
+            return
+        await self._end_pairing()
+        await self._runtime.loaded()
+        self._log.emit(peer.Paired(paired.peer_id, paired.is_initiator))
+        self._pairing = PairSession(
+            paired,
+            self._options,
+            self._log,
+            self._source,
+            relay.channel.send,
+            self._runtime,
+            servers=choose(self._options.ice_servers, relay.ice_servers, no_stun=self._options.no_stun),
+            before={"dial": relay.seconds, "pairing": trio.current_time() - self._idle_since},
+            on_phase=self._on_phase,
+        )
+        await self._runtime.run(partial(self._run_pairing, self._pairing))
+        self._was_paired = True
+        self._pairing_wanted = trio.Event()
+        self._requester.on_paired(paired.peer_id)
 
-    # ---- ends -----------------------------------------------------------------------------------------------------
+    def _on_frame(self, frame: Description | Candidate) -> None:
+        if self._pairing is None and frame.type != "candidate":
+            reason = f"Received {frame.type} but PeerConnection not ready"
+            self._log.emit(peer.NegotiationError(frame.type, "not_ready", reason))
+        elif self._pairing is not None and not self._pairing.detached:
+            self._pairing.receive(frame)
+
+    async def _on_relay_lost(self) -> None:
+        pairing = self._pairing
+        step = policy.after_relay_lost(self._state, None if pairing is None else pairing.state)
+        if isinstance(step, Detach):
+            assert pairing is not None
+            pairing.detached = pairing.detached or policy.RELAY_LOST
+        else:
+            await self._end_pairing()
+            self._apply(step, pairing)
+
+    async def _on_peer_disconnected(self, peer_id: str, reason: str) -> None:
+        pairing = self._pairing
+        if pairing is None or pairing.peer_id != peer_id or pairing.detached:
+            return  # it crossed this side's own `unpair`
+        self._log.emit(peer.PeerDisconnected(peer_id, reason))
+        if policy.after_peer_disconnected(pairing.state, reason) is not None:
+            pairing.detached = reason
+            return
+        with trio.move_on_after(SETTLE_SECONDS):
+            await pairing.frames_used()  # an answer that came before is not lost
+            if self._options.once and pairing.channel_is_open:
+                await pairing.closed.wait()  # a peer that leaves closes its channel first; a killed one does not
+        if self._pairing is pairing and not self._scope.cancel_called:
+            killed = self._options.once and pairing.channel_is_open
+            await self._end_pairing()
+            self._on_departed(pairing, reason, killed=killed)
+
+    # ---- pairings -------------------------------------------------------------------------------------------------
+
+    async def _run_pairing(self, pairing: PairSession) -> None:
+        failure = await pairing.run()
+        if self._pairing is not pairing:
+            return  # ended by this side, which knows what follows
+        self._pairing, self._idle_since = None, trio.current_time()
+        if failure is None:
+            self._on_departed(pairing, pairing.detached or "closed")
+        else:
+            await self._leave_at_relay(pairing)
+            self._apply(policy.after_pairing(self._state, pairing.state, Failed(failure)), pairing)
+
+    async def _leave_at_relay(self, pairing: PairSession) -> None:
+        if self._relay is not None and not pairing.detached:
+            await self._relay.channel.send(ClientUnpairRequest())
+
+    async def _end_pairing(self) -> None:
+        """End the present pairing, if there is one, and wait until its connection is closed."""
+        pairing, self._pairing = self._pairing, None
+        if pairing is not None:
+            await pairing.close()
+            self._idle_since = trio.current_time()
+
+    def _on_departed(self, pairing: PairSession, reason: str, *, killed: bool = False) -> None:
+        end = Departed(reason, self._source.has_unsent, killed)
+        self._apply(policy.after_pairing(self._state, pairing.state, end), pairing)
+
+    def _on_phase(self, phase: Phase) -> None:
+        if self._expectation.reach(phase):
+            self._expectation_met.set()
+            if not self._options.once:
+                self._finish(None)
+
+    # ---- what follows ---------------------------------------------------------------------------------------------
 
     @property
-    def ends(self) -> bool:
-        """Whether the program is ending already."""
-        return self._scope.cancel_called
+    def _state(self) -> SessionState:
+        options = self._options
+        return SessionState(options.pair is not None, options.once, self._expectation.is_unmet, self._stopped)
 
-    @property
-    def has_relay(self) -> bool:
-        """Whether the relay is there, or will be dialled again."""
-        return self._over is None
+    def _apply(self, step: Finish | AskAgain | Ready, pairing: PairSession | None) -> None:
+        """Do what follows the end of a pairing, or of the relay connection without a pairing."""
+        self.queue.mark_idle()
+        if step.diagnosis is not None and pairing is not None:
+            self._log.emit(step.diagnosis.event(pairing.trace, pairing.age, retrying=False))
+        if isinstance(step, Finish):
+            self._finish(step.ending)
+            return
+        if isinstance(step, AskAgain):
+            self._pairing_wanted.set()
+        if pairing is not None and not self._scope.cancel_called:
+            self._log.emit(peer.Ready(pairing.peer_id, step.reason))
+            self._prompt.resume()
 
-    @property
-    def _is_up(self) -> bool:
-        return self._up_again.is_set()
-
-    def want(self) -> None:
-        """Ask for the pairing of `--pair` again."""
-        self._wanting.set()
-
-    def reached(self, phase: Phase) -> None:
-        """End the program if this is what was expected."""
-        if self._expectation.reach(phase) and not self._options.once:
-            self.finish(None)
-
-    def released(self, peer_id: str, reason: str) -> None:
-        """Go on after a pairing, with the next one if there can be one."""
-        self._outgoing.rest()
-        if self._over is not None:
-            self.finish(self._over)
-        if not self.ends:
-            self._log.emit(peer.Ready(peer_id, reason))
-            self._prompt.release()
-
-    def finish(self, ending: Ending | None) -> None:
-        """End the program, for this reason if it is no good one; only the first counts."""
-        if not self.ends:
+    def _finish(self, ending: Ending | None) -> None:
+        """End the program, with an error or successfully (None); only the first call counts."""
+        if not self._scope.cancel_called:
             self._ending = ending
             self._scope.cancel()
 
     async def _watch_expectation(self, within: float) -> None:
         await trio.sleep_until(self._began + within)
         if self._expectation.is_unmet:
-            self.finish(self._expectation_failure(within))
+            self._finish(self._late_expectation(within))
 
-    def _expectation_failure(self, within: float) -> Ending:
-        """Return what did not come about in time, as exactly as can be told."""
-        pairing = self._pairings.present
-        if pairing is not None and not pairing.evidence.succeeded:
-            diagnosis = diagnose(pairing.evidence, pairing.age)
-            self._log.emit(diagnosis.event(pairing.evidence, pairing.age, retrying=False))
+    def _late_expectation(self, within: float) -> Ending:
+        """Return why the expectation was not met in time, as exactly as is known."""
+        pairing = self._pairing
+        if pairing is not None and not pairing.trace.succeeded:
+            diagnosis = diagnose(pairing.trace, pairing.age)
+            self._log.emit(diagnosis.event(pairing.trace, pairing.age, retrying=False))
             return diagnosis.ending
-        if pairing is None and self._uplink.connected_since is None:
-            reason = f"The relay at {self._options.shown_url} could not be reached within {within:g} s"
-            return RelayUnreachable("relay_unreachable", reason)
-        if pairing is None and self._options.pair is not None and self._asking.last_refusal is not None:
-            return self._refused(self._asking.last_refusal)
-        return self._unmet(f"{within:g} s went by")
+        ending = None
+        if pairing is None:
+            ending = policy.before_any_pairing(
+                within,
+                url=self._options.shown_url,
+                connected=self._signaling.connected_since is not None,
+                target=self._options.pair,
+                refusal=self._requester.last_refusal,
+            )
+        return ending or self._expectation_failure(f"{within:g} s went by")
 
-    def _unmet(self, cause: str) -> ExpectationFailed:
-        pairing = self._pairings.present or self._last
-        return self._expectation.failure(cause, None if pairing is None else pairing.evidence)
+    def _expectation_failure(self, cause: str) -> ExpectationFailed:
+        pairing = self._pairing or self._last
+        return self._expectation.failure(cause, None if pairing is None else pairing.trace)

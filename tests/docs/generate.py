@@ -15,7 +15,7 @@ from sdpx import errors
 from sdpx.cli.options import option_rows
 from sdpx.events import Event
 from sdpx.ice_servers import DEFAULT_STUN
-from sdpx.peer.input import commands as stdin_commands
+from sdpx.peer import commands as stdin_commands
 from sdpx.protocol import messages
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.stats import RelaySnapshot, RelayStats

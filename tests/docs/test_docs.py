@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from sdpx.log import QUEUE_BYTES, QUEUE_LINES
-from sdpx.peer.input.lines import MAX_LINE
+from sdpx.peer.input import MAX_LINE
 from sdpx.protocol import messages
 from tests.docs import code, texts
 from tests.docs.generate import DOCUMENTS, EXAMPLES, PART, PARTS, ROOT, generate

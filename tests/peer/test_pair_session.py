@@ -25,16 +25,17 @@ from sdpx.log import Log
 from sdpx.peer.attempt import Tasks
 from sdpx.peer.negotiation.sdp import has_end_of_candidates
 from sdpx.peer.options import PeerOptions
-from sdpx.peer.outcome import PairOutcome
 from sdpx.peer.pair_session import PairSession
-from sdpx.peer.webrtc import aioice_ext, dtls_patch, peer_connection
+from sdpx.peer.webrtc import aioice_ext, dtls_patch
+from sdpx.peer.webrtc.runtime import WebRtcRuntime, open_webrtc_runtime
 from sdpx.protocol import messages
-from sdpx.protocol.messages import Candidate, CandidateInit, Description
+from sdpx.protocol.messages import Candidate, CandidateInit, Description, Paired
 from tests.harness.coturn import coturn
 from tests.harness.log import LogRecorder
 from tests.harness.stun import stun_server
 
 if TYPE_CHECKING:
+    from sdpx.peer.diagnostics.diagnosis import Diagnosis
     from sdpx.peer.diagnostics.trace import Phase
 
 Frame = Description | Candidate
@@ -57,24 +58,26 @@ class Silent:
 class Side(LogRecorder):
     """One side of a pairing: its log as lines, the phases it reached, the frames that it sent."""
 
-    def __init__(self, name: str, peer_id: str, options: PeerOptions, servers: tuple[IceServer, ...]) -> None:
+    def __init__(
+        self, paired: Paired, options: PeerOptions, servers: tuple[IceServer, ...], runtime: WebRtcRuntime
+    ) -> None:
         super().__init__()
         self.phases: list[Phase] = []
         self.sent: list[Frame] = []
-        self.outcome: PairOutcome | None = None
+        self.failure: Diagnosis | None = None
         self.other: Side
         self.tamper: Tamper = lambda frame: [frame]
         self.unwritten: list[Callable[[], None]] | None = None  # a list collects what waits for the relay
         self.pairing = PairSession(
-            peer_id,
+            paired,
             options,
             Log(self.put, trio.current_time),
             Silent(),
             self._send,
-            is_initiator=name == "a",
+            runtime,
             servers=servers,
             before={"dial": 0.1},
-            reach=self.phases.append,
+            on_phase=self.phases.append,
         )
 
     async def _send(self, frame: msgspec.Struct, on_written: Callable[[], None]) -> None:
@@ -87,10 +90,10 @@ class Side(LogRecorder):
         for each in self.tamper(frame):
             relayed = messages.parse_server(messages.encode(each))
             assert isinstance(relayed, Description | Candidate)
-            self.other.pairing.take(relayed)
+            self.other.pairing.receive(relayed)
 
     async def run(self) -> None:
-        self.outcome = await self.pairing.run()
+        self.failure = await self.pairing.run()
         self.put([b'{"event":"ended"}'])
 
 
@@ -113,14 +116,15 @@ async def pairing(
         for only in relay_only
     )
     with trio.fail_after(40):
-        async with peer_connection.asyncio_loop(), trio.open_nursery() as nursery:
-            one, two = Side("a", "bob", of_a, servers), Side("b", "alice", of_b, servers)
+        async with open_webrtc_runtime() as runtime:
+            await runtime.loaded()
+            one = Side(Paired("bob", is_initiator=True), of_a, servers, runtime)
+            two = Side(Paired("alice", is_initiator=False), of_b, servers, runtime)
             one.other, two.other = two, one
             one.tamper, two.tamper = a or one.tamper, b or two.tamper
-            nursery.start_soon(one.run)
-            nursery.start_soon(two.run)
+            await runtime.run(one.run)
+            await runtime.run(two.run)
             yield one, two
-            nursery.cancel_scope.cancel()
 
 
 def in_sdp(old: str, new: str) -> Tamper:
@@ -198,11 +202,11 @@ async def test_a_description_is_logged_as_sent_when_it_is_written() -> None:
         await wait_all_tasks_blocked(0.05)
         assert a.events.index("offer_created") < a.events.index("offer_sent")
         assert not {"answer_sent", "exchange_complete"} & set(b.events)
-        assert (b.phases, b.pairing.evidence.description_sent) == ([], False)
+        assert (b.phases, b.pairing.trace.description_sent) == ([], False)
         (on_written,) = b.unwritten
         on_written()
         assert b.events[-2:] == ["answer_sent", "exchange_complete"]
-        assert (b.phases, b.pairing.evidence.description_sent) == (["exchange"], True)
+        assert (b.phases, b.pairing.trace.description_sent) == (["exchange"], True)
 
 
 async def test_a_candidate_is_logged_as_sent_when_it_is_written() -> None:
@@ -228,7 +232,7 @@ async def test_only_relayed_candidates_and_none_given_is_known_at_once(relay_onl
         verdict = await side.wait_for("diagnosis")
         assert (verdict["code"], verdict["retrying"]) == ("no_turn", False)
         await side.wait_for("ended")
-        assert side.outcome is PairOutcome.FAILED
+        assert side.failure is not None
 
 
 def dtls_role(side: Side) -> str:
@@ -269,8 +273,8 @@ async def test_only_two_sdpx_have_a_heartbeat() -> None:
     """A second channel that was agreed upon without a word: another stack never sees one."""
     async with pairing() as (a, b):
         await both_open(a, b)
-        assert a.pairing.has_heartbeat
-        assert b.pairing.has_heartbeat
+        assert a.pairing.state.has_heartbeat
+        assert b.pairing.state.has_heartbeat
         assert a.events.count("channel_open") == b.events.count("channel_open") == 1
 
 
@@ -281,7 +285,7 @@ async def test_other_agents_have_none(agent: Any) -> None:
 
     async with pairing(b=strip) as (a, b):
         await both_open(a, b)
-        assert not a.pairing.has_heartbeat
+        assert not a.pairing.state.has_heartbeat
 
 
 def early(*candidates: CandidateInit | None) -> Tamper:
@@ -377,9 +381,8 @@ async def test_a_changed_fingerprint_is_named() -> None:
         verdict = await a.wait_for("diagnosis")
         await a.wait_for("ended")
         assert verdict["code"] == "fingerprint_mismatch"
-        assert a.outcome is PairOutcome.FAILED
-        assert a.pairing.failure is not None
-        assert a.pairing.failure.code == "fingerprint_mismatch"
+        assert a.failure is not None
+        assert a.failure.code == "fingerprint_mismatch"
         assert "connection_retry" not in a.events
 
 
@@ -432,7 +435,7 @@ async def test_no_end_of_candidates_and_no_path_still_ends() -> None:
     async with pairing(timeout=1.5, a=only(HOLE, ends=False), b=only(HOLE, ends=False)) as (a, b):
         for side in (a, b):
             assert (await side.wait_for("diagnosis"))["code"] == "ice_failed"
-            assert side.pairing.evidence.candidate_pairs
+            assert side.pairing.trace.candidate_pairs
 
 
 async def test_nothing_but_mdns_names_is_named() -> None:
@@ -521,7 +524,7 @@ async def test_once_is_no_success_if_the_peer_fell_silent(monkeypatch: pytest.Mo
         monkeypatch.setattr(aioice.ice.StunProtocol, "send_stun", lambda *_: None)
         monkeypatch.setattr(aioice.ice, "CONSENT_FAILURES", 2)
         await b.wait_for("ended")
-        assert b.outcome is PairOutcome.FAILED
+        assert b.failure is not None
         assert (await b.wait_for("diagnosis"))["code"] == "peer_silent"
         assert (await a.wait_for("diagnosis"))["code"] == "peer_silent"
 

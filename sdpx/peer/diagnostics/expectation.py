@@ -1,39 +1,50 @@
-"""`--expect`, watched: whether it has come true, and what to say if it does not."""
+"""`--expect`: the phase of a connection that a peer is started for, whether it was reached, and the sentence if not. Pure."""
 
-import trio
+from typing import Final, get_args
 
 from sdpx.errors import ExpectationFailed
-from sdpx.peer.diagnostics.progress import is_met, unmet
 from sdpx.peer.diagnostics.trace import ConnectionTrace, Phase
 from sdpx.peer.options import Expected
 
+EXPECTED: Final[tuple[Expected, ...]] = get_args(Expected)
+_WANTED: Final[dict[Expected, str]] = {
+    "exchange": "the offer and answer were exchanged",
+    "connected": "the connection was up",
+    "channel": "a data channel was open",
+    "message": "a message came",
+}
+
 
 class Expectation:
-    """What is expected, or None: then nothing is, and nothing is unmet."""
+    """The expected phase; with None nothing is expected, and nothing is unmet."""
 
     def __init__(self, expected: Expected | None) -> None:
         self._expected = expected
-        self._met = trio.Event()
-        if expected is None:
-            self._met.set()
-
-    @property
-    def is_unmet(self) -> bool:
-        """Whether it has still to come true."""
-        return not self._met.is_set()
+        self.is_unmet = expected is not None
 
     def reach(self, phase: Phase) -> bool:
-        """Note how far a connection is; returns whether that is what was expected."""
-        met = self._expected is not None and is_met(self._expected, phase)
-        if met:
-            self._met.set()
-        return met
+        """Note the phase that a connection reached, which implies those before it; returns whether it is the expected one."""
+        if self._expected is None or phase not in EXPECTED or EXPECTED.index(phase) < EXPECTED.index(self._expected):
+            return False
+        self.is_unmet = False
+        return True
 
-    async def wait(self) -> None:
-        """Wait until it has come true."""
-        await self._met.wait()
+    def failure(self, cause: str, trace: ConnectionTrace | None) -> ExpectationFailed:
+        """Return the ending of an unmet expectation.
 
-    def failure(self, cause: str, evidence: ConnectionTrace | None) -> ExpectationFailed:
-        """Return what to end with; `cause` says what ends the waiting, `evidence` how far the pairing came."""
+        `cause` is what ended the wait, `trace` that of the last connection, None if there was no pairing.
+        """
         assert self._expected is not None
-        return ExpectationFailed("expectation_not_met", unmet(self._expected, cause, evidence))
+        so_far = "no peer was paired with this one" if trace is None else _progress(trace)
+        reason = f"--expect {self._expected}: {cause} before {_WANTED[self._expected]}; {so_far}"
+        return ExpectationFailed("expectation_not_met", reason)
+
+
+def _progress(trace: ConnectionTrace) -> str:
+    if trace.succeeded:
+        return f"the connection to {trace.peer_id} was up"
+    if not trace.description_received:
+        return f"no {'answer' if trace.is_initiator else 'offer'} had come from {trace.peer_id}"
+    if "ice" not in trace.reached_at:
+        return f"no network path to {trace.peer_id} had been found"
+    return f"the DTLS handshake with {trace.peer_id} had not ended"

@@ -1,75 +1,79 @@
-"""Where pairings live: inside the asyncio loop that aiortc needs.
+"""Runs coroutines inside the asyncio loop that aiortc needs.
 
-aiortc takes a third of a second and more to import. That is done in a thread beside the dialling of the relay, so that a
-peer has its ID early.
+Importing aiortc takes a third of a second and more. A thread does it while the relay is dialled, so that a peer has its ID early.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 import trio
 
-if TYPE_CHECKING:
-    from sdpx.peer.pair_session import PairSession
+from sdpx.ice_servers import IceServer
 
-Life = Callable[[], Awaitable[None]]
-WAITING: Final = 16
-_Stack = tuple[type["PairSession"], Callable[[], AbstractAsyncContextManager[None]]]
+if TYPE_CHECKING:
+    from sdpx.peer.webrtc.peer_connection import PeerConnection
+
+Job = Callable[[], Awaitable[None]]
+QUEUE_BOUND: Final = 16
 
 
 class WebRtcRuntime:
-    """Runs what is let in, once the stack is there. Whoever lets something in waits for its end itself."""
+    """Runs jobs inside the loop, in a task each, once aiortc is imported."""
 
     def __init__(self) -> None:
-        self._let_in, self._waiting = trio.open_memory_channel[Life](WAITING)
+        self._send, self._receive = trio.open_memory_channel[Job](QUEUE_BOUND)
         self._loaded = trio.Event()
-        self._pairing: type[PairSession] | None = None
+        self._stack: ModuleType | None = None
 
-    async def pair_session(self) -> type["PairSession"]:
-        """Return the class of pairings, once it is imported."""
+    async def loaded(self) -> None:
+        """Wait until aiortc is imported."""
         await self._loaded.wait()
-        assert self._pairing is not None
-        return self._pairing
 
-    async def run(self, life: Life) -> None:
-        """Run `life` in a task inside the loop; returns at once."""
-        await self._let_in.send(life)
+    async def connect(self, servers: Sequence[IceServer], *, relay_only: bool = False) -> "PeerConnection":
+        """Return a new connection (see `peer_connection.connect`); for jobs only."""
+        assert self._stack is not None
+        connection: PeerConnection = await self._stack.connect(servers, relay_only=relay_only)
+        return connection
 
-    async def do(self, life: Life) -> None:
-        """Run `life` inside the loop, and wait for its end."""
+    async def run(self, job: Job) -> None:
+        """Start `job` in a task; returns at once."""
+        await self._send.send(job)
+
+    async def run_and_wait(self, job: Job) -> None:
+        """Run `job` and wait for its end."""
         ended = trio.Event()
 
-        async def live() -> None:
+        async def run() -> None:
             try:
-                await life()
+                await job()
             finally:
                 ended.set()
 
-        await self.run(live)
+        await self.run(run)
         await ended.wait()
 
-    async def keep(self) -> None:
-        """Import the stack, open the loop, and let in what comes, until this is cancelled."""
-        self._pairing, asyncio_loop = await trio.to_thread.run_sync(_import_stack)
-        async with asyncio_loop(), trio.open_nursery() as nursery:
+    async def serve(self) -> None:
+        """Import aiortc, open the loop, and run jobs until cancelled."""
+        self._stack = await trio.to_thread.run_sync(_import_stack)
+        async with self._stack.asyncio_loop(), trio.open_nursery() as nursery:
             self._loaded.set()
-            async for life in self._waiting:
-                nursery.start_soon(life)
+            async for job in self._receive:
+                nursery.start_soon(job)
 
 
 @asynccontextmanager
 async def open_webrtc_runtime() -> AsyncIterator[WebRtcRuntime]:
-    """Keep a room while the block runs."""
-    room = WebRtcRuntime()
+    """Serve a runtime while the block runs."""
+    runtime = WebRtcRuntime()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(room.keep)
-        yield room
+        nursery.start_soon(runtime.serve)
+        yield runtime
         nursery.cancel_scope.cancel()
 
 
-def _import_stack() -> _Stack:
-    from sdpx.peer import pair_session  # noqa: PLC0415  imported in a thread
-    from sdpx.peer.webrtc import peer_connection  # noqa: PLC0415
+def _import_stack() -> ModuleType:
+    from sdpx.peer.webrtc import peer_connection  # noqa: PLC0415  imported in a thread
 
-    return pair_session.PairSession, peer_connection.asyncio_loop
+    return peer_connection

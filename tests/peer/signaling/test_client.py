@@ -16,7 +16,8 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketReque
 from sdpx.errors import ExitStatus, RelayUnreachable
 from sdpx.log import Log
 from sdpx.peer.options import PeerOptions
-from sdpx.peer.pair_requester import ANSWER_SECONDS, LONGEST_WAIT, LOST, NO_REPLY, PairRequester
+from sdpx.peer.pair_requester import ANSWER_SECONDS, LONGEST_WAIT, PairRequester
+from sdpx.peer.policy import NO_REPLY, RELAY_LOST
 from sdpx.peer.signaling.backoff import Backoff
 from sdpx.peer.signaling.client import ID_TRIES, Connected, Disconnected, SignalingClient, SignalingEvent, Stopped
 from sdpx.peer.signaling.connection import dial
@@ -261,7 +262,7 @@ async def test_it_ends_with_the_pairing(autojump_clock: trio.testing.MockClock) 
     assert len(desk.asked) == 1
 
 
-@pytest.mark.parametrize("code", ["self_pair", "already_paired", "unauthorized", LOST])
+@pytest.mark.parametrize("code", ["self_pair", "already_paired", "unauthorized", RELAY_LOST])
 async def test_what_does_not_pass_ends_it_at_once(code: str, autojump_clock: trio.testing.MockClock) -> None:
     """However much patience there is."""
     desk = Desk(code)
@@ -288,7 +289,7 @@ async def test_a_relay_that_does_not_answer(autojump_clock: trio.testing.MockClo
         nursery.start_soon(ask)
         await wait_all_tasks_blocked()
         desk.asking.on_relay_lost()
-    assert [answer and answer.code for answer in answers] == [LOST]
+    assert [answer and answer.code for answer in answers] == [RELAY_LOST]
 
 
 async def test_a_request_without_a_relay_is_refused_at_once(autojump_clock: trio.testing.MockClock) -> None:
@@ -297,7 +298,7 @@ async def test_a_request_without_a_relay_is_refused_at_once(autojump_clock: trio
     desk.is_there = False
     refusal = await desk.asking.ask("bob", 60)
     assert refusal is not None
-    assert (refusal.code, trio.current_time() - desk.asked[0]) == (LOST, 0)
+    assert (refusal.code, trio.current_time() - desk.asked[0]) == (RELAY_LOST, 0)
     assert desk.log.of("pair_requested") == []
 
 

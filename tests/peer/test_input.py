@@ -1,4 +1,4 @@
-"""Lines of standard input: read only as they are wanted, and never lost."""
+"""Standard input: lines are read only as they are needed, and never lost; between pairings they name peers."""
 
 import threading
 from collections.abc import AsyncIterator
@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
-from sdpx.peer.input.lines import MAX_LINE, Lines
+from sdpx.log import Log
+from sdpx.peer.input import MAX_LINE, Lines, LineSource, Prompt
 from tests.harness.examples import examples
+from tests.harness.log import LogRecorder
 
 
 class Input:
@@ -29,25 +31,29 @@ class Input:
         return chunk
 
 
+def no_log() -> Log:
+    return Log(len, trio.current_time)
+
+
 @asynccontextmanager
-async def reading(*chunks: bytes | OSError) -> AsyncIterator[tuple[Lines, list[str]]]:
+async def reading(*chunks: bytes | OSError) -> AsyncIterator[tuple[Lines, LogRecorder]]:
     """Run on these chunks: the lines, and the codes of those that were refused."""
-    refused: list[str] = []
-    lines = Lines(Input(*chunks).read, lambda code, _: refused.append(code))
+    log = LogRecorder()
+    lines = Lines(Input(*chunks).read, Log(log.put, trio.current_time))
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lines.run)
-            yield lines, refused
+            yield lines, log
             nursery.cancel_scope.cancel()
 
 
 async def read_all(*chunks: bytes | OSError) -> tuple[list[str], list[str]]:
     """Read to the end: the lines, and the codes of those that were refused."""
-    async with reading(*chunks) as (lines, refused):
+    async with reading(*chunks) as (lines, log):
         got: list[str] = []
         while (line := await lines.next()) is not None:
             got.append(line)
-        return got, refused
+        return got, [line["code"] for line in log.of("input_rejected")]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +77,7 @@ async def test_lines_end_at_a_newline_or_at_the_end(chunks: list[bytes], lines: 
 async def test_nothing_is_read_before_a_line_is_wanted() -> None:
     """A program that never asks leaves the input to others."""
     source = Input(b"a\n")
-    lines = Lines(source.read, lambda _code, _reason: None)
+    lines = Lines(source.read, no_log())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lines.run)
         await wait_all_tasks_blocked()
@@ -122,7 +128,7 @@ async def test_a_reader_that_gives_up_loses_no_line() -> None:
         return b"" if typed.is_set() and not chunks else chunks.pop() if typed.wait(10) else b""
 
     chunks = [b"a\n"]
-    lines = Lines(read, lambda _code, _reason: None)
+    lines = Lines(read, no_log())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lines.run)
         with trio.move_on_after(0) as scope:
@@ -141,3 +147,90 @@ def test_lines_survive_any_chunks(wanted: list[str], data: st.DataObject) -> Non
     cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(whole) - 1)), max_size=5)))
     chunks = [whole[i:j] for i, j in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
     assert trio.run(read_all, *filter(None, chunks)) == (wanted, [])
+
+
+async def test_the_end_of_the_input_waits_for_what_is_expected() -> None:
+    """`--once --expect message`: all is sent, and the answer is still waited for."""
+    met = trio.Event()
+    lines = Lines(lambda _: chunks.pop(0), no_log())
+    chunks = [b"ping\n", b""]
+    source, ended = LineSource(lines, met.wait), trio.Event()
+
+    async def read() -> None:
+        assert await source.next() == "ping"
+        assert await source.next() is None
+        ended.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lines.run)
+        nursery.start_soon(read)
+        await trio.sleep(0.05)
+        assert not ended.is_set()
+        met.set()
+        with trio.fail_after(5):
+            await ended.wait()
+
+
+async def test_a_line_that_was_read_and_not_sent_is_unsent() -> None:
+    """On its way, put back, or behind one that is: but not where the input has nothing to read, or has ended."""
+    chunks, more = [b"a\nb\n", b""], threading.Event()
+    lines = Lines(lambda _: chunks.pop(0) if len(chunks) > 1 or more.wait(5) else b"", no_log())
+    source = LineSource(lines, trio.lowlevel.checkpoint)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lines.run)
+        unsent = [source.has_unsent]
+        assert await source.next() == "a"
+        unsent.append(source.has_unsent)
+        source.unread("a")
+        unsent.append(source.has_unsent)
+        assert [await source.next(), await source.next()] == ["a", "b"]
+        with trio.move_on_after(0.05):
+            await source.next()  # an open pipe with nothing in it
+        unsent.append(source.has_unsent)
+        more.set()
+        assert await source.next() is None
+        unsent.append(source.has_unsent)
+    assert unsent == [False, True, True, False, False]
+
+
+async def nobody(target: str) -> None:
+    raise AssertionError(target)
+
+
+async def first_two_lines(steps: int) -> list[str | None]:
+    """Return the lines that a pairing gets which comes so many steps of the scheduler behind the ID."""
+    typed = threading.Event()
+    chunks = [b"", b"one\ntwo\n"]
+
+    def read(_: int) -> bytes:
+        typed.wait(10)
+        return chunks.pop()
+
+    lines = Lines(read, no_log())
+    prompt = Prompt(lines, no_log())
+    got: list[str | None] = []
+
+    async def talk() -> None:
+        got.extend([await lines.next(), await lines.next()])
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lines.run)
+        nursery.start_soon(prompt.run, nobody)
+        await wait_all_tasks_blocked()
+        prompt.start()
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+        prompt.pause()
+        nursery.start_soon(talk)
+        await wait_all_tasks_blocked()
+        typed.set()
+    return got
+
+
+@pytest.mark.parametrize("steps", range(4))
+async def test_a_pairing_right_behind_the_id_gets_the_lines(steps: int) -> None:
+    """Whichever step the prompt has come to, it does not take the first line from it. Trio throws dice for the order."""
+    with trio.fail_after(20):
+        for _ in range(20):
+            assert await first_two_lines(steps) == ["one", "two"]

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -13,13 +12,10 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from sdpx.log import Log
-from sdpx.peer.diagnostics.progress import EXPECTED, is_met, unmet
-from sdpx.peer.diagnostics.trace import ConnectionTrace, Phase
-from sdpx.peer.input.command_runner import FLUSH_SECONDS, CommandRunner
-from sdpx.peer.input.commands import MAX_COMMAND, MAX_MESSAGE, Close, InputRejected, Pair, Send, Unpair, parse_command
-from sdpx.peer.input.lines import Lines
-from sdpx.peer.input.sources import WAITING, LineSource, MessageQueue
-from sdpx.peer.options import Expected
+from sdpx.peer.command_runner import FLUSH_SECONDS, CommandRunner
+from sdpx.peer.commands import MAX_COMMAND, MAX_MESSAGE, Close, InputRejected, Pair, Send, Unpair, parse_command
+from sdpx.peer.input import QUEUE_BOUND, Lines, MessageQueue
+from sdpx.peer.session import Session
 from tests.harness.log import LogRecorder
 
 
@@ -82,13 +78,14 @@ def test_any_line_is_a_command_or_refused(line: str) -> None:
 # ---- done, one by one ---------------------------------------------------------------------------------------------
 
 
-class Peer:
-    """What a driven peer is told, and a channel that takes what it is given while it is open."""
+class Peer(Session):
+    """A session that notes the commands, with a channel that takes each message while it is open."""
+
+    has_peer = True
+    has_addressee = True
+    channel_is_open = False
 
     def __init__(self) -> None:
-        self.has_peer = True
-        self.has_addressee = True
-        self.channel_is_open = False
         self.done: list[object] = []
 
     async def pair(self, target: str) -> None:
@@ -204,14 +201,14 @@ async def test_what_is_said_behind_a_pairing_is_not_kept_for_the_next_peer() -> 
         peer.has_addressee = True
         await say({"send": "for bob"})
         assert await outgoing.next() == "for bob"
-        outgoing.rest()
-        assert outgoing.is_empty
+        outgoing.mark_idle()
+        assert not outgoing.has_unsent
 
 
 async def test_what_waits_is_bounded() -> None:
     """With no channel open, one too many is refused; with one that is slow, the input waits instead."""
     async with driven() as (peer, outgoing, say, log):
-        await say(*[{"send": str(n)} for n in range(WAITING + 1)])
+        await say(*[{"send": str(n)} for n in range(QUEUE_BOUND + 1)])
         assert [line["code"] for line in log.of("input_rejected")] == ["not_open"]
         peer.channel_is_open = True
         await say({"send": "late"}, {"pair": "bob"})
@@ -229,93 +226,9 @@ async def test_what_could_not_be_sent_comes_first_again() -> None:
     outgoing.put("b")
     item = await outgoing.next()
     assert item == "a"
-    assert not outgoing.is_empty
+    assert outgoing.has_unsent
     outgoing.unread(item)
     assert [await outgoing.next(), await outgoing.next()] == ["a", "b"]
-    assert not outgoing.is_empty  # on its way
-    outgoing.rest()
-    assert outgoing.is_empty
-
-
-async def test_the_end_of_the_input_waits_for_what_is_expected() -> None:
-    """`--once --expect message`: all is sent, and the answer is still waited for."""
-    met = trio.Event()
-    lines = Lines(lambda _: chunks.pop(0), lambda *_: None)
-    chunks = [b"ping\n", b""]
-    feed, ended = LineSource(lines, met.wait), trio.Event()
-
-    async def read() -> None:
-        assert await feed.next() == "ping"
-        assert await feed.next() is None
-        ended.set()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(lines.run)
-        nursery.start_soon(read)
-        await trio.sleep(0.05)
-        assert not ended.is_set()
-        met.set()
-        with trio.fail_after(5):
-            await ended.wait()
-
-
-async def test_a_line_that_was_read_and_not_sent_is_unsent() -> None:
-    """On its way, put back, or behind one that is: but not where the input has nothing to read, or has ended."""
-    chunks, more = [b"a\nb\n", b""], threading.Event()
-    lines = Lines(lambda _: chunks.pop(0) if len(chunks) > 1 or more.wait(5) else b"", lambda *_: None)
-    feed = LineSource(lines, nothing)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(lines.run)
-        unsent = [feed.has_unsent]
-        assert await feed.next() == "a"
-        unsent.append(feed.has_unsent)
-        feed.unread("a")
-        unsent.append(feed.has_unsent)
-        assert [await feed.next(), await feed.next()] == ["a", "b"]
-        with trio.move_on_after(0.05):
-            await feed.next()  # an open pipe with nothing in it
-        unsent.append(feed.has_unsent)
-        more.set()
-        assert await feed.next() is None
-        unsent.append(feed.has_unsent)
-    assert unsent == [False, True, True, False, False]
-
-
-# ---- what is expected -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("expected", EXPECTED)
-def test_a_phase_implies_those_before_it(expected: Expected) -> None:
-    """A message that came says that the channel was open, and so on."""
-    for reached in EXPECTED:
-        later = EXPECTED.index(reached) >= EXPECTED.index(expected)
-        assert is_met(expected, reached) is later
-    assert not is_met(expected, "ice")
-
-
-def test_the_sentence_says_what_was_missing() -> None:
-    """What was expected, how long, and how far it came."""
-    up = ConnectionTrace(
-        "bob", is_initiator=True, timeout=30.0, reached_at={"exchange": 0.1, "ice": 0.2, "connected": 0.3}
-    )
-    assert unmet("message", "5 s went by", up) == (
-        "--expect message: 5 s went by before a message came; the connection to bob was up"
-    )
-    assert "no peer was paired" in unmet("channel", "ended by SIGTERM", None)
-
-
-@pytest.mark.parametrize(
-    ("initiator", "received", "reached", "words"),
-    [
-        (True, False, {}, "no answer had come from bob"),
-        (False, False, {}, "no offer had come from bob"),
-        (True, True, {"exchange": 0.1}, "no network path to bob had been found"),
-        (True, True, {"exchange": 0.1, "ice": 0.2}, "the DTLS handshake with bob had not ended"),
-    ],
-)
-def test_the_sentence_says_how_far_a_pairing_came(
-    initiator: bool, received: bool, reached: dict[Phase, float], words: str
-) -> None:
-    """A connection that was not up is not said to have been."""
-    evidence = ConnectionTrace("bob", initiator, 30.0, description_received=received, reached_at=reached)
-    assert unmet("channel", "ended by SIGTERM", evidence).endswith(f"; {words}")
+    assert outgoing.has_unsent  # on its way
+    outgoing.mark_idle()
+    assert not outgoing.has_unsent

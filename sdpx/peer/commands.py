@@ -1,4 +1,4 @@
-"""What a program says that drives `sdpx peer --stdin json`: one JSON object a line, one command each. Pure."""
+"""The commands of `--stdin json`, by which a program controls a peer: one JSON object a line. Pure."""
 
 import binascii
 from base64 import b64decode

@@ -1,0 +1,82 @@
+"""`--stdin json`: executes the commands of the program that controls this peer, one by one, in their order."""
+
+from typing import Final
+
+import trio
+
+from sdpx.events import peer
+from sdpx.log import Log
+from sdpx.peer.commands import Close, Command, InputRejected, Pair, Send, Unpair, parse_command
+from sdpx.peer.input import QUEUE_BOUND, Lines, MessageQueue
+from sdpx.peer.session import Session
+
+FLUSH_SECONDS: Final = 10.0
+POLL_SECONDS: Final = 0.25
+
+
+class CommandRunner:
+    """Executes the commands in `lines` on `session`, which sends the messages of `queue`."""
+
+    def __init__(self, lines: Lines, queue: MessageQueue, session: Session, log: Log) -> None:
+        self._lines = lines
+        self._queue = queue
+        self._session = session
+        self._log = log
+
+    async def run(self) -> None:
+        """Read and execute until the end of the input."""
+        while (line := await self._lines.next()) is not None:
+            try:
+                await self._execute(parse_command(line))
+            except InputRejected as rejected:
+                self._reject(rejected)
+        self._queue.end()
+
+    async def _execute(self, command: Command) -> None:
+        match command:
+            case Send(data):
+                await self._enqueue(data)
+            case Pair(target):
+                await self._session.pair(target)
+            case Unpair():
+                if not self._session.has_peer:
+                    raise InputRejected("not_paired", "There is no peer to leave")
+                await self._flush()
+                await self._session.unpair()
+                self._clear()  # a message that the channel began to take and did not: it is not for the next peer
+            case Close():
+                await self._flush()
+                await self._session.quit()
+
+    async def _enqueue(self, data: str | bytes) -> None:
+        """Queue a message. While the queue is full the input waits; with no channel open the message is rejected.
+
+        Between two pairings it is rejected, too: it was meant for the peer that is gone.
+        """
+        if not self._session.has_addressee:
+            reason = 'The pairing is over, so this message was not kept: {"pair": ID} or the next "paired" comes first'
+            raise InputRejected("not_paired", reason)
+        while self._queue.is_full:
+            if not self._session.channel_is_open:
+                reason = f"{QUEUE_BOUND} messages wait for a data channel already; this one was not kept"
+                raise InputRejected("not_open", reason)
+            await self._wait_for_change()
+        self._queue.put(data)
+
+    async def _flush(self) -> None:
+        """Wait until an open channel has taken the queued messages; the rest is dropped and reported."""
+        with trio.move_on_after(FLUSH_SECONDS):
+            while self._session.channel_is_open and self._queue.has_unsent:
+                await self._wait_for_change()
+        self._clear()
+
+    def _clear(self) -> None:
+        if count := self._queue.clear():
+            self._reject(InputRejected("not_sent", f"Messages that waited for a data channel were not sent: {count}"))
+
+    async def _wait_for_change(self) -> None:
+        with trio.move_on_after(POLL_SECONDS):  # the closing of a channel does not wake this task
+            await self._queue.change()
+
+    def _reject(self, rejected: InputRejected) -> None:
+        self._log.emit(peer.InputRejected(rejected.code, rejected.reason))

@@ -1,0 +1,226 @@
+"""What follows the end of a pairing, of an attempt at a connection, of a request or of the relay connection. Pure.
+
+- A pairing whose data channel is open outlives the relay connection, and a peer whose heartbeat still comes: it is detached,
+  and ends with its channel.
+- A pairing that fails ends the program if the program needs it: with `--pair`, with `--expect` unmet, or with `--once` once
+  its channel was open. Otherwise the peer is ready for the next pairing.
+- With `--pair` the pairing is requested again if the relay connection was lost under it, not if the other peer left.
+- When the relay will not be dialled again, there is no next pairing: the program ends with the reason.
+
+Each function takes what is known and returns a value; `Session` and `PairSession` carry it out.
+"""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from sdpx.errors import Ending, PairingRefused, RelayLost, RelayUnreachable
+from sdpx.peer.diagnostics.diagnosis import Diagnosis, diagnose_departure
+from sdpx.peer.diagnostics.trace import ConnectionTrace
+from sdpx.protocol.messages import ErrorFrame
+
+RELAY_LOST: Final = "relay_lost"  # the relay connection ended before it answered a request
+NO_REPLY: Final = "no_reply"  # the relay did not answer a request in time
+
+
+# ---- pairings ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SessionState:
+    """The options and the state of the program that decide; `stopped` is set once the relay will not be dialled again."""
+
+    pair: bool = False
+    once: bool = False
+    unmet: bool = False  # `--expect` has not been met yet
+    stopped: Ending | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PairingState:
+    """What a pairing has come to. `was_open` and `is_open` are of its data channel."""
+
+    trace: ConnectionTrace
+    was_open: bool = False
+    is_open: bool = False
+    has_heartbeat: bool = False
+    detached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Departed:
+    """The other side left or closed the channel, for a `reason` in the relay's words.
+
+    `unsent`: input is left that was not sent. `killed`: the channel was still open after the time that a close takes.
+    """
+
+    reason: str
+    unsent: bool = False
+    killed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No attempt at a connection succeeded, or the connection was lost."""
+
+    diagnosis: Diagnosis
+
+
+@dataclass(frozen=True, slots=True)
+class Unpaired:
+    """This side left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """End the program: with an error, or successfully (None). `diagnosis` is for the log."""
+
+    ending: Ending | None
+    diagnosis: Diagnosis | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Wait for the next pairing; `reason` is for the `ready` event."""
+
+    reason: str
+    diagnosis: Diagnosis | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AskAgain:
+    """Request the pairing of `--pair` again."""
+
+    reason: str
+    diagnosis: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """Keep the pairing until its data channel closes."""
+
+
+def after_relay_lost(session: SessionState, pairing: PairingState | None) -> Detach | AskAgain | Ready:
+    """Return what follows the loss of the relay connection, with it of every pairing that the relay knew of."""
+    if pairing is not None and pairing.is_open:
+        return Detach()
+    return AskAgain(RELAY_LOST) if session.pair else Ready(RELAY_LOST)
+
+
+def after_peer_disconnected(pairing: PairingState, reason: str) -> Detach | None:
+    """Return whether a pairing outlives the relay's word that the other peer is gone; None: it ends.
+
+    On `shutdown` the relay is going, not the peer. On all but `left` the peer lost its socket, and its heartbeat tells
+    whether it lives.
+    """
+    if pairing.is_open and (reason == "shutdown" or (reason != "left" and pairing.has_heartbeat)):
+        return Detach()
+    return None
+
+
+def after_pairing(
+    session: SessionState, pairing: PairingState, end: Departed | Failed | Unpaired
+) -> Finish | AskAgain | Ready:
+    """Return what follows the end of a pairing."""
+    match end:
+        case Departed():
+            step = _after_departure(session, pairing, end)
+        case Failed(diagnosis):
+            step = _after_failure(session, pairing, diagnosis)
+        case Unpaired():
+            step = Ready("unpaired")
+    if session.stopped is not None and not isinstance(step, Finish):
+        return Finish(session.stopped, step.diagnosis)
+    return step
+
+
+def _after_departure(session: SessionState, pairing: PairingState, end: Departed) -> Finish | AskAgain | Ready:
+    done = session.once and pairing.was_open
+    unsent = done and end.unsent
+    if not (end.killed or unsent or session.unmet or not pairing.was_open):
+        return Finish(None) if done else Ready(end.reason)
+    diagnosis = diagnose_departure(pairing.trace, end.reason, unsent=unsent)
+    if done or session.pair or session.unmet:
+        return Finish(diagnosis.ending, diagnosis)
+    return Ready(end.reason, diagnosis)
+
+
+def _after_failure(session: SessionState, pairing: PairingState, diagnosis: Diagnosis) -> Finish | AskAgain | Ready:
+    if pairing.detached and session.pair and session.stopped is None and not session.unmet:
+        return AskAgain("failed")
+    if session.pair or session.unmet or (session.once and pairing.was_open):
+        return Finish(diagnosis.ending)
+    return Ready("failed")
+
+
+# ---- attempts at a connection, within a pairing -------------------------------------------------------------------------
+
+
+class Step(Enum):
+    """What follows within a pairing."""
+
+    CONTINUE = auto()
+    RETRY = auto()  # begin another attempt, with an offer
+    AWAIT_OFFER = auto()  # close the connection and wait for the other side's offer
+    AWAIT_CHANNEL = auto()  # wait a moment for another data channel
+    END = auto()  # the pairing is done
+    FAIL = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptState:
+    """A pairing when an attempt has failed. `both_sdpx`: the other side is an sdpx too, and will offer again."""
+
+    is_initiator: bool
+    both_sdpx: bool
+    detached: bool
+    retries_left: int
+    seconds_left: float
+
+
+def after_attempt(attempt: AttemptState, diagnosis: Diagnosis) -> Step:
+    """Return what follows a failed attempt: another one while that is possible, allowed and of use."""
+    usable = attempt.is_initiator or attempt.both_sdpx
+    if (
+        not usable
+        or attempt.detached
+        or not diagnosis.may_pass
+        or attempt.retries_left <= 0
+        or attempt.seconds_left <= 0
+    ):
+        return Step.FAIL
+    return Step.RETRY if attempt.is_initiator else Step.AWAIT_OFFER
+
+
+def after_channel_closed(pairing: PairingState, *, once: bool, unmet: bool) -> Step:
+    """Return what follows when the other side closed the data channel; `unmet`: `--expect` has not been met yet."""
+    if pairing.trace.vanished:  # the end of the connection comes next, and says why
+        return Step.CONTINUE
+    if once or pairing.detached:
+        return Step.END
+    return Step.AWAIT_CHANNEL if unmet else Step.CONTINUE
+
+
+# ---- requests, and the time for `--expect` ------------------------------------------------------------------------------
+
+
+def after_refusal(refusal: ErrorFrame, *, target: str, required: bool, reconnect: bool) -> Finish | None:
+    """Return what follows a refused request; None: go on. The pairing with `target` is `required` by `--pair`."""
+    if refusal.code == NO_REPLY and not reconnect:
+        return Finish(RelayLost(RELAY_LOST, refusal.message))
+    if required and refusal.code not in (RELAY_LOST, NO_REPLY):
+        return Finish(_pairing_refused(target, refusal))
+    return None
+
+
+def _pairing_refused(target: str, refusal: ErrorFrame) -> PairingRefused:
+    return PairingRefused(refusal.code, f"The relay refused the pairing with '{target}': {refusal.message}")
+
+
+def before_any_pairing(
+    within: float, *, url: str, connected: bool, target: str | None, refusal: ErrorFrame | None
+) -> Ending | None:
+    """Return why `--expect` was not met in time where there is no pairing; None: no reason but the time."""
+    if not connected:
+        return RelayUnreachable("relay_unreachable", f"The relay at {url} could not be reached within {within:g} s")
+    return _pairing_refused(target, refusal) if target is not None and refusal is not None else None

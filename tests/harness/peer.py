@@ -1,0 +1,310 @@
+"""A peer's session in memory: a relay that a test plays, RTCPeerConnections that open when the test says so, and typed input."""
+
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from sdpx.errors import Ending
+from sdpx.ice_servers import IceServer
+from sdpx.log import Log
+from sdpx.peer.command_runner import CommandRunner
+from sdpx.peer.input import Lines
+from sdpx.peer.options import PeerOptions
+from sdpx.peer.session import Session
+from sdpx.peer.signaling.client import Connected, Disconnected, SignalingClient, SignalingEvent, Stopped
+from sdpx.peer.signaling.reliable_channel import ReliableChannel
+from sdpx.peer.webrtc.data_channel import DataChannels
+from sdpx.peer.webrtc.events import ChannelClosed, ChannelOpened, Received, RtcEvent, StateChanged
+from sdpx.peer.webrtc.peer_connection import PeerConnection
+from sdpx.peer.webrtc.runtime import Job, WebRtcRuntime
+from sdpx.protocol.messages import CandidateInit, Description, Paired, Request, ServerMessage
+from tests.harness.log import LogRecorder
+
+SDP = "v=0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=end-of-candidates\r\n"
+CANDIDATES = "a=candidate:1 1 udp 2130706431 192.0.2.1 9 typ host\r\n"
+
+
+class TypedLines(Lines):
+    """Lines that a test types."""
+
+    def __init__(self) -> None:
+        self._typed, self._receive = trio.open_memory_channel[str](20_000)
+        self._held = None
+
+    async def run(self) -> None: ...
+
+    async def next(self) -> str | None:
+        if self._held is not None:
+            line, self._held = self._held, None
+            return line
+        try:
+            return await self._receive.receive()
+        except trio.EndOfChannel:
+            return None
+
+    @property
+    def has_waiting(self) -> bool:
+        return self._held is not None or self._receive.statistics().current_buffer_used > 0
+
+    def type(self, *lines: str) -> None:
+        for line in lines:
+            self._typed.send_nowait(line)
+
+    def end(self) -> None:
+        self._typed.close()
+
+
+class FakeDataChannels(DataChannels):
+    """Opens and closes when the other side does."""
+
+    is_open = False
+
+    def __init__(self, emit: Callable[[RtcEvent], None]) -> None:
+        self._emit = emit
+        self.sent: list[str | bytes] = []
+
+    async def create(self, label: str) -> None: ...
+
+    async def create_heartbeat(self) -> None: ...
+
+    async def send_beat(self) -> None: ...
+
+    async def send(self, data: str | bytes) -> bool:
+        await trio.lowlevel.checkpoint()
+        if self.is_open:
+            self.sent.append(data)
+        return self.is_open
+
+    async def finish(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.is_open:
+            self.is_open = False
+            self._emit(ChannelClosed("chat"))
+
+
+class FakePeerConnection(PeerConnection):
+    """Takes any description; `connect`, `open`, `receive` and `close_channel` are what the other side does."""
+
+    selected_pair = None
+    pair_count = 1
+    dtls_error = ""
+    fingerprint_mismatch = False
+    consent_expired = False
+
+    def __init__(self, servers: Sequence[IceServer]) -> None:
+        self.servers = list(servers)
+        self.used = False
+        self.closed = False
+        self._fake_events, self.events = trio.open_memory_channel[RtcEvent](1000)
+        self.fake_channels = FakeDataChannels(self._fake_events.send_nowait)
+        self.channels = self.fake_channels
+
+    @property
+    def sent(self) -> list[str | bytes]:
+        """The messages that the other side has received."""
+        return self.fake_channels.sent
+
+    async def emit(self, *events: RtcEvent) -> None:
+        for event in events:
+            self._fake_events.send_nowait(event)
+        await wait_all_tasks_blocked()
+
+    async def connect(self) -> None:
+        """Let ICE and DTLS succeed."""
+        await self.emit(StateChanged("ice_connection", "completed"), StateChanged("connection", "connected"))
+
+    async def open(self) -> None:
+        """Let the connection succeed and the data channel open."""
+        self.fake_channels.is_open = True
+        await self.connect()
+        await self.emit(ChannelOpened("chat"))
+
+    async def close_channel(self) -> None:
+        await self.fake_channels.finish()
+        await wait_all_tasks_blocked()
+
+    async def receive(self, *messages: str | bytes) -> None:
+        await self.emit(*map(Received, messages))
+
+    async def create_offer(self) -> str:
+        return SDP + CANDIDATES
+
+    async def create_answer(self) -> str:
+        return SDP + CANDIDATES
+
+    async def accept_offer(self, text: str) -> list[CandidateInit | None]:
+        self.used = True
+        return [CandidateInit(CANDIDATES.strip()), None]
+
+    accept_answer = accept_offer
+
+    async def add_candidate(self, init: CandidateInit) -> None: ...
+
+    async def end_candidates(self) -> None: ...
+
+    async def close(self) -> None:
+        self.closed, self.fake_channels.is_open = True, False
+        self._fake_events.close()
+        with trio.CancelScope(shield=True):
+            await trio.lowlevel.checkpoint()
+
+
+class FakeRuntime(WebRtcRuntime):
+    """Runs jobs in a nursery, without asyncio."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self.connections: list[FakePeerConnection] = []
+
+    async def loaded(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def connect(self, servers: Sequence[IceServer], *, relay_only: bool = False) -> PeerConnection:
+        assert not relay_only
+        self.connections.append(FakePeerConnection(servers))
+        return self.connections[-1]
+
+    async def run(self, job: Job) -> None:
+        self._nursery.start_soon(job)
+
+
+class FakeChannel(ReliableChannel):
+    """Writes each frame at once."""
+
+    def __init__(self) -> None:
+        self.sent: list[msgspec.Struct] = []
+
+    async def send(self, message: msgspec.Struct, on_written: Callable[[], None] | None = None) -> bool:
+        self.sent.append(message)
+        if on_written is not None:
+            on_written()
+        return True
+
+
+class FakeSignaling(SignalingClient):
+    """The relay, as a test plays it."""
+
+    def __init__(self) -> None:
+        self._send_event, self.events = trio.open_memory_channel[SignalingEvent](100)
+        self.channel = FakeChannel()
+        self.drops = 0
+        self._since: float | None = None
+
+    @property
+    def connected_since(self) -> float | None:
+        return self._since
+
+    async def send(self, message: msgspec.Struct, on_written: Callable[[], None] | None = None) -> bool:
+        return self._since is not None and await self.channel.send(message, on_written)
+
+    async def drop(self) -> None:
+        self.drops += 1
+
+    @property
+    def sent(self) -> list[msgspec.Struct]:
+        """The frames that the relay has received."""
+        return self.channel.sent
+
+    async def connect(self, ice_servers: Any = msgspec.UNSET) -> None:
+        self._since = trio.current_time()
+        await self.say(Connected("me", ice_servers, 0.1, self.channel))
+
+    async def lose(self) -> None:
+        self._since = None
+        await self.say(Disconnected())
+
+    async def stop(self, ending: Ending) -> None:
+        await self.say(Stopped(ending))
+
+    async def say(self, *events: SignalingEvent | ServerMessage) -> None:
+        """Let the session handle these events, one after the other."""
+        for event in events:
+            self._send_event.send_nowait(event)
+            await wait_all_tasks_blocked()
+
+
+class SessionHarness:
+    """A running session; `type` types lines, or commands as dictionaries."""
+
+    def __init__(self, options: PeerOptions, nursery: trio.Nursery) -> None:
+        self.log = LogRecorder()
+        self.relay = FakeSignaling()
+        self.runtime = FakeRuntime(nursery)
+        self.lines = TypedLines()
+        log = Log(self.log.put, trio.current_time)
+        self.session = Session(options, self.relay, self.runtime, self.lines, log, lambda: 0.0)
+        commands = CommandRunner(self.lines, self.session.queue, self.session, log)
+        self._run_commands = commands.run if options.stdin == "json" else None
+        self.ending: Ending | None = None
+        self.finished = trio.Event()
+
+    async def run(self) -> None:
+        try:
+            await self.session.run(self._run_commands)
+        except Ending as ending:
+            self.ending = ending
+        self.finished.set()
+
+    @property
+    def pc(self) -> FakePeerConnection:
+        """The present connection, or the last one."""
+        return self.runtime.connections[-1]
+
+    @property
+    def requests(self) -> list[str]:
+        """The targets that were requested."""
+        return [frame.target_id for frame in self.relay.sent if isinstance(frame, Request)]
+
+    async def pair(self, peer_id: str = "bob", *, is_initiator: bool = True) -> FakePeerConnection:
+        """Let the relay pair this peer; returns its connection."""
+        await self.relay.say(Paired(peer_id, is_initiator))
+        return self.pc
+
+    async def exchange(self, *, sdpx: bool = False) -> None:
+        """Let the other side answer the offer, or offer, as an sdpx if so said."""
+        sent = any(isinstance(frame, Description) for frame in self.relay.sent)
+        agent = "sdpx/1" if sdpx else msgspec.UNSET
+        await self.relay.say(Description("answer" if sent else "offer", SDP, agent=agent))
+
+    async def open(self, peer_id: str = "bob", *, sdpx: bool = False) -> FakePeerConnection:
+        """Let the relay pair this peer, and the data channel open."""
+        pc = await self.pair(peer_id)
+        await self.relay.say(Description("answer", SDP, agent="sdpx/1" if sdpx else msgspec.UNSET))
+        await pc.open()
+        return pc
+
+    async def type(self, *lines: str | dict[str, object]) -> None:
+        self.lines.type(*(line if isinstance(line, str) else json.dumps(line) for line in lines))
+        await wait_all_tasks_blocked()
+
+    async def ended(self) -> int:
+        """Wait for the end; returns the exit status."""
+        await self.finished.wait()
+        assert all(pc.closed for pc in self.runtime.connections)
+        return 0 if self.ending is None else self.ending.status.value
+
+    @property
+    def events(self) -> list[str]:
+        return self.log.events
+
+    def codes(self, event: str) -> list[str]:
+        """The codes of all such events."""
+        return [line["code"] for line in self.log.of(event)]
+
+
+@asynccontextmanager
+async def session(*, connected: bool = True, **options: Any) -> AsyncIterator[SessionHarness]:
+    """Run a session with these `PeerOptions` while the block runs."""
+    async with trio.open_nursery() as nursery:
+        harness = SessionHarness(PeerOptions("ws://relay.test", **options), nursery)
+        nursery.start_soon(harness.run)
+        await wait_all_tasks_blocked()
+        if connected:
+            await harness.relay.connect()
+        yield harness
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,551 @@
+"""A peer's session, from the relay's first word to the exit status: the relay and the connections are fakes, the clock jumps."""
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from sdpx.errors import ExpectationFailed, Refused, RelayLost
+from sdpx.ice_servers import IceServer
+from sdpx.peer.webrtc.events import StateChanged
+from sdpx.protocol.messages import (
+    ClientUnpairRequest,
+    Description,
+    ErrorFrame,
+    IceServers,
+    Paired,
+    PeerDisconnected,
+    Request,
+    Unpaired,
+)
+from tests.harness.peer import SDP, SessionHarness, session
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+NOT_FOUND = ErrorFrame("target_not_found", "Client 'bob' is not connected", "bob", "pair_request")
+LOST = RelayLost("relay_lost", "The connection to the relay was lost")
+
+
+def verdict(peer: SessionHarness, code: str, status: int) -> None:
+    """Check the one diagnosis, and that the program ended with it."""
+    assert peer.codes("diagnosis") == [code]
+    assert peer.ending is not None
+    assert (peer.ending.code, peer.ending.status) == (code, status)
+    assert peer.ending.reason == peer.log.of("diagnosis")[0]["message"]
+
+
+# ---- the relay ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", ["unauthorized", "full"])
+async def test_a_relay_that_refuses_the_peer_ends_it_with_the_relays_code(code: str) -> None:
+    async with session(connected=False, pair="bob") as peer:
+        await peer.relay.stop(Refused(code, "Not you"))
+        assert await peer.ended() == 6
+        assert peer.ending is not None
+        assert (peer.ending.code, peer.ending.reason) == (code, "Not you")
+
+
+async def test_a_relay_that_is_not_reached_within_the_time_is_unreachable(autojump_clock: MockClock) -> None:
+    async with session(connected=False, expect="channel", within=5.0) as peer:
+        began = trio.current_time()
+        assert await peer.ended() == 3
+        assert peer.ending is not None
+        assert peer.ending.code == "relay_unreachable"
+        assert trio.current_time() - began == 5
+
+
+async def test_a_relay_that_is_lost_ends_a_peer_that_may_not_reconnect() -> None:
+    async with session(reconnect=False) as peer:
+        await peer.relay.lose()
+        await peer.relay.stop(LOST)
+        assert await peer.ended() == 3
+
+
+async def test_an_open_channel_outlives_the_relay_and_then_the_program_ends() -> None:
+    """Status 3 once the channel closes; messages went both ways meanwhile."""
+    async with session(reconnect=False) as peer:
+        pc = await peer.open()
+        await peer.relay.lose()
+        await peer.relay.stop(LOST)
+        await peer.type("without a relay")
+        assert pc.sent == ["without a relay"]
+        await pc.close_channel()
+        assert await peer.ended() == 3
+
+
+async def test_once_is_successful_when_the_channel_closes_after_the_relay_is_gone() -> None:
+    async with session(reconnect=False, once=True) as peer:
+        pc = await peer.open()
+        await peer.relay.lose()
+        await peer.relay.stop(LOST)
+        await pc.close_channel()
+        assert await peer.ended() == 0
+
+
+async def test_a_lost_relay_ends_a_pairing_without_a_channel_and_pair_asks_again() -> None:
+    async with session(pair="bob") as peer:
+        await peer.pair()
+        await peer.relay.lose()
+        assert peer.pc.closed
+        assert peer.log.of("ready")[0]["reason"] == "relay_lost"
+        assert peer.requests == ["bob"]
+        await peer.relay.connect()
+        assert peer.requests == ["bob", "bob"]
+
+
+async def test_a_relay_without_an_answer_is_dropped_and_asked_again(autojump_clock: MockClock) -> None:
+    async with session(pair="bob") as peer:
+        await trio.sleep(10.5)
+        assert peer.relay.drops == 1
+        assert peer.requests == ["bob", "bob"]
+        assert not peer.finished.is_set()
+
+
+async def test_a_relay_without_an_answer_ends_a_peer_that_may_not_reconnect(autojump_clock: MockClock) -> None:
+    async with session(pair="bob", reconnect=False) as peer:
+        assert await peer.ended() == 3
+        assert peer.relay.drops == 1
+
+
+# ---- requests -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_refusal_ends_a_peer_with_pair_in_the_relays_words() -> None:
+    async with session(pair="bob") as peer:
+        await peer.relay.say(NOT_FOUND)
+        assert await peer.ended() == 4
+        assert peer.ending is not None
+        assert peer.ending.code == "target_not_found"
+        assert NOT_FOUND.message in peer.ending.reason
+        assert peer.codes("server_error") == ["target_not_found"]
+
+
+async def test_wait_has_an_end(autojump_clock: MockClock) -> None:
+    """The pairing is requested again and again, and the last refusal counts."""
+    async with session(pair="bob", wait=8.0) as peer:
+        began = trio.current_time()
+        while not peer.finished.is_set():
+            answered = len(peer.requests)
+            await peer.relay.say(NOT_FOUND)
+            while len(peer.requests) == answered and not peer.finished.is_set():
+                await trio.sleep(0.01)
+        assert await peer.ended() == 4
+        assert len(peer.requests) > 3
+        assert trio.current_time() - began == pytest.approx(8, abs=0.1)
+
+
+async def test_wait_ends_with_the_pairing(autojump_clock: MockClock) -> None:
+    async with session(pair="bob", wait=20.0) as peer:
+        await peer.relay.say(NOT_FOUND)
+        assert peer.log.of("pair_retry_scheduled")[0]["code"] == "target_not_found"
+        await peer.pair(is_initiator=False)
+        await trio.sleep(30)
+        assert peer.requests == ["bob"]
+
+
+async def test_a_typed_id_is_requested_and_later_lines_are_messages() -> None:
+    async with session() as peer:
+        await peer.type("no spaces", "bob")
+        assert peer.codes("input_rejected") == ["bad_id"]
+        assert peer.requests == ["bob"]
+        pc = await peer.open()
+        await peer.type("hello", "")
+        assert pc.sent == ["hello", ""]
+        await peer.relay.say(PeerDisconnected("bob", "left"))
+        await peer.type("carol")
+        assert peer.requests == ["bob", "carol"]
+
+
+# ---- what is expected -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_initiator", [True, False])
+@pytest.mark.parametrize("expected", ["exchange", "connected", "channel", "message"])
+async def test_a_peer_ends_successfully_as_soon_as_it_has_what_it_expects(expected: str, is_initiator: bool) -> None:
+    async with session(expect=expected) as peer:
+        pc = await peer.pair(is_initiator=is_initiator)
+        steps: list[Callable[[], Awaitable[None]]] = [peer.exchange, pc.connect, pc.open, lambda: pc.receive("hello")]
+        for phase, step in zip(["exchange", "connected", "channel", "message"], steps, strict=True):
+            assert not peer.finished.is_set(), phase
+            await step()
+            if phase == expected:
+                break
+        assert await peer.ended() == 0
+        assert ("connection_summary" in peer.events) == (expected != "exchange")
+
+
+async def test_once_and_expect_send_everything_and_wait_for_the_reply(autojump_clock: MockClock) -> None:
+    """`echo ping | sdpx peer --once --expect message`."""
+    async with session(pair="bob", once=True, expect="message") as peer:
+        await peer.type("ping")
+        peer.lines.end()
+        pc = await peer.open()
+        await trio.sleep(60)
+        assert pc.sent == ["ping"]
+        assert not peer.finished.is_set()
+        await pc.receive("pong")
+        assert await peer.ended() == 0
+
+
+async def test_no_peer_comes_within_the_time(autojump_clock: MockClock) -> None:
+    async with session(expect="channel", within=1.0) as peer:
+        assert await peer.ended() == 13
+        assert peer.ending is not None
+        assert "no peer was paired" in peer.ending.reason
+
+
+async def test_the_wanted_peer_does_not_come_within_the_time(autojump_clock: MockClock) -> None:
+    """The relay's refusal says more than that the time is over."""
+    async with session(pair="bob", wait=30.0, expect="channel", within=0.1) as peer:
+        await peer.relay.say(NOT_FOUND)
+        assert await peer.ended() == 4
+
+
+async def test_no_message_comes_within_the_time(autojump_clock: MockClock) -> None:
+    """The channel was open, and that was not enough."""
+    async with session(expect="message", within=3.0) as peer:
+        await peer.open()
+        assert await peer.ended() == 13
+        assert peer.ending is not None
+        assert "before a message came; the connection to bob was up" in peer.ending.reason
+        assert "diagnosis" not in peer.events
+        assert "connection_summary" in peer.events
+
+
+async def test_the_phase_that_failed_has_its_status_also_when_within_ends_it(autojump_clock: MockClock) -> None:
+    async with session(pair="bob", expect="channel", within=1.5) as peer:
+        await peer.pair()
+        assert await peer.ended() == 8
+        verdict(peer, "no_answer", 8)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+async def test_a_program_that_is_ended_before_is_no_success(paired: bool) -> None:
+    """The sentence is about the pairing that there was, although that is over by then."""
+    async with session(expect="channel") as peer, trio.open_nursery() as nursery:
+        if paired:
+            await peer.pair()
+        peer.session._scope.cancel()
+        await peer.finished.wait()
+        with pytest.raises(ExpectationFailed) as caught:
+            peer.session.check_expectation("SIGTERM")
+        assert "ended by SIGTERM" in caught.value.reason
+        assert ("no answer had come from bob" if paired else "no peer was paired") in caught.value.reason
+        nursery.cancel_scope.cancel()
+
+
+# ---- ends of a pairing ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_peer_that_leaves_before_there_is_a_connection() -> None:
+    """Status 7 with `--pair`; else the next pairing is possible."""
+    async with session(pair="bob") as peer:
+        await peer.pair()
+        await peer.relay.say(PeerDisconnected("bob", "left"))
+        assert await peer.ended() == 7
+        verdict(peer, "pairing_lost", 7)
+    async with session() as peer:
+        await peer.pair()
+        await peer.relay.say(PeerDisconnected("bob", "left"))
+        assert peer.codes("diagnosis") == ["pairing_lost"]
+        await peer.open("carol")
+        assert not peer.finished.is_set()
+
+
+@pytest.mark.parametrize(
+    ("options", "status"), [({"pair": "bob"}, 8), ({"expect": "channel"}, 8), ({"once": True}, None), ({}, None)]
+)
+@pytest.mark.parametrize(("is_initiator", "code"), [(True, "no_answer"), (False, "no_offer")])
+async def test_no_description_comes_in_time(
+    options: dict[str, Any], status: int | None, is_initiator: bool, code: str, autojump_clock: MockClock
+) -> None:
+    """One attempt; this side leaves the pairing, and is ready unless it needs it."""
+    async with session(timeout=2.0, **options) as peer:
+        began = trio.current_time()
+        await peer.pair(is_initiator=is_initiator)
+        await peer.log.wait_for("diagnosis")
+        await wait_all_tasks_blocked()
+        assert trio.current_time() - began == 2
+        assert peer.relay.sent[-1] == ClientUnpairRequest()
+        assert "connection_retry" not in peer.events
+        if status is None:
+            assert peer.log.of("ready")[0]["reason"] == "failed"
+        else:
+            assert await peer.ended() == status
+            verdict(peer, code, status)
+
+
+async def test_once_ends_when_the_channel_closes() -> None:
+    async with session(once=True) as peer:
+        pc = await peer.open()
+        await pc.close_channel()
+        assert await peer.ended() == 0
+
+
+async def test_once_ends_when_the_input_is_sent() -> None:
+    async with session(once=True, pair="bob") as peer:
+        await peer.type("a", "b")
+        peer.lines.end()
+        pc = await peer.open()
+        assert await peer.ended() == 0
+        assert pc.sent == ["a", "b"]
+
+
+async def test_once_with_input_left_is_no_success() -> None:
+    async with session(once=True, pair="bob") as peer:
+        pc = await peer.open()
+        await pc.close_channel()
+        assert await peer.ended() == 0
+    async with session(once=True, pair="bob") as peer:
+        pc = await peer.open()
+        pc.fake_channels.is_open = False  # it takes nothing any more
+        await peer.type("a")
+        pc.fake_channels.is_open = True
+        await pc.close_channel()
+        assert await peer.ended() == 12
+        assert "input was left unsent" in str(peer.ending)
+
+
+async def test_a_killed_peer_is_no_success_for_once(autojump_clock: MockClock) -> None:
+    """Its socket broke, and its channel was not closed within the time that this takes."""
+    async with session(once=True) as peer:
+        await peer.open()
+        await peer.relay.say(PeerDisconnected("bob", "closed"))
+        assert await peer.ended() == 12
+        verdict(peer, "channel_closed", 12)
+
+
+async def test_the_channel_of_a_peer_that_leaves_closes_a_moment_later(autojump_clock: MockClock) -> None:
+    async with session(once=True) as peer:
+        pc = await peer.open()
+        peer.relay._send_event.send_nowait(PeerDisconnected("bob", "left"))
+        await trio.sleep(0.5)
+        await pc.close_channel()
+        assert await peer.ended() == 0
+
+
+async def test_an_answer_that_came_before_the_departure_is_used() -> None:
+    async with session(expect="exchange") as peer:
+        await peer.pair()
+        peer.relay._send_event.send_nowait(Description("answer", SDP))
+        peer.relay._send_event.send_nowait(PeerDisconnected("bob", "left"))
+        assert await peer.ended() == 0
+
+
+# ---- detached pairings ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_detached_pairing_declines_another_until_its_channel_closes() -> None:
+    async with session() as peer:
+        pc = await peer.open()
+        await peer.relay.lose()
+        await peer.relay.connect()
+        await peer.relay.say(Paired("carol", is_initiator=False))
+        declined = peer.log.of("pairing_declined")
+        assert [(line["peer_id"], line["present_peer_id"]) for line in declined] == [("carol", "bob")]
+        assert peer.relay.sent[-1] == ClientUnpairRequest()
+        assert not pc.closed
+        await pc.close_channel()
+        assert peer.log.of("ready")[0]["reason"] == "relay_lost"
+        assert await peer.pair("carol") is not pc
+        assert not peer.finished.is_set()
+
+
+async def test_a_detached_pairing_gives_way_to_a_new_one_with_the_same_peer() -> None:
+    async with session() as peer:
+        pc = await peer.open()
+        await peer.relay.lose()
+        await peer.relay.connect()
+        again = await peer.open()
+        assert pc.closed
+        assert not again.closed
+        assert peer.events.index("closed") < peer.events.index("paired", peer.events.index("paired") + 1)
+
+
+@pytest.mark.parametrize(("reason", "sdpx"), [("shutdown", False), ("closed", True), ("timeout", True)])
+async def test_a_pairing_is_detached_when_only_the_peers_socket_is_gone(reason: str, sdpx: bool) -> None:
+    async with session() as peer:
+        pc = await peer.open(sdpx=sdpx)
+        await peer.relay.say(PeerDisconnected("bob", reason))
+        assert not pc.closed
+        await pc.close_channel()
+        assert peer.log.of("ready")[0]["reason"] == reason
+
+
+async def test_pair_asks_again_once_a_detached_peer_is_silent(autojump_clock: MockClock) -> None:
+    """Three seconds without a beat: the peer is gone, and with it the pairing that the relay connection was lost under."""
+    async with session(pair="bob") as peer:
+        await peer.open(sdpx=True)
+        await peer.relay.lose()
+        diagnosis = await peer.log.wait_for("diagnosis")
+        assert (diagnosis["code"], diagnosis["retrying"]) == ("peer_silent", False)
+        assert diagnosis["silent_ms"] >= 3000
+        await peer.log.wait_for("ready", reason="failed")
+        await peer.relay.connect()
+        assert peer.requests == ["bob", "bob"]
+
+
+async def test_a_silent_peer_is_offered_a_new_connection(autojump_clock: MockClock) -> None:
+    """On the same pairing; without retries it is the end."""
+    async with session(pair="bob") as peer:
+        await peer.open(sdpx=True)
+        assert (await peer.log.wait_for("diagnosis"))["retrying"] is True
+        await peer.log.wait_for("connection_retry", attempt=1)
+        await wait_all_tasks_blocked()
+        assert [type(frame) for frame in peer.relay.sent] == [Request, Description, Description]
+    async with session(pair="bob", retries=0) as peer:
+        await peer.open(sdpx=True)
+        assert await peer.ended() == 12
+        verdict(peer, "peer_silent", 12)
+
+
+async def test_a_receiver_waits_for_the_offer_of_a_silent_peer(autojump_clock: MockClock) -> None:
+    async with session(pair="bob", timeout=20.0) as peer:
+        pc = await peer.pair(is_initiator=False)
+        await peer.relay.say(Description("offer", SDP, agent="sdpx/1"))
+        await pc.open()
+        assert (await peer.log.wait_for("diagnosis"))["retrying"] is True
+        await wait_all_tasks_blocked()
+        assert pc.closed
+        await peer.relay.say(Description("offer", SDP, agent="sdpx/1"))
+        assert peer.pc is not pc
+        await peer.pc.open()
+        await peer.pc.emit(StateChanged("connection", "failed"))
+        assert await peer.ended() == 12  # no offer came in time
+
+
+async def test_a_connection_that_fails_says_so() -> None:
+    async with session(pair="bob", retries=0) as peer:
+        pc = await peer.pair()
+        await peer.exchange()
+        await pc.emit(StateChanged("ice_connection", "failed"), StateChanged("connection", "failed"))
+        assert await peer.ended() == 10
+        verdict(peer, "ice_failed", 10)
+
+
+async def test_expect_message_gives_another_channel_some_seconds(autojump_clock: MockClock) -> None:
+    async with session(expect="message") as peer:
+        pc = await peer.open()
+        await pc.close_channel()
+        await trio.sleep(4)
+        await pc.open()
+        await trio.sleep(10)
+        assert not peer.finished.is_set()
+        await pc.close_channel()
+        assert await peer.ended() == 12
+        verdict(peer, "channel_closed", 12)
+
+
+# ---- frames ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_description_without_a_pairing_is_an_error() -> None:
+    async with session() as peer:
+        await peer.relay.say(Description("offer", SDP))
+        assert peer.codes("negotiation_error") == ["not_ready"]
+
+
+async def test_a_second_pairing_closes_the_first_connection() -> None:
+    async with session() as peer:
+        first = await peer.pair("one")
+        second = await peer.pair("two")
+        assert first.closed
+        assert not second.closed
+        assert "ready" not in peer.events
+
+
+async def test_renewed_ice_servers_are_for_the_next_pairing() -> None:
+    async with session() as peer:
+        await peer.relay.say(IceServers([{"urls": "stun:192.0.2.9:3478"}]))
+        pc = await peer.pair()
+        assert pc.servers == [IceServer("stun", "192.0.2.9", 3478)]
+
+
+async def test_a_pairing_took_the_time_since_this_side_was_free_or_asked(autojump_clock: MockClock) -> None:
+    async with session(stdin="json") as peer:
+        await trio.sleep(2)
+        pc = await peer.open()
+        await trio.sleep(5)
+        await peer.relay.say(PeerDisconnected("bob", "left"))
+        assert pc.closed
+        await trio.sleep(3)
+        await peer.open("carol")
+        await peer.type({"unpair": True})
+        await trio.sleep(7)
+        await peer.type({"pair": "dave"})
+        await trio.sleep(1)
+        await peer.open("dave")
+        await peer.type({"unpair": True})
+        phases = [line["phases"]["pairing"] for line in peer.log.of("connection_summary")]
+        assert phases == pytest.approx([2000, 3000, 1000])
+
+
+# ---- commands -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_program_pairs_sends_leaves_and_closes_by_commands() -> None:
+    async with session(stdin="json") as peer:
+        await peer.type("hello", {"pair": "bob"})
+        assert peer.codes("input_rejected") == ["bad_json"]
+        pc = await peer.open()
+        await peer.type({"send": "grüß dich"}, {"send_base64": "AP8="}, {"pair": "carol"})
+        assert pc.sent == ["grüß dich", b"\0\xff"]
+        assert peer.codes("input_rejected")[1:] == ["already_paired"]
+        await peer.type({"send": "bye"}, {"unpair": True})
+        assert pc.sent[-1] == "bye"
+        assert peer.log.of("ready")[0]["reason"] == "unpaired"
+        assert peer.relay.sent[-1] == ClientUnpairRequest()
+        await peer.relay.say(Unpaired("bob"))
+        again = await peer.open()
+        await peer.type({"send": "last words"}, {"close": True})
+        assert await peer.ended() == 0
+        assert again.sent == ["last words"]
+
+
+async def test_a_refused_request_does_not_end_a_program_controlled_by_commands() -> None:
+    async with session(stdin="json") as peer:
+        await peer.type({"pair": "bob"})
+        await peer.relay.say(NOT_FOUND)
+        assert peer.codes("server_error") == ["target_not_found"]
+        await peer.type({"close": True})
+        assert await peer.ended() == 0
+
+
+async def test_close_before_the_expectation_is_met_is_no_success() -> None:
+    async with session(stdin="json", expect="message") as peer:
+        await peer.open()
+        await peer.type({"close": True})
+        assert await peer.ended() == 13
+
+
+async def test_a_request_without_a_relay_is_rejected() -> None:
+    async with session(stdin="json", connected=False) as peer:
+        await peer.type({"pair": "bob"})
+        assert peer.codes("input_rejected") == ["no_relay"]
+
+
+async def test_a_message_for_one_peer_does_not_go_to_the_next() -> None:
+    """Before the first pairing it waits; between two it is rejected."""
+    async with session(stdin="json") as peer:
+        await peer.type({"send": "first"}, {"pair": "bob"})
+        bob = await peer.open()
+        assert bob.sent == ["first"]
+        await peer.type({"unpair": True}, {"send": "for bob"}, {"pair": "carol"})
+        assert peer.codes("input_rejected") == ["not_paired"]
+        carol = await peer.open("carol")
+        await peer.type({"send": "for carol"})
+        assert carol.sent == ["for carol"]
+
+
+async def test_a_lost_relay_does_not_make_messages_wait_for_any_peer() -> None:
+    """Without `--pair` no pairing is being requested then."""
+    async with session(stdin="json") as peer:
+        await peer.pair()
+        await peer.relay.lose()
+        await peer.type({"send": "for bob"})
+        assert peer.codes("input_rejected") == ["not_paired"]
