@@ -14,35 +14,21 @@ T = TypeVar("T")
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["json", "text"]
-# The groups of `--help`, in their order.
-Panel = Literal[
-    "Network",
-    "Pairing",
-    "Load",
-    "Limits",
-    "Timeouts",
-    "Authentication",
-    "TLS",
-    "TURN and ICE",
-    "Input and exit",
-    "Output",
-    "Logging",
-    "Configuration",
-]
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
     """A declared option; `kind` is the type of its field, `default` is `MISSING` where a value is required.
 
-    A number is from `minimum` to `maximum`. `env` is the environment variable; an argument or a one-shot option has none, and is not `in_file`.
+    `panel` is its group in `--help`. A number is from `minimum` to `maximum`. An argument or a one-shot option has no environment
+    variable `env` and is not `in_file`.
     """
 
     name: str
     kind: Any
     default: Any
     help: str
-    panel: Panel
+    panel: str
     flag: str
     env: str | None
     metavar: str = ""
@@ -54,8 +40,8 @@ class Option:
     @property
     def value_type(self) -> Any:
         """The type of one value: without None, and of the items where the option is repeatable."""
-        (kind,) = [each for each in get_args(self.kind) if each is not NoneType] if self._is_optional else [self.kind]
-        return get_args(kind)[0] if self.is_repeatable else kind
+        kinds = [each for each in get_args(self.kind) if each not in (NoneType, ...)]
+        return kinds[0] if self.is_repeatable or NoneType in get_args(self.kind) else self.kind
 
     @property
     def is_repeatable(self) -> bool:
@@ -67,10 +53,6 @@ class Option:
         """The values that the option can have, where they are a fixed set."""
         return get_args(self.value_type)
 
-    @property
-    def _is_optional(self) -> bool:
-        return NoneType in get_args(self.kind)
-
     def range_problem(self, value: Any) -> str | None:
         """Return the reason why a number is out of range."""
         if not isinstance(value, int | float) or isinstance(value, bool):
@@ -78,15 +60,13 @@ class Option:
         low, high = self.minimum, self.maximum
         if (low is None or value >= low) and (high is None or value <= high):
             return None
-        return (
-            f"{value} is out of range: the least is {low}" if high is None else f"{value} is not from {low} to {high}"
-        )
+        return f"{value} is not {low} or more" if high is None else f"{value} is not from {low} to {high}"
 
 
 def option(
     default: T,
     help: str,  # noqa: A002  the name that command lines have for it
-    panel: Panel,
+    panel: str,
     metavar: str = "",
     minimum: float | None = None,
     maximum: float | None = None,
@@ -131,10 +111,7 @@ def values_of(options: Any) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for each in fields(options):
         value = getattr(options, each.name)
-        if each.metadata:
-            values[each.name] = value
-        elif is_dataclass(value):
-            values |= values_of(value)
+        values |= {each.name: value} if each.metadata else values_of(value) if is_dataclass(value) else {}
     return values
 
 

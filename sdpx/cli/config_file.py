@@ -19,37 +19,30 @@ from sdpx.urls import MASK, mask_secrets
 MAX_BYTES: Final = 1024 * 1024
 
 
-class BadConfig(Exception):
-    """The file cannot be used; the message says why."""
-
-
 def load(path: str, command: str) -> dict[str, Any]:
-    """Return the values that a file sets for a command, by the names of its options in code; raises `BadConfig`."""
+    """Return the values that a file sets for a command, by the names of its options in code; raises `ValueError`."""
     try:
         with Path(path).open("rb") as file:
-            text = file.read(MAX_BYTES + 1).decode()
+            return parse(file.read(MAX_BYTES + 1).decode(), command)
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8 text") from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise BadConfig(f"{path}: {reason}") from None
-    if len(text) > MAX_BYTES:
-        raise BadConfig(f"{path}: larger than 1 MiB")
-    try:
-        return parse(text, command)
-    except BadConfig as error:
-        raise BadConfig(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def parse(text: str, command: str) -> dict[str, Any]:
-    """Return the values that the text of a file sets for a command; all tables are checked. Raises `BadConfig`."""
+    """Return the values that the text of a file sets for a command; all tables are checked. Raises `ValueError`."""
+    if len(text) > MAX_BYTES:
+        raise ValueError("larger than 1 MiB")
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise BadConfig(f"not TOML: {error}") from None
+        raise ValueError(f"not TOML: {error}") from None
     except (ValueError, RecursionError):
-        raise BadConfig("a number is too large, or lists are nested too deeply") from None
+        raise ValueError("a number is too large, or lists are nested too deeply") from None
     tables = {name: value for name, value in found.items() if isinstance(value, dict)}
     for name in tables.keys() - COMMANDS.keys():
-        raise BadConfig(f"unknown table [{name}]; the commands are {', '.join(COMMANDS)}")
+        raise ValueError(f"unknown table [{name}]; the commands are {', '.join(COMMANDS)}")
     values = {name: _values(f"[{name}] ", tables.get(name, {}), COMMANDS[name]) for name in COMMANDS}
     common = {key: value for key, value in found.items() if key not in tables}
     return _values("", common, COMMANDS[command]) | values[command]
@@ -76,13 +69,13 @@ def _values(where: str, found: Mapping[str, Any], declarations: type) -> dict[st
         declared = known.get(key.replace("_", "-"))
         if declared is None:
             near = get_close_matches(key, known, n=1)
-            raise BadConfig(f"{where}unknown option '{key}'{f'; did you mean {near[0]!r}?' if near else ''}")
+            raise ValueError(f"{where}unknown option '{key}'{f'; did you mean {near[0]!r}?' if near else ''}")
         if declared.name in values:
-            raise BadConfig(f"{where}'{key}' is set twice, with - and with _")
+            raise ValueError(f"{where}'{key}' is set twice, with - and with _")
         try:
             values[declared.name] = _value(value, declared)
         except ValueError as error:
-            raise BadConfig(f"{where}'{key}': {error}") from None
+            raise ValueError(f"{where}'{key}': {error}") from None
     return values
 
 

@@ -1,13 +1,13 @@
-"""Options of every command, and their rows in the documentation. Pure.
+"""Options of every command, from which the command line and the configuration file are derived. Pure.
 
 The options of the relay, the peer and the measurement are declared beside these programs; the others are declared here.
 """
 
-from dataclasses import MISSING, dataclass
-from typing import Final, NamedTuple, get_args
+from dataclasses import dataclass
+from typing import Final
 
 from sdpx.bench.options import BenchOptions
-from sdpx.options import LogFormatOptions, Option, Panel, option, options_of
+from sdpx.options import LogFormatOptions, Option, option, options_of
 from sdpx.peer.options import PeerOptions
 from sdpx.relay.options import ServeOptions
 
@@ -66,50 +66,15 @@ CONFIG: Final = Option(
     metavar="FILE",
     in_file=False,
 )
-_PANELS: Final = get_args(Panel)
+_LAST_PANELS: Final = ("Logging", "Configuration")
 
 
 def command_options(command: str) -> list[Option]:
-    """Return the options of a command, panel by panel."""
-    return sorted([*options_of(COMMANDS[command]), CONFIG], key=lambda each: _PANELS.index(each.panel))
+    """Return the options of a command, as they are declared, but with those of the last panels at the end."""
+    options = [*options_of(COMMANDS[command]), CONFIG]
+    return sorted(options, key=lambda each: 1 + _LAST_PANELS.index(each.panel) if each.panel in _LAST_PANELS else 0)
 
 
 def flags(declared: Option) -> str:
     """Return the spelling of an option: both forms of a flag that is on by default."""
     return f"{declared.flag}/--no-{declared.flag[2:]}" if declared.default is True else declared.flag
-
-
-class OptionRow(NamedTuple):
-    """An option as the documentation lists it."""
-
-    option: str
-    env: str
-    default: str
-    range: str
-    help: str
-    panel: str
-
-
-def option_rows(command: str) -> list[OptionRow]:
-    """Return the options of a command as rows of a table, panel by panel."""
-    return [_row(declared) for declared in command_options(command)]
-
-
-def _row(declared: Option) -> OptionRow:
-    name = declared.metavar if declared.is_argument else f"{flags(declared)} {declared.metavar}".rstrip()
-    default = declared.default
-    if isinstance(default, bool):
-        default = "on" if default else "off"
-    elif default is MISSING:
-        default = "required"
-    low, high = declared.minimum, declared.maximum
-    bounds = "" if low is None else f"{low} to {high}" if high is not None else f"{low} or more"
-    choices = ", ".join(declared.choices)
-    return OptionRow(
-        name,
-        declared.env or "",
-        "" if default in (None, ()) else str(default),
-        choices or bounds,
-        declared.help,
-        declared.panel,
-    )

@@ -59,10 +59,10 @@ def _check_range(declared: Option) -> Callable[[Any], Any]:
 def _use_config(ctx: typer.Context, path: str | None) -> str | None:
     """Take the values of a configuration file as defaults."""
     if path is not None:
-        from sdpx.cli.config_file import BadConfig, load  # noqa: PLC0415  loads msgspec
+        from sdpx.cli.config_file import load  # noqa: PLC0415  loads msgspec
 
         try:
             ctx.default_map = load(path, str(ctx.info_name))
-        except BadConfig as error:
+        except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--config") from None
     return path

@@ -12,9 +12,10 @@ from typing import Any, Final, get_args
 from prometheus_client.parser import text_string_to_metric_families
 
 from sdpx import errors
-from sdpx.cli.options import option_rows
+from sdpx.cli.options import command_options, flags
 from sdpx.events import Event
 from sdpx.ice_servers import DEFAULT_STUN
+from sdpx.options import Option
 from sdpx.peer import commands as stdin_commands
 from sdpx.protocol import messages
 from sdpx.relay.core.limits import Limits
@@ -55,13 +56,29 @@ def meanings(title: str, head: tuple[str, str], rows: Mapping[Any, str], found: 
 def options(command: str) -> str:
     """The options of a command, a table for each panel of its `--help`."""
     panels: dict[str, list[tuple[str, ...]]] = {}
-    for row in option_rows(command):
-        default = DEFAULT_STUN.url if row.option.startswith("--stun") else row.default
-        meaning = f"{row.help} Range: {row.range}." if row.range else row.help
-        cells = (f"`{row.option}`", f"`{row.env}`" if row.env else "", f"`{default}`" if default else "none", meaning)
-        panels.setdefault(row.panel, []).append(cells)
+    for each in command_options(command):
+        name = each.metavar if each.is_argument else f"{flags(each)} {each.metavar}".rstrip()
+        row = (f"`{name}`", f"`{each.env}`" if each.env else "", _default(each), f"{each.help}{_range(each)}")
+        panels.setdefault(each.panel, []).append(row)
     head = ("option", "environment", "default", "meaning")
     return "\n\n".join(f"**{panel}**\n\n{table(head, rows)}" for panel, rows in panels.items())
+
+
+def _default(option: Option) -> str:
+    value = DEFAULT_STUN.url if option.name == "stun" else option.default
+    if value in (None, (), dataclasses.MISSING):
+        return "required" if value is dataclasses.MISSING else "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def _range(option: Option) -> str:
+    if option.choices:
+        return f" Values: {quoted(option.choices)}."
+    if option.minimum is None:
+        return ""
+    return f" Range: {option.minimum} " + ("or more." if option.maximum is None else f"to {option.maximum}.")
 
 
 def exit_statuses() -> str:
