@@ -1,4 +1,4 @@
-"""The peer across broken sockets (PROTOCOL: Resume): whoever listens to the uplink hears nothing of it, and all comes once."""
+"""The signaling client across broken sockets (PROTOCOL: Resume): a resumed session raises no event, and loses no frame."""
 
 import json
 import random
@@ -26,7 +26,7 @@ from tests.harness.log import LogRecorder
 from tests.harness.resuming_relay import ResumingRelay, resuming_relay
 
 Frame = dict[str, Any]
-Act = Callable[[WebSocketRequest, list[Frame]], Awaitable[None]]
+Response = Callable[[WebSocketRequest, list[Frame]], Awaitable[None]]
 OFFER: Final = Description("offer", "v=0 offer")
 MINE: Final = [OFFER, *(Candidate(CandidateInit(f"mine {n}")) for n in range(2)), Candidate(None)]
 ANSWER: Final[list[Frame]] = [
@@ -37,10 +37,10 @@ ANSWER: Final[list[Frame]] = [
 
 
 @dataclass
-class Stage:
-    """A peer's uplink, the proxy that it dials, the relay behind that, and the log."""
+class Setup:
+    """A signaling client, the proxy that it dials, the relay behind the proxy, and the log."""
 
-    uplink: SignalingClient
+    client: SignalingClient
     cutter: Cutter
     relay: ResumingRelay
     log: LogRecorder
@@ -50,240 +50,240 @@ class Stage:
         for number, frame in enumerate(MINE):
             assert await up.channel.send(frame, partial(self.written.append, number))
 
-    async def news(self, count: int) -> list[SignalingEvent]:
-        return [await self.uplink.events.receive() for _ in range(count)]
+    async def events(self, count: int) -> list[SignalingEvent]:
+        return [await self.client.events.receive() for _ in range(count)]
 
     async def handshake(self) -> list[SignalingEvent]:
-        """Be alice from the dial to bob's last candidate; returns all that she heard."""
-        heard = await self.news(1)
-        up = heard[0]
+        """Run alice's handshake with bob; returns all her events."""
+        received = await self.events(1)
+        up = received[0]
         assert isinstance(up, Connected)
-        await self.uplink.send(Request("bob"))
-        heard += await self.news(1)
+        await self.client.send(Request("bob"))
+        received += await self.events(1)
         await self.send_all(up)
-        return heard + await self.news(len(ANSWER))
+        return received + await self.events(len(ANSWER))
 
     async def paired(self) -> list[Any]:
-        """Be alice from the dial to the pairing."""
-        heard = await self.news(1)
-        await self.uplink.send(Request("bob"))
-        return heard + await self.news(1)
+        """Run alice from the dial to the pairing."""
+        received = await self.events(1)
+        await self.client.send(Request("bob"))
+        return received + await self.events(1)
 
-    async def logged(self, event: str) -> None:
+    async def wait_for_log(self, event: str) -> None:
         while not self.log.of(event):
             await trio.sleep(0.001)
 
-    async def resumed(self) -> None:
-        await self.logged("relay_resumed")
+    async def wait_until_resumed(self) -> None:
+        await self.wait_for_log("relay_resumed")
 
-    async def all_is_there(self) -> None:
+    async def wait_for_all_frames(self) -> None:
         while len(self.relay.bobs) < 1 + len(MINE):
             await trio.sleep(0.001)
 
 
 @asynccontextmanager
-async def stage(*ends: dict[Way, int], **options: Any) -> AsyncIterator[Stage]:
+async def connected_through_proxy(*ends: dict[Way, int], **options: Any) -> AsyncIterator[Setup]:
     with trio.fail_after(20):
         async with resuming_relay() as (relay, port), cutting(port, ends) as cutter, trio.open_nursery() as nursery:
             relay.answers = list(ANSWER)
             log = LogRecorder()
             chosen = PeerOptions(cutter.url, client_id="alice", **options)
-            uplink = SignalingClient(chosen, None, Log(log.put, trio.current_time), lambda: 0.0)
-            uplink._backoff = Backoff(0.01, 0.02)
-            nursery.start_soon(uplink.run)
-            yield Stage(uplink, cutter, relay, log)
-            await uplink.close()
+            client = SignalingClient(chosen, None, Log(log.put, trio.current_time), lambda: 0.0)
+            client._backoff = Backoff(0.01, 0.02)
+            nursery.start_soon(client.run)
+            yield Setup(client, cutter, relay, log)
+            await client.close()
             nursery.cancel_scope.cancel()
 
 
-def assert_whole(heard: list[SignalingEvent], stage: Stage) -> None:
-    """Alice heard the handshake and nothing else, and so did bob; each frame was reported as written once, in order."""
-    relay = stage.relay
-    assert [type(news) for news in heard] == [Connected, Paired, Description, Candidate, Candidate]
+def assert_complete(received: list[SignalingEvent], setup: Setup) -> None:
+    """Both received the handshake and nothing else; each frame was reported as written once, in order."""
+    relay = setup.relay
+    assert [type(event) for event in received] == [Connected, Paired, Description, Candidate, Candidate]
     assert [frame["type"] for frame in relay.bobs] == ["paired", "offer", "candidate", "candidate", "candidate"]
     assert [frame["client_seq"] for frame in relay.bobs[1:]] == [2, 3, 4, 5]
     assert [frame["candidate"] for frame in relay.bobs[2:]] == [*({"candidate": f"mine {n}"} for n in range(2)), None]
-    assert stage.written == list(range(len(MINE)))
+    assert setup.written == list(range(len(MINE)))
 
 
-async def whole_length(way: Way) -> tuple[int, int]:
-    """Return how many bytes went through at the first `Connected`, and in all."""
-    async with stage() as world:
-        (up,) = await world.news(1)
+async def bytes_passed(way: Way) -> tuple[int, int]:
+    """Return how many bytes of a handshake pass before the first `Connected`, and in all."""
+    async with connected_through_proxy() as setup:
+        (up,) = await setup.events(1)
         assert isinstance(up, Connected)
-        before = world.cutter.passages[0].passed[way]
-        await world.uplink.send(Request("bob"))
-        await world.news(1)
+        before = setup.cutter.passages[0].passed[way]
+        await setup.client.send(Request("bob"))
+        await setup.events(1)
         for frame in MINE:
             await up.channel.send(frame)
-        await world.news(len(ANSWER))
-        await world.all_is_there()
-        return before, world.cutter.passages[0].passed[way]
+        await setup.events(len(ANSWER))
+        await setup.wait_for_all_frames()
+        return before, setup.cutter.passages[0].passed[way]
 
 
 @pytest.mark.parametrize("way", ["up", "down"])
-async def test_a_cut_behind_any_byte_of_a_handshake_is_not_heard_of(way: Way) -> None:
-    """From the first `your_id` on; the next connection is cut behind a few bytes too, and the third one carries the rest."""
-    first, last = await whole_length(way)
+async def test_a_cut_after_any_byte_of_a_handshake_raises_no_event(way: Way) -> None:
+    """After the first `your_id`; the second connection is cut after a few bytes, too, and the third one carries the rest."""
+    first, last = await bytes_passed(way)
     assert last - first > 200
     ends = iter(range(first + 1, last))
 
-    async def cut_and_look() -> None:
+    async def cut_and_check() -> None:
         for end in ends:
-            async with stage({way: end}, {"down" if end % 2 else "up": 1 + end % 700}) as world:
-                heard = await world.handshake()
-                await world.all_is_there()
-                assert_whole(heard, world)
+            async with connected_through_proxy({way: end}, {"down" if end % 2 else "up": 1 + end % 700}) as setup:
+                received = await setup.handshake()
+                await setup.wait_for_all_frames()
+                assert_complete(received, setup)
 
-    async with trio.open_nursery() as nursery:  # they wait more than they work
+    async with trio.open_nursery() as nursery:  # these tests mostly wait
         for _ in range(8):
-            nursery.start_soon(cut_and_look)
+            nursery.start_soon(cut_and_check)
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_cuts_at_random_are_not_heard_of(seed: int) -> None:
-    """Ten of them in one handshake, in either direction, in the middle of a dial too."""
-    dice = random.Random(seed)
-    first, _ = await whole_length("down")
+async def test_random_cuts_raise_no_event(seed: int) -> None:
+    """Ten cuts in one handshake, in both directions, also during a dial."""
+    rng = random.Random(seed)
+    first, _ = await bytes_passed("down")
     ways: tuple[Way, Way] = ("up", "down")
-    ends: list[dict[Way, int]] = [{dice.choice(ways): dice.randrange(1, 900)} for _ in range(9)]
-    async with stage({"down": first + 1 + dice.randrange(200)}, *ends) as world:
-        heard = await world.handshake()
-        await world.all_is_there()
-        assert_whole(heard, world)
+    ends: list[dict[Way, int]] = [{rng.choice(ways): rng.randrange(1, 900)} for _ in range(9)]
+    async with connected_through_proxy({"down": first + 1 + rng.randrange(200)}, *ends) as setup:
+        received = await setup.handshake()
+        await setup.wait_for_all_frames()
+        assert_complete(received, setup)
 
 
-# ---- what the log and the URL say -----------------------------------------------------------------------------------
+# ---- log and URL ---------------------------------------------------------------------------------------------------
 
 
-async def test_a_return_is_logged_and_the_token_is_not() -> None:
-    async with stage() as world:
-        await world.handshake()
-        await world.all_is_there()
-        world.cutter.cut()
-        await world.resumed()
-        assert world.relay.asked[0] == "/?id=alice&seq=1"
-        assert world.relay.asked[1].startswith("/?id=alice&seq=1&resume=")
-        assert world.relay.asked[1].endswith("&last=4")
-        events = [line["event"] for line in world.log.records]
+async def test_a_resume_is_logged_without_its_token() -> None:
+    async with connected_through_proxy() as setup:
+        await setup.handshake()
+        await setup.wait_for_all_frames()
+        setup.cutter.cut()
+        await setup.wait_until_resumed()
+        assert setup.relay.asked[0] == "/?id=alice&seq=1"
+        assert setup.relay.asked[1].startswith("/?id=alice&seq=1&resume=")
+        assert setup.relay.asked[1].endswith("&last=4")
+        events = [line["event"] for line in setup.log.records]
         first = ["connecting", "connected", "id_assigned"]
         assert events == [*first, "disconnected", "reconnecting", *first[:2], "relay_resumed"]
-        assert world.log.of("reconnecting")[0] | {"attempt": 1, "delay_ms": 0.0} == world.log.of("reconnecting")[0]
-        assert world.log.of("relay_resumed")[0]["id"] == "alice"
-        tokens = [token for tokens in world.relay.end.issued.values() for token in tokens]
+        assert setup.log.of("reconnecting")[0] | {"attempt": 1, "delay_ms": 0.0} == setup.log.of("reconnecting")[0]
+        assert setup.log.of("relay_resumed")[0]["id"] == "alice"
+        tokens = [token for tokens in setup.relay.end.issued.values() for token in tokens]
         assert len(tokens) == 2
-        assert not any(token in str(line) for token in tokens for line in world.log.lines)
+        assert not any(token in str(line) for token in tokens for line in setup.log.lines)
 
 
-async def test_without_redialling_it_asks_for_no_place() -> None:
-    """Nobody would come back to it, and its peer would wait in vain."""
-    async with stage(reconnect=False) as world:
-        await world.handshake()
-        world.cutter.cut()
-        down, over = await world.news(2)
-        assert (down, isinstance(over, Stopped)) == (Disconnected(), True)
-        assert world.relay.asked == ["/?id=alice"]
-        assert "client_seq" not in str(world.relay.bobs)
+async def test_without_reconnect_no_resumable_session_is_requested() -> None:
+    """The relay would keep the session in vain, and delay `peer_disconnected`."""
+    async with connected_through_proxy(reconnect=False) as setup:
+        await setup.handshake()
+        setup.cutter.cut()
+        disconnected, stopped = await setup.events(2)
+        assert (disconnected, isinstance(stopped, Stopped)) == (Disconnected(), True)
+        assert setup.relay.asked == ["/?id=alice"]
+        assert "client_seq" not in str(setup.relay.bobs)
 
 
-# ---- while there is no socket ---------------------------------------------------------------------------------------
+# ---- without a socket -----------------------------------------------------------------------------------------------
 
 
-async def test_what_is_sent_while_the_relay_is_away_arrives() -> None:
-    nowhere: dict[Way, int] = {"up": 1}
-    async with stage({}, nowhere, nowhere, nowhere) as world:
-        up, _ = await world.paired()
-        world.cutter.cut()
-        await world.logged("disconnected")
-        await world.send_all(up)
-        assert world.written == []
-        assert [type(each) for each in await world.news(3)] == [Description, Candidate, Candidate]
-        await world.all_is_there()
-        assert world.written == list(range(len(MINE)))
-        assert world.log.of("relay_resumed")[0]["unconfirmed"] == len(MINE)
+async def test_frames_sent_while_the_relay_is_away_arrive() -> None:
+    broken: dict[Way, int] = {"up": 1}
+    async with connected_through_proxy({}, broken, broken, broken) as setup:
+        up, _ = await setup.paired()
+        setup.cutter.cut()
+        await setup.wait_for_log("disconnected")
+        await setup.send_all(up)
+        assert setup.written == []
+        assert [type(each) for each in await setup.events(3)] == [Description, Candidate, Candidate]
+        await setup.wait_for_all_frames()
+        assert setup.written == list(range(len(MINE)))
+        assert setup.log.of("relay_resumed")[0]["unconfirmed"] == len(MINE)
 
 
-async def test_a_relay_that_stays_away_is_lost_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then the place is given up: who finds it kept after all leaves it in order, and comes anew under the same name."""
+async def test_a_relay_that_stays_away_ends_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the relay resumes it later after all, the client closes it in order, and opens a new one with the same ID."""
     monkeypatch.setattr("sdpx.peer.signaling.client.RESUME_SECONDS", 0.3)
-    async with stage() as world:
-        up, _ = await world.paired()
-        target, world.cutter.target = world.cutter.target, 1
-        world.cutter.cut()
-        assert await world.news(1) == [Disconnected()]
-        assert not await up.channel.send(OFFER, partial(world.written.append, 0))
-        assert not await world.uplink.send(Request("bob"))
-        world.cutter.target = target
-        (again,) = await world.news(1)
+    async with connected_through_proxy() as setup:
+        up, _ = await setup.paired()
+        target, setup.cutter.target = setup.cutter.target, 1
+        setup.cutter.cut()
+        assert await setup.events(1) == [Disconnected()]
+        assert not await up.channel.send(OFFER, partial(setup.written.append, 0))
+        assert not await setup.client.send(Request("bob"))
+        setup.cutter.target = target
+        (again,) = await setup.events(1)
         assert isinstance(again, Connected)
         assert again.client_id == "alice"
-        assert world.relay.bobs[-1] == {"type": "peer_disconnected", "peer_id": "alice", "reason": "closed"}
+        assert setup.relay.bobs[-1] == {"type": "peer_disconnected", "peer_id": "alice", "reason": "closed"}
 
 
-async def test_who_closes_while_the_relay_is_away_leaves_in_order() -> None:
-    """Else its peer would be told only when the relay gives up."""
-    async with stage({}, {"up": 1}) as world:
-        up, _ = await world.paired()
-        world.cutter.cut()
-        await world.logged("disconnected")
+async def test_close_while_the_relay_is_away_ends_the_session_in_order() -> None:
+    """Otherwise the relay would keep the session, and delay `peer_disconnected`."""
+    async with connected_through_proxy({}, {"up": 1}) as setup:
+        up, _ = await setup.paired()
+        setup.cutter.cut()
+        await setup.wait_for_log("disconnected")
         await up.channel.send(OFFER)
-        await world.uplink.close()
-        while [frame["type"] for frame in world.relay.bobs] != ["paired", "offer", "peer_disconnected"]:
+        await setup.client.close()
+        while [frame["type"] for frame in setup.relay.bobs] != ["paired", "offer", "peer_disconnected"]:
             await trio.sleep(0.01)
 
 
 async def test_a_frame_that_no_socket_takes_is_never_reported_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """The frames that wait for the relay are dropped when the session is given up, and no later session writes them."""
     monkeypatch.setattr("sdpx.peer.signaling.client.RESUME_SECONDS", 0.3)
-    async with stage() as world:
-        up, _ = await world.paired()
-        target, world.cutter.target = world.cutter.target, 1
-        world.cutter.cut()
-        await world.logged("disconnected")
-        await world.send_all(up)
-        assert await world.news(1) == [Disconnected()]
-        world.cutter.target = target
-        assert [type(each) for each in await world.news(1)] == [Connected]
-        assert world.written == []
-        assert [frame["type"] for frame in world.relay.bobs] == ["paired", "peer_disconnected"]
+    async with connected_through_proxy() as setup:
+        up, _ = await setup.paired()
+        target, setup.cutter.target = setup.cutter.target, 1
+        setup.cutter.cut()
+        await setup.wait_for_log("disconnected")
+        await setup.send_all(up)
+        assert await setup.events(1) == [Disconnected()]
+        setup.cutter.target = target
+        assert [type(each) for each in await setup.events(1)] == [Connected]
+        assert setup.written == []
+        assert [frame["type"] for frame in setup.relay.bobs] == ["paired", "peer_disconnected"]
 
 
 async def test_a_frame_is_reported_as_written_to_a_relay_without_sequence_numbers() -> None:
-    async with played(greets({}, code=0)) as (uplink, script):
-        assert await heard_of(uplink, 1) == [Connected]
+    async with connected_to(accepts({}, code=0)) as (client, relay):
+        assert await next_events(client, 1) == [Connected]
         written = list[int]()
         for number in range(3):
-            await uplink.send(OFFER, partial(written.append, number))
-        while len(script.heard) < 3:
+            await client.send(OFFER, partial(written.append, number))
+        while len(relay.received) < 3:
             await trio.sleep(0.001)
     assert written == [0, 1, 2]
 
 
-# ---- a socket that is only believed alive ---------------------------------------------------------------------------
+# ---- dead sockets --------------------------------------------------------------------------------------------------
 
 
-async def test_a_socket_that_carries_nothing_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither side sees a loss; but a relay that is there confirms what it takes."""
+async def test_a_dead_socket_is_superseded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither side sees a loss, but the acks of the relay are missing."""
     monkeypatch.setattr("sdpx.peer.signaling.reliable_channel.ACK_TIMEOUT_SECONDS", 0.3)
-    async with stage() as world:
-        up, _ = await world.paired()
-        world.cutter.freeze()
+    async with connected_through_proxy() as setup:
+        up, _ = await setup.paired()
+        setup.cutter.freeze()
         for frame in MINE:
             await up.channel.send(frame)
-        assert [type(each) for each in await world.news(3)] == [Description, Candidate, Candidate]
-        await world.all_is_there()
-        assert len(world.log.of("relay_resumed")) == 1
+        assert [type(each) for each in await setup.events(3)] == [Description, Candidate, Candidate]
+        await setup.wait_for_all_frames()
+        assert len(setup.log.of("relay_resumed")) == 1
 
 
-async def test_a_dial_that_is_reset_before_its_request_is_out_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library would wait for the answer to what was never sent."""
+async def test_a_dial_that_is_reset_before_its_request_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """trio-websocket would wait for the response to a request that was never sent."""
     ours, theirs = memory_stream_pair()
     await theirs.aclose()
 
-    async def open_nothing(*_: object) -> trio.abc.Stream:
+    async def open_closed_stream(*_: object) -> trio.abc.Stream:
         return ours
 
-    monkeypatch.setattr("trio.open_tcp_stream", open_nothing)
+    monkeypatch.setattr("trio.open_tcp_stream", open_closed_stream)
     with trio.fail_after(5), pytest.raises(RelayUnreachable, match="closed the connection"):
         async with dial("ws://127.0.0.1:1", "ws://127.0.0.1:1"):
             pass
@@ -292,13 +292,13 @@ async def test_a_dial_that_is_reset_before_its_request_is_out_fails_at_once(monk
 # ---- bounds ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_sender_waits_while_nothing_is_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It sends on as soon as the relay says how far it is: by its acks, or on the next connection."""
+async def test_a_sender_waits_while_the_channel_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It continues when the relay confirms frames: by acks, or on the next connection."""
     monkeypatch.setattr("sdpx.peer.signaling.reliable_channel.ACK_TIMEOUT_SECONDS", 0.3)
-    async with stage() as world:
-        world.uplink._state._max_frames = 2
-        up, _ = await world.paired()
-        world.relay.acks_are_sent = False
+    async with connected_through_proxy() as setup:
+        setup.client._state._max_frames = 2
+        up, _ = await setup.paired()
+        setup.relay.acks_are_sent = False
 
         async def send() -> None:
             for frame in MINE:
@@ -306,57 +306,57 @@ async def test_a_sender_waits_while_nothing_is_confirmed(monkeypatch: pytest.Mon
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send)
-            await world.news(len(ANSWER))
-        await world.all_is_there()
-        assert len(world.log.of("relay_resumed")) >= 1
+            await setup.events(len(ANSWER))
+        await setup.wait_for_all_frames()
+        assert len(setup.log.of("relay_resumed")) >= 1
 
 
-async def test_a_sender_that_waits_is_let_go_when_the_stay_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That is when the relay does not come back."""
+async def test_a_waiting_sender_is_released_when_the_channel_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The channel closes when the relay does not come back."""
     monkeypatch.setattr("sdpx.peer.signaling.client.RESUME_SECONDS", 0.3)
-    async with stage() as world:
-        world.uplink._state._max_frames = 1
-        up, _ = await world.paired()
-        world.cutter.target = 1
-        world.cutter.cut()
-        await world.logged("disconnected")
+    async with connected_through_proxy() as setup:
+        setup.client._state._max_frames = 1
+        up, _ = await setup.paired()
+        setup.cutter.target = 1
+        setup.cutter.cut()
+        await setup.wait_for_log("disconnected")
         async with trio.open_nursery() as nursery:
             sent: list[bool] = []
 
             async def send() -> None:
                 sent.append(await up.channel.send(OFFER))
 
-            for _ in range(2):  # the first one may find room, if the request was confirmed before the cut
+            for _ in range(2):  # the first may have room, if the request was confirmed before the cut
                 nursery.start_soon(send)
-            assert await world.news(1) == [Disconnected()]
+            assert await setup.events(1) == [Disconnected()]
         assert False in sent
 
 
-async def test_a_relay_that_never_confirms_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sender does not wait for ever; whoever listens is told that it is over, and of a new beginning."""
+async def test_a_relay_that_never_confirms_ends_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sender waits for a bounded time; then the session ends, and a new one is opened."""
     monkeypatch.setattr("sdpx.peer.signaling.reliable_channel.FULL_SECONDS", 0.2)
-    async with stage() as world:
-        world.uplink._state._max_frames = 1
-        world.relay.acks_are_sent = False
-        up, _ = await world.paired()
+    async with connected_through_proxy() as setup:
+        setup.client._state._max_frames = 1
+        setup.relay.acks_are_sent = False
+        up, _ = await setup.paired()
         assert not await up.channel.send(OFFER)
-        down, again = await world.news(2)
-        assert (down, type(again)) == (Disconnected(), Connected)
+        disconnected, again = await setup.events(2)
+        assert (disconnected, type(again)) == (Disconnected(), Connected)
 
 
-# ---- relays that are not as they should be --------------------------------------------------------------------------
+# ---- other and faulty relays ---------------------------------------------------------------------------------------
 
 
 def paired(seq: int) -> Frame:
     return {"type": "paired", "peer_id": "bob", "is_initiator": True, "seq": seq}
 
 
-def greets(greeting: Frame, *frames: Frame, code: int | None = None) -> Act:
-    """Say these frames; then be lost, close with this code, or, with 0, stay."""
+def accepts(your_id: Frame, *frames: Frame, code: int | None = None) -> Response:
+    """Send these frames; then drop the socket, close it with this code, or, with 0, keep it."""
 
-    async def act(request: WebSocketRequest, heard: list[Frame]) -> None:
+    async def respond(request: WebSocketRequest, received: list[Frame]) -> None:
         connection = await request.accept()
-        for frame in ({"type": "your_id", "id": "alice"} | greeting, *frames):
+        for frame in ({"type": "your_id", "id": "alice"} | your_id, *frames):
             await connection.send_message(json.dumps(frame))
         if code is None:
             await connection._stream.aclose()
@@ -365,121 +365,125 @@ def greets(greeting: Frame, *frames: Frame, code: int | None = None) -> Act:
             await connection.aclose(code)
         try:
             while True:
-                heard.append(json.loads(await connection.get_message()))
+                received.append(json.loads(await connection.get_message()))
         except ConnectionClosed as closed:
-            heard.append({"code": closed.reason and closed.reason.code})
+            received.append({"code": closed.reason and closed.reason.code})
 
-    return act
+    return respond
 
 
-def refuses(status: int) -> Act:
-    async def act(request: WebSocketRequest, heard: list[Frame]) -> None:
+def refuses(status: int) -> Response:
+    async def respond(request: WebSocketRequest, received: list[Frame]) -> None:
         await request.reject(status, body=json.dumps({"code": "unauthorized", "message": "no"}).encode())
 
-    return act
+    return respond
 
 
-class Script:
-    """A relay that does these things one after the other."""
+class ScriptedRelay:
+    """A relay that handles one request after the other with these responses."""
 
-    def __init__(self, *acts: Act) -> None:
-        self.acts = list(acts)
+    def __init__(self, *responses: Response) -> None:
+        self.responses = list(responses)
         self.asked: list[str] = []
-        self.heard: list[Frame] = []
+        self.received: list[Frame] = []
 
     async def handle(self, request: WebSocketRequest) -> None:
         self.asked.append(request.path.partition("&")[2])
-        await self.acts.pop(0)(request, self.heard)
+        await self.responses.pop(0)(request, self.received)
 
 
 @asynccontextmanager
-async def played(*acts: Act) -> AsyncIterator[tuple[SignalingClient, Script]]:
-    script = Script(*acts)
+async def connected_to(*responses: Response) -> AsyncIterator[tuple[SignalingClient, ScriptedRelay]]:
+    relay = ScriptedRelay(*responses)
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
-            server = await nursery.start(partial(serve_websocket, script.handle, "127.0.0.1", 0, ssl_context=None))
+            server = await nursery.start(partial(serve_websocket, relay.handle, "127.0.0.1", 0, ssl_context=None))
             chosen = PeerOptions(f"ws://127.0.0.1:{server.port}", client_id="alice")
-            uplink = SignalingClient(chosen, None, Log(LogRecorder().put, trio.current_time), lambda: 0.0)
-            uplink._backoff = Backoff(0.01, 0.02)
-            nursery.start_soon(uplink.run)
-            yield uplink, script
-            await uplink.close()
+            client = SignalingClient(chosen, None, Log(LogRecorder().put, trio.current_time), lambda: 0.0)
+            client._backoff = Backoff(0.01, 0.02)
+            nursery.start_soon(client.run)
+            yield client, relay
+            await client.close()
             nursery.cancel_scope.cancel()
 
 
 FRESH: Final = {"resume_token": "T1", "resumed": False}
-BACK: Final = {"resume_token": "T2", "resumed": True, "client_seq": 0, "peer_id": None}
+RESUMED: Final = {"resume_token": "T2", "resumed": True, "client_seq": 0, "peer_id": None}
 KNOWN: Final = "seq=1&resume=T1&last=0"
 
 
-async def heard_of(uplink: SignalingClient, count: int) -> list[type]:
-    return [type(await uplink.events.receive()) for _ in range(count)]
+async def next_events(client: SignalingClient, count: int) -> list[type]:
+    return [type(await client.events.receive()) for _ in range(count)]
 
 
-async def test_a_relay_that_forgot_this_peer_begins_anew() -> None:
-    """`resumed: false`: what was is over, and then there is a new stay, with numbers from one on."""
-    async with played(greets(FRESH, paired(1)), greets(FRESH, paired(1), code=0)) as (uplink, script):
-        assert await heard_of(uplink, 5) == [Connected, Paired, Disconnected, Connected, Paired]
-    assert script.asked == ["seq=1", "seq=1&resume=T1&last=1"]
+async def test_an_expired_session_is_followed_by_a_new_one() -> None:
+    """`resumed: false`: the old session has ended, and the new one counts from one."""
+    async with connected_to(accepts(FRESH, paired(1)), accepts(FRESH, paired(1), code=0)) as (client, relay):
+        assert await next_events(client, 5) == [Connected, Paired, Disconnected, Connected, Paired]
+    assert relay.asked == ["seq=1", "seq=1&resume=T1&last=1"]
 
 
-async def test_a_relay_that_knows_no_numbers_any_more_gets_none() -> None:
-    """An older version of it was started in between."""
-    async with played(greets(FRESH), greets({}), greets({}, code=0)) as (uplink, script):
-        assert await heard_of(uplink, 5) == [Connected, Disconnected, Connected, Disconnected, Connected]
-        await uplink.send(Request("bob"))
-        while not script.heard:
+async def test_a_relay_without_sequence_numbers_gets_plain_frames() -> None:
+    """An older version of the relay may have been started in between."""
+    async with connected_to(accepts(FRESH), accepts({}), accepts({}, code=0)) as (client, relay):
+        assert await next_events(client, 5) == [Connected, Disconnected, Connected, Disconnected, Connected]
+        await client.send(Request("bob"))
+        while not relay.received:
             await trio.sleep(0.001)
-    assert script.asked == ["seq=1", KNOWN, "seq=1"]
-    assert script.heard[0] == {"type": "pair_request", "target_id": "bob"}
+    assert relay.asked == ["seq=1", KNOWN, "seq=1"]
+    assert relay.received[0] == {"type": "pair_request", "target_id": "bob"}
 
 
-@pytest.mark.parametrize("said", [{"client_seq": 9}, {"client_seq": msgspec.UNSET}])
-async def test_a_relay_that_contradicts_itself_is_left_and_dialled_anew(said: Frame) -> None:
-    """It took what was never sent, or does not say what it took."""
-    back = {key: value for key, value in (BACK | said).items() if value is not msgspec.UNSET}
-    async with played(greets(FRESH), greets(back, code=0), greets(FRESH, code=0)) as (uplink, script):
-        assert await heard_of(uplink, 3) == [Connected, Disconnected, Connected]
-    assert script.asked == ["seq=1", KNOWN, "seq=1"]
-    assert script.heard[0] == {"code": 1002}
+@pytest.mark.parametrize("changed", [{"client_seq": 9}, {"client_seq": msgspec.UNSET}])
+async def test_an_invalid_resume_opens_a_new_session(changed: Frame) -> None:
+    """The relay confirms a frame that was never sent, or does not say how many it received."""
+    back = {key: value for key, value in (RESUMED | changed).items() if value is not msgspec.UNSET}
+    async with connected_to(accepts(FRESH), accepts(back, code=0), accepts(FRESH, code=0)) as (client, relay):
+        assert await next_events(client, 3) == [Connected, Disconnected, Connected]
+    assert relay.asked == ["seq=1", KNOWN, "seq=1"]
+    assert relay.received[0] == {"code": 1002}
 
 
-async def test_a_relay_that_confirms_what_was_never_sent_is_left_and_dialled_anew() -> None:
+async def test_an_ack_of_an_unsent_frame_opens_a_new_session() -> None:
     ack = {"type": "ack", "client_seq": 3}
-    async with played(greets(FRESH, ack, code=0), greets(FRESH, code=0)) as (uplink, script):
-        assert await heard_of(uplink, 3) == [Connected, Disconnected, Connected]
-    assert script.asked == ["seq=1", "seq=1"]
-    assert script.heard[0] == {"code": 1002}
+    async with connected_to(accepts(FRESH, ack, code=0), accepts(FRESH, code=0)) as (client, relay):
+        assert await next_events(client, 3) == [Connected, Disconnected, Connected]
+    assert relay.asked == ["seq=1", "seq=1"]
+    assert relay.received[0] == {"code": 1002}
 
 
-async def test_a_gap_is_closed_by_the_next_connection_and_what_comes_twice_is_dropped() -> None:
-    """And the socket is cut without a close frame, which would mean to leave."""
-    acts = [greets(FRESH, paired(1), paired(3), code=0), greets(BACK, paired(1), paired(2), paired(3), code=0)]
-    async with played(*acts) as (uplink, script):
-        assert await heard_of(uplink, 4) == [Connected, Paired, Paired, Paired]
-    assert script.asked == ["seq=1", "seq=1&resume=T1&last=1"]
-    assert script.heard[0] == {"code": 1006}
+async def test_a_gap_is_filled_by_the_next_connection() -> None:
+    """Duplicates are dropped; the old socket is dropped without a close frame, which would end the session."""
+    responses = [
+        accepts(FRESH, paired(1), paired(3), code=0),
+        accepts(RESUMED, paired(1), paired(2), paired(3), code=0),
+    ]
+    async with connected_to(*responses) as (client, relay):
+        assert await next_events(client, 4) == [Connected, Paired, Paired, Paired]
+    assert relay.asked == ["seq=1", "seq=1&resume=T1&last=1"]
+    assert relay.received[0] == {"code": 1006}
 
 
 @pytest.mark.parametrize(
-    ("acts", "code"), [([greets(FRESH, code=4001)], "taken_over"), ([greets(FRESH), refuses(401)], "unauthorized")]
+    ("responses", "code"),
+    [([accepts(FRESH, code=4001)], "taken_over"), ([accepts(FRESH), refuses(401)], "unauthorized")],
 )
-async def test_what_ends_it_ends_the_hope_too(acts: list[Act], code: str) -> None:
-    async with played(*acts) as (uplink, _):
-        assert await heard_of(uplink, 2) == [Connected, Disconnected]
-        over = await uplink.events.receive()
-    assert isinstance(over, Stopped)
-    assert over.ending.code == code
+async def test_a_final_error_ends_a_resumable_session(responses: list[Response], code: str) -> None:
+    async with connected_to(*responses) as (client, _):
+        assert await next_events(client, 2) == [Connected, Disconnected]
+        stopped = await client.events.receive()
+    assert isinstance(stopped, Stopped)
+    assert stopped.ending.code == code
 
 
-async def test_fresh_ice_servers_of_a_return_are_passed_on() -> None:
-    """The credentials of the old ones may be about to end."""
+async def test_a_resume_with_new_ice_servers_raises_an_event() -> None:
+    """The credentials of the old servers may be about to expire."""
     servers = [{"urls": "stun:192.0.2.1"}]
-    async with played(greets(FRESH), greets(BACK | {"ice_servers": servers}, code=0)) as (uplink, _):
-        assert (await heard_of(uplink, 1), await uplink.events.receive()) == ([Connected], IceServers(servers))
+    async with connected_to(accepts(FRESH), accepts(RESUMED | {"ice_servers": servers}, code=0)) as (client, _):
+        assert (await next_events(client, 1), await client.events.receive()) == ([Connected], IceServers(servers))
 
 
-async def test_numbers_that_the_user_wrote_into_the_url_do_not_count() -> None:
+async def test_resume_parameters_in_the_url_of_the_user_are_ignored() -> None:
     options = PeerOptions("ws://h/?seq=0&resume=X&last=7&x=1")
     assert options.dial_url_for(None, [("seq", "1")]) == "ws://h/?x=1&seq=1"
     assert options.dial_url_for(None) == "ws://h/?x=1"
