@@ -162,6 +162,13 @@ class AcceptFailed(Event, frozen=True):
     reason: str
 
 
+class EpollUnavailable(Event, frozen=True):
+    """The system has no epoll: trio-websocket serves the connections."""
+
+    level: ClassVar[Level] = "warning"
+    sentence: ClassVar[str] = "This system has no epoll: connections are served by trio-websocket, which is slower"
+
+
 class FdLimitLow(Event, frozen=True):
     """The limit on file descriptors is below --max-clients."""
 

@@ -31,7 +31,7 @@ from sdpx.relay.listeners import remote_of
 from sdpx.relay.relay import Relay
 from sdpx.relay.websocket.closing import send_and_linger
 from sdpx.relay.websocket.connection import EpollConnection
-from sdpx.relay.websocket.epoll_engine import Poller
+from sdpx.relay.websocket.epoll_engine import EpollEngine
 from sdpx.relay.websocket.handler import ABNORMAL, CloseReason
 from sdpx.relay.websocket.socket_stream import SocketStream
 from sdpx.relay.websocket.timers import NEVER
@@ -87,7 +87,7 @@ Pending = PendingConnection | trio.CancelScope
 class Acceptor:
     """Accepts the connections of one relay and opens their WebSockets.
 
-    With a `poller` connections over a `SocketStream` are served by the epoll engine, all others by trio-websocket.
+    With a `engine` connections over a `SocketStream` are served by the epoll engine, all others by trio-websocket.
     `metrics_port` says that `/metrics` has a port of its own (`serve_metrics`) and is not served to clients.
     """
 
@@ -96,14 +96,14 @@ class Acceptor:
         limits: Limits,
         relay: Relay,
         *,
-        poller: Poller | None = None,
+        engine: EpollEngine | None = None,
         authenticator: Authenticator | None = None,
         metrics_port: bool = False,
     ) -> None:
         self._limits = limits
         self._relay = relay
         self._log = relay.tell
-        self._poller = poller
+        self._engine = engine
         self._authenticator = authenticator
         self._metrics_pages = operator_pages(relay.numbers, relay.snapshot, lambda: not self._stopping)
         self._pages = {
@@ -178,8 +178,8 @@ class Acceptor:
 
     def accept(self, streams: Iterable[SocketStream]) -> None:
         """Take new connections onto the poller; raises only what iterating over `streams` raises."""
-        assert self._poller is not None
-        with self._poller.batch():
+        assert self._engine is not None
+        with self._engine.batch():
             for stream in streams:
                 self._relay.connection_opened()
                 request = stream.receive_or_end()  # usually it has arrived already
@@ -189,14 +189,14 @@ class Acceptor:
                     self._take_request(stream, request)
 
     def _wait_for_request(self, stream: SocketStream) -> None:
-        assert self._poller is not None
+        assert self._engine is not None
         pending = PendingConnection(self, stream)
         try:
-            self._poller.add(pending)
+            self._engine.add(pending)
         except OSError as fault:  # the limits of epoll
             self._fail(stream, fault)
             return
-        self._poller.wake(pending, trio.current_time() + self.handshake_timeout)
+        self._engine.set_timer(pending, trio.current_time() + self.handshake_timeout)
         self._enter(self._pending, pending, stream.remote)
 
     def on_request(self, pending: PendingConnection, request: bytes) -> None:
@@ -206,8 +206,8 @@ class Acceptor:
 
     def set_deadline(self, pending: PendingConnection, deadline: float) -> None:
         """Let a pending connection time out at `deadline`."""
-        assert self._poller is not None
-        self._poller.wake(pending, deadline)
+        assert self._engine is not None
+        self._engine.set_timer(pending, deadline)
 
     def close_pending(self, pending: PendingConnection, *, evicted: bool) -> None:
         """Close a connection that has sent nothing."""
@@ -215,19 +215,19 @@ class Acceptor:
         self._close_silent(pending.link, evicted=evicted)
 
     def _remove(self, pending: PendingConnection) -> None:
-        assert self._poller is not None
-        self._poller.remove(pending)
+        assert self._engine is not None
+        self._engine.remove(pending)
         self._pending.leave(pending)
 
     def _take_request(self, stream: SocketStream, request: bytes) -> None:
         """Open the WebSocket that a simple request may have at once; leave other requests to a task. Never raises."""
-        assert self._poller is not None
+        assert self._engine is not None
         try:
             accepted = self.accept_now(request, stream.remote)
             if accepted is not None:
                 self._open_on_poller(stream, accepted)
             elif request:
-                self._poller.start_soon(self._serve, stream, request)
+                self._engine.start_soon(self._serve, stream, request)
             else:
                 self._close_silent(stream, evicted=False)
         except Exception as fault:  # noqa: BLE001  a fault in serving one client must not end the others
@@ -278,7 +278,7 @@ class Acceptor:
             async with AsyncExitStack() as stack:
                 await stack.enter_async_context(stream)
                 accepted = await self._accept(stream, counted, decide, received)
-                if accepted is not None and self._poller is not None and isinstance(stream, SocketStream):
+                if accepted is not None and self._engine is not None and isinstance(stream, SocketStream):
                     self._open_on_poller(stream, accepted)
                     stack.pop_all()
                     return True
@@ -362,10 +362,10 @@ class Acceptor:
 
     def _open_on_poller(self, stream: SocketStream, accepted: AcceptedUpgrade) -> None:
         """Serve a client on the epoll engine, until `on_closed`."""
-        assert self._poller is not None
+        assert self._engine is not None
         session = self._relay.open_session(accepted)
         connection = EpollConnection(
-            stream, accepted.trailing_data, self._poller, self._limits, session, self._relay.queued
+            stream, accepted.trailing_data, self._engine, self._limits, session, self._relay.queued
         )
         session.sit(connection, accepted)
         connection.start(accepted.upgrade.key, accepted.upgrade.subprotocol)

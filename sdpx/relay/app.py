@@ -2,7 +2,6 @@
 
 import gc
 import os
-import select
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -26,7 +25,7 @@ from sdpx.relay.listeners import Listener, accept, open_listeners, place_of, rai
 from sdpx.relay.memory import trim_heap_periodically
 from sdpx.relay.options import ServeOptions
 from sdpx.relay.relay import Relay
-from sdpx.relay.websocket.epoll_engine import EpollPoller, Poller, TaskPoller
+from sdpx.relay.websocket.epoll_engine import HAS_EPOLL, EpollEngine
 from sdpx.relay.websocket.socket_stream import SocketStream
 from sdpx.runtime import ShutdownRequest
 
@@ -52,7 +51,7 @@ async def run_server(options: ServeOptions, credentials: Credentials, log: Log, 
     ):
         await accepting.start(credentials.reload_on_sighup, log.emit)
         issuer = _ice_server_issuer(options, credentials)
-        watch = _watch(accepting, log) if options.engine == "epoll" else None
+        engine = _start_epoll_engine(clients, accepting, log) if options.engine == "epoll" else None
         relay = Relay(
             options.limits,
             log,
@@ -60,9 +59,9 @@ async def run_server(options: ServeOptions, credentials: Credentials, log: Log, 
             ice=issuer,
         )
         acceptor = Acceptor(
-            options.limits, relay, poller=watch, authenticator=authenticator, metrics_port=bool(scraped)
+            options.limits, relay, engine=engine, authenticator=authenticator, metrics_port=bool(scraped)
         )
-        take = acceptor.accept if watch is not None else _in_tasks(clients, acceptor.serve)
+        take = acceptor.accept if engine is not None else _in_tasks(clients, acceptor.serve)
         if credentials.tls:
             take = _in_tasks(clients, partial(_serve_tls, acceptor, credentials))
         for listener in listeners:
@@ -132,11 +131,14 @@ def _in_tasks(
     return take
 
 
-def _watch(nursery: trio.Nursery, log: Log) -> Poller:
-    """Return who tells the fast lane of its sockets, running."""
-    watch = EpollPoller(nursery, log) if hasattr(select, "epoll") else TaskPoller(nursery, log)
-    nursery.start_soon(watch.run)
-    return watch
+def _start_epoll_engine(clients: trio.Nursery, background: trio.Nursery, log: Log) -> EpollEngine | None:
+    """Start the epoll engine, or log that this system has no epoll and return None."""
+    if not HAS_EPOLL:
+        log.emit(serve.EpollUnavailable())
+        return None
+    engine = EpollEngine(clients, log.begin_batch, log.end_batch)
+    background.start_soon(engine.run)
+    return engine
 
 
 async def _end(acceptor: Acceptor, relay: Relay, limits: Limits, log: Log, stop: ShutdownRequest) -> None:

@@ -1,4 +1,4 @@
-"""A relay on memory streams that is as careful as its options say, and requests to it by hand."""
+"""A relay with authentication, TLS and TURN as its options say, and requests to it by hand."""
 
 import json
 from collections.abc import AsyncIterator
@@ -16,16 +16,15 @@ from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.auth.turn import IceServerIssuer
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.relay import Relay
-from sdpx.relay.websocket.epoll_engine import TaskPoller
+from sdpx.relay.websocket.epoll_engine import EpollEngine
 from tests.harness.credentials import NOW
 from tests.harness.log import LogRecorder
-from tests.harness.memory_link import link_pair
-from tests.harness.relay import House, RawClient, upgrade_request
+from tests.harness.relay import RawClient, RelayHarness, upgrade_request
 
 
 @dataclass
-class CarefulHouse(House):
-    """Says what time it is, and answers requests with headers of one's own."""
+class AuthRelayHarness(RelayHarness):
+    """Sets the time of day, and answers requests with headers of one's own."""
 
     credentials: Credentials = field(kw_only=True)
     issuer: IceServerIssuer = field(kw_only=True)
@@ -47,36 +46,44 @@ class CarefulHouse(House):
         return client
 
     async def _ask(self, target: str, *headers: str, host: str) -> tuple[int, dict[str, str], bytes, RawClient]:
-        client = self.raw(lambda: link_pair(remote=(host, 4711)))
+        client = self.raw(remote=f"{host}:4711")
         head = upgrade_request(target)
         await client.send(head[:-2] + "".join(f"{line}\r\n" for line in headers).encode() + b"\r\n")
         return *await client.response(), client
 
 
 @asynccontextmanager
-async def careful(
+async def auth_relay(
     options: AuthOptions, limits: Limits | None = None, *, now: float = NOW
-) -> AsyncIterator[CarefulHouse]:
+) -> AsyncIterator[AuthRelayHarness]:
     """Open a relay with these options, its files read; it is torn down at the end."""
-    kept = LogRecorder()
-    log = Log(kept.put, trio.current_time, level="debug")
-    houses: list[CarefulHouse] = []
+    recorder = LogRecorder()
+    log = Log(recorder.put, trio.current_time, level="debug")
+    opened: list[AuthRelayHarness] = []
 
     def clock() -> float:
-        return houses[0].now if houses else now
+        return opened[0].now if opened else now
 
     credentials = Credentials(options, clock)
     credentials.load()
     issuer = IceServerIssuer(clock, (), options.turn_url, options.turn_ttl, lambda: credentials.turn_secret)
     async with (
         open_authenticator(options, credentials, clock, log.emit) as authenticator,
+        trio.open_nursery() as background,
         trio.open_nursery() as nursery,
     ):
+        engine = EpollEngine(nursery, log.begin_batch, log.end_batch)
         limits = limits or Limits()
         relay = Relay(limits, log, ice=issuer)
-        acceptor = Acceptor(limits, relay, poller=TaskPoller(nursery), authenticator=authenticator)
-        houses.append(
-            CarefulHouse(relay, acceptor, kept, nursery, link_pair, credentials=credentials, issuer=issuer, now=now)
+        acceptor = Acceptor(limits, relay, engine=engine, authenticator=authenticator)
+        background.start_soon(engine.run)
+        harness = AuthRelayHarness(
+            relay, acceptor, recorder, nursery, engine, credentials=credentials, issuer=issuer, now=now
         )
-        yield houses[0]
-        nursery.cancel_scope.cancel()
+        opened.append(harness)
+        try:
+            yield harness
+        finally:
+            nursery.cancel_scope.cancel()
+            background.cancel_scope.cancel()
+            harness.close()

@@ -1,23 +1,23 @@
-"""Doubles that are real code: a log that is kept, WebSocket frames by hand, a relay on memory streams and its clients."""
+"""A relay and its clients in one process, joined by socket pairs; and WebSocket frames written by hand."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import pytest
 import trio
-from trio.testing import lockstep_stream_pair, memory_stream_pair
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from sdpx.log import Log
 from sdpx.relay.acceptor import Acceptor
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.relay import Relay
-from sdpx.relay.websocket.epoll_engine import TaskPoller
+from sdpx.relay.websocket.epoll_engine import EpollEngine
+from sdpx.relay.websocket.socket_stream import SocketStream
 from tests.harness.log import LogRecorder
-from tests.harness.memory_link import link_pair, narrow_link_pair
+from tests.harness.socket_pair import NARROW, socket_pair
 
 TEXT: Final = 0x1
 BINARY: Final = 0x2
@@ -151,37 +151,52 @@ class RawClient:
         return bool(data)
 
 
-class StreamPair(Protocol):
-    def __call__(self) -> tuple[trio.abc.Stream, trio.abc.Stream]: ...
-
-
 @dataclass
-class House:
-    """A relay on memory streams: the far end of each is handed out as a client."""
+class RelayHarness:
+    """A relay whose connections are socket pairs: the far end of each is handed out as a client."""
 
     relay: Relay
     acceptor: Acceptor
     log: LogRecorder
     nursery: trio.Nursery
-    streams: StreamPair = memory_stream_pair
-    narrow_streams: StreamPair = lockstep_stream_pair
+    engine: EpollEngine | None
+    _streams: list[SocketStream] = field(default_factory=list)
 
-    def raw(self, pair: StreamPair | None = None) -> RawClient:
-        ours, theirs = (pair or self.streams)()
-        self.nursery.start_soon(self.acceptor.serve, theirs)
-        return RawClient(ours)
+    def connect(self, room: int | None = None, remote: str = "client:0") -> SocketStream:
+        """Open a connection on which `room` bytes fit on the way to the client; return the client's end."""
+        return self.connect_pair(room, remote)[0]
+
+    def connect_pair(self, room: int | None = None, remote: str = "client:0") -> tuple[SocketStream, SocketStream]:
+        """Open a connection and return both ends."""
+        client, server = self.socket_pair(room, remote)
+        self.serve(server)
+        return client, server
+
+    def socket_pair(self, room: int | None = None, remote: str = "client:0") -> tuple[SocketStream, SocketStream]:
+        """Return both ends of a connection that the relay does not serve yet."""
+        client, server = socket_pair(room, remote)
+        self._streams += [client, server]
+        return client, server
+
+    def serve(self, stream: SocketStream) -> None:
+        """Let the relay serve its end of a connection, as `sdpx serve` does."""
+        if self.engine is None:
+            self.nursery.start_soon(self.acceptor.serve, stream)
+        else:
+            self.acceptor.accept([stream])
+
+    def raw(self, room: int | None = None, remote: str = "client:0") -> RawClient:
+        return RawClient(self.connect(room, remote))
 
     def narrow(self) -> RawClient:
         """Return a client with next to no room on its way: what it does not read, the relay cannot write."""
-        return self.raw(self.narrow_streams)
+        return self.raw(NARROW)
 
     async def client(self, target: str = "/", subprotocols: list[str] | None = None) -> Client:
         """Dial the relay and read its `your_id`."""
-        ours, theirs = self.streams()
-        self.nursery.start_soon(self.acceptor.serve, theirs)
         socket = await wrap_client_stream(
             self.nursery,
-            ours,  # type: ignore[arg-type]  # any stream will do
+            self.connect(),  # type: ignore[arg-type]  # any stream will do
             "relay.test",
             target,
             subprotocols=subprotocols,
@@ -196,26 +211,42 @@ class House:
         await a.pair(b)
         return a, b
 
+    def close(self) -> None:
+        """Close all sockets."""
+        for stream in self._streams:
+            stream.close()
+
+
+Engine = Literal["epoll", "trio-websocket"]
+ENGINES: Final[tuple[Engine, ...]] = ("epoll", "trio-websocket")
+
 
 @asynccontextmanager
-async def house(limits: Limits | None = None, *, lane: bool = False) -> AsyncIterator[House]:
-    """Open a relay, with the fast lane or without; at the end whatever still runs in it is cancelled."""
-    log = LogRecorder()
-    async with trio.open_nursery() as own, trio.open_nursery() as nursery:
-        watch = TaskPoller(nursery) if lane else None
+async def relay_harness(limits: Limits | None = None, *, engine: Engine = "epoll") -> AsyncIterator[RelayHarness]:
+    """Open a relay on this engine; at the end whatever still runs in it is cancelled."""
+    recorder = LogRecorder()
+    log = Log(recorder.put, trio.current_time, level="debug")
+    async with trio.open_nursery() as background, trio.open_nursery() as nursery:
+        epoll = EpollEngine(nursery, log.begin_batch, log.end_batch) if engine == "epoll" else None
         limits = limits or Limits()
-        relay = Relay(limits, Log(log.put, trio.current_time, level="debug"))
-        acceptor = Acceptor(limits, relay, poller=watch)
-        own.start_soon(relay.run)
-        yield House(relay, acceptor, log, nursery, *((link_pair, narrow_link_pair) if lane else ()))
-        nursery.cancel_scope.cancel()
-        own.cancel_scope.cancel()
+        relay = Relay(limits, log)
+        acceptor = Acceptor(limits, relay, engine=epoll)
+        background.start_soon(relay.run)
+        if epoll is not None:
+            background.start_soon(epoll.run)
+        harness = RelayHarness(relay, acceptor, recorder, nursery, epoll)
+        try:
+            yield harness
+        finally:
+            nursery.cancel_scope.cancel()
+            background.cancel_scope.cancel()
+            harness.close()
 
 
-class OpenHouse(Protocol):
-    """How to open a relay in a test that says which."""
+class OpenRelay(Protocol):
+    """How to open a relay in a test that runs with both engines."""
 
-    def __call__(self, limits: Limits | None = None) -> AbstractAsyncContextManager[House]: ...
+    def __call__(self, limits: Limits | None = None) -> AbstractAsyncContextManager[RelayHarness]: ...
 
 
 async def takes(action: Callable[[], Awaitable[object]]) -> float:

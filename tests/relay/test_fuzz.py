@@ -14,13 +14,26 @@ from typing import Any, Final
 import trio
 from hypothesis import example, given
 from hypothesis import strategies as st
-from trio.testing import MemoryReceiveStream, MemorySendStream, MockClock, memory_stream_pair, wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sdpx.errors import Refusal
 from sdpx.protocol import messages
 from sdpx.relay.core.limits import Limits
+from sdpx.relay.websocket.socket_stream import SocketStream
 from tests.harness.examples import examples
-from tests.harness.relay import BINARY, CLOSE, PING, PONG, TEXT, House, RawClient, frame, house, takes, upgrade_request
+from tests.harness.relay import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    RawClient,
+    RelayHarness,
+    frame,
+    relay_harness,
+    takes,
+    upgrade_request,
+)
 
 CONTINUATION: Final = 0x0
 RELAYED: Final = {"offer", "answer", "candidate"}
@@ -100,7 +113,7 @@ def closes_in(data: bytes) -> set[int]:
 class Attacker:
     """A client that sends bytes and keeps all that it hears."""
 
-    stream: trio.StapledStream[MemorySendStream, MemoryReceiveStream]
+    stream: SocketStream
     heard: bytearray = field(default_factory=bytearray)
     over: bool = False
 
@@ -118,15 +131,13 @@ class Attacker:
         await self.stream.aclose()
 
 
-async def attacker(relay: House) -> Attacker:
-    ours, theirs = memory_stream_pair()
-    relay.nursery.start_soon(relay.acceptor.serve, theirs)
-    client = Attacker(ours)
+async def attacker(relay: RelayHarness) -> Attacker:
+    client = Attacker(relay.connect())
     relay.nursery.start_soon(client.listen)
     return client
 
 
-async def two_others_are_served(relay: House) -> None:
+async def two_others_are_served(relay: RelayHarness) -> None:
     """Dial, pair, and relay an offer."""
     clients = [relay.raw(), relay.raw()]
     for client, name in zip(clients, ("good-1", "good-2"), strict=True):
@@ -146,7 +157,7 @@ async def _say(client: RawClient, **message: Json) -> None:
 async def attack(chunks: list[bytes], hangs_up: bool) -> None:
     """Send these bytes; at the end the attacker hangs up, or asks whether the relay is still there."""
     data = b"".join(chunks)
-    async with house(LIMITS) as relay:
+    async with relay_harness(LIMITS) as relay:
         client = await attacker(relay)
         await client.send(chunks)
         assert await takes(lambda: two_others_are_served(relay)) == 0
@@ -410,7 +421,7 @@ def parsed(text: str) -> tuple[str | None, str]:
 
 async def send_texts(texts: list[str]) -> None:
     """Send each text to a peer; it arrives as it was, or its sender hears of it, once."""
-    async with house(LIMITS) as relay:
+    async with relay_harness(LIMITS) as relay:
         a, b = [await attacker(relay) for _ in "ab"]
         await a.send([upgrade_request("/?id=a")])
         await b.send([upgrade_request("/?id=b")])

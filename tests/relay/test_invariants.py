@@ -20,8 +20,19 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sdpx.relay.core.limits import Limits
 from tests.harness.examples import examples
-from tests.harness.memory_link import link_pair
-from tests.harness.relay import CLOSE, PING, PONG, TEXT, House, frame, house, upgrade_request
+from tests.harness.relay import (
+    CLOSE,
+    ENGINES,
+    PING,
+    PONG,
+    TEXT,
+    Engine,
+    RelayHarness,
+    frame,
+    relay_harness,
+    upgrade_request,
+)
+from tests.harness.socket_pair import reset
 
 Frame = dict[str, Any]
 RELAYED: Final = ("offer", "answer", "candidate")
@@ -42,8 +53,8 @@ SECONDS: Final = Limits(
 class Wire:
     """A client's end of a connection on which there is `room` for that many bytes to it: the relay waits while it is full."""
 
-    def __init__(self, number: int, room: int) -> None:
-        self._end, self.relays_end = link_pair(room, ("client", number))  # the log tells which client this is
+    def __init__(self, relay: RelayHarness, number: int, room: int) -> None:
+        self._end, self._far_end = relay.connect_pair(room, f"client:{number}")  # the log says which client this is
         self._reading = True
         self._changed = trio.Event()
 
@@ -68,9 +79,11 @@ class Wire:
         self._reading = reading
         self._change()
 
-    def close_channel(self, *, reset: bool) -> None:
+    def close(self, *, is_reset: bool) -> None:
         """Vanish; a reset also loses what the relay has not read yet."""
-        self._end.close(reset=reset)
+        if is_reset:
+            reset(self._end, self._far_end)
+        self._end.close()
         self._change()
 
     def _change(self) -> None:
@@ -116,7 +129,7 @@ class Life:
             case "stop_reading" | "read_again":
                 self.wire.read(reading=deed == "read_again")
             case "vanish" | "reset":
-                self.wire.close_channel(reset=deed == "reset")
+                self.wire.close(is_reset=deed == "reset")
                 self.over = True
             case _:
                 self.wire.put(RUDE.get(deed, b""))
@@ -226,7 +239,7 @@ Step = Come | Say | Blunder | Act | Wait
 class Scene:
     """The relay and the clients' lives so far; steps are done without letting anybody run, but for `Wait`."""
 
-    house: House
+    relay: RelayHarness
     room: int
     lives: list[Life] = field(default_factory=list)
     numbers: int = 0
@@ -251,10 +264,9 @@ class Scene:
 
     def come(self, name: str) -> None:
         if self.here(name) is None:
-            life = Life(name, Wire(len(self.lives), self.room))
+            life = Life(name, Wire(self.relay, len(self.lives), self.room))
             self.lives.append(life)
-            self.house.nursery.start_soon(self.house.acceptor.serve, life.wire.relays_end)
-            self.house.nursery.start_soon(life.listen)
+            self.relay.nursery.start_soon(life.listen)
             life.wire.put(upgrade_request(f"/?id={name}"))
 
     def say(self, life: Life, **message: Any) -> None:
@@ -568,19 +580,19 @@ class Patience(trio.abc.Instrument):
             self.scope.cancel()
 
 
-def run(steps: list[Step], room: int, send_queue_frames: int, *, lane: bool) -> None:
+def run(steps: list[Step], room: int, send_queue_frames: int, *, engine: Engine) -> None:
     patience = Patience()
 
     async def patiently() -> None:
         with patience.scope:
-            await act_out(steps, room, send_queue_frames, lane=lane)
+            await act_out(steps, room, send_queue_frames, engine=engine)
 
     trio.run(patiently, clock=MockClock(autojump_threshold=0), instruments=[patience])
     assert not patience.scope.cancelled_caught, "a task spins"
 
 
-async def act_out(steps: list[Step], room: int, send_queue_frames: int, *, lane: bool) -> None:
-    async with house(_limits(send_queue_frames), lane=lane) as relay:
+async def act_out(steps: list[Step], room: int, send_queue_frames: int, *, engine: Engine) -> None:
+    async with relay_harness(_limits(send_queue_frames), engine=engine) as relay:
         scene = Scene(relay, room)
         for name in NAMES:
             scene.come(name)
@@ -636,11 +648,8 @@ async def all_leave(scene: Scene) -> None:
         await scene.do(Act(name, deed))
     await trio.sleep(3 * SECONDS.idle_timeout)
     assert all(life.over for life in scene.lives)
-    assert scene.house.relay.clients == 0
-    assert [task.name.rpartition(".")[2] for task in scene.house.nursery.child_tasks] in (
-        [],
-        ["_run_timers"],
-    )  # the watch's own
+    assert scene.relay.relay.clients == 0
+    assert not scene.relay.nursery.child_tasks
 
 
 STALLED_CLOSE: Final = [
@@ -653,7 +662,7 @@ FULL_AND_PAIRED: Final = [
 ]
 
 
-@pytest.mark.parametrize("lane", [True, False], ids=["lane", "reference"])
+@pytest.mark.parametrize("engine", ENGINES)
 @examples(2)
 @example(steps=STALLED_CLOSE, room=16, send_queue_frames=BROAD, order=None)
 @example(steps=FULL_AND_PAIRED, room=16, send_queue_frames=3, order=None)
@@ -664,7 +673,7 @@ FULL_AND_PAIRED: Final = [
     order=st.random_module(),
 )
 def test_the_five_invariants_hold_whatever_the_clients_do(
-    lane: bool, steps: list[Step], room: int, send_queue_frames: int, order: object
+    engine: Engine, steps: list[Step], room: int, send_queue_frames: int, order: object
 ) -> None:
     """PROTOCOL, "What holds, always": also when outboxes fill, clients stall, and all of it happens at once."""
-    run(steps, room, send_queue_frames, lane=lane)
+    run(steps, room, send_queue_frames, engine=engine)

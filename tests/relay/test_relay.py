@@ -1,9 +1,8 @@
-"""The relay as its clients live through it, on memory streams: no pairing is lost, none hangs on, nobody is left waiting."""
+"""The relay as its clients live through it: no pairing is lost, none hangs on, nobody is left waiting."""
 
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import partial
 
 import pytest
 import trio
@@ -18,27 +17,20 @@ from tests.harness.relay import (
     PONG,
     TEXT,
     Client,
-    House,
-    OpenHouse,
+    OpenRelay,
     RawClient,
+    RelayHarness,
     frame,
     message,
     takes,
     upgrade_request,
 )
-from tests.harness.relay import house as open_house
 
 CONTINUATION = 0x0
 PATIENT = Limits(ping_interval=10_000, idle_timeout=20_000)
 
 
-@pytest.fixture(params=[True, False], ids=["lane", "reference"])
-def house(request: pytest.FixtureRequest) -> OpenHouse:
-    """A relay with the fast lane, and one without."""
-    return partial(open_house, lane=request.param)
-
-
-async def raw_pair(relay: House) -> tuple[RawClient, Client]:
+async def raw_pair(relay: RelayHarness) -> tuple[RawClient, Client]:
     """A raw client `a`, paired with `b`, which rides on a real library."""
     a, b = relay.raw(), await relay.client("/?id=b")
     await a.open("/?id=a")
@@ -50,27 +42,29 @@ async def raw_pair(relay: House) -> tuple[RawClient, Client]:
 # ---- one pairing ------------------------------------------------------------------------------------------------
 
 
-async def test_the_first_frame_is_the_id(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_the_first_frame_is_the_id(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """Who asks for none is given one."""
-    async with house() as relay:
+    async with open_relay() as relay:
         first = await relay.raw().open()
     assert first == {"type": "your_id", "id": first["id"]}
     assert len(first["id"]) == LENGTH
     assert is_name(first["id"])
 
 
-async def test_both_hear_of_the_pairing_and_one_is_the_initiator(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_both_hear_of_the_pairing_and_one_is_the_initiator(
+    open_relay: OpenRelay, autojump_clock: MockClock
+) -> None:
     """The one that asked."""
-    async with house() as relay:
+    async with open_relay() as relay:
         a, b = await relay.client("/?id=a"), await relay.client("/?id=b")
         await a.send(type="pair_request", target_id="b")
         assert await a.receive() == {"type": "paired", "peer_id": "b", "is_initiator": True}
         assert await b.receive() == {"type": "paired", "peer_id": "a", "is_initiator": False}
 
 
-async def test_requests_that_cross_make_one_pair(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_requests_that_cross_make_one_pair(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """A asks B while B asks A, on the wire: one pairing, one error."""
-    async with house() as relay:
+    async with open_relay() as relay:
         a, b = await relay.client("/?id=a"), await relay.client("/?id=b")
         async with trio.open_nursery() as both:
             both.start_soon(lambda: a.send(type="pair_request", target_id="b"))
@@ -85,10 +79,12 @@ async def test_requests_that_cross_make_one_pair(house: OpenHouse, autojump_cloc
         assert sorted(m["is_initiator"] for m in heard if m["type"] == "paired") == [False, True]
 
 
-async def test_a_relayed_frame_is_the_text_that_came_and_the_mark(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_a_relayed_frame_is_the_text_that_came_and_the_mark(
+    open_relay: OpenRelay, autojump_clock: MockClock
+) -> None:
     """Byte for byte, on the wire."""
     sent = ' {"sdp" : "v=0\\r\\n\\u00e9 é", "n":1e400, "type":"offer" }\n'
-    async with house() as relay:
+    async with open_relay() as relay:
         a, b = await relay.pair()
         await a.socket.send_message(sent)
         assert await b.socket.get_message() == sent.rstrip()[:-1] + ',"from_peer":true}'
@@ -96,10 +92,10 @@ async def test_a_relayed_frame_is_the_text_that_came_and_the_mark(house: OpenHou
 
 @pytest.mark.parametrize("key", ["from_peer", "x"])
 async def test_a_deeply_nested_frame_costs_nobody_the_connection(
-    house: OpenHouse, autojump_clock: MockClock, key: str
+    open_relay: OpenRelay, autojump_clock: MockClock, key: str
 ) -> None:
     """At every depth it is relayed, or its sender hears bad_json."""
-    async with house(PATIENT) as relay:
+    async with open_relay(PATIENT) as relay:
         a, b = await relay.pair()
         for depth in range(700, 1100):
             value = "[" * depth + "]" * depth
@@ -117,19 +113,19 @@ async def test_a_deeply_nested_frame_costs_nobody_the_connection(
 
 
 @pytest.mark.parametrize("t", [None, 0, 1.5, "x", [1, {"a": []}], {"b": False}])
-async def test_a_pong_echoes_t(house: OpenHouse, autojump_clock: MockClock, t: object) -> None:
+async def test_a_pong_echoes_t(open_relay: OpenRelay, autojump_clock: MockClock, t: object) -> None:
     """Any JSON value; also outside a pairing."""
-    async with house() as relay:
+    async with open_relay() as relay:
         a = await relay.client()
         await a.send(type="ping", t=t)
         assert await a.receive() == {"type": "pong", "t": t}
 
 
 async def test_a_frame_that_crosses_with_the_end_is_delivered_or_refused(
-    house: OpenHouse, autojump_clock: MockClock
+    open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
     """B unpairs while A sends: what A sent has arrived, or A hears that it did not, and nothing is lost between."""
-    async with house() as relay:
+    async with open_relay() as relay:
         a, b = await relay.pair()
         async with trio.open_nursery() as both:
             both.start_soon(_send_many, a, 100)
@@ -196,10 +192,10 @@ ENDS = [
 
 @pytest.mark.parametrize(("end", "reason"), ENDS)
 async def test_after_any_end_the_peer_can_pair_again(
-    house: OpenHouse, autojump_clock: MockClock, end: Callable[[RawClient], Awaitable[None]], reason: str
+    open_relay: OpenRelay, autojump_clock: MockClock, end: Callable[[RawClient], Awaitable[None]], reason: str
 ) -> None:
     """`peer_disconnected` comes once, with the reason, and the same connection serves the next pairing."""
-    async with house() as relay:
+    async with open_relay() as relay:
         a, b = await raw_pair(relay)
         c = await relay.client("/?id=c")
         await end(a)
@@ -209,9 +205,9 @@ async def test_after_any_end_the_peer_can_pair_again(
         assert await b.receive() == {"type": "answer", "sdp": "v", "from_peer": True}
 
 
-async def test_who_unpairs_hears_so_and_can_pair_again(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_who_unpairs_hears_so_and_can_pair_again(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """Also with the same peer."""
-    async with house() as relay:
+    async with open_relay() as relay:
         a, b = await relay.pair()
         await a.send(type="unpair")
         assert await a.receive() == {"type": "unpaired", "peer_id": "b"}
@@ -220,10 +216,10 @@ async def test_who_unpairs_hears_so_and_can_pair_again(house: OpenHouse, autojum
 
 
 async def test_a_peer_hears_of_a_lost_client_before_the_farewell_is_over(
-    house: OpenHouse, autojump_clock: MockClock
+    open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
     """A client that breaks a rule and then stalls its own close does not delay its peer."""
-    async with house() as relay:
+    async with open_relay() as relay:
         a, b = await raw_pair(relay)
         await _breaks_a_rule(a)
         assert await takes(b.receive) == 0
@@ -233,10 +229,12 @@ async def test_a_peer_hears_of_a_lost_client_before_the_farewell_is_over(
 
 
 @pytest.mark.parametrize("cut", [1, 20, 30, 31, 32, 33])
-async def test_a_message_in_fragments_is_relayed_whole(house: OpenHouse, autojump_clock: MockClock, cut: int) -> None:
+async def test_a_message_in_fragments_is_relayed_whole(
+    open_relay: OpenRelay, autojump_clock: MockClock, cut: int
+) -> None:
     """Also cut within a character, with a ping in between, which is answered."""
     payload = '{"type":"offer","sdp":"é€😀😀"}'.encode()
-    async with house() as relay:
+    async with open_relay() as relay:
         a, b = await raw_pair(relay)
         await a.send(frame(TEXT, payload[:cut], fin=False))
         await a.send(frame(PING, b"in between"))
@@ -260,19 +258,19 @@ async def test_a_message_in_fragments_is_relayed_whole(house: OpenHouse, autojum
     ],
 )
 async def test_who_breaks_the_frames_rules_is_closed_with_a_code(
-    house: OpenHouse, autojump_clock: MockClock, data: bytes, code: int
+    open_relay: OpenRelay, autojump_clock: MockClock, data: bytes, code: int
 ) -> None:
     """The client can read why."""
-    async with house(Limits(max_message_size=200, max_fragments=8)) as relay:
+    async with open_relay(Limits(max_message_size=200, max_fragments=8)) as relay:
         a = relay.raw()
         await a.open()
         await a.send(data)
         assert await a.close_code() == code
 
 
-async def test_a_message_at_the_bound_is_relayed(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_a_message_at_the_bound_is_relayed(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """64 KiB counts bytes of UTF-8, and the relay's own key comes on top."""
-    async with house() as relay:
+    async with open_relay() as relay:
         a, b = await relay.pair()
         empty = '{"type":"offer","sdp":""}'
         sdp = "€" * ((65536 - len(empty)) // 3)
@@ -283,18 +281,18 @@ async def test_a_message_at_the_bound_is_relayed(house: OpenHouse, autojump_cloc
 # ---- silence, slowness, haste -----------------------------------------------------------------------------------
 
 
-async def test_a_client_that_answers_pings_stays_for_ever(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_a_client_that_answers_pings_stays_for_ever(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """Every WebSocket library does."""
-    async with house() as relay:
+    async with open_relay() as relay:
         a = await relay.client()
         await trio.sleep(3600)
         await a.send(type="ping")
         assert await a.receive() == {"type": "pong"}
 
 
-async def test_any_frame_is_a_sign_of_life(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_any_frame_is_a_sign_of_life(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """Also of a client that never answers a ping frame."""
-    async with house() as relay:
+    async with open_relay() as relay:
         a, b = await raw_pair(relay)
         for _ in range(10):
             await trio.sleep(40)
@@ -303,9 +301,9 @@ async def test_any_frame_is_a_sign_of_life(house: OpenHouse, autojump_clock: Moc
         assert (await b.receive())["sdp"] == "still here"
 
 
-async def test_a_trickle_of_bytes_is_no_sign_of_life(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_a_trickle_of_bytes_is_no_sign_of_life(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """A frame that never ends does not hold a connection."""
-    async with house() as relay:
+    async with open_relay() as relay:
         a, b = await raw_pair(relay)
         await a.send(frame(TEXT, bytes(10_000))[:500])
         relay.nursery.start_soon(_trickle, a)
@@ -319,17 +317,19 @@ async def _trickle(client: RawClient) -> None:
             await trio.sleep(4)
 
 
-async def test_silence_before_the_request_is_cut_without_a_word(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_silence_before_the_request_is_cut_without_a_word(
+    open_relay: OpenRelay, autojump_clock: MockClock
+) -> None:
     """After `handshake_timeout`."""
-    async with house(Limits(handshake_timeout=3)) as relay:
+    async with open_relay(Limits(handshake_timeout=3)) as relay:
         a = relay.raw()
         assert await takes(a.rest) == pytest.approx(3)
         assert await a.rest() == b""
 
 
-async def test_a_request_that_trickles_is_408(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_a_request_that_trickles_is_408(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """A byte now and then does not move the deadline."""
-    async with house(Limits(handshake_timeout=3)) as relay:
+    async with open_relay(Limits(handshake_timeout=3)) as relay:
         a = relay.raw()
         for byte in upgrade_request()[:5]:
             await a.send(bytes([byte]))
@@ -339,9 +339,9 @@ async def test_a_request_that_trickles_is_408(house: OpenHouse, autojump_clock: 
         assert json.loads(body)["code"] == "timeout"
 
 
-async def test_of_two_that_want_one_id_at_once_one_gets_it(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_of_two_that_want_one_id_at_once_one_gets_it(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """The other hears 409, whichever of them it is."""
-    async with house() as relay:
+    async with open_relay() as relay:
         both = [relay.raw(), relay.raw()]
         for client in both:
             await client.send(upgrade_request("/?id=robot"))
@@ -349,20 +349,20 @@ async def test_of_two_that_want_one_id_at_once_one_gets_it(house: OpenHouse, aut
 
 
 async def test_an_id_is_not_kept_by_a_client_that_never_reads_the_handshake(
-    house: OpenHouse, autojump_clock: MockClock
+    open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
     """It is free again after `handshake_timeout`."""
-    async with house() as relay:
+    async with open_relay() as relay:
         await relay.narrow().send(upgrade_request("/?id=robot"))
         await trio.sleep(Limits().handshake_timeout + 1)
         assert (await relay.client("/?id=robot")).id == "robot"
 
 
 async def test_a_stalled_client_holds_up_the_end_for_a_bounded_time(
-    house: OpenHouse, autojump_clock: MockClock
+    open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
     """It reads nothing, not even the goodbye; all others are long gone."""
-    async with house(PATIENT) as relay:
+    async with open_relay(PATIENT) as relay:
         stalled = relay.narrow()
         await stalled.open("/?id=stalled")
         a = await relay.client("/?id=a")
@@ -375,10 +375,10 @@ async def test_a_stalled_client_holds_up_the_end_for_a_bounded_time(
 
 
 async def test_a_request_that_is_being_read_when_the_relay_stops_is_503(
-    house: OpenHouse, autojump_clock: MockClock
+    open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
     """With a hint when to come again."""
-    async with house() as relay:
+    async with open_relay() as relay:
         a = relay.raw()
         await a.send(upgrade_request()[:20])
         await trio.sleep(1)
@@ -388,7 +388,7 @@ async def test_a_request_that_is_being_read_when_the_relay_stops_is_503(
         assert (status, headers["retry-after"]) == (503, "5")
 
 
-async def narrow_pair(relay: House) -> tuple[RawClient, Client]:
+async def narrow_pair(relay: RelayHarness) -> tuple[RawClient, Client]:
     """One that reads only when told to, and its peer, which reads all the while."""
     narrow, peer = relay.narrow(), await relay.client()
     await narrow.open()
@@ -398,10 +398,10 @@ async def narrow_pair(relay: House) -> tuple[RawClient, Client]:
 
 
 async def test_who_lets_most_wait_for_longest_pays_for_what_waits_in_all(
-    house: OpenHouse, autojump_clock: MockClock
+    open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
     """Not one to whom much has just been sent; and its peer, who reads, hears that it was slow, and stays."""
-    async with house(Limits(max_queued_bytes=100_000, ping_interval=10_000, idle_timeout=20_000)) as relay:
+    async with open_relay(Limits(max_queued_bytes=100_000, ping_interval=10_000, idle_timeout=20_000)) as relay:
         _slow, a = await narrow_pair(relay)
         late, c = await narrow_pair(relay)
         await a.send(type="offer", sdp="x" * 1000)
@@ -416,10 +416,10 @@ async def test_who_lets_most_wait_for_longest_pays_for_what_waits_in_all(
 
 
 async def test_a_client_that_pauses_does_not_pay_for_one_that_lets_much_wait(
-    house: OpenHouse, autojump_clock: MockClock
+    open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
     """Although it has not read for longer."""
-    async with house(Limits(max_queued_bytes=100_000, ping_interval=10_000, idle_timeout=20_000)) as relay:
+    async with open_relay(Limits(max_queued_bytes=100_000, ping_interval=10_000, idle_timeout=20_000)) as relay:
         pausing, a = await narrow_pair(relay)
         _greedy, c = await narrow_pair(relay)
         await a.send(type="offer", sdp="x" * 1000)
@@ -431,9 +431,9 @@ async def test_a_client_that_pauses_does_not_pay_for_one_that_lets_much_wait(
         assert len((await pausing.receive())["sdp"]) == 1000
 
 
-async def test_who_makes_most_be_kept_unfinished_goes(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_who_makes_most_be_kept_unfinished_goes(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """A message that never ends costs memory; a small one beside it is not its fault."""
-    async with house(Limits(max_partial_bytes=10_000)) as relay:
+    async with open_relay(Limits(max_partial_bytes=10_000)) as relay:
         small, *greedy = [relay.raw() for _ in range(4)]
         for client in (small, *greedy):
             await client.open()
@@ -446,9 +446,9 @@ async def test_who_makes_most_be_kept_unfinished_goes(house: OpenHouse, autojump
         assert (await small.receive())["type"] == "pong"
 
 
-async def test_fragments_count_as_messages(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_fragments_count_as_messages(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """They cost as much: a flood of messages in many fragments is a flood."""
-    async with house(Limits(rate=2)) as relay:
+    async with open_relay(Limits(rate=2)) as relay:
         a = relay.raw()
         await a.open()
         pieces = (
@@ -458,9 +458,9 @@ async def test_fragments_count_as_messages(house: OpenHouse, autojump_clock: Moc
         assert await a.close_code() == 1008
 
 
-async def test_who_sent_what_was_never_read_hears_that(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_who_sent_what_was_never_read_hears_that(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """Also when the pairing is over: A sends, unpairs, and only then B goes without having read."""
-    async with house(PATIENT) as relay:
+    async with open_relay(PATIENT) as relay:
         a, b = await relay.client("/?id=a"), relay.narrow()
         await b.open("/?id=b")
         await a.send(type="pair_request", target_id="b")
@@ -476,9 +476,9 @@ async def test_who_sent_what_was_never_read_hears_that(house: OpenHouse, autojum
         assert (await a.receive())["type"] == "pong"
 
 
-async def test_a_ping_while_the_relay_closes_is_no_fault(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_a_ping_while_the_relay_closes_is_no_fault(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """It is simply not answered any more."""
-    async with house() as relay:
+    async with open_relay() as relay:
         a = relay.raw()
         await a.open()
         relay.acceptor.stop()
@@ -488,10 +488,10 @@ async def test_a_ping_while_the_relay_closes_is_no_fault(house: OpenHouse, autoj
 
 
 async def test_who_pings_and_closes_without_reading_is_gone_at_once(
-    house: OpenHouse, autojump_clock: MockClock
+    open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
     """All that is still to be said to it has one short deadline, not one each."""
-    async with house(PATIENT) as relay:
+    async with open_relay(PATIENT) as relay:
         a, b = relay.narrow(), await relay.client("/?id=b")
         await a.open("/?id=a")
         await b.send(type="pair_request", target_id="a")
@@ -504,9 +504,9 @@ async def test_who_pings_and_closes_without_reading_is_gone_at_once(
 
 
 async def test_who_comes_after_the_stop_and_says_nothing_holds_nothing_up(
-    house: OpenHouse, autojump_clock: MockClock
+    open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
-    async with house() as relay:
+    async with open_relay() as relay:
         relay.acceptor.stop()
         relay.raw()
         await trio.sleep(0.01)
@@ -515,11 +515,11 @@ async def test_who_comes_after_the_stop_and_says_nothing_holds_nothing_up(
 
 @pytest.mark.parametrize("more", ["Host: xn--a\r\n", "Connection: keep-alive\r\n"])
 async def test_what_the_library_would_dislike_is_no_obstacle(
-    house: OpenHouse, autojump_clock: MockClock, more: str
+    open_relay: OpenRelay, autojump_clock: MockClock, more: str
 ) -> None:
     """It gets a request that says what was judged, and no more."""
     request = upgrade_request().replace(b"Host: relay.test\r\n", b"" if "Host" in more else b"Host: x\r\n")
-    async with house() as relay:
+    async with open_relay() as relay:
         a = relay.raw()
         await a.send(request.replace(b"\r\n\r\n", f"\r\n{more}\r\n".encode()))
         assert (await a.response())[0] == 101
@@ -527,9 +527,9 @@ async def test_what_the_library_would_dislike_is_no_obstacle(
 
 
 @pytest.mark.parametrize("count", [1500, 3000])
-async def test_a_client_that_reads_is_never_slow(house: OpenHouse, autojump_clock: MockClock, count: int) -> None:
+async def test_a_client_that_reads_is_never_slow(open_relay: OpenRelay, autojump_clock: MockClock, count: int) -> None:
     """However many frames come at once: writers get their turn."""
-    async with house(Limits(rate=0)) as relay:
+    async with open_relay(Limits(rate=0)) as relay:
         a, b = await raw_pair(relay)
         await a.send(message(type="candidate", candidate=None) * count + message(type="ping") * count)
         for _ in range(count):
@@ -538,18 +538,18 @@ async def test_a_client_that_reads_is_never_slow(house: OpenHouse, autojump_cloc
             assert await a.receive() == {"type": "pong"}
 
 
-async def test_a_close_frame_is_answered_by_one(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_a_close_frame_is_answered_by_one(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """RFC 6455, 5.5.1; and what comes behind it counts for nothing."""
-    async with house() as relay:
+    async with open_relay() as relay:
         a, b = await raw_pair(relay)
         await a.send(frame(CLOSE, (1002).to_bytes(2)) + b"\xff\xff")
         assert await a.rest() == bytes([0x88, 2]) + (1002).to_bytes(2)
         assert (await b.receive())["reason"] == "closed"
 
 
-async def test_who_closes_without_reading_is_gone_at_once(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_who_closes_without_reading_is_gone_at_once(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """Although the relay is in the middle of writing to it."""
-    async with house(PATIENT) as relay:
+    async with open_relay(PATIENT) as relay:
         a, b = relay.narrow(), await relay.client("/?id=b")
         await a.open("/?id=a")
         await a.send(message(type="pair_request", target_id="b"))
@@ -569,10 +569,10 @@ async def _hear(client: Client, heard: list[object]) -> None:
 
 @pytest.mark.parametrize("bad", [b"\xff", frame(TEXT, b"\xff")])
 async def test_what_was_to_be_said_is_said_before_the_close(
-    house: OpenHouse, autojump_clock: MockClock, bad: bytes
+    open_relay: OpenRelay, autojump_clock: MockClock, bad: bytes
 ) -> None:
     """Also to one who breaks a rule in the segment of its request: the first frame is the ID, then come the answers."""
-    async with house() as relay:
+    async with open_relay() as relay:
         a = relay.raw()
         await a.send(upgrade_request() + message(type="ping") * 3 + bad)
         assert (await a.response())[0] == 101
@@ -583,9 +583,9 @@ async def test_what_was_to_be_said_is_said_before_the_close(
 # ---- the log ----------------------------------------------------------------------------------------------------
 
 
-async def test_the_log_tells_the_story_and_no_secret(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_the_log_tells_the_story_and_no_secret(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """Each step of a pairing is one line, in order, and no SDP is in any."""
-    async with house() as relay:
+    async with open_relay() as relay:
         a, b = await relay.pair()
         await a.send(type="offer", sdp="SECRET")
         await b.receive()

@@ -1,9 +1,8 @@
-"""PROTOCOL, Resume, on the wire: clients with numbers and their sockets, on memory streams, with the fast lane and without."""
+"""PROTOCOL, Resume, on the wire: clients with numbers and their sockets, with the fast lane and without."""
 
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import pytest
@@ -11,17 +10,21 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sdpx.relay.core.limits import Limits
-from tests.harness.relay import CLOSE, TEXT, House, OpenHouse, RawClient, frame, message, takes, upgrade_request
-from tests.harness.relay import house as open_house
+from tests.harness.relay import (
+    CLOSE,
+    TEXT,
+    OpenRelay,
+    RawClient,
+    RelayHarness,
+    frame,
+    message,
+    relay_harness,
+    takes,
+    upgrade_request,
+)
 
 WINDOW = Limits().resume_window
 QUIET = Limits(ping_interval=10_000, idle_timeout=20_000)
-
-
-@pytest.fixture(params=[True, False], ids=["lane", "reference"])
-def house(request: pytest.FixtureRequest) -> OpenHouse:
-    """A relay with the fast lane, and one without."""
-    return partial(open_house, lane=request.param)
 
 
 Frame = dict[str, Any]
@@ -32,7 +35,7 @@ def back(your_id: Frame, last: int | None = None) -> str:
     return f"/?seq=1&resume={your_id['resume_token']}" + ("" if last is None else f"&last={last}")
 
 
-async def numbered(relay: House, name: str) -> tuple[RawClient, Frame]:
+async def numbered(relay: RelayHarness, name: str) -> tuple[RawClient, Frame]:
     client = relay.raw()
     return client, await client.open(f"/?seq=1&id={name}")
 
@@ -46,7 +49,7 @@ async def lose(client: RawClient) -> None:
 class Pair:
     """`a` asked for numbers and is paired with `b`, which did not."""
 
-    def __init__(self, relay: House) -> None:
+    def __init__(self, relay: RelayHarness) -> None:
         self.relay = relay
 
     async def meet(self) -> "Pair":
@@ -64,9 +67,11 @@ class Pair:
         await wait_all_tasks_blocked()
 
 
-async def test_the_first_frame_has_a_token_and_all_others_a_number(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_the_first_frame_has_a_token_and_all_others_a_number(
+    open_relay: OpenRelay, autojump_clock: MockClock
+) -> None:
     """But for `pong` and `ack`."""
-    async with house() as relay:
+    async with open_relay() as relay:
         pair = await Pair(relay).meet()
         assert pair.first == {
             "type": "your_id",
@@ -86,9 +91,9 @@ async def test_the_first_frame_has_a_token_and_all_others_a_number(house: OpenHo
         assert await pair.a.receive() == {"type": "ack", "client_seq": 2}
 
 
-async def test_who_asks_for_nothing_hears_nothing_of_it(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_who_asks_for_nothing_hears_nothing_of_it(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """Its frames are as they ever were, and its own `seq` and `client_seq` are its own business."""
-    async with house() as relay:
+    async with open_relay() as relay:
         a, b = relay.raw(), relay.raw()
         assert await a.open("/?id=a") == {"type": "your_id", "id": "a"}
         assert await b.open("/?id=b&seq=0&last=x") == {"type": "your_id", "id": "b"}
@@ -99,9 +104,11 @@ async def test_who_asks_for_nothing_hears_nothing_of_it(house: OpenHouse, autoju
         assert await b.receive() == {"type": "offer", "sdp": "", "seq": 5, "client_seq": -1, "from_peer": True}
 
 
-async def test_a_lost_client_comes_back_and_has_missed_nothing(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_a_lost_client_comes_back_and_has_missed_nothing(
+    open_relay: OpenRelay, autojump_clock: MockClock
+) -> None:
     """With its ID and its pairing; its peer has noticed nothing; what it has is not sent again."""
-    async with house() as relay:
+    async with open_relay() as relay:
         pair = await Pair(relay).meet()
         await pair.tell_a("one", "two")
         assert [(await pair.a.receive())["sdp"] for _ in range(2)] == ["one", "two"]
@@ -128,9 +135,9 @@ async def test_a_lost_client_comes_back_and_has_missed_nothing(house: OpenHouse,
         assert relay.log.of("client_disconnected") == []
 
 
-async def test_no_resume_token_reaches_the_log(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_no_resume_token_reaches_the_log(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """At whatever level, whoever brings it, and however it is answered."""
-    async with house() as relay:
+    async with open_relay() as relay:
         pair = await Pair(relay).meet()
         await lose(pair.a)
         for path in (
@@ -148,18 +155,18 @@ async def test_no_resume_token_reaches_the_log(house: OpenHouse, autojump_clock:
         assert pair.first["resume_token"].encode() not in b"".join(relay.log.lines)
 
 
-async def test_the_senders_own_seq_gives_way_to_the_relays(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_the_senders_own_seq_gives_way_to_the_relays(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """The key stands there once, as the last: whichever duplicate a reader believes, it is the relay's."""
-    async with house() as relay:
+    async with open_relay() as relay:
         pair = await Pair(relay).meet()
         await pair.b.send(frame(TEXT, b'{"type":"offer","seq":77,"s\\u0065q":"x","sdp":"v"}'))
         _, payload = await pair.a.frame()
         assert payload == b'{"type":"offer","sdp":"v","from_peer":true,"seq":2}'
 
 
-async def test_a_client_takes_over_its_own_socket(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_a_client_takes_over_its_own_socket(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """At once, while the relay believes the old one alive; what the old one still says is heard by nobody."""
-    async with house() as relay:
+    async with open_relay() as relay:
         pair = await Pair(relay).meet()
         again = relay.raw()
         assert (await again.open(back(pair.first)))["resumed"] is True
@@ -172,10 +179,10 @@ async def test_a_client_takes_over_its_own_socket(house: OpenHouse, autojump_clo
 
 
 async def test_a_token_is_good_until_a_frame_comes_on_the_next_socket(
-    house: OpenHouse, autojump_clock: MockClock
+    open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
     """So that a cut in between locks nobody out; and from then on the old one is nobody's."""
-    async with house() as relay:
+    async with open_relay() as relay:
         _, first = await numbered(relay, "a")
         lost = relay.raw()
         await lost.open(back(first))
@@ -190,9 +197,11 @@ async def test_a_token_is_good_until_a_frame_comes_on_the_next_socket(
         assert (await relay.raw().open(back(second)))["id"] == "a"
 
 
-async def test_nobody_takes_an_id_over_without_its_resume_token(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_nobody_takes_an_id_over_without_its_resume_token(
+    open_relay: OpenRelay, autojump_clock: MockClock
+) -> None:
     """Neither while its client is here nor while it is held: wrong, old, altered and expired tokens are none."""
-    async with house() as relay:
+    async with open_relay() as relay:
         _, first = await numbered(relay, "a")
         a2 = relay.raw()
         second = await a2.open(back(first))
@@ -221,9 +230,9 @@ async def test_nobody_takes_an_id_over_without_its_resume_token(house: OpenHouse
         assert (await relay.raw().open(back(second)))["id"] != "a"
 
 
-async def test_a_flaw_in_what_is_asked_is_400(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_a_flaw_in_what_is_asked_is_400(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """It says so before any token is looked at."""
-    async with house() as relay:
+    async with open_relay() as relay:
         for query in ("resume=a&resume=b", "resume=a&last=-1", "resume=a&last=1&last=2"):
             client = relay.raw()
             await client.send(upgrade_request(f"/?seq=1&{query}"))
@@ -241,10 +250,10 @@ async def _is_silent(client: RawClient) -> None:
 
 @pytest.mark.parametrize(("end", "reason"), [(_resets, "closed"), (_is_silent, "timeout")])
 async def test_the_peer_hears_only_when_the_window_is_over(
-    house: OpenHouse, autojump_clock: MockClock, end: Callable[[RawClient], Any], reason: str
+    open_relay: OpenRelay, autojump_clock: MockClock, end: Callable[[RawClient], Any], reason: str
 ) -> None:
     """And then why the socket was lost; meanwhile the name is taken, and the client counts."""
-    async with house() as relay:
+    async with open_relay() as relay:
         pair = await Pair(relay).meet()
         relay.nursery.start_soon(_keep_alive, pair.b)
         await end(pair.a)
@@ -266,9 +275,9 @@ async def _keep_alive(client: RawClient) -> None:
         await client.send(message(type="pong"))
 
 
-async def test_one_whose_socket_takes_nothing_may_come_back(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_one_whose_socket_takes_nothing_may_come_back(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """Its network is gone as likely as its reader; if it does not come back, it was slow."""
-    async with house(replace(QUIET, write_timeout=5)) as relay:
+    async with open_relay(replace(QUIET, write_timeout=5)) as relay:
         stuck, b = relay.narrow(), relay.raw()
         first = await stuck.open("/?seq=1&id=a")
         await b.open("/?id=b")
@@ -284,9 +293,9 @@ async def test_one_whose_socket_takes_nothing_may_come_back(house: OpenHouse, au
         assert (await b.receive())["reason"] == "closed"
 
 
-async def test_with_a_window_of_0_nobody_is_held(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_with_a_window_of_0_nobody_is_held(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """A token still takes over a socket that is believed alive."""
-    async with house(Limits(resume_window=0)) as relay:
+    async with open_relay(Limits(resume_window=0)) as relay:
         pair = await Pair(relay).meet()
         again = relay.raw()
         assert (await again.open(back(pair.first)))["resumed"] is True
@@ -296,18 +305,18 @@ async def test_with_a_window_of_0_nobody_is_held(house: OpenHouse, autojump_cloc
     assert relay.log.of("client_suspended") == []
 
 
-async def test_who_says_goodbye_leaves_at_once(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_who_says_goodbye_leaves_at_once(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """A close frame is no loss; its token is void."""
-    async with house() as relay:
+    async with open_relay() as relay:
         pair = await Pair(relay).meet()
         await pair.a.send(frame(CLOSE, (1000).to_bytes(2)))
         assert await takes(pair.b.receive) < 1
         assert (await relay.raw().open(back(pair.first)))["resumed"] is False
 
 
-async def test_a_gap_ends_the_connection(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_a_gap_ends_the_connection(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """With 1002, and its peer hears `refused`: there is nothing to come back to."""
-    async with house() as relay:
+    async with open_relay() as relay:
         pair = await Pair(relay).meet()
         await pair.a.send(message(type="answer", sdp="x", client_seq=2))
         assert await pair.a.close_code() == 1002
@@ -316,10 +325,10 @@ async def test_a_gap_ends_the_connection(house: OpenHouse, autojump_clock: MockC
 
 @pytest.mark.parametrize("last", [None, 0])
 async def test_a_client_that_is_held_can_be_asked_and_leaves_senders_in_no_doubt(
-    house: OpenHouse, autojump_clock: MockClock, last: int | None
+    open_relay: OpenRelay, autojump_clock: MockClock, last: int | None
 ) -> None:
     """`paired` waits for it; and who sent what it never got, and has unpaired, is told at the end."""
-    async with house() as relay:
+    async with open_relay() as relay:
         a, first = await numbered(relay, "a")
         await lose(a)
         b = relay.raw()
@@ -346,9 +355,9 @@ async def test_a_client_that_is_held_can_be_asked_and_leaves_senders_in_no_doubt
 # ---- bounds -----------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_kept_for_one_that_is_held_is_bounded(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_what_is_kept_for_one_that_is_held_is_bounded(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """Past it the client is let go, its peer hears `slow`, and the token is void."""
-    async with house(replace(QUIET, send_queue_frames=20)) as relay:
+    async with open_relay(replace(QUIET, send_queue_frames=20)) as relay:
         pair = await Pair(relay).meet()
         await lose(pair.a)
         await pair.tell_a(*"x" * 19)
@@ -358,9 +367,9 @@ async def test_what_is_kept_for_one_that_is_held_is_bounded(house: OpenHouse, au
         assert (await relay.raw().open(back(pair.first)))["resumed"] is False
 
 
-async def test_a_client_that_never_confirms_is_let_go(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_a_client_that_never_confirms_is_let_go(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """However well it reads."""
-    async with house(replace(QUIET, send_queue_frames=20)) as relay:
+    async with open_relay(replace(QUIET, send_queue_frames=20)) as relay:
         pair = await Pair(relay).meet()
         relay.nursery.start_soon(pair.a.rest)
         await pair.tell_a(*"x" * 20)
@@ -368,9 +377,9 @@ async def test_a_client_that_never_confirms_is_let_go(house: OpenHouse, autojump
         assert relay.relay.clients == 1
 
 
-async def test_a_client_that_confirms_reads_on_for_ever(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_a_client_that_confirms_reads_on_for_ever(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """Its acks cost it nothing of its rate."""
-    async with house(replace(QUIET, send_queue_frames=20, rate=0.1)) as relay:
+    async with open_relay(replace(QUIET, send_queue_frames=20, rate=0.1)) as relay:
         pair = await Pair(relay).meet()
         relay.relay._guests["b"].quota.unlimited = True
         for number in range(200):
@@ -380,9 +389,9 @@ async def test_a_client_that_confirms_reads_on_for_ever(house: OpenHouse, autoju
         assert relay.relay.clients == 2
 
 
-async def test_idle_frames_count_for_the_rate(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_idle_frames_count_for_the_rate(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """Acks of nothing and repetitions lead to nothing; a flood of them is one."""
-    async with house(Limits(rate=10)) as relay:
+    async with open_relay(Limits(rate=10)) as relay:
         for flood in (
             message(type="ack", seq=0),
             message(type="pong", client_seq=1),
@@ -393,9 +402,9 @@ async def test_idle_frames_count_for_the_rate(house: OpenHouse, autojump_clock: 
             assert await a.close_code() == 1008
 
 
-async def test_what_all_keep_is_bounded(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_what_all_keep_is_bounded(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """Who makes most be kept goes, be it here or held."""
-    async with house(replace(QUIET, max_queued_bytes=100_000)) as relay:
+    async with open_relay(replace(QUIET, max_queued_bytes=100_000)) as relay:
         pair = await Pair(relay).meet()
         await lose(pair.a)
         await numbered(relay, "c")
@@ -405,9 +414,9 @@ async def test_what_all_keep_is_bounded(house: OpenHouse, autojump_clock: MockCl
         assert relay.relay._returning.present().unconfirmed_bytes == 0
 
 
-async def test_a_flood_of_clients_that_vanish_is_bounded(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_a_flood_of_clients_that_vanish_is_bounded(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """Who was lost first goes first; and after the window nothing is left of any."""
-    async with house(Limits(held_clients=5)) as relay:
+    async with open_relay(Limits(held_clients=5)) as relay:
         for number in range(50):
             client, _ = await numbered(relay, f"n{number}")
             await lose(client)
@@ -425,15 +434,15 @@ async def test_a_flood_of_clients_that_vanish_is_bounded(house: OpenHouse, autoj
 
 async def test_one_that_never_got_its_token_is_not_held(autojump_clock: MockClock) -> None:
     """Nobody could come back: the name is free again."""
-    async with open_house(lane=True) as relay:
+    async with relay_harness() as relay:
         await relay.narrow().send(upgrade_request("/?seq=1&id=robot"))
         await trio.sleep(Limits().handshake_timeout + 1)
         assert (await relay.raw().open("/?id=robot"))["id"] == "robot"
 
 
-async def test_a_full_store_comes_back_whole(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_a_full_store_comes_back_whole(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """It may be more than an outbox holds: that is no reason to be slow."""
-    async with house(replace(QUIET, send_queue_frames=100)) as relay:
+    async with open_relay(replace(QUIET, send_queue_frames=100)) as relay:
         pair = await Pair(relay).meet()
         await lose(pair.a)
         await pair.tell_a(*map(str, range(99)))
@@ -445,10 +454,10 @@ async def test_a_full_store_comes_back_whole(house: OpenHouse, autojump_clock: M
 
 
 async def test_who_is_held_counts_and_finds_its_place_where_all_is_full(
-    house: OpenHouse, autojump_clock: MockClock
+    open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
     """A newcomer finds none."""
-    async with house(Limits(max_clients=1)) as relay:
+    async with open_relay(Limits(max_clients=1)) as relay:
         a, first = await numbered(relay, "a")
         await lose(a)
         newcomer = relay.raw()
@@ -463,9 +472,9 @@ async def test_who_is_held_counts_and_finds_its_place_where_all_is_full(
         assert (await relay.raw().open())["type"] == "your_id"
 
 
-async def test_the_metrics_count_who_is_away(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_the_metrics_count_who_is_away(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """And what is kept for them, who came back, and who did not."""
-    async with house() as relay:
+    async with open_relay() as relay:
         pair = await Pair(relay).meet()
         gone, _ = await numbered(relay, "gone")
         await lose(gone)
@@ -489,7 +498,7 @@ async def test_the_metrics_count_who_is_away(house: OpenHouse, autojump_clock: M
         assert (now["sdpx_replay_buffer_bytes"], now["sdpx_sessions_expired_total"], now["sdpx_clients"]) == (0, 1, 2)
 
 
-async def metrics(relay: House) -> dict[str, float]:
+async def metrics(relay: RelayHarness) -> dict[str, float]:
     client = relay.raw()
     await client.send(b"GET /metrics HTTP/1.1\r\nHost: relay.test\r\n\r\n")
     _, _, body = await client.response()
@@ -500,9 +509,9 @@ async def metrics(relay: House) -> dict[str, float]:
 # ---- the end ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_relay_that_stops_holds_nobody(house: OpenHouse, autojump_clock: MockClock) -> None:
+async def test_a_relay_that_stops_holds_nobody(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """Those that are held go at once, their peers hear `shutdown`, and who comes back now hears 503."""
-    async with house() as relay:
+    async with open_relay() as relay:
         pair = await Pair(relay).meet()
         late = relay.raw()
         await late.send(upgrade_request(back(pair.first))[:20])
@@ -520,10 +529,10 @@ async def test_a_relay_that_stops_holds_nobody(house: OpenHouse, autojump_clock:
 
 
 async def test_a_client_with_numbers_is_told_of_the_stop_and_not_held(
-    house: OpenHouse, autojump_clock: MockClock
+    open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
     """Its frames come before the close."""
-    async with house() as relay:
+    async with open_relay() as relay:
         pair = await Pair(relay).meet()
         await pair.tell_a("last words")
         relay.acceptor.stop()

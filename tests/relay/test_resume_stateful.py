@@ -20,10 +20,22 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sdpx.peer.signaling.resume import ResumeResult
 from sdpx.relay.core.limits import Limits
+from sdpx.relay.websocket.socket_stream import SocketStream
 from tests.harness.examples import examples
-from tests.harness.memory_link import MemoryLink, link_pair
-from tests.harness.relay import CLOSE, PING, PONG, TEXT, House, frame, house, upgrade_request
+from tests.harness.relay import (
+    CLOSE,
+    ENGINES,
+    PING,
+    PONG,
+    TEXT,
+    Engine,
+    RelayHarness,
+    frame,
+    relay_harness,
+    upgrade_request,
+)
 from tests.harness.resume_world import App, Socket
+from tests.harness.socket_pair import reset, unread
 
 ROOM = 400  # bytes on the way to a client: a frame or two
 PATIENT = Limits(resume_window=3600, ping_interval=10_000, idle_timeout=20_000, write_timeout=10_000, rate=0)
@@ -36,9 +48,10 @@ TIGHT = replace(ENDS, send_queue_frames=40, send_queue_bytes=20_000, max_queued_
 class Wire:
     """A client's socket on a link to the relay."""
 
-    def __init__(self, socket: Socket, link: MemoryLink) -> None:
+    def __init__(self, socket: Socket, link: SocketStream, far_end: SocketStream) -> None:
         self.socket = socket
         self.link = link
+        self.far_end = far_end
         asked = "&".join(each for each in (socket.query, f"id={socket.name}" if socket.name else "") if each)
         self._going = bytearray(upgrade_request(f"/?{asked}"))
         self._come = bytearray()
@@ -60,13 +73,13 @@ class Wire:
         """Take what the link has brought."""
         if self.link.is_closed or self.socket.is_cut:
             return
-        try:
-            data = self.link.receive_now()
-        except OSError:
-            data = b""
+        data = self.link.receive_or_end()
         if data == b"":
             self.socket.is_cut = True
-        self._come += data or b""
+        self._parse(data or b"")
+
+    def _parse(self, data: bytes) -> None:
+        self._come += data
         self._read_head()
         while self._is_open and self._read_frame():
             pass
@@ -102,19 +115,21 @@ class Wire:
     def cut(self, dice: random.Random) -> None:
         """Break the link: what was under way arrives in part, if at all."""
         self.write(dice.randrange(200))
-        coming = self.link._coming
-        del coming.data[dice.randrange(len(coming.data) + 1) :]
-        self.read()
+        if not self.link.is_closed:
+            coming = self.link.receive_or_end() or b""
+            self._parse(coming[: dice.randrange(len(coming) + 1)])
         self.socket.is_cut = True
         how = dice.random()
+        if how < 0.35:
+            reset(self.link, self.far_end)
         if how < 0.7:
-            self.link.close(reset=how < 0.35)
+            self.link.close()
 
 
 class Talk:
     """Two clients at a relay, and all their links."""
 
-    def __init__(self, relay: House, dice: random.Random, *, b_numbered: bool, forgetful: bool) -> None:
+    def __init__(self, relay: RelayHarness, dice: random.Random, *, b_numbered: bool, forgetful: bool) -> None:
         self._relay = relay
         self._dice = dice
         self.a = App("a", numbered=True, forgetful=forgetful)
@@ -135,9 +150,7 @@ class Talk:
         if app in self.wires:
             self.old = [*self.old[-3:], self.wires[app]]
         room = self._dice.choice([ROOM, 1 << 20])
-        ours, theirs = link_pair(room)
-        self._relay.nursery.start_soon(self._relay.acceptor.serve, theirs)
-        self.wires[app] = Wire(app.dial(), ours)
+        self.wires[app] = Wire(app.dial(), *self._relay.connect_pair(room))
 
     def send(self, app: App) -> None:
         """Send a frame; or one that is refused, by the wire or by the lobby."""
@@ -214,7 +227,7 @@ class Talk:
         acked = all(app.rules.ack_due is None for app in self.apps if app.numbered)
         relay = self._relay.relay
         waiting = relay._returning.present().unconfirmed_bytes or relay.queued.bytes
-        under_way = any(self.wires[app].link._coming.data for app in self.apps)
+        under_way = any(unread(self.wires[app].link.socket) for app in self.apps)
         return welcomed and confirmed and acked and not waiting and not under_way
 
     def check(self) -> None:
@@ -237,7 +250,7 @@ class Talk:
         """Reset every link."""
         for wire in [*self.wires.values(), *self.old]:
             if not wire.link.is_closed:
-                wire.link.close(reset=True)
+                reset(wire.link, wire.far_end)
         await trio.sleep(60)
 
     def check_the_end(self) -> None:
@@ -253,8 +266,8 @@ class Talk:
         assert self._relay.log.of("internal_error") == []
 
 
-async def _bounded_talk(dice: random.Random, steps: int, *, lane: bool) -> Talk:
-    async with house(TIGHT, lane=lane) as relay:
+async def _bounded_talk(dice: random.Random, steps: int, *, engine: Engine) -> Talk:
+    async with relay_harness(TIGHT, engine=engine) as relay:
         talk = Talk(relay, dice, b_numbered=True, forgetful=dice.random() < 0.3)
         await talk.meet()
         for _ in range(steps):
@@ -275,8 +288,8 @@ async def _bounded_talk(dice: random.Random, steps: int, *, lane: bool) -> Talk:
         return talk
 
 
-async def _talk(dice: random.Random, *, lane: bool, goes_on: Callable[[Talk, int], bool]) -> Talk:
-    async with house(PATIENT, lane=lane) as relay:
+async def _talk(dice: random.Random, *, engine: Engine, goes_on: Callable[[Talk, int], bool]) -> Talk:
+    async with relay_harness(PATIENT, engine=engine) as relay:
         talk = Talk(relay, dice, b_numbered=dice.random() < 0.7, forgetful=dice.random() < 0.3)
         await talk.meet()
         steps = 0
@@ -295,39 +308,39 @@ async def _talk(dice: random.Random, *, lane: bool, goes_on: Callable[[Talk, int
 DICE: Final = st.integers(0, 1 << 64).map(random.Random)
 
 
-@pytest.mark.parametrize("lane", [True, False], ids=["lane", "reference"])
+@pytest.mark.parametrize("engine", ENGINES)
 @given(dice=DICE, steps=st.integers(0, 150))
 @examples(0.5)
-def test_within_a_window_and_bounds_only_an_end_makes_holes(lane: bool, dice: random.Random, steps: int) -> None:
+def test_within_a_window_and_bounds_only_an_end_makes_holes(engine: Engine, dice: random.Random, steps: int) -> None:
     """And when all have gone nothing is kept of anybody."""
-    trio.run(partial(_bounded_talk, dice, steps, lane=lane), clock=MockClock(autojump_threshold=0))
+    trio.run(partial(_bounded_talk, dice, steps, engine=engine), clock=MockClock(autojump_threshold=0))
 
 
-def run(dice: random.Random, *, lane: bool, goes_on: Callable[[Talk, int], bool]) -> Talk:
-    return trio.run(partial(_talk, dice, lane=lane, goes_on=goes_on), clock=MockClock(autojump_threshold=0))
+def run(dice: random.Random, *, engine: Engine, goes_on: Callable[[Talk, int], bool]) -> Talk:
+    return trio.run(partial(_talk, dice, engine=engine, goes_on=goes_on), clock=MockClock(autojump_threshold=0))
 
 
-@pytest.mark.parametrize("lane", [True, False], ids=["lane", "reference"])
+@pytest.mark.parametrize("engine", ENGINES)
 @given(dice=DICE, steps=st.integers(0, 120))
 @examples(0.5)
 def test_nothing_is_lost_and_nothing_comes_twice_wherever_a_link_breaks(
-    lane: bool, dice: random.Random, steps: int
+    engine: Engine, dice: random.Random, steps: int
 ) -> None:
-    run(dice, lane=lane, goes_on=lambda _, done: done < steps)
+    run(dice, engine=engine, goes_on=lambda _, done: done < steps)
 
 
-@pytest.mark.parametrize("lane", [True, False], ids=["lane", "reference"])
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("seed", range(3))
-def test_hundreds_of_cuts(lane: bool, seed: int) -> None:
+def test_hundreds_of_cuts(engine: Engine, seed: int) -> None:
     """One talk that goes on and on."""
-    talk = run(random.Random(seed), lane=lane, goes_on=lambda talk, _: talk.cuts < 150)
+    talk = run(random.Random(seed), engine=engine, goes_on=lambda talk, _: talk.cuts < 150)
     assert len(talk.a.standings) > 50
     assert min(map(len, talk.sent.values())) > 100
 
 
 def test_the_clients_are_not_deaf() -> None:
     """The tests above would hold for clients that count what they did not hear."""
-    talk = run(random.Random(1), lane=True, goes_on=lambda _, done: done < 50)
+    talk = run(random.Random(1), engine="epoll", goes_on=lambda _, done: done < 50)
     talk.a.heard.pop()
     with pytest.raises(AssertionError):
         talk.check_the_end()

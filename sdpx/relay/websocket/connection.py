@@ -10,7 +10,7 @@ import trio
 from sdpx.protocol.messages import MARK
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.websocket.closing import close_frame, send_and_linger
-from sdpx.relay.websocket.epoll_engine import Poller
+from sdpx.relay.websocket.epoll_engine import EpollEngine
 from sdpx.relay.websocket.fast_parser import (
     CLOSE,
     PING,
@@ -81,7 +81,7 @@ class EpollConnection:
         self,
         link: SocketStream,
         behind: bytes,
-        watch: Poller,
+        watch: EpollEngine,
         limits: Limits,
         host: ConnectionHandler,
         held: QueuedBytes,
@@ -157,7 +157,7 @@ class EpollConnection:
         self._watch.want_write(self, wanted=is_full)
         if is_full:
             self.outbox.count()
-            self._watch.wake(self, min(self.timer_at, self.outbox.last_progress + self._patience))
+            self._watch.set_timer(self, min(self.timer_at, self.outbox.last_progress + self._patience))
 
     def _write_one(self, now: float) -> bool:
         """Write the only frame, as nearly always; returns whether the socket took it."""
@@ -316,7 +316,7 @@ class EpollConnection:
         opening = [response, *waiting[:1]]
         self.outbox.put_all([b"".join(opening), *waiting[1:]])
         self._watch.add(self)
-        self._watch.wake(self, now + self._limits.ping_interval)
+        self._watch.set_timer(self, now + self._limits.ping_interval)
         self._may_write = True
         self._watch.flush_soon(self)
         behind, self._behind = self._behind, b""
@@ -338,7 +338,7 @@ class EpollConnection:
                 self._pinged_at = now
                 ping_at = now + limits.ping_interval
                 self._send(frame(PING, b""))
-            self._watch.wake(self, min(self.timer_at, gone_at, slow_at, ping_at))
+            self._watch.set_timer(self, min(self.timer_at, gone_at, slow_at, ping_at))
 
     @property
     def _patience(self) -> float:

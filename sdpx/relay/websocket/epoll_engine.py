@@ -1,8 +1,31 @@
-"""Who is told that a socket has bytes, or takes some, or that it is time: one task for all, or, without epoll, one for each."""
+"""The epoll engine: one epoll for all sockets and one task that waits for it, so that a batch costs a task switch, not a frame.
+
+A batch is read, then handled, then what it led to is written: the processor keeps to one thing at a time, frames for one
+client leave together, and a receiver that is woken by the first has the next ones by the time it looks.
+
+Why no frame can be lost, reordered or torn:
+
+- **One reader.** The engine reads a socket that has bytes and gives them to its connection before it reads it again. From
+  `recv` to the send queues that the frames end in there is no checkpoint, so no other task runs in between; where a batch takes
+  too long, what has been read is handled first in the next one. Bytes of an incomplete frame stay in the parser, in order.
+- **One order.** Where `FastParser` stops, at the first byte of a frame, `FrameParser` goes on, and `FastParser` never resumes.
+- **One queue.** Every frame for a client is put into its send queue. Only `on_writable` takes frames out, at the end of a batch
+  or when the socket has room again: from the front, and a frame only once all of it has left. A frame that left in part stays
+  at the head with a count of the bytes written; the next write continues from there.
+- **One end.** A connection's `end` takes effect once: from then on nothing is read or queued, and the relay has been told. At
+  the end of the batch `close_now` closes a connection that was lost, or whose close frame can be answered at once. For all
+  others `close_gracefully`, in a task, writes the rest of a frame that is half written, further frames as far as allowed, and
+  the close frame, under deadlines. The senders of frames left in the queue are told that they were not delivered.
+- **One owner.** Only `close_now` and `close_gracefully` close the socket, once, after `remove`.
+
+A connection has no task while nothing has to be waited for: that is most of what makes it small and quick to open. Most of what
+makes it quick to write to is the batch: waking a client that sleeps costs its sender more than all else, and one wake-up serves
+all frames of the batch.
+"""
 
 import select
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Final, Protocol
 
@@ -11,91 +34,106 @@ import trio
 from sdpx.relay.websocket.socket_stream import SocketStream
 from sdpx.relay.websocket.timers import TimerTarget, TimerWheel
 
-BATCH: Final = 64  # connections that are told at a time
+BATCH: Final = 64  # sockets whose events are handled at a time
 SLICE_SECONDS: Final = 0.001  # a turn of Trio's own costs as much as several frames
-CHECK: Final = 4  # connections after which the clock is looked at
+CHECK: Final = 4  # connections after which the clock is read
 LONG_SECONDS: Final = 0.01  # after which a batch is broken off: one read may bring thousands of frames
+HAS_EPOLL: Final = hasattr(select, "epoll")
 
 
 class PolledConnection(TimerTarget, Protocol):
-    """A connection that wants to be told."""
+    """A connection whose socket the engine polls."""
 
     link: SocketStream
 
     def on_received(self, data: bytes, now: float) -> None:
-        """Take what was received, which is nothing at the end or after an error; never raises. `now` is Trio's time."""
+        """Handle what was received: empty at the end of the stream or after an error. `now` is Trio's time. Never raises."""
 
     def on_writable(self, now: float) -> None:
-        """Write what waits; never raises."""
+        """Write what is queued; never raises."""
 
 
 class ClosingConnection(Protocol):
-    """A connection that is over, but for its last words."""
+    """A connection that has ended and whose socket is still open."""
 
     def close_now(self) -> bool:
-        """Say them and close the socket if nothing has to be waited for, or else return False; never raises."""
+        """Close the socket and return True if nothing has to be waited for, else return False; never raises."""
 
     async def close_gracefully(self) -> None:
-        """Do the same, and wait for what there is to wait for."""
+        """Write what is left under deadlines, then close the socket."""
 
 
-class Poller(Protocol):
-    """Tells connections of their sockets, from `add` to `remove`."""
+def _do_nothing() -> None:
+    pass
+
+
+class EpollEngine:
+    """Polls connections from `add` to `remove`. `run` is its task; `nursery` gets the tasks of connections that have to wait.
+
+    `begin_batch` and `end_batch` are called around each batch, in which no other task runs.
+    """
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        begin_batch: Callable[[], None] = _do_nothing,
+        end_batch: Callable[[], None] = _do_nothing,
+    ) -> None:
+        self._nursery = nursery
+        self._on_batch_begun = begin_batch
+        self._on_batch_ended = end_batch
+        self._timers = TimerWheel()
+        self._in_batch = False
+        self._to_flush: list[PolledConnection] = []
+        self._to_close: list[ClosingConnection] = []
+        self._epoll = select.epoll()
+        self._polled: dict[int, PolledConnection] = {}
 
     def add(self, connection: PolledConnection) -> None:
-        """Tell this connection when there is something to receive."""
+        """Call this connection's `on_received` when its socket has bytes; raises `OSError` if epoll takes no more."""
+        descriptor = connection.link.socket.fileno()
+        self._epoll.register(descriptor, select.EPOLLIN)
+        self._polled[descriptor] = connection
 
     def want_write(self, connection: PolledConnection, *, wanted: bool) -> None:
-        """Tell it, or no longer, when its socket takes something."""
+        """Call its `on_writable` when its socket has room, or stop doing so."""
+        descriptor = connection.link.socket.fileno()
+        if self._polled.get(descriptor) is connection:
+            self._epoll.modify(descriptor, select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
 
-    def wake(self, connection: PolledConnection, when: float) -> None:
-        """Call its `on_timer` at `when`, and not at the time that was set before."""
+    def remove(self, connection: PolledConnection) -> None:
+        """Call this connection no more. Comes before its socket is closed, and may come twice."""
+        self._timers.clear(connection)
+        descriptor = connection.link.socket.fileno()
+        if self._polled.get(descriptor) is connection:
+            del self._polled[descriptor]
+            self._epoll.unregister(descriptor)
 
-    def batch(self) -> AbstractContextManager[None]:
-        """Write what is done within at its end: whoever gets several frames, or reads for several clients, is woken once."""
+    def set_timer(self, connection: PolledConnection, when: float) -> None:
+        """Call its `on_timer` at `when`, in place of the time that was set before."""
+        self._timers.set(connection, when, trio.current_time())
 
     def flush_soon(self, connection: PolledConnection) -> None:
         """Call `on_writable` at the end of this batch, or now if there is none."""
+        if self._in_batch:
+            self._to_flush.append(connection)
+        else:
+            connection.on_writable(trio.current_time())
 
     def close_soon(self, connection: ClosingConnection) -> None:
-        """End it: at the end of this batch, or in a task of its own."""
-
-    def remove(self, connection: PolledConnection) -> None:
-        """Tell it nothing any more. It is called before the socket is closed, and may be called twice."""
+        """Close it at the end of this batch, or in a task if there is none."""
+        if self._in_batch:
+            self._to_close.append(connection)
+        else:
+            self.start_soon(connection.close_gracefully)
 
     def start_soon(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
-        """Start a task for what has to wait."""
-
-
-class BatchObserver(Protocol):
-    """What also does its work for a batch at a time."""
-
-    def begin_batch(self) -> None:
-        """Begin one; nothing else runs until it ends."""
-
-    def end_batch(self) -> None:
-        """End it."""
-
-
-class _BatchingPoller:
-    """What both kinds have: alarms, and a batch at whose end is done what it led to, by whoever is `batched`, too."""
-
-    def __init__(self, nursery: trio.Nursery, *batched: BatchObserver) -> None:
-        self._nursery = nursery
-        self._batched = batched
-        self._alarms = TimerWheel()
-        self._in_batch = False
-        self._due: list[PolledConnection] = []
-        self._over: list[ClosingConnection] = []
-        nursery.start_soon(self._run_timers)
-
-    def wake(self, connection: PolledConnection, when: float) -> None:
-        """Call its `on_timer` at `when`, and not at the time that was set before."""
-        self._alarms.set(connection, when, trio.current_time())
+        """Start a task for a connection that has to wait."""
+        self._nursery.start_soon(function, *args)
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """Write what is done within at its end."""
+        """Write at the end of the block: a client that gets several frames in it is woken once."""
         self._begin_batch()
         try:
             yield
@@ -104,179 +142,76 @@ class _BatchingPoller:
 
     def _begin_batch(self) -> None:
         self._in_batch = True
-        for each in self._batched:
-            each.begin_batch()
-
-    def flush_soon(self, connection: PolledConnection) -> None:
-        """Call `on_writable` at the end of this batch, or now if there is none."""
-        if self._in_batch:
-            self._due.append(connection)
-        else:
-            connection.on_writable(trio.current_time())
-
-    def close_soon(self, connection: ClosingConnection) -> None:
-        """End it: at the end of this batch, or in a task of its own."""
-        if self._in_batch:
-            self._over.append(connection)
-        else:
-            self.start_soon(connection.close_gracefully)
-
-    def start_soon(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
-        """Start a task for what has to wait."""
-        self._nursery.start_soon(function, *args)
+        self._on_batch_begun()
 
     def _end_batch(self) -> None:
-        """Write what it led to, and let go who is over: which may lead to more of both."""
-        while self._due or self._over:
+        """Write what the batch led to and close what has ended, which may lead to more of both."""
+        while self._to_flush or self._to_close:
             now = trio.current_time()
-            due, self._due = self._due, []
-            for connection in due:
+            to_flush, self._to_flush = self._to_flush, []
+            for connection in to_flush:
                 connection.on_writable(now)
-            over, self._over = self._over, []
-            for ending in over:
-                if not ending.close_now():
-                    self.start_soon(ending.close_gracefully)
+            to_close, self._to_close = self._to_close, []
+            for closing in to_close:
+                if not closing.close_now():
+                    self.start_soon(closing.close_gracefully)
         self._in_batch = False
-        for each in self._batched:
-            each.end_batch()
-
-    async def _run_timers(self) -> None:
-        """Call whose time has come, for ever."""
-        while True:
-            await self._alarms.wait()
-            now = trio.current_time()
-            with self.batch():
-                for sleeper in self._alarms.due(now):
-                    sleeper.on_timer(now)
-
-
-Received = tuple[int, PolledConnection, bytes]  # from which descriptor, whose it is, what
-
-
-class EpollPoller(_BatchingPoller):
-    """One epoll for all sockets, and one task that waits for it: a task switch for a batch, not for a frame.
-
-    A batch is read, then taken, then what it led to is written: the processor keeps to one thing at a time, frames for one
-    client leave together, and a receiver that is woken by the first has the next ones by the time it looks.
-    """
-
-    def __init__(self, nursery: trio.Nursery, *batched: BatchObserver) -> None:
-        super().__init__(nursery, *batched)
-        self._epoll = select.epoll()
-        self._watched: dict[int, PolledConnection] = {}
-
-    def add(self, connection: PolledConnection) -> None:
-        """Tell this connection when there is something to receive."""
-        descriptor = connection.link.socket.fileno()
-        self._epoll.register(descriptor, select.EPOLLIN)  # may fail, and then nobody is watched
-        self._watched[descriptor] = connection
-
-    def want_write(self, connection: PolledConnection, *, wanted: bool) -> None:
-        """Tell it, or no longer, when its socket takes something."""
-        descriptor = connection.link.socket.fileno()
-        if self._watched.get(descriptor) is connection:
-            self._epoll.modify(descriptor, select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
-
-    def remove(self, connection: PolledConnection) -> None:
-        """Tell it nothing any more."""
-        self._alarms.clear(connection)
-        descriptor = connection.link.socket.fileno()
-        if self._watched.get(descriptor) is connection:
-            del self._watched[descriptor]
-            self._epoll.unregister(descriptor)
+        self._on_batch_ended()
 
     async def run(self) -> None:
-        """Tell everybody, for ever; other tasks get their turn after `SLICE_SECONDS`, or one long read."""
-        with self._epoll:
-            left: list[Received] = []  # it has been read, so it is taken before anything is read again
-            while True:
-                if not left:
-                    await trio.lowlevel.wait_readable(self._epoll.fileno())
-                now = trio.current_time()
-                slice_ends = now + SLICE_SECONDS
-                while now < slice_ends and (left or (events := self._epoll.poll(0, BATCH))):
-                    self._begin_batch()
-                    try:
-                        left = self._take(left or self._receive(events, now), now)
-                    finally:
-                        self._end_batch()
-                    now = trio.current_time()
-                if left:
-                    await trio.lowlevel.checkpoint()
+        """Poll for ever; other tasks get their turn after `SLICE_SECONDS`, or one long read."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._run_timers)
+            with self._epoll:
+                await self._poll()
 
-    def _receive(self, events: list[tuple[int, int]], now: float) -> list[Received]:
-        """Receive from all that have something, and write to those that can."""
-        watched, received = self._watched, []
+    async def _run_timers(self) -> None:
+        while True:
+            await self._timers.wait()
+            now = trio.current_time()
+            with self.batch():
+                for target in self._timers.due(now):
+                    target.on_timer(now)
+
+    async def _poll(self) -> None:
+        left: list[Received] = []  # has been read, so it is handled before anything is read again
+        while True:
+            if not left:
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+            now = trio.current_time()
+            slice_ends = now + SLICE_SECONDS
+            while now < slice_ends and (left or (events := self._epoll.poll(0, BATCH))):
+                self._begin_batch()
+                try:
+                    left = self._handle(left or self._receive(events, now), now)
+                finally:
+                    self._end_batch()
+                now = trio.current_time()
+            if left:
+                await trio.lowlevel.checkpoint()
+
+    def _receive(self, events: list[tuple[int, int]], now: float) -> "list[Received]":
+        """Receive from all sockets that have bytes, and write to those that have room."""
+        polled, received = self._polled, []
         for descriptor, flags in events:
-            connection = watched.get(descriptor)
+            connection = polled.get(descriptor)
             if connection is None:
-                continue  # one before it let it go
+                continue  # removed by an earlier one of this batch
             if flags & select.EPOLLOUT:
                 connection.on_writable(now)
             if flags != select.EPOLLOUT and (data := connection.link.receive_or_end()) is not None:
                 received.append((descriptor, connection, data))
         return received
 
-    def _take(self, received: list[Received], now: float) -> list[Received]:
-        """Let everybody take what was received, for a while; returns what is left."""
-        watched, long_after = self._watched, perf_counter() + LONG_SECONDS
+    def _handle(self, received: "list[Received]", now: float) -> "list[Received]":
+        """Let connections handle what was received, for `LONG_SECONDS`; returns what is left."""
+        polled, long_after = self._polled, perf_counter() + LONG_SECONDS
         for count, (descriptor, connection, data) in enumerate(received, 1):
-            if watched.get(descriptor) is connection:  # and none before it let it go
+            if polled.get(descriptor) is connection:  # and has not been removed by an earlier one of this batch
                 connection.on_received(data, now)
             if not count % CHECK and perf_counter() > long_after:
                 return received[count:]
         return []
 
 
-class TaskPoller(_BatchingPoller):
-    """A task for each socket, where there is no epoll; they live in the nursery that is given."""
-
-    def __init__(self, nursery: trio.Nursery, *batched: BatchObserver) -> None:
-        super().__init__(nursery, *batched)
-        self._reading: dict[PolledConnection, trio.CancelScope] = {}
-        self._writing: dict[PolledConnection, trio.CancelScope] = {}
-
-    def add(self, connection: PolledConnection) -> None:
-        """Tell this connection when there is something to receive."""
-        scope = self._reading[connection] = trio.CancelScope()
-        self.start_soon(self._read, connection, scope)
-
-    def want_write(self, connection: PolledConnection, *, wanted: bool) -> None:
-        """Tell it, or no longer, when its socket takes something."""
-        if wanted and connection in self._reading and connection not in self._writing:
-            scope = self._writing[connection] = trio.CancelScope()
-            self.start_soon(self._write, connection, scope)
-        elif not wanted and connection in self._writing:
-            self._writing.pop(connection).cancel()
-
-    def remove(self, connection: PolledConnection) -> None:
-        """Tell it nothing any more."""
-        self._alarms.clear(connection)
-        if connection in self._reading:
-            self.want_write(connection, wanted=False)
-            self._reading.pop(connection).cancel()
-
-    async def run(self) -> None:
-        """Wait for ever: the tasks do the work."""
-        await trio.sleep_forever()
-
-    async def _read(self, connection: PolledConnection, scope: trio.CancelScope) -> None:
-        with scope:
-            while await _can(connection.link.wait_readable) and not scope.cancel_called:
-                data = connection.link.receive_or_end()
-                if data is not None:
-                    connection.on_received(data, trio.current_time())
-
-    async def _write(self, connection: PolledConnection, scope: trio.CancelScope) -> None:
-        with scope:
-            while await _can(connection.link.wait_writable) and not scope.cancel_called:
-                connection.on_writable(trio.current_time())
-
-
-async def _can(wait: Callable[[], Awaitable[None]]) -> bool:
-    """Wait; False if the socket is gone."""
-    try:
-        await wait()
-    except (OSError, trio.ClosedResourceError):
-        return False
-    return True
+Received = tuple[int, PolledConnection, bytes]  # descriptor, its connection, what it received

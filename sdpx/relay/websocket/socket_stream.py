@@ -1,9 +1,9 @@
-"""A TCP connection over a standard socket: a Trio stream that can also be read and written at once, without waiting.
+"""A TCP connection as a Trio stream that can also be read and written synchronously.
 
-Trio's own sockets have no synchronous send, and a descriptor that is remembered elsewhere may be somebody else's by the
-time it is used. So the link owns its socket, tells Trio before it closes it, and has no descriptor any more from then on.
+Trio's own sockets have no synchronous send. A `SocketStream` owns its socket, notifies Trio before it closes it and has no
+descriptor from then on, so that no descriptor is used that the system has given to another socket since.
 
-Other than Trio's own streams a link lets nobody else run where it sends or closes without waiting.
+Unlike Trio's own streams it has no checkpoint where it sends or closes without waiting.
 """
 
 import socket
@@ -16,7 +16,7 @@ READ_BYTES: Final = 64 * 1024
 
 
 class SocketStream(trio.abc.HalfCloseableStream):
-    """One connection; whoever has it closes it. `remote` is its other end as `host:port`, as far as the system told."""
+    """One connection; its owner closes it. `remote` is the address of the other end as `host:port`."""
 
     __slots__ = ("_is_waited_for", "remote", "socket")
 
@@ -26,15 +26,20 @@ class SocketStream(trio.abc.HalfCloseableStream):
         self.remote = remote
         self._is_waited_for = False
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether this end has been closed."""
+        return self.socket.fileno() == CLOSED
+
     def receive_now(self, max_bytes: int = READ_BYTES) -> bytes | None:
-        """Return what there is, empty at the end of the stream, or None if there is nothing yet; raises `OSError`."""
+        """Return what has arrived, empty at the end of the stream, None if there is nothing yet; raises `OSError`."""
         try:
             return self.socket.recv(max_bytes)
         except (BlockingIOError, InterruptedError):
             return None
 
     def receive_or_end(self) -> bytes | None:
-        """Return what there is, as `receive_now` does; an error is an end."""
+        """Receive as `receive_now` does, and take an error for the end of the stream."""
         try:
             return self.socket.recv(READ_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -43,7 +48,10 @@ class SocketStream(trio.abc.HalfCloseableStream):
             return b""
 
     def send_now(self, data: bytes | bytearray | memoryview) -> int:
-        """Send what the socket takes and return how much that was; raises `OSError`."""
+        """Send as much as the socket takes and return how many bytes that were; raises `OSError`.
+
+        The next call has to begin with the bytes that this one did not take.
+        """
         try:
             return self.socket.send(data)
         except (BlockingIOError, InterruptedError):
@@ -55,12 +63,12 @@ class SocketStream(trio.abc.HalfCloseableStream):
         await trio.lowlevel.wait_readable(self._open_socket())
 
     async def wait_writable(self) -> None:
-        """Wait until the socket takes something."""
+        """Wait until the socket has room."""
         self._is_waited_for = True
         await trio.lowlevel.wait_writable(self._open_socket())
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive, as any Trio stream does; who could go on without waiting lets others run first."""
+        """Receive, as any Trio stream does."""
         try:
             data = self.receive_now(max_bytes or READ_BYTES)
             if data is not None:
@@ -82,7 +90,7 @@ class SocketStream(trio.abc.HalfCloseableStream):
             raise self._map_exceptions(error) from error
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until the socket takes something."""
+        """Wait until the socket has room."""
         try:
             await self.wait_writable()
         except OSError as error:
@@ -96,22 +104,20 @@ class SocketStream(trio.abc.HalfCloseableStream):
             raise self._map_exceptions(error) from error
 
     async def aclose(self) -> None:
-        """Close the socket; whoever waits for it hears that."""
+        """Close the socket; a task that waits for it gets `trio.ClosedResourceError`."""
         self.close()
 
     def close(self) -> None:
-        """Do so at once."""
-        if self.socket.fileno() != CLOSED:
+        """Do the same without being async."""
+        if not self.is_closed:
             if self._is_waited_for:
                 trio.lowlevel.notify_closing(self.socket)
             self.socket.close()
 
     def _open_socket(self) -> socket.socket:
-        if self.socket.fileno() == CLOSED:
+        if self.is_closed:
             raise trio.ClosedResourceError
         return self.socket
 
     def _map_exceptions(self, error: OSError) -> Exception:
-        if self.socket.fileno() == CLOSED:
-            return trio.ClosedResourceError()
-        return trio.BrokenResourceError(str(error))
+        return trio.ClosedResourceError() if self.is_closed else trio.BrokenResourceError(str(error))

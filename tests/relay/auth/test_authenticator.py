@@ -1,6 +1,5 @@
 """Who gets a WebSocket, asked of a whole relay on memory streams: each wrong credential has its own refusal."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,8 @@ from trio.testing import MockClock
 from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.core.failed_auth import ATTEMPTS_AT_ONCE
 from sdpx.relay.core.limits import Limits
-from tests.harness.auth_relay import careful
+from tests.harness.auth_relay import auth_relay
 from tests.harness.credentials import KEYS, NOW, SECRET, jwks_file, public_jwk, secret_file, token
-from tests.harness.memory_link import link_pair
 from tests.harness.relay import message
 
 SOON = int(NOW) + 60
@@ -32,10 +30,10 @@ async def test_a_token_in_the_header_or_in_the_query_opens(
     secret: AuthOptions, autojump_clock: MockClock, scheme: str
 ) -> None:
     good = token(sub="bob", exp=SOON)
-    async with careful(secret) as house:
-        assert (await house.ask("/", f"Authorization: {scheme} {good}"))[0] == 101
-    async with careful(secret) as house:
-        assert (await house.ask(f"/?token={good}"))[0] == 101
+    async with auth_relay(secret) as relay:
+        assert (await relay.ask("/", f"Authorization: {scheme} {good}"))[0] == 101
+    async with auth_relay(secret) as relay:
+        assert (await relay.ask(f"/?token={good}"))[0] == 101
 
 
 @pytest.mark.parametrize(
@@ -61,13 +59,13 @@ async def test_a_token_in_the_header_or_in_the_query_opens(
 async def test_each_wrong_token_is_401_and_named(
     secret: AuthOptions, autojump_clock: MockClock, target: str, headers: list[str], word: str
 ) -> None:
-    async with careful(secret) as house:
-        status, body = await house.ask(target, *headers)
+    async with auth_relay(secret) as relay:
+        status, body = await relay.ask(target, *headers)
         assert (status, body["code"]) == (401, "unauthorized")
         assert word in body["message"]
-        line = house.log.of("connection_refused")[0]
+        line = relay.log.of("connection_refused")[0]
         assert (line["status"], line["reason"], line["detail"]) == (401, "unauthorized", body["message"])
-        assert (await house.headers(target, *headers))["www-authenticate"] == "bearer"
+        assert (await relay.headers(target, *headers))["www-authenticate"] == "bearer"
 
 
 @pytest.mark.parametrize(
@@ -85,55 +83,55 @@ async def test_each_wrong_token_is_401_and_named(
 async def test_the_log_says_who_was_refused_but_nobody_who_is_not_proven(
     secret: AuthOptions, autojump_clock: MockClock, target: str, who: str | None
 ) -> None:
-    async with careful(secret) as house:
-        assert (await house.ask(target))[0] in (400, 401)
-        assert house.log.of("connection_refused")[0].get("client_id") == who
+    async with auth_relay(secret) as relay:
+        assert (await relay.ask(target))[0] in (400, 401)
+        assert relay.log.of("connection_refused")[0].get("client_id") == who
 
 
 async def test_the_log_says_whose_bound_id_is_taken(secret: AuthOptions, autojump_clock: MockClock) -> None:
-    async with careful(secret) as house:
-        await house.ask(f"/?token={token(sub='bob')}")
-        assert (await house.ask(f"/?token={token(sub='bob')}"))[0] == 409
-        assert house.log.of("connection_refused")[0]["client_id"] == "bob"
+    async with auth_relay(secret) as relay:
+        await relay.ask(f"/?token={token(sub='bob')}")
+        assert (await relay.ask(f"/?token={token(sub='bob')}"))[0] == 409
+        assert relay.log.of("connection_refused")[0]["client_id"] == "bob"
 
 
 async def test_sub_binds_the_id(secret: AuthOptions, autojump_clock: MockClock) -> None:
     """Absent or equal, `?id=` gives that ID; a token without `sub` lets its bearer choose."""
-    async with careful(secret) as house:
-        assert await house.ask(f"/?token={token(sub='bob')}") == (101, {"type": "your_id", "id": "bob"})
-        assert await house.ask(f"/?id=al&token={token(sub='al')}") == (101, {"type": "your_id", "id": "al"})
-        assert (await house.ask(f"/?id=any&token={token()}"))[1]["id"] == "any"
-        assert (await house.ask(f"/?token={token(sub='bob')}"))[0] == 409
+    async with auth_relay(secret) as relay:
+        assert await relay.ask(f"/?token={token(sub='bob')}") == (101, {"type": "your_id", "id": "bob"})
+        assert await relay.ask(f"/?id=al&token={token(sub='al')}") == (101, {"type": "your_id", "id": "al"})
+        assert (await relay.ask(f"/?id=any&token={token()}"))[1]["id"] == "any"
+        assert (await relay.ask(f"/?token={token(sub='bob')}"))[0] == 409
 
 
 async def test_whether_an_id_is_taken_only_those_hear_who_may_come_in(
     secret: AuthOptions, autojump_clock: MockClock
 ) -> None:
-    async with careful(secret) as house:
-        await house.enter(f"/?token={token(sub='bob')}")
-        assert (await house.ask("/?id=bob"))[0] == 401
-        assert (await house.ask(f"/?id=bob&token={token()}"))[0] == 409
+    async with auth_relay(secret) as relay:
+        await relay.enter(f"/?token={token(sub='bob')}")
+        assert (await relay.ask("/?id=bob"))[0] == 401
+        assert (await relay.ask(f"/?id=bob&token={token()}"))[0] == 409
 
 
 async def test_a_token_may_come_from_any_configured_source(tmp_path: Path, autojump_clock: MockClock) -> None:
     jwks = jwks_file(tmp_path, *[public_jwk(key) for key in KEYS.values()])
     options = AuthOptions(auth_secret_file=str(secret_file(tmp_path)), auth_jwks=str(jwks), auth_audience="sdpx")
-    async with careful(options) as house:
+    async with auth_relay(options) as relay:
         for algorithm, key in {"HS256": SECRET, **KEYS}.items():
             good = token(key, algorithm, aud="sdpx")
-            assert (await house.ask("/", f"Authorization: Bearer {good}"))[0] == 101
-        assert (await house.ask(f"/?token={token()}"))[0] == 401
+            assert (await relay.ask("/", f"Authorization: Bearer {good}"))[0] == 101
+        assert (await relay.ask(f"/?token={token()}"))[0] == 401
 
 
 async def test_without_credentials_asked_for_tokens_count_for_nothing(autojump_clock: MockClock) -> None:
-    async with careful(AuthOptions()) as house:
-        assert (await house.ask("/?token=garbage", "Authorization: Bearer x", "Origin: https://any.test"))[0] == 101
+    async with auth_relay(AuthOptions()) as relay:
+        assert (await relay.ask("/?token=garbage", "Authorization: Bearer x", "Origin: https://any.test"))[0] == 101
 
 
 async def test_pages_are_shown_without_a_token(secret: AuthOptions, autojump_clock: MockClock) -> None:
     """Health and numbers are for whoever runs the relay: `--metrics-port` keeps them from strangers."""
-    async with careful(secret) as house:
-        client = house.raw()
+    async with auth_relay(secret) as relay:
+        client = relay.raw()
         await client.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await client.response())[0] == 200
 
@@ -150,10 +148,10 @@ async def ask_for(client: Any, target_id: str) -> str:
 
 async def test_pair_limits_whom_a_client_may_ask_for(secret: AuthOptions, autojump_clock: MockClock) -> None:
     """In the protocol's order: behind self_pair and already_paired, in front of target_not_found."""
-    async with careful(secret) as house:
-        await house.enter(f"/?token={token(sub='robot-1')}")
-        await house.enter(f"/?token={token(sub='alice')}")
-        client = await house.enter(f"/?token={token(sub='me', pair=['robot-*', 'bob'])}")
+    async with auth_relay(secret) as relay:
+        await relay.enter(f"/?token={token(sub='robot-1')}")
+        await relay.enter(f"/?token={token(sub='alice')}")
+        client = await relay.enter(f"/?token={token(sub='me', pair=['robot-*', 'bob'])}")
         asked = ["me", "alice", "nobody", "robot-2", "bob", "robot-1", "alice"]
         assert [await ask_for(client, target_id) for target_id in asked] == [
             *("self_pair", "unauthorized", "unauthorized", "target_not_found", "target_not_found"),
@@ -162,19 +160,19 @@ async def test_pair_limits_whom_a_client_may_ask_for(secret: AuthOptions, autoju
 
 
 async def test_who_may_ask_for_nobody_can_be_asked_for(secret: AuthOptions, autojump_clock: MockClock) -> None:
-    async with careful(secret) as house:
-        robot = await house.enter(f"/?token={token(sub='robot', pair=[])}")
-        client = await house.enter(f"/?token={token(sub='me')}")
+    async with auth_relay(secret) as relay:
+        robot = await relay.enter(f"/?token={token(sub='robot', pair=[])}")
+        client = await relay.enter(f"/?token={token(sub='me')}")
         assert await ask_for(robot, "me") == "unauthorized"
         assert await ask_for(client, "robot") == "paired"
 
 
 async def test_the_quota_does_not_tell_who_is_here(secret: AuthOptions, autojump_clock: MockClock) -> None:
     """Who asks for somebody that it may not ask for is slowed alike, whether that one is here or not."""
-    async with careful(secret, Limits(unknown_target_rate=0.001)) as house:
-        await house.enter(f"/?token={token(sub='alice')}")
+    async with auth_relay(secret, Limits(unknown_target_rate=0.001)) as relay:
+        await relay.enter(f"/?token={token(sub='alice')}")
         for target_id in ("alice", "nobody"):
-            client = await house.enter(f"/?token={token(sub=f'me-{target_id}', pair='bob')}")
+            client = await relay.enter(f"/?token={token(sub=f'me-{target_id}', pair='bob')}")
             answers = [await ask_for(client, target_id) for _ in range(30)]
             assert "rate_limited" in answers
 
@@ -183,20 +181,20 @@ async def test_the_quota_does_not_tell_who_is_here(secret: AuthOptions, autojump
 
 
 async def test_pages_of_other_origins_are_403(autojump_clock: MockClock) -> None:
-    async with careful(AuthOptions(allow_origin=("https://app.test",))) as house:
-        assert (await house.ask("/", "Origin: https://app.test"))[0] == 101
-        assert (await house.ask("/"))[0] == 101
-        status, body = await house.ask("/", "Origin: https://evil.test")
+    async with auth_relay(AuthOptions(allow_origin=("https://app.test",))) as relay:
+        assert (await relay.ask("/", "Origin: https://app.test"))[0] == 101
+        assert (await relay.ask("/"))[0] == 101
+        status, body = await relay.ask("/", "Origin: https://evil.test")
         assert (status, body["code"]) == (403, "origin")
-        assert "'https://evil.test'" in body["message"] == house.log.of("connection_refused")[0]["detail"]
-        assert (await house.ask("/", "Origin: https://app.test", "Origin: https://evil.test"))[0] == 403
+        assert "'https://evil.test'" in body["message"] == relay.log.of("connection_refused")[0]["detail"]
+        assert (await relay.ask("/", "Origin: https://app.test", "Origin: https://evil.test"))[0] == 403
 
 
 async def test_a_good_token_is_no_pass_for_another_origin(tmp_path: Path, autojump_clock: MockClock) -> None:
     options = AuthOptions(auth_secret_file=str(secret_file(tmp_path)), allow_origin=("https://app.test",))
-    async with careful(options) as house:
-        assert (await house.ask(f"/?token={token()}", "Origin: https://evil.test"))[0] == 403
-        assert (await house.ask("/", "Origin: https://app.test"))[0] == 401
+    async with auth_relay(options) as relay:
+        assert (await relay.ask(f"/?token={token()}", "Origin: https://evil.test"))[0] == 403
+        assert (await relay.ask("/", "Origin: https://app.test"))[0] == 401
 
 
 # ---- failed attempts ----------------------------------------------------------------------------------------------
@@ -204,24 +202,24 @@ async def test_a_good_token_is_no_pass_for_another_origin(tmp_path: Path, autoju
 
 async def test_failed_attempts_are_slowed_per_address(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Beyond the burst 429, and a good token is not looked at either; other addresses notice nothing; time heals it."""
-    async with careful(AuthOptions(auth_secret_file=str(secret_file(tmp_path)))) as house:
+    async with auth_relay(AuthOptions(auth_secret_file=str(secret_file(tmp_path)))) as relay:
         good = f"/?token={token()}"
         for _ in range(int(ATTEMPTS_AT_ONCE)):
-            assert (await house.ask("/?token=guess"))[0] == 401
+            assert (await relay.ask("/?token=guess"))[0] == 401
         for target in ("/?token=guess", good):
-            status, body = await house.ask(target)
+            status, body = await relay.ask(target)
             assert (status, body["code"]) == (429, "too_many_attempts")
-        assert int((await house.headers(good))["retry-after"]) >= 1
-        assert (await house.ask(good, host="192.0.2.2"))[0] == 101
+        assert int((await relay.headers(good))["retry-after"]) >= 1
+        assert (await relay.ask(good, host="192.0.2.2"))[0] == 101
         await trio.sleep(2)
-        assert (await house.ask(good))[0] == 101
+        assert (await relay.ask(good))[0] == 101
 
 
 async def test_the_64_of_an_ipv6_address_counts_as_one(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with careful(AuthOptions(auth_secret_file=str(secret_file(tmp_path)))) as house:
-        statuses = [(await house.ask("/", host=f"2001:db8::{number:x}"))[0] for number in range(1, 30)]
+    async with auth_relay(AuthOptions(auth_secret_file=str(secret_file(tmp_path)))) as relay:
+        statuses = [(await relay.ask("/", host=f"2001:db8::{number:x}"))[0] for number in range(1, 30)]
         assert statuses.count(401) == ATTEMPTS_AT_ONCE
-        assert (await house.ask("/", host="2001:db8:0:1::1"))[0] == 401
+        assert (await relay.ask("/", host="2001:db8:0:1::1"))[0] == 401
 
 
 # ---- behind a proxy -----------------------------------------------------------------------------------------------
@@ -230,34 +228,34 @@ async def test_the_64_of_an_ipv6_address_counts_as_one(tmp_path: Path, autojump_
 async def test_a_trusted_proxy_names_the_client(autojump_clock: MockClock) -> None:
     """In the log, and for the limits per address; nobody else is believed."""
     options = AuthOptions(trusted_proxy=("10.0.0.0/8",))
-    async with careful(options, Limits(max_clients_per_ip=1)) as house:
-        assert (await house.ask("/", "X-Forwarded-For: 203.0.113.1", host="10.0.0.1"))[0] == 101
-        assert (await house.ask("/", "X-Forwarded-For: 203.0.113.1", host="10.0.0.1"))[0] == 429
-        assert (await house.ask("/", "X-Forwarded-For: 203.0.113.2", host="10.0.0.1"))[0] == 101
-        assert (await house.ask("/", "X-Forwarded-For: 2001:db8::7", host="10.0.0.1"))[0] == 101
-        assert (await house.ask("/", "X-Forwarded-For: 203.0.113.3", host="192.0.2.9"))[0] == 101
-        assert [line["remote"] for line in house.log.of("client_connected")] == [
+    async with auth_relay(options, Limits(max_clients_per_ip=1)) as relay:
+        assert (await relay.ask("/", "X-Forwarded-For: 203.0.113.1", host="10.0.0.1"))[0] == 101
+        assert (await relay.ask("/", "X-Forwarded-For: 203.0.113.1", host="10.0.0.1"))[0] == 429
+        assert (await relay.ask("/", "X-Forwarded-For: 203.0.113.2", host="10.0.0.1"))[0] == 101
+        assert (await relay.ask("/", "X-Forwarded-For: 2001:db8::7", host="10.0.0.1"))[0] == 101
+        assert (await relay.ask("/", "X-Forwarded-For: 203.0.113.3", host="192.0.2.9"))[0] == 101
+        assert [line["remote"] for line in relay.log.of("client_connected")] == [
             *("203.0.113.1", "203.0.113.2", "[2001:db8::7]", "192.0.2.9:4711"),
         ]
 
 
 async def test_attempts_through_a_proxy_are_counted_by_client(tmp_path: Path, autojump_clock: MockClock) -> None:
     options = AuthOptions(auth_secret_file=str(secret_file(tmp_path)), trusted_proxy=("10.0.0.1",))
-    async with careful(options) as house:
+    async with auth_relay(options) as relay:
         for _ in range(int(ATTEMPTS_AT_ONCE) + 1):
-            status, _ = await house.ask("/", "X-Forwarded-For: 203.0.113.1", host="10.0.0.1")
+            status, _ = await relay.ask("/", "X-Forwarded-For: 203.0.113.1", host="10.0.0.1")
         assert status == 429
-        assert (await house.ask("/", "X-Forwarded-For: 203.0.113.2", host="10.0.0.1"))[0] == 401
+        assert (await relay.ask("/", "X-Forwarded-For: 203.0.113.2", host="10.0.0.1"))[0] == 401
 
 
 async def test_silent_connections_of_a_proxy_do_not_crowd_one_another_out(autojump_clock: MockClock) -> None:
     """Before the request is there nobody knows whose connection it is."""
     options = AuthOptions(trusted_proxy=("10.0.0.1",))
-    async with careful(options, Limits(max_clients_per_ip=2)) as house:
+    async with auth_relay(options, Limits(max_clients_per_ip=2)) as relay:
         for port in range(1, 6):
-            house.raw(partial(link_pair, remote=("10.0.0.1", port)))
-        assert (await house.ask("/", "X-Forwarded-For: 203.0.113.1", host="10.0.0.1"))[0] == 101
-        assert not house.log.of("connection_refused")
+            relay.raw(remote=f"10.0.0.1:{port}")
+        assert (await relay.ask("/", "X-Forwarded-For: 203.0.113.1", host="10.0.0.1"))[0] == 101
+        assert not relay.log.of("connection_refused")
 
 
 # ---- ICE servers --------------------------------------------------------------------------------------------------
@@ -267,13 +265,13 @@ async def test_turn_credentials_come_with_the_id_and_are_renewed(tmp_path: Path,
     turn = AuthOptions(
         turn_secret_file=str(secret_file(tmp_path)), turn_url=("turn:t.test", "turns:t.test"), turn_ttl=100
     )
-    async with careful(turn) as house:
-        client = house.raw()
+    async with auth_relay(turn) as relay:
+        client = relay.raw()
         [first] = (await client.open("/?id=bob"))["ice_servers"]
         assert first["urls"] == ["turn:t.test", "turns:t.test"]
         assert first["username"] == f"{int(NOW) + 100}:bob"
-        house.now += 81
-        house.issuer.renew(house.relay.send_ice_servers)
+        relay.now += 81
+        relay.issuer.renew(relay.relay.send_ice_servers)
         frame = await client.receive()
         assert frame.keys() == {"type", "ice_servers"}
         assert frame["type"] == "ice_servers"
@@ -283,12 +281,12 @@ async def test_turn_credentials_come_with_the_id_and_are_renewed(tmp_path: Path,
 async def test_a_new_turn_secret_reaches_those_who_are_here(tmp_path: Path) -> None:
     path = secret_file(tmp_path)
     turn = AuthOptions(turn_secret_file=str(path), turn_url=("turn:t.test",))
-    async with careful(turn) as house:
-        client = house.raw()
+    async with auth_relay(turn) as relay:
+        client = relay.raw()
         [first] = (await client.open("/?id=bob"))["ice_servers"]
         path.write_text("south")
-        await house.credentials.reload(house.relay.tell)
-        house.issuer.renew(house.relay.send_ice_servers)
+        await relay.credentials.reload(relay.relay.tell)
+        relay.issuer.renew(relay.relay.send_ice_servers)
         [second] = (await client.receive())["ice_servers"]
         assert first["username"] == second["username"]
         assert first["credential"] != second["credential"]
@@ -296,14 +294,14 @@ async def test_a_new_turn_secret_reaches_those_who_are_here(tmp_path: Path) -> N
 
 async def test_a_resume_token_is_no_credential(secret: AuthOptions, autojump_clock: MockClock) -> None:
     """Who comes back has to be let in like everybody, also where all is full; and the token of another's ID is none."""
-    async with careful(secret, Limits(max_clients=2)) as house:
-        status, bob = await house.ask(f"/?seq=1&token={token(sub='bob')}")
+    async with auth_relay(secret, Limits(max_clients=2)) as relay:
+        status, bob = await relay.ask(f"/?seq=1&token={token(sub='bob')}")
         assert (status, bob["id"], bob["resumed"]) == (101, "bob", False)
         back = f"seq=1&resume={bob['resume_token']}"
-        assert (await house.ask(f"/?{back}"))[0] == 401
-        status, eve = await house.ask(f"/?{back}&token={token(sub='eve')}")
+        assert (await relay.ask(f"/?{back}"))[0] == 401
+        status, eve = await relay.ask(f"/?{back}&token={token(sub='eve')}")
         assert (status, eve["id"], eve["resumed"]) == (101, "eve", False)
-        assert (await house.ask(f"/?{back}"))[0] == 401
-        assert (await house.ask(f"/?seq=1&resume=x&token={token(sub='al')}"))[0] == 503
-        status, again = await house.ask(f"/?{back}&token={token(sub='bob')}")
+        assert (await relay.ask(f"/?{back}"))[0] == 401
+        assert (await relay.ask(f"/?seq=1&resume=x&token={token(sub='al')}"))[0] == 503
+        status, again = await relay.ask(f"/?{back}&token={token(sub='bob')}")
         assert (status, again["id"], again["resumed"]) == (101, "bob", True)

@@ -17,9 +17,8 @@ from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.auth.tls import load_context
 from sdpx.relay.auth.tls_stream import TlsStream
 from sdpx.relay.core.limits import Limits
-from tests.harness.auth_relay import CarefulHouse, careful
+from tests.harness.auth_relay import AuthRelayHarness, auth_relay
 from tests.harness.credentials import KEYS, secret_file, token, write
-from tests.harness.memory_link import link_pair
 from tests.harness.relay import RawClient, upgrade_request
 
 CA = trustme.CA()
@@ -110,24 +109,25 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path, missing: int) -> None
 
 
 @asynccontextmanager
-async def tls_house(
+async def tls_relay(
     tmp_path: Path, limits: Limits | None = None, secret: Path | None = None
-) -> AsyncIterator[CarefulHouse]:
+) -> AsyncIterator[AuthRelayHarness]:
     cert, private = files(tmp_path, chain(), key())
     options = AuthOptions(tls_cert=str(cert), tls_key=str(private), auth_secret_file=str(secret) if secret else None)
-    async with careful(options, limits, now=NOW) as house:
-        yield house
+    async with auth_relay(options, limits, now=NOW) as relay:
+        yield relay
 
 
-def tls_context(house: CarefulHouse) -> ssl.SSLContext:
-    assert house.credentials.tls is not None
-    return house.credentials.tls
+def tls_context(relay: AuthRelayHarness) -> ssl.SSLContext:
+    assert relay.credentials.tls is not None
+    return relay.credentials.tls
 
 
-def dial(house: CarefulHouse) -> trio.abc.Stream:
-    ours, theirs = link_pair()
-    house.nursery.start_soon(house.acceptor.serve, TlsStream(theirs, tls_context(house)))
-    return ours
+def dial(relay: AuthRelayHarness, room: int | None = None) -> trio.abc.Stream:
+    """Open a TCP connection to a port with TLS."""
+    client, server = relay.socket_pair(room)
+    relay.nursery.start_soon(relay.acceptor.serve, TlsStream(server, tls_context(relay)))
+    return client
 
 
 def trusting(version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
@@ -146,17 +146,17 @@ def over_tls(stream: trio.abc.Stream, context: ssl.SSLContext | None = None) -> 
 async def test_a_websocket_over_tls_works_as_any(
     tmp_path: Path, autojump_clock: MockClock, version: ssl.TLSVersion
 ) -> None:
-    async with tls_house(tmp_path) as house:
-        a = RawClient(over_tls(dial(house), trusting(version)))
+    async with tls_relay(tmp_path) as relay:
+        a = RawClient(over_tls(dial(relay), trusting(version)))
         assert await a.open("/?id=a") == {"type": "your_id", "id": "a"}
-        b = await house.client("/?id=b")  # beside a client without, as behind a proxy that ends TLS
+        b = await relay.client("/?id=b")  # beside a client without, as behind a proxy that ends TLS
         await b.send(type="pair_request", target_id="a")
         assert (await b.receive())["type"] == (await a.receive())["type"] == "paired"
         await b.send(type="offer", sdp="v=0" + "x" * 60_000)
         assert len((await a.receive())["sdp"]) == 60_003
-        house.acceptor.stop()
+        relay.acceptor.stop()
         assert await a.close_code() == 1001
-        assert [record["remote"] for record in house.log.of("client_connected")] == ["client:0"] * 2
+        assert [record["remote"] for record in relay.log.of("client_connected")] == ["client:0"] * 2
 
 
 async def test_an_old_tls_is_refused(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -165,50 +165,50 @@ async def test_an_old_tls_is_refused(tmp_path: Path, autojump_clock: MockClock) 
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     context.set_ciphers("ALL:@SECLEVEL=0")
-    async with tls_house(tmp_path) as house:
+    async with tls_relay(tmp_path) as relay:
         with pytest.raises(trio.BrokenResourceError):
-            await over_tls(dial(house), context).do_handshake()
+            await over_tls(dial(relay), context).do_handshake()
         await trio.sleep(1)
-        [line] = house.log.of("tls_handshake_failed")
+        [line] = relay.log.of("tls_handshake_failed")
         assert line["reason"] == "UNSUPPORTED_PROTOCOL"
 
 
 async def test_a_client_that_does_not_believe_the_certificate_is_told_of(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    async with tls_house(tmp_path) as house:
+    async with tls_relay(tmp_path) as relay:
         with pytest.raises(trio.BrokenResourceError):
-            await over_tls(dial(house), ssl.create_default_context()).do_handshake()
+            await over_tls(dial(relay), ssl.create_default_context()).do_handshake()
         await trio.sleep(1)
-        assert not house.log.of("client_connected")
+        assert not relay.log.of("client_connected")
 
 
 @pytest.mark.parametrize("start", [upgrade_request(), b"GET / HTTP/1.1\r\n\r\n", b"hello\r\n"])
 async def test_who_speaks_no_tls_is_told_and_gets_nothing_else(
     tmp_path: Path, autojump_clock: MockClock, start: bytes
 ) -> None:
-    async with tls_house(tmp_path) as house:
-        client = RawClient(dial(house))
+    async with tls_relay(tmp_path) as relay:
+        client = RawClient(dial(relay))
         await client.send(start)
         status, _, body = await client.response()
         assert status == 400
         assert b"wss://" in body
-        assert house.log.of("connection_refused")[0]["status"] == 400
+        assert relay.log.of("connection_refused")[0]["status"] == 400
         await client.send(upgrade_request())
         assert await client.rest() == b""
-        assert not house.log.of("client_connected")
+        assert not relay.log.of("client_connected")
 
 
 async def test_pages_and_refusals_come_over_tls_too(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with tls_house(tmp_path, secret=secret_file(tmp_path)) as house:
+    async with tls_relay(tmp_path, secret=secret_file(tmp_path)) as relay:
         for target, wanted in (("/healthz", 200), ("/", 426)):
-            client = RawClient(over_tls(dial(house)))
+            client = RawClient(over_tls(dial(relay)))
             await client.send(f"GET {target} HTTP/1.1\r\nHost: relay.test\r\n\r\n".encode())
             assert (await client.response())[0] == wanted
-        client = RawClient(over_tls(dial(house)))
+        client = RawClient(over_tls(dial(relay)))
         await client.send(upgrade_request())
         assert (await client.response())[0] == 401
-        client = RawClient(over_tls(dial(house)))
+        client = RawClient(over_tls(dial(relay)))
         assert (await client.open(f"/?token={token(sub='bob')}"))["id"] == "bob"
 
 
@@ -216,45 +216,43 @@ async def test_pages_and_refusals_come_over_tls_too(tmp_path: Path, autojump_clo
 async def test_a_handshake_has_the_deadline_of_a_request(
     tmp_path: Path, autojump_clock: MockClock, start: bytes
 ) -> None:
-    async with tls_house(tmp_path, Limits(handshake_timeout=3)) as house:
-        client = RawClient(dial(house))
+    async with tls_relay(tmp_path, Limits(handshake_timeout=3)) as relay:
+        client = RawClient(dial(relay))
         if start:
             await client.send(start)
         began = trio.current_time()
         await client.rest()
         assert trio.current_time() - began == pytest.approx(3, abs=1.5)
-        assert house.log.of("connection_refused")[0]["reason"] == "no_request"
+        assert relay.log.of("connection_refused")[0]["reason"] == "no_request"
 
 
 async def test_handshakes_are_bounded_as_all_that_waits(tmp_path: Path, autojump_clock: MockClock) -> None:
     """The oldest makes room."""
-    async with tls_house(tmp_path, Limits(pending=3)) as house:
-        silent = [RawClient(dial(house)) for _ in range(3)]
+    async with tls_relay(tmp_path, Limits(pending=3)) as relay:
+        silent = [RawClient(dial(relay)) for _ in range(3)]
         await trio.sleep(0.1)
-        assert (await RawClient(over_tls(dial(house))).open())["type"] == "your_id"
+        assert (await RawClient(over_tls(dial(relay))).open())["type"] == "your_id"
         assert await silent[0].rest() == b""
-        assert house.log.of("connection_refused")[0]["reason"] == "too_many_connections"
+        assert relay.log.of("connection_refused")[0]["reason"] == "too_many_connections"
 
 
 async def test_garbage_behind_a_handshakes_first_byte_is_refused(tmp_path: Path, autojump_clock: MockClock) -> None:
-    async with tls_house(tmp_path) as house:
-        client = RawClient(dial(house))
+    async with tls_relay(tmp_path) as relay:
+        client = RawClient(dial(relay))
         await client.send(b"\x16" + bytes(200))
         await client.rest()
-        assert len(house.log.of("tls_handshake_failed")) == 1
-        assert not house.log.of("internal_error")
+        assert len(relay.log.of("tls_handshake_failed")) == 1
+        assert not relay.log.of("internal_error")
 
 
 async def test_a_client_that_stops_reading_over_tls_is_let_go(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Its partner hears it, and the relay is done with it: TLS has no say in how long a farewell takes."""
     cert, private = files(tmp_path, chain(), key())
     options = AuthOptions(tls_cert=str(cert), tls_key=str(private))
-    async with careful(options, Limits(send_queue_frames=20), now=NOW) as house:
-        ours, theirs = link_pair(20_000)
-        house.nursery.start_soon(house.acceptor.serve, TlsStream(theirs, tls_context(house)))
-        a = RawClient(over_tls(ours))
+    async with auth_relay(options, Limits(send_queue_frames=20), now=NOW) as relay:
+        a = RawClient(over_tls(dial(relay, 20_000)))
         await a.open("/?id=a")
-        b = await house.client("/?id=b")
+        b = await relay.client("/?id=b")
         await b.send(type="pair_request", target_id="a")
         assert (await b.receive())["type"] == "paired"
         for _ in range(40):
@@ -263,7 +261,7 @@ async def test_a_client_that_stops_reading_over_tls_is_let_go(tmp_path: Path, au
             pass
         assert (found["type"], found["reason"]) == ("peer_disconnected", "slow")
         await trio.sleep(10)
-        assert theirs.is_closed
+        assert relay.relay.clients == 1
 
 
 async def test_whatever_a_library_makes_of_a_new_file_the_relay_goes_on(
@@ -274,33 +272,33 @@ async def test_whatever_a_library_makes_of_a_new_file_the_relay_goes_on(
     def stumble(*_: object) -> None:
         raise RuntimeError("of the library's own")
 
-    async with tls_house(tmp_path) as house:
+    async with tls_relay(tmp_path) as relay:
         monkeypatch.setattr("sdpx.relay.auth.tls.load_context", stumble)
-        await house.credentials.reload(house.relay.tell)
-        [failed] = house.log.of("reload_failed")
+        await relay.credentials.reload(relay.relay.tell)
+        [failed] = relay.log.of("reload_failed")
         assert (failed["option"], "RuntimeError" in failed["reason"]) == ("--tls-cert", True)
-        await over_tls(dial(house)).do_handshake()
+        await over_tls(dial(relay)).do_handshake()
 
 
 async def test_a_new_certificate_is_for_new_connections(tmp_path: Path) -> None:
     """Who is here stays; a bad new one stays out."""
-    async with tls_house(tmp_path) as house:
-        a = RawClient(over_tls(dial(house)))
+    async with tls_relay(tmp_path) as relay:
+        a = RawClient(over_tls(dial(relay)))
         await a.open("/?id=a")
         (tmp_path / "key.pem").write_bytes(key(OTHER))
-        await house.credentials.reload(house.relay.tell)
-        [failed] = house.log.of("reload_failed")
+        await relay.credentials.reload(relay.relay.tell)
+        [failed] = relay.log.of("reload_failed")
         assert failed["option"] == "--tls-cert"
         assert "does not belong to the certificate" in failed["reason"]
-        assert not house.log.of("reloaded")
-        await over_tls(dial(house)).do_handshake()
+        assert not relay.log.of("reloaded")
+        await over_tls(dial(relay)).do_handshake()
         (tmp_path / "cert.pem").write_bytes(chain(OTHER))
-        await house.credentials.reload(house.relay.tell)
-        assert len(house.log.of("reloaded")) == 1
-        tls = over_tls(dial(house))
+        await relay.credentials.reload(relay.relay.tell)
+        assert len(relay.log.of("reloaded")) == 1
+        tls = over_tls(dial(relay))
         await tls.do_handshake()
         theirs = tls.getpeercert(binary_form=True)
         assert theirs == ssl.PEM_cert_to_DER_cert(OTHER.cert_chain_pems[0].bytes().decode())
-        b = await house.client("/?id=b")
+        b = await relay.client("/?id=b")
         await b.send(type="pair_request", target_id="a")
         assert (await a.receive())["peer_id"] == "b"

@@ -9,7 +9,7 @@ import trio
 
 from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.auth.webhook import IN_FLIGHT, LARGEST_ANSWER
-from tests.harness.auth_relay import careful
+from tests.harness.auth_relay import auth_relay
 from tests.harness.credentials import secret_file, token
 from tests.harness.webhook_server import Hook, HttpError, hook, says, says_bytes
 
@@ -21,9 +21,9 @@ def asking(service: Hook, **more: Any) -> AuthOptions:
 
 
 async def test_it_is_asked_what_there_is_to_know() -> None:
-    async with hook(says(allowed=True)) as service, careful(asking(service)) as house:
-        assert (await house.ask("/app?id=bob&token=t-1", "Origin: https://a.test"))[0] == 101
-        assert (await house.ask("/", "Authorization: Bearer t-2"))[0] == 101
+    async with hook(says(allowed=True)) as service, auth_relay(asking(service)) as relay:
+        assert (await relay.ask("/app?id=bob&token=t-1", "Origin: https://a.test"))[0] == 101
+        assert (await relay.ask("/", "Authorization: Bearer t-2"))[0] == 101
         assert service.questions == [
             {"id": "bob", "remote": "192.0.2.1:4711", "origin": "https://a.test", "token": "t-1", "path": "/app"},
             {"id": None, "remote": "192.0.2.1:4711", "origin": None, "token": "t-2", "path": "/"},
@@ -34,9 +34,9 @@ async def test_who_may_come_in_gets_its_ice_servers() -> None:
     server = {"urls": ["turn:t.test"], "username": "u", "credential": "c"}
     async with (
         hook(says(allowed=True, ice_servers=[server, {"urls": "stun:s"}])) as service,
-        careful(asking(service)) as house,
+        auth_relay(asking(service)) as relay,
     ):
-        _, your_id = await house.ask("/?id=bob")
+        _, your_id = await relay.ask("/?id=bob")
         assert your_id["ice_servers"] == [server, {"urls": "stun:s"}]
 
 
@@ -52,8 +52,8 @@ async def test_who_may_come_in_gets_its_ice_servers() -> None:
 )
 async def test_a_no_is_401_with_its_reason(answer: HttpError, message: str) -> None:
     """In one line, not too long, without the token."""
-    async with hook(answer) as service, careful(asking(service)) as house:
-        status, body = await house.ask("/?token=guess-me")
+    async with hook(answer) as service, auth_relay(asking(service)) as relay:
+        status, body = await relay.ask("/?token=guess-me")
         assert (status, body["code"], body["message"]) == (401, "unauthorized", message)
 
 
@@ -79,30 +79,30 @@ async def test_a_no_is_401_with_its_reason(answer: HttpError, message: str) -> N
     ],
 )
 async def test_anything_but_a_yes_is_503_and_told_of(answer: HttpError, word: str) -> None:
-    async with hook(answer) as service, careful(asking(service)) as house:
-        status, body = await house.ask("/?token=t")
+    async with hook(answer) as service, auth_relay(asking(service)) as relay:
+        status, body = await relay.ask("/?token=t")
         assert (status, body["code"]) == (503, "auth_unavailable")
-        assert word in house.log.of("auth_webhook_failed")[0]["reason"]
+        assert word in relay.log.of("auth_webhook_failed")[0]["reason"]
 
 
 async def test_a_service_that_is_not_there_lets_nobody_in() -> None:
     """It is told of now and then, not for each client."""
     async with hook(says(allowed=True)) as service:
         pass
-    async with careful(asking(service)) as house:
+    async with auth_relay(asking(service)) as relay:
         for _ in range(3):
-            assert (await house.ask())[0] == 503
-        assert len(house.log.of("auth_webhook_failed")) == 1
-        assert "retry-after" in await house.headers()
+            assert (await relay.ask())[0] == 503
+        assert len(relay.log.of("auth_webhook_failed")) == 1
+        assert "retry-after" in await relay.headers()
 
 
 @pytest.mark.parametrize("url", ["http://1.2.3.400/", "http://u:secret@xn--/"])
 async def test_a_service_that_can_never_be_reached_lets_nobody_in(url: str) -> None:
     """Names that no resolver takes: the client hears of it, and the log, without the URL."""
-    async with careful(AuthOptions(auth_webhook=url)) as house:
-        assert (await house.ask())[0] == 503
-        assert "cannot be asked" in house.log.of("auth_webhook_failed")[0]["reason"]
-        assert not house.log.of("internal_error")
+    async with auth_relay(AuthOptions(auth_webhook=url)) as relay:
+        assert (await relay.ask())[0] == 503
+        assert "cannot be asked" in relay.log.of("auth_webhook_failed")[0]["reason"]
+        assert not relay.log.of("internal_error")
 
 
 async def test_an_answer_is_to_ones_own_question() -> None:
@@ -119,8 +119,8 @@ async def test_an_answer_is_to_ones_own_question() -> None:
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, answer, [listener])
         url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
-        async with careful(AuthOptions(auth_webhook=url)) as house:
-            assert [(await house.ask())[0] for _ in range(4)] == [401] * 4
+        async with auth_relay(AuthOptions(auth_webhook=url)) as relay:
+            assert [(await relay.ask())[0] for _ in range(4)] == [401] * 4
         nursery.cancel_scope.cancel()
 
 
@@ -129,9 +129,9 @@ async def test_a_service_that_is_slow_lets_nobody_in() -> None:
         await trio.sleep_forever()
         raise AssertionError
 
-    async with hook(never) as service, careful(asking(service, auth_webhook_timeout=0.3)) as house:
-        assert (await house.ask())[0] == 503
-        assert "within 0.3 s" in house.log.of("auth_webhook_failed")[0]["reason"]
+    async with hook(never) as service, auth_relay(asking(service, auth_webhook_timeout=0.3)) as relay:
+        assert (await relay.ask())[0] == 503
+        assert "within 0.3 s" in relay.log.of("auth_webhook_failed")[0]["reason"]
 
 
 async def test_what_is_in_flight_is_bounded_and_nobody_is_lost() -> None:
@@ -139,11 +139,11 @@ async def test_what_is_in_flight_is_bounded_and_nobody_is_lost() -> None:
         await trio.sleep(0.05)
         return 200, b'{"allowed": true}'
 
-    async with hook(slow) as service, careful(asking(service, auth_webhook_timeout=30)) as house:
+    async with hook(slow) as service, auth_relay(asking(service, auth_webhook_timeout=30)) as relay:
         statuses: list[int] = []
 
         async def come() -> None:
-            statuses.append((await house.ask())[0])
+            statuses.append((await relay.ask())[0])
 
         async with trio.open_nursery() as nursery:
             for _ in range(IN_FLIGHT * 2):
@@ -161,39 +161,39 @@ async def test_an_id_that_is_asked_for_by_two_at_once_goes_to_one() -> None:
                 await trio.sleep(0.01)
         return 200, b'{"allowed": true}'
 
-    async with hook(both) as service, careful(asking(service)) as house:
+    async with hook(both) as service, auth_relay(asking(service)) as relay:
         statuses: list[int] = []
 
         async def come() -> None:
-            statuses.append((await house.ask("/?id=bob"))[0])
+            statuses.append((await relay.ask("/?id=bob"))[0])
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(come)
             nursery.start_soon(come)
         assert sorted(statuses) == [101, 409]
-        assert not house.log.of("internal_error")
+        assert not relay.log.of("internal_error")
 
 
 async def test_token_and_service_both_have_to_agree(tmp_path: Path) -> None:
     """A bad token is not even asked about; a good one is, with the ID that it binds."""
     async with (
         hook(says(allowed=False, reason="no")) as service,
-        careful(asking(service, auth_secret_file=str(secret_file(tmp_path)))) as house,
+        auth_relay(asking(service, auth_secret_file=str(secret_file(tmp_path)))) as relay,
     ):
-        assert "JSON Web Token" in (await house.ask("/?token=bad"))[1]["message"]
+        assert "JSON Web Token" in (await relay.ask("/?token=bad"))[1]["message"]
         assert service.questions == []
-        assert (await house.ask(f"/?token={token(sub='bob')}"))[1]["message"] == "no"
+        assert (await relay.ask(f"/?token={token(sub='bob')}"))[1]["message"] == "no"
         assert service.questions[0]["id"] == "bob"
         service.answer = says(allowed=True)
-        assert await house.ask(f"/?token={token(sub='bob')}") == (101, {"type": "your_id", "id": "bob"})
+        assert await relay.ask(f"/?token={token(sub='bob')}") == (101, {"type": "your_id", "id": "bob"})
 
 
 async def test_a_no_counts_as_a_failed_attempt_and_an_outage_does_not() -> None:
-    async with hook(says(allowed=False)) as service, careful(asking(service)) as house:
-        statuses = [(await house.ask())[0] for _ in range(30)]
+    async with hook(says(allowed=False)) as service, auth_relay(asking(service)) as relay:
+        statuses = [(await relay.ask())[0] for _ in range(30)]
         assert 429 in statuses
-    async with careful(asking(service)) as house:
-        assert {(await house.ask())[0] for _ in range(30)} == {503}
+    async with auth_relay(asking(service)) as relay:
+        assert {(await relay.ask())[0] for _ in range(30)} == {503}
 
 
 async def test_a_relay_that_stops_does_not_wait_for_the_service() -> None:
@@ -203,17 +203,17 @@ async def test_a_relay_that_stops_does_not_wait_for_the_service() -> None:
 
     async with (
         hook(never) as service,
-        careful(asking(service, auth_webhook_timeout=30)) as house,
+        auth_relay(asking(service, auth_webhook_timeout=30)) as relay,
         trio.open_nursery() as nursery,
     ):
 
         async def come() -> None:
             with pytest.raises(AssertionError, match="without an answer"):
-                await house.ask()
+                await relay.ask()
 
         nursery.start_soon(come)
         while not service.questions:
             await trio.sleep(0.01)
-        house.acceptor.stop()
+        relay.acceptor.stop()
         with trio.fail_after(5):
-            await house.relay.wait_closed()
+            await relay.relay.wait_closed()

@@ -6,12 +6,12 @@ import pytest
 import trio
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
-from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
+from trio.testing import MockClock, memory_stream_pair
 
 from sdpx.relay.acceptor import Acceptor
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.stats import RELAY_SECONDS, RelayStats
-from tests.harness.relay import House, RawClient, house, upgrade_request
+from tests.harness.relay import RawClient, RelayHarness, relay_harness, upgrade_request
 
 Values = dict[str, float]
 
@@ -27,7 +27,7 @@ async def page(client: RawClient, path: str, more: str = "") -> tuple[int, str]:
     return status, body.decode()
 
 
-async def numbers(relay: House) -> Values:
+async def numbers(relay: RelayHarness) -> Values:
     """Scrape the relay: each sample's value by its name and labels."""
     status, text = await page(relay.raw(), "/metrics")
     assert status == 200
@@ -40,15 +40,15 @@ def _name(name: str, labels: dict[str, str]) -> str:
 
 
 async def test_a_relay_is_alive_and_ready(autojump_clock: MockClock) -> None:
-    async with house() as relay:
+    async with relay_harness() as relay:
         for path in ("/healthz", "/readyz", "/healthz?verbose"):
             assert (await page(relay.raw(), path))[0] == 200
 
 
 async def test_a_relay_that_stops_is_alive_and_not_ready(autojump_clock: MockClock) -> None:
     """And still shows its numbers."""
-    async with house() as relay:
-        a = relay.raw(lockstep_stream_pair)  # holds the end up
+    async with relay_harness() as relay:
+        a = relay.narrow()  # holds the end up
         await a.open()
         relay.acceptor.stop()
         assert (await page(relay.raw(), "/healthz"))[0] == 200
@@ -57,7 +57,7 @@ async def test_a_relay_that_stops_is_alive_and_not_ready(autojump_clock: MockClo
 
 
 async def test_a_head_request_gets_the_head(autojump_clock: MockClock) -> None:
-    async with house() as relay:
+    async with relay_harness() as relay:
         client = relay.raw()
         await client.send(request("/healthz", "HEAD"))
         assert (await client.rest()).endswith(b"\r\n\r\n")
@@ -65,7 +65,7 @@ async def test_a_head_request_gets_the_head(autojump_clock: MockClock) -> None:
 
 async def test_the_log_of_pages_is_for_debugging(autojump_clock: MockClock) -> None:
     """A probe every few seconds must not drown what counts."""
-    async with house() as relay:
+    async with relay_harness() as relay:
         await page(relay.raw(), "/healthz")
         [line] = relay.log.of("http_request")
         assert (line["level"], line["path"], line["status"]) == ("debug", "/healthz", 200)
@@ -73,7 +73,7 @@ async def test_the_log_of_pages_is_for_debugging(autojump_clock: MockClock) -> N
 
 async def test_the_numbers_tell_what_there_is(autojump_clock: MockClock) -> None:
     """The scrape's own connection included."""
-    async with house() as relay:
+    async with relay_harness() as relay:
         await relay.pair()
         await relay.client()
         seen = await numbers(relay)
@@ -83,7 +83,7 @@ async def test_the_numbers_tell_what_there_is(autojump_clock: MockClock) -> None
 
 async def test_the_numbers_count_what_is_relayed(autojump_clock: MockClock) -> None:
     """By type, in bytes as they came, and how long each took."""
-    async with house() as relay:
+    async with relay_harness() as relay:
         a, b = await relay.pair()
         for _ in range(3):
             await a.socket.send_message('{"type":"offer","sdp":"é"}')
@@ -101,7 +101,7 @@ async def test_the_numbers_count_what_is_relayed(autojump_clock: MockClock) -> N
 
 async def test_the_numbers_count_refusals_by_code(autojump_clock: MockClock) -> None:
     """Of frames, of pairings, of relaying and of connections."""
-    async with house() as relay:
+    async with relay_harness() as relay:
         a = await relay.client("/?id=a")
         await a.socket.send_message("{")
         await a.send(type="pair_request", target_id="nobody")
@@ -118,8 +118,8 @@ async def test_the_numbers_count_refusals_by_code(autojump_clock: MockClock) -> 
 
 async def test_the_numbers_count_evictions_and_what_waits(autojump_clock: MockClock) -> None:
     """A client that does not read has a full outbox, and then is gone."""
-    async with house(Limits(send_queue_frames=5, write_timeout=10)) as relay:
-        slow, a = relay.raw(lockstep_stream_pair), await relay.client()
+    async with relay_harness(Limits(send_queue_frames=5, write_timeout=10)) as relay:
+        slow, a = relay.narrow(), await relay.client()
         await slow.open("/?id=slow")
         await a.send(type="pair_request", target_id="slow")
         for _ in range(3):
@@ -135,7 +135,7 @@ async def test_the_numbers_count_evictions_and_what_waits(autojump_clock: MockCl
 
 
 async def test_the_numbers_count_lost_log_lines(autojump_clock: MockClock) -> None:
-    async with house() as relay:
+    async with relay_harness() as relay:
         relay.log.room = 0
         await relay.client()
         assert (await numbers(relay))["sdpx_log_lines_dropped_total"] >= 1
@@ -143,14 +143,14 @@ async def test_the_numbers_count_lost_log_lines(autojump_clock: MockClock) -> No
 
 @pytest.mark.parametrize("accept", ["application/openmetrics-text;version=1.0x", ";;", "\x7f", "x" * 5000])
 async def test_an_odd_accept_header_gets_plain_text(autojump_clock: MockClock, accept: str) -> None:
-    async with house() as relay:
+    async with relay_harness() as relay:
         status, text = await page(relay.raw(), "/metrics", f"Accept: {accept}\r\n")
     assert status == 400 or "sdpx_clients 0.0" in text
 
 
 async def test_the_numbers_come_as_openmetrics_too(autojump_clock: MockClock) -> None:
     """For a scraper that asks for it."""
-    async with house() as relay:
+    async with relay_harness() as relay:
         _, text = await page(relay.raw(), "/metrics", "Accept: application/openmetrics-text; version=1.0.0\r\n")
     assert text.endswith("# EOF\n")
     assert any(family.name == "sdpx_relayed" for family in openmetrics.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
@@ -159,7 +159,7 @@ async def test_the_numbers_come_as_openmetrics_too(autojump_clock: MockClock) ->
 @pytest.mark.parametrize(("path", "status"), [("/metrics", 200), ("/healthz", 200), ("/readyz", 200), ("/", 404)])
 async def test_a_port_of_their_own(autojump_clock: MockClock, path: str, status: int) -> None:
     """It has the pages and nothing else; clients do not see the numbers."""
-    async with house() as relay:
+    async with relay_harness() as relay:
         alone = Acceptor(Limits(), relay.relay, metrics_port=True)
         assert (await page(dial(relay, alone.serve_metrics), path))[0] == status
         assert (await page(dial(relay, alone.serve), "/metrics"))[0] == 404
@@ -168,14 +168,14 @@ async def test_a_port_of_their_own(autojump_clock: MockClock, path: str, status:
         assert (await client.response())[0] == 200
 
 
-def dial(relay: House, handle: Callable[[trio.abc.Stream], object]) -> RawClient:
+def dial(relay: RelayHarness, handle: Callable[[trio.abc.Stream], object]) -> RawClient:
     ours, theirs = memory_stream_pair()
     relay.nursery.start_soon(handle, theirs)  # type: ignore[arg-type]
     return RawClient(ours)
 
 
 async def test_a_scraper_that_says_nothing_is_cut(autojump_clock: MockClock) -> None:
-    async with house(Limits(handshake_timeout=3)) as relay:
+    async with relay_harness(Limits(handshake_timeout=3)) as relay:
         assert await dial(relay, relay.acceptor.serve_metrics).rest() == b""
 
 
