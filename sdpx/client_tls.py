@@ -1,6 +1,9 @@
-"""TLS contexts of clients (RFC 9325)."""
+"""TLS of clients (RFC 9325): the context, and error messages."""
 
 import ssl
+from typing import Final
+
+_NAME_MISMATCH: Final = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 
 
 class BadCaFile(Exception):
@@ -23,3 +26,19 @@ def client_context(cafile: str | None = None, *, insecure: bool = False) -> ssl.
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def describe_tls_failure(error: BaseException) -> str:
+    """Return why TLS failed and what to do; an empty string if TLS is not the cause."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        if cause.verify_code in _NAME_MISMATCH:
+            return f"its certificate is for another name ({cause.verify_message}); use a URL with a name that is in it"
+        return f"its certificate is not trusted ({cause.verify_message}); --cafile FILE names the authority to trust"
+    if cause is None:
+        return ""
+    reason = cause.reason or "no reason given"
+    hint = "; a relay without TLS has a ws:// URL" if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST") else ""
+    return f"TLS failed ({reason}){hint}"

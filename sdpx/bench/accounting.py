@@ -1,7 +1,7 @@
-"""The books of a measurement. Pure.
+"""Accounting of a measurement: which messages arrived, and how long they took. Pure.
 
-Every message has a number. What was sent and has not come is pending; what comes is checked against that; what is pending
-at the end is lost. Latencies are counted by the microsecond, so that the books of several processes can be added up.
+Each message has a number. A message that was sent is pending until it is received; what is pending at the end is lost.
+Latencies are counted in microseconds, so that the results of several processes can be added.
 """
 
 from collections.abc import Mapping
@@ -16,26 +16,20 @@ ALTERED: Final = "altered"
 UNMARKED: Final = "unmarked"
 FAULTS: Final = (LOST, REPEATED, REORDERED, ALTERED, UNMARKED)
 
-
 Key = TypeVar("Key", int, str)
 
 
-def count_one(counts: dict[Key, int], key: Key) -> None:
-    """Count one more of this kind."""
-    counts[key] = counts.get(key, 0) + 1
-
-
-def _add_all(counts: dict[Key, int], others: dict[Key, int]) -> None:
-    for key, number in others.items():
-        counts[key] = counts.get(key, 0) + number
+def increment(counts: dict[Key, int], key: Key, by: int = 1) -> None:
+    """Add to a counter."""
+    counts[key] = counts.get(key, 0) + by
 
 
 class Tally(msgspec.Struct):
-    """What one process counted in one phase, or several of them together.
+    """The counters of one phase, of one process or the sum of several.
 
-    `rate` is of `count` a second; `latencies` are microseconds, each with how often it was seen; `refused` is what the relay
-    refused, by code, `cut` how connections ended that should not have; `busy` is the share of the time in which the busiest
-    process was running or waiting for a core.
+    `rate` is `count` per second; `latencies` maps microseconds to their frequency; `refused` counts refusals of the relay by
+    code; `cut` counts unexpected ends of connections by cause; `busy` is the share of the time in which the busiest process
+    was running or waiting for a core.
     """
 
     count: int = 0
@@ -46,19 +40,29 @@ class Tally(msgspec.Struct):
     refused: dict[str, int] = msgspec.field(default_factory=dict)
     cut: dict[str, int] = msgspec.field(default_factory=dict)
 
+    @property
+    def failures(self) -> int:
+        """The number of refusals and lost connections."""
+        return sum(self.refused.values()) + sum(self.cut.values())
+
     def add(self, other: "Tally") -> None:
-        """Count what another process saw at the same time."""
+        """Add the counters of another process in the same phase."""
         self.count += other.count
         self.rate += other.rate
         self.busy = max(self.busy, other.busy)
-        _add_all(self.latencies, other.latencies)
-        _add_all(self.faults, other.faults)
-        _add_all(self.refused, other.refused)
-        _add_all(self.cut, other.cut)
+        for latency, number in other.latencies.items():
+            increment(self.latencies, latency, number)
+        self.add_failures(other)
+
+    def add_failures(self, other: "Tally") -> None:
+        """Add faults, refusals and lost connections."""
+        for own, added in ((self.faults, other.faults), (self.refused, other.refused), (self.cut, other.cut)):
+            for name, number in added.items():
+                increment(own, name, number)
 
 
-class Ledger:
-    """The messages of one direction of one pair; times are seconds of any one clock."""
+class DeliveryTracker:
+    """The messages of one direction of one pair. Times are seconds of any one clock."""
 
     __slots__ = ("_highest", "_next", "_pending", "_refused", "_tally")
 
@@ -70,43 +74,42 @@ class Ledger:
         self._refused = 0
 
     @property
-    def waits(self) -> bool:
-        """Whether something that was sent has neither come nor been refused."""
+    def has_pending(self) -> bool:
+        """Whether a message is neither received nor refused yet."""
         return len(self._pending) > self._refused
 
     def sent(self, now: float) -> int:
-        """Note a message, and return its number."""
+        """Register a message and return its number."""
         number = self._next
         self._next = number + 1
         self._pending[number] = now
         return number
 
-    def came(self, number: int, now: float) -> None:
-        """Note that the message with this number came, whole."""
+    def received(self, number: int, now: float) -> None:
+        """Count a message that arrived unaltered."""
         began = self._pending.pop(number, None)
         if began is None:
-            count_one(self._tally.faults, REPEATED if 0 <= number < self._next else ALTERED)
+            increment(self._tally.faults, REPEATED if 0 <= number < self._next else ALTERED)
             return
         self._tally.count += 1
-        count_one(self._tally.latencies, int((now - began) * 1e6))
+        increment(self._tally.latencies, int((now - began) * 1e6))
         if number < self._highest:
-            count_one(self._tally.faults, REORDERED)
+            increment(self._tally.faults, REORDERED)
         else:
             self._highest = number
 
-    def was_refused(self) -> None:
-        """Note that one of those that are pending will not come, and that its sender was told."""
+    def refused(self) -> None:
+        """Count a pending message as refused: it will not arrive, and is not lost."""
         self._refused += 1
 
-    def close(self) -> None:
-        """Count what has not come by now as lost."""
-        lost = len(self._pending) - self._refused
-        if lost > 0:
-            self._tally.faults[LOST] = self._tally.faults.get(LOST, 0) + lost
+    def finish(self) -> None:
+        """Count the messages that are still pending as lost."""
+        if self.has_pending:
+            increment(self._tally.faults, LOST, len(self._pending) - self._refused)
 
 
 def percentile(counted: Mapping[int, int], share: float) -> int:
-    """Return the least value that is not below this share of all; 0 where there is none."""
+    """Return the smallest value that is not below this share of all; 0 if there is none."""
     left = share * sum(counted.values())
     for value in sorted(counted):
         left -= counted[value]

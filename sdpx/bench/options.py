@@ -14,7 +14,7 @@ class BenchOptions:
 
     url: str | None = option(
         None,
-        "Relay to measure, ws://HOST:PORT; default: a relay started for it.",
+        "Relay to measure, ws://HOST:PORT or wss://HOST:PORT; default: a relay started for it.",
         "Network",
         "URL",
         is_argument=True,
@@ -23,6 +23,8 @@ class BenchOptions:
     token: str | None = option(
         None, "Token for a relay that requires one; safer in the environment.", "Network", "TOKEN"
     )
+    cafile: str | None = option(None, "CA certificates (PEM) to trust instead of the system's.", "TLS", "FILE")
+    insecure: bool = option(False, "Do not verify the certificate of the relay; for tests.", "TLS")
     pairs: int = option(32, "Pairs of clients.", "Load", "NUMBER", 1, 100_000)
     payload: int = option(4096, "Size of a message.", "Load", "BYTES", MIN_PAYLOAD, 1024**2)
     in_flight: int = option(1, "Messages in flight at once in each pair.", "Load", "NUMBER", 1, 1024)

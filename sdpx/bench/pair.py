@@ -1,4 +1,4 @@
-"""Two clients that meet: both connect, one asks for the other, and they exchange offers and answers, each with a number."""
+"""A pair of clients: they connect, are paired, and exchange offers and answers."""
 
 import time
 from collections.abc import Callable
@@ -7,37 +7,37 @@ from typing import Any, Final
 
 import msgspec
 
-from sdpx.bench.accounting import Tally, count_one
+from sdpx.bench.accounting import Tally, increment
 from sdpx.bench.payloads import MessageStream, text_frame
-from sdpx.bench.ws_client import NORMAL, Ended, Loop, Target, Wire
+from sdpx.bench.ws_client import NORMAL, CloseInfo, Loop, Target, WsClient
 
 _decoder: Final = msgspec.json.Decoder(dict[str, Any])
-OWN: Final = ("error", "peer_disconnected")
-OWN_MARKS: Final = tuple(f'{kind}"'.encode() for kind in OWN)
-OWN_BYTES: Final = 1024  # what the relay says for itself is short
+RELAY_TYPES: Final = ("error", "peer_disconnected")
+RELAY_TYPE_ENDS: Final = tuple(f'{kind}"'.encode() for kind in RELAY_TYPES)
+RELAY_BYTES: Final = 1024  # the relay's own messages are shorter
 
 
 def _decode(text: bytes) -> dict[str, Any]:
-    """Return the object that a message is; an empty one if it is none."""
+    """Return the JSON object of a message; an empty one if it is invalid."""
     try:
         return _decoder.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return {}
 
 
-def _own(text: bytes) -> dict[str, Any]:
-    """Return the message if it is one that the relay says for itself; most are not, and are not parsed for that."""
-    if len(text) > OWN_BYTES or not any(mark in text for mark in OWN_MARKS):
+def _relay_message(text: bytes) -> dict[str, Any]:
+    """Return a message of the relay itself; an empty object for a relayed one, which is usually not parsed."""
+    if len(text) > RELAY_BYTES or not any(end in text for end in RELAY_TYPE_ENDS):
         return {}
     message = _decode(text)
-    return message if message.get("type") in OWN else {}
+    return message if message.get("type") in RELAY_TYPES else {}
 
 
 class Pair:
-    """Two clients and what is under way between them.
+    """Two clients, of which the first requests the pairing, and the messages between them.
 
-    `on_ready` is called once both are paired, `on_done` when nothing is under way any more and nothing follows, `on_closed`
-    once: when both have left, or the pair came to nothing.
+    `on_ready` is called when both are paired, `on_done` when no message is pending and none will follow, `on_closed` once:
+    when both are disconnected, or the pair has failed.
     """
 
     def __init__(
@@ -51,118 +51,112 @@ class Pair:
         on_closed: Callable[["Pair"], None],
     ) -> None:
         self._tally = tally
-        self._on_ready, self._on_done, self._on_over = on_ready, on_done, on_closed
-        self._ids: dict[bool, str] = {}
+        self._on_ready, self._on_done, self._on_closed = on_ready, on_done, on_closed
+        self._ids: dict[int, str] = {}
         self._paired = 0
-        self._here = 2
-        self._leaving = False
-        self.is_over = False
-        self.is_whole = False  # both have left in peace
-        self.turns = 0  # how many more messages follow upon one that came; below 0: no end of them
-        self._courses = {True: MessageStream("offer", payload, tally), False: MessageStream("answer", payload, tally)}
-        self._wires = {
-            asks: Wire(loop, target, partial(self._greeted, asks), self._gone)  # by whether it asks for the other
-            for asks in (True, False)
-        }
+        self._open = 2
+        self._closing = False
+        self.closed = False
+        self.completed = False  # both have closed normally
+        self.turns = 0  # how many received messages are still replied to; negative: all
+        self._streams = [MessageStream(kind, payload, tally) for kind in ("offer", "answer")]  # by sender
+        self._clients = [
+            WsClient(loop, target, partial(self._on_text, side), self._on_client_closed) for side in (0, 1)
+        ]
 
     @property
-    def waits(self) -> bool:
-        """Whether something is under way that can still come."""
-        return not self.is_over and any(course.ledger.waits for course in self._courses.values())
+    def has_pending(self) -> bool:
+        """Whether a message is pending that can still arrive."""
+        return not self.closed and any(stream.tracker.has_pending for stream in self._streams)
 
     def start(self, in_flight: int, turns: int) -> None:
-        """Send so many offers; each is answered, each answer followed by an offer, until there were so many `turns`."""
+        """Send so many offers. `turns` received messages are replied to, offers by answers and answers by offers."""
         self.turns = turns
-        asking = self._wires[True]
         for _ in range(in_flight):
-            asking.post(self._courses[True].make(time.monotonic()))
-        asking.flush()
+            self._clients[0].post(self._streams[0].next_frame(time.monotonic()))
+        self._clients[0].flush()
 
-    def leave(self) -> None:
-        """Both say that they go."""
-        self._leaving = True
-        for wire in self._wires.values():
-            wire.leave()
+    def start_closing(self) -> None:
+        """Disconnect both clients with a close frame."""
+        self._closing = True
+        for client in self._clients:
+            client.start_closing()
 
-    def close(self) -> None:
-        """Count what is missing, and let the connections go."""
-        if not self.is_over:
-            for course in self._courses.values():
-                course.ledger.close()
-        self._drop()
+    def abort(self) -> None:
+        """Count pending messages as lost, and close both sockets."""
+        if not self.closed:
+            for stream in self._streams:
+                stream.tracker.finish()
+        self._abort()
 
-    def _drop(self) -> None:
-        self.is_over = True
-        for wire in self._wires.values():
-            wire.drop()
+    def _abort(self) -> None:
+        self.closed = True
+        for client in self._clients:
+            client.abort()
 
-    # ---- meeting, and talking -----------------------------------------------------------------------------------
-
-    def _greeted(self, asks: bool, text: bytes) -> None:
+    def _on_text(self, side: int, text: bytes) -> None:
+        """Handle a message before the pairing."""
         message = _decode(text)
         match message.get("type"):
             case "your_id":
-                self._ids[asks] = str(message.get("id"))
-                if len(self._ids) == len(self._wires):
-                    self._wires[True].post(text_frame({"type": "pair_request", "target_id": self._ids[False]}))
-                    self._wires[True].flush()
+                self._ids[side] = str(message.get("id"))
+                if len(self._ids) == len(self._clients):
+                    self._clients[0].post(text_frame({"type": "pair_request", "target_id": self._ids[1]}))
+                    self._clients[0].flush()
             case "paired":
-                self._wires[asks].on_text = self._listener(asks)
+                self._clients[side].on_text = self._receiver(side)
                 self._paired += 1
-                if self._paired == len(self._wires):
+                if self._paired == len(self._clients):
                     self._on_ready(self)
             case "error":
                 self._fail(self._tally.refused, str(message.get("code")))
             case kind:
                 self._fail(self._tally.cut, f"a message of type {kind} before the pairing")
 
-    def _listener(self, asks: bool) -> Callable[[bytes], None]:
-        """Return what takes the messages of one side: this is where the load spends its time."""
-        take, make, post = self._courses[not asks].take, self._courses[asks].make, self._wires[asks].post
-        monotonic = time.monotonic
+    def _receiver(self, side: int) -> Callable[[bytes], None]:
+        """Return the handler of messages after the pairing: the hot path of the load."""
+        receive, next_frame = self._streams[1 - side].receive, self._streams[side].next_frame
+        post, monotonic = self._clients[side].post, time.monotonic
 
-        def listen(text: bytes) -> None:
+        def on_text(text: bytes) -> None:
             now = monotonic()
-            if own := _own(text):
-                self._told(asks, own)
+            if message := _relay_message(text):
+                self._on_relay_message(side, message)
                 return
-            take(text, now)
+            receive(text, now)
             if self.turns:
                 self.turns -= 1
-                post(make(now))
+                post(next_frame(now))
             else:
                 self._check_done()
 
-        return listen
+        return on_text
 
     def _check_done(self) -> None:
-        if not self.waits and not self._leaving:
+        if not self.has_pending and not self._closing:
             self._on_done(self)
 
-    # ---- what goes wrong, and the end ---------------------------------------------------------------------------
-
-    def _told(self, asks: bool, message: dict[str, Any]) -> None:
-        """Take what the relay says for itself."""
+    def _on_relay_message(self, side: int, message: dict[str, Any]) -> None:
         if message.get("type") == "error":
-            count_one(self._tally.refused, str(message.get("code")))
-            self._courses[asks].ledger.was_refused()
+            increment(self._tally.refused, str(message.get("code")))
+            self._streams[side].tracker.refused()
             self._check_done()
-        elif not self._leaving:
+        elif not self._closing:
             self._fail(self._tally.cut, f"peer_disconnected, {message.get('reason')}")
 
-    def _fail(self, where: dict[str, int], why: str) -> None:
-        """Note why the pair comes to nothing; what is under way is not lost, for its sender knows."""
-        count_one(where, why)
-        if not self.is_over:
-            self._drop()
-            self._on_over(self)
+    def _fail(self, counts: dict[str, int], cause: str) -> None:
+        """Count why the pair failed. Pending messages are not lost: their senders were notified."""
+        increment(counts, cause)
+        if not self.closed:
+            self._abort()
+            self._on_closed(self)
 
-    def _gone(self, how: Ended) -> None:
-        self._here -= 1
-        if how.refused:
-            self._fail(self._tally.refused, str(how))
-        elif not self._leaving or how.code != NORMAL:
-            self._fail(self._tally.cut, str(how))
-        elif not self._here:
-            self.is_over = self.is_whole = True
-            self._on_over(self)
+    def _on_client_closed(self, info: CloseInfo) -> None:
+        self._open -= 1
+        if info.refused:
+            self._fail(self._tally.refused, str(info))
+        elif not self._closing or info.code != NORMAL:
+            self._fail(self._tally.cut, str(info))
+        elif not self._open:
+            self.closed = self.completed = True
+            self._on_closed(self)

@@ -1,4 +1,4 @@
-"""What a measurement is told as: figures, sentences, a table. Pure."""
+"""The result of a measurement: figures, error sentences and a table. Pure."""
 
 from typing import Final
 
@@ -6,14 +6,14 @@ import msgspec
 
 from sdpx.bench.accounting import FAULTS, Tally, percentile
 
-BUSY: Final = 0.9  # a process of the load that is busier than this sets the pace itself
+BUSY: Final = 0.9  # above this share a load process is the bottleneck
 PERCENTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 FULL: Final = ("429", "503")
 PHASES: Final = {"relay": "messages", "connect": "connects", "session": "sessions"}
 
 
 class BenchRequest(msgspec.Struct, frozen=True):
-    """What was measured."""
+    """The parameters of a measurement."""
 
     url: str
     pairs: int
@@ -24,14 +24,14 @@ class BenchRequest(msgspec.Struct, frozen=True):
 
 
 class Flaw(msgspec.Struct, frozen=True):
-    """Why the figures do not count, as the `error` event of other programs has it."""
+    """Why the figures are not valid: code and sentence of an `error` event."""
 
     code: str
     reason: str
 
 
 class Figures(msgspec.Struct):
-    """The result, as `--format json` prints it; `load_busy` is by phase, the relay's CPU known only of one on this machine."""
+    """The result, as `--format json` prints it. The relay's CPU time is known only for a local process that was given."""
 
     relay: str
     sound: bool
@@ -56,25 +56,25 @@ class Figures(msgspec.Struct):
     error: Flaw | None
 
 
-def figures(asked: BenchRequest, tallies: dict[str, Tally], relay_cpu: float | None = None) -> Figures:
-    """Return the result of all phases; `relay_cpu` is the seconds that the relay worked while it relayed."""
+def figures(request: BenchRequest, tallies: dict[str, Tally], relay_cpu: float | None = None) -> Figures:
+    """Return the result of all phases; `relay_cpu` is the CPU time of the relay in the phase `relay`, in seconds."""
     relayed = tallies["relay"]
     together = Tally()
     for tally in tallies.values():
         together.add(tally)
     flaw = _flaw(together)
     return Figures(
-        relay=asked.url,
+        relay=request.url,
         sound=flaw is None,
-        clients=2 * asked.pairs,
-        pairs=asked.pairs,
-        payload=asked.payload,
-        in_flight=asked.in_flight,
-        seconds=asked.seconds,
-        processes=asked.processes,
+        clients=2 * request.pairs,
+        pairs=request.pairs,
+        payload=request.payload,
+        in_flight=request.in_flight,
+        seconds=request.seconds,
+        processes=request.processes,
         messages=relayed.count,
         messages_per_s=round(relayed.rate, 1),
-        megabytes_per_s=round(relayed.rate * asked.payload / 1e6, 2),
+        megabytes_per_s=round(relayed.rate * request.payload / 1e6, 2),
         latency_ms={name: percentile(relayed.latencies, share) / 1000 for name, share in PERCENTILES.items()},
         connects_per_s=round(tallies["connect"].rate, 1),
         sessions_per_s=round(tallies["session"].rate, 1),
@@ -89,27 +89,27 @@ def figures(asked: BenchRequest, tallies: dict[str, Tally], relay_cpu: float | N
 
 
 def _flaw(together: Tally) -> Flaw | None:
-    """Return what does not hold, the relay's refusals first: they explain what else there is."""
+    """Return the error, if any; refusals come first because they explain the others."""
     sentences = [refused_sentence(together.refused)] if together.refused else []
     if together.cut:
-        sentences.append(f"Connections ended that should not have ({_listed(together.cut)})")
+        sentences.append(f"Connections ended unexpectedly ({_listed(together.cut)})")
     if together.faults:
-        sentences.append(f"Messages were not sound ({_listed(together.faults)})")
+        sentences.append(f"Messages were lost or damaged ({_listed(together.faults)})")
     return Flaw("bench_failed", ". ".join(sentences)) if sentences else None
 
 
 def refused_sentence(refused: dict[str, int]) -> str:
-    """Return what the relay refused, and which of its options has to be raised for that."""
-    sentence = f"The relay refused what the load asked for ({_listed(refused)})"
+    """Return a sentence on the refusals, with the relay's option to change."""
+    sentence = f"The relay refused requests of the load ({_listed(refused)})"
     if any(code.startswith(FULL) for code in refused):
-        return f"{sentence}: start it with --max-clients 0 --max-clients-per-ip 0, or measure with fewer --pairs"
+        return f"{sentence}: start it with --max-clients 0 --max-clients-per-ip 0, or lower --pairs"
     if "rate_limited" in refused:
         return f"{sentence}: start it with --rate 0"
     return sentence
 
 
 def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{number} {what}" for what, number in sorted(counts.items()))
+    return ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
 
 
 def _notes(tallies: dict[str, Tally]) -> list[str]:
@@ -117,14 +117,14 @@ def _notes(tallies: dict[str, Tally]) -> list[str]:
     if not slow:
         return []
     sentence = (
-        f"The load generator itself was the bottleneck (busy: {', '.join(slow)}): the relay carries at least this. "
-        "Try more --processes, or another machine for the load"
+        f"The load generator was the bottleneck (busy: {', '.join(slow)}): the relay can carry more. "
+        "Increase --processes, or run the load on another machine"
     )
     return [sentence]
 
 
 def table(result: Figures) -> str:
-    """Return the result as lines for a person."""
+    """Return the result as aligned lines."""
     rows = [
         ("relay", result.relay),
         ("clients", f"{result.clients} in {result.pairs} pairs, {result.in_flight} in flight in each"),
@@ -136,7 +136,7 @@ def table(result: Figures) -> str:
         ("sessions/s", f"{result.sessions_per_s:,.0f}"),
     ]
     if result.relay_cpu_us_per_message is not None:
-        rows.append(("relay's CPU", f"{result.relay_cpu_us_per_message:.1f} us a message"))
+        rows.append(("relay CPU", f"{result.relay_cpu_us_per_message:.1f} us per message"))
     rows += [
         (
             "load",

@@ -49,11 +49,7 @@ def peer(options: "PeerOptions") -> Iterator[Problem]:
     for option, client_id in (("--pair", options.pair), ("--id", options.client_id)):
         yield option, None if client_id is None else validate_id(client_id)
     yield _token(options.token)
-    if options.cafile is not None and options.insecure:
-        yield "--insecure", "contradicts --cafile; give one of the two"
-    if not options.url.lower().startswith("wss://"):
-        for option, given in (("--cafile", options.cafile is not None), ("--insecure", options.insecure)):
-            yield option, "is for TLS, and --url does not start with wss://" if given else None
+    yield from _tls(options.url, options.cafile, insecure=options.insecure)
     if options.wait and options.pair is None:
         yield "--wait", "needs --pair; without it, the peer waits for a pairing without a time limit"
     if options.within is not None and options.expect is None:
@@ -79,8 +75,15 @@ def bench(options: "BenchOptions") -> Iterator[Problem]:
     yield _token(options.token)
     if options.url is not None:
         yield "URL", validate_relay_url(options.url)
-        if not options.url.lower().startswith("ws://"):
-            yield "URL", "wss:// cannot be measured; give the ws:// URL of the relay"
+    yield from _tls(options.url or "", options.cafile, insecure=options.insecure)
+
+
+def _tls(url: str, cafile: str | None, *, insecure: bool) -> Iterator[Problem]:
+    if cafile is not None and insecure:
+        yield "--insecure", "contradicts --cafile; give one of the two"
+    if not url.lower().startswith("wss://"):
+        for option, given in (("--cafile", cafile is not None), ("--insecure", insecure)):
+            yield option, "is for TLS, and the URL does not start with wss://" if given else None
 
 
 def _token(given: str | None) -> Problem:

@@ -41,15 +41,11 @@ def serve(options: "ServeCommand") -> int:
 
 def peer(options: "PeerOptions") -> int:
     """Run a peer."""
-    from sdpx.client_tls import BadCaFile, client_context  # noqa: PLC0415
     from sdpx.peer.app import run_peer  # noqa: PLC0415
     from sdpx.runtime import run  # noqa: PLC0415
 
     _require(checks.peer(options))
-    try:
-        client_context(options.cafile)
-    except BadCaFile as error:
-        raise typer.BadParameter(str(error), param_hint="--cafile") from None
+    _require_ca_file(options.cafile)
     if options.insecure:
         from sdpx.events.peer import TlsVerificationDisabled  # noqa: PLC0415
 
@@ -90,7 +86,18 @@ def bench(options: "BenchOptions") -> int:
     from sdpx.bench.main import run_bench  # noqa: PLC0415
 
     _require(checks.bench(options))
+    _require_ca_file(options.cafile)
     return run_bench(options)
+
+
+def _require_ca_file(path: str | None) -> None:
+    """Report an unusable `--cafile` as a usage error."""
+    from sdpx.client_tls import BadCaFile, client_context  # noqa: PLC0415
+
+    try:
+        client_context(path)
+    except BadCaFile as error:
+        raise typer.BadParameter(str(error), param_hint="--cafile") from None
 
 
 def _require(found: Iterator[checks.Problem]) -> None:

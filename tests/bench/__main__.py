@@ -86,7 +86,7 @@ async def measure(asked: argparse.Namespace, folder: Path) -> Runs:
         for name, done in runs.items():
             sys.stderr.write(f"Run {number + 1} of {asked.runs}: {name}\n")
             async with server(name, folder) as (url, pid):
-                one = BenchOptions(url, asked.pairs, asked.payload, 1, asked.seconds)
+                one = BenchOptions(url=url, pairs=asked.pairs, payload=asked.payload, seconds=asked.seconds)
                 many = replace(one, in_flight=asked.in_flight)
                 done.append((await bench(one, pid), await bench(many, pid)))
     return runs

@@ -1,4 +1,4 @@
-"""`sdpx bench`: its books notice what a relay must not do, its figures are right, and it works on real relays."""
+"""`sdpx bench`: the accounting detects every fault of a relay, the figures are correct, and real relays are measured."""
 
 import json
 import socket
@@ -18,55 +18,56 @@ from sdpx.bench.report import BenchRequest, figures, refused_sentence, table
 from sdpx.relay.websocket.mask import unmask
 from tests.harness.credentials import secret_file, token
 from tests.harness.processes import Program, environment, relay
+from tests.harness.tls import write_certificate
 
 SIZE = 300
 
 
-class Way:
-    """A course, its tally, and the relay between its ends: as the wire has it."""
+class Direction:
+    """A stream of messages with its tally."""
 
     def __init__(self, size: int = SIZE, kind: str = "offer") -> None:
         self.tally = Tally()
-        self.course = MessageStream(kind, size, self.tally)
+        self.stream = MessageStream(kind, size, self.tally)
 
     def make(self) -> bytes:
-        """What a relay is sent, unmasked."""
-        frame = self.course.make(0.0)
+        """Return the payload of the next message."""
+        frame = self.stream.next_frame(0.0)
         head = 4 if len(frame) < 65_546 else 10
         assert frame[head : head + 4] == MASK
         return unmask(frame[head + 4 :], MASK)
 
     def take(self, *payloads: bytes) -> dict[str, int]:
         for payload in payloads:
-            self.course.take(payload, 0.001)
-        self.course.ledger.close()
+            self.stream.receive(payload, 0.001)
+        self.stream.tracker.finish()
         return self.tally.faults
 
 
 def relayed(payload: bytes) -> bytes:
-    """What `sdpx serve` makes of it."""
+    """Return a message as `sdpx serve` relays it."""
     return payload[:-1] + b',"from_peer":true}'
 
 
 def rewritten(payload: bytes) -> bytes:
-    """What a relay makes of it that parses and encodes."""
+    """Return a message as a relay writes it that decodes and encodes."""
     return json.dumps({"from_peer": True} | json.loads(payload)).encode()
 
 
 @pytest.mark.parametrize("size", [MIN_PAYLOAD, SIZE, 4096, 65_536, 80_000])
 @pytest.mark.parametrize("kind", ["offer", "answer"])
-def test_a_message_has_the_size_that_was_asked_for(size: int, kind: str) -> None:
-    payload = Way(size, kind).make()
+def test_message_has_the_requested_size(size: int, kind: str) -> None:
+    payload = Direction(size, kind).make()
     assert len(payload) == size
     assert json.loads(payload)["type"] == kind
 
 
 @pytest.mark.parametrize("carry", [relayed, rewritten])
-def test_what_is_right_has_no_fault(carry: Callable[[bytes], bytes]) -> None:
-    way = Way()
-    assert way.take(*(carry(way.make()) for _ in range(5))) == {}
-    assert way.tally.count == 5
-    assert way.tally.latencies == {1000: 5}
+def test_valid_messages_cause_no_fault(carry: Callable[[bytes], bytes]) -> None:
+    direction = Direction()
+    assert direction.take(*(carry(direction.make()) for _ in range(5))) == {}
+    assert direction.tally.count == 5
+    assert direction.tally.latencies == {1000: 5}
 
 
 @pytest.mark.parametrize("carry", [relayed, rewritten])
@@ -74,52 +75,52 @@ def test_what_is_right_has_no_fault(carry: Callable[[bytes], bytes]) -> None:
     ("order", "fault"),
     [([0, 2, 3], LOST), ([0, 1, 2], LOST), ([0, 1, 1, 2, 3], REPEATED), ([0, 2, 1, 3], REORDERED), ([], LOST)],
 )
-def test_lost_repeated_and_reordered_messages_are_noticed(
+def test_lost_repeated_and_reordered_messages_are_counted(
     carry: Callable[[bytes], bytes], order: list[int], fault: str
 ) -> None:
-    way = Way()
-    sent = [carry(way.make()) for _ in range(4)]
-    assert way.take(*(sent[number] for number in order)) == {fault: 4 - len(order) if fault == LOST else 1}
+    direction = Direction()
+    sent = [carry(direction.make()) for _ in range(4)]
+    assert direction.take(*(sent[number] for number in order)) == {fault: 4 - len(order) if fault == LOST else 1}
 
 
 @pytest.mark.parametrize("carry", [relayed, rewritten])
-def test_every_altered_byte_is_noticed(carry: Callable[[bytes], bytes]) -> None:
-    """Whichever byte of a message is another one, it was not sound: before its bytes are learnt, and after."""
-    learnt = Way()
-    learnt.take(carry(learnt.make()))
-    for way, known in ((Way(), False), (learnt, True)):
-        good = carry(way.make())
+def test_every_altered_byte_is_detected(carry: Callable[[bytes], bytes]) -> None:
+    """A change of any byte is a fault, both before and after the encoding of the relay is learned."""
+    learned = Direction()
+    learned.take(carry(learned.make()))
+    for direction, known in ((Direction(), False), (learned, True)):
+        good = carry(direction.make())
         for at in range(len(good)):
-            way.tally.faults.clear()
+            direction.tally.faults.clear()
             bad = good[:at] + bytes((good[at] ^ 1,)) + good[at + 1 :]
-            way.course.take(bad, 0.001)
-            assert way.tally.faults or json.loads(bad) == json.loads(good), (known, at)
+            direction.stream.receive(bad, 0.001)
+            assert direction.tally.faults or json.loads(bad) == json.loads(good), (known, at)
 
 
-def test_a_message_of_another_pair_is_altered() -> None:
-    mine, other = Way(), Way()
+def test_message_of_another_pair_is_altered() -> None:
+    mine, other = Direction(), Direction()
     mine.make()
     assert mine.take(relayed(other.make())) == {ALTERED: 1, LOST: 1}
 
 
-def test_a_number_that_was_never_sent_is_altered() -> None:
-    way = Way()
-    payload = relayed(way.make())
-    assert way.take(payload, payload.replace(b"0" * DIGITS, b"9" * DIGITS)) == {ALTERED: 1}
+def test_number_that_was_not_sent_is_altered() -> None:
+    direction = Direction()
+    payload = relayed(direction.make())
+    assert direction.take(payload, payload.replace(b"0" * DIGITS, b"9" * DIGITS)) == {ALTERED: 1}
 
 
 @pytest.mark.parametrize("end", [b"}", b',"from_peer":false}', b',"from_peer":1}'])
-def test_a_message_that_is_not_marked_is_noticed(end: bytes) -> None:
-    way = Way()
-    assert way.take(way.make()[:-1] + end) == {UNMARKED: 1}
+def test_missing_from_peer_is_detected(end: bytes) -> None:
+    direction = Direction()
+    assert direction.take(direction.make()[:-1] + end) == {UNMARKED: 1}
 
 
-def test_what_was_refused_is_not_lost() -> None:
-    way = Way()
-    way.make()
-    way.course.ledger.was_refused()
-    assert not way.course.ledger.waits
-    assert way.take() == {}
+def test_refused_message_is_not_lost() -> None:
+    direction = Direction()
+    direction.make()
+    direction.stream.tracker.refused()
+    assert not direction.stream.tracker.has_pending
+    assert direction.take() == {}
 
 
 @pytest.mark.parametrize(
@@ -148,29 +149,29 @@ def tallies(**relay: Any) -> dict[str, Tally]:
 ASKED = BenchRequest("ws://x", 2, 4096, 1, 1.0, 1)
 
 
-def test_tallies_add_up() -> None:
-    """Counts and rates are summed, the busiest process counts."""
+def test_tallies_are_added() -> None:
+    """Counts and rates are summed; `busy` is the maximum."""
     total = Tally(2, 20.0, 0.5, {1: 2}, {LOST: 1})
     total.add(Tally(3, 30.0, 0.7, {1: 1, 5: 2}, {LOST: 1, ALTERED: 2}, {"429": 1}, {"1006": 1}))
     assert total == Tally(5, 50.0, 0.7, {1: 3, 5: 2}, {LOST: 2, ALTERED: 2}, {"429": 1}, {"1006": 1})
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_one_fault_fails_the_measurement(fault: str) -> None:
+def test_any_fault_fails_the_measurement(fault: str) -> None:
     result = figures(ASKED, tallies(count=10, rate=10.0, faults={fault: 1}))
     assert not result.sound
     assert result.error
     assert (result.error.code, fault in result.error.reason, fault in table(result)) == ("bench_failed", True, True)
 
 
-def test_a_load_generator_that_sets_the_pace_says_so() -> None:
+def test_busy_load_generator_is_reported_as_the_bottleneck() -> None:
     busy, idle = (figures(ASKED, tallies(count=10, rate=10.0, busy=share)) for share in (0.95, 0.5))
     assert busy.sound
     assert "bottleneck (busy: messages 95%)" in table(busy)
     assert idle.notes == []
 
 
-def test_a_refusal_names_the_option() -> None:
+def test_refusal_names_the_option_to_change() -> None:
     assert "--rate 0" in refused_sentence({"rate_limited": 3})
     assert "--max-clients-per-ip 0" in refused_sentence({"429 too_many_connections": 3})
     assert "--max-clients 0" in refused_sentence({"503 full": 3})
@@ -190,8 +191,8 @@ async def run(*arguments: str) -> tuple[int, Any, str]:
 
 
 @pytest.mark.e2e
-async def test_a_relay_of_its_own() -> None:
-    """Two processes, three phases: all that was sent came, and every figure is there."""
+async def test_own_relay_is_measured() -> None:
+    """Two load processes, three phases: no message is lost, and every figure is present."""
     status, result, stderr = await run(
         "--seconds", "0.5", "--pairs", "5", "--in-flight", "3", "--payload", "70000", "--processes", "2"
     )
@@ -208,10 +209,10 @@ async def test_a_relay_of_its_own() -> None:
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("lane", ["--engine=epoll", "--engine=trio-websocket"])
-async def test_a_relay_that_is_there(lane: str) -> None:
-    """A relay with and without its fast lane is loaded by its URL, and has nobody left afterwards."""
-    async with relay("--rate", "0", lane) as (server, url):
+@pytest.mark.parametrize("engine", ["--engine=epoll", "--engine=trio-websocket"])
+async def test_relay_of_a_url_is_measured(engine: str) -> None:
+    """All clients are disconnected afterwards."""
+    async with relay("--rate", "0", engine) as (server, url):
         status, result, _ = await run(url, "--seconds", "0.3", "--pairs", "4")
         assert (status, result["relay"], result["error"]) == (0, url, None)
         connected = server.events.count("client_connected")
@@ -221,7 +222,7 @@ async def test_a_relay_that_is_there(lane: str) -> None:
 
 
 @pytest.mark.e2e
-async def test_a_relay_that_refuses_messages() -> None:
+async def test_refused_messages_fail_the_measurement() -> None:
     async with relay("--rate", "20") as (_, url):
         status, result, stderr = await run(url, "--seconds", "1", "--pairs", "2")
     assert (status, result["error"]["code"], result["sound"]) == (1, "bench_failed", False)
@@ -231,7 +232,7 @@ async def test_a_relay_that_refuses_messages() -> None:
 
 
 @pytest.mark.e2e
-async def test_a_relay_that_is_full() -> None:
+async def test_full_relay_fails_the_measurement() -> None:
     async with relay("--max-clients", "3") as (_, url):
         status, result, stderr = await run(url, "--seconds", "1", "--pairs", "4")
     assert (status, result["error"]["code"]) == (1, "bench_failed")
@@ -239,25 +240,25 @@ async def test_a_relay_that_is_full() -> None:
 
 
 @pytest.mark.e2e
-async def test_a_relay_that_goes() -> None:
-    """Connections that end in the midst are an error, not a hang and not a traceback."""
+async def test_relay_that_dies_fails_the_measurement() -> None:
+    """Lost connections are an error, without a hang or a traceback."""
     async with relay("--rate", "0") as (server, url), trio.open_nursery() as nursery:
-        nursery.start_soon(end_in_the_midst, server)
+        nursery.start_soon(kill_while_relaying, server)
         status, result, stderr = await run(url, "--seconds", "2", "--pairs", "2")
     assert (status, result["sound"]) == (1, False)
     assert result["error"]["code"] == "bench_failed"
     assert "Traceback" not in stderr
 
 
-async def end_in_the_midst(server: Program) -> None:
+async def kill_while_relaying(server: Program) -> None:
     await server.wait_for("relayed")
     await trio.sleep(0.2)
     server.process.kill()
 
 
 @pytest.mark.e2e
-async def test_a_relay_that_asks_for_a_token(tmp_path: Path) -> None:
-    """With one that binds no ID it is measured; without one it is told why not."""
+async def test_relay_with_authentication_needs_a_token(tmp_path: Path) -> None:
+    """The token must not bind an ID; without a token the error states the refusal."""
     async with relay("--rate", "0", "--auth-secret-file", str(secret_file(tmp_path)), "--auth-rate", "0") as (_, url):
         status, result, _ = await run(url, "--token", token(), "--seconds", "0.2", "--pairs", "2")
         assert (status, result["sound"]) == (0, True)
@@ -267,8 +268,8 @@ async def test_a_relay_that_asks_for_a_token(tmp_path: Path) -> None:
 
 
 @pytest.mark.e2e
-async def test_no_relay() -> None:
-    """Nobody there is status 3, with a sentence and an object."""
+async def test_unreachable_relay_is_status_3() -> None:
+    """The error is printed as a sentence and as an object."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         status, result, stderr = await run(f"ws://127.0.0.1:{taken.getsockname()[1]}")
@@ -277,9 +278,7 @@ async def test_no_relay() -> None:
 
 
 @pytest.mark.e2e
-async def test_something_else_than_a_relay() -> None:
-    """A server that answers HTTP with something else is status 3 too."""
-
+async def test_other_http_server_is_status_3() -> None:
     async def answer(stream: trio.SocketStream) -> None:
         async with stream:
             await stream.receive_some()
@@ -294,8 +293,29 @@ async def test_something_else_than_a_relay() -> None:
 
 
 @pytest.mark.e2e
+async def test_wss_relay_is_measured(tmp_path: Path) -> None:
+    """The certificate is verified with `--cafile`, or not at all with `--insecure`; one that is not trusted is status 3."""
+    async with relay("--rate", "0", *write_certificate(tmp_path)) as (_, url):
+        assert url.startswith("wss://")
+        for trust in (["--cafile", str(tmp_path / "ca.pem")], ["--insecure"]):
+            status, result, _ = await run(url, *trust, "--seconds", "0.3", "--pairs", "3", "--payload", "40000")
+            assert (status, result["sound"]) == (0, True), result
+            assert result["messages"] > 0
+        status, result, stderr = await run(url, "--seconds", "0.3")
+    assert (status, result["error"]["code"]) == (3, "relay_unreachable")
+    assert "--cafile" in stderr
+
+
+@pytest.mark.e2e
 @pytest.mark.parametrize(
-    ("arguments", "words"), [(["wss://x"], "wss://"), (["http://x"], "ws://"), (["--payload", "1"], "128")]
+    ("arguments", "words"),
+    [
+        (["ws://x", "--insecure"], "wss://"),
+        (["--cafile", "x"], "wss://"),
+        (["wss://x", "--cafile", "/none"], "cannot be read"),
+        (["http://x"], "ws://"),
+        (["--payload", "1"], "128"),
+    ],
 )
 def test_bad_usage_is_status_2(arguments: list[str], words: str) -> None:
     command = [sys.executable, "-m", "sdpx", "bench", *arguments]
@@ -304,8 +324,8 @@ def test_bad_usage_is_status_2(arguments: list[str], words: str) -> None:
 
 
 @pytest.mark.e2e
-def test_an_interrupted_measurement_leaves_no_process() -> None:
-    """SIGTERM in the midst: status 1, a sentence, and the relay and the load are gone with it."""
+def test_interrupted_measurement_leaves_no_process() -> None:
+    """On SIGTERM: status 1, a sentence, and neither relay nor load processes are left."""
     command = [sys.executable, "-m", "sdpx", "bench", "--seconds", "30"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
@@ -321,8 +341,7 @@ def test_an_interrupted_measurement_leaves_no_process() -> None:
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
-def test_it_never_loads_the_webrtc_stack() -> None:
-    """The load and who starts it import neither aiortc nor asyncio."""
+def test_bench_does_not_import_the_webrtc_stack() -> None:
     code = "import sys, sdpx.bench.main, sdpx.bench.load\n"
     code += "print([m for m in ('aiortc', 'aioice', 'trio_asyncio', 'asyncio', 'av') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -26,7 +26,7 @@ from trio_websocket import (
     wrap_client_stream,
 )
 
-from sdpx.client_tls import client_context
+from sdpx.client_tls import client_context, describe_tls_failure
 from sdpx.concurrency import leaf_exceptions
 from sdpx.errors import Ending, Refusal, Refused, RelayUnreachable
 from sdpx.peer.signaling.reliable_channel import ReliableChannel
@@ -40,7 +40,6 @@ PING_SECONDS: Final = 10.0
 PONG_SECONDS: Final = 10.0
 # The relay limits the size of what it receives; what it relays is a little longer, and a later relay may allow more.
 MAX_MESSAGE: Final = 1024 * 1024
-_NAME_MISMATCH: Final = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 
 ByteStream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
@@ -240,7 +239,7 @@ def _unreachable(url: str, error: BaseException, *, has_token: bool) -> Ending:
         return _rejected(url, error, "" if has_token else " (--token or SDPX_TOKEN)")
     if isinstance(error, ConnectionClosed):
         return RelayUnreachable("relay_unreachable", f"The relay at {url} closed the connection at once")
-    reason = _tls_failure(error)
+    reason = describe_tls_failure(error)
     if not reason:
         causes = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else [error]
         reason = "; ".join(dict.fromkeys(map(_os_failure, causes)))  # one for each address that was tried
@@ -258,22 +257,6 @@ def _rejected(url: str, error: ConnectionRejected, hint: str) -> Ending:
         return Refused(code, f"The relay at {url} refused: {body['message']}{hint if code == 'unauthorized' else ''}")
     except (msgspec.DecodeError, KeyError):
         return RelayUnreachable("relay_unreachable", f"The server at {url} is not a relay: HTTP {error.status_code}")
-
-
-def _tls_failure(error: BaseException) -> str:
-    """Return why TLS failed and what to do; an empty string if TLS is not the cause."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLError):
-        cause = cause.__cause__
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        if cause.verify_code in _NAME_MISMATCH:
-            return f"its certificate is for another name ({cause.verify_message}); give --url with a name that is in it"
-        return f"its certificate is not trusted ({cause.verify_message}); --cafile FILE names the authority to trust"
-    if cause is None:
-        return ""
-    reason = cause.reason or "no reason given"
-    hint = "; a relay without TLS has a ws:// URL" if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST") else ""
-    return f"TLS failed ({reason}){hint}"
 
 
 def _os_failure(error: BaseException) -> str:

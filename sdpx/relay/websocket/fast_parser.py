@@ -131,9 +131,13 @@ def text_frame(text: bytes, end: bytes) -> bytes:
 
 def frame(first: int, payload: bytes) -> bytes:
     """Return a server's frame that begins with the byte `first`."""
-    size = len(payload)
+    return frame_head(first, len(payload)) + payload
+
+
+def frame_head(first: int, size: int, masked: int = 0) -> bytes:
+    """Return the header of a frame with a payload of `size` bytes, up to the mask; `masked` is `MASKED` for a client's."""
     if size <= SHORT:
-        return bytes((first, size)) + payload
+        return bytes((first, masked | size))
     if size < 1 << 16:
-        return bytes((first, TWO_BYTES, size >> 8, size & 0xFF)) + payload
-    return bytes((first, 127)) + size.to_bytes(8) + payload
+        return bytes((first, masked | TWO_BYTES, size >> 8, size & 0xFF))
+    return bytes((first, masked | 127)) + size.to_bytes(8)
