@@ -7,7 +7,7 @@ from sdpx.ice_servers import parse_server, parse_stun, parse_turn
 from sdpx.ids import validate_id
 from sdpx.relay.auth.origins import validate_origin
 from sdpx.relay.auth.proxies import validate_network
-from sdpx.relay.auth.tokens import seconds_of, validate_pattern
+from sdpx.relay.auth.tokens import parse_duration, validate_pattern
 from sdpx.relay.auth.turn import validate_turn_url
 from sdpx.urls import validate_http_url, validate_relay_url
 
@@ -64,7 +64,7 @@ def token(options: "TokenOptions") -> Iterator[Problem]:
     """Check the options of `sdpx token`."""
     yield "--sub", validate_id(options.sub)
     yield from (("--pair", validate_pattern(each)) for each in options.pair)
-    if seconds_of(options.ttl) is None:
+    if parse_duration(options.ttl) is None:
         yield "--ttl", f"'{options.ttl}' is not a duration; the form is 90s, 15m, 1h or 7d"
     if options.auth_secret_file is None:
         yield "--auth-secret-file", "is required: the file that the relay reads"

@@ -57,7 +57,7 @@ def token(options: "TokenOptions") -> int:
     """Print a token."""
     from sdpx.relay.auth.files import BadFile  # noqa: PLC0415
     from sdpx.relay.auth.keys import is_weak, secret_key, sign  # noqa: PLC0415
-    from sdpx.relay.auth.tokens import claims_for, seconds_of  # noqa: PLC0415
+    from sdpx.relay.auth.tokens import make_claims, parse_duration  # noqa: PLC0415
 
     _require(checks.token(options))
     try:
@@ -68,8 +68,8 @@ def token(options: "TokenOptions") -> int:
         from sdpx.events.serve import WeakSecret  # noqa: PLC0415
 
         typer.echo(f"sdpx: {WeakSecret(str(options.auth_secret_file)).message()}", err=True)
-    lifetime = seconds_of(options.ttl) or 0
-    typer.echo(sign(claims_for(options.sub, options.pair, options.auth_audience, time.time(), lifetime), key))
+    lifetime = parse_duration(options.ttl) or 0
+    typer.echo(sign(make_claims(options.sub, options.pair, options.auth_audience, time.time(), lifetime), key))
     return ExitStatus.OK
 
 

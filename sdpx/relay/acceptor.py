@@ -19,7 +19,7 @@ from msgspec import UNSET
 from sdpx.events import serve
 from sdpx.relay.auth.authenticator import Authenticator
 from sdpx.relay.auth.tls_stream import TlsHandshakeError, TlsStream
-from sdpx.relay.auth.tokens import ANYBODY, Grant
+from sdpx.relay.auth.tokens import UNRESTRICTED, Grant
 from sdpx.relay.client import AcceptedUpgrade
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.rate_limit import PendingHandshakes
@@ -136,7 +136,7 @@ class Acceptor:
             return STOPPING
         if isinstance(upgrade, HttpError):
             return upgrade
-        grant = ANYBODY
+        grant = UNRESTRICTED
         if self._authenticator is not None:
             is_resuming = self._relay.find_session(upgrade.resume) is not None
             if not is_resuming and (refusal := self._capacity_refusal(remote)):
@@ -237,7 +237,7 @@ class Acceptor:
         """Return the accepted upgrade if nothing has to be waited for; None if the request is to be served in a task."""
         if self._authenticator is not None or (upgrade := parse_simple_upgrade(request)) is None:
             return None
-        decision = self._reserve_id(upgrade, ANYBODY, Remote.of(remote))
+        decision = self._reserve_id(upgrade, UNRESTRICTED, Remote.of(remote))
         return decision if isinstance(decision, AcceptedUpgrade) else None
 
     def _close_silent(self, stream: SocketStream, *, evicted: bool) -> None:

@@ -15,7 +15,7 @@ from sdpx.relay.auth.credentials import Credentials
 from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.auth.origins import Origins
 from sdpx.relay.auth.proxies import Proxies
-from sdpx.relay.auth.tokens import ANYBODY, BadToken, Grant, grant_of, subject_of
+from sdpx.relay.auth.tokens import UNRESTRICTED, BadToken, Grant, parse_claims, subject_of
 from sdpx.relay.core.failed_auth import FailedAuthLimit
 from sdpx.relay.core.rate_limit import network_of
 from sdpx.relay.http.request import HttpRequest, Remote, host_of
@@ -69,7 +69,7 @@ class Authenticator:
                 403, "origin", f"Connections from pages of '{(origin or '')[:MAX_SHOWN_ORIGIN]}' are not allowed"
             )
         if not self._options.requires_authentication:
-            return ANYBODY
+            return UNRESTRICTED
         if not self._attempts.may_try(remote.address, trio.current_time()):
             return self._too_many(remote.address)
         try:
@@ -88,12 +88,12 @@ class Authenticator:
     def _grant_of(self, token: str | None, asked_id: str | None) -> Grant:
         """Return what the token allows; raises `BadToken`, also if it is for another ID than `asked_id`."""
         if not self._options.asks_for_tokens:
-            return ANYBODY
+            return UNRESTRICTED
         if token is None:
             raise BadToken("A token is required: 'Authorization: Bearer TOKEN', or '?token=TOKEN'")
         claims = self._credentials.keys.claims(token)
         try:
-            grant = grant_of(claims, self._clock(), self._options.auth_audience)
+            grant = parse_claims(claims, self._clock(), self._options.auth_audience)
         except BadToken as error:
             raise BadToken(str(error), subject_of(claims)) from None
         if grant.client_id is not None and asked_id not in (None, grant.client_id):
@@ -106,18 +106,18 @@ class Authenticator:
     ) -> Grant | HttpError:
         if self._webhook is None:
             return grant
-        from sdpx.relay.auth.webhook import Question, Unavailable, shown_reason  # noqa: PLC0415  slow to load
+        from sdpx.relay.auth.webhook import Unavailable, WebhookRequest  # noqa: PLC0415  slow to load
 
         client_id = grant.client_id or request.asked_id
         try:
-            reply = await self._webhook.ask(Question(client_id, remote.shown, origin, token, request.path))
+            answer = await self._webhook.ask(WebhookRequest(client_id, remote.shown, origin, token, request.path))
         except Unavailable as error:
             self._log_unavailable(str(error))
             message = "The authentication service is unavailable; try again later"
             return HttpError(503, "auth_unavailable", message, (("Retry-After", "5"),), client_id)
-        if not reply.allowed:
-            raise BadToken(shown_reason(reply, token), client_id)
-        return replace(grant, ice_servers=tuple(reply.ice_servers or ()))
+        if not answer.allowed:
+            raise BadToken(answer.denial(token), client_id)
+        return replace(grant, ice_servers=tuple(answer.ice_servers or ()))
 
     def _log_unavailable(self, reason: str) -> None:
         now = trio.current_time()

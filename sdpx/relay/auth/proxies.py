@@ -1,8 +1,8 @@
-"""Whose address it is that a reverse proxy speaks for. Pure.
+"""The address of the client behind a reverse proxy. Pure.
 
-Each proxy adds the address that it was asked from at the end of `X-Forwarded-For`, or of `Forwarded` (RFC 7239). What a client
-wrote there itself stands in front. So the list is read from its end, and the first address that is no trusted proxy's is the
-client's. A proxy that uses one of the two headers lets a client's own other one through: where both come, they have to agree.
+Each proxy appends the address of its own client to `X-Forwarded-For`, or to `Forwarded` (RFC 7239); what the client itself wrote
+there comes first. So the list is read from its end, and the first address that is not a trusted proxy is the client's. A proxy
+that sets one of the two headers may pass on the client's other one: if both are present, they must agree.
 """
 
 import re
@@ -10,49 +10,46 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
-# RFC 7239, 4: elements with , between them, each of pairs with ; between them; a value in quotes may hold all of these.
+# RFC 7239, 4: elements separated by `,`, each of pairs separated by `;`; a quoted value may contain both.
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[,;]|[^",;]+')
 _FOR: Final = re.compile(r'\s*for=(?:"(?P<quoted>[^"]*)"|(?P<bare>[^"]*))\s*', re.IGNORECASE)
 _V4_WITH_PORT: Final = re.compile(r"(?P<host>[0-9.]+)(?::[0-9]{1,5})?")
 _V6_WITH_PORT: Final = re.compile(r"\[(?P<host>[^\]]*)\](?::[0-9]{1,5})?")
 
-MAPPED_BITS: Final = 96  # in front of an IPv4 address that is written as one of IPv6
+MAPPED_BITS: Final = 96  # the prefix of an IPv4-mapped IPv6 address
 Address = IPv4Address | IPv6Address
 
 
 class Proxies:
-    """The networks of the proxies that are believed; none means nobody is."""
+    """The networks of trusted proxies. An empty list trusts none."""
 
     def __init__(self, networks: Sequence[str] = ()) -> None:
         self._networks = [_network(each) for each in networks]
 
-    def __bool__(self) -> bool:
-        return bool(self._networks)
-
     def trust(self, host: str) -> bool:
-        """Tell whether the connection from `host` is a proxy's."""
+        """Return whether a connection from `host` comes from a trusted proxy."""
         address = _address(host)
         return address is not None and self._trusts(address)
 
     def client(self, host: str, x_forwarded_for: Sequence[str], forwarded: Sequence[str]) -> str:
-        """Return the address of the client behind the connection from `host`, given the lines of the two headers.
+        """Return the address of the client behind the connection from `host`, given the values of the two headers.
 
-        It is `host` itself where that is no proxy, or where the headers say nothing, nonsense, or two different things.
+        It is `host` itself if that is not a trusted proxy, or if the headers are missing, malformed or contradictory.
         """
         if not self.trust(host):
             return host
-        told = {
-            self._nearest_stranger(nodes)
+        clients = {
+            self._last_untrusted(nodes)
             for nodes in (_nodes_of_x_forwarded_for(x_forwarded_for), _nodes_of_forwarded(forwarded))
             if nodes
         }
-        return host if len(told) != 1 else str(told.pop() or host)
+        return host if len(clients) != 1 else str(clients.pop() or host)
 
     def _trusts(self, address: Address) -> bool:
         return any(address in network for network in self._networks)
 
-    def _nearest_stranger(self, nodes: Sequence[str]) -> Address | None:
-        """Return the last address that is no proxy's; if all are, the first; None where the last word is no address."""
+    def _last_untrusted(self, nodes: Sequence[str]) -> Address | None:
+        """Return the last address that is not a proxy's; the first if all are; None if the last node is not an address."""
         found = None
         for node in reversed(nodes):
             address = _address(node)
@@ -65,7 +62,7 @@ class Proxies:
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:
-    """Return a network as addresses are compared with it: one of IPv4 in IPv6's words (RFC 4291, 2.5.5.2) is IPv4's."""
+    """Return a network; an IPv4-mapped IPv6 network (RFC 4291, 2.5.5.2) becomes an IPv4 network."""
     network = ip_network(text, strict=False)
     mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
     if mapped is None or network.prefixlen < MAPPED_BITS:
@@ -74,11 +71,11 @@ def _network(text: str) -> IPv4Network | IPv6Network:
 
 
 def validate_network(text: str) -> str | None:
-    """Return what is wrong with a network that somebody wants to trust."""
+    """Return what is wrong with a network to trust."""
     try:
         ip_network(text, strict=False)
     except ValueError:
-        return f"'{text}' is no network; one is 10.0.0.0/8, 2001:db8::/32, or a single address"
+        return f"'{text}' is not a network; use 10.0.0.0/8, 2001:db8::/32 or a single address"
     return None
 
 
@@ -91,7 +88,7 @@ def _nodes_of_forwarded(lines: Sequence[str]) -> list[str]:
 
 
 def _nodes_of_line(line: str) -> list[str]:
-    """Return whom each element is for; nobody, where a quote has no end: a client may have begun it."""
+    """Return the `for` node of each element; one empty node if a quoted string does not end, which a client may have begun."""
     elements, at = [[""]], 0
     while at < len(line):
         token = _TOKEN.match(line, at)

@@ -1,9 +1,9 @@
-"""What a token allows, once its signature is found good (RFC 7519). Pure: the time is an argument, seconds since the epoch.
+"""The claims of a token whose signature is valid (RFC 7519). Pure: the time is an argument, in seconds since the epoch.
 
-- `sub` binds the ID: a client without `?id=`, or with the same one, gets it; another one is refused.
-- `pair` limits whom the client may ask for: an ID or a list of them, `*` standing for any characters. An empty list is nobody.
-- `exp`, `nbf` and `iat` are checked with `LEEWAY_SECONDS`; a token without `exp` does not end.
-- `aud` has to name this relay's audience: a token for another service is none for this one.
+- `sub` binds the ID: a client that asks for no ID, or for the same one, gets it; a request for another ID is refused.
+- `pair` limits the targets of pair requests: an ID or a list of them, `*` standing for any characters. An empty list allows none.
+- `exp`, `nbf` and `iat` are checked with `LEEWAY_SECONDS`; a token without `exp` does not expire.
+- `aud` must contain this relay's audience.
 """
 
 import re
@@ -17,51 +17,65 @@ from sdpx.ids import is_name
 
 LEEWAY_SECONDS: Final = 30
 _PATTERN: Final = re.compile(r"[A-Za-z0-9._*-]{1,64}", re.ASCII)
-_TIME: Final = re.compile(r"(?P<count>[0-9]{1,9})(?P<unit>[smhd])?", re.ASCII)
+_DURATION: Final = re.compile(r"(?P<count>[0-9]{1,9})(?P<unit>[smhd])?", re.ASCII)
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 class BadToken(ValueError):
-    """Why a token is not taken: a sentence that quotes nothing of it. `client_id` is whom it is for, once that is proven."""
+    """A token is refused. The message quotes nothing of the token; `client_id` is its `sub`, if the signature is valid."""
 
-    def __init__(self, flaw: str, client_id: str | None = None) -> None:
-        super().__init__(flaw)
+    def __init__(self, reason: str, client_id: str | None = None) -> None:
+        super().__init__(reason)
         self.client_id = client_id
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a client may do: under which ID, if bound, whom it may ask for, if limited, and what ICE servers are its own."""
+    """What a client is allowed: its ID, if bound; the targets of its pair requests, if limited; its own ICE servers."""
 
     client_id: str | None = None
     pair: tuple[str, ...] | None = None
     ice_servers: tuple[RtcIceServer, ...] = ()
 
     def may_ask(self, target_id: str) -> bool:
-        """Tell whether the client may ask to be paired with `target_id`."""
+        """Return whether the client may ask to be paired with `target_id`."""
         return self.pair is None or any(_matches(each, target_id) for each in self.pair)
 
 
-ANYBODY: Final = Grant()
+UNRESTRICTED: Final = Grant()
 
 
-def grant_of(claims: object, now: float, audience: str | None = None) -> Grant:
+def parse_claims(claims: object, now: float, audience: str | None = None) -> Grant:
     """Return what the claims of a token allow at `now`; raises `BadToken`."""
     if not isinstance(claims, dict):
-        raise BadToken("The token's payload is no JSON object")
-    _check_time(claims, now)
+        raise BadToken("The token's payload is not a JSON object")
+    expires_at, not_before, issued_at = (_seconds(claims, name) for name in ("exp", "nbf", "iat"))
+    if expires_at is not None and now >= expires_at + LEEWAY_SECONDS:
+        raise BadToken("The token has expired; get a new one")
+    if any(start is not None and now < start - LEEWAY_SECONDS for start in (not_before, issued_at)):
+        raise BadToken("The token is not valid yet; compare the clocks of its issuer and of this relay")
     _check_audience(claims.get("aud"), audience)
-    return Grant(_bound_id(claims.get("sub")), _patterns(claims.get("pair")))
+    sub, pair = claims.get("sub"), claims.get("pair")
+    if sub is not None and not (isinstance(sub, str) and is_name(sub)):
+        raise BadToken("The token's 'sub' is not a valid ID: 1 to 64 letters, digits, '-', '_' or '.'")
+    if pair is None:
+        return Grant(sub)
+    patterns = [pair] if isinstance(pair, str) else pair
+    if not isinstance(patterns, list) or not all(
+        isinstance(each, str) and _PATTERN.fullmatch(each) for each in patterns
+    ):
+        raise BadToken("The token's 'pair' must be an ID, a pattern such as robot-*, or a list of them")
+    return Grant(sub, tuple(patterns))
 
 
 def subject_of(claims: object) -> str | None:
-    """Return the ID that claims are for, whether they hold or not; None if they are for none that can be."""
+    """Return the ID that claims are for, valid or not at this time; None if there is no valid ID."""
     sub = claims.get("sub") if isinstance(claims, dict) else None
     return sub if isinstance(sub, str) and is_name(sub) else None
 
 
-def claims_for(sub: str, pair: Sequence[str], audience: str | None, now: float, ttl: float) -> dict[str, object]:
-    """Return the claims of a token for the client `sub` that holds from `now` on for `ttl` seconds."""
+def make_claims(sub: str, pair: Sequence[str], audience: str | None, now: float, ttl: float) -> dict[str, object]:
+    """Return the claims of a token for the client `sub` that is valid from `now` for `ttl` seconds."""
     claims: dict[str, object] = {"sub": sub, "iat": int(now), "exp": int(now + ttl)}
     if pair:
         claims["pair"] = list(pair)
@@ -74,24 +88,14 @@ def validate_pattern(text: str) -> str | None:
     """Return what is wrong with an entry of `pair`."""
     if _PATTERN.fullmatch(text):
         return None
-    return f"'{text}' is no ID and no pattern of one; it is 1 to 64 of letters, digits, -_. and *"
+    return f"'{text}' is not an ID or a pattern: 1 to 64 letters, digits, '-', '_', '.' or '*'"
 
 
-def seconds_of(text: str) -> int | None:
-    """Return how many seconds `90s`, `15m`, `1h` or `7d` are, or a bare number of them; None if that is no time above 0."""
-    found = _TIME.fullmatch(text)
-    seconds = int(found["count"]) * _UNITS[found["unit"] or "s"] if found else 0
+def parse_duration(text: str) -> int | None:
+    """Return the seconds of `90s`, `15m`, `1h` or `7d`, or of a number alone; None if the text is not a time above 0."""
+    match = _DURATION.fullmatch(text)
+    seconds = int(match["count"]) * _UNITS[match["unit"] or "s"] if match else 0
     return seconds or None
-
-
-def _check_time(claims: dict[str, object], now: float) -> None:
-    expires, begins, made = (_seconds(claims, name) for name in ("exp", "nbf", "iat"))
-    if expires is not None and now >= expires + LEEWAY_SECONDS:
-        raise BadToken("The token has expired; get a new one")
-    if any(start is not None and now < start - LEEWAY_SECONDS for start in (begins, made)):
-        raise BadToken(
-            "The token is not valid yet; if it should be, compare the clocks of who made it and of this relay"
-        )
 
 
 def _seconds(claims: dict[str, object], name: str) -> float | None:
@@ -99,56 +103,39 @@ def _seconds(claims: dict[str, object], name: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
-        raise BadToken(f"The token's '{name}' is no number of seconds")
+        raise BadToken(f"The token's '{name}' is not a number of seconds")
     return value
 
 
 def _is_finite(value: float) -> bool:
     try:
         return isfinite(value)
-    except OverflowError:  # an integer beyond all floats
+    except OverflowError:  # an integer beyond the range of floats
         return False
 
 
-def _check_audience(told: object, audience: str | None) -> None:
-    names = [told] if isinstance(told, str) else told
+def _check_audience(aud: object, audience: str | None) -> None:
+    names = [aud] if isinstance(aud, str) else aud
     if names is None and audience is None:
         return
     if audience is None:
-        raise BadToken("The token is for another audience ('aud'), and this relay was given none (--auth-audience)")
+        raise BadToken("The token has an audience ('aud'), but this relay has none (--auth-audience)")
     if not isinstance(names, list) or audience not in names:
         raise BadToken("The token is for another audience ('aud') than this relay's (--auth-audience)")
 
 
-def _bound_id(sub: object) -> str | None:
-    if sub is not None and not (isinstance(sub, str) and is_name(sub)):
-        raise BadToken("The token's 'sub' is no ID; one is 1 to 64 of letters, digits and -_.")
-    return sub
-
-
-def _patterns(pair: object) -> tuple[str, ...] | None:
-    if pair is None:
-        return None
-    patterns = [pair] if isinstance(pair, str) else pair
-    if not isinstance(patterns, list) or not all(
-        isinstance(each, str) and _PATTERN.fullmatch(each) for each in patterns
-    ):
-        raise BadToken("The token's 'pair' is neither an ID, nor a pattern such as robot-*, nor a list of them")
-    return tuple(patterns)
-
-
 def _matches(pattern: str, name: str) -> bool:
-    """Tell whether a name fits a pattern: the leftmost place for each part is as good as any, so nothing is tried twice."""
+    """Return whether a name matches a pattern. Each part is placed leftmost, so there is no backtracking."""
     first, *parts = pattern.split("*")
     if not parts:
         return name == pattern
     *middle, last = parts
     if not name.startswith(first) or len(name) < len(first) + len(last) or not name.endswith(last):
         return False
-    at, end = len(first), len(name) - len(last)
+    start, end = len(first), len(name) - len(last)
     for part in middle:
-        found = name.find(part, at, end)
+        found = name.find(part, start, end)
         if found < 0:
             return False
-        at = found + len(part)
+        start = found + len(part)
     return True

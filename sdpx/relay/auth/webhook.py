@@ -1,7 +1,7 @@
-"""The operator's own say in who comes in: an HTTP service that is asked about each request. Imported only where there is one.
+"""The authentication webhook: an HTTP service of the operator that allows or denies each request. httpx is slow to load.
 
-Whatever keeps it from saying yes is a no: that it is not there, is slow, answers with another status than 200, too much, or
-anything but what is asked for.
+Only a valid answer allows a request: an error, a timeout, a status other than 200, an answer that is too long or has another
+form all raise `Unavailable`.
 """
 
 import re
@@ -14,14 +14,14 @@ import trio
 
 from sdpx.ice_servers import RtcIceServer
 
-IN_FLIGHT: Final = 64
-LARGEST_ANSWER: Final = 64 * 1024
-LARGEST_REASON: Final = 200
-_UNSHOWN: Final = re.compile(r"[^ -~\u00a0-\ud7ff\ue000-\uffff]+")
+MAX_REQUESTS: Final = 64  # at the same time
+MAX_ANSWER_BYTES: Final = 64 * 1024
+MAX_REASON: Final = 200
+_NOT_PRINTABLE: Final = re.compile(r"[^ -~\u00a0-\ud7ff\ue000-\uffff]+")
 
 
-class Question(msgspec.Struct, frozen=True):
-    """What the service is asked: the ID that the client wants or is bound to, where it is, and what it brings."""
+class WebhookRequest(msgspec.Struct, frozen=True):
+    """The question to the service; `id` is the ID that the client asks for or that its token is for."""
 
     id: str | None
     remote: str
@@ -30,32 +30,39 @@ class Question(msgspec.Struct, frozen=True):
     path: str
 
 
-class Reply(msgspec.Struct, frozen=True):
-    """What the service answers: whether the client may come in, why not, and what ICE servers it gets if it may."""
+class WebhookAnswer(msgspec.Struct, frozen=True):
+    """The answer of the service: whether the client may connect, the reason if not, and its ICE servers if so."""
 
     allowed: bool
     reason: str | None = None
     ice_servers: list[RtcIceServer] | None = None
 
+    def denial(self, token: str | None) -> str:
+        """Return the reason of a denial for the client: one line, truncated, without the token."""
+        reason = self.reason or ""
+        if token:
+            reason = reason.replace(token, "...")
+        return _NOT_PRINTABLE.sub(" ", reason).strip()[:MAX_REASON] or "Connection not authorized"
+
 
 class Unavailable(Exception):
-    """There is no answer that can be used; the sentence says why, and quotes nothing."""
+    """The service gave no usable answer. The message says why, and quotes nothing of the answer."""
 
 
 class Webhook:
-    """One service. `seconds` is how long an answer may take, with the wait for one of the `IN_FLIGHT` places."""
+    """One service. `seconds` bounds the whole request, including the wait for one of `MAX_REQUESTS` slots."""
 
     def __init__(self, url: str, seconds: float) -> None:
         self._url = url
         self._seconds = seconds
-        self._places = trio.CapacityLimiter(IN_FLIGHT)
+        self._slots = trio.CapacityLimiter(MAX_REQUESTS)
         self._client = httpx.AsyncClient(
             verify=ssl.create_default_context(),
             trust_env=False,
             follow_redirects=False,
             timeout=seconds,
-            # A connection for each: one that is used again may be about to end, or hold an answer to somebody else's question.
-            limits=httpx.Limits(max_connections=IN_FLIGHT, max_keepalive_connections=0),
+            # One connection for each request: a reused one may be closing, or hold a second answer to an earlier request.
+            limits=httpx.Limits(max_connections=MAX_REQUESTS, max_keepalive_connections=0),
             headers={
                 "Accept": "application/json",
                 "Accept-Encoding": "identity",
@@ -64,11 +71,16 @@ class Webhook:
             },
         )
 
-    async def ask(self, question: Question) -> Reply:
-        """Ask, and return the answer; raises `Unavailable`."""
+    async def ask(self, request: WebhookRequest) -> WebhookAnswer:
+        """Send a request and return the answer; raises `Unavailable`."""
         with trio.move_on_after(self._seconds):
-            async with self._places:
-                return _reply(await self._post(msgspec.json.encode(question)))
+            async with self._slots:
+                body = await self._post(msgspec.json.encode(request))
+            try:
+                return msgspec.json.decode(body, type=WebhookAnswer)
+            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+                form = '{"allowed": true or false, "reason": "...", "ice_servers": [...]}'
+                raise Unavailable(f"its answer does not have the form {form}") from None
         raise Unavailable(f"it did not answer within {self._seconds:g} s")
 
     async def aclose(self) -> None:
@@ -81,29 +93,14 @@ class Webhook:
             async with self._client.stream("POST", self._url, content=body) as response:
                 if response.status_code != httpx.codes.OK:
                     raise Unavailable(f"it answered with status {response.status_code}, not 200")
-                async for (
-                    chunk
-                ) in response.aiter_raw():  # to its end, in the time that there is: httpx leaks one that is left
-                    answer += chunk if len(answer) <= LARGEST_ANSWER else b""
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # its words may quote the URL: a password
-            raise Unavailable(f"it cannot be asked ({type(error).__name__})") from None
-        if len(answer) > LARGEST_ANSWER:
-            raise Unavailable(f"it answered with more than {LARGEST_ANSWER} bytes")
+                async for chunk in response.aiter_raw():  # read to its end: httpx leaks a stream that is left earlier
+                    answer += chunk if len(answer) <= MAX_ANSWER_BYTES else b""
+        except (
+            httpx.HTTPError,
+            httpx.InvalidURL,
+            ValueError,
+        ) as error:  # the message may quote the URL with a password
+            raise Unavailable(f"the request failed ({type(error).__name__})") from None
+        if len(answer) > MAX_ANSWER_BYTES:
+            raise Unavailable(f"its answer is longer than {MAX_ANSWER_BYTES} bytes")
         return bytes(answer)
-
-
-def shown_reason(reply: Reply, token: str | None) -> str:
-    """Return the service's reason for a no, as the client may read it: one line, not too long, without the token."""
-    reason = reply.reason or ""
-    if token:
-        reason = reason.replace(token, "...")
-    reason = _UNSHOWN.sub(" ", reason).strip()[:LARGEST_REASON]
-    return reason or "You may not come in"
-
-
-def _reply(body: bytes) -> Reply:
-    try:
-        return msgspec.json.decode(body, type=Reply)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        wanted = '{"allowed": true or false, "reason": "...", "ice_servers": [...]}'
-        raise Unavailable(f"its answer is not {wanted}") from None

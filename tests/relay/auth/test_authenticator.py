@@ -41,9 +41,9 @@ async def test_a_token_in_the_header_or_in_the_query_opens(
     [
         ("/", [], "A token is required"),
         ("/", ["Authorization: Basic Ym9iOmJvYg=="], "A token is required"),
-        ("/", ["Authorization: Bearer"], "no JSON Web Token"),
-        ("/?token=", [], "no JSON Web Token"),
-        ("/?token=garbage", [], "no JSON Web Token"),
+        ("/", ["Authorization: Bearer"], "not a JSON Web Token"),
+        ("/?token=", [], "not a JSON Web Token"),
+        ("/?token=garbage", [], "not a JSON Web Token"),
         (f"/?token={token('another secret of thirty-two bytes or more', sub='bob')}", [], "signature"),
         (f"/?token={token(KEYS['RS256'], 'RS256', sub='bob')}", [], "algorithm"),
         (f"/?token={token(exp=NOW - 60)}", [], "expired"),

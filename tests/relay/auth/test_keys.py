@@ -65,7 +65,7 @@ def test_a_public_key_is_no_shared_secret(tmp_path: Path, algorithm: str) -> Non
     jwk = public_jwk(KEYS[algorithm])
     keys = Keys(public_keys(jwks_file(tmp_path, jwk)))
     for secret in (pem(KEYS[algorithm]), json.dumps(jwk).encode(), b""):
-        with pytest.raises(BadToken, match=f"{algorithm} is"):
+        with pytest.raises(BadToken, match=f"accepted: {algorithm}"):
             keys.claims(signed_by_hand({"alg": "HS256", "typ": "JWT"}, secret))
         with pytest.raises(BadToken):
             keys.claims(signed_by_hand({"alg": algorithm}, secret))
@@ -118,7 +118,7 @@ def test_no_text_is_taken_or_quoted(text: str) -> None:
 def test_a_payload_that_is_no_json_is_named(keys: Keys, payload: bytes) -> None:
     body = f"{part({'alg': 'HS256'})}.{part(payload)}"
     signature = part(hmac.digest(SECRET.encode(), body.encode(), hashlib.sha256))
-    with pytest.raises(BadToken, match="no JSON"):
+    with pytest.raises(BadToken, match="not valid JSON"):
         keys.claims(f"{body}.{signature}")
 
 
@@ -152,17 +152,17 @@ def test_a_secret_that_cannot_be_used_is_named(tmp_path: Path, text: str | bytes
     ("keys", "word"),
     [
         ([], "no key for signatures"),
-        ([{"kty": "oct", "k": "c2VjcmV0"}], "number 1, that is a shared secret"),
-        ([public_jwk(ED), private_jwk(ED)], "number 2, that is a private one"),
-        ([public_jwk(KEYS["RS256"], alg="RS512")], "none of RS256"),
-        ([public_jwk(KEYS["RS256"], alg="HS256")], "none of RS256"),
-        ([public_jwk(ec.generate_private_key(ec.SECP384R1()))], "none of RS256"),
+        ([{"kty": "oct", "k": "c2VjcmV0"}], "key 1 is a shared secret"),
+        ([public_jwk(ED), private_jwk(ED)], "key 2 is a private key"),
+        ([public_jwk(KEYS["RS256"], alg="RS512")], "not for RS256"),
+        ([public_jwk(KEYS["RS256"], alg="HS256")], "not for RS256"),
+        ([public_jwk(ec.generate_private_key(ec.SECP384R1()))], "not for RS256"),
         ([public_jwk(rsa.generate_private_key(65537, 1024))], "less than 2048 bits"),
-        ([{"kty": "RSA"}], "broken"),
-        ([{"kty": "RSA", "n": 1, "e": 2}], "broken"),
-        ([{"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}], "broken"),
-        ([{"kty": "OKP", "crv": "Ed25519", "x": "!"}], "broken"),
-        ([{}], "none of RS256"),
+        ([{"kty": "RSA"}], "is not valid"),
+        ([{"kty": "RSA", "n": 1, "e": 2}], "is not valid"),
+        ([{"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}], "is not valid"),
+        ([{"kty": "OKP", "crv": "Ed25519", "x": "!"}], "is not valid"),
+        ([{}], "not for RS256"),
         ([public_jwk(ED, use="enc")], "no key for signatures"),
         ([public_jwk(ED)] * 101, "more than 100"),
     ],

@@ -53,7 +53,7 @@ def run(*arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
     [
         (["--auth-secret-file", "{empty}"], ["--auth-secret-file", "is empty"]),
         (["--auth-secret-file", "{nowhere}"], ["--auth-secret-file", "No such file"]),
-        (["--auth-secret-file", "{key}"], ["--auth-secret-file", "no shared secret"]),
+        (["--auth-secret-file", "{key}"], ["--auth-secret-file", "not a shared secret"]),
         (["--auth-jwks", "{empty}"], ["--auth-jwks", "JWK set"]),
         (["--auth-jwks", "{nowhere}"], ["--auth-jwks", "No such file"]),
         (["--auth-audience", "x"], ["--auth-audience", "needs --auth-secret-file"]),

@@ -11,9 +11,9 @@ from sdpx.relay.auth.tokens import (
     LEEWAY_SECONDS,
     BadToken,
     Grant,
-    claims_for,
-    grant_of,
-    seconds_of,
+    make_claims,
+    parse_claims,
+    parse_duration,
     validate_pattern,
 )
 
@@ -36,7 +36,7 @@ NOW = 1_800_000_000.0
 )
 def test_what_claims_allow(claims: dict[str, Any], grant: Grant) -> None:
     """Times have a leeway, for clocks differ; claims that nobody knows are nothing."""
-    assert grant_of(claims, NOW) == grant
+    assert parse_claims(claims, NOW) == grant
 
 
 @pytest.mark.parametrize(
@@ -51,14 +51,14 @@ def test_what_claims_allow(claims: dict[str, Any], grant: Grant) -> None:
         *[({"pair": value}, "'pair'") for value in (1, {"a": 1}, [1], "a b", ["bob", ""], "[a-z]")],
         ({"aud": "other"}, "'aud'"),
         ({"aud": []}, "'aud'"),
-        ([], "no JSON object"),
-        ("sub", "no JSON object"),
-        (None, "no JSON object"),
+        ([], "not a JSON object"),
+        ("sub", "not a JSON object"),
+        (None, "not a JSON object"),
     ],
 )
 def test_what_is_wrong_is_named(claims: object, word: str) -> None:
     with pytest.raises(BadToken, match=word):
-        grant_of(claims, NOW)
+        parse_claims(claims, NOW)
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,10 @@ def test_what_is_wrong_is_named(claims: object, word: str) -> None:
 def test_a_token_for_another_audience_is_none(told: object, fits: bool) -> None:
     """RFC 7519, 4.1.3."""
     if fits:
-        assert grant_of({"aud": told}, NOW, "sdpx") == Grant()
+        assert parse_claims({"aud": told}, NOW, "sdpx") == Grant()
     else:
         with pytest.raises(BadToken, match="'aud'"):
-            grant_of({"aud": told}, NOW, "sdpx")
+            parse_claims({"aud": told}, NOW, "sdpx")
 
 
 @pytest.mark.parametrize(
@@ -119,22 +119,22 @@ def test_a_pattern_costs_little_however_it_is_made() -> None:
 def test_no_claim_raises_anything_else(value: Any) -> None:
     for name in ("sub", "pair", "exp", "nbf", "iat", "aud"):
         try:
-            grant_of({name: value}, NOW)
+            parse_claims({name: value}, NOW)
         except BadToken as error:
             assert len(str(error)) < 200  # noqa: PT017  whatever was in it is not quoted
 
 
 def test_claims_that_are_made_are_taken() -> None:
-    claims = claims_for("bob", ["robot-*"], "sdpx", NOW, 60)
-    assert grant_of(claims, NOW + 59, "sdpx") == Grant("bob", ("robot-*",))
+    claims = make_claims("bob", ["robot-*"], "sdpx", NOW, 60)
+    assert parse_claims(claims, NOW + 59, "sdpx") == Grant("bob", ("robot-*",))
     with pytest.raises(BadToken):
-        grant_of(claims, NOW + 60 + LEEWAY_SECONDS, "sdpx")
-    assert claims_for("bob", [], None, NOW, 60).keys() == {"sub", "iat", "exp"}
+        parse_claims(claims, NOW + 60 + LEEWAY_SECONDS, "sdpx")
+    assert make_claims("bob", [], None, NOW, 60).keys() == {"sub", "iat", "exp"}
 
 
 def test_times_and_patterns_of_the_command_line() -> None:
-    assert [seconds_of(text) for text in ("90", "90s", "15m", "1h", "7d")] == [90, 90, 900, 3600, 604_800]
-    assert [seconds_of(text) for text in ("", "0", "0h", "h", "1w", "-1h", "1.5h", "1 h", "1" * 10, "\u0661h")] == [
+    assert [parse_duration(text) for text in ("90", "90s", "15m", "1h", "7d")] == [90, 90, 900, 3600, 604_800]
+    assert [parse_duration(text) for text in ("", "0", "0h", "h", "1w", "-1h", "1.5h", "1 h", "1" * 10, "\u0661h")] == [
         None
     ] * 10
     assert validate_pattern("robot-*") is None

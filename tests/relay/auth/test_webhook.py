@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from sdpx.relay.auth.options import AuthOptions
-from sdpx.relay.auth.webhook import IN_FLIGHT, LARGEST_ANSWER
+from sdpx.relay.auth.webhook import MAX_ANSWER_BYTES, MAX_REQUESTS
 from tests.harness.auth_relay import auth_relay
 from tests.harness.credentials import secret_file, token
 from tests.harness.webhook_server import Hook, HttpError, hook, says, says_bytes
@@ -43,8 +43,8 @@ async def test_who_may_come_in_gets_its_ice_servers() -> None:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (says(allowed=False), "You may not come in"),
-        (says(allowed=False, reason=None), "You may not come in"),
+        (says(allowed=False), "Connection not authorized"),
+        (says(allowed=False, reason=None), "Connection not authorized"),
         (says(allowed=False, reason="Your subscription ended"), "Your subscription ended"),
         (says(allowed=False, reason="No 'guess-me', no!\r\nX: y \x00"), "No '...', no! X: y"),
         (says(allowed=False, reason="x" * 5000), "x" * 200),
@@ -64,18 +64,18 @@ async def test_a_no_is_401_with_its_reason(answer: HttpError, message: str) -> N
         (says(201, allowed=True), "status 201"),
         (says(302, allowed=True), "status 302"),
         (says(401, allowed=True), "status 401"),
-        (says(), "is not"),
-        (says(allowed="true"), "is not"),
-        (says(allowed=1), "is not"),
-        (says(allowed=None), "is not"),
-        (says(allowed=True, ice_servers="turn:t"), "is not"),
-        (says(allowed=True, ice_servers=[{"username": "u"}]), "is not"),
-        (says_bytes(b""), "is not"),
-        (says_bytes(b"true"), "is not"),
-        (says_bytes(b'{"allowed": true'), "is not"),
-        (says_bytes(b"\xff\xfe"), "is not"),
-        (says_bytes(b"[" * 50_000), "is not"),
-        (says_bytes(b'{"allowed": true}' + b" " * LARGEST_ANSWER), "more than"),
+        (says(), "does not have the form"),
+        (says(allowed="true"), "does not have the form"),
+        (says(allowed=1), "does not have the form"),
+        (says(allowed=None), "does not have the form"),
+        (says(allowed=True, ice_servers="turn:t"), "does not have the form"),
+        (says(allowed=True, ice_servers=[{"username": "u"}]), "does not have the form"),
+        (says_bytes(b""), "does not have the form"),
+        (says_bytes(b"true"), "does not have the form"),
+        (says_bytes(b'{"allowed": true'), "does not have the form"),
+        (says_bytes(b"\xff\xfe"), "does not have the form"),
+        (says_bytes(b"[" * 50_000), "does not have the form"),
+        (says_bytes(b'{"allowed": true}' + b" " * MAX_ANSWER_BYTES), "longer than"),
     ],
 )
 async def test_anything_but_a_yes_is_503_and_told_of(answer: HttpError, word: str) -> None:
@@ -101,7 +101,7 @@ async def test_a_service_that_can_never_be_reached_lets_nobody_in(url: str) -> N
     """Names that no resolver takes: the client hears of it, and the log, without the URL."""
     async with auth_relay(AuthOptions(auth_webhook=url)) as relay:
         assert (await relay.ask())[0] == 503
-        assert "cannot be asked" in relay.log.of("auth_webhook_failed")[0]["reason"]
+        assert "the request failed" in relay.log.of("auth_webhook_failed")[0]["reason"]
         assert not relay.log.of("internal_error")
 
 
@@ -146,10 +146,10 @@ async def test_what_is_in_flight_is_bounded_and_nobody_is_lost() -> None:
             statuses.append((await relay.ask())[0])
 
         async with trio.open_nursery() as nursery:
-            for _ in range(IN_FLIGHT * 2):
+            for _ in range(MAX_REQUESTS * 2):
                 nursery.start_soon(come)
-        assert statuses == [101] * IN_FLIGHT * 2
-        assert 1 < service.most_at_once <= IN_FLIGHT
+        assert statuses == [101] * MAX_REQUESTS * 2
+        assert 1 < service.most_at_once <= MAX_REQUESTS
 
 
 async def test_an_id_that_is_asked_for_by_two_at_once_goes_to_one() -> None:
