@@ -1,8 +1,8 @@
 """Options of the commands: one declaration holds the default, the help text, the range and the environment variable. Pure.
 
-The options of a command are a frozen dataclass whose fields are made by `option`; a field with another dataclass as its type adds
-the options of that one. The command line, the configuration file and the tables of the documentation are derived from these
-declarations (sdpx/cli/options.py).
+The options of a command are a frozen dataclass whose fields are made by `option`; a field with another dataclass as its type
+adds the options of that one. The command line (sdpx/cli/signature.py), the configuration file and the tables of the documentation
+are derived from these declarations.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,8 +20,8 @@ Format = Literal["json", "text"]
 class Option:
     """A declared option; `kind` is the type of its field, `default` is `MISSING` where a value is required.
 
-    `panel` is its group in `--help`. A number is from `minimum` to `maximum`. An argument or a one-shot option has no environment
-    variable `env` and is not `in_file`.
+    `panel` is its group in `--help`. A number is from `minimum` to `maximum`. An argument or a one-shot option has no
+    environment variable `env` and is not `in_file`.
     """
 
     name: str
@@ -74,8 +74,7 @@ def option(
 ) -> T:
     """Declare an option as a field of a dataclass; `more` sets other fields of `Option`.
 
-    Flag and environment variable follow the field's name; arguments and one-shot options have no variable. `default` is `...` where
-    a value is required.
+    Flag and environment variable follow the field's name. `default` is `...` where a value is required.
     """
     details = {"help": help, "panel": panel, "metavar": metavar, "minimum": minimum, "maximum": maximum, **more}
     declared: Any = field(default=MISSING if default is ... else default, metadata=details)

@@ -1,4 +1,4 @@
-"""The commands: each checks its options, then runs its program and returns the exit status."""
+"""The commands: each checks its options, then loads and runs its program and returns the exit status."""
 
 import time
 from collections.abc import Iterator
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 def serve(options: "ServeCommand") -> int:
     """Run a relay; with `--check` or `--print-config` only check its options and files."""
+    _require(checks.serve(options))
     from sdpx.relay.app import load_credentials, run_server  # noqa: PLC0415
     from sdpx.runtime import run  # noqa: PLC0415
 
-    _require(checks.serve(options))
     try:
         credentials = load_credentials(options)
     except BadOption as error:
@@ -41,11 +41,11 @@ def serve(options: "ServeCommand") -> int:
 
 def peer(options: "PeerOptions") -> int:
     """Run a peer."""
+    _require(checks.peer(options))
+    _require_ca_file(options.cafile)
     from sdpx.peer.app import run_peer  # noqa: PLC0415
     from sdpx.runtime import run  # noqa: PLC0415
 
-    _require(checks.peer(options))
-    _require_ca_file(options.cafile)
     if options.insecure:
         from sdpx.events.peer import TlsVerificationDisabled  # noqa: PLC0415
 
@@ -55,11 +55,11 @@ def peer(options: "PeerOptions") -> int:
 
 def token(options: "TokenOptions") -> int:
     """Print a token."""
+    _require(checks.token(options))
     from sdpx.relay.auth.files import BadFile  # noqa: PLC0415
     from sdpx.relay.auth.keys import is_weak, secret_key, sign  # noqa: PLC0415
     from sdpx.relay.auth.tokens import make_claims, parse_duration  # noqa: PLC0415
 
-    _require(checks.token(options))
     try:
         key = secret_key(Path(options.auth_secret_file or ""))
     except BadFile as error:
@@ -83,10 +83,10 @@ def demo(options: "DemoOptions") -> int:
 
 def bench(options: "BenchOptions") -> int:
     """Run a measurement."""
-    from sdpx.bench.main import run_bench  # noqa: PLC0415
-
     _require(checks.bench(options))
     _require_ca_file(options.cafile)
+    from sdpx.bench.main import run_bench  # noqa: PLC0415
+
     return run_bench(options)
 
 

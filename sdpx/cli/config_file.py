@@ -1,7 +1,7 @@
 """Configuration file of `--config`: the options of the commands in TOML, under their names on the command line.
 
-A table is named for a command, `[serve]`, and has its options; keys outside tables are for the command that reads the file. Unknown keys
-and values of a wrong type are refused. The command line overrides the environment, and the environment overrides the file.
+A table is named for a command, `[serve]`, and has its options; keys outside tables are for the command that reads the file.
+Unknown keys and values of a wrong type are refused. The command line overrides the environment, and that overrides the file.
 """
 
 import tomllib

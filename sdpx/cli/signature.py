@@ -12,7 +12,7 @@ from sdpx.options import Option, build
 
 
 def command_function(command: str) -> Callable[..., None]:
-    """Return a function with the signature that Typer reads; it builds the options and runs the command (sdpx/cli/commands.py)."""
+    """Return a function with the signature that Typer reads; it builds the options and runs the command."""
 
     def run(**values: Any) -> None:
         from sdpx.cli import commands  # noqa: PLC0415  loads what `--help` does not need
