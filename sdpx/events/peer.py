@@ -57,6 +57,20 @@ class Paired(Event, frozen=True):
         return f"Paired with {self.peer_id}! You are the {role}."
 
 
+class WebrtcFeatureUnavailable(Event, frozen=True):
+    """The installed version of a library does not have the private parts that a feature needs; the peer works without it.
+
+    The features are `trickle_ice` (later candidates, several servers, facts about candidate pairs) and `dtls_diagnosis` (the
+    reasons of failed handshakes, certificates with RSA keys).
+    """
+
+    level: ClassVar[Level] = "warning"
+    sentence: ClassVar[str] = "The feature '{e.feature}' is unavailable: it does not fit {e.library} {e.version}."
+    feature: str
+    library: str
+    version: str
+
+
 class PcCreated(Event, frozen=True):
     """An RTCPeerConnection was created and its state handlers attached."""
 

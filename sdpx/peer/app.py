@@ -3,6 +3,7 @@
 import os
 import random
 import select
+from types import ModuleType
 from typing import Final
 
 import trio
@@ -24,7 +25,7 @@ STDIN: Final = 0
 
 async def run_peer(options: PeerOptions, log: Log, stop: ShutdownRequest) -> None:
     """Run a peer until its session ends or `stop` is requested; raises the `Ending` that ended it."""
-    async with open_webrtc_runtime() as runtime, trio.open_nursery() as nursery:
+    async with open_webrtc_runtime(_load_webrtc, log) as runtime, trio.open_nursery() as nursery:
         if options.insecure:
             log.emit(peer.TlsVerificationDisabled())
         tls = client_context(options.cafile, insecure=options.insecure)
@@ -43,6 +44,12 @@ async def run_peer(options: PeerOptions, log: Log, stop: ShutdownRequest) -> Non
         finally:
             await signaling.close()
             nursery.cancel_scope.cancel()
+
+
+def _load_webrtc() -> ModuleType:
+    from sdpx.peer.webrtc import peer_connection  # noqa: PLC0415  imported in a thread
+
+    return peer_connection
 
 
 def _read_stdin(size: int) -> bytes:

@@ -29,7 +29,7 @@ from sdpx.peer.negotiation.sdp import (
     media_count,
     normalize_candidate,
 )
-from sdpx.peer.webrtc.events import NegotiationFailed, ServerTold
+from sdpx.peer.webrtc.events import IceServerResult, NegotiationFailed
 from sdpx.protocol.messages import Candidate, CandidateInit, Description
 
 if TYPE_CHECKING:
@@ -331,7 +331,7 @@ class Attempt:
         self.trace.bytes_sent += _size(data)
         self._log.emit(peer.ChannelMessageSent(_size(data)))
 
-    def note_server(self, told: ServerTold) -> None:
+    def note_server(self, told: IceServerResult) -> None:
         """Note the answer of a STUN or TURN server, and log one that was of no use."""
         if told.answered and told.code is None:
             return

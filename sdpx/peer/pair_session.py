@@ -104,7 +104,7 @@ class PairSession:
 
     def _new_trace(self, before: dict[str, float]) -> ConnectionTrace:
         options = self._options
-        return ConnectionTrace(self.peer_id, self._is_initiator, options.timeout, before, relay_only=options.relay_only)
+        return ConnectionTrace(self.peer_id, self._is_initiator, before, relay_only=options.relay_only)
 
     @property
     def channel_is_open(self) -> bool:
@@ -328,12 +328,12 @@ class PairSession:
                 self._on_channel_open(label, attempt)
             case events.ChannelClosed(label):
                 self._on_channel_closed(label, attempt)
-            case events.Received(data):
+            case events.MessageReceived(data):
                 attempt.note_message(data)
                 self._reached(attempt, "message")
-            case events.Beat():
+            case events.HeartbeatReceived():
                 attempt.note_alive()
-            case events.ServerTold():
+            case events.IceServerResult():
                 attempt.note_server(event)
 
     def _on_connection_state(self, state: str, attempt: Attempt) -> None:

@@ -10,7 +10,9 @@ import trio
 from sdpx.ice_servers import IceServer, parse_server
 from sdpx.peer.negotiation.sdp import candidate_type
 from sdpx.peer.webrtc import peer_connection
-from sdpx.peer.webrtc.peer_connection import ChannelOpened, PeerConnection, Received, RtcEvent, ServerTold
+from sdpx.peer.webrtc.events import ChannelOpened, IceServerResult, MessageReceived, RtcEvent
+from sdpx.peer.webrtc.peer_connection import PeerConnection
+from sdpx.peer.webrtc.runtime import asyncio_loop
 from sdpx.protocol.messages import CandidateInit
 from tests.harness.coturn import LOGIN, coturn, free_port
 from tests.harness.processes import relay, sdpx
@@ -21,7 +23,7 @@ pytestmark = pytest.mark.e2e
 @asynccontextmanager
 async def two_peers(servers: Sequence[IceServer]) -> AsyncIterator[tuple[PeerConnection, PeerConnection]]:
     with trio.fail_after(40):
-        async with peer_connection.asyncio_loop():
+        async with asyncio_loop():
             a, b = await peer_connection.connect(servers), await peer_connection.connect(servers)
             try:
                 yield a, b
@@ -73,7 +75,7 @@ async def test_a_relayed_candidate_that_comes_late_carries_the_channel(tmp_path:
             assert pair is not None
             assert "relay" in {pair.local_type, pair.remote_type}
             assert await a.channels.send("over the relay")
-            assert await until(b, Received) == Received("over the relay")
+            assert await until(b, MessageReceived) == MessageReceived("over the relay")
 
 
 async def test_a_server_reflexive_candidate_that_comes_late_carries_the_channel(tmp_path: Path) -> None:
@@ -84,7 +86,7 @@ async def test_a_server_reflexive_candidate_that_comes_late_carries_the_channel(
         assert pair.local_type == "host"  # a server-reflexive candidate's base
 
 
-async def gathered(servers: Sequence[IceServer]) -> tuple[list[CandidateInit], list[ServerTold]]:
+async def gathered(servers: Sequence[IceServer]) -> tuple[list[CandidateInit], list[IceServerResult]]:
     """Return what a peer with these servers trickles, and what it learns of them."""
     async with two_peers(servers) as (a, _):
         await a.channels.create("chat")
@@ -92,7 +94,7 @@ async def gathered(servers: Sequence[IceServer]) -> tuple[list[CandidateInit], l
         await a.gather()
         candidates = [candidate async for candidate in a.local_candidates]
         await a.close()
-        return candidates, [event async for event in a.events if isinstance(event, ServerTold)]
+        return candidates, [event async for event in a.events if isinstance(event, IceServerResult)]
 
 
 async def test_a_wrong_password_is_told_as_401(tmp_path: Path) -> None:
@@ -100,7 +102,7 @@ async def test_a_wrong_password_is_told_as_401(tmp_path: Path) -> None:
     async with coturn(tmp_path) as port:
         server = parse_server(f"turn:ann:wrong@127.0.0.1:{port}")
         candidates, told = await gathered([server])
-    assert told == [ServerTold(server, answered=True, code=401, reason=told[0].reason)]
+    assert told == [IceServerResult(server, answered=True, code=401, reason=told[0].reason)]
     assert {candidate_type(each.candidate) for each in candidates} == {"srflx"}
 
 

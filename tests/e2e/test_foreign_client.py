@@ -11,6 +11,8 @@ import trio
 from trio_websocket import WebSocketConnection, WebSocketRequest, open_websocket_url, serve_websocket
 
 from sdpx.peer.webrtc import peer_connection
+from sdpx.peer.webrtc.events import ChannelOpened, MessageReceived
+from sdpx.peer.webrtc.runtime import asyncio_loop
 from tests.harness.processes import peer, relay
 
 pytestmark = pytest.mark.e2e
@@ -58,15 +60,15 @@ class Client:
     async def talk(self) -> None:
         """Wait for the channel, say hello, wait for the answer."""
         async for event in self.pc.events:
-            if isinstance(event, peer_connection.ChannelOpened):
+            if isinstance(event, ChannelOpened):
                 await self.pc.channels.send("hello from a foreign client")
-            if event == peer_connection.Received("hello from sdpx"):
+            if event == MessageReceived("hello from sdpx"):
                 return
 
 
 @asynccontextmanager
 async def client(url: str) -> AsyncIterator[Client]:
-    async with peer_connection.asyncio_loop(), open_websocket_url(url) as socket:
+    async with asyncio_loop(), open_websocket_url(url) as socket:
         pc = await peer_connection.connect([])
         try:
             me = Client(socket, pc)
@@ -219,7 +221,7 @@ async def test_a_peer_that_opens_another_channel_may_still_send_the_message() ->
         await first.channels.finish()
         await first.channels.create("another")
         async for event in first.events:
-            if event == peer_connection.ChannelOpened("another"):
+            if event == ChannelOpened("another"):
                 break
         await first.channels.send("here it is")
         assert await program.ended() == 0
@@ -244,7 +246,7 @@ async def test_a_channel_after_a_further_offer_is_as_good_as_the_first(arguments
         await program.wait_for("disconnected")
         await program.say("still here")
         async for event in second.events:
-            if event == peer_connection.Received("still here"):
+            if event == MessageReceived("still here"):
                 break
         await second.close()
         assert await program.ended() == (0 if arguments == ("--once",) else 3)

@@ -19,7 +19,7 @@ from sdpx.peer.session import Session
 from sdpx.peer.signaling.client import Connected, Disconnected, SignalingClient, SignalingEvent, Stopped
 from sdpx.peer.signaling.reliable_channel import ReliableChannel
 from sdpx.peer.webrtc.data_channel import DataChannels
-from sdpx.peer.webrtc.events import ChannelClosed, ChannelOpened, Received, RtcEvent, StateChanged
+from sdpx.peer.webrtc.events import ChannelClosed, ChannelOpened, MessageReceived, RtcEvent, StateChanged
 from sdpx.peer.webrtc.peer_connection import PeerConnection
 from sdpx.peer.webrtc.runtime import Job, WebRtcRuntime
 from sdpx.protocol.messages import CandidateInit, Description, Paired, Request, ServerMessage
@@ -129,7 +129,7 @@ class FakePeerConnection(PeerConnection):
         await wait_all_tasks_blocked()
 
     async def receive(self, *messages: str | bytes) -> None:
-        await self.emit(*map(Received, messages))
+        await self.emit(*map(MessageReceived, messages))
 
     async def create_offer(self) -> str:
         return SDP + CANDIDATES

@@ -26,7 +26,7 @@ from sdpx.peer.attempt import Tasks
 from sdpx.peer.negotiation.sdp import has_end_of_candidates
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.pair_session import PairSession
-from sdpx.peer.webrtc import aioice_ext, dtls_patch
+from sdpx.peer.webrtc import aioice_ext, dtls_patch, peer_connection
 from sdpx.peer.webrtc.runtime import WebRtcRuntime, open_webrtc_runtime
 from sdpx.protocol import messages
 from sdpx.protocol.messages import Candidate, CandidateInit, Description, Paired
@@ -116,7 +116,7 @@ async def pairing(
         for only in relay_only
     )
     with trio.fail_after(40):
-        async with open_webrtc_runtime() as runtime:
+        async with open_webrtc_runtime(lambda: peer_connection, Log(LogRecorder().put, trio.current_time)) as runtime:
             await runtime.loaded()
             one = Side(Paired("bob", is_initiator=True), of_a, servers, runtime)
             two = Side(Paired("alice", is_initiator=False), of_b, servers, runtime)
@@ -267,6 +267,17 @@ async def test_a_silent_stun_server_delays_no_connection(monkeypatch: pytest.Mon
             answers.set()
             for side in (a, b):
                 await side.wait_for("candidate_sent", end_of_candidates=True)
+
+
+async def test_a_pair_connects_with_untested_library_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the private parts there is no trickle ICE and no diagnosis of DTLS; the rest works."""
+    monkeypatch.setattr(aioice_ext, "TESTED", {"aiortc": (0, 0), "aioice": (0, 0)})
+    async with pairing(servers=(IceServer("stun", "127.0.0.1", 9),)) as (a, b):
+        await both_open(a, b)
+        for side in (a, b):
+            assert "candidate_sent" not in side.events
+            assert has_end_of_candidates(side.sent[0].sdp)  # type: ignore[union-attr]
+            assert side.pairing.trace.candidate_pairs is None
 
 
 async def test_only_two_sdpx_have_a_heartbeat() -> None:

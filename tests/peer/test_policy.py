@@ -92,7 +92,7 @@ def rows(table: str) -> list[Row]:
 
 
 def trace(*reached: Phase) -> ConnectionTrace:
-    return ConnectionTrace("bob", is_initiator=True, timeout=30.0, reached_at=dict.fromkeys(reached, 0.1))
+    return ConnectionTrace("bob", is_initiator=True, reached_at=dict.fromkeys(reached, 0.1))
 
 
 def expectations(progress: tuple[Phase, ...]) -> Iterator[bool]:

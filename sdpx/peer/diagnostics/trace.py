@@ -25,7 +25,6 @@ class ConnectionTrace:
 
     peer_id: str
     is_initiator: bool
-    timeout: float
     before: dict[str, float] = field(default_factory=dict)
     relay_only: bool = False  # only paths through a TURN server are allowed
     reached_at: dict[Phase, float] = field(default_factory=dict)

@@ -24,7 +24,7 @@ from aioice.ice import StunProtocol, relayed_candidate
 from aiortc import RTCPeerConnection
 
 from sdpx.ice_servers import IceServer
-from sdpx.peer.webrtc.events import ServerTold
+from sdpx.peer.webrtc.events import IceServerResult
 
 Feature = Literal["trickle_ice", "dtls_diagnosis"]
 TESTED: Final = {"aiortc": (1, 16), "aioice": (0, 13)}
@@ -99,7 +99,7 @@ async def query(
     agent: IceGatherer,
     address: ServerAddress,
     on_candidate: Callable[[Candidate], None],
-    on_result: Callable[[ServerTold], None],
+    on_result: Callable[[IceServerResult], None],
 ) -> None:
     """Query a server for candidates, for `SERVER_SECONDS` at most.
 
@@ -125,7 +125,7 @@ async def _query_reflexive(
     agent: IceGatherer,
     address: ServerAddress,
     add: Callable[[Candidate], None],
-    on_result: Callable[[ServerTold], None],
+    on_result: Callable[[IceServerResult], None],
 ) -> None:
     """Query a STUN server for the server-reflexive address of each host candidate (RFC 8445, 5.1.1.2)."""
 
@@ -142,12 +142,12 @@ async def _query_reflexive(
             requests.append(asyncio.wait_for(bind(protocol, host), SERVER_SECONDS))
     failures = await asyncio.gather(*requests, return_exceptions=True)
     if None in failures:  # at least one had no failure
-        on_result(ServerTold(address.server, answered=True))
+        on_result(IceServerResult(address.server, answered=True))
     elif not failures:
         reason = "this machine has no address that can reach it"
-        on_result(ServerTold(address.server, answered=False, reason=reason))
+        on_result(IceServerResult(address.server, answered=False, reason=reason))
     else:
-        on_result(ServerTold(address.server, answered=False, reason=_failure_reason(failures[0])))
+        on_result(IceServerResult(address.server, answered=False, reason=_failure_reason(failures[0])))
 
 
 def _failure_reason(failure: object) -> str:
@@ -174,7 +174,7 @@ async def _query_relayed(
     agent: IceGatherer,
     address: ServerAddress,
     add: Callable[[Candidate], None],
-    on_result: Callable[[ServerTold], None],
+    on_result: Callable[[IceServerResult], None],
 ) -> None:
     """Allocate an address at a TURN server (RFC 8656, 7) and let the agent check its pairs."""
     server = address.server
@@ -194,13 +194,13 @@ async def _query_relayed(
         candidate, protocol = await asyncio.wait_for(allocation, SERVER_SECONDS)
     except stun.TransactionFailed as failed:
         code, reason = failed.response.attributes.get("ERROR-CODE", (0, ""))
-        on_result(ServerTold(server, answered=True, code=code, reason=reason))
+        on_result(IceServerResult(server, answered=True, code=code, reason=reason))
     except Exception as error:  # noqa: BLE001  another kind of server may answer anything
-        on_result(ServerTold(server, answered=False, reason=_failure_reason(error)))
+        on_result(IceServerResult(server, answered=False, reason=_failure_reason(error)))
     else:
         _pair_late(agent.connection, protocol)
         add(candidate)
-        on_result(ServerTold(server, answered=True))
+        on_result(IceServerResult(server, answered=True))
 
 
 def _pair_late(connection: Connection, protocol: StunProtocol) -> None:

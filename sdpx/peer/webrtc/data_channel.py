@@ -9,8 +9,8 @@ from aiortc import RTCDataChannel, RTCPeerConnection
 from aiortc.exceptions import InvalidStateError
 
 from sdpx.concurrency import RepeatedEvent
-from sdpx.peer.webrtc.asyncio_bridge import in_asyncio
-from sdpx.peer.webrtc.events import Beat, ChannelClosed, ChannelOpened, Received, RtcEvent
+from sdpx.peer.webrtc.events import ChannelClosed, ChannelOpened, HeartbeatReceived, MessageReceived, RtcEvent
+from sdpx.peer.webrtc.runtime import in_asyncio
 
 logger = logging.getLogger("aiortc")
 
@@ -74,7 +74,7 @@ class DataChannels:
         elif channel is not self._channel:
             return
         elif not self._is_full():
-            self._emit(Received(data))
+            self._emit(MessageReceived(data))
         else:  # a reliable channel must not go on after the loss of a message
             logger.error("The data channel is closed: messages arrived faster than they were processed")
             channel.close()
@@ -109,7 +109,7 @@ class DataChannels:
 
         def create() -> None:
             self._heartbeat = self._pc.createDataChannel(HEARTBEAT_LABEL, negotiated=True, id=HEARTBEAT_ID)
-            self._heartbeat.on("message", lambda _: self._emit(Beat()))
+            self._heartbeat.on("message", lambda _: self._emit(HeartbeatReceived()))
 
         await in_asyncio(create)
 

@@ -40,19 +40,19 @@ class ChannelClosed:
 
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class MessageReceived:
     """A message was received on the data channel."""
 
     data: str | bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Beat:
+class HeartbeatReceived:
     """A message was received on the heartbeat channel."""
 
 
 @dataclass(frozen=True, slots=True)
-class ServerTold:
+class IceServerResult:
     """A STUN or TURN server answered; or refused, with an error `code` (RFC 8489, 14.8); or `reason` says why it did not."""
 
     server: IceServer
@@ -61,4 +61,4 @@ class ServerTold:
     reason: str = ""
 
 
-RtcEvent = StateChanged | ChannelOpened | ChannelClosed | Received | Beat | ServerTold
+RtcEvent = StateChanged | ChannelOpened | ChannelClosed | MessageReceived | HeartbeatReceived | IceServerResult

@@ -21,36 +21,11 @@ from aiortc.sdp import candidate_from_sdp
 from sdpx.ice_servers import IceServer
 from sdpx.peer.negotiation import sdp
 from sdpx.peer.webrtc import aioice_ext, dtls_patch
-from sdpx.peer.webrtc.asyncio_bridge import asyncio_loop, in_asyncio
 from sdpx.peer.webrtc.data_channel import DataChannels
-from sdpx.peer.webrtc.events import (
-    Beat,
-    ChannelClosed,
-    ChannelOpened,
-    NegotiationFailed,
-    Received,
-    RtcEvent,
-    ServerTold,
-    StateChanged,
-    StateKind,
-)
+from sdpx.peer.webrtc.events import IceServerResult, NegotiationFailed, RtcEvent, StateChanged, StateKind
+from sdpx.peer.webrtc.runtime import in_asyncio
 from sdpx.protocol.messages import CandidateInit
 
-__all__ = [
-    "Beat",
-    "ChannelClosed",
-    "ChannelOpened",
-    "NegotiationFailed",
-    "PeerConnection",
-    "Received",
-    "RtcEvent",
-    "ServerTold",
-    "StateChanged",
-    "StateKind",
-    "asyncio_loop",
-    "connect",
-    "host_addresses",
-]
 logger = logging.getLogger("aiortc")
 
 EVENTS_BOUND: Final = 4096
@@ -70,6 +45,11 @@ async def connect(servers: Sequence[IceServer], *, relay_only: bool = False) -> 
     if not aioice_ext.fits("trickle_ice"):
         servers = await aioice_ext.answering_servers(servers)
     return await in_asyncio(PeerConnection, servers, relay_only)
+
+
+def unavailable_features() -> dict[str, tuple[str, str]]:
+    """Return each feature that the installed versions do not have, with the library that does not fit and its version."""
+    return {feature: unfit for feature in aioice_ext.NEEDS if (unfit := aioice_ext.unfit_library(feature)) is not None}
 
 
 def host_addresses() -> list[str]:
@@ -211,7 +191,7 @@ class PeerConnection:
     async def _query(self, gatherer: aioice_ext.IceGatherer, server: IceServer) -> None:
         if server.scheme == "stuns":
             reason = "STUN over TLS cannot tell the address of a UDP socket"
-            self._emit(ServerTold(server, answered=False, reason=reason))
+            self._emit(IceServerResult(server, answered=False, reason=reason))
             return
         addresses: tuple[str, ...] = ()
         reason = f"its name did not resolve within {RESOLVE_SECONDS:.0f} s"
@@ -222,7 +202,7 @@ class PeerConnection:
             except (OSError, UnicodeError) as error:
                 reason = f"its name does not resolve: {error}"
         if not addresses:
-            self._emit(ServerTold(server, answered=False, reason=reason))
+            self._emit(IceServerResult(server, answered=False, reason=reason))
             return
 
         def on_candidate(candidate: Candidate) -> None:

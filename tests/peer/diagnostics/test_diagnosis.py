@@ -16,7 +16,6 @@ from sdpx.peer.diagnostics.trace import ConnectionTrace, Phase, TurnRefusal
 NEGOTIATED = ConnectionTrace(
     "bob",
     is_initiator=True,
-    timeout=30.0,
     description_sent=True,
     description_received=True,
     local_candidates=Counter(host=1),
@@ -227,7 +226,7 @@ def test_a_summary_has_phases_candidates_and_bytes() -> None:
 
 def test_candidates_are_counted_by_type_and_mdns() -> None:
     """The case of an mDNS name does not matter."""
-    trace = ConnectionTrace("bob", is_initiator=True, timeout=1.0)
+    trace = ConnectionTrace("bob", is_initiator=True)
     trace.add_remote("host", "0c2f.LOCAL")
     trace.add_remote("srflx", "192.0.2.1")
     trace.add_local("relay")
@@ -261,7 +260,6 @@ def test_any_trace_has_a_diagnosis(
     trace = ConnectionTrace(
         "bob",
         initiator,
-        30.0,
         description_received=received,
         candidate_pairs=pairs,
         remote_candidates=Counter(host=remote),

@@ -31,9 +31,7 @@ def unmet(expected: Expected, cause: str, trace: ConnectionTrace | None) -> str:
 
 def test_the_sentence_says_what_was_missing() -> None:
     """What was expected, how long, and how far it came."""
-    up = ConnectionTrace(
-        "bob", is_initiator=True, timeout=30.0, reached_at={"exchange": 0.1, "ice": 0.2, "connected": 0.3}
-    )
+    up = ConnectionTrace("bob", is_initiator=True, reached_at={"exchange": 0.1, "ice": 0.2, "connected": 0.3})
     assert unmet("message", "5 s went by", up) == (
         "--expect message: 5 s went by before a message came; the connection to bob was up"
     )
@@ -53,5 +51,5 @@ def test_the_sentence_says_how_far_a_pairing_came(
     initiator: bool, received: bool, reached: dict[Phase, float], words: str
 ) -> None:
     """A connection that was not up is not said to have been."""
-    trace = ConnectionTrace("bob", initiator, 30.0, description_received=received, reached_at=reached)
+    trace = ConnectionTrace("bob", initiator, description_received=received, reached_at=reached)
     assert unmet("channel", "ended by SIGTERM", trace).endswith(f"; {words}")

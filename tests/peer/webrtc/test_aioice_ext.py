@@ -13,8 +13,9 @@ from aiortc.rtcdtlstransport import RTCDtlsTransport
 from sdpx.ice_servers import IceServer, parse_server
 from sdpx.peer.webrtc import aioice_ext, peer_connection
 from sdpx.peer.webrtc.aioice_ext import Feature
-from sdpx.peer.webrtc.events import ChannelOpened
+from sdpx.peer.webrtc.events import ChannelOpened, IceServerResult
 from sdpx.peer.webrtc.peer_connection import PeerConnection
+from sdpx.peer.webrtc.runtime import asyncio_loop
 from sdpx.protocol.messages import CandidateInit
 from tests.harness.stun import stun_server
 
@@ -91,7 +92,7 @@ async def test_without_trickle_ice_the_description_has_all_candidates(
     """With untested versions no private part is used: no late candidates, no diagnosis; the channel still opens."""
     monkeypatch.setattr(aioice_ext, "TESTED", {"aiortc": (0, 0), "aioice": (0, 0)})
     with trio.fail_after(30):
-        async with peer_connection.asyncio_loop():
+        async with asyncio_loop():
             a, b = await peer_connection.connect([silent_server, answering_server]), await peer_connection.connect([])
             try:
                 await a.channels.create("chat")
@@ -113,7 +114,7 @@ async def test_without_trickle_ice_the_description_has_all_candidates(
 async def test_close_ends_the_gathering(monkeypatch: pytest.MonkeyPatch, silent_server: IceServer) -> None:
     """A connection can be closed while a silent server is queried."""
     monkeypatch.setattr(aioice_ext, "SERVER_SECONDS", 3600.0)
-    async with peer_connection.asyncio_loop(), trio.open_nursery() as nursery:
+    async with asyncio_loop(), trio.open_nursery() as nursery:
         a = await peer_connection.connect([silent_server])
         await a.channels.create("chat")
         await a.create_offer()
@@ -121,4 +122,4 @@ async def test_close_ends_the_gathering(monkeypatch: pytest.MonkeyPatch, silent_
         await trio.testing.wait_all_tasks_blocked(0.05)
         await a.close()
         assert [candidate async for candidate in a.local_candidates] == []
-        assert not [event async for event in a.events if isinstance(event, peer_connection.ServerTold)]
+        assert not [event async for event in a.events if isinstance(event, IceServerResult)]

@@ -7,22 +7,23 @@ import pytest
 import trio
 
 from sdpx.peer.webrtc import peer_connection
-from sdpx.peer.webrtc.peer_connection import (
+from sdpx.peer.webrtc.events import (
     ChannelClosed,
     ChannelOpened,
+    MessageReceived,
     NegotiationFailed,
-    PeerConnection,
-    Received,
     RtcEvent,
     StateChanged,
 )
+from sdpx.peer.webrtc.peer_connection import PeerConnection
+from sdpx.peer.webrtc.runtime import asyncio_loop
 from sdpx.protocol.messages import CandidateInit
 
 
 @asynccontextmanager
 async def two_peers() -> AsyncIterator[tuple[PeerConnection, PeerConnection]]:
     with trio.fail_after(30):
-        async with peer_connection.asyncio_loop():
+        async with asyncio_loop():
             a, b = await peer_connection.connect([]), await peer_connection.connect([])
             try:
                 yield a, b
@@ -55,9 +56,9 @@ async def test_two_peers_connect_and_exchange_messages() -> None:
         await negotiate(a, b)
         assert await until(a, ChannelOpened) == await until(b, ChannelOpened) == ChannelOpened("chat")
         assert await a.channels.send("from a")
-        assert await until(b, Received) == Received("from a")
+        assert await until(b, MessageReceived) == MessageReceived("from a")
         assert await b.channels.send("")
-        assert await until(a, Received) == Received("")
+        assert await until(a, MessageReceived) == MessageReceived("")
 
 
 async def test_state_changes_are_in_order() -> None:
@@ -83,7 +84,7 @@ async def test_finish_waits_until_the_peer_has_all_messages() -> None:
         await a.close()
         received = []
         while not isinstance(event := await b.events.receive(), ChannelClosed):
-            if isinstance(event, Received):
+            if isinstance(event, MessageReceived):
                 received.append(event.data)
     assert len(received) == 200
 
