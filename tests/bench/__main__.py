@@ -1,20 +1,17 @@
-"""`python -m tests.bench`: `sdpx serve`, with the fast lane and without, beside the founding design's literal server.
+"""`python -m tests.bench`: `sdpx serve` with each engine, plain and TLS, beside the founding design's literal server.
 
-`sdpx bench` loads each in turn, again and again; medians and their ratios go to stdout as a table, with the date and the
-machine's shape, progress to stderr. Every server logs each relay to a file. The exit status is 1 if a run was not sound.
+`sdpx bench` measures each server repeatedly. The medians and their ratios are written to stdout as a table, with the date and the
+machine; progress to stderr. Each server writes its log to a file. The exit status is 1 if a measurement failed.
 """
 
 import argparse
 import os
 import platform
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import starmap
@@ -26,17 +23,18 @@ import trio
 from sdpx.bench.main import NO_LIMITS, bench
 from sdpx.bench.options import BenchOptions
 from sdpx.bench.report import Figures
+from tests.harness.processes import server_process
+from tests.harness.tls import write_certificate
 
-START_SECONDS: Final = 10.0
-END_SECONDS: Final = 8.0
-SERVE: Final = ("-m", "sdpx", "serve", *NO_LIMITS)
+SERVE: Final = ("-m", "sdpx", "serve", "--port", "0", *NO_LIMITS)
 LITERAL: Final = "the founding design, literally"
-SERVERS: Final[dict[str, Callable[[int], tuple[str, ...]]]] = {
-    "`sdpx serve`": lambda port: (*SERVE, "--port", str(port)),
-    "`sdpx serve --engine trio-websocket`": lambda port: (*SERVE, "--engine=trio-websocket", "--port", str(port)),
-    LITERAL: lambda port: ("-m", "tests.bench.literal_server", str(port)),
+# The command of each server; with TLS the certificate and its key are added.
+SERVERS: Final[dict[str, tuple[str, ...]]] = {
+    "`sdpx serve`": SERVE,
+    "`sdpx serve --engine trio-websocket`": (*SERVE, "--engine", "trio-websocket"),
+    LITERAL: ("-m", "tests.bench.literal_server"),
 }
-# What a column takes from the figures with one message in flight in each pair, and from those with several.
+# The value of a column, from the figures with one message in flight in each pair and those with several.
 COLUMNS: Final[dict[str, Callable[[Figures, Figures], float]]] = {
     "messages/s": lambda one, _: one.messages_per_s,
     "p50 ms": lambda one, _: one.latency_ms["p50"],
@@ -49,51 +47,30 @@ COLUMNS: Final[dict[str, Callable[[Figures, Figures], float]]] = {
 Runs = dict[str, list[tuple[Figures, Figures]]]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@asynccontextmanager
-async def server(name: str, folder: Path) -> AsyncIterator[tuple[str, int]]:
-    """Run one of the servers; yields its URL and its process."""
-    port = free_port()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SDPX_")}
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, *SERVERS[name](port)], stdout=log, stderr=log, env=environment)
-    try:
-        await wait_for(port)
-        yield f"ws://127.0.0.1:{port}", process.pid
-    finally:
-        process.terminate()
-        process.wait(END_SECONDS)
-
-
-async def wait_for(port: int) -> None:
-    """Wait until somebody listens."""
-    with trio.fail_after(START_SECONDS):
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    return
-            await trio.sleep(0.05)
-
-
 async def measure(asked: argparse.Namespace, folder: Path) -> Runs:
-    runs: Runs = {name: [] for name in SERVERS}
+    certificate = write_certificate(folder)
+    secure = [name for name in SERVERS if not asked.no_tls]
+    servers = SERVERS | {f"{name}, TLS": with_tls(name, certificate) for name in secure}
+    runs: Runs = {name: [] for name in servers}
     for number in range(asked.runs):
         for name, done in runs.items():
             sys.stderr.write(f"Run {number + 1} of {asked.runs}: {name}\n")
-            async with server(name, folder) as (url, pid):
-                one = BenchOptions(url=url, pairs=asked.pairs, payload=asked.payload, seconds=asked.seconds)
+            with server_process(folder, *servers[name]) as server:
+                cafile = str(folder / "ca.pem") if server.url.startswith("wss") else None
+                one = BenchOptions(
+                    url=server.url, cafile=cafile, pairs=asked.pairs, payload=asked.payload, seconds=asked.seconds
+                )
                 many = replace(one, in_flight=asked.in_flight)
-                done.append((await bench(one, pid), await bench(many, pid)))
+                done.append((await bench(one, server.process.pid), await bench(many, server.process.pid)))
     return runs
 
 
+def with_tls(name: str, certificate: tuple[str, ...]) -> tuple[str, ...]:
+    return (*SERVERS[name], *(certificate[1::2] if name == LITERAL else certificate))
+
+
 def rendered(asked: argparse.Namespace, runs: Runs) -> str:
-    """The medians as a table, each with its ratio to the literal server's."""
+    """Return the medians as a table, each with its ratio to the literal server without TLS."""
     medians = {
         name: {column: statistics.median(starmap(read, done)) for column, read in COLUMNS.items()}
         for name, done in runs.items()
@@ -108,17 +85,17 @@ def rendered(asked: argparse.Namespace, runs: Runs) -> str:
     )
 
 
-def cell(value: float, yardstick: float) -> str:
+def cell(value: float, reference: float) -> str:
     shown = f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
-    return f"{shown} ({value / yardstick:.2f})" if yardstick else shown
+    return f"{shown} ({value / reference:.2f})" if reference else shown
 
 
 def busy(runs: Runs) -> list[str]:
-    """Where the load generator set the pace: there the true ratio is larger."""
-    held = [name for name, done in runs.items() if any(one.notes or many.notes for one, many in done)]
-    if not held:
+    """Return a note on the servers with which the load generator was the bottleneck."""
+    limited = [name for name, done in runs.items() if any(one.notes or many.notes for one, many in done)]
+    if not limited:
         return []
-    return [f"The load generator was the bottleneck with {', '.join(held)}, which carries at least what is said here."]
+    return [f"The load generator was the bottleneck with {', '.join(limited)}; these can carry more."]
 
 
 def machine() -> str:
@@ -133,22 +110,23 @@ def machine() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--runs", type=int, default=3, help="of each server; default %(default)s")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each phase of a run; default %(default)s")
+    parser.add_argument("--runs", type=int, default=3, help="runs of each server; default %(default)s")
+    parser.add_argument("--seconds", type=float, default=2.0, help="duration of a phase; default %(default)s")
     parser.add_argument("--pairs", type=int, default=32, help="default %(default)s")
-    parser.add_argument("--payload", type=int, default=4096, help="bytes of a message; default %(default)s")
+    parser.add_argument("--payload", type=int, default=4096, help="size of a message in bytes; default %(default)s")
     parser.add_argument("--in-flight", type=int, default=8, help="in the second half of a run; default %(default)s")
+    parser.add_argument("--no-tls", action="store_true", help="measure without TLS only")
     asked = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         runs = trio.run(measure, asked, Path(folder))
     sys.stdout.write(rendered(asked, runs))
     sys.stderr.write(f"{time.monotonic() - began:.0f} s\n")
-    unsound = [
+    failed = [
         f"{name}: {each.error.reason}" for name, done in runs.items() for both in done for each in both if each.error
     ]
-    sys.stderr.writelines(f"{sentence}\n" for sentence in unsound)
-    return 1 if unsound else 0
+    sys.stderr.writelines(f"{sentence}\n" for sentence in failed)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -1,20 +1,39 @@
 """Real sdpx processes, started and driven as a user's program would drive them."""
 
+import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Final
 
+import msgspec
 import trio
 
 from sdpx.child_process import ChildProcess, child_process, environment
 from tests.harness.log import Line, LogRecorder
 
-__all__ = ["COMMON", "Line", "Program", "environment", "peer", "relay", "sdpx"]
+__all__ = [
+    "COMMON",
+    "Line",
+    "Program",
+    "RelayProcess",
+    "environment",
+    "peer",
+    "relay",
+    "relay_process",
+    "sdpx",
+    "server_process",
+]
 
 COMMON: Final = ["ts", "level", "event", "message"]
 TEST_SECONDS: Final = 60.0
+START_SECONDS: Final = 30.0
+_TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class Program(ChildProcess):
@@ -109,3 +128,75 @@ async def peer(url: str, *arguments: str) -> AsyncIterator[tuple[Program, str]]:
     """Run a peer without STUN servers; yields the process and the ID."""
     async with sdpx("peer", "--url", url, "--no-stun", *arguments) as program:
         yield program, (await program.wait_for("id_assigned"))["id"]
+
+
+class RelayProcess:
+    """A server process whose log is a file, observed from outside. Its first line is `server_listening`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path, errors: Path) -> None:
+        self.process = process
+        self._log = log
+        self._errors = errors
+        listening = self._wait_for_listening()
+        self.url: str = listening["url"]
+        self.host: str = listening["host"]
+        self.port: int = listening["port"]
+        self.memory_at_start = self.memory
+
+    def _wait_for_listening(self) -> Line:
+        deadline = time.monotonic() + START_SECONDS
+        while b"\n" not in self._log.read_bytes():
+            assert self.process.poll() is None, self.stderr
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return self.events("server_listening")[0]
+
+    @property
+    def stderr(self) -> str:
+        return self._errors.read_text()
+
+    def events(self, *names: str, behind: int = 0) -> list[Line]:
+        """Return the log lines of these events, or of all, from byte `behind` on."""
+        complete = self._log.read_bytes()[behind:].rpartition(b"\n")[0]
+        lines = [msgspec.json.decode(line, type=Line) for line in complete.splitlines()]
+        return [line for line in lines if not names or line["event"] in names]
+
+    @property
+    def logged(self) -> int:
+        """The size of the log in bytes."""
+        return self._log.stat().st_size
+
+    @property
+    def memory(self) -> int:
+        """The resident set size in bytes."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+
+    @property
+    def descriptors(self) -> int:
+        """The number of open file descriptors."""
+        return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
+
+    @property
+    def cpu(self) -> float:
+        """The CPU time in seconds."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
+
+
+@contextmanager
+def server_process(folder: Path, *arguments: str, prefix: tuple[str, ...] = ()) -> Iterator[RelayProcess]:
+    """Run Python with these arguments, its outputs written to `folder`; `prefix` is a command that runs it."""
+    log, errors = folder / "log", folder / "stderr"
+    with log.open("wb") as out, errors.open("wb") as err:
+        command = [*prefix, sys.executable, *arguments]
+        process = subprocess.Popen(command, stdout=out, stderr=err, stdin=subprocess.DEVNULL, env=environment())
+    try:
+        yield RelayProcess(process, log, errors)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def relay_process(folder: Path, *options: str, prefix: tuple[str, ...] = ()) -> AbstractContextManager[RelayProcess]:
+    """Run `sdpx serve` on a free port (see `server_process`)."""
+    return server_process(folder, "-m", "sdpx", "serve", "--port", "0", *options, prefix=prefix)

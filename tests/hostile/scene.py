@@ -6,21 +6,15 @@ descriptors than before, no more than 64 MiB of memory on top, idles when nothin
 logged no fault of its own.
 """
 
-import json
-import os
-import subprocess
-import sys
-import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import trio
 from trio_websocket import connect_websocket_url
 
-from tests.harness.processes import environment
+from tests.harness.processes import RelayProcess
 from tests.harness.relay import Client, RawClient
 
 PATIENCE: Final = 2.0  # seconds that a well-behaved pair may ever wait
@@ -28,75 +22,6 @@ ROUNDS: Final = 3  # that the pair works at least
 MEMORY: Final = 64 * 1024 * 1024
 SETTLE: Final = 12.0  # seconds until what an attack opened has to be gone: the relay's own deadlines, and some
 SDP: Final = "v=0\r\n" + "a=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n" * 80
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-
-
-class Server:
-    """A relay in a process of its own, seen from outside."""
-
-    def __init__(self, process: subprocess.Popen[bytes], log: Path, errors: Path) -> None:
-        self.process = process
-        self._log = log
-        self._errors = errors
-        listening = self._wait_for_listening()
-        self.url: str = listening["url"]
-        self.host: str = listening["host"]
-        self.port: int = listening["port"]
-        self.memory_at_start = self.memory
-
-    def _wait_for_listening(self) -> dict[str, Any]:
-        deadline = time.monotonic() + 20
-        while b"\n" not in self._log.read_bytes():
-            assert self.process.poll() is None, self.stderr
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        return self.events("server_listening")[0]
-
-    @property
-    def stderr(self) -> str:
-        return self._errors.read_text()
-
-    def events(self, *names: str, behind: int = 0) -> list[dict[str, Any]]:
-        """Return the log's lines of these events, from byte `behind` on."""
-        whole = self._log.read_bytes()[behind:].rpartition(b"\n")[0]
-        lines = [json.loads(line) for line in whole.splitlines()]
-        return [line for line in lines if not names or line["event"] in names]
-
-    @property
-    def logged(self) -> int:
-        """How many bytes of log there are."""
-        return self._log.stat().st_size
-
-    @property
-    def memory(self) -> int:
-        """Resident bytes."""
-        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * _PAGE
-
-    @property
-    def descriptors(self) -> int:
-        """How many descriptors are open."""
-        return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
-
-    @property
-    def cpu(self) -> float:
-        """Seconds of CPU time so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICKS
-
-
-@contextmanager
-def started(folder: Path, *options: str, prefix: tuple[str, ...] = ()) -> Iterator[Server]:
-    """Run `sdpx serve` on a free port, its log in a file; `prefix` is a command that runs it."""
-    log, errors = folder / "log", folder / "stderr"
-    with log.open("wb") as out, errors.open("wb") as err:
-        command = [*prefix, sys.executable, "-m", "sdpx", "serve", "--port", "0", *options]
-        process = subprocess.Popen(command, stdout=out, stderr=err, stdin=subprocess.DEVNULL, env=environment())
-    try:
-        yield Server(process, log, errors)
-    finally:
-        process.kill()
-        process.wait()
 
 
 @dataclass
@@ -139,7 +64,7 @@ async def _relay(sender: Client, receiver: Client, **message: Any) -> None:
 class Scene:
     """What a test attacks, and with what."""
 
-    server: Server
+    server: RelayProcess
     nursery: trio.Nursery
     pair: GoodPair
     behind: int  # bytes of log from before the attack
@@ -199,7 +124,7 @@ async def newcomers(nursery: trio.Nursery, url: str) -> GoodPair:
 
 
 @asynccontextmanager
-async def attacked(server: Server) -> AsyncIterator[Scene]:
+async def attacked(server: RelayProcess) -> AsyncIterator[Scene]:
     """Watch over an attack on this relay: see the top of this file for what is demanded."""
     descriptors, behind = server.descriptors, server.logged
     with trio.fail_after(60):
@@ -228,13 +153,13 @@ async def attacked(server: Server) -> AsyncIterator[Scene]:
     assert not [line for line in server.events(behind=behind) if line["level"] == "error"]
 
 
-async def _back_to(server: Server, descriptors: int) -> None:
+async def _back_to(server: RelayProcess, descriptors: int) -> None:
     with trio.fail_after(SETTLE):
         while server.descriptors > descriptors:
             await trio.sleep(0.05)
 
 
-async def _idles(server: Server) -> None:
+async def _idles(server: RelayProcess) -> None:
     before = server.cpu
     await trio.sleep(0.2)
     assert server.cpu - before < 0.15

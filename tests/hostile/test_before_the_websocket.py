@@ -11,8 +11,9 @@ from typing import Final, NamedTuple
 import pytest
 import trio
 
+from tests.harness.processes import RelayProcess, relay_process
 from tests.harness.relay import KEY, TEXT, RawClient, frame, upgrade_request
-from tests.hostile.scene import PATIENCE, Scene, Server, attacked, started
+from tests.hostile.scene import PATIENCE, Scene, attacked
 
 pytestmark = pytest.mark.e2e
 
@@ -23,14 +24,14 @@ PLAIN: Final = b"GET / HTTP/1.1\r\nHost: relay.test\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
-def hasty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def hasty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
     """A relay that has little time for a request."""
-    with started(tmp_path_factory.mktemp("hasty"), "--handshake-timeout", str(HASTE)) as relay:
+    with relay_process(tmp_path_factory.mktemp("hasty"), "--handshake-timeout", str(HASTE)) as relay:
         yield relay
 
 
 @pytest.fixture
-async def hasty_scene(hasty_server: Server) -> AsyncIterator[Scene]:
+async def hasty_scene(hasty_server: RelayProcess) -> AsyncIterator[Scene]:
     async with attacked(hasty_server) as scene:
         yield scene
 

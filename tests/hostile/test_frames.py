@@ -10,8 +10,9 @@ from typing import Any, Final, NamedTuple
 import pytest
 import trio
 
+from tests.harness.processes import RelayProcess, relay_process
 from tests.harness.relay import BINARY, CLOSE, MASK, PING, PONG, TEXT, Client, RawClient, frame
-from tests.hostile.scene import PATIENCE, Scene, Server, attacked, started
+from tests.hostile.scene import PATIENCE, Scene, attacked
 
 pytestmark = pytest.mark.e2e
 
@@ -24,14 +25,16 @@ BOUND: Final = 16 * 1024 * 1024  # what an endless sender can get rid of: the ke
 
 
 @pytest.fixture(scope="module")
-def hasty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def hasty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
     """A relay that asks soon after who is silent."""
-    with started(tmp_path_factory.mktemp("hasty"), "--ping-interval", "0.3", "--idle-timeout", str(SILENCE)) as relay:
+    with relay_process(
+        tmp_path_factory.mktemp("hasty"), "--ping-interval", "0.3", "--idle-timeout", str(SILENCE)
+    ) as relay:
         yield relay
 
 
 @pytest.fixture
-async def hasty_scene(hasty_server: Server) -> AsyncIterator[Scene]:
+async def hasty_scene(hasty_server: RelayProcess) -> AsyncIterator[Scene]:
     async with attacked(hasty_server) as scene:
         yield scene
 

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 import pytest
 
+from tests.harness.processes import relay_process
 from tests.harness.relay import Client
-from tests.hostile.scene import Scene, attacked, started, usable
+from tests.hostile.scene import Scene, attacked, usable
 
 pytestmark = pytest.mark.e2e
 
@@ -185,7 +186,7 @@ async def test_deep_nesting(scene: Scene, nest: str) -> None:
 
 async def test_100_000_brackets(tmp_path: Path) -> None:
     """Brackets do no harm either where a frame may be longer."""
-    with started(tmp_path, "--max-message-size", "1048576") as server:
+    with relay_process(tmp_path, "--max-message-size", "1048576") as server:
         async with attacked(server) as scene:
             client = await scene.client()
             for place in PLACES:

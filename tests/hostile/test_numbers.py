@@ -12,8 +12,9 @@ from typing import Any, Final
 import pytest
 import trio
 
+from tests.harness.processes import relay_process
 from tests.harness.relay import CLOSE, TEXT, RawClient, frame, message, upgrade_request
-from tests.hostile.scene import PATIENCE, Scene, attacked, started, usable
+from tests.hostile.scene import PATIENCE, Scene, attacked, usable
 
 pytestmark = pytest.mark.e2e
 
@@ -84,7 +85,7 @@ async def answers_until_cut(client: RawClient, sent: Sequence[bytes]) -> list[di
 
 async def test_more_connections_than_there_may_be(tmp_path: Path) -> None:
     """Who comes when the relay is full gets 503; when some have left, others are served, though the refused linger."""
-    with started(tmp_path, "--max-clients", "8") as server:
+    with relay_process(tmp_path, "--max-clients", "8") as server:
         async with attacked(server) as scene:
             clients = [(await scene.raw())[0] for _ in range(6)]
             assert [await refusal(await scene.tcp()) for _ in range(40)] == [FULL] * 40
@@ -95,7 +96,7 @@ async def test_more_connections_than_there_may_be(tmp_path: Path) -> None:
 
 async def test_more_connections_from_one_address_than_there_may_be(tmp_path: Path) -> None:
     """Who has its share gets 429, an address beside it is served; when some have left, it is served again."""
-    with started(tmp_path, "--max-clients-per-ip", "4") as server:
+    with relay_process(tmp_path, "--max-clients-per-ip", "4") as server:
         async with attacked(server) as scene:
             clients = [(await scene.raw())[0] for _ in range(2)]
             assert [await refusal(await scene.tcp()) for _ in range(40)] == [CROWDED] * 40
@@ -107,7 +108,7 @@ async def test_more_connections_from_one_address_than_there_may_be(tmp_path: Pat
 
 async def test_an_address_that_is_refused_takes_no_places(tmp_path: Path) -> None:
     """Connections beyond an address's share, which it does not close, do not fill the relay for the others."""
-    with started(tmp_path, "--max-clients", "12", "--max-clients-per-ip", "5") as server:
+    with relay_process(tmp_path, "--max-clients", "12", "--max-clients-per-ip", "5") as server:
         async with attacked(server) as scene:
             admitted = [await elsewhere(scene) for _ in range(5)]
             for client in admitted:
@@ -118,7 +119,7 @@ async def test_an_address_that_is_refused_takes_no_places(tmp_path: Path) -> Non
 
 async def test_no_limit_of_connections(tmp_path: Path) -> None:
     """0 turns both limits of connections off."""
-    with started(tmp_path, "--max-clients", "0", "--max-clients-per-ip", "0") as server:
+    with relay_process(tmp_path, "--max-clients", "0", "--max-clients-per-ip", "0") as server:
         async with attacked(server) as scene:
             ids = {(await scene.raw())[1] for _ in range(100)}
             assert len(ids) == 100
@@ -193,7 +194,7 @@ async def test_messages_up_to_the_rate(scene: Scene) -> None:
 
 async def test_no_rate(tmp_path: Path) -> None:
     """`--rate 0` lets a client send as fast as it can."""
-    with started(tmp_path, "--rate", "0") as server:
+    with relay_process(tmp_path, "--rate", "0") as server:
         async with attacked(server) as scene:
             client, _ = await scene.raw()
             received = await answers(client, [message(type="ping", t=number) for number in range(5000)])
@@ -202,7 +203,7 @@ async def test_no_rate(tmp_path: Path) -> None:
 
 async def test_no_rate_to_a_client_that_reads(tmp_path: Path) -> None:
     """With `--rate 0`, a peer that reads gets all that is sent to it, in order, however fast it came."""
-    with started(tmp_path, "--rate", "0") as server:
+    with relay_process(tmp_path, "--rate", "0") as server:
         async with attacked(server) as scene:
             a, _ = await scene.raw()
             b, b_id = await scene.raw()
@@ -216,7 +217,7 @@ async def test_no_rate_to_a_client_that_reads(tmp_path: Path) -> None:
 
 async def test_guesses_at_ids(tmp_path: Path) -> None:
     """A client has a few guesses free and its address some more; then it is told nothing, but a good pair is served."""
-    with started(tmp_path) as server:
+    with relay_process(tmp_path) as server:
         async with attacked(server) as scene:
             guesser, _ = await scene.raw()
             codes = [answer["code"] for answer in await answers(guesser, guesses(100))]
@@ -231,7 +232,7 @@ async def test_guesses_at_ids(tmp_path: Path) -> None:
 
 async def test_guesses_by_many_from_one_address(tmp_path: Path) -> None:
     """Clients of one address share its guesses: each has its free ones, and little more."""
-    with started(tmp_path) as server:
+    with relay_process(tmp_path) as server:
         async with attacked(server) as scene:
             codes = Counter[str]()
             for _ in range(10):
@@ -244,7 +245,7 @@ async def test_guesses_by_many_from_one_address(tmp_path: Path) -> None:
 
 async def test_guesses_that_go_on(tmp_path: Path) -> None:
     """Who goes on guessing regardless is cut."""
-    with started(tmp_path) as server:
+    with relay_process(tmp_path) as server:
         async with attacked(server) as scene:
             guesser, _ = await scene.raw()
             codes = Counter(answer["code"] for answer in await answers_until_cut(guesser, guesses(4000)))
@@ -254,7 +255,7 @@ async def test_guesses_that_go_on(tmp_path: Path) -> None:
 
 async def test_no_limit_of_guesses(tmp_path: Path) -> None:
     """`--unknown-target-rate 0` lets a client ask for whom it likes."""
-    with started(tmp_path, "--unknown-target-rate", "0") as server:
+    with relay_process(tmp_path, "--unknown-target-rate", "0") as server:
         async with attacked(server) as scene:
             guesser, _ = await scene.raw()
             codes = {answer["code"] for answer in await answers(guesser, guesses(200))}

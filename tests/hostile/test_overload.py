@@ -13,9 +13,9 @@ import msgspec
 import pytest
 import trio
 
-from tests.harness.processes import environment
+from tests.harness.processes import RelayProcess, environment, relay_process
 from tests.harness.relay import RawClient, message
-from tests.hostile.scene import PATIENCE, GoodPair, Scene, Server, newcomers, started
+from tests.hostile.scene import PATIENCE, GoodPair, Scene, newcomers
 
 pytestmark = pytest.mark.e2e
 
@@ -23,16 +23,16 @@ DESCRIPTORS = 40
 
 
 @pytest.fixture
-def poor(tmp_path: Path) -> Iterator[Server]:
+def poor(tmp_path: Path) -> Iterator[RelayProcess]:
     """A relay that may have few descriptors."""
-    with started(tmp_path, prefix=("sh", "-c", f'ulimit -n {DESCRIPTORS} && exec "$@"', "sh")) as server:
+    with relay_process(tmp_path, prefix=("sh", "-c", f'ulimit -n {DESCRIPTORS} && exec "$@"', "sh")) as server:
         yield server
 
 
 @pytest.fixture
-def doomed(tmp_path: Path) -> Iterator[Server]:
+def doomed(tmp_path: Path) -> Iterator[RelayProcess]:
     """A relay that the test ends."""
-    with started(tmp_path, "--drain-timeout", "1", "--log-level", "debug") as server:
+    with relay_process(tmp_path, "--drain-timeout", "1", "--log-level", "debug") as server:
         yield server
 
 
@@ -42,7 +42,7 @@ async def until(happened: Callable[[], Any]) -> None:
             await trio.sleep(0.02)
 
 
-async def test_without_descriptors_the_relay_keeps_what_it_has(poor: Server) -> None:
+async def test_without_descriptors_the_relay_keeps_what_it_has(poor: RelayProcess) -> None:
     """It says so, once and not ten times a second, idles, and lets newcomers in as soon as there is room."""
     async with trio.open_nursery() as nursery:
         pair = await newcomers(nursery, poor.url)
@@ -66,13 +66,13 @@ async def test_without_descriptors_the_relay_keeps_what_it_has(poor: Server) -> 
     assert poor.events("fd_limit_low")
 
 
-async def test_it_says_when_there_are_fewer_descriptors_than_clients(poor: Server, server: Server) -> None:
+async def test_it_says_when_there_are_fewer_descriptors_than_clients(poor: RelayProcess, server: RelayProcess) -> None:
     """At its start, behind the line that says where it listens; and not where there are enough."""
     assert [line["event"] for line in poor.events()[:2]] == ["server_listening", "fd_limit_low"]
     assert not server.events("fd_limit_low")
 
 
-async def test_the_end_is_told_to_everybody(doomed: Server) -> None:
+async def test_the_end_is_told_to_everybody(doomed: RelayProcess) -> None:
     """SIGTERM: a pair hears `shutdown` and 1001, newcomers 503, health lives on, and silent ones hold nothing up."""
     async with trio.open_nursery() as nursery:
         pair = await newcomers(nursery, doomed.url)
@@ -99,7 +99,7 @@ async def close_all(*streams: trio.abc.AsyncResource) -> None:
         await stream.aclose()
 
 
-async def deaf_client(server: Server) -> tuple[RawClient, RawClient]:
+async def deaf_client(server: RelayProcess) -> tuple[RawClient, RawClient]:
     """A client that reads nothing of the much that waits for it, and its peer."""
     deaf = RawClient(await trio.open_tcp_stream(server.host, server.port))
     deaf_id = (await deaf.open())["id"]
@@ -114,14 +114,14 @@ async def deaf_client(server: Server) -> tuple[RawClient, RawClient]:
     return deaf, peer
 
 
-async def ask(server: Server, path: str) -> int:
+async def ask(server: RelayProcess, path: str) -> int:
     client = RawClient(await trio.open_tcp_stream(server.host, server.port))
     async with client.stream:
         await client.send(f"GET {path} HTTP/1.1\r\nHost: relay.test\r\n\r\n".encode())
         return (await client.response())[0]
 
 
-async def test_a_second_signal_stops_at_once(doomed: Server) -> None:
+async def test_a_second_signal_stops_at_once(doomed: RelayProcess) -> None:
     """Whoever does not read, and however long `--drain-timeout` is."""
     deaf, talker = await deaf_client(doomed)
     doomed.process.send_signal(signal.SIGINT)

@@ -9,8 +9,9 @@ from typing import Any, Final
 import pytest
 import trio
 
+from tests.harness.processes import relay_process
 from tests.harness.relay import Client, RawClient, message, upgrade_request
-from tests.hostile.scene import PATIENCE, Scene, attacked, started, usable
+from tests.hostile.scene import PATIENCE, Scene, attacked, usable
 
 pytestmark = pytest.mark.e2e
 
@@ -94,7 +95,7 @@ async def test_many_that_ask_for_one(scene: Scene) -> None:
 
 async def test_churn_of_pairings(tmp_path: Path) -> None:
     """Two clients that pair and part thousands of times hear each time both, in order."""
-    with started(tmp_path, "--rate", "0") as server:
+    with relay_process(tmp_path, "--rate", "0") as server:
         async with attacked(server) as scene:
             a, a_id = await scene.raw()
             b, b_id = await scene.raw()

@@ -11,9 +11,9 @@ from typing import Any, Final
 import pytest
 import trio
 
-from tests.harness.processes import peer
+from tests.harness.processes import peer, relay_process
 from tests.harness.relay import CLOSE, PONG, TEXT, Client, RawClient, frame, message
-from tests.hostile.scene import Scene, attacked, started, usable
+from tests.hostile.scene import Scene, attacked, usable
 
 pytestmark = pytest.mark.e2e
 
@@ -29,7 +29,7 @@ RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER with no time to linger: a cl
 @pytest.fixture
 async def watchful(tmp_path: Path) -> AsyncIterator[Scene]:
     """A scene on a relay that soon misses a client."""
-    with started(tmp_path, "--ping-interval", "0.3", "--idle-timeout", "0.8") as server:
+    with relay_process(tmp_path, "--ping-interval", "0.3", "--idle-timeout", "0.8") as server:
         async with attacked(server) as scene:
             yield scene
 

@@ -6,21 +6,22 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.harness.processes import RelayProcess, relay_process
 from tests.harness.relay import message
-from tests.hostile.scene import Scene, Server, attacked, started
+from tests.hostile.scene import Scene, attacked
 
 pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(params=["--engine=epoll", "--engine=trio-websocket"])
-def forgetful(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+def forgetful(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RelayProcess]:
     """A relay with a short memory, so that the next test finds nobody held."""
-    with started(tmp_path, "--resume-window", "2", "--rate", "0", request.param) as server:
+    with relay_process(tmp_path, "--resume-window", "2", "--rate", "0", request.param) as server:
         yield server
 
 
 @pytest.fixture
-async def scene(forgetful: Server) -> AsyncIterator[Scene]:
+async def scene(forgetful: RelayProcess) -> AsyncIterator[Scene]:
     async with attacked(forgetful) as scene:
         yield scene
 

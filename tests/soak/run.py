@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from tests.hostile.scene import Server, started
+from tests.harness.processes import RelayProcess, relay_process
 from tests.soak.account import Figures
 from tests.soak.acts import ACTS
 from tests.soak.endings import ENDINGS, STRAYS
@@ -70,7 +70,7 @@ class PairOutcome:
 class Soak:
     """One run against one relay."""
 
-    def __init__(self, options: Options, server: Server, log: LogReader) -> None:
+    def __init__(self, options: Options, server: RelayProcess, log: LogReader) -> None:
         self._options = options
         self._server = server
         self._log = log
@@ -201,7 +201,7 @@ class Soak:
 
 async def soak(options: Options, folder: Path) -> PairOutcome:
     """Run a relay, with its log in this folder, and all sessions against it."""
-    with started(folder, *NO_LIMITS, *SHORT_DEADLINES, *options.serve) as server:
+    with relay_process(folder, *NO_LIMITS, *SHORT_DEADLINES, *options.serve) as server:
         log = LogReader(folder / "log")
         try:
             return await Soak(options, server, log).run()

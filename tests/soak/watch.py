@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 import trio
 
-from tests.hostile.scene import Server
+from tests.harness.processes import RelayProcess
 
 POLL: Final = 0.05
 IDLE_SECONDS: Final = 1.0
@@ -70,7 +70,7 @@ class Look:
     peak: int
 
 
-def look(server: Server) -> Look:
+def look(server: RelayProcess) -> Look:
     """Look at it now."""
     status = dict(
         line.split(":\t", 1)
@@ -80,7 +80,7 @@ def look(server: Server) -> Look:
     return Look(server.descriptors, int(status["Threads"]), server.memory, int(status["VmHWM"].split()[0]) * 1024)
 
 
-async def gone(server: Server, log: LogReader, descriptors: int, seconds: float) -> bool:
+async def gone(server: RelayProcess, log: LogReader, descriptors: int, seconds: float) -> bool:
     """Wait until the relay has no client and no more than these descriptors."""
     with trio.move_on_after(seconds):
         while server.process.poll() is None:
@@ -91,7 +91,7 @@ async def gone(server: Server, log: LogReader, descriptors: int, seconds: float)
     return False
 
 
-async def idle_share(server: Server) -> float:
+async def idle_share(server: RelayProcess) -> float:
     """Return the share of a CPU that it takes while nothing is asked of it."""
     before = server.cpu
     await trio.sleep(IDLE_SECONDS)
