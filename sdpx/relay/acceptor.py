@@ -27,7 +27,6 @@ from sdpx.relay.http.endpoints import operator_pages
 from sdpx.relay.http.request import HttpRequest, Remote, RequestParser, host_of
 from sdpx.relay.http.responses import CROWDED, FULL, STOPPING, HttpError, HttpResponse, id_taken
 from sdpx.relay.http.upgrade import Upgrade, parse_plain_request, parse_simple_upgrade, parse_upgrade
-from sdpx.relay.listeners import remote_of
 from sdpx.relay.relay import Relay
 from sdpx.relay.websocket.closing import send_and_linger
 from sdpx.relay.websocket.connection import EpollConnection
@@ -273,11 +272,11 @@ class Acceptor:
         self, stream: trio.abc.Stream, counted: PendingHandshakes[Pending], decide: Decide, received: bytes = b""
     ) -> bool:
         """Serve a connection and close it, unless the poller serves it on; returns whether it does."""
-        remote = remote_of(stream)
+        remote = Remote.of(getattr(stream, "remote", "unknown"))
         try:
             async with AsyncExitStack() as stack:
                 await stack.enter_async_context(stream)
-                accepted = await self._accept(stream, counted, decide, received)
+                accepted = await self._accept(stream, remote, counted, decide, received)
                 if accepted is not None and self._engine is not None and isinstance(stream, SocketStream):
                     self._open_on_poller(stream, accepted)
                     stack.pop_all()
@@ -287,14 +286,18 @@ class Acceptor:
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client closed the connection
         except* Exception as group:  # noqa: BLE001  a fault in serving one client must not end the others
-            self._log(serve.InternalError(remote, repr(group.exceptions)))
+            self._log(serve.InternalError(remote.shown, repr(group.exceptions)))
         return False
 
     async def _accept(
-        self, stream: trio.abc.Stream, counted: PendingHandshakes[Pending], decide: Decide, received: bytes
+        self,
+        stream: trio.abc.Stream,
+        remote: Remote,
+        counted: PendingHandshakes[Pending],
+        decide: Decide,
+        received: bytes,
     ) -> AcceptedUpgrade | None:
         """Read a request, of which `received` has been read, and answer it; returns the upgrade if it is accepted."""
-        remote = Remote.of(remote_of(stream))
         answer: AcceptedUpgrade | Answer | None = None
         with trio.CancelScope() as pending:
             if self._stopping:

@@ -21,7 +21,7 @@ from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.auth.tls_stream import TlsStream
 from sdpx.relay.auth.turn import IceServerIssuer
 from sdpx.relay.core.limits import Limits
-from sdpx.relay.listeners import Listener, accept, open_listeners, place_of, raise_file_limit
+from sdpx.relay.listeners import Listener, open_listeners, raise_file_limit, serve_listener
 from sdpx.relay.memory import trim_heap_periodically
 from sdpx.relay.options import ServeOptions
 from sdpx.relay.relay import Relay
@@ -65,14 +65,17 @@ async def run_server(options: ServeOptions, credentials: Credentials, log: Log, 
         if credentials.tls:
             take = _in_tasks(clients, partial(_serve_tls, acceptor, credentials))
         for listener in listeners:
-            accepting.start_soon(accept, listener, take, relay.tell)
-            log.emit(_listening(listener, tls=credentials.tls is not None))
+            accepting.start_soon(serve_listener, listener, take, relay.tell)
+            url = f"{'wss' if credentials.tls else 'ws'}://{listener.address}"
+            log.emit(
+                serve.ServerListening(url, listener.host, listener.port, tls=bool(credentials.tls), pid=os.getpid())
+            )
         for listener in scraped:
-            accepting.start_soon(accept, listener, _in_tasks(clients, acceptor.serve_metrics), relay.tell)
-            log.emit(_metrics_listening(listener))
+            accepting.start_soon(serve_listener, listener, _in_tasks(clients, acceptor.serve_metrics), relay.tell)
+            log.emit(serve.MetricsListening(f"http://{listener.address}/metrics", listener.host, listener.port))
         if descriptors < options.limits.max_clients:
             log.emit(serve.FdLimitLow(descriptors, options.limits.max_clients))
-        _warn_if_insecure(options.auth, credentials, place_of(listeners[0])[1], log)
+        _warn_if_insecure(options.auth, credentials, listeners[0].host, log)
         _tune_gc()
         accepting.start_soon(_load_metrics)
         accepting.start_soon(trim_heap_periodically)
@@ -155,13 +158,3 @@ async def _load_metrics() -> None:
     """Import what the first scrape will need, now that the ports are open; if it cannot be done now, the scrape tries again."""
     with suppress(OSError, ImportError, RuntimeError):  # no descriptors already, no thread to be had
         await trio.to_thread.run_sync(import_module, "sdpx.relay.http.metrics")
-
-
-def _listening(listener: Listener, *, tls: bool) -> serve.ServerListening:
-    place, host, port = place_of(listener)
-    return serve.ServerListening(f"{'wss' if tls else 'ws'}://{place}", host, port, tls=tls, pid=os.getpid())
-
-
-def _metrics_listening(listener: Listener) -> serve.MetricsListening:
-    place, host, port = place_of(listener)
-    return serve.MetricsListening(f"http://{place}/metrics", host, port)

@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from sdpx.errors import CannotListen
 from sdpx.events import Event, serve
-from sdpx.relay.listeners import accept, open_listeners, place_of
+from sdpx.relay.listeners import open_listeners, serve_listener
 
 
 class Failing:
@@ -37,7 +37,7 @@ async def accepted(listener: Failing, tell: Callable[[Event], None]) -> float:
             got.set()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(accept, listener, take, tell)  # type: ignore[arg-type]  # all that it uses
+        nursery.start_soon(serve_listener, listener, take, tell)  # type: ignore[arg-type]  # all that it uses
         await got.wait()
         nursery.cancel_scope.cancel()
     return trio.current_time() - began
@@ -68,9 +68,8 @@ async def test_a_listener_that_is_gone_is_a_fault(autojump_clock: MockClock) -> 
 @pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1:"), ("::1", "[::1]:")])
 async def test_the_place_is_as_in_a_url(host: str, shown: str) -> None:
     [listener] = await open_listeners(host, 0)
-    async with listener:
-        place, _, port = place_of(listener)
-        assert place == f"{shown}{port}"
+    with listener.socket:
+        assert listener.address == f"{shown}{listener.port}"
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.254", "x" * 70, "\ud800"])
