@@ -119,9 +119,7 @@ LAYERS: Final = {
     "peer.webrtc": {"peer.negotiation", "peer.diagnostics"},
 }
 # Imports that still run upward.
-UPWARD: Final = {
-    ("relay.auth.tls_stream", "relay.websocket.socket_stream"),
-}
+UPWARD: Final = set[tuple[str, str]]()
 
 
 def test_packages_import_downward() -> None:

@@ -18,14 +18,13 @@ from msgspec import UNSET
 
 from sdpx.events import serve
 from sdpx.relay.auth.authenticator import Authenticator
-from sdpx.relay.auth.tls_stream import TlsHandshakeError, TlsStream
 from sdpx.relay.auth.tokens import UNRESTRICTED, Grant
 from sdpx.relay.client import AcceptedUpgrade
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.rate_limit import PendingHandshakes
 from sdpx.relay.http.endpoints import operator_pages
 from sdpx.relay.http.request import HttpRequest, Remote, RequestParser, host_of
-from sdpx.relay.http.responses import CROWDED, FULL, STOPPING, HttpError, HttpResponse, id_taken
+from sdpx.relay.http.responses import CROWDED, FULL, STOPPING, TLS_REQUIRED, HttpError, HttpResponse, id_taken
 from sdpx.relay.http.upgrade import Upgrade, parse_plain_request, parse_simple_upgrade, parse_upgrade
 from sdpx.relay.relay import Relay
 from sdpx.relay.websocket.closing import send_and_linger
@@ -34,6 +33,7 @@ from sdpx.relay.websocket.epoll_engine import EpollEngine
 from sdpx.relay.websocket.handler import ABNORMAL, CloseReason
 from sdpx.relay.websocket.socket_stream import SocketStream
 from sdpx.relay.websocket.timers import NEVER
+from sdpx.relay.websocket.tls_stream import TlsHandshakeError, TlsRequiredError, TlsStream
 from sdpx.relay.websocket.trio_websocket_engine import TrioWebSocketConnection
 from sdpx.relay.websocket.validating_stream import ValidatingStream
 
@@ -181,7 +181,8 @@ class Acceptor:
         with self._engine.batch():
             for stream in streams:
                 self._relay.connection_opened()
-                request = stream.receive_or_end()  # usually it has arrived already
+                # Usually the request has arrived already. A TLS handshake is left to the engine, which limits its time.
+                request = None if isinstance(stream, TlsStream) else stream.receive_or_end()
                 if request is None:
                     self._wait_for_request(stream)
                 else:
@@ -225,7 +226,7 @@ class Acceptor:
             accepted = self.accept_now(request, stream.remote)
             if accepted is not None:
                 self._open_on_poller(stream, accepted)
-            elif request:
+            elif request or stream.handshake_error is not None:
                 self._engine.start_soon(self._serve, stream, request)
             else:
                 self._close_silent(stream, evicted=False)
@@ -319,15 +320,16 @@ class Acceptor:
         return None
 
     async def _read_request(self, stream: trio.abc.Stream, received: bytes) -> HttpRequest | HttpError | None:
-        """Do the TLS handshake, if there is one, and read a request, of which `received` has been read.
+        """Read a request, of which `received` has been read.
 
-        Returns the request, what to answer instead, or None if the client sent nothing.
+        Returns the request, what to answer instead, or None if the client sent nothing. Raises `TlsHandshakeError`.
         """
         parser = RequestParser(self._limits.head_bytes)
         with trio.move_on_after(self._limits.handshake_timeout):
-            if isinstance(stream, TlsStream) and (refusal := await stream.begin()) is not None:
-                return refusal
-            data = received or bytes(await stream.receive_some(READ_BYTES))
+            try:
+                data = received or bytes(await stream.receive_some(READ_BYTES))
+            except TlsRequiredError:
+                return TLS_REQUIRED
             while (request := parser.receive_data(data)) is None and data:
                 data = bytes(await stream.receive_some(READ_BYTES))
             return request

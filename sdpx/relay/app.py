@@ -18,7 +18,6 @@ from sdpx.relay.acceptor import Acceptor
 from sdpx.relay.auth.authenticator import open_authenticator
 from sdpx.relay.auth.credentials import Credentials
 from sdpx.relay.auth.options import AuthOptions
-from sdpx.relay.auth.tls_stream import TlsStream
 from sdpx.relay.auth.turn import IceServerIssuer
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.listeners import Listener, open_listeners, raise_file_limit, serve_listener
@@ -27,7 +26,10 @@ from sdpx.relay.options import ServeOptions
 from sdpx.relay.relay import Relay
 from sdpx.relay.websocket.epoll_engine import HAS_EPOLL, EpollEngine
 from sdpx.relay.websocket.socket_stream import SocketStream
+from sdpx.relay.websocket.tls_stream import TlsStream
 from sdpx.runtime import ShutdownRequest
+
+Take = Callable[[Iterable[SocketStream]], None]  # what new connections are passed to
 
 
 def load_credentials(options: ServeOptions) -> Credentials:
@@ -63,7 +65,7 @@ async def run_server(options: ServeOptions, credentials: Credentials, log: Log, 
         )
         take = acceptor.accept if engine is not None else _in_tasks(clients, acceptor.serve)
         if credentials.tls:
-            take = _in_tasks(clients, partial(_serve_tls, acceptor, credentials))
+            take = partial(_take_tls, take, credentials)
         for listener in listeners:
             accepting.start_soon(serve_listener, listener, take, relay.tell)
             url = f"{'wss' if credentials.tls else 'ws'}://{listener.address}"
@@ -100,9 +102,11 @@ def _warn_if_insecure(options: AuthOptions, credentials: Credentials, host: str,
         log.emit(serve.AuthenticationDisabled(host))
 
 
-async def _serve_tls(acceptor: Acceptor, credentials: Credentials, stream: SocketStream) -> None:
+def _take_tls(take: Take, credentials: Credentials, streams: Iterable[SocketStream]) -> None:
+    """Pass on new connections as TLS connections with the certificate that is in force now."""
     assert credentials.tls is not None
-    await acceptor.serve(TlsStream(stream, credentials.tls))
+    context = credentials.tls
+    take(TlsStream(stream, context) for stream in streams)
 
 
 async def _renew_ice_servers(relay: Relay, issuer: IceServerIssuer) -> None:
@@ -122,14 +126,12 @@ def _tune_gc() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def _in_tasks(
-    nursery: trio.Nursery, handle: Callable[[SocketStream], Awaitable[None]]
-) -> Callable[[Iterable[SocketStream]], None]:
-    """Return what gives each connection a task."""
+def _in_tasks(nursery: trio.Nursery, serve_stream: Callable[[SocketStream], Awaitable[None]]) -> Take:
+    """Return a function that starts a task for each connection."""
 
-    def take(links: Iterable[SocketStream]) -> None:
-        for link in links:
-            nursery.start_soon(handle, link)
+    def take(streams: Iterable[SocketStream]) -> None:
+        for stream in streams:
+            nursery.start_soon(serve_stream, stream)
 
     return take
 

@@ -191,9 +191,9 @@ class EpollEngine:
                 await trio.lowlevel.checkpoint()
 
     def _receive(self, events: list[tuple[int, int]], now: float) -> "list[Received]":
-        """Receive from all sockets that have bytes, and write to those that have room."""
-        polled, received = self._polled, []
-        for descriptor, flags in events:
+        """Receive from sockets that have bytes, and write to those that have room, for `LONG_SECONDS`: TLS handshakes take long."""
+        polled, received, long_after = self._polled, list[Received](), perf_counter() + LONG_SECONDS
+        for count, (descriptor, flags) in enumerate(events, 1):
             connection = polled.get(descriptor)
             if connection is None:
                 continue  # removed by an earlier one of this batch
@@ -201,6 +201,8 @@ class EpollEngine:
                 connection.on_writable(now)
             if flags != select.EPOLLOUT and (data := connection.link.receive_or_end()) is not None:
                 received.append((descriptor, connection, data))
+            if not count % CHECK and perf_counter() > long_after:
+                break  # epoll reports the others again
         return received
 
     def _handle(self, received: "list[Received]", now: float) -> "list[Received]":

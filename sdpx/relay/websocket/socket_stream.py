@@ -19,6 +19,7 @@ class SocketStream(trio.abc.HalfCloseableStream):
     """One connection; its owner closes it. `remote` is the address of the other end as `host:port`."""
 
     __slots__ = ("_is_waited_for", "remote", "socket")
+    handshake_error: Exception | None = None  # why no TLS connection came up, if there was to be one
 
     def __init__(self, sock: socket.socket, remote: str = "unknown") -> None:
         sock.setblocking(False)

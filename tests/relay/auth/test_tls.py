@@ -15,8 +15,8 @@ from trio.testing import MockClock
 from sdpx.relay.auth.files import BadFile
 from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.auth.tls import load_context
-from sdpx.relay.auth.tls_stream import TlsStream
 from sdpx.relay.core.limits import Limits
+from sdpx.relay.websocket.tls_stream import TlsStream
 from tests.harness.auth_relay import AuthRelayHarness, auth_relay
 from tests.harness.credentials import KEYS, secret_file, token, write
 from tests.harness.relay import RawClient, upgrade_request
@@ -126,7 +126,7 @@ def tls_context(relay: AuthRelayHarness) -> ssl.SSLContext:
 def dial(relay: AuthRelayHarness, room: int | None = None) -> trio.abc.Stream:
     """Open a TCP connection to a port with TLS."""
     client, server = relay.socket_pair(room)
-    relay.nursery.start_soon(relay.acceptor.serve, TlsStream(server, tls_context(relay)))
+    relay.serve(TlsStream(server, tls_context(relay)))
     return client
 
 
