@@ -95,7 +95,7 @@ async def run_demo(seconds: float, log: Log, stop: ShutdownRequest) -> None:
     phases = Phases(trio.current_time)
     failure: DemoFailed | None = None
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_cancel_on, stop, nursery.cancel_scope)
+        nursery.start_soon(stop.cancel, nursery.cancel_scope)
         try:
             with trio.fail_after(seconds):
                 await _run_steps(log, phases)
@@ -150,8 +150,3 @@ async def _require_network() -> None:
             "so the peers cannot connect. Enable a network interface and try again"
         )
         raise DemoFailed("no_network", reason)
-
-
-async def _cancel_on(stop: ShutdownRequest, scope: trio.CancelScope) -> None:
-    await stop.wait()
-    scope.cancel()

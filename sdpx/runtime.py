@@ -47,6 +47,11 @@ class ShutdownRequest:
         """Wait for a request."""
         await self._event.wait()
 
+    async def cancel(self, scope: trio.CancelScope) -> None:
+        """Wait for a request, then cancel this scope."""
+        await self._event.wait()
+        scope.cancel()
+
 
 Main = Callable[[Log, ShutdownRequest], Awaitable[None]]
 

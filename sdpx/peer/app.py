@@ -37,7 +37,7 @@ async def run_peer(options: PeerOptions, log: Log, stop: ShutdownRequest) -> Non
         nursery.start_soon(signaling.run)
         try:
             with trio.CancelScope() as scope:  # the tasks of signaling and runtime are needed to close in order
-                nursery.start_soon(_cancel_on, stop, scope)
+                nursery.start_soon(stop.cancel, scope)
                 await session.run(commands.run if is_json else None)
             if stop.requested:
                 session.check_expectation(stop.cause)
@@ -59,8 +59,3 @@ def _read_stdin(size: int) -> bytes:
             return os.read(STDIN, size)
         except BlockingIOError:
             select.select([STDIN], [], [])
-
-
-async def _cancel_on(stop: ShutdownRequest, scope: trio.CancelScope) -> None:
-    await stop.wait()
-    scope.cancel()
