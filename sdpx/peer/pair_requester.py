@@ -10,7 +10,7 @@ from sdpx.events import peer
 from sdpx.log import Log
 from sdpx.peer.policy import NO_REPLY, RELAY_LOST
 from sdpx.peer.signaling.backoff import Backoff
-from sdpx.protocol.messages import ErrorFrame, Request
+from sdpx.protocol.messages import ErrorFrame, PairRequest
 
 ANSWER_SECONDS: Final = 10.0
 FIRST_WAIT: Final = 0.25
@@ -64,7 +64,7 @@ class PairRequester:
 
     async def _ask_once(self, target: str) -> ErrorFrame | None:
         self._answered, self._refusal = trio.Event(), None
-        if not await self._send(Request(target), lambda: self._log.emit(peer.PairRequested(target))):
+        if not await self._send(PairRequest(target), lambda: self._log.emit(peer.PairRequested(target))):
             self.on_relay_lost()
         if await self._is_answered():
             self.last_refusal = self._refusal

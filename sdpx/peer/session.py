@@ -30,13 +30,13 @@ from sdpx.peer.signaling.client import Connected, Disconnected, SignalingClient,
 from sdpx.peer.webrtc.runtime import WebRtcRuntime
 from sdpx.protocol.messages import (
     Candidate,
-    ClientUnpairRequest,
     Description,
     ErrorFrame,
     IceServers,
     Paired,
     PeerDisconnected,
     ServerMessage,
+    Unpair,
     Unpaired,
 )
 
@@ -135,7 +135,7 @@ class Session:
         return self._pairing is not None and self._pairing.channel_is_open
 
     async def pair(self, target: str) -> None:
-        """Request a pairing and wait for the relay's answer. Raises `InputRejected` if that is not possible now."""
+        """PairRequest a pairing and wait for the relay's answer. Raises `InputRejected` if that is not possible now."""
         if self._pairing is not None:
             reason = f'This peer is paired with {self._pairing.peer_id}; {{"unpair": true}} comes first'
             raise InputRejected("already_paired", reason)
@@ -164,7 +164,7 @@ class Session:
     # ---- requests -------------------------------------------------------------------------------------------------
 
     async def _keep_requesting(self, target: str) -> None:
-        """Request the pairing of `--pair`, and again when the policy says so."""
+        """PairRequest the pairing of `--pair`, and again when the policy says so."""
         wait = self._options.wait
         while True:
             await self._pairing_wanted.wait()
@@ -231,7 +231,7 @@ class Session:
         self._prompt.pause()
         if present is not None and present.detached and present.channel_is_open and present.peer_id != paired.peer_id:
             self._log.emit(peer.PairingDeclined(paired.peer_id, present.peer_id))
-            await relay.channel.send(ClientUnpairRequest())
+            await relay.channel.send(Unpair())
             return
         await self._end_pairing()
         await self._runtime.loaded()
@@ -301,7 +301,7 @@ class Session:
 
     async def _leave_at_relay(self, pairing: PairSession) -> None:
         if self._relay is not None and not pairing.detached:
-            await self._relay.channel.send(ClientUnpairRequest())
+            await self._relay.channel.send(Unpair())
 
     async def _end_pairing(self) -> None:
         """End the present pairing, if there is one, and wait until its connection is closed."""

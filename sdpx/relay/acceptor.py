@@ -369,23 +369,25 @@ class Acceptor:
         """Serve a client on the epoll engine, until `on_closed`."""
         assert self._engine is not None
         session = self._relay.open_session(accepted)
+        handler, total = self._relay.handler, self._relay.queued
         connection = EpollConnection(
-            stream, accepted.trailing_data, self._engine, self._limits, session, self._relay.queued
+            stream, accepted.trailing_data, self._engine, self._limits, handler, session, total
         )
-        session.sit(connection, accepted)
+        self._relay.connect(session, connection, accepted)
         connection.start(accepted.upgrade.key, accepted.upgrade.subprotocol)
 
     async def _run_websocket(self, stream: trio.abc.Stream, accepted: AcceptedUpgrade) -> None:
         """Serve a client by trio-websocket until its connection ends."""
         session = self._relay.open_session(accepted)
-        validating = ValidatingStream(stream, accepted.upgrade.head(), accepted.trailing_data, self._limits, session)
-        connection = TrioWebSocketConnection(validating, self._limits, session, self._relay.queued)
+        limits, handler, head = self._limits, self._relay.handler, accepted.upgrade.head()
+        validating = ValidatingStream(stream, head, accepted.trailing_data, limits, handler, session)
+        connection = TrioWebSocketConnection(validating, limits, handler, session, self._relay.queued)
         try:
-            session.sit(connection, accepted)
+            self._relay.connect(session, connection, accepted)
             await connection.run(accepted.upgrade.subprotocol)
         finally:
             connection.end(CANCELLED)
-            session.leave()
+            self._relay.release(session, connection)
 
     # ---- counting and logging
 

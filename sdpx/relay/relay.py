@@ -1,13 +1,15 @@
-"""The relay: lets clients in, asks the lobby, and does what it says.
+"""The relay: a frame comes in, the rate limit and the pairing table decide about it, and send queues get what follows.
 
-Between a frame that a client's reader took and the outboxes that it ends in there is no checkpoint: so frames keep their
-order, and what the lobby decides is done before anybody else can ask it.
+- `on_frame` is the one way of every client message. Between reading a frame and queueing it for its receiver there is no
+  checkpoint: frames keep their order, and the effects of one decision are executed before the next one is made.
+- Effects that executing an effect causes, as when a full send queue ends its client, are executed after all earlier ones.
+- Rules are in `sdpx.relay.core`; what resumable sessions need besides is in `sdpx.relay.resume`.
 """
 
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import trio
@@ -19,36 +21,37 @@ from sdpx.events import Event, serve
 from sdpx.ice_servers import RtcIceServer
 from sdpx.ids import make_id
 from sdpx.log import Log
-from sdpx.protocol import messages
-from sdpx.protocol.messages import ClientMessage, DisconnectReason, PairRequest
+from sdpx.protocol import codec
+from sdpx.protocol.codec import FROM_PEER
+from sdpx.protocol.messages import DisconnectReason, IceServers, ServerMessage, YourId
+from sdpx.relay import delivery
+from sdpx.relay.auth.tokens import Grant
 from sdpx.relay.auth.turn import IceServerIssuer
-from sdpx.relay.client import AcceptedUpgrade, ClientSession, ClosedSocket
+from sdpx.relay.client import AcceptedUpgrade, ClientSession, Connection
 from sdpx.relay.core.limits import Limits
-from sdpx.relay.core.pairing import Deliver, Effect, PairingTable, Record
-from sdpx.relay.core.rate_limit import ClientRateLimit, ConnectionCounts, PartialMessageBudget, UnknownTargetLimit
+from sdpx.relay.core.overload import PartialMessageBudget, slowest_readers
+from sdpx.relay.core.pairing import Effect, Forward, PairingTable, Send
+from sdpx.relay.core.rate_limit import ClientRateLimit, ConnectionCounts, UnknownTargetLimit, admit
 from sdpx.relay.core.sessions import ResumeRequest
 from sdpx.relay.core.stats import RelaySnapshot, RelayStats
-from sdpx.relay.resume import ResumableSession, ResumeManager, SessionSocket
-from sdpx.relay.websocket.handler import (
-    SLOW_CONSUMER,
-    ClientConnection,
-    CloseReason,
-    FrameSender,
-    from_violation,
-)
+from sdpx.relay.resume import ResumeManager
+from sdpx.relay.websocket.fast_parser import text_frame
+from sdpx.relay.websocket.handler import SLOW_CONSUMER, TOO_FAST, CloseReason, ConnectionHandler
 from sdpx.relay.websocket.send_queue import QueuedBytes
 from sdpx.relay.websocket.validator import Violation
 
-ROOM: Final = 0.75  # of what all may let wait, once it was too much
-WHILE_SECONDS: Final = 2.0
-UNFINISHED: Final = Violation(1008, "The relay keeps too much that is unfinished, and most of it is yours")
+RATE_EXCEEDED: Final = Violation(TOO_FAST.code, TOO_FAST.text)
+PARTIAL_MESSAGES: Final = CloseReason(
+    "refused", 1008, "The relay has too many incomplete messages; yours is the largest"
+)
+SHUTDOWN: Final = CloseReason("shutdown", 1001, "The relay is stopping; connect again soon")
 
 
 class Relay:
-    """All clients of one relay, and the lobby that they meet in.
+    """All clients of one relay.
 
-    The `Acceptor` brings the clients: it asks `find_session`, `has_client` and `counts` about an ID that a client wants, and opens
-    the WebSocket of the client for whom it has called `open_session`.
+    The `Acceptor` asks `find_session`, `has_client` and `counts` about an ID that a client wants; to open a WebSocket it calls
+    `open_session`, makes a connection with `handler` and the session, and calls `connect`.
     """
 
     def __init__(
@@ -63,23 +66,31 @@ class Relay:
         self._ice = ice or IceServerIssuer(time.time)
         self._log = log
         self._log_sdp = log_sdp
-        self._lobby = PairingTable(log_sdp=log_sdp)
-        self._guests: dict[str, ClientSession] = {}
-        self._returning = ResumeManager(self, limits)
-        self._todo: deque[tuple[Effect, ClientSession | None, float]] = deque()
-        self._doing = False
+        self._table = PairingTable()
+        self._sessions: dict[str, ClientSession] = {}
+        self._resume = ResumeManager(limits, self._sessions, self.tell, self._end_suspended)
+        self._pending_effects: deque[tuple[Effect, ClientSession | None, float]] = deque()
+        self._is_executing = False
+        self._unknown_targets = UnknownTargetLimit(limits.unknown_target_rate)
+        self._partial_messages = PartialMessageBudget[str](limits.max_partial_bytes)
         self.queued = QueuedBytes()
-        self._guesses = UnknownTargetLimit(limits.unknown_target_rate)
-        self._unfinished = PartialMessageBudget[str](limits.max_partial_bytes)
         self.numbers = RelayStats()
         self.counts = ConnectionCounts(limits.max_clients, limits.max_clients_per_ip)
+        self.handler = ConnectionHandler(
+            self.on_frame,
+            self.on_non_message_frames,
+            self.on_partial_message,
+            self.numbers.relay_took,
+            self.on_disconnected,
+            self.on_closed,
+        )
         self._open = 0
         self._all_closed = RepeatedEvent()
 
     @property
     def clients(self) -> int:
-        """How many clients have an ID now."""
-        return len(self._lobby)
+        """The number of clients that have an ID."""
+        return len(self._table)
 
     def tell(self, event: Event) -> None:
         """Count an event and log it."""
@@ -87,16 +98,34 @@ class Relay:
         self._log.emit(event)
 
     async def run(self) -> None:
-        """Do what is due without anybody asking for it: for clients that may come back."""
-        await self._returning.run()
+        """Run the timers of resumable sessions, for ever."""
+        await self._resume.run()
 
     def stop(self) -> None:
-        """Tell every client that the relay stops, and end its connection once it has read that."""
-        self.do(self._lobby.shut_down())
-        self._returning.stop()
-        for connection in self._sockets():
-            connection.end(CloseReason("shutdown", 1001, "The relay is stopping; connect again soon"))
-        self._returning.dismiss()
+        """End every session and connection because the relay stops."""
+        self._execute(self._table.shut_down())
+        self._resume.stop()
+        for connection in self._connections():
+            connection.end(SHUTDOWN)
+        self._resume.end_all_suspended()
+
+    def send_ice_servers(self, client_id: str, ice_servers: list[RtcIceServer]) -> None:
+        """Send a client new ICE servers."""
+        self._execute([Send(client_id, IceServers([dict(server) for server in ice_servers]))])
+
+    def snapshot(self) -> RelaySnapshot:
+        """Return the present values of the gauges, for the metrics."""
+        queued_frames = [len(connection.queue) for connection in self._connections()]
+        return RelaySnapshot(
+            connections=self._open,
+            clients=len(self._table),
+            pairs=self._table.pairs,
+            send_queue_frames=sum(queued_frames),
+            send_queue_bytes=self.queued.bytes,
+            outbox_frames_max=max(queued_frames, default=0),
+            log_lines_dropped=self._log.total_dropped,
+            away=self._resume.snapshot(),
+        )
 
     # ---- connections, for the acceptor
 
@@ -105,7 +134,7 @@ class Relay:
         self._open += 1
 
     def connection_closed(self) -> None:
-        """Count it no more."""
+        """Count a connection no more."""
         self._open -= 1
         if not self._open:
             self._all_closed.set()
@@ -117,223 +146,204 @@ class Relay:
 
     def find_session(self, request: ResumeRequest, bound_id: str | None = None) -> str | None:
         """Return the ID of the session that a request resumes; None if there is none, or another than the one with `bound_id`."""
-        return self._returning.find(request, bound_id)
+        return self._resume.find(request, bound_id)
 
     def has_client(self, client_id: str) -> bool:
-        """Tell whether a client has this ID."""
-        return client_id in self._lobby
+        """Return whether a client has this ID."""
+        return client_id in self._table
 
-    def open_session(self, accepted: AcceptedUpgrade) -> ClientSession | SessionSocket:
-        """Return the handler for the connection of a new client, or of one that resumes its session."""
+    def open_session(self, accepted: AcceptedUpgrade) -> ClientSession:
+        """Return the session of a new client, or the one that is resumed; `connect` follows before any other task runs."""
         if accepted.is_resumed:
-            return self._returning.reattach(accepted)
-        client_id = accepted.client_id or make_id(os.urandom)
+            assert accepted.client_id is not None
+            return self._sessions[accepted.client_id]
         now = trio.current_time()
-        quota = ClientRateLimit(self._limits.rate, now, self._guesses, accepted.address)
-        if accepted.upgrade.resume.numbered:
-            return self._returning.create(client_id, accepted, quota)
-        return ClientSession(self, client_id, accepted, quota, now)
+        rate_limit = ClientRateLimit(self._limits.rate, now, self._unknown_targets, accepted.address)
+        client_id = accepted.client_id or make_id(os.urandom)
+        return ClientSession(client_id, accepted.remote, accepted.address, rate_limit, now)
 
-    def enter(self, guest: ClientSession, visitor: AcceptedUpgrade, resume_token: str | None = None) -> None:
-        """Let a client in before its WebSocket opens: nobody else can take the name meanwhile."""
-        grant, asked = visitor.grant, visitor.upgrade.resume
-        joined = self._lobby.join(
-            guest.client_id,
-            self._ice.issue(guest.client_id, grant.ice_servers),
-            grant if grant.pair is not None else None,
-            resume_token or UNSET,
-            False if asked.numbered or asked.token is not None else UNSET,
+    def connect(self, session: ClientSession, connection: Connection, accepted: AcceptedUpgrade) -> None:
+        """Give a session its connection before the WebSocket opens; `your_id` is the first frame in its queue."""
+        if accepted.is_resumed:
+            self._reconnect(session, connection, accepted)
+            return
+        grant, resume = accepted.grant, accepted.upgrade.resume
+        session.connection = connection
+        joined = self._table.join(
+            session.client_id,
+            self._ice.issue(session.client_id, grant.ice_servers),
+            _policy(grant),
+            self._resume.open(session) if resume.numbered else UNSET,
+            False if resume.numbered or resume.token is not None else UNSET,
         )
-        self.counts.enter(guest.address)
-        self._guests[guest.client_id] = guest
-        self.tell(serve.ClientConnected(guest.client_id, guest.remote))
-        self.do(joined)
+        self.counts.enter(session.address)
+        self._sessions[session.client_id] = session
+        self.tell(serve.ClientConnected(session.client_id, session.remote))
+        self._execute(joined)
 
-    def reattach_client(self, guest: ClientSession, visitor: AcceptedUpgrade) -> tuple[list[RtcIceServer], str | None]:
-        """Let a client come back, perhaps from elsewhere; returns its ICE servers and its peer."""
-        grant = visitor.grant
-        self.counts.leave(guest.address)
-        self.counts.enter(visitor.address)
-        guest.address, guest.remote = visitor.address, visitor.remote
-        self.keep(guest.client_id, 0)
-        self._lobby.renew(guest.client_id, grant if grant.pair is not None else None)
-        return self._ice.reissue(guest.client_id, grant.ice_servers), self._lobby.peer_of(guest.client_id)
+    def _reconnect(self, session: ClientSession, connection: Connection, accepted: AcceptedUpgrade) -> None:
+        self.counts.leave(session.address)
+        self.counts.enter(accepted.address)
+        session.address, session.remote = accepted.address, accepted.remote
+        self._partial_messages.update(session.client_id, 0)
+        self._table.set_policy(session.client_id, _policy(accepted.grant))
+        ice_servers = self._ice.reissue(session.client_id, accepted.grant.ice_servers)
+        peer_id = self._table.peer_of(session.client_id)
+        your_id = YourId(session.client_id, ice_servers=ice_servers or UNSET, resumed=True, peer_id=peer_id)
+        self._resume.resume(session, connection, accepted.upgrade.resume, your_id)
 
-    def leave(self, guest: ClientSession, departure: CloseReason, lost: Iterable[FrameSender]) -> None:
-        """Let a client go that has no connection any more."""
-        self.counts.leave(guest.address)
-        guest.notify_undelivered(lost)
-        ms = round((trio.current_time() - guest.began) * 1000, 3)
-        self.tell(serve.ClientDisconnected(guest.client_id, departure.code, departure.text, ms))
+    # ---- callbacks of the engines (`ConnectionHandler`)
 
-    def over(self, leaver: ClosedSocket, fault: Exception | None) -> None:
-        """Let a client go whose connection had no task."""
+    def on_frame(self, session: ClientSession, frame: bytes | None, now: float) -> int:
+        """Handle one message of a client; returns the number of frames in the fullest send queue that it was put into."""
         try:
-            leaver.leave()
-        except Exception as own:  # noqa: BLE001  a fault in serving one client is not the others' business
+            if session.replay is not None and not self._resume.accept(session, frame, now):
+                return 0
+            message = admit(frame, session.client_id, session.rate_limit, self._table, now)
+            effects = self._table.handle(session.client_id, message)
+        except Refusal as refusal:
+            if session.rate_limit.exhausted:
+                if session.connection is not None:
+                    session.connection.end(TOO_FAST)
+                return 0
+            effects = self._table.refuse(session.client_id, refusal)
+        return self._execute(effects, session, now)
+
+    def on_non_message_frames(self, session: ClientSession, count: int, now: float) -> Violation | None:
+        """Count control frames and fragments as messages: they cost as much. Single ones over the rate are ignored, not refused."""
+        session.rate_limit.allows(now, count)
+        return RATE_EXCEEDED if session.rate_limit.exhausted else None
+
+    def on_partial_message(self, session: ClientSession, size: int) -> None:
+        """Count the bytes of a client's incomplete message, and disconnect the client with the most if all have too many."""
+        largest = self._partial_messages.update(session.client_id, size)
+        if largest is not None and (connection := self._sessions[largest].connection) is not None:
+            connection.end(PARTIAL_MESSAGES)
+
+    def on_disconnected(self, session: ClientSession, connection: object, close_reason: CloseReason) -> None:
+        """Suspend the session of a connection that ends, or remove its client; ignore a connection that was superseded."""
+        if session.connection is not connection:
+            return
+        if session.replay is not None and self._resume.suspends(session, close_reason):
+            self._partial_messages.update(session.client_id, 0)
+            self.tell(serve.ClientSuspended(session.client_id, close_reason.code, close_reason.text))
+            self._resume.suspend(session, close_reason)
+        else:
+            self._remove(session, close_reason.reason)
+            delivery.drop_read_frames(session, close_reason)
+
+    def on_closed(self, session: ClientSession, connection: object, fault: Exception | None) -> None:
+        """Release the client of a connection whose socket is closed."""
+        try:
+            self.release(session, connection)
+        except Exception as own:  # noqa: BLE001  a fault in serving one client must not end the others
             fault = own
         if fault is not None:
-            self.tell(serve.InternalError(leaver.remote, repr((fault,))))
+            self.tell(serve.InternalError(session.remote, repr((fault,))))
         self.connection_closed()
 
-    def take(self, guest: ClientSession, frame: str | bytes, now: float) -> int:
-        """Take a message of a client; returns how many wait in the fullest outbox that it put something into."""
-        try:
-            effects = self._lobby.take(guest.client_id, self._message_in(guest.client_id, frame, guest.quota, now))
-        except Refusal as refusal:
-            return self.refuse(guest, refusal, now)
-        return self.do(effects, guest, now)
+    # ---- ends
 
-    def relay_fast(self, guest: ClientSession, data: bytes, now: float) -> bool:
-        """Take an offer, answer or candidate as nearly all are, and do at once what `take` would lead to.
-
-        Returns False if there is anything else about it; nothing has been done then.
-        """
-        glance = None if self._log_sdp else messages.try_fast_parse(data)
-        if glance is None:
-            return False
-        peer_id = self._lobby.peer_of(guest.client_id)
-        if peer_id is None or (glance.peer_id is not UNSET and glance.peer_id != peer_id):
-            return False
-        connection = self._guests[peer_id].connection
-        if connection is None or not (guest.quota.unlimited or guest.quota.takes(now)):
-            return False
-        self._doing = True  # what this leads to, as when the socket has gone, is done behind it
-        try:
-            if connection.relay(data, guest, now):
-                self._note_relayed(guest, peer_id, glance.type, len(data))
-        finally:
-            self._doing = False
-        if self._todo or self.queued.bytes > self._limits.max_queued_bytes:
-            self.do(())
-        return True
-
-    def _note_relayed(self, guest: ClientSession, peer_id: str, kind: str, size: int) -> None:
-        """Count and log a relayed frame."""
-        numbers = self.numbers
-        numbers.relayed[kind] += 1
-        numbers.relayed_bytes += size
-        self._log.emit(serve.Relayed(kind, guest.client_id, peer_id, size))
-
-    def refuse(self, guest: ClientSession, refusal: Refusal, now: float) -> int:
-        """Answer a message that could not be taken, or let the client go that sends too much."""
-        if guest.quota.exhausted:
-            guest.disconnect_rate_limited()
-            return 0
-        return self.do(self._lobby.refuse(guest.client_id, refusal), guest, now)
-
-    def _message_in(self, client_id: str, frame: str | bytes, quota: ClientRateLimit, now: float) -> ClientMessage:
-        allowed = quota.unlimited or quota.allows(now)
-        if isinstance(frame, bytes):
-            raise messages.binary_refused()
-        message = messages.parse(frame)
-        if not allowed or (type(message) is PairRequest and not self._may_ask(client_id, message, quota, now)):
-            raise messages.rate_limited(message)
-        return message
-
-    def _may_ask(self, client_id: str, message: PairRequest, quota: ClientRateLimit, now: float) -> bool:
-        """Tell whether a request to be paired may be looked at: guesses at IDs are slowed."""
-        allowed = quota.allows_pair_request(now)
-        if not self._lobby.shows(client_id, message.target_id):
-            quota.note_unknown_target(now)
-        return allowed
-
-    def send_ice_servers(self, client_id: str, ice_servers: list[RtcIceServer]) -> None:
-        """Send a client new ICE servers."""
-        self.do([Deliver(client_id, messages.encode(messages.IceServers([dict(server) for server in ice_servers])))])
-
-    def keep(self, client_id: str, size: int) -> None:
-        """Note what is kept of a client's unfinished message; who makes most be kept goes when it is too much."""
-        too_much = self._unfinished.note(client_id, size)
-        if too_much is not None and (socket := self._guests[too_much].socket) is not None:
-            socket.end(from_violation(UNFINISHED))
-
-    def part(self, guest: ClientSession, reason: DisconnectReason) -> None:
-        """Let a client leave the lobby, and its peer hear of it."""
-        client_id = guest.client_id
-        guest.told = self._guests.get(self._lobby.peer_of(client_id) or "")
-        del self._guests[client_id]
+    def _remove(self, session: ClientSession, reason: DisconnectReason) -> None:
+        """Remove a client from the pairing table; its peer is notified."""
+        client_id = session.client_id
+        session.last_peer = self._sessions.get(self._table.peer_of(client_id) or "")
+        del self._sessions[client_id]
+        if session.replay is not None:
+            session.unacknowledged = self._resume.end(session.replay)
         self._ice.forget(client_id)
-        self._unfinished.note(client_id, 0)
+        self._partial_messages.update(client_id, 0)
         self.numbers.departed(reason)
-        self.do(self._lobby.leave(client_id, reason))
+        self._execute(self._table.leave(client_id, reason))
 
-    def do(self, effects: Sequence[Effect], sender: ClientSession | None = None, now: float = 0.0) -> int:
-        """Do what the lobby decided about a frame that came from `sender` at `now`.
+    def release(self, session: ClientSession, connection: object) -> None:
+        """Finish the session of a removed client once its last connection is closed."""
+        if session.connection is connection and session.connection is not None:
+            assert session.connection.close_reason is not None
+            self._finish(session, session.connection.close_reason)
 
-        What one effect leads to, as when a full outbox ends its client, is done behind all that was decided before. Returns
-        how many frames wait in the fullest outbox that was reached.
+    def _finish(self, session: ClientSession, close_reason: CloseReason) -> None:
+        self.counts.leave(session.address)
+        for sender in delivery.senders_to_notify(session):
+            if self._sessions.get(sender.client_id) is sender:
+                self._execute([Send(sender.client_id, delivery.peer_unreachable(session.client_id))])
+        ms = round((trio.current_time() - session.began) * 1000, 3)
+        self.tell(serve.ClientDisconnected(session.client_id, close_reason.code, close_reason.text, ms))
+
+    def _end_suspended(self, session: ClientSession, reason: DisconnectReason, text: str) -> None:
+        """Remove and finish a session that has no connection."""
+        assert session.suspended_by is not None
+        self._remove(session, reason)
+        self._finish(session, CloseReason(reason, session.suspended_by.code, text))
+
+    # ---- effects
+
+    def _execute(self, effects: Sequence[Effect], sender: ClientSession | None = None, now: float = 0.0) -> int:
+        """Execute effects of a message that came from `sender` at `now`, or leave them to the execution that is under way.
+
+        Returns the number of frames in the fullest send queue.
         """
-        if self._doing:
-            self._todo += [(effect, sender, now) for effect in effects]
+        if self._is_executing:
+            self._pending_effects += [(effect, sender, now) for effect in effects]
             return 0
-        self._doing = True
+        self._is_executing = True
         deepest = 0
         try:
             for effect in effects:
-                depth = self._do_one(effect, sender, now)
-                if depth > deepest:  # noqa: PLR1730  `max` is a call
+                depth = self._execute_one(effect, sender, now)
+                if depth > deepest:  # noqa: PLR1730  `max` is slower
                     deepest = depth
-            while self._todo:
-                deepest = max(deepest, self._do_one(*self._todo.popleft()))
+            while self._pending_effects:
+                deepest = max(deepest, self._execute_one(*self._pending_effects.popleft()))
         finally:
-            self._doing = False
-        if self.queued.bytes > self._limits.max_queued_bytes:
-            self._evict_slowest()
+            self._is_executing = False
+        if self.queued.bytes > self._limits.max_queued_bytes or self._resume.is_over_budget:
+            self._evict()
         return deepest
 
-    def _do_one(self, effect: Effect, sender: ClientSession | None, now: float) -> int:
-        if isinstance(effect, Record):
-            self.tell(effect.event)
-            return 0
-        guest = self._guests.get(effect.client_id)
-        if guest is None:
-            return 0  # an effect before this one let it go
-        connection = guest.connection
-        if connection is None:
-            assert isinstance(guest, ResumableSession)
-            return self._returning.deliver(guest, effect, sender, now)
-        event = effect.event
-        if event is None:
-            return connection.post(effect.text, None, now)
-        depth = connection.post(effect.text, sender, now)
-        if depth:
-            self.numbers.note(event)
-            self._log.emit(event)
+    def _execute_one(self, effect: Effect, sender: ClientSession | None, now: float) -> int:
+        if type(effect) is Forward:
+            receiver = self._sessions.get(effect.client_id)
+            return 0 if receiver is None else self._forward(effect, receiver, sender, now)
+        if type(effect) is Send:
+            receiver = self._sessions.get(effect.client_id)  # None if an earlier effect removed it
+            return 0 if receiver is None else self._send(effect.message, receiver, now)
+        assert isinstance(effect, Event)
+        self.tell(effect)
+        return 0
+
+    def _forward(self, effect: Forward, receiver: ClientSession, sender: ClientSession | None, now: float) -> int:
+        frame, connection = effect.frame, receiver.connection
+        if receiver.replay is not None:
+            body = frame.body if frame.body_without_seq is None else frame.body_without_seq
+            accepted, depth = self._resume.post(receiver, body, FROM_PEER, sender, now)
+        else:
+            assert connection is not None
+            depth = connection.post(text_frame(frame.body, FROM_PEER), sender, now)
+            accepted = depth > 0
+        if accepted:
+            assert sender is not None
+            sdp = codec.sdp_of(frame) if self._log_sdp else UNSET
+            self.tell(serve.Relayed(frame.type, sender.client_id, effect.client_id, frame.size, sdp))
         return depth
 
-    def _evict_slowest(self) -> None:
-        """Keep what waits for all clients bounded: who lets most wait for longest goes.
+    def _send(self, message: ServerMessage, receiver: ClientSession, now: float) -> int:
+        data = codec.encode(message)
+        if receiver.replay is not None and not self._resume.is_unnumbered(message):
+            return self._resume.post(receiver, data[:-1], codec.END, None, now)[1]
+        return 0 if receiver.connection is None else receiver.connection.post(text_frame(data), None, now)
 
-        Neither the size alone, which may have come just now, nor the time alone, which costs little where little waits. Of
-        those that have not read for a while more go than have to: to look at all clients for each frame would be a way to
-        stall the relay.
-        """
-        now, limit = trio.current_time(), self._limits.max_queued_bytes
+    def _evict(self) -> None:
+        """Disconnect clients until the send queues and the replay buffers are within their bounds."""
+        queues = [(each, each.queue.bytes, each.queue.last_progress) for each in self._connections()]
+        limit, now = self._limits.max_queued_bytes, trio.current_time()
+        for connection in slowest_readers(queues, self.queued.bytes, limit, now):
+            connection.end(SLOW_CONSUMER)
+        self._resume.evict()
 
-        def burden(client: ClientConnection) -> tuple[float, int]:
-            return client.outbox.bytes * (now - client.outbox.last_progress), client.outbox.bytes
+    def _connections(self) -> list[Connection]:
+        return [each.connection for each in self._sessions.values() if each.connection is not None]
 
-        for client in sorted(self._sockets(), key=burden, reverse=True):
-            enough = limit * ROOM if now - client.outbox.last_progress > WHILE_SECONDS else limit
-            if self.queued.bytes <= enough:
-                return
-            client.end(SLOW_CONSUMER)
 
-    def _sockets(self) -> list[ClientConnection]:
-        """Return the connections of all clients that have one."""
-        return [guest.socket for guest in self._guests.values() if guest.socket is not None]
-
-    def snapshot(self) -> RelaySnapshot:
-        """Return the gauges of now, for the metrics."""
-        waiting = [len(connection.outbox) for connection in self._sockets()]
-        return RelaySnapshot(
-            connections=self._open,
-            clients=len(self._lobby),
-            pairs=self._lobby.pairs,
-            send_queue_frames=sum(waiting),
-            send_queue_bytes=self.queued.bytes,
-            outbox_frames_max=max(waiting, default=0),
-            log_lines_dropped=self._log.total_dropped,
-            away=self._returning.present(),
-        )
+def _policy(grant: Grant) -> Grant | None:
+    return grant if grant.pair is not None else None

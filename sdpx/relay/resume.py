@@ -1,326 +1,202 @@
-"""Clients that asked for numbers: they outlive their sockets, and come back (PROTOCOL: Resume). The rules are in relay.resume.
+"""Resumable sessions: their connections and timers (protocol: Resume). The rules are in `sdpx.relay.core.sessions`.
 
-- A `ResumableSession` is the client, a `SessionSocket` one socket of it. What an old socket still brings, or that it ends, is nothing to the
-  member once it sits elsewhere.
-- A socket that is lost without a close frame leaves the member in the lobby, for the window. All other ends are the client's.
-- One task for all looks after the acks and the ends of windows that are due: `run`.
+- A session whose connection is lost without a close frame stays in the pairing table for the resume window, suspended. Every other
+  end of its connection ends the session.
+- A frame is numbered, kept in the replay buffer and queued as the same bytes: memory holds it once.
+- One task sends the acks and ends the sessions that are due: `run`.
 """
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Final
 
 import trio
-from msgspec import UNSET
+from msgspec.structs import replace
 
 from sdpx.errors import Refusal
-from sdpx.events import serve
-from sdpx.protocol import messages
-from sdpx.protocol.messages import DisconnectReason, YourId
-from sdpx.relay.client import TOO_FAST, AcceptedUpgrade, ClientSession, RelayInterface
+from sdpx.events import Event, serve
+from sdpx.protocol import codec, sequence
+from sdpx.protocol.messages import DisconnectReason, Pong, ServerMessage, YourId
+from sdpx.relay.client import ClientSession, Connection
 from sdpx.relay.core.limits import Limits
-from sdpx.relay.core.pairing import Deliver
-from sdpx.relay.core.rate_limit import ClientRateLimit
-from sdpx.relay.core.replay_buffer import FrameVerdict, ReplayBuffer, ReplayLimits
+from sdpx.relay.core.replay_buffer import FrameVerdict, ReplayBuffer
 from sdpx.relay.core.sessions import Eviction, ResumeRequest, SessionStore
 from sdpx.relay.core.stats import ResumeSnapshot
+from sdpx.relay.websocket.fast_parser import text_frame
 from sdpx.relay.websocket.handler import (
-    ABNORMAL,
     HANDSHAKE_ABORTED,
     SLOW_CONSUMER,
     SUPERSEDED,
-    ClientConnection,
+    TOO_FAST,
     CloseReason,
-    FrameSender,
-    from_violation,
     is_connection_loss,
 )
-from sdpx.relay.websocket.validator import Violation
 
-GAP: Final = Violation(1002, "There is a gap in your client_seq: a frame before this one did not come")
-TOO_LATE: Final = "It did not come back"
-TOO_MUCH: Final = "Too much was kept for it, or for too many"
+GAP: Final = CloseReason("refused", 1002, "A frame is missing: your client_seq has a gap")
+EXPIRED: Final = "The client did not resume in time"
+EVICTED: Final = "The replay buffers were full"
 STOPPING: Final = "The relay is stopping"
 
 
-class ResumableSession(ClientSession):
-    """A client with numbers. `socket` is None while it is held, and `lost_by` says then how the last one ended."""
+class ResumeManager:
+    """The resumable ones among the `sessions` of a relay.
 
-    __slots__ = ("_returning", "lost_by", "stream")
+    `log` takes events. `end_suspended` removes a session that has no connection, for a reason and with a sentence for the log.
+    """
 
     def __init__(
         self,
-        returning: "ResumeManager",
-        hall: RelayInterface,
-        client_id: str,
-        visitor: AcceptedUpgrade,
-        quota: ClientRateLimit,
+        limits: Limits,
+        sessions: Mapping[str, ClientSession],
+        log: Callable[[Event], None],
+        end_suspended: Callable[[ClientSession, DisconnectReason, str], None],
     ) -> None:
-        super().__init__(hall, client_id, visitor, quota, trio.current_time())
-        self._returning = returning
-        self.stream = ReplayBuffer(client_id)
-        self.lost_by: CloseReason | None = None
-
-    def hear(self, text: str) -> None:
-        """Be told something, if it is still here, be it only to come back."""
-        if self._returning.has(self):
-            self._hall.do([Deliver(self.client_id, text)])
-
-
-class SessionSocket:
-    """One socket of a member: the `ConnectionHandler` of that connection."""
-
-    __slots__ = ("_hall", "_returning", "connection", "is_first", "lost", "member")
-    connection: ClientConnection
-
-    def __init__(
-        self, returning: "ResumeManager", hall: RelayInterface, member: ResumableSession, *, is_first: bool
-    ) -> None:
-        self._returning = returning
-        self._hall = hall
-        self.member = member
-        self.is_first = is_first
-        self.lost: list[FrameSender] | None = (
-            None  # once the member has left with this socket: who sent what it never got
-        )
-
-    @property
-    def is_taken(self) -> bool:
-        """Whether the member sits here."""
-        return self.member.socket is self.connection
-
-    @property
-    def remote(self) -> str:
-        """The socket's other end, as far as it is known."""
-        return self.member.remote
-
-    def sit(self, connection: ClientConnection, visitor: AcceptedUpgrade) -> None:
-        """Enter, or come back, by this connection."""
-        self.connection = connection
-        self._returning.enter(self, visitor)
-
-    def on_text(self, _data: bytes, _now: float) -> bool:
-        """Take no message a short way: each has a number to be looked at."""
-        return False
-
-    def on_frame(self, frame: str | bytes, now: float) -> int:
-        """Take a message."""
-        return self._returning.take(self, frame, now) if self.is_taken else 0
-
-    def on_non_message_frames(self, count: int, now: float) -> Violation | None:
-        """Count frames that end no message."""
-        return self.member.on_non_message_frames(count, now)
-
-    def on_partial_message(self, size: int) -> None:
-        """Note what is kept of a message that is not whole."""
-        if self.is_taken:
-            self.member.on_partial_message(size)
-
-    def on_relayed(self, seconds: float) -> None:
-        """Count how long a relayed frame took."""
-        self.member.on_relayed(seconds)
-
-    def on_disconnected(self, departure: CloseReason) -> None:
-        """Let the member wait for its client, or leave."""
-        if self.is_taken:
-            self._returning.end(self, departure)
-
-    def on_closed(self, fault: Exception | None) -> None:
-        """Let go of this socket."""
-        self._hall.over(self, fault)
-
-    def leave(self) -> None:
-        """Do what is left to do if the member left with this socket."""
-        if self.lost is not None:
-            assert self.connection.departure is not None
-            self._hall.leave(self.member, self.connection.departure, self.lost)
-
-
-class ResumeManager:
-    """All members of a relay."""
-
-    def __init__(self, hall: RelayInterface, limits: Limits) -> None:
-        self._hall = hall
-        self._window = limits.resume_window
-        self._all_bytes = limits.max_queued_bytes
-        bounds = ReplayLimits(
-            limits.resume_window,
-            limits.send_queue_frames,
-            limits.send_queue_bytes,
-            limits.max_queued_bytes,
-            limits.held_clients,
-        )
-        self._resumables = SessionStore(bounds, secrets.token_bytes)
-        self._members: dict[str, ResumableSession] = {}
-        self._scope = trio.CancelScope()
+        self._limits = limits
+        self._sessions = sessions
+        self._log = log
+        self._end_suspended = end_suspended
+        self._store = SessionStore(limits, secrets.token_bytes)
+        self._timer = trio.CancelScope()
         self._stopping = False
 
-    def has(self, member: ResumableSession) -> bool:
-        """Tell whether this member has not left."""
-        return self._members.get(member.client_id) is member
+    def snapshot(self) -> ResumeSnapshot:
+        """Return the present values of the gauges, for the metrics."""
+        store = self._store
+        return ResumeSnapshot(store.suspended, store.suspended_bytes, store.bytes, store.totals)
 
-    def present(self) -> ResumeSnapshot:
-        """Return the numbers of now, for the metrics."""
-        rules = self._resumables
-        return ResumeSnapshot(rules.held, rules.max_queued_bytes, rules.bytes, rules.totals)
-
-    # ---- coming, and coming back
+    # ---- open and resume
 
     def find(self, request: ResumeRequest, bound_id: str | None) -> str | None:
-        """Return the ID of the session that a request resumes, if its token is valid and the session may have that ID."""
-        if request.token is None or (stream := self._resumables.find(request.token, request.last)) is None:
+        """Return the ID of the session that a request resumes; None if there is none, or another than the one with `bound_id`."""
+        if request.token is None or (buffer := self._store.find(request.token, request.last)) is None:
             return None
-        return stream.client_id if bound_id in (None, stream.client_id) else None
+        return buffer.client_id if bound_id in (None, buffer.client_id) else None
 
-    def reattach(self, visitor: AcceptedUpgrade) -> SessionSocket:
-        """Return where somebody sits who returns."""
-        assert visitor.client_id is not None
-        return SessionSocket(self, self._hall, self._members[visitor.client_id], is_first=False)
+    def open(self, session: ClientSession) -> str:
+        """Make a new session resumable; returns its token."""
+        session.replay, token = self._store.open(session.client_id)
+        return token
 
-    def create(self, client_id: str, visitor: AcceptedUpgrade, quota: ClientRateLimit) -> SessionSocket:
-        """Return where somebody new sits who asked for numbers."""
-        return SessionSocket(
-            self, self._hall, ResumableSession(self, self._hall, client_id, visitor, quota), is_first=True
-        )
-
-    def enter(self, seat: SessionSocket, visitor: AcceptedUpgrade) -> None:
-        """Let a member in, or back in: before the WebSocket opens, whose first frame says so."""
-        member = seat.member
-        if visitor.is_resumed:
-            self._come_back(member, seat.connection, visitor)
-            return
-        member.socket = seat.connection
-        member.stream, token = self._resumables.open(member.client_id)
-        self._members[member.client_id] = member
-        self._hall.enter(member, visitor, token)
-
-    def _come_back(self, member: ResumableSession, connection: ClientConnection, visitor: AcceptedUpgrade) -> None:
-        asked = visitor.upgrade.resume
-        assert asked.token is not None
-        old, member.socket = member.socket, connection  # from now on the old one brings nothing
-        ice_servers, peer_id = self._hall.reattach_client(member, visitor)
-        back = self._resumables.resume(asked.token, asked.last)
-        first = YourId(
-            member.client_id,
-            back.token,
-            ice_servers or UNSET,
-            resumed=True,
-            client_seq=back.client_seq,
-            peer_id=peer_id,
-        )
-        connection.begin_with([messages.encode(first), *back.texts])
-        self._hall.tell(serve.ClientResumed(member.client_id, member.remote, len(back.texts)))
-        if old is not None:
-            old.end(SUPERSEDED)
+    def resume(self, session: ClientSession, connection: Connection, request: ResumeRequest, your_id: YourId) -> None:
+        """Move a session to a new connection, with `your_id` and the unacknowledged frames first; close the old connection."""
+        assert request.token is not None
+        superseded, session.connection = session.connection, connection
+        session.is_resumed = True
+        state = self._store.resume(request.token, request.last)
+        first = replace(your_id, resume_token=state.token, client_seq=state.client_seq)
+        connection.queue_first([text_frame(codec.encode(first)), *state.frames])
+        self._log(serve.ClientResumed(session.client_id, session.remote, len(state.frames)))
+        if superseded is not None:
+            superseded.end(SUPERSEDED)
 
     # ---- frames
 
-    def deliver(self, member: ResumableSession, effect: Deliver, sender: ClientSession | None, now: float) -> int:
-        """Give a frame its number, keep it, and send it if there is a socket; returns how many wait for that."""
-        if not effect.counts:
-            return member.socket.post(effect.text, None, now) if member.socket is not None else 0
-        relayed_by = sender if effect.event is not None else None
-        text = self._resumables.post(member.stream, effect.unnumbered or effect.text, relayed_by)
-        if text is None:
-            self._let_go([Eviction(member.stream, "slow")], TOO_MUCH)
-            return 0
-        if effect.event is not None:
-            self._hall.tell(effect.event)
-        depth = member.socket.post(text, relayed_by, now) if member.socket is not None else 0
-        if self._resumables.bytes > self._all_bytes:
-            self._let_go(self._resumables.over_budget(), TOO_MUCH)
-        return depth
-
-    def take(self, seat: SessionSocket, frame: str | bytes, now: float) -> int:
-        """Take a message of a member: once, whatever socket brings it."""
-        member, stream = seat.member, seat.member.stream
+    def accept(self, session: ClientSession, frame: bytes | None, now: float) -> bool:
+        """Check the number of a client's frame; returns whether the frame is to be handled. Raises `Refusal`."""
+        buffer, connection = session.replay, session.connection
+        assert buffer is not None
+        assert connection is not None
         try:
-            turn = self._resumables.take(stream, frame, now)
-        except Refusal as refusal:
-            member.quota.allows(now)
-            return self._hall.refuse(member, refusal, now)
-        if stream.ack_due is not None:
-            self._wake(stream.ack_due)
-        if turn is FrameVerdict.TAKE:
-            return self._hall.take(member, frame, now)
-        if turn is FrameVerdict.GAP:
-            seat.connection.end(from_violation(GAP))
-        elif turn is FrameVerdict.IDLE and not member.quota.allows(now) and member.quota.exhausted:
-            seat.connection.end(from_violation(TOO_FAST))
-        return 0
+            verdict = self._store.check(buffer, frame, now)
+        except Refusal:
+            session.rate_limit.allows(now)
+            raise
+        if buffer.ack_due is not None:
+            self._wake_at(buffer.ack_due)
+        if verdict is FrameVerdict.GAP:
+            connection.end(GAP)
+        elif verdict is FrameVerdict.DUPLICATE and not session.rate_limit.allows(now) and session.rate_limit.exhausted:
+            connection.end(TOO_FAST)
+        return verdict is FrameVerdict.ACCEPT
+
+    @staticmethod
+    def is_unnumbered(message: ServerMessage) -> bool:
+        """Return whether a message of the relay bears no `seq`."""
+        return isinstance(message, YourId | Pong)
+
+    def post(self, session: ClientSession, body: bytes, end: bytes, sender: object, now: float) -> tuple[bool, int]:
+        """Give a frame its number, keep it, and queue it if there is a connection.
+
+        `body` and `end` are the two parts of its JSON text. Returns whether the frame was kept, and the number of frames in the
+        send queue. A session whose replay buffer is full is ended.
+        """
+        buffer, connection = session.replay, session.connection
+        assert buffer is not None
+        data = text_frame(body, sequence.with_seq(end, buffer.sent + 1))
+        if not self._store.append(buffer, data, sender):
+            self._end([Eviction(buffer, "slow")], EVICTED)
+            return False, 0
+        return True, 0 if connection is None else connection.post(data, sender, now)
 
     # ---- ends
 
-    def end(self, seat: SessionSocket, departure: CloseReason) -> None:
-        """Hold a member whose socket was lost, or let it leave with its socket."""
-        member = seat.member
-        unread = seat.is_first and departure == HANDSHAKE_ABORTED  # its token, too: nobody could come back
-        if self._window and is_connection_loss(departure) and not (unread or self._stopping):
-            self._hold(member, departure)
-            return
-        said_goodbye = departure.reason == "closed" and departure.code != ABNORMAL
-        all_written = not len(seat.connection.outbox)
-        lost = self._part(member, departure.reason)
-        seat.lost = [] if said_goodbye and all_written else lost
+    def suspends(self, session: ClientSession, close_reason: CloseReason) -> bool:
+        """Return whether a session outlives a connection that ends for this reason.
 
-    def _hold(self, member: ResumableSession, departure: CloseReason) -> None:
+        A connection whose WebSocket never opened did not bring the client its first token.
+        """
+        has_token = session.is_resumed or close_reason != HANDSHAKE_ABORTED
+        is_loss = is_connection_loss(close_reason)
+        return bool(self._limits.resume_window) and is_loss and has_token and not self._stopping
+
+    def suspend(self, session: ClientSession, close_reason: CloseReason) -> None:
+        """Keep a session without a connection for the resume window."""
+        assert session.replay is not None
         now = trio.current_time()
-        member.socket, member.lost_by = None, departure
-        self._hall.keep(member.client_id, 0)
-        self._hall.tell(serve.ClientSuspended(member.client_id, departure.code, departure.text))
-        evicted = self._resumables.lose(member.stream, departure.reason, now)
-        self._wake(now + self._window)
-        self._let_go(evicted, TOO_MUCH)
+        session.connection, session.suspended_by = None, close_reason
+        evicted = self._store.suspend(session.replay, close_reason.reason, now)
+        self._wake_at(now + self._limits.resume_window)
+        self._end(evicted, EVICTED)
 
-    def _part(self, member: ResumableSession, reason: DisconnectReason) -> list[FrameSender]:
-        """Let a member leave the lobby; returns who sent what it has not confirmed."""
-        del self._members[member.client_id]
-        unconfirmed = self._resumables.forget(member.stream)
-        self._hall.part(member, reason)
-        return [sender for sender in unconfirmed if isinstance(sender, ClientSession)]
+    def end(self, buffer: ReplayBuffer) -> list[object]:
+        """Forget a session that ends; returns the senders of its unacknowledged frames."""
+        return self._store.end(buffer)
 
-    def _let_go(self, gone: Iterable[Eviction], text: str) -> None:
-        for stream, reason in gone:
-            member = self._members.get(stream.client_id)
-            if member is None or member.stream is not stream:
-                continue  # one before it took it along
-            if member.socket is not None:
-                member.socket.end(SLOW_CONSUMER)
+    @property
+    def is_over_budget(self) -> bool:
+        """Whether the replay buffers hold more bytes than all may."""
+        return self._store.bytes > self._limits.max_queued_bytes
+
+    def evict(self) -> None:
+        """End sessions until the replay buffers are within their bound."""
+        self._end(self._store.over_budget(), EVICTED)
+
+    def _end(self, evictions: Iterable[Eviction], text: str) -> None:
+        for buffer, reason in evictions:
+            session = self._sessions.get(buffer.client_id)
+            if session is None or session.replay is not buffer:
+                continue  # ended by an earlier one
+            if session.connection is not None:
+                session.connection.end(SLOW_CONSUMER)
             else:
-                self._send_away(member, reason, text)
-
-    def _send_away(self, member: ResumableSession, reason: DisconnectReason, text: str) -> None:
-        """Let a member leave that has no socket."""
-        assert member.lost_by is not None
-        lost = self._part(member, reason)
-        self._hall.leave(member, CloseReason(reason, member.lost_by.code, text), lost)
+                self._end_suspended(session, reason, text)
 
     def stop(self) -> None:
-        """Hold nobody from now on."""
+        """Suspend no session from now on."""
         self._stopping = True
 
-    def dismiss(self) -> None:
-        """Let all leave that are held."""
-        for member in list(self._members.values()):
-            if member.socket is None:
-                self._send_away(member, "shutdown", STOPPING)
+    def end_all_suspended(self) -> None:
+        """End every suspended session, because the relay stops."""
+        for session in list(self._sessions.values()):
+            if session.connection is None:
+                self._end_suspended(session, "shutdown", STOPPING)
 
-    # ---- time
+    # ---- timers
 
     async def run(self) -> None:
-        """Send the acks that are due, and let those go whose window is over, for ever."""
+        """Send the acks that are due and end the sessions whose window is over, for ever."""
         while True:
-            due = self._resumables.next_due
-            with trio.CancelScope(deadline=inf if due is None else due) as self._scope:
+            due = self._store.next_due
+            with trio.CancelScope(deadline=inf if due is None else due) as self._timer:
                 await trio.sleep_forever()
             now = trio.current_time()
-            for stream, text in self._resumables.acks(now):
-                socket = self._members[stream.client_id].socket
-                if socket is not None:
-                    socket.post(text)
-            self._let_go(self._resumables.expired(now), TOO_LATE)
+            for buffer, ack in self._store.acks(now):
+                connection = self._sessions[buffer.client_id].connection
+                if connection is not None:
+                    connection.post(text_frame(codec.encode(ack)))
+            self._end(self._store.expired(now), EXPIRED)
 
-    def _wake(self, due: float) -> None:
-        if due < self._scope.deadline:  # noqa: PLR1730  to set it costs, and as a rule there is no need
-            self._scope.deadline = due
+    def _wake_at(self, due: float) -> None:
+        if due < self._timer.deadline:  # noqa: PLR1730  setting it is expensive and rarely necessary
+            self._timer.deadline = due

@@ -116,7 +116,7 @@ def commands() -> str:
 
 
 def server_messages() -> str:
-    kinds = messages._SERVER_TYPES
+    kinds = messages.SERVER_TYPES
     relayed = get_args(messages.RelayedType)
     code.check_cover("SERVER_MESSAGES", texts.SERVER_MESSAGES, kinds)
     rows = []

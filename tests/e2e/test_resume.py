@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from sdpx.peer.signaling.resume import ResumeResult, ResumeState, SequenceCheck
-from sdpx.protocol import messages
+from sdpx.protocol import codec
 from sdpx.protocol.messages import ServerAck, YourId
 from tests.harness.processes import relay
 from tests.harness.relay import CLOSE, PING, PONG, TEXT, frame, upgrade_request
@@ -154,7 +154,7 @@ class Robot:
         scope.cancel()
 
     def _take(self, text: str) -> None:
-        message = messages.parse_server(text)
+        message = codec.parse_server(text)
         if isinstance(message, YourId):
             self._take_welcome(message)
         elif isinstance(message, ServerAck):

@@ -22,7 +22,7 @@ from sdpx.peer.webrtc.data_channel import DataChannels
 from sdpx.peer.webrtc.events import ChannelClosed, ChannelOpened, MessageReceived, RtcEvent, StateChanged
 from sdpx.peer.webrtc.peer_connection import PeerConnection
 from sdpx.peer.webrtc.runtime import Job, WebRtcRuntime
-from sdpx.protocol.messages import CandidateInit, Description, Paired, Request, ServerMessage
+from sdpx.protocol.messages import CandidateInit, Description, Paired, PairRequest, ServerMessage
 from tests.harness.log import LogRecorder
 
 SDP = "v=0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=end-of-candidates\r\n"
@@ -258,7 +258,7 @@ class SessionHarness:
     @property
     def requests(self) -> list[str]:
         """The targets that were requested."""
-        return [frame.target_id for frame in self.relay.sent if isinstance(frame, Request)]
+        return [frame.target_id for frame in self.relay.sent if isinstance(frame, PairRequest)]
 
     async def pair(self, peer_id: str = "bob", *, is_initiator: bool = True) -> FakePeerConnection:
         """Let the relay pair this peer; returns its connection."""

@@ -15,10 +15,11 @@ from urllib.parse import parse_qs, urlencode
 
 from sdpx.errors import Refusal
 from sdpx.peer.signaling.resume import ResumeResult, ResumeState, SequenceCheck
-from sdpx.protocol import messages
-from sdpx.protocol.messages import YourId
-from sdpx.relay.core.pairing import Deliver, Effect, PairingTable
-from sdpx.relay.core.replay_buffer import FrameVerdict, ReplayBuffer, ReplayLimits
+from sdpx.protocol import codec, sequence
+from sdpx.protocol.messages import DisconnectReason, Pong, YourId
+from sdpx.relay.core.limits import Limits
+from sdpx.relay.core.pairing import Effect, Forward, PairingTable, Send
+from sdpx.relay.core.replay_buffer import FrameVerdict, ReplayBuffer
 from sdpx.relay.core.sessions import Eviction, SessionStore
 from sdpx.relay.http.responses import HttpError
 from sdpx.relay.http.upgrade import parse_resume_request
@@ -63,11 +64,11 @@ class ResumableSession:
 class RelayEnd:
     """What the relay's shell does with the rules."""
 
-    def __init__(self, bounds: ReplayLimits) -> None:
+    def __init__(self, limits: Limits) -> None:
         numbers = count(1)
         self.now = 0.0
         self.lobby = PairingTable()
-        self.resumables = SessionStore(bounds, lambda size: next(numbers).to_bytes(size))
+        self.resumables = SessionStore(limits, lambda size: next(numbers).to_bytes(size))
         self.members: dict[str, ResumableSession] = {}
         self.void: set[str] = set()
         self.issued: dict[str, list[str]] = {}
@@ -97,7 +98,7 @@ class RelayEnd:
         self._issue(socket, stream.client_id, back.token)
         peer_id = self.lobby.peer_of(stream.client_id)
         first = YourId(stream.client_id, back.token, resumed=True, client_seq=back.client_seq, peer_id=peer_id)
-        self._send(socket, [messages.encode(first), *back.texts])
+        self._send(socket, [codec.encode(first).decode(), *(data.decode() for data in back.frames)])
 
     def _open(self, socket: Socket, *, numbered: bool) -> None:
         client_id = socket.name or next(self._ids)
@@ -106,7 +107,7 @@ class RelayEnd:
         if numbered:
             member.stream, token = self.resumables.open(client_id)
             self._issue(socket, client_id, token)
-            effects = [Deliver(client_id, messages.encode(YourId(client_id, token, resumed=False)), counts=False)]
+            effects = [Send(client_id, YourId(client_id, token, resumed=False))]
         self.do(effects)
 
     def _issue(self, socket: Socket, client_id: str, token: str) -> None:
@@ -122,7 +123,7 @@ class RelayEnd:
         try:
             if member.stream is not None and not self._is_for_the_lobby(member, member.stream, text):
                 return
-            effects = self.lobby.take(member.client_id, messages.parse(text))
+            effects = self.lobby.handle(member.client_id, codec.parse(text.encode()))
         except Refusal as refusal:
             effects = self.lobby.refuse(member.client_id, refusal)
         self.do(effects)
@@ -131,9 +132,9 @@ class RelayEnd:
         assert member.socket is not None
         own = member.socket.token
         self.void.update(token for token in self.issued[member.client_id] if token != own)
-        turn = self.resumables.take(stream, text, self.now)
+        turn = self.resumables.check(stream, text.encode(), self.now)
         assert turn is not FrameVerdict.GAP, "a client of ours left a gap"
-        return turn is FrameVerdict.TAKE
+        return turn is FrameVerdict.ACCEPT
 
     def suspend(self, socket: Socket) -> None:
         """Notice that a socket is gone."""
@@ -148,13 +149,13 @@ class RelayEnd:
         if member.stream is None:
             self.leave(member, "closed")
         else:
-            self._let_go(self.resumables.lose(member.stream, "closed", self.now))
+            self._let_go(self.resumables.suspend(member.stream, "closed", self.now))
 
-    def leave(self, member: ResumableSession, reason: messages.DisconnectReason) -> None:
+    def leave(self, member: ResumableSession, reason: DisconnectReason) -> None:
         """Let a client go for good."""
         del self.members[member.client_id]
         if member.stream is not None:
-            self.resumables.forget(member.stream)
+            self.resumables.end(member.stream)
             self.void.update(self.issued.pop(member.client_id))
         if member.socket is not None:
             member.socket.relay_closed = 1008
@@ -167,10 +168,10 @@ class RelayEnd:
     def tick(self, now: float) -> None:
         """Let time pass: acks and ends that are due."""
         self.now = now
-        for stream, text in self.resumables.acks(now):
+        for stream, ack in self.resumables.acks(now):
             socket = self.members[stream.client_id].socket
             assert socket is not None
-            self._send(socket, [text])
+            self._send(socket, [codec.encode(ack).decode()])
         self._let_go(self.resumables.expired(now))
         due = self.resumables.next_due
         assert due is None or due > now
@@ -178,19 +179,24 @@ class RelayEnd:
     def do(self, effects: Iterable[Effect]) -> None:
         """Do what the lobby decided."""
         for effect in effects:
-            if isinstance(effect, Deliver) and effect.client_id in self.members:
+            if isinstance(effect, Send | Forward) and effect.client_id in self.members:
                 self._deliver(effect, self.members[effect.client_id])
         self._let_go(self.resumables.over_budget())
 
-    def _deliver(self, effect: Deliver, member: ResumableSession) -> None:
-        text: str | None = effect.text
-        if member.stream is not None and effect.counts:
-            text = self.resumables.post(member.stream, effect.unnumbered or effect.text)
-            if text is None:
+    def _deliver(self, effect: Send | Forward, member: ResumableSession) -> None:
+        if isinstance(effect, Send):
+            body, end = codec.encode(effect.message)[:-1], codec.END
+        else:
+            body, end = effect.frame.body, codec.FROM_PEER
+        if member.stream is not None and not (isinstance(effect, Send) and isinstance(effect.message, YourId | Pong)):
+            if isinstance(effect, Forward) and effect.frame.body_without_seq is not None:
+                body = effect.frame.body_without_seq
+            end = sequence.with_seq(end, member.stream.sent + 1)
+            if not self.resumables.append(member.stream, body + end):
                 self.leave(member, "slow")
                 return
-        if member.socket is not None and text is not None:
-            self._send(member.socket, [text])
+        if member.socket is not None:
+            self._send(member.socket, [(body + end).decode()])
 
     @staticmethod
     def _send(socket: Socket, texts: Iterable[str]) -> None:
@@ -253,7 +259,7 @@ class App:
 
     def _take_welcome(self, text: str) -> None:
         assert self.socket is not None
-        your_id = messages.parse_server(text)
+        your_id = codec.parse_server(text)
         assert isinstance(your_id, YourId)
         self.socket.welcomed = True
         self.client_id = your_id.id
@@ -295,8 +301,8 @@ class App:
 class World:
     """A relay, apps, and all the sockets there ever were that still matter."""
 
-    def __init__(self, apps: Iterable[App], bounds: ReplayLimits) -> None:
-        self.relay = RelayEnd(bounds)
+    def __init__(self, apps: Iterable[App], limits: Limits) -> None:
+        self.relay = RelayEnd(limits)
         self.apps = list(apps)
         self.sockets: list[Socket] = []
         self.now = 0.0

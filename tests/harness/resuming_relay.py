@@ -9,7 +9,7 @@ from typing import Any, Final
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 
-from sdpx.relay.core.replay_buffer import ReplayLimits
+from sdpx.relay.core.limits import Limits
 from tests.harness.resume_world import RelayEnd, Socket
 
 TICK: Final = 0.02
@@ -19,8 +19,8 @@ Frame = dict[str, Any]
 class ResumingRelay:
     """`RelayEnd`, its sockets being real."""
 
-    def __init__(self, bounds: ReplayLimits | None = None) -> None:
-        self.end = RelayEnd(bounds or ReplayLimits())
+    def __init__(self, bounds: Limits | None = None) -> None:
+        self.end = RelayEnd(bounds or Limits())
         self.live: dict[Socket, WebSocketConnection] = {}
         self.asked: list[str] = []
         self.bob = Socket("", "bob")
@@ -96,7 +96,7 @@ class ResumingRelay:
 
 
 @asynccontextmanager
-async def resuming_relay(bounds: ReplayLimits | None = None) -> AsyncIterator[tuple[ResumingRelay, int]]:
+async def resuming_relay(bounds: Limits | None = None) -> AsyncIterator[tuple[ResumingRelay, int]]:
     """Run one on a free port; yields it and the port."""
     relay = ResumingRelay(bounds)
     relay.end.tick(trio.current_time())

@@ -28,7 +28,7 @@ from sdpx.peer.options import PeerOptions
 from sdpx.peer.pair_session import PairSession
 from sdpx.peer.webrtc import aioice_ext, dtls_patch, peer_connection
 from sdpx.peer.webrtc.runtime import WebRtcRuntime, open_webrtc_runtime
-from sdpx.protocol import messages
+from sdpx.protocol import codec
 from sdpx.protocol.messages import Candidate, CandidateInit, Description, Paired
 from tests.harness.coturn import coturn
 from tests.harness.log import LogRecorder
@@ -88,7 +88,7 @@ class Side(LogRecorder):
             return
         on_written()
         for each in self.tamper(frame):
-            relayed = messages.parse_server(messages.encode(each))
+            relayed = codec.parse_server(codec.encode(each))
             assert isinstance(relayed, Description | Candidate)
             self.other.pairing.receive(relayed)
 

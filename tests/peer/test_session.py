@@ -10,13 +10,13 @@ from sdpx.errors import ExpectationFailed, Refused, RelayLost
 from sdpx.ice_servers import IceServer
 from sdpx.peer.webrtc.events import StateChanged
 from sdpx.protocol.messages import (
-    ClientUnpairRequest,
     Description,
     ErrorFrame,
     IceServers,
     Paired,
+    PairRequest,
     PeerDisconnected,
-    Request,
+    Unpair,
     Unpaired,
 )
 from tests.harness.peer import SDP, SessionHarness, session
@@ -271,7 +271,7 @@ async def test_no_description_comes_in_time(
         await peer.log.wait_for("diagnosis")
         await wait_all_tasks_blocked()
         assert trio.current_time() - began == 2
-        assert peer.relay.sent[-1] == ClientUnpairRequest()
+        assert peer.relay.sent[-1] == Unpair()
         assert "connection_retry" not in peer.events
         if status is None:
             assert peer.log.of("ready")[0]["reason"] == "failed"
@@ -348,7 +348,7 @@ async def test_a_detached_pairing_declines_another_until_its_channel_closes() ->
         await peer.relay.say(Paired("carol", is_initiator=False))
         declined = peer.log.of("pairing_declined")
         assert [(line["peer_id"], line["present_peer_id"]) for line in declined] == [("carol", "bob")]
-        assert peer.relay.sent[-1] == ClientUnpairRequest()
+        assert peer.relay.sent[-1] == Unpair()
         assert not pc.closed
         await pc.close_channel()
         assert peer.log.of("ready")[0]["reason"] == "relay_lost"
@@ -397,7 +397,7 @@ async def test_a_silent_peer_is_offered_a_new_connection(autojump_clock: MockClo
         assert (await peer.log.wait_for("diagnosis"))["retrying"] is True
         await peer.log.wait_for("connection_retry", attempt=1)
         await wait_all_tasks_blocked()
-        assert [type(frame) for frame in peer.relay.sent] == [Request, Description, Description]
+        assert [type(frame) for frame in peer.relay.sent] == [PairRequest, Description, Description]
     async with session(pair="bob", retries=0) as peer:
         await peer.open(sdpx=True)
         assert await peer.ended() == 12
@@ -499,7 +499,7 @@ async def test_a_program_pairs_sends_leaves_and_closes_by_commands() -> None:
         await peer.type({"send": "bye"}, {"unpair": True})
         assert pc.sent[-1] == "bye"
         assert peer.log.of("ready")[0]["reason"] == "unpaired"
-        assert peer.relay.sent[-1] == ClientUnpairRequest()
+        assert peer.relay.sent[-1] == Unpair()
         await peer.relay.say(Unpaired("bob"))
         again = await peer.open()
         await peer.type({"send": "last words"}, {"close": True})

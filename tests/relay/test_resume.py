@@ -266,7 +266,7 @@ async def test_the_peer_hears_only_when_the_window_is_over(
         assert (await relay.raw().open("/?id=a"))["id"] == "a"
         assert relay.log.of("unpaired")[0]["reason"] == reason
         gone = relay.log.of("client_disconnected")
-        assert [(each["client_id"], each["reason"]) for each in gone] == [("a", "It did not come back")]
+        assert [(each["client_id"], each["reason"]) for each in gone] == [("a", "The client did not resume in time")]
 
 
 async def _keep_alive(client: RawClient) -> None:
@@ -381,7 +381,7 @@ async def test_a_client_that_confirms_reads_on_for_ever(open_relay: OpenRelay, a
     """Its acks cost it nothing of its rate."""
     async with open_relay(replace(QUIET, send_queue_frames=20, rate=0.1)) as relay:
         pair = await Pair(relay).meet()
-        relay.relay._guests["b"].quota.unlimited = True
+        relay.relay._sessions["b"].rate_limit.unlimited = True
         for number in range(200):
             await pair.tell_a("x")
             assert (await pair.a.receive())["seq"] == number + 2
@@ -411,25 +411,25 @@ async def test_what_all_keep_is_bounded(open_relay: OpenRelay, autojump_clock: M
         await pair.tell_a("x" * 60_000, "x" * 60_000)
         assert (await pair.b.receive())["reason"] == "slow"
         assert relay.relay.clients == 2
-        assert relay.relay._returning.present().unconfirmed_bytes == 0
+        assert relay.relay._resume.snapshot().unconfirmed_bytes == 0
 
 
 async def test_a_flood_of_clients_that_vanish_is_bounded(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """Who was lost first goes first; and after the window nothing is left of any."""
-    async with open_relay(Limits(held_clients=5)) as relay:
+    async with open_relay(Limits(max_suspended_sessions=5)) as relay:
         for number in range(50):
             client, _ = await numbered(relay, f"n{number}")
             await lose(client)
-        away = relay.relay._returning.present()
+        away = relay.relay._resume.snapshot()
         assert (away.clients, relay.relay.clients, away.totals.evicted) == (5, 5, 45)
         taken = relay.raw()
         await taken.send(upgrade_request("/?id=n49"))
         assert (await taken.response())[0] == 409
         await trio.sleep(WINDOW + 1)
-        away = relay.relay._returning.present()
+        away = relay.relay._resume.snapshot()
         assert (away.clients, away.unconfirmed_bytes, relay.relay.clients) == (0, 0, 0)
-        assert relay.relay._returning._resumables._by_digest == {}
-        assert relay.relay.counts._all == 0
+        assert relay.relay._resume._store._by_digest == {}
+        assert relay.relay.counts.total == 0
 
 
 async def test_one_that_never_got_its_token_is_not_held(autojump_clock: MockClock) -> None:

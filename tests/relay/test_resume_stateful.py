@@ -42,7 +42,7 @@ PATIENT = Limits(resume_window=3600, ping_interval=10_000, idle_timeout=20_000, 
 
 # A name is free again once the relay has noticed that nobody is at the other end of a link, and the window is over.
 ENDS = replace(PATIENT, resume_window=3, ping_interval=1, idle_timeout=3)
-TIGHT = replace(ENDS, send_queue_frames=40, send_queue_bytes=20_000, max_queued_bytes=8_000, held_clients=1)
+TIGHT = replace(ENDS, send_queue_frames=40, send_queue_bytes=20_000, max_queued_bytes=8_000, max_suspended_sessions=1)
 
 
 class Wire:
@@ -226,7 +226,7 @@ class Talk:
         confirmed = all(app.rules.confirmed == app.rules.sent for app in self.apps if app.numbered)
         acked = all(app.rules.ack_due is None for app in self.apps if app.numbered)
         relay = self._relay.relay
-        waiting = relay._returning.present().unconfirmed_bytes or relay.queued.bytes
+        waiting = relay._resume.snapshot().unconfirmed_bytes or relay.queued.bytes
         under_way = any(unread(self.wires[app].link.socket) for app in self.apps)
         return welcomed and confirmed and acked and not waiting and not under_way
 
@@ -276,14 +276,14 @@ async def _bounded_talk(dice: random.Random, steps: int, *, engine: Engine) -> T
                 await talk.pass_time(4 * dice.random())
             if dice.random() < 0.05:
                 talk.a.send({"type": "pair_request", "target_id": str(talk.b.client_id)})
-            away = relay.relay._returning.present()
-            assert away.clients <= TIGHT.held_clients
+            away = relay.relay._resume.snapshot()
+            assert away.clients <= TIGHT.max_suspended_sessions
             assert away.unconfirmed_bytes <= TIGHT.max_queued_bytes
         await talk.settle()
         talk.check_what_is_left()
         await talk.all_go()
-        away = relay.relay._returning.present()
-        assert (away.clients, away.unconfirmed_bytes, relay.relay.clients, relay.relay.counts._all) == (0, 0, 0, 0)
+        away = relay.relay._resume.snapshot()
+        assert (away.clients, away.unconfirmed_bytes, relay.relay.clients, relay.relay.counts.total) == (0, 0, 0, 0)
         assert relay.log.of("internal_error") == []
         return talk
 

@@ -30,7 +30,7 @@ from sdpx.client_tls import client_context, describe_tls_failure
 from sdpx.concurrency import leaf_exceptions
 from sdpx.errors import Ending, Refusal, Refused, RelayUnreachable
 from sdpx.peer.signaling.reliable_channel import ReliableChannel
-from sdpx.protocol import messages
+from sdpx.protocol import codec
 from sdpx.protocol.messages import PROTOCOL, YourId
 
 DIAL_SECONDS: Final = 10.0
@@ -221,7 +221,7 @@ async def _open_socket(
 async def _receive_your_id(socket: WebSocketConnection, shown_url: str) -> YourId:
     frame = await socket.get_message()
     try:
-        message = messages.parse_server(frame) if isinstance(frame, str) else None
+        message = codec.parse_server(frame) if isinstance(frame, str) else None
     except Refusal:
         message = None
     if isinstance(message, YourId):

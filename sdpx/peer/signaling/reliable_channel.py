@@ -18,7 +18,7 @@ import trio
 from sdpx.concurrency import RepeatedEvent
 from sdpx.errors import Refusal
 from sdpx.peer.signaling.resume import ResumeState, SequenceCheck
-from sdpx.protocol import messages
+from sdpx.protocol import codec
 from sdpx.protocol.messages import ServerAck, ServerMessage
 
 ACK_TIMEOUT_SECONDS: Final = 5.0
@@ -59,7 +59,7 @@ class ReliableChannel:
             self.close()
         if self.is_closed:
             return False
-        self._state.send(messages.encode(message))
+        self._state.send(codec.encode(message).decode())
         if on_written is not None:
             self._callbacks.append((self._state.sent, on_written))
         self._changed.set()
@@ -111,7 +111,7 @@ class ReliableChannel:
         if check is SequenceCheck.DUPLICATE:
             return None
         try:
-            message = messages.parse_server(text)
+            message = codec.parse_server(text)
         except Refusal:
             return None  # a later relay may have messages that this peer does not know
         if not isinstance(message, ServerAck):

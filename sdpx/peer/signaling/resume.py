@@ -18,7 +18,7 @@ from typing import Final
 
 from msgspec import UNSET
 
-from sdpx.protocol import messages
+from sdpx.protocol import codec, sequence
 from sdpx.protocol.messages import ClientAck, YourId
 
 ACK_SECONDS: Final = 0.1
@@ -125,7 +125,7 @@ class ResumeState:
         """
         self.sent += 1
         if self._numbered:
-            text = messages.with_number(text, "client_seq", self.sent)
+            text = sequence.with_client_seq(text, self.sent)
         self._unconfirmed.append(text)
         self._bytes += text.__sizeof__()
         return text
@@ -157,7 +157,7 @@ class ResumeState:
 
     def receive(self, text: str, now: float) -> SequenceCheck:
         """Count a frame received after `your_id`."""
-        seq = messages.seq_of(text) if self._numbered else None
+        seq = sequence.seq_of(text) if self._numbered else None
         if seq is None:
             return SequenceCheck.NEW
         if seq > self.last + 1:
@@ -177,4 +177,4 @@ class ResumeState:
         """Return the frame that acknowledges all frames received; to be written at `ack_due`."""
         self.ack_due = None
         self._unacked_frames = self._unacked_bytes = 0
-        return messages.encode(ClientAck(self.last))
+        return codec.encode(ClientAck(self.last)).decode()

@@ -16,8 +16,7 @@ from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.auth.origins import Origins
 from sdpx.relay.auth.proxies import Proxies
 from sdpx.relay.auth.tokens import UNRESTRICTED, BadToken, Grant, parse_claims, subject_of
-from sdpx.relay.core.failed_auth import FailedAuthLimit
-from sdpx.relay.core.rate_limit import network_of
+from sdpx.relay.core.rate_limit import FailedAuthLimit, network_of
 from sdpx.relay.http.request import HttpRequest, Remote, host_of
 from sdpx.relay.http.responses import HttpError
 

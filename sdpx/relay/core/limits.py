@@ -46,4 +46,4 @@ class Limits:
         0,
         3600,
     )
-    held_clients: int = 1024
+    max_suspended_sessions: int = 1024

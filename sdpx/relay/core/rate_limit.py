@@ -1,11 +1,13 @@
-"""How much one client, and one address, may ask for. Pure: the time is an argument, in seconds of any steady clock.
+"""Rate limits: what one client, and one address, may ask of the relay. Time is an argument, in seconds of any steady clock.
 
-- A token bucket lets a burst pass and then a steady rate. What finds it empty is refused.
-- A client that goes on regardless loses patience, a second bucket of refusals, and is cut when that is empty too.
-- Who asks for IDs that are not here is guessing, or waiting for somebody. A client has three such misses free, and one more
-  every five seconds; beyond them its requests draw on what its address may ask for. So guesses from an address are slowed,
-  and a client beside them that knows its peer's ID, or looks for it now and then, never notices.
-- An address is an IPv4 address or an IPv6 /64, which is what one host can have at will (RFC 6177).
+- A token bucket lets a burst pass and then a steady rate. A message that finds it empty is refused.
+- A second token bucket limits refusals; when it is empty too, the client is `exhausted` and the relay disconnects it.
+- A pair request for an ID that is not connected is a guess, or a client waiting for its peer. Each client has three of them free, and
+  one more every five seconds; beyond them its pair requests use the limit of its address. So guesses from an address are slowed,
+  and another client of that address that knows its peer's ID, or looks for it now and then, is not affected.
+- Failed authentication attempts are limited by address. An address without attempts left is refused before its next token is
+  checked. A success costs nothing. Attempts that are under way at the same time may all fail: they count below zero.
+- An address is an IPv4 address or an IPv6 /64, which one host may have for itself (RFC 6177).
 - A limit of 0 is no limit.
 """
 
@@ -13,16 +15,22 @@ from collections.abc import Hashable, Iterator
 from ipaddress import IPv6Address, IPv6Network
 from typing import Final, Generic, TypeVar
 
+from sdpx.errors import Refusal
+from sdpx.protocol import codec
+from sdpx.protocol.messages import ClientMessage, PairRequest, type_of
+from sdpx.relay.core.pairing import PairingTable
+
 BURST_SECONDS: Final = 5.0
-PATIENCE_SECONDS: Final = 5.0
+REFUSAL_SECONDS: Final = 5.0
 FREE_MISSES: Final = 3.0
 FREE_MISSES_PER_SECOND: Final = 0.2
-GUESSES_AT_ONCE: Final = 20.0
+GUESS_BURST: Final = 20.0
+ATTEMPT_BURST: Final = 20.0
 ADDRESSES_KEPT: Final = 4096
 
 
 def network_of(host: str) -> str:
-    """Return what is counted as one address: `host` itself, or the /64 of an IPv6 address."""
+    """Return the address that a host counts as: `host` itself, or the /64 of an IPv6 address."""
     if ":" not in host:
         return host
     try:
@@ -43,162 +51,221 @@ class TokenBucket:
         self._tokens = burst
         self._then = now
 
-    def has(self, now: float, count: int = 1) -> bool:
-        """Tell whether tokens are there."""
+    def tokens(self, now: float) -> float:
+        """Return the number of tokens."""
         self._tokens = min(self._burst, self._tokens + (now - self._then) * self._rate)
         self._then = now
-        return self._tokens >= count
+        return self._tokens
+
+    def has(self, now: float, count: int = 1) -> bool:
+        """Return whether there are `count` tokens."""
+        return self.tokens(now) >= count
 
     def take(self, now: float, count: int = 1) -> bool:
-        """Take tokens if they are there."""
-        if not self.has(now, count):
+        """Take `count` tokens, or none if there are fewer; returns whether they were taken."""
+        tokens = self._tokens + (now - self._then) * self._rate  # as `tokens` does: this is the hot path
+        self._then = now
+        tokens = min(tokens, self._burst)
+        if tokens < count:
+            self._tokens = tokens
             return False
-        self._tokens -= count
+        self._tokens = tokens - count
         return True
+
+    def force(self, now: float, least: float) -> None:
+        """Take a token that may not be there; the number does not fall below `least`."""
+        self._tokens = max(self.tokens(now) - 1, least)
+
+
+class AddressLimit:
+    """A token bucket for each address, all with one rate and burst. The latest `ADDRESSES_KEPT` addresses are remembered."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._buckets: dict[str, TokenBucket] = {}
+
+    def bucket(self, address: str, now: float) -> TokenBucket:
+        """Return the bucket of an address for a change, which makes the address the last one to be forgotten."""
+        bucket = self._buckets.pop(address, None) or TokenBucket(self._rate, self._burst, now)
+        self._buckets[address] = bucket
+        if len(self._buckets) > ADDRESSES_KEPT:
+            del self._buckets[next(iter(self._buckets))]
+        return bucket
+
+    def tokens(self, address: str, now: float) -> float:
+        """Return the tokens that an address has, without a change."""
+        bucket = self._buckets.get(address)
+        return self._burst if bucket is None else bucket.tokens(now)
 
 
 class UnknownTargetLimit:
-    """How many misses each address has left: `rate` a second, some at once. What it keeps is bounded."""
+    """The pair requests for unknown IDs that each address has left beyond its clients' free ones: `rate` a second."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
-        self._left: dict[str, TokenBucket] = {}
+        self._limit = AddressLimit(rate, GUESS_BURST)
 
-    def draw(self, address: str, now: float) -> bool:
-        """Take one from what the address has left; False if there is none."""
-        if not self._rate:
-            return True
-        bucket = self._left.pop(address, None) or TokenBucket(self._rate, GUESSES_AT_ONCE, now)
-        self._left[address] = bucket  # the last to have drawn is the last to be forgotten
-        if len(self._left) > ADDRESSES_KEPT:
-            del self._left[next(iter(self._left))]
-        return bucket.take(now)
+    def take(self, address: str, now: float) -> bool:
+        """Use one; False if none is left."""
+        return not self._rate or self._limit.bucket(address, now).take(now)
+
+
+class FailedAuthLimit:
+    """The failed authentication attempts that each address has left: `rate` a second."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._limit = AddressLimit(rate, ATTEMPT_BURST)
+
+    def may_try(self, address: str, now: float) -> bool:
+        """Return whether the address has an attempt left."""
+        return not self._rate or self._limit.tokens(address, now) >= 1
+
+    def failed(self, address: str, now: float) -> None:
+        """Count a failed attempt."""
+        self._limit.bucket(address, now).force(now, least=-ATTEMPT_BURST)
+
+    def seconds_to_wait(self, address: str, now: float) -> float:
+        """Return the seconds until the address has an attempt again."""
+        return max(0.0, (1 - self._limit.tokens(address, now)) / self._rate) if self._rate else 0.0
 
 
 class ClientRateLimit:
-    """What one client may ask for: `rate` messages a second in the long run, five seconds' worth of them at once."""
+    """The limit of one client: `rate` messages a second in the long run, five seconds' worth of them at once."""
 
-    __slots__ = ("_address", "_free_misses", "_guesses", "_messages", "_patience", "_rate", "exhausted", "unlimited")
+    __slots__ = (
+        "_address",
+        "_free_misses",
+        "_messages",
+        "_rate",
+        "_refusals",
+        "_unknown_targets",
+        "exhausted",
+        "unlimited",
+    )
 
-    def __init__(self, rate: float, now: float, guesses: UnknownTargetLimit, address: str) -> None:
+    def __init__(self, rate: float, now: float, unknown_targets: UnknownTargetLimit, address: str) -> None:
         self._rate = rate
-        self._guesses = guesses
+        self._unknown_targets = unknown_targets
         self._address = address
         self.unlimited = rate == 0
         self._messages = None if self.unlimited else TokenBucket(rate, max(1, rate * BURST_SECONDS), now)
-        # Most clients never need the others: a bucket that is not there is full.
-        self._patience: TokenBucket | None = None
+        # Most clients never need the other two: a missing bucket is a full one.
+        self._refusals: TokenBucket | None = None
         self._free_misses: TokenBucket | None = None
         self.exhausted = False
 
     def allows(self, now: float, count: int = 1) -> bool:
-        """Count messages that came; False if they are too many, and then perhaps `exhausted`."""
+        """Count messages; returns False if they are too many, and sets `exhausted` if the refusals are too many as well."""
         if self._messages is None or self._messages.take(now, count):
             return True
         self._count_refusal(now, count)
         return False
 
-    def takes(self, now: float) -> bool:
-        """Count a message if it is not too many, and nothing else."""
-        return self._messages is None or self._messages.take(now)
-
-    def allows_pair_request(self, now: float) -> bool:
-        """Count a request to be paired; False if it has to wait, since too many before it missed."""
-        if self._free_misses is None or self._free_misses.has(now) or self._guesses.draw(self._address, now):
-            return True
-        self._count_refusal(now, 1)
-        return False
+    def allows_pair_request(self, now: float, *, is_visible: bool) -> bool:
+        """Count a pair request, whose target is visible to the client or not; False if earlier ones missed too often."""
+        allowed = self._free_misses is None or self._free_misses.has(now)
+        if not allowed and not self._unknown_targets.take(self._address, now):
+            self._count_refusal(now, 1)
+        else:
+            allowed = True
+        if not is_visible:
+            if self._free_misses is None:
+                self._free_misses = TokenBucket(FREE_MISSES_PER_SECOND, FREE_MISSES, now)
+            self._free_misses.take(now)
+        return allowed
 
     def _count_refusal(self, now: float, count: int) -> None:
-        if self._patience is None:
-            self._patience = TokenBucket(self._rate / 10, max(1, self._rate * PATIENCE_SECONDS), now)
-        self.exhausted = not self.unlimited and not self._patience.take(now, count)
+        if self._refusals is None:
+            self._refusals = TokenBucket(self._rate / 10, max(1, self._rate * REFUSAL_SECONDS), now)
+        self.exhausted = not self.unlimited and not self._refusals.take(now, count)
 
-    def note_unknown_target(self, now: float) -> None:
-        """Count a request for somebody who is not here."""
-        if self._free_misses is None:
-            self._free_misses = TokenBucket(FREE_MISSES_PER_SECOND, FREE_MISSES, now)
-        self._free_misses.take(now)
+
+def admit(
+    frame: bytes | None, client_id: str, limit: ClientRateLimit, table: PairingTable, now: float
+) -> ClientMessage:
+    """Return the message in a frame, None being a binary frame. Raises `Refusal` for the first rule that it breaks.
+
+    Every frame counts. A frame that is not a valid message is refused as such even if it is one too many. The limit of messages
+    comes before the one of unknown targets, which does not count a request that is refused anyway.
+    """
+    allowed = limit.unlimited or limit.allows(now)
+    if frame is None:
+        raise codec.binary_refusal()
+    message = codec.parse(frame)
+    target_id = None
+    if type(message) is PairRequest:
+        target_id = message.target_id
+        allowed = allowed and limit.allows_pair_request(now, is_visible=table.is_visible(client_id, target_id))
+    if not allowed:
+        reason = "You send too fast; slow down and send this message again"
+        raise Refusal("rate_limited", reason, in_reply_to=type_of(message), target_id=target_id)
+    return message
 
 
 class ConnectionCounts:
-    """How many clients there are, in all and from each address."""
+    """The number of clients, in all and from each address."""
 
     def __init__(self, limit: int, limit_per_address: int) -> None:
         self._limit = limit
         self._limit_per_address = limit_per_address
-        self._all = 0
-        self._of: dict[str, int] = {}
+        self.total = 0
+        self._by_address: dict[str, int] = {}
 
     @property
     def is_full(self) -> bool:
-        """Whether there can be no more in all."""
-        return bool(self._limit) and self._all >= self._limit
+        """Whether the limit in all is reached."""
+        return bool(self._limit) and self.total >= self._limit
 
     def is_crowded(self, address: str) -> bool:
-        """Tell whether there can be no more from this address."""
-        return bool(self._limit_per_address) and self._of.get(address, 0) >= self._limit_per_address
+        """Return whether the limit of this address is reached."""
+        return bool(self._limit_per_address) and self._by_address.get(address, 0) >= self._limit_per_address
 
     def enter(self, address: str) -> None:
         """Count a client."""
-        self._all += 1
-        self._of[address] = self._of.get(address, 0) + 1
+        self.total += 1
+        self._by_address[address] = self._by_address.get(address, 0) + 1
 
     def leave(self, address: str) -> None:
-        """Count it no more."""
-        self._all -= 1
-        self._of[address] -= 1
-        if not self._of[address]:
-            del self._of[address]
+        """Count a client no more."""
+        self.total -= 1
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
 
 
 T = TypeVar("T", bound=Hashable)
 
 
-class PartialMessageBudget(Generic[T]):
-    """How many bytes each holds of what is unfinished; past the limit who holds most is to be let go."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._of: dict[T, int] = {}
-        self._all = 0
-
-    def note(self, holder: T, size: int) -> T | None:
-        """Set what one holds; returns who has to go, if there is too much in all."""
-        self._all += size - self._of.pop(holder, 0)
-        if size:
-            self._of[holder] = size
-        return max(self._of, key=self._of.__getitem__) if self._all > self._limit else None
-
-
 class PendingHandshakes(Generic[T]):
-    """Connections that are no clients yet, in the order in which they came.
+    """Connections that have not sent a request, in the order in which they came.
 
-    Past the limits the oldest makes room: who means it asks at once, so that the oldest are those that say nothing. A flood of
-    them keeps nobody else out.
+    Past a limit the oldest is evicted: a real client sends its request at once, so that the oldest are silent ones, and a flood of
+    silent connections does not keep real clients out.
     """
 
     def __init__(self, limit: int, limit_per_address: int) -> None:
         self._limit = limit
         self._limit_per_address = limit_per_address
         self._all: dict[T, str] = {}
-        self._of: dict[str, dict[T, None]] = {}
+        self._by_address: dict[str, dict[T, None]] = {}
 
     def __iter__(self) -> Iterator[T]:
         return iter(self._all)
 
     def enter(self, connection: T, address: str) -> T | None:
-        """Count a connection; returns the one that has to make room for it, if one has."""
-        neighbours = self._of.setdefault(address, {})
-        neighbours[connection] = None
+        """Count a connection; returns the one to evict for it, if any."""
+        same_address = self._by_address.setdefault(address, {})
+        same_address[connection] = None
         self._all[connection] = address
-        if self._limit_per_address and len(neighbours) > self._limit_per_address:
-            return next(iter(neighbours))
+        if self._limit_per_address and len(same_address) > self._limit_per_address:
+            return next(iter(same_address))
         return next(iter(self._all)) if self._limit and len(self._all) > self._limit else None
 
     def leave(self, connection: T) -> None:
-        """Count it no more."""
+        """Count a connection no more."""
         address = self._all.pop(connection)
-        del self._of[address][connection]
-        if not self._of[address]:
-            del self._of[address]
+        del self._by_address[address][connection]
+        if not self._by_address[address]:
+            del self._by_address[address]

@@ -1,136 +1,136 @@
-"""One client's numbers, on the relay's side (PROTOCOL: Resume): what was sent to it and what was taken of it. Pure.
+"""The replay buffer of one resumable session: its sequence numbers, and the frames that may have to be sent again.
+
+The rules, from the protocol's section on resume:
 
 To the client
-- Every frame but `your_id`, `pong` and `ack` gets the next `seq`, and is kept until the client has confirmed it. What is kept
-  is bounded as an outbox is; one frame always fits. Past the bounds the client is let go.
-- An `ack` of more than was sent is a mistake, and refused; one of less than was confirmed is late, and nothing.
+- Every frame but `your_id`, `pong` and `ack` gets the next `seq` and stays in the buffer until the client acknowledges it. The
+  buffer has the bounds of a send queue; one frame always fits. The session ends when a frame does not fit.
+- An `ack` above the highest `seq` sent is refused. An `ack` below an earlier one is ignored.
 
 From the client
-- The next `client_seq` is taken. One that was taken before is confirmed again and nothing else. A gap ends the socket.
-- What is taken counts, also when it is refused: by the type, the rate or the lobby. What bears no number that can be read, as
-  `bad_json`, a binary frame, or a `client_seq` of the wrong type, is refused and does not count. Of a frame that is no JSON
-  a number that can be seen in it counts, if it is the next: its sender meant it to, and would not come past it otherwise.
-- What was taken is confirmed within `ACK_SECONDS`, all of it by one `ack`; `ack_due` says when.
+- The next `client_seq` is accepted. One that was accepted before is acknowledged again and otherwise ignored. A gap ends the
+  connection.
+- An accepted frame counts even if it is refused afterwards, for its type, the rate limit or the pairing. A frame without a readable
+  number (`bad_json`, a binary frame, a `client_seq` of the wrong type) is refused and does not count. An exception: in text that is
+  not JSON a visible `client_seq` counts if it is the next one; the client could not get past that frame otherwise.
+- Accepted frames are acknowledged within `ACK_SECONDS`, all by one `ack`; `ack_due` is the time.
 """
 
 from collections import deque
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
 from msgspec import Struct
 
 from sdpx.errors import Refusal
-from sdpx.protocol import messages
-from sdpx.protocol.messages import Ack, DisconnectReason
+from sdpx.protocol import codec, sequence
+from sdpx.protocol.messages import ClientAck, DisconnectReason
+from sdpx.relay.core.limits import Limits
 
-ACK_SECONDS: Final = 0.1  # PROTOCOL allows 0.2; the rest is for the way
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayLimits:
-    """What is kept: `frames` and `bytes` of memory for one client, `all_bytes` for all, `held` clients for `window` seconds."""
-
-    window: float = 30.0
-    frames: int = 1024
-    bytes: int = 4 * 1024 * 1024
-    all_bytes: int = 16 * 1024 * 1024
-    held: int = 1024
+ACK_SECONDS: Final = 0.1  # the protocol allows 0.2; the rest is for the network
 
 
 class FrameVerdict(Enum):
-    """What a frame of a numbered client is."""
+    """What follows from a numbered client's frame."""
 
-    TAKE = auto()  # for the lobby
-    DONE = auto()  # an ack that confirmed something: there are no more of these than the relay sent frames
-    IDLE = auto()  # nothing new: counts for the rate, and leads to nothing
-    GAP = auto()  # ends the socket with 1002
+    ACCEPT = auto()  # handle it
+    ACKED = auto()  # an ack that confirmed something; there are no more of these than frames that the relay sent
+    DUPLICATE = auto()  # nothing new: count it for the rate limit, and do nothing else
+    GAP = auto()  # close the connection with 1002
 
 
 class BufferedFrame(Struct, frozen=True, eq=False):
-    """A numbered frame, its size in bytes of memory, and who sent it, if it was relayed."""
+    """A numbered frame as it was queued, and the sender if it was relayed."""
 
-    text: str
-    size: int
+    data: bytes
     sender: object
 
 
 class ReplayBuffer:
-    """The numbers of one ID, across its sockets. Its verbs are for `SessionStore`, which counts what all keep."""
+    """The numbers and unacknowledged frames of one session, across its connections. `SessionStore` calls its methods."""
 
-    __slots__ = ("_kept", "ack_due", "bytes", "client_id", "confirmed", "digest", "digests", "reason", "sent", "taken")
+    __slots__ = (
+        "_frames",
+        "accepted",
+        "ack_due",
+        "acked",
+        "bytes",
+        "client_id",
+        "digest",
+        "digests",
+        "reason",
+        "sent",
+    )
 
     def __init__(self, client_id: str) -> None:
         self.client_id = client_id
         self.sent = 0  # the highest seq
-        self.confirmed = 0  # the highest seq that the client is known to have
-        self.taken = 0  # the highest client_seq
-        self.bytes = 0  # of memory, in what is not confirmed
+        self.acked = 0  # the highest seq that the client has acknowledged
+        self.accepted = 0  # the highest client_seq
+        self.bytes = 0  # memory of the unacknowledged frames
         self.ack_due: float | None = None
-        self.digest = b""  # of the token that its present socket brought
-        self.digests: list[bytes] = []  # of all that work, the newest last
-        self.reason: DisconnectReason = "closed"  # what its peer hears if it does not come back
-        self._kept: deque[BufferedFrame] = deque()
+        self.digest = b""  # of the token that belongs to the present connection
+        self.digests: list[bytes] = []  # of all valid tokens, the newest last
+        self.reason: DisconnectReason = "closed"  # what the peer receives if the client does not resume
+        self._frames: deque[BufferedFrame] = deque()
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._frames)
 
-    def post(self, text: str, sender: object, bounds: ReplayLimits) -> str | None:
-        """Give a frame its number and keep it; returns what to send, or None if there is no room: the client has to go."""
-        numbered = messages.with_number(text, "seq", self.sent + 1)
-        size = numbered.__sizeof__()
-        full = len(self._kept) >= bounds.frames or self.bytes + size > bounds.bytes
-        if full and self._kept:
-            return None
+    def append(self, data: bytes, sender: object, limits: Limits) -> bool:
+        """Keep the frame that bears `seq` number `sent` + 1. Returns False if it does not fit: the session has to end."""
+        size = data.__sizeof__()
+        full = len(self._frames) >= limits.send_queue_frames or self.bytes + size > limits.send_queue_bytes
+        if full and self._frames:
+            return False
         self.sent += 1
         self.bytes += size
-        self._kept.append(BufferedFrame(numbered, size, sender))
-        return numbered
-
-    def confirm(self, seq: int) -> bool:
-        """Keep no more what the client has, which is all up to `seq`; tells whether that was news."""
-        if seq <= self.confirmed:
-            return False
-        for _ in range(seq - self.confirmed):
-            self.bytes -= self._kept.popleft().size
-        self.confirmed = seq
+        self._frames.append(BufferedFrame(data, sender))
         return True
 
-    def unconfirmed(self) -> list[BufferedFrame]:
-        """Return what is kept, in order."""
-        return list(self._kept)
+    def acknowledge(self, seq: int) -> bool:
+        """Drop the frames up to `seq`; returns whether there were any."""
+        if seq <= self.acked:
+            return False
+        for _ in range(seq - self.acked):
+            self.bytes -= self._frames.popleft().data.__sizeof__()
+        self.acked = seq
+        return True
 
-    def take(self, frame: str | bytes, now: float) -> FrameVerdict:
-        """Look at a frame's number. Raises `Refusal` for one without, and for an ack of what was never sent."""
-        if isinstance(frame, bytes):
-            raise messages.binary_refused()
+    def unacknowledged(self) -> list[BufferedFrame]:
+        """Return the frames in the buffer, in order."""
+        return list(self._frames)
+
+    def check(self, frame: bytes | None, now: float) -> FrameVerdict:
+        """Check the number of a client's frame; None is a binary frame.
+
+        Raises `Refusal` for a frame without a number, and for an ack of a frame that was never sent.
+        """
+        if frame is None:
+            raise codec.binary_refusal()
         try:
-            number = messages.number_of(frame)
+            number = sequence.number_of(frame)
         except Refusal as refusal:
-            if refusal.code == "bad_json" and self._counts_invalid_json(frame, now):
-                return FrameVerdict.IDLE
-            raise
+            visible = sequence.find_client_seq(frame) if refusal.code == "bad_json" else None
+            if visible is None or self._check_client_seq(visible, now) is not FrameVerdict.DUPLICATE:
+                raise
+            return FrameVerdict.DUPLICATE  # it was refused when it came first
         if number is None:
-            return FrameVerdict.TAKE
-        return self._take_ack(number) if isinstance(number, Ack) else self._take_number(number, now)
+            return FrameVerdict.ACCEPT
+        return self._check_ack(number) if isinstance(number, ClientAck) else self._check_client_seq(number, now)
 
-    def _take_ack(self, ack: Ack) -> FrameVerdict:
+    def _check_ack(self, ack: ClientAck) -> FrameVerdict:
         if ack.seq > self.sent:
-            reason = f"You confirm frame {ack.seq}, and the last one that was sent to you is {self.sent}"
+            reason = f"The ack is for frame {ack.seq}, and the last frame sent to you is {self.sent}"
             raise Refusal("bad_message", reason, in_reply_to="ack")
-        return FrameVerdict.DONE if self.confirm(ack.seq) else FrameVerdict.IDLE
+        return FrameVerdict.ACKED if self.acknowledge(ack.seq) else FrameVerdict.DUPLICATE
 
-    def _take_number(self, number: int, now: float) -> FrameVerdict:
-        if number > self.taken + 1:
+    def _check_client_seq(self, number: int, now: float) -> FrameVerdict:
+        if number > self.accepted + 1:
             return FrameVerdict.GAP
         if self.ack_due is None:
             self.ack_due = now + ACK_SECONDS
-        if number <= self.taken:
-            return FrameVerdict.IDLE
-        self.taken = number
-        return FrameVerdict.TAKE
-
-    def _counts_invalid_json(self, frame: str, now: float) -> bool:
-        """Count what is no JSON by the number that is seen in it; tells whether that was taken, and refused, before."""
-        number = messages.find_number(frame)
-        return number is not None and self._take_number(number, now) is FrameVerdict.IDLE
+        if number <= self.accepted:
+            return FrameVerdict.DUPLICATE
+        self.accepted = number
+        return FrameVerdict.ACCEPT

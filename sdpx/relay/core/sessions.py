@@ -1,19 +1,19 @@
-"""Resume, the relay's side (PROTOCOL: Resume): who may come back, what waits for them, and for how long. Pure.
+"""Resumable sessions: tokens, suspension and replay on the relay's side (protocol: Resume).
 
-- A client that asked for numbers has a token, which is its ID for whoever bears it. A resume brings the next one, and the first
-  frame on that socket makes all others void: until then nobody knows which of them reached the client, and a dial that it gave
-  up long ago may still come through. So what follows a token is always the same: many dials with one make no more than one.
-  Of those that no frame has decided between, `TOKENS` work, the latest.
-- Only digests of tokens are kept, and a token is looked for by its digest: how long that takes tells nothing about a token, and
-  what the relay's memory holds is of no use to a client.
-- A client whose socket was lost without a close frame is held for the window, and then let go for the reason for which it was
-  lost. With a window of 0 nobody is held; a token then takes over a socket that is still believed alive, and no more.
-- What a client says to have on resume (`last`) is an ack. Less than it has confirmed, or nothing, means what it confirmed.
-  More than was sent is no word of this client: it gets a fresh connection, and the ID waits on.
-- Bounds: of each client's frames (`ReplayBuffer.post`), of the bytes of all (`over_budget`: who makes most be kept goes), of the clients
-  that are held (`lose`: who was lost first goes). Who goes for a bound goes as `slow`.
+- A client that asked for sequence numbers gets a token, which stands for its ID. A resume issues the next token, and the first
+  frame on the new connection revokes all others: until then the relay does not know which token reached the client, and an
+  earlier connection attempt may still come through. The token that follows another is always the same, so that many attempts with
+  one token lead to no more than one new token. Of the tokens that no frame has decided between, the latest `TOKENS` are valid.
+- The store keeps digests of tokens only and looks a token up by its digest: the time that a look-up takes reveals nothing about a
+  token, and the relay's memory holds nothing that a client could present.
+- A client whose connection was lost without a close frame is suspended for the resume window and then ends, with the reason of the
+  loss. With a window of 0 no client is suspended; a token then only takes over a connection that is still open.
+- `last` in a resume request is an ack. A value below the highest ack, or none, means the highest ack. A value above the highest sent
+  `seq` is invalid: the client gets a new session, and the old one stays.
+- Bounds: the frames of each session (`ReplayBuffer.append`), the bytes of all (`over_budget`), the number of suspended sessions
+  (`suspend` ends the one that was suspended first). A session that a bound ends has the reason `slow`.
 
-Time is an argument, in seconds of any steady clock; randomness is injected. All is done at once: nothing here waits.
+Time is an argument, in seconds of any steady clock; randomness is injected.
 """
 
 from base64 import urlsafe_b64encode
@@ -23,45 +23,45 @@ from dataclasses import dataclass, field
 from hashlib import blake2b, sha256
 from typing import Final, NamedTuple
 
-from sdpx.protocol import messages
 from sdpx.protocol.messages import DisconnectReason, ServerAck
-from sdpx.relay.core.replay_buffer import FrameVerdict, ReplayBuffer, ReplayLimits
+from sdpx.relay.core.limits import Limits
+from sdpx.relay.core.overload import largest_buffers
+from sdpx.relay.core.replay_buffer import FrameVerdict, ReplayBuffer
 
 TOKEN_BYTES: Final = 32
 TOKENS: Final = 8
-ROOM: Final = 0.75  # of the bytes of all, once they were too many: to look at all for each frame would stall the relay
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeRequest:
-    """What the query asks for: numbers, and with a token an ID and all above `last`, if that was said."""
+    """What an upgrade request asks for: sequence numbers, or with a token the session of that token from `last` on."""
 
     numbered: bool = False
     token: str | None = field(default=None, repr=False)
     last: int | None = None
 
 
-NOTHING: Final = ResumeRequest()
+NO_RESUME: Final = ResumeRequest()
 
 
 class Resumption(NamedTuple):
-    """What the new socket is told first (`your_id`), and then: the frames above the client's last, numbered as they were."""
+    """The state of a resumed session for its `your_id`, and the unacknowledged frames, as they were numbered."""
 
     token: str
     client_seq: int
-    texts: list[str]
+    frames: list[bytes]
 
 
 class Eviction(NamedTuple):
-    """A client that has to go, and what its peer hears."""
+    """A session that has to end, and the reason that its peer receives."""
 
-    stream: ReplayBuffer
+    buffer: ReplayBuffer
     reason: DisconnectReason
 
 
 @dataclass(slots=True)
 class ResumeStats:
-    """What the metrics count since the start: who came back, who did not in time, who was too much to keep."""
+    """Totals since the start: sessions resumed, expired, and evicted for a bound."""
 
     resumed: int = 0
     expired: int = 0
@@ -69,158 +69,151 @@ class ResumeStats:
 
 
 class SessionStore:
-    """All clients of a relay that asked for numbers, with and without a socket. `token_bytes(n)` gives n random bytes."""
+    """All resumable sessions of a relay, connected and suspended. `token_bytes(n)` returns n random bytes."""
 
-    def __init__(self, bounds: ReplayLimits, token_bytes: Callable[[int], bytes]) -> None:
-        self._bounds = bounds
+    def __init__(self, limits: Limits, token_bytes: Callable[[int], bytes]) -> None:
+        self._limits = limits
         self._token_bytes = token_bytes
         self._secret = token_bytes(TOKEN_BYTES)
         self._by_digest: dict[bytes, ReplayBuffer] = {}
-        self._lost: dict[ReplayBuffer, float] = {}  # since when, who was lost first first
+        self._suspended: dict[ReplayBuffer, float] = {}  # since when; the oldest first
         self._acks: deque[tuple[float, ReplayBuffer]] = deque()
-        self._streams: dict[ReplayBuffer, None] = {}
-        self.bytes = 0  # kept for all
+        self._buffers: dict[ReplayBuffer, None] = {}
+        self.bytes = 0  # in all replay buffers
         self.totals = ResumeStats()
 
     @property
-    def held(self) -> int:
-        """How many clients are held without a socket."""
-        return len(self._lost)
+    def suspended(self) -> int:
+        """The number of suspended sessions."""
+        return len(self._suspended)
 
     @property
-    def max_queued_bytes(self) -> int:
-        """How many bytes of memory are kept for those."""
-        return sum(stream.bytes for stream in self._lost)
+    def suspended_bytes(self) -> int:
+        """The bytes in their replay buffers."""
+        return sum(buffer.bytes for buffer in self._suspended)
 
-    # ---- coming, and coming back
+    # ---- open and resume
 
     def open(self, client_id: str) -> tuple[ReplayBuffer, str]:
-        """Begin a client's numbers; returns them and its token."""
-        stream = ReplayBuffer(client_id)
-        self._streams[stream] = None
-        return stream, self._issue(stream, self._token_bytes(TOKEN_BYTES))
+        """Begin a session; returns its replay buffer and its token."""
+        buffer = ReplayBuffer(client_id)
+        self._buffers[buffer] = None
+        return buffer, self._issue(buffer, self._token_bytes(TOKEN_BYTES))
 
     def find(self, token: str, last: int | None) -> ReplayBuffer | None:
-        """Return whose token this is, if it works and `last` can be true. Nothing changes before `resume`."""
-        stream = self._by_digest.get(_digest(token))
-        return stream if stream is not None and (last is None or last <= stream.sent) else None
+        """Return the session of a token, if the token is valid and `last` is possible. Nothing changes before `resume`."""
+        buffer = self._by_digest.get(_digest(token))
+        return buffer if buffer is not None and (last is None or last <= buffer.sent) else None
 
     def resume(self, token: str, last: int | None) -> Resumption:
-        """Give a claimed ID to a new socket. The caller ends the old one, if there is one, and takes no more from it."""
-        stream = self._by_digest[_digest(token)]
-        self._lost.pop(stream, None)
-        self._confirm(stream, last or 0)
-        stream.ack_due = None  # `your_id` confirms
+        """Move the session that `find` returned to a new connection. The caller closes the old one, if it is still open."""
+        buffer = self._by_digest[_digest(token)]
+        self._suspended.pop(buffer, None)
+        before = buffer.bytes
+        buffer.acknowledge(last or 0)
+        self.bytes += buffer.bytes - before
+        buffer.ack_due = None  # `your_id` acknowledges
         self.totals.resumed += 1
         following = blake2b(token.encode(), key=self._secret, digest_size=TOKEN_BYTES).digest()
-        return Resumption(self._issue(stream, following), stream.taken, [kept.text for kept in stream.unconfirmed()])
+        frames = [frame.data for frame in buffer.unacknowledged()]
+        return Resumption(self._issue(buffer, following), buffer.accepted, frames)
 
     # ---- frames
 
-    def post(self, stream: ReplayBuffer, text: str, sender: object = None) -> str | None:
-        """Give a frame its number and keep it. Returns what to send, if there is a socket; None: the client goes, as `slow`."""
-        before = stream.bytes
-        numbered = stream.post(text, sender, self._bounds)
-        self.bytes += stream.bytes - before
-        return numbered
+    def append(self, buffer: ReplayBuffer, data: bytes, sender: object = None) -> bool:
+        """Keep the frame with the next `seq`. Returns False if it does not fit: the session ends, as `slow`."""
+        before = buffer.bytes
+        fits = buffer.append(data, sender, self._limits)
+        self.bytes += buffer.bytes - before
+        return fits
 
-    def take(self, stream: ReplayBuffer, frame: str | bytes, now: float) -> FrameVerdict:
-        """Take a frame from the client's present socket; see `FrameVerdict`. Raises `Refusal`."""
-        if len(stream.digests) > 1:
-            self._revoke(stream, [each for each in stream.digests if each != stream.digest])
-        before, was_due = stream.bytes, stream.ack_due
+    def check(self, buffer: ReplayBuffer, frame: bytes | None, now: float) -> FrameVerdict:
+        """Check the number of a frame from the client's present connection (`ReplayBuffer.check`). Raises `Refusal`."""
+        if len(buffer.digests) > 1:
+            self._revoke(buffer, [each for each in buffer.digests if each != buffer.digest])
+        before, was_due = buffer.bytes, buffer.ack_due
         try:
-            return stream.take(frame, now)
+            return buffer.check(frame, now)
         finally:
-            self.bytes += stream.bytes - before
-            if stream.ack_due is not None and stream.ack_due != was_due:
-                self._acks.append((stream.ack_due, stream))
+            self.bytes += buffer.bytes - before
+            if buffer.ack_due is not None and buffer.ack_due != was_due:
+                self._acks.append((buffer.ack_due, buffer))
 
     # ---- ends
 
-    def lose(self, stream: ReplayBuffer, reason: DisconnectReason, now: float) -> list[Eviction]:
-        """Hold a client that lost its socket, for the window; returns who has to go now: itself, or one that makes room."""
-        stream.reason = reason
-        stream.ack_due = None
-        if not self._bounds.window:
-            return [Eviction(stream, reason)]
-        self._lost[stream] = now
-        if len(self._lost) <= self._bounds.held:
+    def suspend(self, buffer: ReplayBuffer, reason: DisconnectReason, now: float) -> list[Eviction]:
+        """Keep a session without a connection for the window; returns the session that has to end now, if one has to."""
+        buffer.reason = reason
+        buffer.ack_due = None
+        if not self._limits.resume_window:
+            return [Eviction(buffer, reason)]
+        self._suspended[buffer] = now
+        if len(self._suspended) <= self._limits.max_suspended_sessions:
             return []
         self.totals.evicted += 1
-        return [Eviction(next(iter(self._lost)), "slow")]
+        return [Eviction(next(iter(self._suspended)), "slow")]
 
-    def forget(self, stream: ReplayBuffer) -> list[object]:
-        """Let a client go for good: its tokens are void. Returns who sent what it has not confirmed, each once, in order."""
-        self._revoke(stream, stream.digests)
-        self._lost.pop(stream, None)
-        self._streams.pop(stream, None)
-        senders = dict.fromkeys(kept.sender for kept in stream.unconfirmed() if kept.sender is not None)
-        before = stream.bytes
-        stream.confirm(stream.sent)
-        self.bytes -= before
-        stream.ack_due = None
+    def end(self, buffer: ReplayBuffer) -> list[object]:
+        """End a session and revoke its tokens. Returns the senders of unacknowledged frames, each once, in order."""
+        self._revoke(buffer, buffer.digests)
+        self._suspended.pop(buffer, None)
+        self._buffers.pop(buffer, None)
+        senders = dict.fromkeys(frame.sender for frame in buffer.unacknowledged() if frame.sender is not None)
+        self.bytes -= buffer.bytes
+        buffer.acknowledge(buffer.sent)
+        buffer.ack_due = None
         return list(senders)
 
     def over_budget(self) -> list[Eviction]:
-        """Return who has to go for what all keep to be within bounds: who makes most be kept, first."""
-        if self.bytes <= self._bounds.all_bytes:
+        """Return the sessions that have to end for all replay buffers to be within their bound."""
+        if self.bytes <= self._limits.max_queued_bytes:
             return []
-        left, gone = self.bytes, list[Eviction]()
-        for stream in sorted(self._streams, key=lambda each: each.bytes, reverse=True):
-            if left <= self._bounds.all_bytes * ROOM:
-                break
-            left -= stream.bytes
-            gone.append(Eviction(stream, "slow"))
-        self.totals.evicted += len(gone)
-        return gone
+        sizes = [(buffer, buffer.bytes) for buffer in self._buffers]
+        evicted = largest_buffers(sizes, self.bytes, self._limits.max_queued_bytes)
+        self.totals.evicted += len(evicted)
+        return [Eviction(buffer, "slow") for buffer in evicted]
 
     # ---- time
 
     @property
     def next_due(self) -> float | None:
-        """When `acks` or `expired` will have something to say."""
+        """The time at which `acks` or `expired` will return something."""
         ack = self._acks[0][0] if self._acks else None
-        expiry = next(iter(self._lost.values())) + self._bounds.window if self._lost else None
+        expiry = next(iter(self._suspended.values())) + self._limits.resume_window if self._suspended else None
         return min((due for due in (ack, expiry) if due is not None), default=None)
 
-    def acks(self, now: float) -> list[tuple[ReplayBuffer, str]]:
-        """Return the acks that are due, and to whom they go; they bear no `seq`."""
+    def acks(self, now: float) -> list[tuple[ReplayBuffer, ServerAck]]:
+        """Return the acks that are due; they bear no `seq`."""
         due = []
         while self._acks and self._acks[0][0] <= now:
-            deadline, stream = self._acks.popleft()
-            if stream.ack_due == deadline:
-                stream.ack_due = None
-                due.append((stream, messages.encode(ServerAck(stream.taken))))
+            deadline, buffer = self._acks.popleft()
+            if buffer.ack_due == deadline:
+                buffer.ack_due = None
+                due.append((buffer, ServerAck(buffer.accepted)))
         return due
 
     def expired(self, now: float) -> list[Eviction]:
-        """Return who was held for the whole window; `forget` is to follow."""
-        late = [stream for stream, since in self._lost.items() if since + self._bounds.window <= now]
+        """Return the sessions whose window is over; the caller ends them."""
+        late = [buffer for buffer, since in self._suspended.items() if since + self._limits.resume_window <= now]
         self.totals.expired += len(late)
-        return [Eviction(stream, stream.reason) for stream in late]
+        return [Eviction(buffer, buffer.reason) for buffer in late]
 
     # ---- tokens
 
-    def _issue(self, stream: ReplayBuffer, secret: bytes) -> str:
-        """Return a token made of `secret`; it is that of the client's socket from now on."""
+    def _issue(self, buffer: ReplayBuffer, secret: bytes) -> str:
+        """Return the token made of `secret`; it belongs to the client's present connection from now on."""
         token = urlsafe_b64encode(secret).rstrip(b"=").decode()
-        stream.digest = _digest(token)
-        if stream.digest not in stream.digests:
-            stream.digests.append(stream.digest)
-            self._by_digest[stream.digest] = stream
-            self._revoke(stream, stream.digests[:-TOKENS])
+        buffer.digest = _digest(token)
+        if buffer.digest not in buffer.digests:
+            buffer.digests.append(buffer.digest)
+            self._by_digest[buffer.digest] = buffer
+            self._revoke(buffer, buffer.digests[:-TOKENS])
         return token
 
-    def _revoke(self, stream: ReplayBuffer, digests: list[bytes]) -> None:
+    def _revoke(self, buffer: ReplayBuffer, digests: list[bytes]) -> None:
         for digest in digests:
             del self._by_digest[digest]
-        stream.digests = [each for each in stream.digests if each not in digests]
-
-    def _confirm(self, stream: ReplayBuffer, seq: int) -> None:
-        before = stream.bytes
-        stream.confirm(seq)
-        self.bytes += stream.bytes - before
+        buffer.digests = [each for each in buffer.digests if each not in digests]
 
 
 def _digest(token: str) -> bytes:

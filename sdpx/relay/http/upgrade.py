@@ -14,7 +14,7 @@ from typing import Final
 from msgspec import Struct
 
 from sdpx.protocol.messages import PROTOCOL
-from sdpx.relay.core.sessions import NOTHING, ResumeRequest
+from sdpx.relay.core.sessions import NO_RESUME, ResumeRequest
 from sdpx.relay.http.request import HttpRequest
 from sdpx.relay.http.responses import HttpError, HttpResponse
 
@@ -57,7 +57,7 @@ class Upgrade(Struct, frozen=True):
     client_id: str | None
     subprotocol: str | None
     key: str
-    resume: ResumeRequest = NOTHING
+    resume: ResumeRequest = NO_RESUME
 
     def head(self) -> bytes:
         """Return an equivalent request without any of the client's own text, for a library to parse again."""

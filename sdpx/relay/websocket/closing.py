@@ -34,13 +34,3 @@ def close_frame(code: int, text: str) -> bytes:
         return bytes([0x88, 0])
     reason = text.encode()[:123].decode(errors="ignore").encode()
     return bytes([0x88, 2 + len(reason)]) + code.to_bytes(2) + reason
-
-
-def text_frame(text: str) -> bytes:
-    """Return an unmasked text frame (RFC 6455, 5.2)."""
-    payload = text.encode()
-    size = len(payload)
-    if size < 126:  # noqa: PLR2004
-        return bytes([0x81, size]) + payload
-    short, extended = (126, size.to_bytes(2)) if size < 1 << 16 else (127, size.to_bytes(8))
-    return bytes([0x81, short]) + extended + payload

@@ -1,13 +1,19 @@
-"""One client on the fast lane: what its socket brings, what it is sent, and how it ends."""
+"""One client's connection on the epoll engine: what its socket brings, what is sent to it, and how it ends.
+
+- Only `on_writable` writes frames, from the front of the send queue, many in one write; a frame leaves the queue once all of it has
+  been written. What was written of the first frame stays counted in `_written`.
+- `end` takes effect once: the relay is told, and from then on nothing is read or queued. `close_now` or `close_gracefully` then
+  closes the socket.
+- Nothing but `close_gracefully` waits; a connection has no task until it needs one for that.
+"""
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterable
 from hashlib import sha1
 from typing import Final
 
 import trio
 
-from sdpx.protocol.messages import MARK
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.websocket.closing import close_frame, send_and_linger
 from sdpx.relay.websocket.epoll_engine import EpollEngine
@@ -20,197 +26,171 @@ from sdpx.relay.websocket.fast_parser import (
     frame,
     is_single_control_frame,
     single_text_frame,
-    text_frame,
 )
 from sdpx.relay.websocket.handler import (
     ABNORMAL,
     CONNECTION_LOST,
-    FINAL_FLUSH_BYTES,
     HANDSHAKE_ABORTED,
     IDLE_TIMEOUT,
+    INVALID_UTF8,
     SLOW_CONSUMER,
     WRITE_TIMEOUT,
     CloseReason,
     ConnectionHandler,
-    FrameSender,
+    flushes_queue,
     from_violation,
 )
 from sdpx.relay.websocket.mask import unmask
 from sdpx.relay.websocket.protocol import CloseReceived, FrameParser, ParserEvent, PingReceived
-from sdpx.relay.websocket.send_queue import QueuedBytes, SendQueue, Waiting, size_of
+from sdpx.relay.websocket.send_queue import QueuedBytes, QueuedFrame, SendQueue, size_of
 from sdpx.relay.websocket.socket_stream import SocketStream
 from sdpx.relay.websocket.timers import NEVER
 from sdpx.relay.websocket.validator import close_code, validate_close
 
-WRITE_BYTES: Final = 64 * 1024  # that leave together
-FLUSH_AT_FRAMES: Final = 64  # frames that wait for the end of a batch
+WRITE_BYTES: Final = 64 * 1024  # in one write
+FLUSH_AT_FRAMES: Final = 64  # queued frames that do not wait for the end of the batch
 MAGIC: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
-NO_UTF8: Final = CloseReason("refused", 1007, "A text message is UTF-8")
 
 
 class EpollConnection:
-    """A client's side of the relay: see `ClientConnection` for its verbs, `ConnectionHandler` for whom it tells. `held` all outboxes share.
-
-    Nothing of it but `close_gracefully` waits, and it has no task until it needs one for that.
-    """
+    """A WebSocket connection, which calls the relay back through `handler` with its `session`."""
 
     __slots__ = (
-        "_behind",
         "_close_reply",
+        "_engine",
+        "_fast_parser",
         "_fault",
-        "_host",
-        "_inbox",
+        "_handler",
         "_last_heard",
         "_limits",
         "_may_write",
         "_opened",
         "_parser",
+        "_partial",
         "_pinged_at",
-        "_sole_bytes",
-        "_unfinished",
-        "_watch",
+        "_session",
+        "_single_text_bytes",
+        "_trailing_data",
         "_written",
-        "departure",
+        "close_reason",
         "link",
-        "lost",
-        "outbox",
+        "queue",
         "timer_at",
+        "undelivered",
     )
 
     def __init__(
         self,
         link: SocketStream,
-        behind: bytes,
-        watch: EpollEngine,
+        trailing_data: bytes,
+        engine: EpollEngine,
         limits: Limits,
-        host: ConnectionHandler,
-        held: QueuedBytes,
+        handler: ConnectionHandler,
+        session: object,
+        total: QueuedBytes,
     ) -> None:
         self.link = link
-        self._behind = behind
-        self._watch = watch
+        self._trailing_data = trailing_data
+        self._engine = engine
         self._limits = limits
-        self._host = host
-        self.outbox: SendQueue[bytes] = SendQueue(limits.send_queue_frames, limits.send_queue_bytes, held)
-        self._written = 0  # bytes of the frame at the outbox's head that have left
+        self._handler = handler
+        self._session = session
+        self.queue = SendQueue(limits.send_queue_frames, limits.send_queue_bytes, total)
+        self._written = 0  # bytes of the first queued frame
         self._may_write = False  # not before the WebSocket is open, and not while the socket is full
         self._opened = False
-        self._inbox: FastParser | None = None  # for who does not send one whole frame at a time
+        self._fast_parser: FastParser | None = None  # for a client that does not send one whole frame at a time
         self._parser: FrameParser | None = None
-        self._unfinished = 0
-        self._sole_bytes = (
-            limits.max_message_size
-        )  # of a text that comes alone; 0 while what comes does not begin a frame
+        self._partial = 0  # bytes kept of an incomplete message
+        self._single_text_bytes = limits.max_message_size  # 0 while the next bytes do not begin a frame
         self._last_heard = self._pinged_at = trio.current_time()
         self.timer_at = NEVER
         self._fault: Exception | None = None
         self._close_reply = b""
-        self.departure: CloseReason | None = None
-        self.lost: tuple[FrameSender, ...] = ()
+        self.close_reason: CloseReason | None = None
+        self.undelivered: tuple[object, ...] = ()  # the senders of frames that were not written
 
-    # ---- out
+    # ---- sending
 
-    def begin_with(self, texts: Sequence[str]) -> None:
-        """Queue what precedes all other frames, however much it is."""
-        self.outbox.put_all(frame(TEXT, text.encode()) for text in texts)
+    def queue_first(self, frames: Iterable[bytes]) -> None:
+        """Queue the frames that precede all others, before the WebSocket opens; they may be more than the queue's bounds."""
+        self.queue.put_all(frames)
 
-    def post(self, text: str, sender: FrameSender | None = None, since: float = 0.0) -> int:
-        """Queue a frame for this client, to leave at once or with the batch. Returns how many wait, 0 if it was not taken."""
-        return self._send(frame(TEXT, text.encode()), sender, since) if self.departure is None else 0
+    def post(self, data: bytes, sender: object = None, since: float = 0.0) -> int:
+        """Queue a WebSocket frame; a relayed one came from `sender` at `since`.
 
-    def relay(self, data: bytes, sender: FrameSender, since: float) -> int:
-        """Queue a frame that came as `data`, marked."""
-        marked = text_frame(data[:-1], MARK)
-        if self._may_write and self.outbox.put_uncounted(marked, sender, since):  # as nearly always
-            self._watch.flush_soon(self)
-            return 1
-        return self._send(marked, sender, since)
-
-    def _send(self, data: bytes, sender: FrameSender | None = None, since: float = 0.0) -> int:
-        """Queue a frame, and see to it that it leaves with the batch."""
-        depth = self.outbox.put(data, sender, since)
+        Returns the number of frames in the queue, or 0 if the frame was dropped. A client whose queue is full is disconnected.
+        """
+        depth = self.queue.put(data, sender, since)
         if not depth:
             self.end(SLOW_CONSUMER)
-        elif self._may_write and depth == 1:
-            self._watch.flush_soon(self)
-        elif self._may_write and depth >= FLUSH_AT_FRAMES:
-            self.on_writable(trio.current_time())
+        elif self._may_write:
+            if depth == 1:
+                self._engine.flush_soon(self)
+            elif depth >= FLUSH_AT_FRAMES:
+                self.on_writable(trio.current_time())
         return depth
 
     def on_writable(self, now: float) -> None:
-        """Write what waits, as far as the socket takes it; what it does not take keeps all that comes behind waiting."""
-        if self.departure is not None:
+        """Write what is queued, as far as the socket accepts it."""
+        if self.close_reason is not None:
             return
         try:
-            one = len(self.outbox.waiting) == 1 and not self._written
-            if (self._write_one(now) if one else self._write_all(now)) != self._may_write:
-                self._update_write_interest()
+            may_write = self._write(now)
+            if may_write != self._may_write:
+                self._may_write = may_write
+                self._engine.want_write(self, wanted=not may_write)
+                if not may_write:
+                    self._engine.set_timer(self, min(self.timer_at, self.queue.last_progress + self._write_timeout))
         except OSError:
             self._connection_lost()
-        except Exception as fault:  # noqa: BLE001  it is this connection's own, and the relay hears of it
+        except Exception as fault:  # noqa: BLE001  the fault ends this connection, and the relay logs it
             self._fail(fault)
 
-    def _update_write_interest(self) -> None:
-        """Wait for it while it is full, under a deadline."""
-        is_full = bool(self.outbox.waiting)
-        self._may_write = not is_full
-        self._watch.want_write(self, wanted=is_full)
-        if is_full:
-            self.outbox.count()
-            self._watch.set_timer(self, min(self.timer_at, self.outbox.last_progress + self._patience))
-
-    def _write_one(self, now: float) -> bool:
-        """Write the only frame, as nearly always; returns whether the socket took it."""
-        [(data, sender, since)] = self.outbox.waiting
-        sent = self.link.send_now(data)
-        if sent < len(data):
-            self._written = sent
-            return False
-        self._opened = True  # the response came first
-        if sender is not None:
-            self._host.on_relayed(now - since)
-        self.outbox.drop_all(now)
-        return True
-
-    def _write_all(self, now: float) -> bool:
-        """Write frames, many together; returns whether the socket took all."""
-        outbox = self.outbox
-        while outbox.waiting:
-            frames = outbox.first(WRITE_BYTES)
-            data = b"".join([data for data, _, _ in frames])[self._written :]
+    def _write(self, now: float) -> bool:
+        """Write frames, many together; returns False once the socket is full."""
+        queue = self.queue
+        while queue.frames:
+            frames = queue.peek(WRITE_BYTES)
+            data = frames[0][0] if len(frames) == 1 else b"".join([data for data, _, _ in frames])
+            if self._written:
+                data = data[self._written :]
             sent = self.link.send_now(data)
-            whole = self._whole(frames, sent)
-            self._opened = self._opened or bool(whole)
-            for _, sender, since in whole:
+            is_full = sent < len(data)
+            if is_full:
+                frames = self._completed(frames, sent)
+            else:
+                self._written = 0
+            for _, sender, since in frames:
+                self._opened = True  # the response was written before the first frame
                 if sender is not None:
-                    self._host.on_relayed(now - since)
-            outbox.drop(len(whole), now)
-            if sent < len(data):
+                    self._handler.on_frame_sent(now - since)
+            queue.drop(len(frames), now)
+            if is_full:
                 return False
         return True
 
-    def _whole(self, frames: list[Waiting[bytes]], sent: int) -> list[Waiting[bytes]]:
-        """Return those that have left whole, and note how much of the next one has."""
-        left = self._written + sent
+    def _completed(self, frames: list[QueuedFrame], sent: int) -> list[QueuedFrame]:
+        """Return the frames that are written after `sent` more bytes, and count how much of the next one is."""
+        written = self._written + sent
         for count, (data, _, _) in enumerate(frames):
-            if left < len(data):
-                self._written = left
+            if written < len(data):
+                self._written = written
                 return frames[:count]
-            left -= len(data)
-        self._written = 0
+            written -= len(data)
         return frames
 
-    # ---- in
+    # ---- receiving
 
     def on_received(self, data: bytes, now: float) -> None:
-        """Take what the socket had, or its end."""
+        """Handle what the socket had, or its end."""
         try:
-            if self._sole_bytes and (at := single_text_frame(data, self._sole_bytes)):
+            if self._single_text_bytes and (at := single_text_frame(data, self._single_text_bytes)):
                 self._last_heard = now
                 self._take_text(unmask(data[at:], data[at - 4 : at]), now)
             else:
                 self._take(data, now)
-        except Exception as fault:  # noqa: BLE001  it is this connection's own, and the relay hears of it
+        except Exception as fault:  # noqa: BLE001  the fault ends this connection, and the relay logs it
             self._fail(fault)
 
     def _fail(self, fault: Exception) -> None:
@@ -218,7 +198,7 @@ class EpollConnection:
         self.end(CONNECTION_LOST)
 
     def _take(self, data: bytes, now: float) -> None:
-        if self._sole_bytes and is_single_control_frame(data):
+        if self._single_text_bytes and is_single_control_frame(data):
             self._last_heard = now
             self._take_control(data[0], unmask(data[6:], data[2:6]), now)
         elif data:
@@ -232,49 +212,48 @@ class EpollConnection:
     def _take_any(self, data: bytes, now: float) -> None:
         if self._parser is None:
             data = self._take_simple(data, now)
-        if data and self.departure is None:
+        if data and self.close_reason is None:
             self._parser = self._parser or FrameParser(self._limits.max_message_size, self._limits.max_fragments)
             self._take_parsed(self._parser, data, now)
-        unfinished = self._parser.unfinished if self._parser else self._inbox.partial if self._inbox else 0
-        if unfinished != self._unfinished and self.departure is None:
-            self._unfinished = unfinished
-            self._host.on_partial_message(unfinished)
-        self._sole_bytes = 0 if unfinished or self._parser else self._limits.max_message_size
+        partial = self._parser.unfinished if self._parser else self._fast_parser.partial if self._fast_parser else 0
+        if partial != self._partial and self.close_reason is None:
+            self._partial = partial
+            self._handler.on_partial_message(self._session, partial)
+        self._single_text_bytes = 0 if partial or self._parser else self._limits.max_message_size
 
     def _take_simple(self, data: bytes, now: float) -> bytes:
-        """Take plain frames; returns what begins with one that is not."""
-        inbox = self._inbox = self._inbox or FastParser(self._limits.max_message_size, unmask)
-        for first, payload in inbox.feed(data):
+        """Handle the frames that the fast parser knows; returns what begins with another one."""
+        parser = self._fast_parser = self._fast_parser or FastParser(self._limits.max_message_size, unmask)
+        for first, payload in parser.feed(data):
             self._last_heard = now
             if first == TEXT:
                 self._take_text(payload, now)
             else:
                 self._take_control(first, payload, now)
-            if self.departure is not None:
+            if self.close_reason is not None:
                 break
-        return inbox.unparsed
+        return parser.unparsed
 
     def _take_text(self, payload: bytes, now: float) -> None:
-        if self._host.on_text(payload, now):
-            return
-        try:
-            text = payload.decode()
-        except UnicodeDecodeError:
-            self.end(NO_UTF8)
-            return
-        self._host.on_frame(text, now)
+        if not payload.isascii():
+            try:
+                payload.decode()
+            except UnicodeDecodeError:
+                self.end(INVALID_UTF8)
+                return
+        self._handler.on_frame(self._session, payload, now)
 
     def _take_control(self, first: int, payload: bytes, now: float) -> None:
-        flaw = validate_close(payload) if first == CLOSE else None
-        if violation := flaw or self._host.on_non_message_frames(1, now):
+        violation = validate_close(payload) if first == CLOSE else None
+        if violation := violation or self._handler.on_non_message_frames(self._session, 1, now):
             self.end(from_violation(violation))
         elif first == CLOSE:
             self._take_close(close_code(payload), payload[2:].decode(), frame(CLOSE, payload))
         elif first == PING:
-            self._send(frame(PONG, payload))
+            self.post(frame(PONG, payload))
 
-    def _take_close(self, code: int, reason: str, echo: bytes) -> None:
-        self._close_reply = echo
+    def _take_close(self, code: int, reason: str, reply: bytes) -> None:
+        self._close_reply = reply
         self.end(CloseReason("closed", code, reason))
 
     def _take_parsed(self, parser: FrameParser, data: bytes, now: float) -> None:
@@ -283,140 +262,141 @@ class EpollConnection:
         if parser.frames > frames:
             self._last_heard = now
         if parser.extra_frames > extra_frames:
-            violation = self._host.on_non_message_frames(parser.extra_frames - extra_frames, now)
+            count = parser.extra_frames - extra_frames
+            violation = self._handler.on_non_message_frames(self._session, count, now)
             if violation and not parser.violation:
                 self.end(from_violation(violation))
-        for events in parser.events():
-            if self.departure is not None:
+        for event in parser.events():
+            if self.close_reason is not None:
                 return
-            self._take_event(events, now)
+            self._take_event(event, now)
 
-    def _take_event(self, events: ParserEvent, now: float) -> None:
-        match events:
+    def _take_event(self, event: ParserEvent, now: float) -> None:
+        match event:
             case PingReceived(payload):
-                self._send(frame(PONG, payload))
+                self.post(frame(PONG, payload))
             case CloseReceived(code, reason):
                 self._take_close(code, reason, close_frame(code, reason))
-            case str() | bytes():
-                self._host.on_frame(events, now)
+            case str():
+                self._handler.on_frame(self._session, event.encode(), now)
+            case bytes():
+                self._handler.on_frame(self._session, None, now)
             case violation:
                 self.end(from_violation(violation))
 
-    # ---- its life
+    # ---- opening, timeouts and closing
 
-    def start(self, key: str, subprotocol: str | None = None) -> None:
-        """Open the WebSocket and serve it, until it ends; never raises."""
+    def start(self, key: str, subprotocol: str | None) -> None:
+        """Open the WebSocket and serve it until it ends; never raises."""
         try:
-            self._start(accepted(key, subprotocol), trio.current_time())
-        except Exception as fault:  # noqa: BLE001  it is this connection's own, and the relay hears of it
+            self._start(key, subprotocol, trio.current_time())
+        except Exception as fault:  # noqa: BLE001  the fault ends this connection, and the relay logs it
             self._fail(fault)
 
-    def _start(self, response: bytes, now: float) -> None:
-        waiting = [data for data, _, _ in self.outbox.take_all()]
-        opening = [response, *waiting[:1]]
-        self.outbox.put_all([b"".join(opening), *waiting[1:]])
-        self._watch.add(self)
-        self._watch.set_timer(self, now + self._limits.ping_interval)
+    def _start(self, key: str, subprotocol: str | None, now: float) -> None:
+        queued = [data for data, _, _ in self.queue.take_all()]
+        self.queue.put_all([accepted(key, subprotocol) + b"".join(queued[:1]), *queued[1:]])
+        self._engine.add(self)
+        self._engine.set_timer(self, now + self._limits.ping_interval)
         self._may_write = True
-        self._watch.flush_soon(self)
-        behind, self._behind = self._behind, b""
-        if behind and self.departure is None:
-            self._take(behind, now)
+        self._engine.flush_soon(self)
+        trailing_data, self._trailing_data = self._trailing_data, b""
+        if trailing_data and self.close_reason is None:
+            self._take(trailing_data, now)
 
     def on_timer(self, now: float) -> None:
-        """Ping a client that says nothing; let one go that does not answer, or does not read."""
-        limits, outbox = self._limits, self.outbox
-        gone_at = self._last_heard + limits.idle_timeout
-        slow_at = outbox.last_progress + self._patience if outbox.bytes else gone_at
+        """Ping a silent client; end the connection of one that does not answer, or whose socket accepts nothing."""
+        limits, queue = self._limits, self.queue
+        idle_at = self._last_heard + limits.idle_timeout
+        slow_at = queue.last_progress + self._write_timeout if queue.frames else idle_at
         ping_at = max(self._last_heard, self._pinged_at) + limits.ping_interval
-        if now >= gone_at:
+        if now >= idle_at:
             self.end(IDLE_TIMEOUT)
-        elif outbox.bytes and now >= slow_at:
+        elif queue.frames and now >= slow_at:
             self.end(WRITE_TIMEOUT if self._opened else HANDSHAKE_ABORTED)
         else:
             if now >= ping_at:
                 self._pinged_at = now
                 ping_at = now + limits.ping_interval
-                self._send(frame(PING, b""))
-            self._watch.set_timer(self, min(self.timer_at, gone_at, slow_at, ping_at))
+                self.post(frame(PING, b""))
+            self._engine.set_timer(self, min(self.timer_at, idle_at, slow_at, ping_at))
 
     @property
-    def _patience(self) -> float:
-        """How long the socket may take nothing of what waits."""
+    def _write_timeout(self) -> float:
+        """The seconds for which the socket may accept nothing of a non-empty queue."""
         return self._limits.write_timeout if self._opened else self._limits.handshake_timeout
 
-    def end(self, departure: CloseReason) -> None:
-        """End the connection, for this reason unless it has ended for another already."""
-        if self.departure is None:
-            self.departure = departure
-            self._watch.remove(self)
-            self.outbox.close()  # first: what it held is not to be counted when others are told
-            self._host.on_disconnected(departure)
-            self._watch.close_soon(self)
+    def end(self, close_reason: CloseReason) -> None:
+        """End the connection for this reason, unless it has ended already."""
+        if self.close_reason is None:
+            self.close_reason = close_reason
+            self._engine.remove(self)
+            self.queue.close()  # first: its frames must not count while others are notified
+            self._handler.on_disconnected(self._session, self, close_reason)
+            self._engine.close_soon(self)
 
     def close_now(self) -> bool:
-        """End it at once if nothing has to be waited for: who is gone hears nothing, who said goodbye hears the same."""
-        departure = self.departure
-        assert departure is not None
-        if departure.code != ABNORMAL and not (self._close_reply and not self._written and self._answered_at_once()):
+        """Close the socket if nothing has to be waited for: the connection is lost, or the reply to a close frame is written."""
+        assert self.close_reason is not None
+        if self.close_reason.code != ABNORMAL and not (self._close_reply and not self._written and self._reply_now()):
             return False
         self._closed()
         return True
 
-    def _answered_at_once(self) -> bool:
-        """Answer a client's close frame: as a rule it sends nothing behind it, so no reset is to be feared."""
+    def _reply_now(self) -> bool:
+        """Write the reply to a close frame. Usually no data follows a close frame, so that closing causes no reset."""
         try:
             if self.link.receive_now():
                 return False
             self._close_reply = self._close_reply[self.link.send_now(self._close_reply) :]
         except OSError:
-            return True  # it did not wait for it
+            return True  # the client did not wait for the reply
         return not self._close_reply
 
     async def close_gracefully(self) -> None:
-        """Write what still has to be said, then the close frame: each under a deadline of its own."""
+        """Write what still has to be written and the close frame, each under a deadline, and close the socket."""
         try:
             await self._flush_and_linger()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the client went away in mid-sentence
-        except Exception as fault:  # noqa: BLE001  it is this connection's own, and the relay hears of it
+            pass  # the client closed the connection
+        except Exception as fault:  # noqa: BLE001  the relay logs it
             self._fault = self._fault or fault
         finally:
             self._closed()
 
     async def _flush_and_linger(self) -> None:
-        departure = self.departure
-        assert departure is not None
-        if departure.code == ABNORMAL:
+        close_reason, limits = self.close_reason, self._limits
+        assert close_reason is not None
+        if close_reason.code == ABNORMAL:
             return
-        seconds = self._limits.drain_timeout if departure.reason == "shutdown" else self._limits.close_timeout
-        unsaid = self._unsent(departure)
-        if unsaid:
-            with trio.move_on_after(seconds) as late:
-                await self.link.send_all(unsaid)
+        unsent = self._unsent(close_reason)
+        if unsent:
+            with trio.move_on_after(
+                limits.drain_timeout if close_reason.reason == "shutdown" else limits.close_timeout
+            ) as late:
+                await self.link.send_all(unsent)
             if late.cancelled_caught:
-                return  # a frame is half written: nothing can be said behind it
+                return  # a frame is half written: no close frame can follow it
         await send_and_linger(
-            self.link, self._close_reply or close_frame(departure.code, departure.text), self._limits.close_timeout
+            self.link, self._close_reply or close_frame(close_reason.code, close_reason.text), limits.close_timeout
         )
 
-    def _unsent(self, departure: CloseReason) -> bytes:
-        """Return what is left of the frame that is half written, and, where somebody may read them, those behind it."""
-        written, waiting = self._written, self.outbox.take_all()
-        much = departure.reason != "shutdown" and size_of(waiting) > FINAL_FLUSH_BYTES
-        said = len(waiting)
-        if departure.reason in ("slow", "closed") or much:
-            said = 1 if written else 0
-        self._mark_undelivered(waiting[said:])
-        return b"".join([data for data, _, _ in waiting[:said]])[written:]
+    def _unsent(self, close_reason: CloseReason) -> bytes:
+        """Return the rest of a half-written frame and, if they are still to be written, the frames behind it."""
+        written, queued = self._written, self.queue.take_all()
+        count = len(queued)
+        if not flushes_queue(close_reason, size_of(queued)):
+            count = 1 if written else 0
+        self._mark_undelivered(queued[count:])
+        return b"".join([data for data, _, _ in queued[:count]])[written:]
 
-    def _mark_undelivered(self, waiting: list[Waiting[bytes]]) -> None:
-        self.lost += tuple(sender for _, sender, _ in waiting if sender is not None)
+    def _mark_undelivered(self, frames: list[QueuedFrame]) -> None:
+        self.undelivered += tuple(sender for _, sender, _ in frames if sender is not None)
 
     def _closed(self) -> None:
-        self._mark_undelivered(self.outbox.take_all())
+        self._mark_undelivered(self.queue.take_all())
         self.link.close()
-        self._host.on_closed(self._fault)
+        self._handler.on_closed(self._session, self, self._fault)
 
 
 def accepted(key: str, subprotocol: str | None) -> bytes:

@@ -119,14 +119,20 @@ _SHORT_HEADS: Final = tuple(bytes((TEXT, size)) for size in range(TWO_BYTES))
 _long_head: Final = Struct(">BBH").pack
 
 
-def text_frame(text: bytes, end: bytes) -> bytes:
+def text_frame(body: bytes, end: bytes = b"") -> bytes:
     """Return a server's text frame, whose payload is given in two parts."""
-    size = len(text) + len(end)
+    size = len(body) + len(end)
     if size <= SHORT:
-        return b"".join((_SHORT_HEADS[size], text, end))
+        return b"".join((_SHORT_HEADS[size], body, end))
     if size < 1 << 16:
-        return b"".join((_long_head(TEXT, TWO_BYTES, size), text, end))
-    return frame(TEXT, text + end)
+        return b"".join((_long_head(TEXT, TWO_BYTES, size), body, end))
+    return frame(TEXT, body + end)
+
+
+def payload_of(data: bytes) -> bytes:
+    """Return the payload of a server's frame."""
+    size = data[1]
+    return data[2 if size <= SHORT else 4 if size == TWO_BYTES else 10 :]
 
 
 def frame(first: int, payload: bytes) -> bytes:

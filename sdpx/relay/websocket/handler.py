@@ -1,20 +1,21 @@
-"""What a connection and the relay know of each other, whichever way the WebSocket is served. Pure."""
+"""The interface between the engines and the relay: callbacks upward, and the reasons for which a connection ends. Pure."""
 
-from collections.abc import Hashable, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
 
 from msgspec import Struct
 
 from sdpx.protocol.messages import DisconnectReason
 from sdpx.relay.websocket.validator import Violation
 
-ABNORMAL: Final = 1006  # RFC 6455, 7.4.1: no close frame came
-# What a client that is let go may still be sent: answers, not whole outboxes.
+ABNORMAL: Final = 1006  # RFC 6455, 7.4.1: there was no close frame
+# Queued bytes up to which a client that is disconnected still gets them: answers, but not a whole queue.
 FINAL_FLUSH_BYTES: Final = 16 * 1024
 
 
 class CloseReason(Struct, frozen=True):
-    """How a client went: the word for its peer, the close code and the sentence for the client and the log."""
+    """Why a connection ends: the reason for the peer, and the close code and sentence for the client and the log."""
 
     reason: DisconnectReason
     code: int
@@ -23,88 +24,52 @@ class CloseReason(Struct, frozen=True):
 
 CONNECTION_LOST: Final = CloseReason("closed", ABNORMAL, "")
 IDLE_TIMEOUT: Final = CloseReason("timeout", 1008, "You were silent for too long")
+TOO_FAST: Final = CloseReason("refused", 1008, "You sent too much, too fast, for too long")
 SLOW_CONSUMER: Final = CloseReason("slow", 1008, "You did not read what was sent to you")
 WRITE_TIMEOUT: Final = CloseReason("slow", 1008, "Your socket took nothing of what was sent to you")
 HANDSHAKE_ABORTED: Final = CloseReason("closed", ABNORMAL, "The WebSocket did not open")
-SUPERSEDED: Final = CloseReason("closed", 4001, "You came back on another connection")
+SUPERSEDED: Final = CloseReason("closed", 4001, "Your session was resumed on another connection")
+INVALID_UTF8: Final = CloseReason("refused", 1007, "A text message is UTF-8")
 
 
-def is_connection_loss(departure: CloseReason) -> bool:
-    """Tell whether a socket was lost: no close frame came or went, or nobody was there any more to have one."""
-    return departure.code == ABNORMAL or departure.reason == "timeout" or departure == WRITE_TIMEOUT
+def is_connection_loss(close_reason: CloseReason) -> bool:
+    """Return whether a connection was lost: no close frame came or went, or none could be expected to."""
+    return close_reason.code == ABNORMAL or close_reason.reason == "timeout" or close_reason == WRITE_TIMEOUT
+
+
+def flushes_queue(close_reason: CloseReason, queued_bytes: int) -> bool:
+    """Return whether the frames in the send queue are written before the close frame.
+
+    A client that closes, or does not read, gets no more frames; on shutdown everything is written as far as time allows.
+    """
+    if close_reason.reason in ("slow", "closed"):
+        return False
+    return close_reason.reason == "shutdown" or queued_bytes <= FINAL_FLUSH_BYTES
 
 
 def from_violation(violation: Violation) -> CloseReason:
-    """Return how a client goes that broke a rule."""
+    """Return the close reason of a client that broke a rule."""
     return CloseReason("refused", violation.code, violation.text)
 
 
-class ConnectionHandler(Protocol):
-    """The relay, as the connection of one client sees it. Nothing here waits."""
+@dataclass(frozen=True, slots=True)
+class ConnectionHandler:
+    """The relay's callbacks, one set for all connections; none of them waits.
 
-    def on_text(self, data: bytes, now: float) -> bool:
-        """Take the bytes of a text message, if it is one that goes a short way; else `on_frame` is to have it."""
+    The first argument is the client's session, which the engines do not look into. `connection` identifies the caller: a session
+    that was resumed ignores its earlier connections.
+    """
 
-    def on_frame(self, frame: str | bytes, now: float) -> int:
-        """Take a message that came at `now`; returns how many frames wait in the fullest outbox that it put one into."""
-
-    def on_non_message_frames(self, count: int, now: float) -> Violation | None:
-        """Count frames that end no message, control frames and fragments; returns what is wrong if they are too many."""
-
-    def on_partial_message(self, size: int) -> None:
-        """Hear how many bytes are kept of a message that is not whole."""
-
-    def on_relayed(self, seconds: float) -> None:
-        """Hear how long a relayed frame took, from being read whole to being handed to this client's socket."""
-
-    def on_disconnected(self, departure: CloseReason) -> None:
-        """Hear that the client is gone, and how: once, and before its farewell."""
-
-    def on_closed(self, fault: Exception | None) -> None:
-        """Hear that its socket is closed, and whether a fault of the relay's own ended it: once, and last of all."""
-
-
-class QueueStatus(Protocol):
-    """What waits for one client: how many frames, how many bytes of memory, and since when nothing left."""
-
-    bytes: int
-    last_progress: float
-
-    def __len__(self) -> int:
-        """Return how many frames wait."""
-
-
-class FrameSender(Hashable, Protocol):
-    """Who sent a frame, as the connection sees it that the frame is for."""
-
-    def hear(self, text: str) -> None:
-        """Be told what became of it."""
-
-
-class ClientConnection(Protocol):
-    """The connection of one client, as the relay sees it."""
-
-    departure: CloseReason | None
-
-    @property
-    def outbox(self) -> QueueStatus:
-        """What waits to be read by this client."""
-
-    @property
-    def lost(self) -> Sequence[FrameSender]:
-        """Once the connection is over: who sent what was never sent on."""
-
-    def begin_with(self, texts: Sequence[str]) -> None:
-        """Queue what precedes all other frames, before the WebSocket opens; it may be more than an outbox holds."""
-
-    def post(self, text: str, sender: FrameSender | None = None, since: float = 0.0) -> int:
-        """Send a frame, or queue it; of a relayed one `sender` sent it, and it came at `since`.
-
-        Returns how many wait in this client's outbox, or 0 if the frame was not taken. A client that lets it fill is let go.
-        """
-
-    def relay(self, data: bytes, sender: FrameSender, since: float) -> int:
-        """Send the frame that came as `data`, ASCII and ending with a brace, marked: as `post` would."""
-
-    def end(self, departure: CloseReason) -> None:
-        """End the connection, for this reason unless it has ended for another already."""
+    # A message that came whole at `now`, as the bytes of its text; None for a binary one. Returns the number of frames in the
+    # fullest send queue that it was put into.
+    on_frame: Callable[[Any, bytes | None, float], int]
+    # (session, count, now): control frames and fragments, which end no message; returns a violation if there are too many.
+    on_non_message_frames: Callable[[Any, int, float], Violation | None]
+    # (session, size): the bytes that are kept of an incomplete message.
+    on_partial_message: Callable[[Any, int], None]
+    # The seconds from reading a relayed frame to writing it to the receiver's socket.
+    on_frame_sent: Callable[[float], None]
+    # (session, connection, close_reason): the connection ends; called once, before its close frame is sent.
+    on_disconnected: Callable[[Any, object, CloseReason], None]
+    # (session, connection, fault): the socket is closed, perhaps for a fault of the relay's own; called once, last of all.
+    on_closed: Callable[[Any, object, Exception | None], None]

@@ -1,169 +1,126 @@
-"""What waits to be written to one client: a queue that is bounded in frames and in bytes."""
+"""The send queue of one connection: WebSocket frames to be written, bounded in number and in bytes."""
 
 from collections.abc import Callable, Iterable
-from typing import Generic, TypeVar
 
 import trio
 
-from sdpx.relay.websocket.handler import FrameSender
-
-T = TypeVar("T", str, bytes)
-
-
-# A frame; of a relayed one also who sent it, and when it came.
-Waiting = tuple[T, FrameSender | None, float]
+# A WebSocket frame; of a relayed one also its sender, and the time at which it came.
+QueuedFrame = tuple[bytes, object, float]
 
 
 class QueuedBytes:
-    """How many bytes wait in all outboxes of a relay."""
+    """The bytes in all send queues of a relay."""
 
     def __init__(self) -> None:
         self.bytes = 0
 
 
-class SendQueue(Generic[T]):
-    """Frames in order, from anybody, to the one writer of a socket.
+class SendQueue:
+    """Frames in order, from any sender, to the one writer of a socket.
 
-    `put` never blocks: when the bounds are reached it says so, and the caller lets that client go, since a client that does
-    not read must cost nobody else anything. One frame always fits, whatever its size. Sizes are of memory, which is more
-    than what is sent where a text is not ASCII.
+    `put` never blocks: when a bound is reached it returns 0, and the caller disconnects the client, since a client that does not
+    read must not affect the others. One frame always fits, whatever its size. Sizes are of memory. `last_progress` is the time at
+    which a frame was last written, or at which the first frame was queued.
     """
 
     __slots__ = (
         "_changed",
         "_clock",
         "_closed",
-        "_held",
         "_max_bytes",
         "_max_frames",
+        "_total",
         "bytes",
+        "frames",
         "last_progress",
-        "waiting",
     )
 
     def __init__(
-        self, max_frames: int, max_bytes: int, held: QueuedBytes, clock: Callable[[], float] = trio.current_time
+        self, max_frames: int, max_bytes: int, total: QueuedBytes, clock: Callable[[], float] = trio.current_time
     ) -> None:
         self._max_frames = max_frames
         self._max_bytes = max_bytes
-        self._held = held
+        self._total = total
         self._clock = clock
-        self.waiting: list[Waiting[T]] = []
+        self.frames: list[QueuedFrame] = []
         self.bytes = 0
         self.last_progress = 0.0
         self._closed = False
-        self._changed: trio.Event | None = None  # if somebody waits for a frame
+        self._changed: trio.Event | None = None  # only while `wait` waits
 
     def __len__(self) -> int:
-        return len(self.waiting)
+        return len(self.frames)
 
-    def put(self, data: T, sender: FrameSender | None = None, since: float = 0.0) -> int:
-        """Queue a frame; returns how many wait now, or 0 if the outbox is full or closed and nothing was queued."""
+    def put(self, data: bytes, sender: object = None, since: float = 0.0) -> int:
+        """Queue a frame; returns the number of frames in the queue, or 0 if it is full or closed and the frame was dropped."""
         if self._closed:
             return 0
-        size, waiting = data.__sizeof__(), self.waiting
-        if not waiting:
+        size, frames = data.__sizeof__(), self.frames
+        if not frames:
             self.last_progress = since or self._clock()
-        elif not self.bytes:
-            self.count()
-        if waiting and (len(waiting) >= self._max_frames or self.bytes + size > self._max_bytes):
+        elif len(frames) >= self._max_frames or self.bytes + size > self._max_bytes:
             return 0
-        waiting.append((data, sender, since))
+        frames.append((data, sender, since))
         self.bytes += size
-        self._held.bytes += size
+        self._total.bytes += size
         if self._changed is not None:
             self._wake()
-        return len(waiting)
+        return len(frames)
 
-    def put_uncounted(self, data: T, sender: FrameSender | None, since: float) -> bool:
-        """Queue a frame that is to be taken out at once, if no other waits: it is not counted until it turns out to stay.
-
-        Returns False if it has to be `put`. It stays if another comes behind it, or the caller says so by `count`.
-        """
-        if self.waiting or self._closed:
-            return False
-        self.waiting.append((data, sender, since))
-        self.last_progress = since
-        return True
-
-    def count(self) -> None:
-        """Count a frame that was put alone, and stays."""
-        if self.waiting and not self.bytes:
-            self._count(size_of(self.waiting))
-
-    def put_all(self, many: Iterable[T]) -> None:
-        """Queue frames whatever the bounds: they have been within those of somebody else until now."""
-        self.count()
-        waiting: list[Waiting[T]] = [(data, None, 0.0) for data in many]
-        if waiting and not self.waiting:
-            self.last_progress = self._clock()
-        self.waiting += waiting
-        self._count(size_of(waiting))
+    def put_all(self, many: Iterable[bytes]) -> None:
+        """Queue frames regardless of the bounds: those of a replay buffer, which has the same bounds."""
+        for data in many:
+            if not self.frames:
+                self.last_progress = self._clock()
+            self.frames.append((data, None, 0.0))
+            self._count(data.__sizeof__())
         self._wake()
 
     def close(self) -> None:
-        """Take no more frames; those that wait can still be taken out, and count no more among what all hold."""
+        """Accept no more frames. Those in the queue can still be taken out, and no longer count for all queues."""
         self._closed = True
-        self._held.bytes -= self.bytes
-        self._held = QueuedBytes()
+        self._total.bytes -= self.bytes
+        self._total = QueuedBytes()
         self._wake()
 
-    def take_all(self) -> list[Waiting[T]]:
-        """Take out all frames that wait."""
-        taken, self.waiting = self.waiting, []
-        self._count(-self.bytes)
-        return taken
-
-    async def get(self) -> Waiting[T] | None:
-        """Wait for the next frame, and leave it in until it is sent; None once the outbox is closed and empty."""
-        while not self.waiting:
-            if self._closed:
-                return None
+    async def wait(self) -> bool:
+        """Wait until there is a frame; returns False once the queue is closed and empty."""
+        while not self.frames and not self._closed:
             self._changed = self._changed or trio.Event()
             await self._changed.wait()
-        return self.waiting[0]
+        return bool(self.frames)
 
-    def first(self, max_bytes: int) -> list[Waiting[T]]:
-        """Return the frames that are the next to leave: one, and those behind it of `max_bytes` at most, with it."""
+    def peek(self, max_bytes: int) -> list[QueuedFrame]:
+        """Return the first frame and the ones behind it, up to `max_bytes` together. They stay until `drop`."""
+        if len(self.frames) == 1:
+            return self.frames.copy()
         total, count = 0, 0
-        for data, _, _ in self.waiting:
+        for data, _, _ in self.frames:
             total += data.__sizeof__()
             if count and total > max_bytes:
                 break
             count += 1
-        return self.waiting[:count]
+        return self.frames[:count]
 
     def drop(self, count: int, now: float) -> None:
-        """Take out that many from the front: they are sent. `last_progress` is when this happened last."""
+        """Take out the first `count` frames, which have been written."""
         if count:
-            self.count()
-            size = size_of(self.waiting[:count])
-            del self.waiting[:count]
+            frames = self.frames
+            size = self.bytes if count == len(frames) else size_of(frames[:count])
+            del frames[:count]
             self.bytes -= size
-            self._held.bytes -= size
+            self._total.bytes -= size
             self.last_progress = now
 
-    def drop_all(self, now: float) -> None:
-        """Take out what there is: it is sent."""
-        if self.bytes:
-            self._count(-self.bytes)
-        self.waiting.clear()
-        self.last_progress = now
-
-    @property
-    def head(self) -> Waiting[T] | None:
-        """The frame that is the next to leave."""
-        return self.waiting[0] if self.waiting else None
-
-    def pop(self) -> Waiting[T]:
-        """Take out the head: it is sent. `last_progress` is when this happened last, or when something began to wait."""
-        waiting = self.waiting[0]
-        self.drop(1, self._clock())
-        return waiting
+    def take_all(self) -> list[QueuedFrame]:
+        """Take out all frames."""
+        taken, self.frames = self.frames, []
+        self._count(-self.bytes)
+        return taken
 
     def _count(self, size: int) -> None:
         self.bytes += size
-        self._held.bytes += size
+        self._total.bytes += size
 
     def _wake(self) -> None:
         if self._changed is not None:
@@ -171,6 +128,6 @@ class SendQueue(Generic[T]):
             self._changed = None
 
 
-def size_of(waiting: Iterable[Waiting[T]]) -> int:
-    """Return how many bytes of memory frames take."""
-    return sum([data.__sizeof__() for data, _, _ in waiting])
+def size_of(frames: Iterable[QueuedFrame]) -> int:
+    """Return the bytes of memory that frames occupy."""
+    return sum([data.__sizeof__() for data, _, _ in frames])

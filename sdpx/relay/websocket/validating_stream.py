@@ -22,10 +22,18 @@ class ValidatingStream(trio.abc.Stream):
     """
 
     def __init__(
-        self, stream: trio.abc.Stream, head: bytes, behind: bytes, limits: Limits, host: ConnectionHandler
+        self,
+        stream: trio.abc.Stream,
+        head: bytes,
+        behind: bytes,
+        limits: Limits,
+        handler: ConnectionHandler,
+        session: object,
     ) -> None:
         self.stream = stream
-        self._host = host
+        self._handler = handler
+        self._session = session
+        self.report_partial = True
         self._head = head
         self._behind = behind
         self._limits = limits
@@ -81,7 +89,9 @@ class ValidatingStream(trio.abc.Stream):
         if self._gate.frames > frames:
             self.last_heard = now
         if self._gate.extra_frames > extra_frames and self._gate.violation is None:
-            self._gate.violation = self._host.on_non_message_frames(self._gate.extra_frames - extra_frames, now)
+            self._gate.violation = self._handler.on_non_message_frames(
+                self._session, self._gate.extra_frames - extra_frames, now
+            )
             if self._gate.violation:
                 return b""
         if self._gate.closed:
@@ -94,9 +104,9 @@ class ValidatingStream(trio.abc.Stream):
         del self._partial[:end]
         # The library keeps fragments as text: a single rare letter makes four bytes of each.
         unfinished = len(self._partial) + 4 * self._gate.kept
-        if unfinished != self._unfinished:
+        if unfinished != self._unfinished and self.report_partial:
             self._unfinished = unfinished
-            self._host.on_partial_message(unfinished)
+            self._handler.on_partial_message(self._session, unfinished)
         return whole
 
     def _hurry(self) -> None:

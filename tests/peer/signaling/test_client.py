@@ -21,7 +21,7 @@ from sdpx.peer.policy import NO_REPLY, RELAY_LOST
 from sdpx.peer.signaling.backoff import Backoff
 from sdpx.peer.signaling.client import ID_TRIES, Connected, Disconnected, SignalingClient, SignalingEvent, Stopped
 from sdpx.peer.signaling.connection import dial
-from sdpx.protocol.messages import ErrorFrame, Paired, Request
+from sdpx.protocol.messages import ErrorFrame, Paired, PairRequest
 from tests.harness.log import LogRecorder
 
 Act = Callable[[WebSocketRequest], Awaitable[None]]
@@ -207,7 +207,7 @@ class Desk:
         self.asking = PairRequester(self.send, lambda: self.up_since, Log(self.log.put, trio.current_time), lambda: 0.0)
 
     async def send(self, message: Struct, on_written: Callable[[], None]) -> bool:
-        assert isinstance(message, Request)
+        assert isinstance(message, PairRequest)
         if self.is_there:
             on_written()
         self.asked.append(trio.current_time())

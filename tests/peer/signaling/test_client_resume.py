@@ -20,7 +20,7 @@ from sdpx.peer.options import PeerOptions
 from sdpx.peer.signaling.backoff import Backoff
 from sdpx.peer.signaling.client import Connected, Disconnected, SignalingClient, SignalingEvent, Stopped
 from sdpx.peer.signaling.connection import dial
-from sdpx.protocol.messages import Candidate, CandidateInit, Description, IceServers, Paired, Request
+from sdpx.protocol.messages import Candidate, CandidateInit, Description, IceServers, Paired, PairRequest
 from tests.harness.breaking_proxy import Cutter, Way, cutting
 from tests.harness.log import LogRecorder
 from tests.harness.resuming_relay import ResumingRelay, resuming_relay
@@ -58,7 +58,7 @@ class Setup:
         received = await self.events(1)
         up = received[0]
         assert isinstance(up, Connected)
-        await self.client.send(Request("bob"))
+        await self.client.send(PairRequest("bob"))
         received += await self.events(1)
         await self.send_all(up)
         return received + await self.events(len(ANSWER))
@@ -66,7 +66,7 @@ class Setup:
     async def paired(self) -> list[Any]:
         """Run alice from the dial to the pairing."""
         received = await self.events(1)
-        await self.client.send(Request("bob"))
+        await self.client.send(PairRequest("bob"))
         return received + await self.events(1)
 
     async def wait_for_log(self, event: str) -> None:
@@ -112,7 +112,7 @@ async def bytes_passed(way: Way) -> tuple[int, int]:
         (up,) = await setup.events(1)
         assert isinstance(up, Connected)
         before = setup.cutter.passages[0].passed[way]
-        await setup.client.send(Request("bob"))
+        await setup.client.send(PairRequest("bob"))
         await setup.events(1)
         for frame in MINE:
             await up.channel.send(frame)
@@ -212,7 +212,7 @@ async def test_a_relay_that_stays_away_ends_the_session(monkeypatch: pytest.Monk
         setup.cutter.cut()
         assert await setup.events(1) == [Disconnected()]
         assert not await up.channel.send(OFFER, partial(setup.written.append, 0))
-        assert not await setup.client.send(Request("bob"))
+        assert not await setup.client.send(PairRequest("bob"))
         setup.cutter.target = target
         (again,) = await setup.events(1)
         assert isinstance(again, Connected)
@@ -427,7 +427,7 @@ async def test_a_relay_without_sequence_numbers_gets_plain_frames() -> None:
     """An older version of the relay may have been started in between."""
     async with connected_to(accepts(FRESH), accepts({}), accepts({}, code=0)) as (client, relay):
         assert await next_events(client, 5) == [Connected, Disconnected, Connected, Disconnected, Connected]
-        await client.send(Request("bob"))
+        await client.send(PairRequest("bob"))
         while not relay.received:
             await trio.sleep(0.001)
     assert relay.asked == ["seq=1", KNOWN, "seq=1"]

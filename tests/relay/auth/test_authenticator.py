@@ -8,8 +8,8 @@ import trio
 from trio.testing import MockClock
 
 from sdpx.relay.auth.options import AuthOptions
-from sdpx.relay.core.failed_auth import ATTEMPTS_AT_ONCE
 from sdpx.relay.core.limits import Limits
+from sdpx.relay.core.rate_limit import ATTEMPT_BURST
 from tests.harness.auth_relay import auth_relay
 from tests.harness.credentials import KEYS, NOW, SECRET, jwks_file, public_jwk, secret_file, token
 from tests.harness.relay import message
@@ -204,7 +204,7 @@ async def test_failed_attempts_are_slowed_per_address(tmp_path: Path, autojump_c
     """Beyond the burst 429, and a good token is not looked at either; other addresses notice nothing; time heals it."""
     async with auth_relay(AuthOptions(auth_secret_file=str(secret_file(tmp_path)))) as relay:
         good = f"/?token={token()}"
-        for _ in range(int(ATTEMPTS_AT_ONCE)):
+        for _ in range(int(ATTEMPT_BURST)):
             assert (await relay.ask("/?token=guess"))[0] == 401
         for target in ("/?token=guess", good):
             status, body = await relay.ask(target)
@@ -218,7 +218,7 @@ async def test_failed_attempts_are_slowed_per_address(tmp_path: Path, autojump_c
 async def test_the_64_of_an_ipv6_address_counts_as_one(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with auth_relay(AuthOptions(auth_secret_file=str(secret_file(tmp_path)))) as relay:
         statuses = [(await relay.ask("/", host=f"2001:db8::{number:x}"))[0] for number in range(1, 30)]
-        assert statuses.count(401) == ATTEMPTS_AT_ONCE
+        assert statuses.count(401) == ATTEMPT_BURST
         assert (await relay.ask("/", host="2001:db8:0:1::1"))[0] == 401
 
 
@@ -242,7 +242,7 @@ async def test_a_trusted_proxy_names_the_client(autojump_clock: MockClock) -> No
 async def test_attempts_through_a_proxy_are_counted_by_client(tmp_path: Path, autojump_clock: MockClock) -> None:
     options = AuthOptions(auth_secret_file=str(secret_file(tmp_path)), trusted_proxy=("10.0.0.1",))
     async with auth_relay(options) as relay:
-        for _ in range(int(ATTEMPTS_AT_ONCE) + 1):
+        for _ in range(int(ATTEMPT_BURST) + 1):
             status, _ = await relay.ask("/", "X-Forwarded-For: 203.0.113.1", host="10.0.0.1")
         assert status == 429
         assert (await relay.ask("/", "X-Forwarded-For: 203.0.113.2", host="10.0.0.1"))[0] == 401

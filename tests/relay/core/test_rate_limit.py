@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from sdpx.relay.core.rate_limit import (
     ADDRESSES_KEPT,
+    ATTEMPT_BURST,
     ClientRateLimit,
     ConnectionCounts,
-    PartialMessageBudget,
+    FailedAuthLimit,
     PendingHandshakes,
     TokenBucket,
     UnknownTargetLimit,
@@ -22,9 +23,7 @@ def quota_of(rate: float = 200, guesses: UnknownTargetLimit | None = None, addre
 
 def guess(quota: ClientRateLimit, now: float) -> bool:
     """Ask for somebody who is not here."""
-    allowed = quota.allows_pair_request(now)
-    quota.note_unknown_target(now)
-    return allowed
+    return quota.allows_pair_request(now, is_visible=False)
 
 
 def test_a_burst_passes_and_then_the_rate() -> None:
@@ -32,16 +31,6 @@ def test_a_burst_passes_and_then_the_rate() -> None:
     assert all(quota.allows(0) for _ in range(50))
     assert not quota.allows(0)
     assert quota.allows(0.1)
-    assert not quota.allows(0.1)
-
-
-def test_what_is_taken_counts_and_what_is_not_does_not() -> None:
-    """Who looks first, and asks again the long way, is not refused twice."""
-    quota = quota_of(10)
-    assert all(quota.takes(0) for _ in range(50))
-    assert not any(quota.takes(0) for _ in range(100))
-    assert not quota.exhausted
-    assert quota.takes(0.1)
     assert not quota.allows(0.1)
 
 
@@ -109,24 +98,6 @@ def test_the_oldest_of_all_makes_room() -> None:
     assert list(pending) == [0, 1, 2, 3]
 
 
-def test_who_holds_most_goes() -> None:
-    ledger = PartialMessageBudget[str](10)
-    assert [ledger.note("a", 6), ledger.note("b", 4)] == [None, None]
-    assert ledger.note("b", 5) == "a"
-    assert ledger.note("a", 0) is None
-    assert ledger.note("b", 11) == "b"
-
-
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 20)), max_size=30), st.integers(0, 40))
-def test_a_ledger_adds_up(steps: list[tuple[str, int]], limit: int) -> None:
-    ledger, model = PartialMessageBudget[str](limit), dict.fromkeys("abc", 0)
-    for holder, size in steps:
-        model[holder] = size
-        too_much = ledger.note(holder, size)
-        assert (too_much is not None) == (sum(model.values()) > limit)
-        assert too_much is None or model[too_much] == max(model.values())
-
-
 def test_the_least_rate_lets_a_message_through() -> None:
     quota = quota_of(0.01)
     assert quota.allows(0)
@@ -162,12 +133,12 @@ def test_who_asks_for_somebody_who_is_here_is_never_slowed() -> None:
     guesses = UnknownTargetLimit(1)
     guesser, good = quota_of(guesses=guesses), quota_of(guesses=guesses)
     assert not all(guess(guesser, 0) for _ in range(100))
-    assert all(good.allows_pair_request(0) for _ in range(100))
+    assert all(good.allows_pair_request(0, is_visible=True) for _ in range(100))
 
 
 def test_who_looks_for_somebody_every_five_seconds_is_never_slowed() -> None:
     guesses = UnknownTargetLimit(1)
-    while guesses.draw("a", 0):
+    while guesses.take("a", 0):
         pass
     waiting = quota_of(guesses=guesses)
     assert all(guess(waiting, moment) for moment in range(0, 5000, 5))
@@ -186,12 +157,12 @@ def test_who_goes_on_guessing_is_exhausted() -> None:
 def test_what_is_kept_of_addresses_is_bounded() -> None:
     """The one that drew last is kept longest."""
     guesses = UnknownTargetLimit(1)
-    while guesses.draw("guesser", 0):
+    while guesses.take("guesser", 0):
         pass
     for number in range(2 * ADDRESSES_KEPT):
-        guesses.draw(f"other {number}", 0)
-        assert not guesses.draw("guesser", 0)
-    assert len(guesses._left) == ADDRESSES_KEPT
+        guesses.take(f"other {number}", 0)
+        assert not guesses.take("guesser", 0)
+    assert len(guesses._limit._buckets) == ADDRESSES_KEPT
 
 
 def test_no_guess_rate_is_no_limit() -> None:
@@ -213,3 +184,48 @@ def test_no_guess_rate_is_no_limit() -> None:
 )
 def test_one_address_is_what_one_host_has_at_will(host: str, network: str) -> None:
     assert network_of(host) == network
+
+
+# ---- failed authentication
+
+
+def test_failed_authentication_some_at_once_and_then_a_steady_rate() -> None:
+    attempts = FailedAuthLimit(2)
+    for _ in range(int(ATTEMPT_BURST)):
+        assert attempts.may_try("a", 0)
+        attempts.failed("a", 0)
+    assert not attempts.may_try("a", 0)
+    assert attempts.seconds_to_wait("a", 0) == 0.5
+    assert attempts.may_try("a", 0.5)
+    assert attempts.may_try("b", 0)
+
+
+def test_failed_authentication_attempts_side_by_side_win_nothing() -> None:
+    """They are below zero, and have to be waited for; but not for ever."""
+    attempts = FailedAuthLimit(1)
+    for _ in range(1000):
+        attempts.failed("a", 0)
+    assert attempts.seconds_to_wait("a", 0) == ATTEMPT_BURST + 1
+    assert attempts.may_try("a", ATTEMPT_BURST + 1)
+
+
+def test_failed_authentication_who_fails_seldom_never_notices() -> None:
+    attempts = FailedAuthLimit(1)
+    for second in range(1000):
+        assert attempts.may_try("a", second)
+        attempts.failed("a", second)
+
+
+def test_failed_authentication_zero_is_no_limit() -> None:
+    attempts = FailedAuthLimit(0)
+    for _ in range(100):
+        attempts.failed("a", 0)
+    assert attempts.may_try("a", 0)
+    assert attempts.seconds_to_wait("a", 0) == 0
+
+
+def test_failed_authentication_what_is_kept_is_bounded() -> None:
+    attempts = FailedAuthLimit(1)
+    for number in range(ADDRESSES_KEPT * 2):
+        attempts.failed(str(number), 0)
+    assert len(attempts._limit._buckets) == ADDRESSES_KEPT

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sdpx.peer.signaling.resume import ResumeResult
-from sdpx.relay.core.replay_buffer import ReplayLimits
+from sdpx.relay.core.limits import Limits
 from tests.harness.examples import examples
 from tests.harness.resume_world import App, Frame, Socket, World
 
-ALL_DAY = ReplayLimits(window=1e9)
+ALL_DAY = Limits(resume_window=1e9)
 # What a sender may write besides: its own `seq`, plainly, escaped and twice, is not the relay's word.
 EXTRAS = ["", ',"seq":1', ',"s\\u0065q":77', ',"seq":2,"x":{"seq":3},"seq":"4"', ',"from_peer":false,"seq":9']
 
@@ -30,7 +30,7 @@ def payloads(app: App) -> list[int]:
     return [int(frame["sdp"]) for frame in app.of("offer")]
 
 
-def paired_world(*, b_numbered: bool, bounds: ReplayLimits = ALL_DAY, forgetful: bool = False) -> World:
+def paired_world(*, b_numbered: bool, bounds: Limits = ALL_DAY, forgetful: bool = False) -> World:
     a, b = App("a", numbered=True, forgetful=forgetful), App("b", numbered=b_numbered, forgetful=forgetful)
     world = World([a, b], bounds)
     world.settle()
@@ -42,7 +42,7 @@ def paired_world(*, b_numbered: bool, bounds: ReplayLimits = ALL_DAY, forgetful:
 class Cuts(RuleBasedStateMachine):
     """A and B are paired, and their sockets break. B may be a client that asked for no numbers: its own socket holds."""
 
-    bounds: ClassVar[ReplayLimits] = ALL_DAY
+    bounds: ClassVar[Limits] = ALL_DAY
 
     @initialize(b_numbered=st.booleans(), forgetful=st.booleans())
     def pair(self, b_numbered: bool, forgetful: bool) -> None:
@@ -122,8 +122,8 @@ class Cuts(RuleBasedStateMachine):
     def the_relay_keeps_what_it_counts(self) -> None:
         resumables = self.world.relay.resumables
         streams = [member.stream for member in self.world.relay.members.values() if member.stream is not None]
-        assert resumables.bytes == sum(sum(kept.size for kept in each.unconfirmed()) for each in streams)
-        assert all(len(each) == each.sent - each.confirmed for each in streams)
+        assert resumables.bytes == sum(frame.data.__sizeof__() for each in streams for frame in each.unacknowledged())
+        assert all(len(each) == each.sent - each.acked for each in streams)
 
     def teardown(self) -> None:
         if not hasattr(self, "world"):
@@ -150,7 +150,13 @@ TestCuts.settings = examples(1, stateful_step_count=50)
 class Windows(Cuts):
     """The same with a window that ends, and little room: what is not delivered is told of, and still nothing comes twice."""
 
-    bounds: ClassVar[ReplayLimits] = ReplayLimits(window=3.0, frames=40, bytes=20_000, all_bytes=8_000, held=1)
+    bounds: ClassVar[Limits] = Limits(
+        resume_window=3.0,
+        send_queue_frames=40,
+        send_queue_bytes=20_000,
+        max_queued_bytes=8_000,
+        max_suspended_sessions=1,
+    )
 
     @rule(seconds=st.sampled_from([1.0, 2.9, 3.0, 5.0]))
     def much_time_passes(self, seconds: float) -> None:
@@ -173,8 +179,8 @@ class Windows(Cuts):
     @invariant()
     def the_bounds_hold(self) -> None:
         resumables = self.world.relay.resumables
-        assert resumables.held <= self.bounds.held
-        assert resumables.bytes <= self.bounds.all_bytes
+        assert resumables.suspended <= self.bounds.max_suspended_sessions
+        assert resumables.bytes <= self.bounds.max_queued_bytes
 
     def check_the_end(self) -> None:
         """Who was not told of an end lost nothing; and when all have left nothing is kept of anybody."""
@@ -184,7 +190,7 @@ class Windows(Cuts):
         relay = self.world.relay
         for member in list(relay.members.values()):
             relay.leave(member, "closed")
-        assert (relay.resumables.bytes, relay.resumables.held, relay.resumables._by_digest) == (0, 0, {})
+        assert (relay.resumables.bytes, relay.resumables.suspended, relay.resumables._by_digest) == (0, 0, {})
 
 
 TestWindows = Windows.TestCase

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from sdpx.protocol import messages
+from sdpx.protocol import codec
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.websocket.connection import EpollConnection
 from sdpx.relay.websocket.epoll_engine import EpollEngine
-from sdpx.relay.websocket.handler import CONNECTION_LOST, CloseReason
+from sdpx.relay.websocket.fast_parser import text_frame
+from sdpx.relay.websocket.handler import CONNECTION_LOST, CloseReason, ConnectionHandler
 from sdpx.relay.websocket.send_queue import QueuedBytes
 from sdpx.relay.websocket.socket_stream import SocketStream
 from sdpx.relay.websocket.validator import Violation
@@ -50,7 +51,7 @@ Plain = tuple[int, bytes]  # a frame's first byte and its payload
 class RecordingHandler:
     """A handler that records its calls, and raises `fault` if it is set."""
 
-    frames: list[str | bytes] = field(default_factory=list)
+    frames: list[str | None] = field(default_factory=list)
     ends: list[CloseReason] = field(default_factory=list)
     unfinished: list[int] = field(default_factory=list)
     relayed: int = 0
@@ -58,30 +59,37 @@ class RecordingHandler:
     faults: list[Exception | None] = field(default_factory=list)
     closed: trio.Event = field(default_factory=trio.Event)
 
-    def on_text(self, data: bytes, now: float) -> bool:
-        return False
-
-    def on_frame(self, frame: str | bytes, now: float) -> int:
+    def on_frame(self, _session: object, frame: bytes | None, _now: float) -> int:
         if self.fault:
             raise self.fault
-        self.frames.append(frame)
+        self.frames.append(None if frame is None else frame.decode())
         return 0
 
-    def on_non_message_frames(self, count: int, now: float) -> Violation | None:
+    def on_non_message_frames(self, _session: object, _count: int, _now: float) -> Violation | None:
         return None
 
-    def on_partial_message(self, size: int) -> None:
+    def on_partial_message(self, _session: object, size: int) -> None:
         self.unfinished.append(size)
 
-    def on_relayed(self, seconds: float) -> None:
+    def on_frame_sent(self, _seconds: float) -> None:
         self.relayed += 1
 
-    def on_disconnected(self, departure: CloseReason) -> None:
-        self.ends.append(departure)
+    def on_disconnected(self, _session: object, _connection: object, close_reason: CloseReason) -> None:
+        self.ends.append(close_reason)
 
-    def on_closed(self, fault: Exception | None) -> None:
+    def on_closed(self, _session: object, _connection: object, fault: Exception | None) -> None:
         self.faults.append(fault)
         self.closed.set()
+
+    def callbacks(self) -> ConnectionHandler:
+        return ConnectionHandler(
+            self.on_frame,
+            self.on_non_message_frames,
+            self.on_partial_message,
+            self.on_frame_sent,
+            self.on_disconnected,
+            self.on_closed,
+        )
 
 
 @dataclass
@@ -94,6 +102,9 @@ class OpenConnection:
     connection: EpollConnection
     handler: RecordingHandler
 
+    def post(self, text: str, sender: object = None) -> int:
+        return self.connection.post(text_frame(text.encode()), sender)
+
 
 @asynccontextmanager
 async def open_connection(
@@ -105,8 +116,9 @@ async def open_connection(
         async with trio.open_nursery() as background, trio.open_nursery() as nursery:
             engine, handler, client = EpollEngine(nursery), RecordingHandler(), RawClient(far_end)
             background.start_soon(engine.run)
-            connection = EpollConnection(stream, behind, engine, limits or Limits(), handler, QueuedBytes())
-            connection.start(KEY)
+            callbacks, total = handler.callbacks(), QueuedBytes()
+            connection = EpollConnection(stream, behind, engine, limits or Limits(), callbacks, None, total)
+            connection.start(KEY, None)
             assert (await client.response())[0] == 101
             yield OpenConnection(client, far_end, stream, connection, handler)
             nursery.cancel_scope.cancel()
@@ -121,10 +133,10 @@ async def post_and_read(sizes: list[int], room: int | None, gulp: int) -> bytes:
     heard = bytearray()
     async with open_connection(STUCK, room=room) as conn:
         for number, size in enumerate(sizes):
-            assert conn.connection.post(numbered(number, size))
+            assert conn.post(numbered(number, size))
             if number % 3 == 0:
                 heard += await conn.client.stream.receive_some(gulp)
-        while conn.connection.outbox:
+        while conn.connection.queue:
             heard += await conn.client.stream.receive_some(gulp)
             await trio.lowlevel.checkpoint()
         conn.connection.end(CloseReason("shutdown", 1001, ""))
@@ -185,7 +197,7 @@ async def test_a_text_frame_within_a_fragmented_message_is_refused(autojump_cloc
 async def test_pings_are_answered_in_order(autojump_clock: MockClock) -> None:
     """With their payload, also within a fragmented message, behind frames that were posted before."""
     async with open_connection() as conn:
-        conn.connection.post("before")
+        conn.post("before")
         await conn.client.send(frame(PING, b"one") + frame(TEXT, b"x") + HALF + frame(PING, b"two") + OTHER_HALF)
         heard = [await conn.client.frame() for _ in range(3)]
         assert heard == [(TEXT, b"before"), (PONG, b"one"), (PONG, b"two")]
@@ -204,7 +216,7 @@ async def test_text_that_is_not_utf_8_closes_with_1007(autojump_clock: MockClock
 
 async def test_a_client_that_does_not_read_is_disconnected_after_the_write_timeout(autojump_clock: MockClock) -> None:
     async with open_connection(Limits(write_timeout=7, ping_interval=10_000, idle_timeout=20_000), room=200) as conn:
-        conn.connection.post("x" * 300)
+        conn.post("x" * 300)
         assert await takes(conn.handler.closed.wait) == pytest.approx(7 + Limits().close_timeout)
     assert [end.reason for end in conn.handler.ends] == ["slow"]
 
@@ -212,7 +224,7 @@ async def test_a_client_that_does_not_read_is_disconnected_after_the_write_timeo
 async def test_a_client_that_reads_slowly_stays_connected(autojump_clock: MockClock) -> None:
     async with open_connection(Limits(write_timeout=7, ping_interval=10_000, idle_timeout=20_000), room=160) as conn:
         for _ in range(5):
-            conn.connection.post("x" * 120)
+            conn.post("x" * 120)
         for _ in range(5):
             await trio.sleep(6)
             assert await conn.client.frame() == (TEXT, b"x" * 120)
@@ -230,10 +242,12 @@ async def test_a_full_send_queue_disconnects_the_client(autojump_clock: MockCloc
     """`post` returns 0, and the senders of undelivered frames are in `lost`."""
     async with open_connection(Limits(send_queue_frames=3), room=160) as conn:
         sender = Sender()
-        assert [conn.connection.post("x" * 200, sender) for _ in range(5)] == [1, 2, 3, 0, 0]
+        assert [conn.post("x" * 200, sender) for _ in range(5)] == [1, 2, 3, 0, 0]
         await conn.handler.closed.wait()
     assert [end.reason for end in conn.handler.ends] == ["slow"]
-    assert conn.connection.lost == (sender,) * 2  # the first was half written: it was finished, or the stream was left
+    assert (
+        conn.connection.undelivered == (sender,) * 2
+    )  # the first was half written: it was finished, or the stream was left
 
 
 async def test_an_idle_client_is_pinged_and_then_closed(autojump_clock: MockClock) -> None:
@@ -292,9 +306,9 @@ async def test_the_close_reply_is_written_whole_through_any_room(autojump_clock:
 async def test_a_shutdown_writes_the_whole_send_queue_before_the_close_frame(autojump_clock: MockClock) -> None:
     async with open_connection(STUCK, room=100) as conn:
         for number in range(50):
-            conn.connection.post(numbered(number, 1000))
+            conn.post(numbered(number, 1000))
         conn.connection.end(CloseReason("shutdown", 1001, "bye"))
-        assert not conn.connection.post("too late")
+        assert not conn.post("too late")
         for number in range(50):
             assert await conn.client.frame() == (TEXT, numbered(number, 1000).encode())
         assert await conn.client.frame() == (CLOSE, (1001).to_bytes(2) + b"bye")
@@ -305,7 +319,7 @@ async def test_a_client_that_reads_nothing_delays_shutdown_by_the_drain_timeout_
 ) -> None:
     """Nothing is written behind a frame that is half written."""
     async with open_connection(STUCK, room=100) as conn:
-        conn.connection.post("x" * 1000)
+        conn.post("x" * 1000)
         conn.connection.end(CloseReason("shutdown", 1001, ""))
         assert await takes(conn.handler.closed.wait) == pytest.approx(Limits().drain_timeout)
         assert frame(TEXT, b"x" * 1000, masked=False).startswith(await conn.client.rest())
@@ -314,7 +328,7 @@ async def test_a_client_that_reads_nothing_delays_shutdown_by_the_drain_timeout_
 async def test_answers_are_written_before_the_close_frame(autojump_clock: MockClock) -> None:
     async with open_connection(STUCK, room=50) as conn:
         for number in range(3):
-            conn.connection.post(numbered(number, 100))
+            conn.post(numbered(number, 100))
         await conn.client.send(b"\xff")
         for number in range(3):
             assert await conn.client.frame() == (TEXT, numbered(number, 100).encode())
@@ -328,7 +342,7 @@ async def test_a_lost_connection_ends_once(autojump_clock: MockClock, is_reset: 
         if is_reset:
             reset(conn.far_end, conn.stream)
         conn.far_end.close()
-        conn.connection.post("anybody?")
+        conn.post("anybody?")
         await conn.handler.closed.wait()
     assert conn.handler.ends == [CONNECTION_LOST]
 
@@ -350,7 +364,7 @@ async def test_an_exception_in_the_relay_ends_only_the_senders_connection(
     """It is logged, the peer gets `peer_disconnected`, and all others are served."""
     async with relay_harness() as relay:
         a, b = await relay.pair()
-        monkeypatch.setattr(messages, "try_fast_parse", lambda _: _fail(fault))
+        monkeypatch.setattr(codec, "parse", lambda _: _fail(fault))
         await a.send(type="offer", sdp="x")
         assert (await b.receive())["type"] == "peer_disconnected"
         monkeypatch.undo()
@@ -364,7 +378,7 @@ async def test_an_exception_in_writing_ends_only_the_receivers_connection(
 ) -> None:
     """The sender gets `peer_disconnected` and is served on."""
     async with relay_harness() as relay:
-        monkeypatch.setattr(relay.relay.numbers, "relay_took", lambda _: _fail(ZeroDivisionError()))
+        monkeypatch.setattr(relay.relay.numbers, "relay_times", [])
         a, _ = await relay.pair()
         await a.send(type="offer", sdp="x")
         assert (await a.receive())["type"] == "peer_disconnected"
@@ -398,9 +412,9 @@ def _fail(fault: Exception) -> int:
 async def test_the_write_timeout_applies_to_pings(autojump_clock: MockClock) -> None:
     limits = Limits(ping_interval=20, idle_timeout=10_000, write_timeout=5)
     async with open_connection(limits, room=200) as conn:
-        conn.connection.post("x" * 195)
+        conn.post("x" * 195)
         await wait_all_tasks_blocked()
-        assert len(conn.connection.outbox) == 0
+        assert len(conn.connection.queue) == 0
         assert await takes(conn.handler.closed.wait) <= 20 + 5 + 2 * limits.close_timeout
     assert [end.reason for end in conn.handler.ends] == ["slow"]
 
