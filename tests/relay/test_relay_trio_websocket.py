@@ -449,7 +449,7 @@ async def test_connections_too_many_are_refused(autojump_clock: MockClock) -> No
         await relay.client("a")
         assert await ask(relay, HEAD.format(path="/", more=KEY)) == (
             429,
-            {"code": "too_many_connections", "message": "There are too many connections from your address"},
+            {"code": "too_many_connections", "message": "Too many connections from your address"},
         )
         assert (await ask(relay, HEALTH))[0] == 200
 
