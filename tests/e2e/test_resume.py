@@ -18,8 +18,8 @@ import trio
 from sdpx.peer.signaling.resume import ResumeResult, ResumeState, SequenceCheck
 from sdpx.protocol import codec
 from sdpx.protocol.messages import ServerAck, YourId
+from tests.harness.frames import CLOSE, PING, PONG, TEXT, frame, upgrade_request
 from tests.harness.processes import relay
-from tests.harness.relay import CLOSE, PING, PONG, TEXT, frame, upgrade_request
 
 pytestmark = pytest.mark.e2e
 

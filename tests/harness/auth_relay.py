@@ -18,8 +18,9 @@ from sdpx.relay.core.limits import Limits
 from sdpx.relay.relay import Relay
 from sdpx.relay.websocket.epoll_engine import EpollEngine
 from tests.harness.credentials import NOW
+from tests.harness.frames import upgrade_request
 from tests.harness.log import LogRecorder
-from tests.harness.relay import RawClient, RelayHarness, upgrade_request
+from tests.harness.relay import RawClient, RelayHarness
 
 
 @dataclass

@@ -16,45 +16,9 @@ from sdpx.relay.core.limits import Limits
 from sdpx.relay.relay import Relay
 from sdpx.relay.websocket.epoll_engine import EpollEngine
 from sdpx.relay.websocket.socket_stream import SocketStream
+from tests.harness.frames import CLOSE, TEXT, FrameReader, upgrade_request
 from tests.harness.log import LogRecorder
 from tests.harness.socket_pair import NARROW, socket_pair
-
-TEXT: Final = 0x1
-BINARY: Final = 0x2
-CLOSE: Final = 0x8
-PING: Final = 0x9
-PONG: Final = 0xA
-KEY: Final = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455, 1.3
-MASK: Final = b"\x01\x02\x03\x04"
-
-
-def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, masked: bool = True, mask: bytes = MASK) -> bytes:
-    """Return a WebSocket frame (RFC 6455, 5.2), with its length in the shortest form."""
-    size = len(payload)
-    extended = b"" if size <= 125 else size.to_bytes(2) if size < 1 << 16 else size.to_bytes(8)
-    short = {0: size, 2: 126, 8: 127}[len(extended)]
-    head = bytes([0x80 * fin | opcode, 0x80 * masked | short]) + extended
-    if not masked:
-        return head + payload
-    return head + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
-
-
-def message(**keys: Any) -> bytes:
-    """Return a client's text frame with this object in it, masked with zeros: cheap to make, and as good as any."""
-    return frame(TEXT, json.dumps(keys).encode(), mask=bytes(4))
-
-
-def upgrade_request(target: str = "/") -> bytes:
-    """Return the head of a request for a WebSocket, written by hand."""
-    lines = [
-        f"GET {target} HTTP/1.1",
-        "Host: relay.test",
-        "Upgrade: websocket",
-        "Connection: Upgrade",
-        f"Sec-WebSocket-Key: {KEY}",
-        "Sec-WebSocket-Version: 13",
-    ]
-    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode()
 
 
 @dataclass
@@ -90,19 +54,22 @@ class RawClient:
     """A client that writes and reads bytes, and so can misbehave: it answers nothing unless told to."""
 
     stream: trio.abc.Stream
-    _received: bytearray = field(default_factory=bytearray)
+    _reader: FrameReader = field(default_factory=FrameReader)
 
     async def send(self, data: bytes) -> None:
         await self.stream.send_all(data)
 
     async def response(self) -> tuple[int, dict[str, str], bytes]:
         """Read an HTTP response's head, and its body if it has one: its status, headers and body."""
-        while b"\r\n\r\n" not in self._received:
+        while (head := self._reader.next_head()) is None:
             assert await self._more(), "the relay closed without an answer"
-        head, self._received = self._received.split(b"\r\n\r\n", 1)
-        status, *lines = head.decode().split("\r\n")
+        status, *lines = head.split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines)
-        body = await self._take(int(headers.get("content-length", "0")))
+        size = int(headers.get("content-length", "0"))
+        while len(self._reader.data) < size:
+            assert await self._more(), "the relay closed in the middle of a response"
+        body = bytes(self._reader.data[:size])
+        del self._reader.data[:size]
         return int(status.split()[1]), headers, body
 
     async def open(self, target: str = "/") -> dict[str, Any]:
@@ -120,10 +87,9 @@ class RawClient:
 
     async def frame(self) -> tuple[int, bytes]:
         """Read one frame of the relay: its opcode and payload."""
-        first, second = await self._take(2)
-        extra = {126: 2, 127: 8}.get(second, 0)
-        size = int.from_bytes(await self._take(extra)) if extra else second
-        return first & 0x0F, await self._take(size)
+        while (frame := self._reader.next_frame()) is None:
+            assert await self._more(), "the relay closed in the middle of a frame"
+        return frame
 
     async def close_code(self) -> int:
         """Read frames up to the close frame and return its code."""
@@ -136,18 +102,11 @@ class RawClient:
         """Read to the end of the stream."""
         while await self._more():
             pass
-        return bytes(self._received)
-
-    async def _take(self, size: int) -> bytes:
-        while len(self._received) < size:
-            assert await self._more(), "the relay closed in the middle of a frame"
-        taken = bytes(self._received[:size])
-        del self._received[:size]
-        return taken
+        return bytes(self._reader.data)
 
     async def _more(self) -> bool:
         data = await self.stream.receive_some(65536)
-        self._received += data
+        self._reader.data += data
         return bool(data)
 
 

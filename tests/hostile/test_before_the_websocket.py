@@ -11,8 +11,9 @@ from typing import Final, NamedTuple
 import pytest
 import trio
 
+from tests.harness.frames import KEY, TEXT, frame, upgrade_request
 from tests.harness.processes import RelayProcess, relay_process
-from tests.harness.relay import KEY, TEXT, RawClient, frame, upgrade_request
+from tests.harness.relay import RawClient
 from tests.hostile.scene import PATIENCE, Scene, attacked
 
 pytestmark = pytest.mark.e2e

@@ -10,8 +10,9 @@ from typing import Any, Final, NamedTuple
 import pytest
 import trio
 
+from tests.harness.frames import BINARY, CLOSE, MASK, PING, PONG, TEXT, frame
 from tests.harness.processes import RelayProcess, relay_process
-from tests.harness.relay import BINARY, CLOSE, MASK, PING, PONG, TEXT, Client, RawClient, frame
+from tests.harness.relay import Client, RawClient
 from tests.hostile.scene import PATIENCE, Scene, attacked
 
 pytestmark = pytest.mark.e2e

@@ -12,8 +12,9 @@ from typing import Any, Final
 import pytest
 import trio
 
+from tests.harness.frames import CLOSE, TEXT, frame, message, upgrade_request
 from tests.harness.processes import relay_process
-from tests.harness.relay import CLOSE, TEXT, RawClient, frame, message, upgrade_request
+from tests.harness.relay import RawClient
 from tests.hostile.scene import PATIENCE, Scene, attacked, usable
 
 pytestmark = pytest.mark.e2e

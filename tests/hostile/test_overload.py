@@ -13,8 +13,9 @@ import msgspec
 import pytest
 import trio
 
+from tests.harness.frames import message
 from tests.harness.processes import RelayProcess, environment, relay_process
-from tests.harness.relay import RawClient, message
+from tests.harness.relay import RawClient
 from tests.hostile.scene import PATIENCE, GoodPair, Scene, newcomers
 
 pytestmark = pytest.mark.e2e

@@ -9,8 +9,9 @@ from typing import Any, Final
 import pytest
 import trio
 
+from tests.harness.frames import message, upgrade_request
 from tests.harness.processes import relay_process
-from tests.harness.relay import Client, RawClient, message, upgrade_request
+from tests.harness.relay import Client, RawClient
 from tests.hostile.scene import PATIENCE, Scene, attacked, usable
 
 pytestmark = pytest.mark.e2e

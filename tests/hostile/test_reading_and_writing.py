@@ -11,8 +11,9 @@ from typing import Any, Final
 import pytest
 import trio
 
+from tests.harness.frames import CLOSE, PONG, TEXT, frame, message
 from tests.harness.processes import peer, relay_process
-from tests.harness.relay import CLOSE, PONG, TEXT, Client, RawClient, frame, message
+from tests.harness.relay import Client, RawClient
 from tests.hostile.scene import Scene, attacked, usable
 
 pytestmark = pytest.mark.e2e

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.harness.frames import message
 from tests.harness.processes import RelayProcess, relay_process
-from tests.harness.relay import message
 from tests.hostile.scene import Scene, attacked
 
 pytestmark = pytest.mark.e2e

@@ -22,19 +22,8 @@ from sdpx.protocol.messages import type_of
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.websocket.socket_stream import SocketStream
 from tests.harness.examples import examples
-from tests.harness.relay import (
-    BINARY,
-    CLOSE,
-    PING,
-    PONG,
-    TEXT,
-    RawClient,
-    RelayHarness,
-    frame,
-    relay_harness,
-    takes,
-    upgrade_request,
-)
+from tests.harness.frames import BINARY, CLOSE, PING, PONG, TEXT, frame, upgrade_request
+from tests.harness.relay import RawClient, RelayHarness, relay_harness, takes
 
 CONTINUATION: Final = 0x0
 RELAYED: Final = {"offer", "answer", "candidate"}

@@ -18,20 +18,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from sdpx.concurrency import RepeatedEvent
 from sdpx.relay.core.limits import Limits
 from tests.harness.examples import examples
-from tests.harness.relay import (
-    CLOSE,
-    ENGINES,
-    PING,
-    PONG,
-    TEXT,
-    Engine,
-    RelayHarness,
-    frame,
-    relay_harness,
-    upgrade_request,
-)
+from tests.harness.frames import CLOSE, PING, PONG, TEXT, FrameReader, frame, upgrade_request
+from tests.harness.relay import ENGINES, Engine, RelayHarness, relay_harness
 from tests.harness.socket_pair import reset
 
 Frame = dict[str, Any]
@@ -56,7 +47,7 @@ class Wire:
     def __init__(self, relay: RelayHarness, number: int, room: int) -> None:
         self._end, self._far_end = relay.connect_pair(room, f"client:{number}")  # the log says which client this is
         self._reading = True
-        self._changed = trio.Event()
+        self._changed = RepeatedEvent()
 
     def put(self, data: bytes) -> None:
         """Send, at once."""
@@ -77,18 +68,14 @@ class Wire:
     def read(self, *, reading: bool) -> None:
         """Read from now on, or do not."""
         self._reading = reading
-        self._change()
+        self._changed.set()
 
     def close(self, *, is_reset: bool) -> None:
         """Vanish; a reset also loses what the relay has not read yet."""
         if is_reset:
             reset(self._end, self._far_end)
         self._end.close()
-        self._change()
-
-    def _change(self) -> None:
         self._changed.set()
-        self._changed = trio.Event()
 
 
 @dataclass(frozen=True)
@@ -114,7 +101,7 @@ class Life:
     deeds: set[str] = field(default_factory=set)
     status: int = 0
     over: bool = False
-    _received: bytearray = field(default_factory=bytearray)
+    _reader: FrameReader = field(default_factory=FrameReader)
 
     def say(self, sent: Sent, text: str) -> None:
         """Send a text, and the ping that marks where it was taken."""
@@ -137,7 +124,7 @@ class Life:
     async def listen(self) -> None:
         """Read to the end, and answer pings unless muted."""
         while data := await self.wire.take():
-            self._received += data
+            self._reader.data += data
             if self.status or self._opens():
                 self._hear()
         self.over = True
@@ -150,16 +137,15 @@ class Life:
     @property
     def left_over(self) -> bytes:
         """Whatever of a frame came before the end: its header has up to 4 bytes, and all texts here are ASCII."""
-        return bytes(self._received)
+        return bytes(self._reader.data)
 
     def _opens(self) -> bool:
-        head, end, rest = self._received.partition(b"\r\n\r\n")
-        if end:
-            self.status, self._received = int(head.split()[1]), rest
+        if (head := self._reader.next_head()) is not None:
+            self.status = int(head.split()[1])
         return self.status == 101
 
     def _hear(self) -> None:
-        while (found := self._next()) is not None:
+        while (found := self._reader.next_frame()) is not None:
             opcode, payload = found
             if opcode == TEXT:
                 self.heard.append(json.loads(payload))
@@ -168,16 +154,6 @@ class Life:
             elif opcode == CLOSE:
                 self.wire.put(frame(CLOSE, payload))
                 self.over = True
-
-    def _next(self) -> tuple[int, bytes] | None:
-        data = self._received
-        extra = {126: 2, 127: 8}.get(data[1], 0) if len(data) > 1 else 0
-        start = 2 + extra
-        size = start + (int.from_bytes(data[2:start]) if extra else data[1] if len(data) > 1 else 0)
-        if len(data) < max(start, size):
-            return None
-        self._received = data[size:]
-        return data[0] & 0x0F, bytes(data[start:size])
 
 
 RUDE: Final = {

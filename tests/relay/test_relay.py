@@ -10,21 +10,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sdpx.ids import LENGTH, is_name
 from sdpx.relay.core.limits import Limits
-from tests.harness.relay import (
-    BINARY,
-    CLOSE,
-    PING,
-    PONG,
-    TEXT,
-    Client,
-    OpenRelay,
-    RawClient,
-    RelayHarness,
-    frame,
-    message,
-    takes,
-    upgrade_request,
-)
+from tests.harness.frames import BINARY, CLOSE, PING, PONG, TEXT, frame, message, upgrade_request
+from tests.harness.relay import Client, OpenRelay, RawClient, RelayHarness, takes
 
 CONTINUATION = 0x0
 PATIENT = Limits(ping_interval=10_000, idle_timeout=20_000)

@@ -10,18 +10,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sdpx.relay.core.limits import Limits
-from tests.harness.relay import (
-    CLOSE,
-    TEXT,
-    OpenRelay,
-    RawClient,
-    RelayHarness,
-    frame,
-    message,
-    relay_harness,
-    takes,
-    upgrade_request,
-)
+from tests.harness.frames import CLOSE, TEXT, frame, message, upgrade_request
+from tests.harness.relay import OpenRelay, RawClient, RelayHarness, relay_harness, takes
 
 WINDOW = Limits().resume_window
 QUIET = Limits(ping_interval=10_000, idle_timeout=20_000)

@@ -22,18 +22,8 @@ from sdpx.peer.signaling.resume import ResumeResult
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.websocket.socket_stream import SocketStream
 from tests.harness.examples import examples
-from tests.harness.relay import (
-    CLOSE,
-    ENGINES,
-    PING,
-    PONG,
-    TEXT,
-    Engine,
-    RelayHarness,
-    frame,
-    relay_harness,
-    upgrade_request,
-)
+from tests.harness.frames import CLOSE, PING, PONG, TEXT, frame, upgrade_request
+from tests.harness.relay import ENGINES, Engine, RelayHarness, relay_harness
 from tests.harness.resume_world import App, Socket
 from tests.harness.socket_pair import reset, unread
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import trio
 
-from tests.harness.relay import BINARY, CLOSE, PING, TEXT, upgrade_request
+from tests.harness.frames import BINARY, CLOSE, PING, TEXT, upgrade_request
 from tests.soak.client import BODY, PATIENCE, Client, Stuck
 from tests.soak.links import CONNECTION_LOST, masked, tcp
 from tests.soak.session import Act, Session, Stray, quietly

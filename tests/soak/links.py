@@ -9,7 +9,7 @@ from typing import Final, Protocol
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, connect_websocket_url
 
-from tests.harness.relay import CLOSE, PING, PONG, TEXT, upgrade_request
+from tests.harness.frames import CLOSE, PING, PONG, TEXT, upgrade_request
 
 READ_BYTES: Final = 64 * 1024
 SMALL_BUFFER: Final = 16 * 1024

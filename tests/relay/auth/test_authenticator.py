@@ -12,7 +12,7 @@ from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.rate_limit import ATTEMPT_BURST
 from tests.harness.auth_relay import auth_relay
 from tests.harness.credentials import KEYS, NOW, SECRET, jwks_file, public_jwk, secret_file, token
-from tests.harness.relay import message
+from tests.harness.frames import message
 
 SOON = int(NOW) + 60
 

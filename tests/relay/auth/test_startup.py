@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from sdpx.cli import app
 from tests.harness.credentials import KEYS, SECRET, jwks_file, public_jwk, secret_file, token, write
+from tests.harness.frames import upgrade_request
 from tests.harness.processes import environment, relay, sdpx
-from tests.harness.relay import upgrade_request
 from tests.harness.webhook_server import hook, says
 
 pytestmark = pytest.mark.e2e

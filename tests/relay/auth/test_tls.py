@@ -19,7 +19,8 @@ from sdpx.relay.core.limits import Limits
 from sdpx.relay.websocket.tls_stream import TlsStream
 from tests.harness.auth_relay import AuthRelayHarness, auth_relay
 from tests.harness.credentials import KEYS, secret_file, token, write
-from tests.harness.relay import RawClient, upgrade_request
+from tests.harness.frames import upgrade_request
+from tests.harness.relay import RawClient
 
 CA = trustme.CA()
 CERT = CA.issue_cert("relay.test")

@@ -11,7 +11,8 @@ from trio.testing import MockClock, memory_stream_pair
 from sdpx.relay.acceptor import Acceptor
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.stats import RELAY_SECONDS, RelayStats
-from tests.harness.relay import RawClient, RelayHarness, relay_harness, upgrade_request
+from tests.harness.frames import upgrade_request
+from tests.harness.relay import RawClient, RelayHarness, relay_harness
 
 Values = dict[str, float]
 

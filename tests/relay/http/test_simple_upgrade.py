@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sdpx.relay.http.request import HttpRequest
 from sdpx.relay.http.responses import HttpError
 from sdpx.relay.http.upgrade import Upgrade, parse_simple_upgrade, parse_upgrade
-from tests.harness.relay import KEY, upgrade_request
+from tests.harness.frames import KEY, upgrade_request
 
 CHROME = (
     "GET /?id=robot-1.x_ HTTP/1.1\r\nHost: relay.test:8765\r\nConnection: Upgrade\r\nPragma: no-cache\r\n"

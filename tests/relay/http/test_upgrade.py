@@ -9,7 +9,7 @@ from sdpx.relay.core.sessions import ResumeRequest
 from sdpx.relay.http.request import HttpRequest, not_http
 from sdpx.relay.http.responses import HttpError, HttpResponse
 from sdpx.relay.http.upgrade import Upgrade, parse_plain_request, parse_upgrade
-from tests.harness.relay import KEY
+from tests.harness.frames import KEY
 
 GOOD = {
     "host": "relay.test",

@@ -22,20 +22,8 @@ from sdpx.relay.websocket.handler import CONNECTION_LOST, CloseReason, Connectio
 from sdpx.relay.websocket.send_queue import QueuedBytes
 from sdpx.relay.websocket.socket_stream import SocketStream
 from sdpx.relay.websocket.validator import Violation
-from tests.harness.relay import (
-    BINARY,
-    CLOSE,
-    KEY,
-    MASK,
-    PING,
-    PONG,
-    TEXT,
-    RawClient,
-    frame,
-    message,
-    relay_harness,
-    takes,
-)
+from tests.harness.frames import BINARY, CLOSE, KEY, MASK, PING, PONG, TEXT, frame, message
+from tests.harness.relay import RawClient, relay_harness, takes
 from tests.harness.socket_pair import reset, socket_pair
 from tests.relay.websocket.test_fast_parser import CUTS, in_chunks
 from tests.relay.websocket.test_protocol import HALF, OTHER_HALF

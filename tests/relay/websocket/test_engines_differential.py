@@ -29,19 +29,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.websocket.socket_stream import SocketStream
 from tests.harness.examples import examples
-from tests.harness.relay import (
-    BINARY,
-    CLOSE,
-    PING,
-    PONG,
-    TEXT,
-    Engine,
-    RelayHarness,
-    frame,
-    message,
-    relay_harness,
-    upgrade_request,
-)
+from tests.harness.frames import BINARY, CLOSE, PING, PONG, TEXT, frame, message, upgrade_request
+from tests.harness.relay import Engine, RelayHarness, relay_harness
 from tests.harness.socket_pair import reset
 from tests.relay.test_fuzz import CLOSING, CONTROL, FRAGMENTS, ODD, TEXTS_IN_BYTES, bent, frames_of, joined
 

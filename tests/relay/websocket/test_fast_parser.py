@@ -9,13 +9,7 @@ from hypothesis import strategies as st
 from sdpx.relay.websocket import fast_parser
 from sdpx.relay.websocket.fast_parser import FastParser
 from sdpx.relay.websocket.mask import unmask
-from tests.harness.relay import (
-    BINARY,
-    MASK,
-    PING,
-    TEXT,
-    frame,
-)
+from tests.harness.frames import BINARY, MASK, PING, TEXT, frame
 
 CONTINUATION: Final = 0x0
 MAX_BYTES: Final = 4096

@@ -7,9 +7,7 @@ from hypothesis import strategies as st
 from websockets.speedups import apply_mask
 
 from sdpx.relay.websocket.mask import unmask_in_python
-from tests.harness.relay import (
-    MASK,
-)
+from tests.harness.frames import MASK
 
 CONTINUATION: Final = 0x0
 MAX_BYTES: Final = 4096

@@ -7,15 +7,7 @@ from hypothesis import strategies as st
 
 from sdpx.relay.websocket.protocol import CloseReceived, FrameParser, ParserEvent, PingReceived
 from sdpx.relay.websocket.validator import Violation
-from tests.harness.relay import (
-    BINARY,
-    CLOSE,
-    MASK,
-    PING,
-    PONG,
-    TEXT,
-    frame,
-)
+from tests.harness.frames import BINARY, CLOSE, MASK, PING, PONG, TEXT, frame
 
 CONTINUATION: Final = 0x0
 MAX_BYTES: Final = 4096
