@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
@@ -27,6 +27,7 @@ __all__ = [
     "relay_process",
     "sdpx",
     "server_process",
+    "two_peers",
 ]
 
 COMMON: Final = ["ts", "level", "event", "message"]
@@ -128,6 +129,21 @@ async def peer(url: str, *arguments: str) -> AsyncIterator[tuple[Program, str]]:
     """Run a peer without STUN servers; yields the process and the ID."""
     async with sdpx("peer", "--url", url, "--no-stun", *arguments) as program:
         yield program, (await program.wait_for("id_assigned"))["id"]
+
+
+@asynccontextmanager
+async def two_peers(
+    url: str, *, alice: Sequence[str] = (), bob: Sequence[str] = ()
+) -> AsyncIterator[tuple[Program, Program]]:
+    """Start alice and bob at the same time; alice requests the pairing. Yields them when the data channel is open."""
+    common = ("peer", "--url", url, "--no-stun")
+    async with (
+        sdpx(*common, "--id", "bob", *bob) as b,
+        sdpx(*common, "--id", "alice", "--pair", "bob", "--wait", "30", *alice) as a,
+    ):
+        await a.wait_for("channel_open")
+        await b.wait_for("channel_open")
+        yield a, b
 
 
 class RelayProcess:

@@ -22,9 +22,10 @@ from trio.testing import wait_all_tasks_blocked
 
 from sdpx.ice_servers import IceServer, parse_server
 from sdpx.log import Log
+from sdpx.peer import pair_session
 from sdpx.peer.attempt import Tasks
 from sdpx.peer.negotiation.sdp import has_end_of_candidates
-from sdpx.peer.options import PeerOptions
+from sdpx.peer.options import Expected, PeerOptions
 from sdpx.peer.pair_session import PairSession
 from sdpx.peer.webrtc import aioice_ext, dtls_patch, peer_connection
 from sdpx.peer.webrtc.runtime import WebRtcRuntime, open_webrtc_runtime
@@ -106,12 +107,18 @@ async def pairing(
     b: Tamper | None = None,
     once: bool = False,
     retries: int = 1,
+    expect: Expected | None = None,
     relay_only: tuple[bool, bool] = (False, False),
 ) -> AsyncIterator[tuple[Side, Side]]:
     """Run both sides while the block runs; `a` and `b` tamper with what each of them sends."""
     of_a, of_b = (
         PeerOptions(
-            "ws://relay.test", timeout=timeout, retries=retries, once=once, ice_transport="relay" if only else "all"
+            "ws://relay.test",
+            timeout=timeout,
+            retries=retries,
+            once=once,
+            expect=expect,
+            ice_transport="relay" if only else "all",
         )
         for only in relay_only
     )
@@ -367,6 +374,52 @@ async def test_a_bad_candidate_changes_nothing_else(bad: CandidateInit) -> None:
         for side in (a, b):
             error = await side.wait_for("negotiation_error")
             assert (error["type"], error["code"]) == ("candidate", "bad_candidate")
+
+
+# What createOffer gives where nothing was added to the RTCPeerConnection.
+WITHOUT_MEDIA = "v=0\r\no=- 3 3 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE\r\na=msid-semantic:WMS *\r\n"
+
+
+async def test_an_offer_without_media_is_answered_and_has_no_deadline() -> None:
+    """A client that follows the founding design to the letter: ICE never starts, and that is no failure."""
+
+    def replace(frame: Frame) -> list[Frame]:
+        return [Description("offer", WITHOUT_MEDIA)] if isinstance(frame, Description) else []
+
+    async with pairing(timeout=0.3, a=replace, b=nothing) as (_, b):
+        await b.wait_for("exchange_complete")
+        (answer,) = b.sent
+        assert isinstance(answer, Description)
+        assert "m=" not in answer.sdp
+        await trio.sleep(0.5)
+        assert "negotiation_error" not in b.events
+        assert "ended" not in b.events
+
+
+async def test_bad_descriptions_leave_the_pairing_usable() -> None:
+    """Each is an event, and a good offer behind them connects."""
+    bad: list[Frame] = [
+        Description("offer", sdp) for sdp in ("", "garbage", "v=0\r\no=-\r\ns=-\r\nt=0 0\r\nm=application\r\n")
+    ]
+
+    def precede(frame: Frame) -> list[Frame]:
+        return [*bad, Description("answer", "v=0"), frame] if isinstance(frame, Description) else [frame]
+
+    async with pairing(a=precede) as (a, b):
+        await both_open(a, b)
+        errors = [(line["type"], line["code"]) for line in b.of("negotiation_error")]
+        assert errors == [("offer", "bad_sdp")] * 3 + [("answer", "wrong_state")]
+
+
+async def test_a_connection_closed_before_the_message_fails_the_expectation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other side closes the whole connection, and offers no other in time."""
+    monkeypatch.setattr(pair_session, "RETURN_SECONDS", 0.2)
+    async with pairing(expect="message") as (a, b):
+        await both_open(a, b)
+        a.pairing._scope.cancel()
+        assert (await b.wait_for("diagnosis"))["code"] == "channel_closed"
+        await b.wait_for("ended")
+        assert b.failure is not None
 
 
 # ---- failures, each with its verdict in time --------------------------------------------------------------------

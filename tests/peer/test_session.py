@@ -273,6 +273,8 @@ async def test_no_description_comes_in_time(
         assert trio.current_time() - began == 2
         assert peer.relay.sent[-1] == Unpair()
         assert "connection_retry" not in peer.events
+        error = peer.log.of("negotiation_error")[0]
+        assert (error["type"], error["code"]) == (code.removeprefix("no_"), "timeout")
         if status is None:
             assert peer.log.of("ready")[0]["reason"] == "failed"
         else:
@@ -419,6 +421,17 @@ async def test_a_receiver_waits_for_the_offer_of_a_silent_peer(autojump_clock: M
         assert await peer.ended() == 12  # no offer came in time
 
 
+async def test_no_connection_comes_in_time(autojump_clock: MockClock) -> None:
+    """Both descriptions are there, and ICE is still checking."""
+    async with session(pair="bob", timeout=2.0, retries=0) as peer:
+        await peer.pair()
+        await peer.exchange()
+        assert await peer.ended() == 10
+        verdict(peer, "ice_failed", 10)
+        error = peer.log.of("negotiation_error")[0]
+        assert (error["type"], error["code"]) == ("connection", "timeout")
+
+
 async def test_a_connection_that_fails_says_so() -> None:
     async with session(pair="bob", retries=0) as peer:
         pc = await peer.pair()
@@ -457,6 +470,37 @@ async def test_a_second_pairing_closes_the_first_connection() -> None:
         assert first.closed
         assert not second.closed
         assert "ready" not in peer.events
+
+
+async def test_requests_that_cross_leave_the_pairing() -> None:
+    """The wanted peer asked first: this side's own request is refused, and the program goes on."""
+    async with session(pair="bob") as peer:
+        await peer.relay.say(Paired("bob", is_initiator=False))
+        await peer.relay.say(ErrorFrame("already_paired", "no", "bob", "pair_request"))
+        assert peer.codes("server_error") == ["already_paired"]
+        assert not peer.finished.is_set()
+        assert not peer.pc.closed
+
+
+async def test_a_further_offer_has_a_connection_and_a_deadline_of_its_own(autojump_clock: MockClock) -> None:
+    """However long the first connection was up, and with `--once` its end is not the program's."""
+    async with session(timeout=2.0, once=True) as peer:
+        first = await peer.pair(is_initiator=False)
+        await peer.exchange()
+        await first.open()
+        await trio.sleep(5)
+        await peer.relay.say(Description("offer", SDP))
+        assert first.closed
+        assert peer.pc is not first
+        await trio.sleep(1)
+        await peer.pc.open()
+        await peer.relay.lose()
+        await trio.sleep(5)
+        assert "diagnosis" not in peer.events
+        await peer.type("still here")
+        assert peer.pc.sent == ["still here"]
+        await peer.pc.close_channel()
+        assert await peer.ended() == 0
 
 
 async def test_renewed_ice_servers_are_for_the_next_pairing() -> None:
