@@ -7,13 +7,12 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Awaitable, Callable
-from functools import partial
 
 import pytest
 import trio
+from trio_websocket import open_websocket_url
 
-from tests.harness.processes import environment, peer, relay, sdpx
+from tests.harness.processes import environment, peer, relay, sdpx, two_peers
 
 pytestmark = pytest.mark.e2e
 SDPX = f"{shlex.quote(sys.executable)} -m sdpx"
@@ -97,105 +96,11 @@ async def test_once_sends_all_piped_input_before_the_peer_exits() -> None:
     assert [line["text"] for line in b.lines if line["event"] == "channel_message"] == [str(n) for n in range(1, 501)]
 
 
-async def test_end_of_input_does_not_end_a_peer_without_once() -> None:
-    """The peer still receives."""
-    async with relay() as (_, url), peer(url) as (b, b_id), peer(url, "--pair", b_id) as (a, _):
-        await a.end_input()
-        await b.wait_for("channel_open")
-        await b.say("one")
-        await a.wait_for("channel_message", text="one")
-        assert a.process.returncode is None
-
-
 async def test_once_exits_when_the_channel_is_closed() -> None:
     """The other peer closes the channel: status 0."""
-    async with relay() as (_, url), peer(url, "--once") as (b, b_id), peer(url, "--pair", b_id) as (a, _):
-        await b.wait_for("channel_open")
+    async with relay() as (_, url), two_peers(url, bob=["--once"]) as (a, b):
         assert await a.end() == 0
         assert await b.ended() == 0
-
-
-async def test_once_fails_if_input_is_left_unsent() -> None:
-    """The other peer closes the channel: status 12, and the error names the unsent input."""
-    async with relay() as (_, url), peer(url) as (b, b_id):
-        command = f"yes | {SDPX} peer --url {url} --no-stun --pair {b_id} --once"
-        async with trio.open_nursery() as nursery:
-
-            async def end_it() -> None:
-                await b.wait_for("channel_message", text="y")
-                assert await b.end() == 0
-
-            nursery.start_soon(end_it)
-            done = await trio.to_thread.run_sync(shell, command)
-    assert done.returncode == 12
-    assert "input was left unsent" in done.stderr
-    verdicts = [line for line in map(json.loads, done.stdout.splitlines()) if line["event"] == "diagnosis"]
-    assert [line["code"] for line in verdicts] == ["channel_closed"]
-
-
-async def test_input_line_that_cannot_be_sent_is_rejected_and_the_next_one_is_sent() -> None:
-    """A line that is too long or not UTF-8 is logged as `input_rejected`."""
-    async with relay() as (_, url), peer(url) as (b, b_id), peer(url, "--pair", b_id) as (a, _):
-        await b.wait_for("channel_open")
-        await a.say("x" * 70_000)
-        await a.wait_for("input_rejected", code="too_long")
-        assert a.process.stdin is not None
-        await a.process.stdin.send_all(b"\xff\xfe\n")
-        await a.wait_for("input_rejected", code="not_utf8")
-        await a.say("good")
-        await b.wait_for("channel_message", text="good")
-
-
-Handler = Callable[[trio.SocketStream], Awaitable[None]]
-
-
-async def silent(_stream: trio.SocketStream) -> None:
-    await trio.sleep_forever()
-
-
-async def closing(stream: trio.SocketStream) -> None:
-    await stream.receive_some()
-
-
-async def plain_http(stream: trio.SocketStream) -> None:
-    await stream.receive_some()
-    await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
-    await trio.sleep(1)
-
-
-async def not_http(stream: trio.SocketStream) -> None:
-    await stream.send_all(b"SSH-2.0-x\r\n\r\n\r\n")
-    await trio.sleep(1)
-
-
-async def broken_http(stream: trio.SocketStream) -> None:
-    await stream.receive_some()
-    await stream.send_all(b"HTTP/1.1 500 x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
-    await trio.sleep(1)
-
-
-async def _serve(handler: Handler, stream: trio.SocketStream) -> None:
-    async with stream:
-        try:
-            await handler(stream)
-        except trio.BrokenResourceError:
-            return
-
-
-@pytest.mark.parametrize("handler", [silent, closing, plain_http, not_http, broken_http])
-async def test_server_that_is_not_a_relay_is_reported_as_unreachable(handler: Handler) -> None:
-    """A server that is silent, closes, or does not speak WebSocket: status 3, one `error` event, one line on stderr."""
-    async with trio.open_nursery() as nursery:
-        serving = partial(trio.serve_tcp, partial(_serve, handler), 0, host="127.0.0.1")
-        [listener] = await nursery.start(serving)
-        port = listener.socket.getsockname()[1]
-        with trio.fail_after(20):
-            status, stderr, events = await run("peer", "--url", f"ws://127.0.0.1:{port}")
-        nursery.cancel_scope.cancel()
-    assert status == 3
-    assert events[-1] == "error"
-    assert str(port) in stderr
-    assert stderr.count("\n") == 1
 
 
 async def test_refused_connection_is_reported_as_unreachable() -> None:
@@ -217,15 +122,17 @@ async def test_secrets_in_the_url_are_not_logged() -> None:
     assert "SECRET" not in told
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- 2>&-"])
-async def test_closed_standard_descriptor_is_replaced_by_dev_null(closed: str) -> None:
+async def test_closed_standard_descriptor_is_replaced_by_dev_null() -> None:
     """A supervisor may start a program so; no socket gets the descriptor."""
     async with relay() as (_, url), peer(url) as (b, b_id):
-        command = f"timeout 15 {SDPX} peer --url {url} --no-stun --pair {b_id} --once {closed}"
-        done = await trio.to_thread.run_sync(shell, f"{command} < /dev/null" if "<" not in closed else command)
-        await b.wait_for("channel_open")
-    assert done.returncode == 0
-    assert "Traceback" not in done.stderr
+        for closed in ("<&-", ">&- < /dev/null", "<&- 2>&-"):
+            seen = len(b.lines)
+            command = f"timeout 25 {SDPX} peer --url {url} --no-stun --pair {b_id} --once {closed}"
+            done = await trio.to_thread.run_sync(shell, command)
+            assert done.returncode == 0, closed
+            assert "Traceback" not in done.stderr
+            await b.wait_for("channel_open", after=seen)
+            await b.wait_for("ready", after=seen)
 
 
 async def test_id_in_use_is_refused_with_status_6() -> None:
@@ -235,52 +142,9 @@ async def test_id_in_use_is_refused_with_status_6() -> None:
         assert (await second.wait_for("error"))["code"] == "id_taken"
 
 
-async def test_no_reconnect_exits_with_status_3_when_the_relay_stops() -> None:
-    """`disconnected` has the close code of the relay."""
-    async with relay() as (server, url), peer(url, "--no-reconnect") as (waiting, _):
-        assert await server.end() == 0
-        assert await waiting.ended() == 3
-        assert (await waiting.wait_for("disconnected"))["code"] == 1001
-        assert waiting.events[-1] == "error"
-
-
-async def test_open_channel_survives_the_loss_of_the_relay() -> None:
-    """The relay is killed: messages still arrive; once the channel is closed, the peer exits with status 3."""
-    async with (
-        relay() as (server, url),
-        peer(url, "--no-reconnect") as (b, b_id),
-        peer(url, "--pair", b_id) as (a, _),
-    ):
-        await a.wait_for("channel_open")
-        server.process.kill()
-        await a.wait_for("disconnected")
-        await b.wait_for("disconnected")
-        await a.say("without a relay")
-        await b.wait_for("channel_message", text="without a relay")
-        assert await a.end() == 0
-        assert await b.ended() == 3
-
-
-async def test_once_succeeds_when_the_channel_is_closed_after_the_loss_of_the_relay() -> None:
-    """With --once only the channel matters: status 0."""
-    async with relay() as (server, url), peer(url, "--once") as (b, b_id), peer(url, "--pair", b_id) as (a, _):
-        await a.wait_for("channel_open")
-        await b.wait_for("channel_open")
-        server.process.kill()
-        await a.wait_for("disconnected")
-        await b.wait_for("disconnected")
-        assert await a.end() == 0
-        assert await b.ended() == 0
-
-
 async def test_sigterm_disconnects_all_clients_and_ends_the_relay() -> None:
     """Clients get close code 1001, a pair also `peer_disconnected`; the relay exits before the drain timeout, with 0."""
-    async with (
-        relay("--drain-timeout", "600") as (server, url),
-        peer(url) as (b, b_id),
-        peer(url, "--pair", b_id) as (a, _),
-    ):
-        await a.wait_for("channel_open")
+    async with relay("--drain-timeout", "600") as (server, url), two_peers(url) as (a, b):
         assert await server.end() == 0
         for program in (a, b):
             assert (await program.wait_for("peer_disconnected"))["reason"] == "shutdown"
@@ -291,8 +155,8 @@ async def test_relay_listens_on_each_address_of_a_host() -> None:
     """One `server_listening` for each address of a host name, all with one port."""
     async with relay("--host", "::1") as (_, url):
         assert url.startswith("ws://[::1]:")
-        async with peer(url) as (program, _):
-            assert await program.end() == 0
+        async with open_websocket_url(url) as client:
+            assert json.loads(await client.get_message())["type"] == "your_id"
     async with relay("--host", "localhost") as (server, url):
         found = {str(entry[4][0]) for entry in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)}
         while len([e for e in server.events if e == "server_listening"]) < len(found):
@@ -349,8 +213,8 @@ async def test_stalled_reader_of_stdout_does_not_delay_the_end() -> None:
     assert process.stdout is not None
     url = json.loads(await process.stdout.receive_some())["url"]
     for _ in range(3):
-        async with peer(url) as (program, _):
-            assert await program.end() == 0
+        async with open_websocket_url(url) as client:
+            assert json.loads(await client.get_message())["type"] == "your_id"
     process.terminate()
     with trio.fail_after(10):
         assert await process.wait() == 0

@@ -24,8 +24,6 @@ from tests.harness.peer import SDP, SessionHarness, session
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-pytestmark = pytest.mark.usefixtures("autojump_clock")
-
 NOT_FOUND = ErrorFrame("target_not_found", "Client 'bob' is not connected", "bob", "pair_request")
 LOST = RelayLost("relay_lost", "The connection to the relay was lost")
 
@@ -42,7 +40,7 @@ def verdict(peer: SessionHarness, code: str, status: int) -> None:
 
 
 @pytest.mark.parametrize("code", ["unauthorized", "full"])
-async def test_a_relay_that_refuses_the_peer_ends_it_with_the_relays_code(code: str) -> None:
+async def test_a_relay_that_refuses_the_peer_ends_it_with_the_relays_code(code: str, autojump_clock: MockClock) -> None:
     async with session(connected=False, pair="bob") as peer:
         await peer.relay.stop(Refused(code, "Not you"))
         assert await peer.ended() == 6
@@ -59,14 +57,14 @@ async def test_a_relay_that_is_not_reached_within_the_time_is_unreachable(autoju
         assert trio.current_time() - began == 5
 
 
-async def test_a_relay_that_is_lost_ends_a_peer_that_may_not_reconnect() -> None:
+async def test_a_relay_that_is_lost_ends_a_peer_that_may_not_reconnect(autojump_clock: MockClock) -> None:
     async with session(reconnect=False) as peer:
         await peer.relay.lose()
         await peer.relay.stop(LOST)
         assert await peer.ended() == 3
 
 
-async def test_an_open_channel_outlives_the_relay_and_then_the_program_ends() -> None:
+async def test_an_open_channel_outlives_the_relay_and_then_the_program_ends(autojump_clock: MockClock) -> None:
     """Status 3 once the channel closes; messages went both ways meanwhile."""
     async with session(reconnect=False) as peer:
         pc = await peer.open()
@@ -78,7 +76,7 @@ async def test_an_open_channel_outlives_the_relay_and_then_the_program_ends() ->
         assert await peer.ended() == 3
 
 
-async def test_once_is_successful_when_the_channel_closes_after_the_relay_is_gone() -> None:
+async def test_once_is_successful_when_the_channel_closes_after_the_relay_is_gone(autojump_clock: MockClock) -> None:
     async with session(reconnect=False, once=True) as peer:
         pc = await peer.open()
         await peer.relay.lose()
@@ -87,7 +85,7 @@ async def test_once_is_successful_when_the_channel_closes_after_the_relay_is_gon
         assert await peer.ended() == 0
 
 
-async def test_a_lost_relay_ends_a_pairing_without_a_channel_and_pair_asks_again() -> None:
+async def test_a_lost_relay_ends_a_pairing_without_a_channel_and_pair_asks_again(autojump_clock: MockClock) -> None:
     async with session(pair="bob") as peer:
         await peer.pair()
         await peer.relay.lose()
@@ -115,7 +113,7 @@ async def test_a_relay_without_an_answer_ends_a_peer_that_may_not_reconnect(auto
 # ---- requests -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_refusal_ends_a_peer_with_pair_in_the_relays_words() -> None:
+async def test_a_refusal_ends_a_peer_with_pair_in_the_relays_words(autojump_clock: MockClock) -> None:
     async with session(pair="bob") as peer:
         await peer.relay.say(NOT_FOUND)
         assert await peer.ended() == 4
@@ -148,7 +146,7 @@ async def test_wait_ends_with_the_pairing(autojump_clock: MockClock) -> None:
         assert peer.requests == ["bob"]
 
 
-async def test_a_typed_id_is_requested_and_later_lines_are_messages() -> None:
+async def test_a_typed_id_is_requested_and_later_lines_are_messages(autojump_clock: MockClock) -> None:
     async with session() as peer:
         await peer.type("no spaces", "bob")
         assert peer.codes("input_rejected") == ["bad_id"]
@@ -166,7 +164,9 @@ async def test_a_typed_id_is_requested_and_later_lines_are_messages() -> None:
 
 @pytest.mark.parametrize("is_initiator", [True, False])
 @pytest.mark.parametrize("expected", ["exchange", "connected", "channel", "message"])
-async def test_a_peer_ends_successfully_as_soon_as_it_has_what_it_expects(expected: str, is_initiator: bool) -> None:
+async def test_a_peer_ends_successfully_as_soon_as_it_has_what_it_expects(
+    expected: str, is_initiator: bool, autojump_clock: MockClock
+) -> None:
     async with session(expect=expected) as peer:
         pc = await peer.pair(is_initiator=is_initiator)
         steps: list[Callable[[], Awaitable[None]]] = [peer.exchange, pc.connect, pc.open, lambda: pc.receive("hello")]
@@ -225,7 +225,7 @@ async def test_the_phase_that_failed_has_its_status_also_when_within_ends_it(aut
 
 
 @pytest.mark.parametrize("paired", [False, True])
-async def test_a_program_that_is_ended_before_is_no_success(paired: bool) -> None:
+async def test_a_program_that_is_ended_before_is_no_success(paired: bool, autojump_clock: MockClock) -> None:
     """The sentence is about the pairing that there was, although that is over by then."""
     async with session(expect="channel") as peer, trio.open_nursery() as nursery:
         if paired:
@@ -242,7 +242,7 @@ async def test_a_program_that_is_ended_before_is_no_success(paired: bool) -> Non
 # ---- ends of a pairing ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_peer_that_leaves_before_there_is_a_connection() -> None:
+async def test_a_peer_that_leaves_before_there_is_a_connection(autojump_clock: MockClock) -> None:
     """Status 7 with `--pair`; else the next pairing is possible."""
     async with session(pair="bob") as peer:
         await peer.pair()
@@ -282,14 +282,14 @@ async def test_no_description_comes_in_time(
             verdict(peer, code, status)
 
 
-async def test_once_ends_when_the_channel_closes() -> None:
+async def test_once_ends_when_the_channel_closes(autojump_clock: MockClock) -> None:
     async with session(once=True) as peer:
         pc = await peer.open()
         await pc.close_channel()
         assert await peer.ended() == 0
 
 
-async def test_once_ends_when_the_input_is_sent() -> None:
+async def test_once_ends_when_the_input_is_sent(autojump_clock: MockClock) -> None:
     async with session(once=True, pair="bob") as peer:
         await peer.type("a", "b")
         peer.lines.end()
@@ -298,7 +298,7 @@ async def test_once_ends_when_the_input_is_sent() -> None:
         assert pc.sent == ["a", "b"]
 
 
-async def test_once_with_input_left_is_no_success() -> None:
+async def test_once_with_input_left_is_no_success(autojump_clock: MockClock) -> None:
     async with session(once=True, pair="bob") as peer:
         pc = await peer.open()
         await pc.close_channel()
@@ -331,7 +331,7 @@ async def test_the_channel_of_a_peer_that_leaves_closes_a_moment_later(autojump_
         assert await peer.ended() == 0
 
 
-async def test_an_answer_that_came_before_the_departure_is_used() -> None:
+async def test_an_answer_that_came_before_the_departure_is_used(autojump_clock: MockClock) -> None:
     async with session(expect="exchange") as peer:
         await peer.pair()
         peer.relay._send_event.send_nowait(Description("answer", SDP))
@@ -342,7 +342,7 @@ async def test_an_answer_that_came_before_the_departure_is_used() -> None:
 # ---- detached pairings ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_detached_pairing_declines_another_until_its_channel_closes() -> None:
+async def test_a_detached_pairing_declines_another_until_its_channel_closes(autojump_clock: MockClock) -> None:
     async with session() as peer:
         pc = await peer.open()
         await peer.relay.lose()
@@ -358,7 +358,7 @@ async def test_a_detached_pairing_declines_another_until_its_channel_closes() ->
         assert not peer.finished.is_set()
 
 
-async def test_a_detached_pairing_gives_way_to_a_new_one_with_the_same_peer() -> None:
+async def test_a_detached_pairing_gives_way_to_a_new_one_with_the_same_peer(autojump_clock: MockClock) -> None:
     async with session() as peer:
         pc = await peer.open()
         await peer.relay.lose()
@@ -370,7 +370,9 @@ async def test_a_detached_pairing_gives_way_to_a_new_one_with_the_same_peer() ->
 
 
 @pytest.mark.parametrize(("reason", "sdpx"), [("shutdown", False), ("closed", True), ("timeout", True)])
-async def test_a_pairing_is_detached_when_only_the_peers_socket_is_gone(reason: str, sdpx: bool) -> None:
+async def test_a_pairing_is_detached_when_only_the_peers_socket_is_gone(
+    reason: str, sdpx: bool, autojump_clock: MockClock
+) -> None:
     async with session() as peer:
         pc = await peer.open(sdpx=sdpx)
         await peer.relay.say(PeerDisconnected("bob", reason))
@@ -432,7 +434,7 @@ async def test_no_connection_comes_in_time(autojump_clock: MockClock) -> None:
         assert (error["type"], error["code"]) == ("connection", "timeout")
 
 
-async def test_a_connection_that_fails_says_so() -> None:
+async def test_a_connection_that_fails_says_so(autojump_clock: MockClock) -> None:
     async with session(pair="bob", retries=0) as peer:
         pc = await peer.pair()
         await peer.exchange()
@@ -457,13 +459,13 @@ async def test_expect_message_gives_another_channel_some_seconds(autojump_clock:
 # ---- frames ---------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_description_without_a_pairing_is_an_error() -> None:
+async def test_a_description_without_a_pairing_is_an_error(autojump_clock: MockClock) -> None:
     async with session() as peer:
         await peer.relay.say(Description("offer", SDP))
         assert peer.codes("negotiation_error") == ["not_ready"]
 
 
-async def test_a_second_pairing_closes_the_first_connection() -> None:
+async def test_a_second_pairing_closes_the_first_connection(autojump_clock: MockClock) -> None:
     async with session() as peer:
         first = await peer.pair("one")
         second = await peer.pair("two")
@@ -472,7 +474,7 @@ async def test_a_second_pairing_closes_the_first_connection() -> None:
         assert "ready" not in peer.events
 
 
-async def test_requests_that_cross_leave_the_pairing() -> None:
+async def test_requests_that_cross_leave_the_pairing(autojump_clock: MockClock) -> None:
     """The wanted peer asked first: this side's own request is refused, and the program goes on."""
     async with session(pair="bob") as peer:
         await peer.relay.say(Paired("bob", is_initiator=False))
@@ -503,7 +505,7 @@ async def test_a_further_offer_has_a_connection_and_a_deadline_of_its_own(autoju
         assert await peer.ended() == 0
 
 
-async def test_renewed_ice_servers_are_for_the_next_pairing() -> None:
+async def test_renewed_ice_servers_are_for_the_next_pairing(autojump_clock: MockClock) -> None:
     async with session() as peer:
         await peer.relay.say(IceServers([{"urls": "stun:192.0.2.9:3478"}]))
         pc = await peer.pair()
@@ -532,7 +534,7 @@ async def test_a_pairing_took_the_time_since_this_side_was_free_or_asked(autojum
 # ---- commands -------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_program_pairs_sends_leaves_and_closes_by_commands() -> None:
+async def test_a_program_pairs_sends_leaves_and_closes_by_commands(autojump_clock: MockClock) -> None:
     async with session(stdin="json") as peer:
         await peer.type("hello", {"pair": "bob"})
         assert peer.codes("input_rejected") == ["bad_json"]
@@ -551,7 +553,7 @@ async def test_a_program_pairs_sends_leaves_and_closes_by_commands() -> None:
         assert again.sent == ["last words"]
 
 
-async def test_a_refused_request_does_not_end_a_program_controlled_by_commands() -> None:
+async def test_a_refused_request_does_not_end_a_program_controlled_by_commands(autojump_clock: MockClock) -> None:
     async with session(stdin="json") as peer:
         await peer.type({"pair": "bob"})
         await peer.relay.say(NOT_FOUND)
@@ -560,20 +562,20 @@ async def test_a_refused_request_does_not_end_a_program_controlled_by_commands()
         assert await peer.ended() == 0
 
 
-async def test_close_before_the_expectation_is_met_is_no_success() -> None:
+async def test_close_before_the_expectation_is_met_is_no_success(autojump_clock: MockClock) -> None:
     async with session(stdin="json", expect="message") as peer:
         await peer.open()
         await peer.type({"close": True})
         assert await peer.ended() == 13
 
 
-async def test_a_request_without_a_relay_is_rejected() -> None:
+async def test_a_request_without_a_relay_is_rejected(autojump_clock: MockClock) -> None:
     async with session(stdin="json", connected=False) as peer:
         await peer.type({"pair": "bob"})
         assert peer.codes("input_rejected") == ["no_relay"]
 
 
-async def test_a_message_for_one_peer_does_not_go_to_the_next() -> None:
+async def test_a_message_for_one_peer_does_not_go_to_the_next(autojump_clock: MockClock) -> None:
     """Before the first pairing it waits; between two it is rejected."""
     async with session(stdin="json") as peer:
         await peer.type({"send": "first"}, {"pair": "bob"})
@@ -586,7 +588,7 @@ async def test_a_message_for_one_peer_does_not_go_to_the_next() -> None:
         assert carol.sent == ["for carol"]
 
 
-async def test_a_lost_relay_does_not_make_messages_wait_for_any_peer() -> None:
+async def test_a_lost_relay_does_not_make_messages_wait_for_any_peer(autojump_clock: MockClock) -> None:
     """Without `--pair` no pairing is being requested then."""
     async with session(stdin="json") as peer:
         await peer.pair()

@@ -1,0 +1,67 @@
+"""Dialling servers that are not a relay: each is unreachable, within the deadline."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from sdpx.concurrency import leaf_exceptions
+from sdpx.errors import RelayUnreachable
+from sdpx.peer.signaling.connection import dial
+
+Handler = Callable[[trio.SocketStream], Awaitable[None]]
+
+
+async def silent(_stream: trio.SocketStream) -> None:
+    await trio.sleep_forever()
+
+
+async def closing(stream: trio.SocketStream) -> None:
+    await stream.receive_some()
+
+
+async def plain_http(stream: trio.SocketStream) -> None:
+    await stream.receive_some()
+    await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
+    await trio.sleep(1)
+
+
+async def not_http(stream: trio.SocketStream) -> None:
+    await stream.send_all(b"SSH-2.0-x\r\n\r\n\r\n")
+    await trio.sleep(1)
+
+
+async def broken_http(stream: trio.SocketStream) -> None:
+    await stream.receive_some()
+    await stream.send_all(b"HTTP/1.1 500 x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+    await trio.sleep(1)
+
+
+async def serve(handler: Handler, stream: trio.SocketStream) -> None:
+    async with stream:
+        try:
+            await handler(stream)
+        except trio.BrokenResourceError:
+            return
+
+
+@pytest.mark.parametrize("handler", [silent, closing, plain_http, not_http, broken_http])
+async def test_a_server_that_is_not_a_relay_is_unreachable_within_10_s(
+    handler: Handler, autojump_clock: MockClock
+) -> None:
+    """The sentence names the URL."""
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, partial(serve, handler), 0, host="127.0.0.1"))
+        url = f"ws://127.0.0.1:{listener.socket.getsockname()[1]}"
+        began = trio.current_time()
+        with pytest.raises((RelayUnreachable, ExceptionGroup)) as caught:
+            async with dial(url, url, None):
+                raise AssertionError(handler)
+        error = caught.value
+        (leaf,) = leaf_exceptions(error) if isinstance(error, ExceptionGroup) else [error]
+        assert isinstance(leaf, RelayUnreachable)
+        assert url in leaf.reason
+        assert trio.current_time() - began <= 10
+        nursery.cancel_scope.cancel()
