@@ -23,7 +23,7 @@ from tests.harness.processes import relay
 
 pytestmark = pytest.mark.e2e
 
-CUTS: Final = 1000
+CUTS: Final = 200
 PAIRS: Final = 8
 RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: a close that sends RST
 CANDIDATE: Final = {"type": "candidate", "candidate": {"candidate": "candidate:1 1 udp 1 192.0.2.1 9 typ host"}}
