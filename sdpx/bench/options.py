@@ -23,7 +23,7 @@ class BenchOptions:
     token: str | None = option(
         None, "Token for a relay that requires one; safer in the environment.", "Network", "TOKEN"
     )
-    cafile: str | None = option(None, "CA certificates (PEM) to trust instead of the system's.", "TLS", "FILE")
+    cafile: str | None = option(None, "Trust only the certificate authorities in this file (PEM).", "TLS", "FILE")
     insecure: bool = option(False, "Do not verify the certificate of the relay; for tests.", "TLS")
     pairs: int = option(32, "Pairs of clients.", "Load", "NUMBER", 1, 100_000)
     payload: int = option(4096, "Size of a message.", "Load", "BYTES", MIN_PAYLOAD, 1024**2)

@@ -13,7 +13,6 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 from sdpx.errors import Refusal
 
 PROTOCOL: Final = "sdpx.v1"
-MAX_FRAME: Final = 64 * 1024
 
 RelayedType = Literal["offer", "answer", "candidate"]
 DisconnectReason = Literal["left", "closed", "timeout", "slow", "shutdown", "refused"]

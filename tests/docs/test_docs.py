@@ -14,6 +14,7 @@ import pytest
 from sdpx.log import QUEUE_BYTES, QUEUE_LINES
 from sdpx.peer.input import MAX_LINE
 from sdpx.protocol import messages
+from sdpx.relay.core.limits import Limits
 from tests.docs import code, texts
 from tests.docs.generate import DOCUMENTS, EXAMPLES, PART, PARTS, ROOT, generate
 
@@ -110,7 +111,7 @@ def test_the_configuration_example_is_valid() -> None:
 
 
 def test_numbers_in_prose_are_those_of_the_code() -> None:
-    assert messages.MAX_FRAME == MAX_LINE == 64 * 1024
+    assert Limits().max_message_size == MAX_LINE == 64 * 1024
     assert f"{QUEUE_LINES:,} lines, or {QUEUE_BYTES >> 20} MiB," in PROSE["sdpx/docs/log-events.md"]
     assert f"`{messages.PROTOCOL}`" in PROSE["sdpx/docs/protocol.md"]
     quotes = [quote for text in texts.ERROR_CODES.values() for quote in re.findall("'([^']+)'", text)]
