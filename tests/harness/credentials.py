@@ -1,4 +1,4 @@
-"""Keys, tokens and certificates as somebody else's tools make them."""
+"""Keys, tokens and certificates made by other libraries."""
 
 import base64
 import json
@@ -59,6 +59,6 @@ def token(secret: Any = SECRET, algorithm: str = "HS256", headers: dict[str, Any
 
 
 def part(data: Any) -> str:
-    """A part of a token as nobody's library would make it."""
+    """Encode a part of a token by hand."""
     text = data if isinstance(data, bytes) else json.dumps(data).encode()
     return base64.urlsafe_b64encode(text).rstrip(b"=").decode()

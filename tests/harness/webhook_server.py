@@ -1,4 +1,4 @@
-"""An HTTP service that says who may come in, on a real socket: it keeps what it was asked, and answers what the test wants."""
+"""An HTTP server for the authentication webhook: it records requests and answers as a test decides."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,29 +9,29 @@ from typing import Any
 import h11
 import trio
 
-HttpError = Callable[["Hook"], Awaitable[tuple[int, bytes]]]
+Answer = Callable[["WebhookServer"], Awaitable[tuple[int, bytes]]]
 
 
-def says(status: int = 200, **body: Any) -> HttpError:
-    return says_bytes(json.dumps(body).encode(), status)
+def answer_json(status: int = 200, **body: Any) -> Answer:
+    return answer_bytes(json.dumps(body).encode(), status)
 
 
-def says_bytes(body: bytes, status: int = 200) -> HttpError:
-    async def answer(_: "Hook") -> tuple[int, bytes]:
+def answer_bytes(body: bytes, status: int = 200) -> Answer:
+    async def answer(_: "WebhookServer") -> tuple[int, bytes]:
         return status, body
 
     return answer
 
 
 @dataclass
-class Hook:
-    """What the service was asked so far, and how it answers."""
+class WebhookServer:
+    """The recorded requests, and the answer to the next ones."""
 
-    answer: HttpError
+    answer: Answer
     url: str = ""
-    questions: list[dict[str, Any]] = field(default_factory=list)
-    at_once: int = 0
-    most_at_once: int = 0
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    concurrent: int = 0
+    most_concurrent: int = 0
 
     async def serve(self, stream: trio.SocketStream) -> None:
         connection = h11.Connection(h11.SERVER)
@@ -53,13 +53,13 @@ class Hook:
             return
 
     async def _reply(self, stream: trio.SocketStream, connection: h11.Connection, body: bytes) -> None:
-        self.questions.append(json.loads(body))
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
+        self.requests.append(json.loads(body))
+        self.concurrent += 1
+        self.most_concurrent = max(self.most_concurrent, self.concurrent)
         try:
             status, answer = await self.answer(self)
         finally:
-            self.at_once -= 1
+            self.concurrent -= 1
         headers = [("Content-Length", str(len(answer))), ("Location", "/elsewhere")]
         data = connection.send(h11.Response(status_code=status, headers=headers))
         data += connection.send(h11.Data(data=answer)) + connection.send(h11.EndOfMessage())
@@ -68,8 +68,8 @@ class Hook:
 
 
 @asynccontextmanager
-async def hook(answer: HttpError) -> AsyncIterator[Hook]:
-    service = Hook(answer)
+async def webhook_server(answer: Answer) -> AsyncIterator[WebhookServer]:
+    service = WebhookServer(answer)
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     service.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}/auth"
     async with trio.open_nursery() as nursery:

@@ -240,7 +240,7 @@ FLAWED: Final = {
 
 
 @pytest.mark.parametrize("attack", FLAWED.values(), ids=FLAWED)
-async def test_a_flawed_request_for_a_websocket_is_refused(scene: Scene, attack: Refused) -> None:
+async def test_invalid_upgrade_is_refused(scene: Scene, attack: Refused) -> None:
     """No WebSocket opens on it, and the answer says what is missing."""
     await check(scene, attack)
 

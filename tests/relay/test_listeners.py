@@ -1,4 +1,4 @@
-"""Where connections come from: the loop that accepts them outlives whatever one of them, or the system, does to it."""
+"""The loop that accepts connections survives errors of the system."""
 
 import errno
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from sdpx.relay.listeners import open_listeners, serve_listener
 
 
 class Failing:
-    """A listener that fails with these errors, one after the other, and then has one connection."""
+    """A listener that raises these errors in turn, and then has one connection."""
 
     def __init__(self, *errors: int) -> None:
         self._errors = list(errors)
@@ -27,53 +27,51 @@ class Failing:
         await trio.sleep_forever()
 
 
-async def accepted(listener: Failing, tell: Callable[[Event], None]) -> float:
-    """Accept until there is a connection; returns how many (virtual) seconds that took."""
+async def accepted(listener: Failing, log: Callable[[Event], None]) -> float:
+    """Accept until there is a connection; returns the virtual seconds that passed."""
     began = trio.current_time()
     got = trio.Event()
 
-    def take(links: Iterator[trio.abc.Stream]) -> None:
-        for _ in links:
+    def accept(streams: Iterator[trio.abc.Stream]) -> None:
+        for _ in streams:
             got.set()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve_listener, listener, take, tell)  # type: ignore[arg-type]  # all that it uses
+        nursery.start_soon(serve_listener, listener, accept, log)  # type: ignore[arg-type]  # all that it uses
         await got.wait()
         nursery.cancel_scope.cancel()
     return trio.current_time() - began
 
 
 @pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPROTO, errno.EPERM, errno.ENETDOWN, errno.EHOSTUNREACH])
-async def test_a_connection_that_is_lost_before_it_is_accepted_is_nobodys_fault(
-    autojump_clock: MockClock, number: int
-) -> None:
-    told: list[Event] = []
-    assert await accepted(Failing(number, number), told.append) == 0
-    assert told == []
+async def test_connection_lost_before_accept_is_ignored(autojump_clock: MockClock, number: int) -> None:
+    logged: list[Event] = []
+    assert await accepted(Failing(number, number), logged.append) == 0
+    assert logged == []
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-async def test_a_lack_of_descriptors_is_told_now_and_then_and_outlived(autojump_clock: MockClock, number: int) -> None:
-    """Ten times a second it is tried, every ten seconds it is told."""
-    told: list[Event] = []
-    assert await accepted(Failing(*[number] * 150), told.append) == pytest.approx(15)
-    assert [type(event) for event in told] == [serve.AcceptFailed] * 2
+async def test_shortage_of_descriptors_is_logged_and_retried(autojump_clock: MockClock, number: int) -> None:
+    """The loop tries again after 0.1 s and logs every 10 s."""
+    logged: list[Event] = []
+    assert await accepted(Failing(*[number] * 150), logged.append) == pytest.approx(15)
+    assert [type(event) for event in logged] == [serve.AcceptFailed] * 2
 
 
-async def test_a_listener_that_is_gone_is_a_fault(autojump_clock: MockClock) -> None:
+async def test_closed_listener_raises(autojump_clock: MockClock) -> None:
     with pytest.raises(ExceptionGroup):
         await accepted(Failing(errno.EBADF), lambda _: None)
 
 
-@pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1:"), ("::1", "[::1]:")])
-async def test_the_place_is_as_in_a_url(host: str, shown: str) -> None:
+@pytest.mark.parametrize(("host", "prefix"), [("127.0.0.1", "127.0.0.1:"), ("::1", "[::1]:")])
+async def test_address_is_formatted_as_in_a_url(host: str, prefix: str) -> None:
     [listener] = await open_listeners(host, 0)
     with listener.socket:
-        assert listener.address == f"{shown}{listener.port}"
+        assert listener.address == f"{prefix}{listener.port}"
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.254", "x" * 70, "\ud800"])
-async def test_a_place_that_is_not_here_is_a_clear_error(host: str) -> None:
+async def test_address_of_another_host_raises_cannot_listen(host: str) -> None:
     with pytest.raises(CannotListen) as caught:
         await open_listeners(host, 0)
     assert caught.value.code == "cannot_listen"

@@ -1,4 +1,4 @@
-"""Who gets a WebSocket, asked of a whole relay on memory streams: each wrong credential has its own refusal."""
+"""Authentication of a whole relay in memory: which request gets a WebSocket, and how each invalid one is refused."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def with_secret(tmp_path: Path) -> AuthOptions:
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-async def test_a_token_in_the_header_or_in_the_query_opens(
+async def test_token_is_accepted_in_header_and_query(
     secret: AuthOptions, autojump_clock: MockClock, scheme: str
 ) -> None:
     good = token(sub="bob", exp=SOON)
@@ -56,7 +56,7 @@ async def test_a_token_in_the_header_or_in_the_query_opens(
         (f"/?token={token(sub='a')}", [f"Authorization: Bearer {token(sub='b')}"], "several"),
     ],
 )
-async def test_each_wrong_token_is_401_and_named(
+async def test_invalid_token_is_refused_with_its_reason(
     secret: AuthOptions, autojump_clock: MockClock, target: str, headers: list[str], word: str
 ) -> None:
     async with auth_relay(secret) as relay:
@@ -69,7 +69,7 @@ async def test_each_wrong_token_is_401_and_named(
 
 
 @pytest.mark.parametrize(
-    ("target", "who"),
+    ("target", "client_id"),
     [
         ("/?id=eve", "eve"),
         ("/?id=a%20b", None),
@@ -80,23 +80,25 @@ async def test_each_wrong_token_is_401_and_named(
         (f"/?id=eve&token={token(sub='bob')}", "eve"),
     ],
 )
-async def test_the_log_says_who_was_refused_but_nobody_who_is_not_proven(
-    secret: AuthOptions, autojump_clock: MockClock, target: str, who: str | None
+async def test_refusal_is_logged_with_the_requested_or_verified_id(
+    secret: AuthOptions, autojump_clock: MockClock, target: str, client_id: str | None
 ) -> None:
     async with auth_relay(secret) as relay:
         assert (await relay.ask(target))[0] in (400, 401)
-        assert relay.log.of("connection_refused")[0].get("client_id") == who
+        assert relay.log.of("connection_refused")[0].get("client_id") == client_id
 
 
-async def test_the_log_says_whose_bound_id_is_taken(secret: AuthOptions, autojump_clock: MockClock) -> None:
+async def test_refusal_of_a_taken_bound_id_is_logged_with_the_id(
+    secret: AuthOptions, autojump_clock: MockClock
+) -> None:
     async with auth_relay(secret) as relay:
         await relay.ask(f"/?token={token(sub='bob')}")
         assert (await relay.ask(f"/?token={token(sub='bob')}"))[0] == 409
         assert relay.log.of("connection_refused")[0]["client_id"] == "bob"
 
 
-async def test_sub_binds_the_id(secret: AuthOptions, autojump_clock: MockClock) -> None:
-    """Absent or equal, `?id=` gives that ID; a token without `sub` lets its bearer choose."""
+async def test_sub_binds_the_client_id(secret: AuthOptions, autojump_clock: MockClock) -> None:
+    """`?id=` may be absent or equal to `sub`; a token without `sub` allows any ID."""
     async with auth_relay(secret) as relay:
         assert await relay.ask(f"/?token={token(sub='bob')}") == (101, {"type": "your_id", "id": "bob"})
         assert await relay.ask(f"/?id=al&token={token(sub='al')}") == (101, {"type": "your_id", "id": "al"})
@@ -104,7 +106,7 @@ async def test_sub_binds_the_id(secret: AuthOptions, autojump_clock: MockClock) 
         assert (await relay.ask(f"/?token={token(sub='bob')}"))[0] == 409
 
 
-async def test_whether_an_id_is_taken_only_those_hear_who_may_come_in(
+async def test_only_an_authenticated_client_learns_that_an_id_is_taken(
     secret: AuthOptions, autojump_clock: MockClock
 ) -> None:
     async with auth_relay(secret) as relay:
@@ -113,7 +115,7 @@ async def test_whether_an_id_is_taken_only_those_hear_who_may_come_in(
         assert (await relay.ask(f"/?id=bob&token={token()}"))[0] == 409
 
 
-async def test_a_token_may_come_from_any_configured_source(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_token_of_any_configured_key_is_accepted(tmp_path: Path, autojump_clock: MockClock) -> None:
     jwks = jwks_file(tmp_path, *[public_jwk(key) for key in KEYS.values()])
     options = AuthOptions(auth_secret_file=str(secret_file(tmp_path)), auth_jwks=str(jwks), auth_audience="sdpx")
     async with auth_relay(options) as relay:
@@ -123,20 +125,20 @@ async def test_a_token_may_come_from_any_configured_source(tmp_path: Path, autoj
         assert (await relay.ask(f"/?token={token()}"))[0] == 401
 
 
-async def test_without_credentials_asked_for_tokens_count_for_nothing(autojump_clock: MockClock) -> None:
+async def test_relay_without_authentication_ignores_tokens(autojump_clock: MockClock) -> None:
     async with auth_relay(AuthOptions()) as relay:
         assert (await relay.ask("/?token=garbage", "Authorization: Bearer x", "Origin: https://any.test"))[0] == 101
 
 
-async def test_pages_are_shown_without_a_token(secret: AuthOptions, autojump_clock: MockClock) -> None:
-    """Health and numbers are for whoever runs the relay: `--metrics-port` keeps them from strangers."""
+async def test_health_page_needs_no_token(secret: AuthOptions, autojump_clock: MockClock) -> None:
+    """`--metrics-port` separates the pages of operators from the port of clients."""
     async with auth_relay(secret) as relay:
         client = relay.raw()
         await client.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await client.response())[0] == 200
 
 
-# ---- whom a client may ask for ------------------------------------------------------------------------------------
+# ---- targets of pair requests -------------------------------------------------------------------------------------
 
 
 async def ask_for(client: Any, target_id: str) -> str:
@@ -146,8 +148,8 @@ async def ask_for(client: Any, target_id: str) -> str:
     return str(answer.get("code", answer["type"]))
 
 
-async def test_pair_limits_whom_a_client_may_ask_for(secret: AuthOptions, autojump_clock: MockClock) -> None:
-    """In the protocol's order: behind self_pair and already_paired, in front of target_not_found."""
+async def test_pair_claim_limits_pair_requests(secret: AuthOptions, autojump_clock: MockClock) -> None:
+    """The check comes after self_pair and already_paired, and before target_not_found."""
     async with auth_relay(secret) as relay:
         await relay.enter(f"/?token={token(sub='robot-1')}")
         await relay.enter(f"/?token={token(sub='alice')}")
@@ -159,7 +161,9 @@ async def test_pair_limits_whom_a_client_may_ask_for(secret: AuthOptions, autoju
         ]
 
 
-async def test_who_may_ask_for_nobody_can_be_asked_for(secret: AuthOptions, autojump_clock: MockClock) -> None:
+async def test_client_without_allowed_targets_can_be_paired_by_others(
+    secret: AuthOptions, autojump_clock: MockClock
+) -> None:
     async with auth_relay(secret) as relay:
         robot = await relay.enter(f"/?token={token(sub='robot', pair=[])}")
         client = await relay.enter(f"/?token={token(sub='me')}")
@@ -167,8 +171,8 @@ async def test_who_may_ask_for_nobody_can_be_asked_for(secret: AuthOptions, auto
         assert await ask_for(client, "robot") == "paired"
 
 
-async def test_the_quota_does_not_tell_who_is_here(secret: AuthOptions, autojump_clock: MockClock) -> None:
-    """Who asks for somebody that it may not ask for is slowed alike, whether that one is here or not."""
+async def test_rate_limit_does_not_reveal_connected_ids(secret: AuthOptions, autojump_clock: MockClock) -> None:
+    """A forbidden target uses up the rate limit alike, whether it is connected or not."""
     async with auth_relay(secret, Limits(unknown_target_rate=0.001)) as relay:
         await relay.enter(f"/?token={token(sub='alice')}")
         for target_id in ("alice", "nobody"):
@@ -177,10 +181,10 @@ async def test_the_quota_does_not_tell_who_is_here(secret: AuthOptions, autojump
             assert "rate_limited" in answers
 
 
-# ---- pages of other sites -----------------------------------------------------------------------------------------
+# ---- origins of web pages -----------------------------------------------------------------------------------------
 
 
-async def test_pages_of_other_origins_are_403(autojump_clock: MockClock) -> None:
+async def test_page_of_another_origin_is_refused(autojump_clock: MockClock) -> None:
     async with auth_relay(AuthOptions(allow_origin=("https://app.test",))) as relay:
         assert (await relay.ask("/", "Origin: https://app.test"))[0] == 101
         assert (await relay.ask("/"))[0] == 101
@@ -190,7 +194,7 @@ async def test_pages_of_other_origins_are_403(autojump_clock: MockClock) -> None
         assert (await relay.ask("/", "Origin: https://app.test", "Origin: https://evil.test"))[0] == 403
 
 
-async def test_a_good_token_is_no_pass_for_another_origin(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_valid_token_does_not_allow_another_origin(tmp_path: Path, autojump_clock: MockClock) -> None:
     options = AuthOptions(auth_secret_file=str(secret_file(tmp_path)), allow_origin=("https://app.test",))
     async with auth_relay(options) as relay:
         assert (await relay.ask(f"/?token={token()}", "Origin: https://evil.test"))[0] == 403
@@ -200,8 +204,8 @@ async def test_a_good_token_is_no_pass_for_another_origin(tmp_path: Path, autoju
 # ---- failed attempts ----------------------------------------------------------------------------------------------
 
 
-async def test_failed_attempts_are_slowed_per_address(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """Beyond the burst 429, and a good token is not looked at either; other addresses notice nothing; time heals it."""
+async def test_failed_attempts_are_limited_per_address(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Beyond the burst the relay answers 429, also to a valid token; other addresses are not affected; the limit recovers."""
     async with auth_relay(AuthOptions(auth_secret_file=str(secret_file(tmp_path)))) as relay:
         good = f"/?token={token()}"
         for _ in range(int(ATTEMPT_BURST)):
@@ -215,7 +219,7 @@ async def test_failed_attempts_are_slowed_per_address(tmp_path: Path, autojump_c
         assert (await relay.ask(good))[0] == 101
 
 
-async def test_the_64_of_an_ipv6_address_counts_as_one(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_failed_attempts_of_one_ipv6_64_count_together(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with auth_relay(AuthOptions(auth_secret_file=str(secret_file(tmp_path)))) as relay:
         statuses = [(await relay.ask("/", host=f"2001:db8::{number:x}"))[0] for number in range(1, 30)]
         assert statuses.count(401) == ATTEMPT_BURST
@@ -225,8 +229,8 @@ async def test_the_64_of_an_ipv6_address_counts_as_one(tmp_path: Path, autojump_
 # ---- behind a proxy -----------------------------------------------------------------------------------------------
 
 
-async def test_a_trusted_proxy_names_the_client(autojump_clock: MockClock) -> None:
-    """In the log, and for the limits per address; nobody else is believed."""
+async def test_trusted_proxy_supplies_the_client_address(autojump_clock: MockClock) -> None:
+    """The log and the limits per address use it; headers of other hosts are ignored."""
     options = AuthOptions(trusted_proxy=("10.0.0.0/8",))
     async with auth_relay(options, Limits(max_clients_per_ip=1)) as relay:
         assert (await relay.ask("/", "X-Forwarded-For: 203.0.113.1", host="10.0.0.1"))[0] == 101
@@ -239,7 +243,7 @@ async def test_a_trusted_proxy_names_the_client(autojump_clock: MockClock) -> No
         ]
 
 
-async def test_attempts_through_a_proxy_are_counted_by_client(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_failed_attempts_through_a_proxy_count_per_client(tmp_path: Path, autojump_clock: MockClock) -> None:
     options = AuthOptions(auth_secret_file=str(secret_file(tmp_path)), trusted_proxy=("10.0.0.1",))
     async with auth_relay(options) as relay:
         for _ in range(int(ATTEMPT_BURST) + 1):
@@ -248,8 +252,8 @@ async def test_attempts_through_a_proxy_are_counted_by_client(tmp_path: Path, au
         assert (await relay.ask("/", "X-Forwarded-For: 203.0.113.2", host="10.0.0.1"))[0] == 401
 
 
-async def test_silent_connections_of_a_proxy_do_not_crowd_one_another_out(autojump_clock: MockClock) -> None:
-    """Before the request is there nobody knows whose connection it is."""
+async def test_pending_connections_of_a_proxy_do_not_evict_each_other(autojump_clock: MockClock) -> None:
+    """Before its request a connection cannot be attributed to a client."""
     options = AuthOptions(trusted_proxy=("10.0.0.1",))
     async with auth_relay(options, Limits(max_clients_per_ip=2)) as relay:
         for port in range(1, 6):
@@ -261,7 +265,7 @@ async def test_silent_connections_of_a_proxy_do_not_crowd_one_another_out(autoju
 # ---- ICE servers --------------------------------------------------------------------------------------------------
 
 
-async def test_turn_credentials_come_with_the_id_and_are_renewed(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_turn_credentials_are_issued_with_the_id_and_renewed(tmp_path: Path, autojump_clock: MockClock) -> None:
     turn = AuthOptions(
         turn_secret_file=str(secret_file(tmp_path)), turn_url=("turn:t.test", "turns:t.test"), turn_ttl=100
     )
@@ -278,7 +282,7 @@ async def test_turn_credentials_come_with_the_id_and_are_renewed(tmp_path: Path,
         assert frame["ice_servers"][0]["username"] == f"{int(NOW) + 181}:bob"
 
 
-async def test_a_new_turn_secret_reaches_those_who_are_here(tmp_path: Path) -> None:
+async def test_new_turn_secret_renews_credentials_of_connected_clients(tmp_path: Path) -> None:
     path = secret_file(tmp_path)
     turn = AuthOptions(turn_secret_file=str(path), turn_url=("turn:t.test",))
     async with auth_relay(turn) as relay:
@@ -292,8 +296,8 @@ async def test_a_new_turn_secret_reaches_those_who_are_here(tmp_path: Path) -> N
         assert first["credential"] != second["credential"]
 
 
-async def test_a_resume_token_is_no_credential(secret: AuthOptions, autojump_clock: MockClock) -> None:
-    """Who comes back has to be let in like everybody, also where all is full; and the token of another's ID is none."""
+async def test_resume_token_does_not_replace_authentication(secret: AuthOptions, autojump_clock: MockClock) -> None:
+    """A resuming client needs its credentials, also at a full relay, and cannot resume the session of another ID."""
     async with auth_relay(secret, Limits(max_clients=2)) as relay:
         status, bob = await relay.ask(f"/?seq=1&token={token(sub='bob')}")
         assert (status, bob["id"], bob["resumed"]) == (101, "bob", False)

@@ -1,4 +1,4 @@
-"""A real coturn takes the credentials that a real relay mints, and does not take those that have ended."""
+"""A real coturn accepts the credentials of a real relay, and refuses expired ones."""
 
 import asyncio
 import json

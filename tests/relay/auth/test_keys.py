@@ -1,4 +1,4 @@
-"""Whose signature a token has, and that nothing but a signature by the right key and algorithm will do."""
+"""Verification of token signatures: only a signature by a configured key with its own algorithm is valid."""
 
 import hashlib
 import hmac
@@ -30,21 +30,21 @@ from tests.harness.credentials import (
 
 @pytest.fixture(name="keys")
 def all_keys(tmp_path: Path) -> Keys:
-    """The secret, and a public key of each kind, named by its algorithm."""
+    """The shared secret, and a public key of each kind, with its algorithm as key ID."""
     jwks = jwks_file(tmp_path, *[public_jwk(key, kid=name) for name, key in KEYS.items()])
     return Keys([secret_key(secret_file(tmp_path)), *public_keys(jwks)])
 
 
 @pytest.mark.parametrize("algorithm", ["HS256", *KEYS])
 @pytest.mark.parametrize("kid", [None, "own"])
-def test_a_token_of_each_kind_is_taken(keys: Keys, algorithm: str, kid: str | None) -> None:
-    """With the key's name in its header, or without one."""
+def test_token_of_each_algorithm_is_verified(keys: Keys, algorithm: str, kid: str | None) -> None:
+    """With the key ID in its header, or without one."""
     headers = {"kid": algorithm} if kid and algorithm != "HS256" else None
     assert keys.claims(token(KEYS.get(algorithm, SECRET), algorithm, headers, sub="bob")) == {"sub": "bob"}
 
 
 @pytest.mark.parametrize("algorithm", list(KEYS))
-def test_a_key_that_is_not_ours_signs_nothing(keys: Keys, algorithm: str) -> None:
+def test_token_of_another_key_is_refused(keys: Keys, algorithm: str) -> None:
     other = {
         "RS256": lambda: rsa.generate_private_key(65537, 2048),
         "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
@@ -60,8 +60,8 @@ def signed_by_hand(header: dict[str, Any], secret: bytes) -> str:
 
 
 @pytest.mark.parametrize("algorithm", list(KEYS))
-def test_a_public_key_is_no_shared_secret(tmp_path: Path, algorithm: str) -> None:
-    """The oldest confusion: a token signed by HS256 with the text of a public key, which everybody has."""
+def test_public_key_is_not_accepted_as_a_shared_secret(tmp_path: Path, algorithm: str) -> None:
+    """Algorithm confusion: an attacker signs by HS256 with the text of the public key."""
     jwk = public_jwk(KEYS[algorithm])
     keys = Keys(public_keys(jwks_file(tmp_path, jwk)))
     for secret in (pem(KEYS[algorithm]), json.dumps(jwk).encode(), b""):
@@ -73,34 +73,34 @@ def test_a_public_key_is_no_shared_secret(tmp_path: Path, algorithm: str) -> Non
 
 @pytest.mark.parametrize("name", ["none", "None", "NONE", "nOnE", "", None, "HS384", "RS384", "PS256", "ES512", 1, []])
 @pytest.mark.parametrize("signature", ["", "AA"])
-def test_no_algorithm_but_the_four_is_taken(keys: Keys, name: object, signature: str) -> None:
+def test_other_algorithms_are_refused(keys: Keys, name: object, signature: str) -> None:
     with pytest.raises(BadToken) as caught:
         keys.claims(f"{part({'alg': name})}.{part({'sub': 'bob'})}.{signature}")
     assert "sub" not in str(caught.value)
 
 
-def test_a_token_cannot_bring_its_own_key(keys: Keys) -> None:
-    """RFC 7515, 4.1.2 to 4.1.5: headers that name a key, or bring one, count for nothing."""
+def test_key_in_the_token_header_is_ignored(keys: Keys) -> None:
+    """RFC 7515, 4.1.2 to 4.1.5."""
     own = rsa.generate_private_key(65537, 2048)
     headers = {"jwk": public_jwk(own), "jku": "https://evil.test/jwks", "x5u": "https://evil.test/x"}
     with pytest.raises(BadToken, match="signature"):
         keys.claims(token(own, "RS256", headers, sub="bob"))
 
 
-def test_the_name_of_another_key_is_none_of_this_one(keys: Keys) -> None:
+def test_kid_of_another_key_is_refused(keys: Keys) -> None:
     with pytest.raises(BadToken, match="signature"):
         keys.claims(token(KEYS["RS256"], "RS256", {"kid": "ES256"}, sub="bob"))
 
 
 @pytest.mark.parametrize("header", [{"crit": ["exp"], "exp": 1}, {"crit": ["b64"], "b64": False}, {"crit": []}])
-def test_what_has_to_be_understood_and_is_not_is_refused(keys: Keys, header: dict[str, Any]) -> None:
+def test_critical_header_is_refused(keys: Keys, header: dict[str, Any]) -> None:
     """RFC 7515, 4.1.11."""
     with pytest.raises(BadToken, match="understand"):
         keys.claims(signed_by_hand({"alg": "HS256"} | header, SECRET.encode()))
 
 
 @pytest.mark.parametrize("where", [0, 1, 2])
-def test_a_token_that_was_altered_is_none(keys: Keys, where: int) -> None:
+def test_altered_token_is_refused(keys: Keys, where: int) -> None:
     parts = token(sub="bob").split(".")
     parts[where] = parts[where][:-2] + ("AA" if not parts[where].endswith("AA") else "BB")
     with pytest.raises(BadToken):
@@ -108,21 +108,21 @@ def test_a_token_that_was_altered_is_none(keys: Keys, where: int) -> None:
 
 
 @given(st.text() | st.text(alphabet="eyJhbGciOiJIUzI1NiJ9.=-_").map(lambda text: f"eyJhbGciOiJIUzI1NiJ9.{text}"))
-def test_no_text_is_taken_or_quoted(text: str) -> None:
+def test_arbitrary_text_is_refused_without_being_quoted(text: str) -> None:
     with pytest.raises(BadToken) as caught:
         Keys([Key("HS256", SECRET.encode())]).claims(text)
     assert len(text) < 12 or text not in str(caught.value)
 
 
 @pytest.mark.parametrize("payload", [b"", b"{", b"\xff", b"[" * 100_000, b'{"sub": NaN}'])
-def test_a_payload_that_is_no_json_is_named(keys: Keys, payload: bytes) -> None:
+def test_payload_must_be_json(keys: Keys, payload: bytes) -> None:
     body = f"{part({'alg': 'HS256'})}.{part(payload)}"
     signature = part(hmac.digest(SECRET.encode(), body.encode(), hashlib.sha256))
     with pytest.raises(BadToken, match="not valid JSON"):
         keys.claims(f"{body}.{signature}")
 
 
-def test_what_is_signed_here_is_taken_here(tmp_path: Path) -> None:
+def test_signed_token_is_verified_by_the_same_secret(tmp_path: Path) -> None:
     path = secret_file(tmp_path)
     assert Keys([secret_key(path)]).claims(sign({"sub": "bob"}, secret_key(path))) == {"sub": "bob"}
 
@@ -141,7 +141,7 @@ ED: Any = KEYS["EdDSA"]
         (b"x" * (1 << 21), "larger"),
     ],
 )
-def test_a_secret_that_cannot_be_used_is_named(tmp_path: Path, text: str | bytes, word: str) -> None:
+def test_unusable_secret_file_is_named(tmp_path: Path, text: str | bytes, word: str) -> None:
     path = write(tmp_path / "secret", text)
     with pytest.raises(BadFile, match=word) as caught:
         secret_key(path)
@@ -167,18 +167,18 @@ def test_a_secret_that_cannot_be_used_is_named(tmp_path: Path, text: str | bytes
         ([public_jwk(ED)] * 101, "more than 100"),
     ],
 )
-def test_a_jwk_set_that_cannot_be_used_is_named(tmp_path: Path, keys: list[dict[str, Any]], word: str) -> None:
+def test_unusable_jwk_set_is_named(tmp_path: Path, keys: list[dict[str, Any]], word: str) -> None:
     with pytest.raises(BadFile, match=word):
         public_keys(jwks_file(tmp_path, *keys))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"keys": {}}', '{"keys": [1]}', "[" * 100_000, b"\xff"])
-def test_a_file_that_is_no_jwk_set_is_named(tmp_path: Path, text: str | bytes) -> None:
+def test_file_without_a_jwk_set_is_named(tmp_path: Path, text: str | bytes) -> None:
     with pytest.raises(BadFile, match="JWK set"):
         public_keys(write(tmp_path / "jwks.json", text))
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     for read in (secret_key, public_keys):
         with pytest.raises(BadFile, match="No such file"):
             read(tmp_path / "nowhere")

@@ -1,4 +1,4 @@
-"""Which web pages may open a WebSocket here."""
+"""Allowed origins."""
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ ALLOWED = Origins(["https://app.test", "https://*.example.com", "http://dev.test
 
 
 @pytest.mark.parametrize(
-    ("origin", "comes_in"),
+    ("origin", "allowed"),
     [
         (None, True),  # not a browser
         ("https://app.test", True),
@@ -41,17 +41,17 @@ ALLOWED = Origins(["https://app.test", "https://*.example.com", "http://dev.test
         ("https://a.example.com\n", False),
     ],
 )
-def test_exact_origins_and_subdomains_come_in(origin: str | None, comes_in: bool) -> None:
-    assert ALLOWED.allow(origin) is comes_in
+def test_exact_origins_and_wildcard_subdomains_are_allowed(origin: str | None, allowed: bool) -> None:
+    assert ALLOWED.allow(origin) is allowed
 
 
 @given(st.text() | st.none())
-def test_without_a_list_any_page_comes_in(origin: str | None) -> None:
+def test_empty_list_allows_every_origin(origin: str | None) -> None:
     assert Origins().allow(origin)
 
 
 @given(st.text(alphabet="htps:/.*examplco@#?\\ ", max_size=40))
-def test_whatever_stands_there_a_foreign_host_stays_out(text: str) -> None:
+def test_another_host_is_never_allowed(text: str) -> None:
     assert not ALLOWED.allow(f"https://evil.test{text}")
     assert not Origins(["https://*.example.com"]).allow(f"{text}https://evil.test")
 
@@ -59,7 +59,7 @@ def test_whatever_stands_there_a_foreign_host_stays_out(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["https://a.test", "http://localhost:3000", "https://*.a.test", "http://[::1]:80", "app://local"]
 )
-def test_an_origin_to_allow(text: str) -> None:
+def test_valid_origin_passes_validation(text: str) -> None:
     assert validate_origin(text) is None
 
 
@@ -80,7 +80,7 @@ def test_an_origin_to_allow(text: str) -> None:
         *("https://a.test:65536", "https://a b", "//a.test", "https://*a.test"),
     ],
 )
-def test_no_origin_to_allow(text: str) -> None:
-    flaw = validate_origin(text)
-    assert flaw is not None
-    assert f"'{text}'" in flaw
+def test_invalid_origin_is_named(text: str) -> None:
+    error = validate_origin(text)
+    assert error is not None
+    assert f"'{text}'" in error

@@ -1,4 +1,4 @@
-"""Real processes: what is wrong ends the start with its own sentence and status 2, and nothing secret is ever told."""
+"""Start of real processes: each invalid option ends it with its own message and status 2; no secret is printed."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from sdpx.cli import app
 from tests.harness.credentials import KEYS, SECRET, jwks_file, public_jwk, secret_file, token, write
 from tests.harness.frames import upgrade_request
 from tests.harness.processes import environment, relay, sdpx
-from tests.harness.webhook_server import hook, says
+from tests.harness.webhook_server import answer_json, webhook_server
 
 pytestmark = pytest.mark.e2e
 
@@ -73,8 +73,8 @@ def run(*arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
         (["--config", "{config}"], ["--config", "[serve] unknown option 'prot'", "'port'"]),
     ],
 )
-def test_what_is_wrong_ends_the_start(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
-    """With the option and the flaw on stderr, nothing on stdout."""
+def test_invalid_option_ends_the_start(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    """The option and the reason are on stderr; stdout is empty."""
     tls_files(tmp_path)
     places = {
         "empty": write(tmp_path / "empty", ""),
@@ -92,8 +92,8 @@ def test_what_is_wrong_ends_the_start(tmp_path: Path, arguments: list[str], word
     assert "hush" not in done.stderr
 
 
-def test_a_bad_certificate_is_no_reason_to_speak_plaintext(tmp_path: Path) -> None:
-    """A real start, without --check: it listens to nothing."""
+def test_invalid_certificate_prevents_listening(tmp_path: Path) -> None:
+    """Without --check, too."""
     tls_files(tmp_path)
     other = write(tmp_path / "other.pem", CA.issue_cert("x").private_key_pem.bytes())
     done = run("serve", "--port", "0", "--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(other))
@@ -102,8 +102,8 @@ def test_a_bad_certificate_is_no_reason_to_speak_plaintext(tmp_path: Path) -> No
     assert "Traceback" not in done.stderr
 
 
-def test_a_sound_configuration_is_checked_and_shown(tmp_path: Path) -> None:
-    """What is printed is what is in force, wherever it came from, and reads back as itself."""
+def test_valid_configuration_is_checked_and_printed(tmp_path: Path) -> None:
+    """The printed configuration merges all sources, and can be read back."""
     config = write(
         tmp_path / "a.toml",
         "rate = 7\n[serve]\nping-interval = 11\ndrain-timeout = 1\nhandshake-timeout = 2\n[token]\nttl = '5m'\n",
@@ -139,7 +139,7 @@ def test_a_sound_configuration_is_checked_and_shown(tmp_path: Path) -> None:
     assert run("serve", "--config", str(filled_in), "--print-config").stdout == done.stdout
 
 
-def test_a_token_is_all_that_comes_on_stdout(tmp_path: Path) -> None:
+def test_token_command_prints_only_the_token(tmp_path: Path) -> None:
     path = str(secret_file(tmp_path))
     done = run("token", "--sub", "bob", "--ttl", "1h", "--pair", "robot-*", "--auth-secret-file", path)
     assert done.returncode == 0
@@ -147,7 +147,7 @@ def test_a_token_is_all_that_comes_on_stdout(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_a_token_by_a_secret_that_may_be_guessed_is_made_with_a_warning(tmp_path: Path) -> None:
+def test_token_command_warns_of_a_short_secret(tmp_path: Path) -> None:
     path = str(secret_file(tmp_path, "hush"))
     done = CliRunner().invoke(app.app, ["token", "--sub", "bob", "--auth-secret-file", path], env=WIDE)
     assert done.exit_code == 0
@@ -167,14 +167,14 @@ def test_a_token_by_a_secret_that_may_be_guessed_is_made_with_a_warning(tmp_path
         (["--sub", "bob", "--auth-secret-file", "/nowhere"], ["--auth-secret-file", "No such file"]),
     ],
 )
-def test_a_token_that_cannot_be_made_says_why(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+def test_token_command_names_an_invalid_option(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
     secret = secret_file(tmp_path)
     done = CliRunner().invoke(app.app, ["token", *(each.format(secret=secret) for each in arguments)], env=WIDE)
     assert (done.exit_code, done.stdout) == (2, "")
     assert all(word in done.stderr for word in words)
 
 
-async def test_a_minted_token_opens_the_door_that_it_is_for(tmp_path: Path) -> None:
+async def test_printed_token_authenticates_its_client(tmp_path: Path) -> None:
     secret = str(secret_file(tmp_path))
     minted = run("token", "--sub", "bob", "--auth-secret-file", secret).stdout.strip()
     async with relay("--auth-secret-file", secret) as (_, url):
@@ -182,11 +182,11 @@ async def test_a_minted_token_opens_the_door_that_it_is_for(tmp_path: Path) -> N
             assert json.loads(await socket.get_message())["id"] == "bob"
         answer = await attempt(int(url.rpartition(":")[2]), upgrade_request())
         assert b" 401 " in answer
-        status, _, events = await dialled(url, "--token", minted)
+        status, _, events = await run_peer(url, "--token", minted)
         assert (status, "id_assigned" in events) == (0, True)
 
 
-async def test_a_relay_with_no_guard_says_so_where_others_can_reach_it(tmp_path: Path) -> None:
+async def test_relay_on_a_public_address_warns_without_authentication(tmp_path: Path) -> None:
     for arguments, warned in (
         ([], True),
         (["--allow-origin", "https://a.test"], False),
@@ -200,7 +200,7 @@ async def test_a_relay_with_no_guard_says_so_where_others_can_reach_it(tmp_path:
         assert "authentication_disabled" not in server.events
 
 
-async def test_a_short_secret_is_warned_of(tmp_path: Path) -> None:
+async def test_relay_warns_of_a_short_secret(tmp_path: Path) -> None:
     async with relay("--auth-secret-file", str(secret_file(tmp_path, "hush"))) as (server, _):
         assert "hush" not in json.dumps(await server.wait_for("weak_secret"))
 
@@ -208,7 +208,7 @@ async def test_a_short_secret_is_warned_of(tmp_path: Path) -> None:
 # ---- TLS ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_relay_with_a_certificate_speaks_nothing_but_tls(tmp_path: Path) -> None:
+async def test_relay_with_a_certificate_accepts_tls_only(tmp_path: Path) -> None:
     async with relay(*tls_files(tmp_path)) as (server, url):
         line = await server.wait_for("server_listening")
         assert url == f"wss://127.0.0.1:{line['port']}"
@@ -223,8 +223,8 @@ async def test_a_relay_with_a_certificate_speaks_nothing_but_tls(tmp_path: Path)
         assert await server.end() == 0
 
 
-async def test_sighup_reloads_and_drops_nobody(tmp_path: Path) -> None:
-    """Secrets and certificates; a bad file stays out, and is told of."""
+async def test_sighup_reloads_files_without_disconnecting_clients(tmp_path: Path) -> None:
+    """An invalid file is reported, and the previous contents stay in force."""
     secret = secret_file(tmp_path)
     async with relay("--auth-secret-file", str(secret), *tls_files(tmp_path)) as (server, url):
         context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
@@ -249,8 +249,8 @@ async def test_sighup_reloads_and_drops_nobody(tmp_path: Path) -> None:
         assert await server.end() == 0
 
 
-async def test_sighup_with_a_file_that_never_comes_holds_nothing_up(tmp_path: Path) -> None:
-    """A pipe into which nobody writes: the relay serves, and ends when it is to."""
+async def test_reload_of_a_blocking_file_does_not_block_the_relay(tmp_path: Path) -> None:
+    """The file is a pipe without a writer; the relay still serves, and stops."""
     secret = secret_file(tmp_path)
     async with relay("--auth-secret-file", str(secret), "--log-level", "debug") as (server, url):
         secret.unlink()
@@ -263,14 +263,14 @@ async def test_sighup_with_a_file_that_never_comes_holds_nothing_up(tmp_path: Pa
             assert await server.end() == 0
 
 
-async def test_sighup_with_nothing_to_reload_ends_nothing() -> None:
+async def test_sighup_without_files_does_not_end_the_relay() -> None:
     async with relay() as (server, _):
         server.process.send_signal(signal.SIGHUP)
         await server.wait_for("reloaded")
         assert await server.end() == 0
 
 
-# ---- nothing secret is told ---------------------------------------------------------------------------------------
+# ---- secrets ----------------------------------------------------------------------------------------
 
 
 async def attempt(port: int, request: bytes) -> bytes:
@@ -286,14 +286,14 @@ async def attempt(port: int, request: bytes) -> bytes:
         return answer
 
 
-async def test_tokens_and_secrets_reach_no_log_no_metric_and_no_answer(tmp_path: Path) -> None:
-    """At debug level, whatever the request looks like; only the TURN credentials go to the client that they are for."""
+async def test_secrets_appear_in_no_log_metric_or_response(tmp_path: Path) -> None:
+    """This holds at debug level and for malformed requests. TURN credentials are sent only to their client."""
     secret, jwks = secret_file(tmp_path), jwks_file(tmp_path, public_jwk(KEYS["EdDSA"]))
     turn_secret = write(tmp_path / "turn", "turn-secret-hush")
     good, bad = token(sub="bob"), token("hush" * 10, sub="eve")
     upgrade = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
     upgrade += b"dGhlIHNhbXBsZSBub25jZQ==\r\nHost: h\r\n"
-    async with hook(says(allowed=True)) as service:
+    async with webhook_server(answer_json(allowed=True)) as service:
         arguments = ["--auth-secret-file", str(secret), "--auth-jwks", str(jwks), "--log-level", "debug"]
         arguments += ["--auth-webhook", service.url.replace("//", "//hook:webhook-hush@") + "?k=query-hush"]
         arguments += ["--turn-secret-file", str(turn_secret), "--turn-url", "turn:t.test"]
@@ -336,8 +336,8 @@ async def test_tokens_and_secrets_reach_no_log_no_metric_and_no_answer(tmp_path:
                     env=environment(),
                 )
                 assert failed.returncode == 6
-                told = failed.stdout + failed.stderr
-                assert token("x" * 40, sub=name).encode() not in told
+                output = failed.stdout + failed.stderr
+                assert token("x" * 40, sub=name).encode() not in output
             secret.write_text("")
             server.process.send_signal(signal.SIGHUP)
             await server.wait_for("reload_failed")
@@ -346,14 +346,14 @@ async def test_tokens_and_secrets_reach_no_log_no_metric_and_no_answer(tmp_path:
     assert b"101 Switching" in answers[good, 0]
     assert b" 401 " in answers[bad, 0]
     log = json.dumps(server.lines) + server.stderr.decode() + metrics
-    all_told = log + "".join(answer.decode("latin-1") for answer in answers.values())
+    all_output = log + "".join(answer.decode("latin-1") for answer in answers.values())
     hidden = [good, bad, good.rpartition(".")[2], bad.rpartition(".")[2], SECRET, "hush"]
-    assert not [each for each in hidden if each in all_told]
+    assert not [each for each in hidden if each in all_output]
     assert "credential" not in log
 
 
-def test_a_relay_without_auth_loads_nothing_of_it() -> None:
-    """PyJWT, cryptography and httpx cost a start what it has no use for."""
+def test_relay_without_authentication_imports_no_authentication_library() -> None:
+    """PyJWT, cryptography and httpx would slow the start."""
     probe = (
         "import sys, sdpx.cli.app, sdpx.relay.app; "
         "print([name for name in ('jwt', 'cryptography', 'httpx', 'tomllib', 'asyncio') if name in sys.modules])"
@@ -362,11 +362,11 @@ def test_a_relay_without_auth_loads_nothing_of_it() -> None:
     assert done.stdout == "[]\n"
 
 
-# ---- the peer checks whom it talks to -----------------------------------------------------------------------------
+# ---- certificate verification by the peer -----------------------------------------------------------------------------
 
 
-async def dialled(url: str, *arguments: str) -> tuple[int | None, str, list[str]]:
-    """Run a peer that leaves once it has its ID; returns its status, what it says on stderr, and its events."""
+async def run_peer(url: str, *arguments: str) -> tuple[int | None, str, list[str]]:
+    """Run a peer that ends when it has its ID; returns its status, its stderr, and its events."""
     async with sdpx("peer", "--no-stun", "--url", url, *arguments) as program:
         with trio.move_on_after(20):
             while "id_assigned" not in program.events and program.process.poll() is None:
@@ -376,32 +376,32 @@ async def dialled(url: str, *arguments: str) -> tuple[int | None, str, list[str]
         return status, program.stderr.decode(), program.events
 
 
-async def test_a_peer_believes_the_authorities_that_it_is_given(tmp_path: Path) -> None:
+async def test_peer_verifies_the_certificate_with_cafile(tmp_path: Path) -> None:
     async with relay(*tls_files(tmp_path)) as (_, url):
-        status, _, events = await dialled(url, "--cafile", str(tmp_path / "ca.pem"))
+        status, _, events = await run_peer(url, "--cafile", str(tmp_path / "ca.pem"))
         assert (status, "id_assigned" in events) == (0, True)
-        status, said, events = await dialled(url)
+        status, stderr, events = await run_peer(url)
         assert (status, "id_assigned" in events) == (3, False)
-        assert "certificate is not trusted" in said
-        assert "--cafile" in said
-        status, said, events = await dialled(url, "--insecure")
+        assert "certificate is not trusted" in stderr
+        assert "--cafile" in stderr
+        status, stderr, events = await run_peer(url, "--insecure")
         assert (status, "id_assigned" in events) == (0, True)
         assert "tls_verification_disabled" in events
-        assert "verification is disabled" in said
-        status, said, _ = await dialled(url.replace("wss", "ws"))
-        assert (status, "wss://" in said) == (6, True)
+        assert "verification is disabled" in stderr
+        status, stderr, _ = await run_peer(url.replace("wss", "ws"))
+        assert (status, "wss://" in stderr) == (6, True)
     async with relay() as (_, url):
-        status, said, _ = await dialled(url.replace("ws", "wss"))
-        assert (status, "ws://" in said.replace("wss://", "")) == (3, True)
+        status, stderr, _ = await run_peer(url.replace("ws", "wss"))
+        assert (status, "ws://" in stderr.replace("wss://", "")) == (3, True)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_a_certificate_for_another_name_is_told_from_one_that_is_not_trusted(tmp_path: Path, host: str) -> None:
+async def test_certificate_for_another_name_is_reported_as_such(tmp_path: Path, host: str) -> None:
     async with relay(*tls_files(tmp_path, CA.issue_cert("relay.test"))) as (_, url):
-        status, said, _ = await dialled(url.replace("127.0.0.1", host), "--cafile", str(tmp_path / "ca.pem"))
+        status, stderr, _ = await run_peer(url.replace("127.0.0.1", host), "--cafile", str(tmp_path / "ca.pem"))
     assert status == 3
-    assert "for another name" in said
-    assert "--cafile" not in said
+    assert "for another name" in stderr
+    assert "--cafile" not in stderr
 
 
 @pytest.mark.parametrize(
@@ -416,7 +416,9 @@ async def test_a_certificate_for_another_name_is_told_from_one_that_is_not_trust
         (["--token", " "], ["the token is empty", "SDPX_TOKEN"]),
     ],
 )
-def test_what_makes_no_sense_for_a_peer_is_refused(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+def test_contradictory_tls_options_of_the_peer_are_refused(
+    tmp_path: Path, arguments: list[str], words: list[str]
+) -> None:
     tls_files(tmp_path)
     places = {"empty": write(tmp_path / "empty", ""), "ca": tmp_path / "ca.pem"}
     done = CliRunner().invoke(app.app, ["peer", *(each.format(**places) for each in arguments)], env=WIDE)

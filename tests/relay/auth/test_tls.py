@@ -99,7 +99,7 @@ def test_what_is_wrong_with_a_certificate_or_key_is_named(
 
 
 @pytest.mark.parametrize("missing", [0, 1])
-def test_a_file_that_is_not_there_is_named(tmp_path: Path, missing: int) -> None:
+def test_missing_file_is_named(tmp_path: Path, missing: int) -> None:
     both = files(tmp_path, chain(), key())
     both[missing].unlink()
     with pytest.raises(BadFile, match="No such file"):

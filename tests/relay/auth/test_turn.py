@@ -1,4 +1,4 @@
-"""TURN credentials, who is told of them, and when they are renewed."""
+"""Issue and renewal of TURN credentials."""
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ TTL = 1000
 URLS = ["turn:turn.test:3478"]
 
 
-def test_what_coturn_computes_is_what_is_minted() -> None:
+def test_credentials_are_those_that_coturn_computes() -> None:
     """The figures are those of `echo -n EXPIRY:ID | openssl dgst -sha1 -hmac SECRET -binary | base64`."""
     assert turn_server(b"north", URLS, "bob", 1_800_000_000) == {
         "urls": URLS,
@@ -24,7 +24,7 @@ def test_what_coturn_computes_is_what_is_minted() -> None:
     "url",
     ["turn:h", "turns:h", "turn:h:3478", "turn:192.0.2.1:3478?transport=tcp", "turn:[2001:db8::1]:3478?transport=udp"],
 )
-def test_a_turn_servers_url(url: str) -> None:
+def test_turn_url_is_valid(url: str) -> None:
     """RFC 7065."""
     assert validate_turn_url(url) is None
 
@@ -32,10 +32,10 @@ def test_a_turn_servers_url(url: str) -> None:
 @pytest.mark.parametrize(
     "url", ["", "h", "stun:h", "turn:", "turn://h", "turn:h:0", "turn:h:65536", "turn:h?transport=sctp", "turn:h:"]
 )
-def test_no_turn_servers_url(url: str) -> None:
-    flaw = validate_turn_url(url)
-    assert flaw is not None
-    assert f"'{url}'" in flaw
+def test_invalid_turn_url_is_named(url: str) -> None:
+    error = validate_turn_url(url)
+    assert error is not None
+    assert f"'{url}'" in error
 
 
 class Clock:
@@ -46,88 +46,88 @@ class Clock:
         return self.now
 
 
-def minted(clock: Clock, secret: list[bytes] | None = None) -> IceServerIssuer:
+def issuer_at(clock: Clock, secret: list[bytes] | None = None) -> IceServerIssuer:
     given_secret = secret or [b"north"]
     return IceServerIssuer(clock, [{"urls": "stun:s"}], URLS, TTL, lambda: given_secret[0])
 
 
-def renewed(ice: IceServerIssuer) -> list[tuple[str, list[RtcIceServer]]]:
+def renewed(issuer: IceServerIssuer) -> list[tuple[str, list[RtcIceServer]]]:
     sent: list[tuple[str, list[RtcIceServer]]] = []
-    ice.renew(lambda client_id, servers: sent.append((client_id, servers)))
+    issuer.renew(lambda client_id, servers: sent.append((client_id, servers)))
     return sent
 
 
-def test_everybody_gets_the_fixed_ones_its_own_and_credentials() -> None:
+def test_client_gets_fixed_servers_own_servers_and_credentials() -> None:
     own: RtcIceServer = {"urls": "turn:own", "username": "u", "credential": "c"}
-    fixed, webhooks, turn = minted(Clock()).issue("bob", [own])
+    fixed, webhooks, turn = issuer_at(Clock()).issue("bob", [own])
     assert (fixed, webhooks, turn["username"]) == ({"urls": "stun:s"}, own, "6000:bob")
 
 
-def test_without_a_turn_server_nothing_is_minted_or_kept() -> None:
-    ice = IceServerIssuer(Clock())
-    assert ice.issue("bob") == []
-    assert ice.issue("bob", [{"urls": "stun:own"}]) == [{"urls": "stun:own"}]
-    assert ice.check_interval is None
-    assert renewed(ice) == []
+def test_issuer_without_turn_urls_keeps_nothing() -> None:
+    issuer = IceServerIssuer(Clock())
+    assert issuer.issue("bob") == []
+    assert issuer.issue("bob", [{"urls": "stun:own"}]) == [{"urls": "stun:own"}]
+    assert issuer.check_interval is None
+    assert renewed(issuer) == []
 
 
-def test_credentials_are_renewed_before_they_end_and_again() -> None:
-    """With what the client got otherwise beside them."""
+def test_credentials_are_renewed_before_they_expire() -> None:
+    """The renewal repeats the client's own servers."""
     clock = Clock()
-    ice = minted(clock)
+    issuer = issuer_at(clock)
     own: RtcIceServer = {"urls": "stun:own"}
-    ice.issue("bob", [own])
+    issuer.issue("bob", [own])
     clock.now += TTL * RENEW_AT - 1
-    assert renewed(ice) == []
+    assert renewed(issuer) == []
     for _ in range(3):
         clock.now += TTL * RENEW_AT
-        [(client_id, servers)] = renewed(ice)
+        [(client_id, servers)] = renewed(issuer)
         assert (client_id, servers[1], servers[2]["username"]) == ("bob", own, f"{int(clock.now) + TTL}:bob")
-        assert renewed(ice) == []
+        assert renewed(issuer) == []
 
 
 @given(st.floats(0.1, 100_000))
-def test_looks_come_often_enough(ttl: float) -> None:
-    """Between the time to renew and the end there is room for several looks."""
+def test_check_interval_allows_several_checks_before_expiry(ttl: float) -> None:
+    """At least two checks fall between the time of renewal and the expiry."""
     between = IceServerIssuer(Clock(), (), URLS, int(ttl) + 1).check_interval
     assert between is not None
     assert between <= (int(ttl) + 1) * (1 - RENEW_AT) / 2
 
 
-def test_who_comes_back_is_due_when_it_was() -> None:
-    """What it missed comes behind `your_id`, older credentials among it: they must not end before the next ones come."""
+def test_resuming_keeps_the_time_of_renewal() -> None:
+    """Replayed messages may contain older credentials, which must not expire before the next renewal."""
     clock = Clock()
-    ice = minted(clock)
-    ice.issue("bob")
+    issuer = issuer_at(clock)
+    issuer.issue("bob")
     clock.now += TTL * 0.7
     own: list[RtcIceServer] = [{"urls": "turn:own"}]
-    again = ice.reissue("bob", own)
+    again = issuer.reissue("bob", own)
     assert again[1:2] == own
     assert again[-1]["username"] == f"{int(clock.now) + TTL}:bob"
     clock.now += TTL * 0.11
-    [(client_id, servers)] = renewed(ice)
+    [(client_id, servers)] = renewed(issuer)
     assert (client_id, servers[1:2]) == ("bob", own)
 
 
-def test_who_is_gone_gets_none() -> None:
+def test_disconnected_client_gets_no_renewal() -> None:
     clock = Clock()
-    ice = minted(clock)
-    ice.issue("bob")
-    ice.forget("bob")
-    ice.forget("nobody")
+    issuer = issuer_at(clock)
+    issuer.issue("bob")
+    issuer.forget("bob")
+    issuer.forget("nobody")
     clock.now += TTL
-    assert renewed(ice) == []
+    assert renewed(issuer) == []
 
 
-def test_a_new_secret_makes_everybody_due_some_at_a_time() -> None:
-    """Old credentials are good for nothing from the moment that the TURN server has the new secret."""
+def test_new_secret_renews_all_credentials_in_batches() -> None:
+    """Credentials are invalid as soon as the TURN server has the new secret."""
     clock, secret = Clock(), [b"north"]
-    ice = minted(clock, secret)
-    before = {str(number): ice.issue(str(number))[-1] for number in range(RENEWALS_PER_CHECK + 1)}
+    issuer = issuer_at(clock, secret)
+    before = {str(number): issuer.issue(str(number))[-1] for number in range(RENEWALS_PER_CHECK + 1)}
     secret[0] = b"south"
-    after = renewed(ice)
+    after = renewed(issuer)
     assert len(after) == RENEWALS_PER_CHECK
-    after += renewed(ice)
+    after += renewed(issuer)
     assert len(after) == RENEWALS_PER_CHECK + 1
     assert all(servers[-1]["credential"] != before[client_id]["credential"] for client_id, servers in after)
-    assert renewed(ice) == []
+    assert renewed(issuer) == []

@@ -1,4 +1,4 @@
-"""The operator's own say in who comes in, asked of a real HTTP service. Whatever keeps it from saying yes is a no."""
+"""The authentication webhook, with a real HTTP server. Only a valid answer allows a client."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -11,30 +11,30 @@ from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.auth.webhook import MAX_ANSWER_BYTES, MAX_REQUESTS
 from tests.harness.auth_relay import auth_relay
 from tests.harness.credentials import secret_file, token
-from tests.harness.webhook_server import Hook, HttpError, hook, says, says_bytes
+from tests.harness.webhook_server import Answer, WebhookServer, answer_bytes, answer_json, webhook_server
 
 YES, NO = b'{"allowed": true}', b'{"allowed": false}'
 
 
-def asking(service: Hook, **more: Any) -> AuthOptions:
+def webhook_options(service: WebhookServer, **more: Any) -> AuthOptions:
     return AuthOptions(auth_webhook=service.url, **more)
 
 
-async def test_it_is_asked_what_there_is_to_know() -> None:
-    async with hook(says(allowed=True)) as service, auth_relay(asking(service)) as relay:
+async def test_webhook_request_describes_the_client() -> None:
+    async with webhook_server(answer_json(allowed=True)) as service, auth_relay(webhook_options(service)) as relay:
         assert (await relay.ask("/app?id=bob&token=t-1", "Origin: https://a.test"))[0] == 101
         assert (await relay.ask("/", "Authorization: Bearer t-2"))[0] == 101
-        assert service.questions == [
+        assert service.requests == [
             {"id": "bob", "remote": "192.0.2.1:4711", "origin": "https://a.test", "token": "t-1", "path": "/app"},
             {"id": None, "remote": "192.0.2.1:4711", "origin": None, "token": "t-2", "path": "/"},
         ]
 
 
-async def test_who_may_come_in_gets_its_ice_servers() -> None:
+async def test_allowed_client_gets_the_ice_servers_of_the_answer() -> None:
     server = {"urls": ["turn:t.test"], "username": "u", "credential": "c"}
     async with (
-        hook(says(allowed=True, ice_servers=[server, {"urls": "stun:s"}])) as service,
-        auth_relay(asking(service)) as relay,
+        webhook_server(answer_json(allowed=True, ice_servers=[server, {"urls": "stun:s"}])) as service,
+        auth_relay(webhook_options(service)) as relay,
     ):
         _, your_id = await relay.ask("/?id=bob")
         assert your_id["ice_servers"] == [server, {"urls": "stun:s"}]
@@ -43,16 +43,16 @@ async def test_who_may_come_in_gets_its_ice_servers() -> None:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (says(allowed=False), "Connection not authorized"),
-        (says(allowed=False, reason=None), "Connection not authorized"),
-        (says(allowed=False, reason="Your subscription ended"), "Your subscription ended"),
-        (says(allowed=False, reason="No 'guess-me', no!\r\nX: y \x00"), "No '...', no! X: y"),
-        (says(allowed=False, reason="x" * 5000), "x" * 200),
+        (answer_json(allowed=False), "Connection not authorized"),
+        (answer_json(allowed=False, reason=None), "Connection not authorized"),
+        (answer_json(allowed=False, reason="Your subscription ended"), "Your subscription ended"),
+        (answer_json(allowed=False, reason="No 'guess-me', no!\r\nX: y \x00"), "No '...', no! X: y"),
+        (answer_json(allowed=False, reason="x" * 5000), "x" * 200),
     ],
 )
-async def test_a_no_is_401_with_its_reason(answer: HttpError, message: str) -> None:
-    """In one line, not too long, without the token."""
-    async with hook(answer) as service, auth_relay(asking(service)) as relay:
+async def test_denied_client_gets_401_with_the_reason(answer: Answer, message: str) -> None:
+    """The reason is one line, truncated, without the token."""
+    async with webhook_server(answer) as service, auth_relay(webhook_options(service)) as relay:
         status, body = await relay.ask("/?token=guess-me")
         assert (status, body["code"], body["message"]) == (401, "unauthorized", message)
 
@@ -60,36 +60,36 @@ async def test_a_no_is_401_with_its_reason(answer: HttpError, message: str) -> N
 @pytest.mark.parametrize(
     ("answer", "word"),
     [
-        (says(500, allowed=True), "status 500"),
-        (says(201, allowed=True), "status 201"),
-        (says(302, allowed=True), "status 302"),
-        (says(401, allowed=True), "status 401"),
-        (says(), "does not have the form"),
-        (says(allowed="true"), "does not have the form"),
-        (says(allowed=1), "does not have the form"),
-        (says(allowed=None), "does not have the form"),
-        (says(allowed=True, ice_servers="turn:t"), "does not have the form"),
-        (says(allowed=True, ice_servers=[{"username": "u"}]), "does not have the form"),
-        (says_bytes(b""), "does not have the form"),
-        (says_bytes(b"true"), "does not have the form"),
-        (says_bytes(b'{"allowed": true'), "does not have the form"),
-        (says_bytes(b"\xff\xfe"), "does not have the form"),
-        (says_bytes(b"[" * 50_000), "does not have the form"),
-        (says_bytes(b'{"allowed": true}' + b" " * MAX_ANSWER_BYTES), "longer than"),
+        (answer_json(500, allowed=True), "status 500"),
+        (answer_json(201, allowed=True), "status 201"),
+        (answer_json(302, allowed=True), "status 302"),
+        (answer_json(401, allowed=True), "status 401"),
+        (answer_json(), "does not have the form"),
+        (answer_json(allowed="true"), "does not have the form"),
+        (answer_json(allowed=1), "does not have the form"),
+        (answer_json(allowed=None), "does not have the form"),
+        (answer_json(allowed=True, ice_servers="turn:t"), "does not have the form"),
+        (answer_json(allowed=True, ice_servers=[{"username": "u"}]), "does not have the form"),
+        (answer_bytes(b""), "does not have the form"),
+        (answer_bytes(b"true"), "does not have the form"),
+        (answer_bytes(b'{"allowed": true'), "does not have the form"),
+        (answer_bytes(b"\xff\xfe"), "does not have the form"),
+        (answer_bytes(b"[" * 50_000), "does not have the form"),
+        (answer_bytes(b'{"allowed": true}' + b" " * MAX_ANSWER_BYTES), "longer than"),
     ],
 )
-async def test_anything_but_a_yes_is_503_and_told_of(answer: HttpError, word: str) -> None:
-    async with hook(answer) as service, auth_relay(asking(service)) as relay:
+async def test_invalid_answer_refuses_the_client_with_503(answer: Answer, word: str) -> None:
+    async with webhook_server(answer) as service, auth_relay(webhook_options(service)) as relay:
         status, body = await relay.ask("/?token=t")
         assert (status, body["code"]) == (503, "auth_unavailable")
         assert word in relay.log.of("auth_webhook_failed")[0]["reason"]
 
 
-async def test_a_service_that_is_not_there_lets_nobody_in() -> None:
-    """It is told of now and then, not for each client."""
-    async with hook(says(allowed=True)) as service:
+async def test_unreachable_webhook_refuses_clients_and_is_logged_once() -> None:
+    """The event is rate-limited."""
+    async with webhook_server(answer_json(allowed=True)) as service:
         pass
-    async with auth_relay(asking(service)) as relay:
+    async with auth_relay(webhook_options(service)) as relay:
         for _ in range(3):
             assert (await relay.ask())[0] == 503
         assert len(relay.log.of("auth_webhook_failed")) == 1
@@ -97,20 +97,20 @@ async def test_a_service_that_is_not_there_lets_nobody_in() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://1.2.3.400/", "http://u:secret@xn--/"])
-async def test_a_service_that_can_never_be_reached_lets_nobody_in(url: str) -> None:
-    """Names that no resolver takes: the client hears of it, and the log, without the URL."""
+async def test_webhook_with_an_unresolvable_host_refuses_clients(url: str) -> None:
+    """The event does not contain the URL."""
     async with auth_relay(AuthOptions(auth_webhook=url)) as relay:
         assert (await relay.ask())[0] == 503
         assert "the request failed" in relay.log.of("auth_webhook_failed")[0]["reason"]
         assert not relay.log.of("internal_error")
 
 
-async def test_an_answer_is_to_ones_own_question() -> None:
-    """A service that says more than it was asked for: the rest is no answer to who comes next."""
+async def test_surplus_answer_is_not_used_for_the_next_request() -> None:
+    """A server that sends two answers to one request does not decide about the next client."""
     yes, no = (b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body) for body in (YES, NO))
 
     async def answer(stream: trio.SocketStream) -> None:
-        with suppress(trio.BrokenResourceError):  # what was not read resets the connection
+        with suppress(trio.BrokenResourceError):  # unread data resets the connection
             async with stream:
                 while await stream.receive_some():
                     await stream.send_all(no + yes)
@@ -124,95 +124,98 @@ async def test_an_answer_is_to_ones_own_question() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_service_that_is_slow_lets_nobody_in() -> None:
-    async def never(_: Hook) -> tuple[int, bytes]:
+async def test_webhook_timeout_refuses_the_client() -> None:
+    async def never(_: WebhookServer) -> tuple[int, bytes]:
         await trio.sleep_forever()
         raise AssertionError
 
-    async with hook(never) as service, auth_relay(asking(service, auth_webhook_timeout=0.3)) as relay:
+    async with (
+        webhook_server(never) as service,
+        auth_relay(webhook_options(service, auth_webhook_timeout=0.3)) as relay,
+    ):
         assert (await relay.ask())[0] == 503
         assert "within 0.3 s" in relay.log.of("auth_webhook_failed")[0]["reason"]
 
 
-async def test_what_is_in_flight_is_bounded_and_nobody_is_lost() -> None:
-    async def slow(_: Hook) -> tuple[int, bytes]:
+async def test_concurrent_webhook_requests_are_bounded() -> None:
+    async def slow(_: WebhookServer) -> tuple[int, bytes]:
         await trio.sleep(0.05)
         return 200, b'{"allowed": true}'
 
-    async with hook(slow) as service, auth_relay(asking(service, auth_webhook_timeout=30)) as relay:
+    async with webhook_server(slow) as service, auth_relay(webhook_options(service, auth_webhook_timeout=30)) as relay:
         statuses: list[int] = []
 
-        async def come() -> None:
+        async def connect() -> None:
             statuses.append((await relay.ask())[0])
 
         async with trio.open_nursery() as nursery:
             for _ in range(MAX_REQUESTS * 2):
-                nursery.start_soon(come)
+                nursery.start_soon(connect)
         assert statuses == [101] * MAX_REQUESTS * 2
-        assert 1 < service.most_at_once <= MAX_REQUESTS
+        assert 1 < service.most_concurrent <= MAX_REQUESTS
 
 
-async def test_an_id_that_is_asked_for_by_two_at_once_goes_to_one() -> None:
-    """While the service thinks nobody has it: who comes second hears that it is taken."""
+async def test_one_of_two_concurrent_requests_for_an_id_gets_it() -> None:
+    """Both wait for the webhook; the second one is refused because the ID is in use."""
 
-    async def both(service: Hook) -> tuple[int, bytes]:
+    async def both(service: WebhookServer) -> tuple[int, bytes]:
         with trio.fail_after(5):
-            while len(service.questions) < 2:
+            while len(service.requests) < 2:
                 await trio.sleep(0.01)
         return 200, b'{"allowed": true}'
 
-    async with hook(both) as service, auth_relay(asking(service)) as relay:
+    async with webhook_server(both) as service, auth_relay(webhook_options(service)) as relay:
         statuses: list[int] = []
 
-        async def come() -> None:
+        async def connect() -> None:
             statuses.append((await relay.ask("/?id=bob"))[0])
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(come)
-            nursery.start_soon(come)
+            nursery.start_soon(connect)
+            nursery.start_soon(connect)
         assert sorted(statuses) == [101, 409]
         assert not relay.log.of("internal_error")
 
 
-async def test_token_and_service_both_have_to_agree(tmp_path: Path) -> None:
-    """A bad token is not even asked about; a good one is, with the ID that it binds."""
+async def test_token_and_webhook_must_both_allow_the_client(tmp_path: Path) -> None:
+    """The webhook is not asked about an invalid token; its request has the ID that the token binds."""
     async with (
-        hook(says(allowed=False, reason="no")) as service,
-        auth_relay(asking(service, auth_secret_file=str(secret_file(tmp_path)))) as relay,
+        webhook_server(answer_json(allowed=False, reason="no")) as service,
+        auth_relay(webhook_options(service, auth_secret_file=str(secret_file(tmp_path)))) as relay,
     ):
         assert "JSON Web Token" in (await relay.ask("/?token=bad"))[1]["message"]
-        assert service.questions == []
+        assert service.requests == []
         assert (await relay.ask(f"/?token={token(sub='bob')}"))[1]["message"] == "no"
-        assert service.questions[0]["id"] == "bob"
-        service.answer = says(allowed=True)
+        assert service.requests[0]["id"] == "bob"
+        service.answer = answer_json(allowed=True)
         assert await relay.ask(f"/?token={token(sub='bob')}") == (101, {"type": "your_id", "id": "bob"})
 
 
-async def test_a_no_counts_as_a_failed_attempt_and_an_outage_does_not() -> None:
-    async with hook(says(allowed=False)) as service, auth_relay(asking(service)) as relay:
+async def test_denial_counts_as_a_failed_attempt_but_an_outage_does_not() -> None:
+    async with webhook_server(answer_json(allowed=False)) as service, auth_relay(webhook_options(service)) as relay:
         statuses = [(await relay.ask())[0] for _ in range(30)]
         assert 429 in statuses
-    async with auth_relay(asking(service)) as relay:
+    async with auth_relay(webhook_options(service)) as relay:
         assert {(await relay.ask())[0] for _ in range(30)} == {503}
 
 
-async def test_a_relay_that_stops_does_not_wait_for_the_service() -> None:
-    async def never(_: Hook) -> tuple[int, bytes]:
+async def test_stopping_relay_does_not_wait_for_the_webhook() -> None:
+    async def never(_: WebhookServer) -> tuple[int, bytes]:
         await trio.sleep_forever()
         raise AssertionError
 
     async with (
-        hook(never) as service,
-        auth_relay(asking(service, auth_webhook_timeout=30)) as relay,
+        webhook_server(never) as service,
+        auth_relay(webhook_options(service, auth_webhook_timeout=30)) as relay,
         trio.open_nursery() as nursery,
     ):
 
-        async def come() -> None:
+        async def connect() -> None:
             with pytest.raises(AssertionError, match="without an answer"):
                 await relay.ask()
 
-        nursery.start_soon(come)
-        while not service.questions:
+        nursery.start_soon(connect)
+        while not service.requests:
             await trio.sleep(0.01)
         relay.acceptor.stop()
         with trio.fail_after(5):

@@ -1,4 +1,4 @@
-"""Health, readiness and numbers, by plain HTTP on the relay's port, or on one of their own."""
+"""Health, readiness and metrics, on the port of the relay or on the metrics port."""
 
 from collections.abc import Callable
 
@@ -22,14 +22,14 @@ def request(path: str, method: str = "GET", more: str = "") -> bytes:
 
 
 async def page(client: RawClient, path: str, more: str = "") -> tuple[int, str]:
-    """Ask for a page; its status and text."""
+    """Request a page; returns its status and text."""
     await client.send(request(path, more=more))
     status, _, body = await client.response()
     return status, body.decode()
 
 
 async def numbers(relay: RelayHarness) -> Values:
-    """Scrape the relay: each sample's value by its name and labels."""
+    """Scrape the relay; returns the value of each sample by its name and labels."""
     status, text = await page(relay.raw(), "/metrics")
     assert status == 200
     families = text_string_to_metric_families(text)
@@ -40,16 +40,16 @@ def _name(name: str, labels: dict[str, str]) -> str:
     return " ".join([name, *labels.values()])
 
 
-async def test_a_relay_is_alive_and_ready(autojump_clock: MockClock) -> None:
+async def test_running_relay_is_alive_and_ready(autojump_clock: MockClock) -> None:
     async with relay_harness() as relay:
         for path in ("/healthz", "/readyz", "/healthz?verbose"):
             assert (await page(relay.raw(), path))[0] == 200
 
 
-async def test_a_relay_that_stops_is_alive_and_not_ready(autojump_clock: MockClock) -> None:
-    """And still shows its numbers."""
+async def test_stopping_relay_is_alive_but_not_ready(autojump_clock: MockClock) -> None:
+    """Its metrics stay available."""
     async with relay_harness() as relay:
-        a = relay.narrow()  # holds the end up
+        a = relay.narrow()  # a client that does not read delays the end
         await a.open()
         relay.acceptor.stop()
         assert (await page(relay.raw(), "/healthz"))[0] == 200
@@ -57,23 +57,23 @@ async def test_a_relay_that_stops_is_alive_and_not_ready(autojump_clock: MockClo
         assert (await page(relay.raw(), "/metrics"))[0] == 200
 
 
-async def test_a_head_request_gets_the_head(autojump_clock: MockClock) -> None:
+async def test_head_request_gets_no_body(autojump_clock: MockClock) -> None:
     async with relay_harness() as relay:
         client = relay.raw()
         await client.send(request("/healthz", "HEAD"))
         assert (await client.rest()).endswith(b"\r\n\r\n")
 
 
-async def test_the_log_of_pages_is_for_debugging(autojump_clock: MockClock) -> None:
-    """A probe every few seconds must not drown what counts."""
+async def test_page_requests_are_logged_at_debug_level(autojump_clock: MockClock) -> None:
+    """Frequent health checks must not fill the log."""
     async with relay_harness() as relay:
         await page(relay.raw(), "/healthz")
         [line] = relay.log.of("http_request")
         assert (line["level"], line["path"], line["status"]) == ("debug", "/healthz", 200)
 
 
-async def test_the_numbers_tell_what_there_is(autojump_clock: MockClock) -> None:
-    """The scrape's own connection included."""
+async def test_gauges_count_connections_clients_and_pairs(autojump_clock: MockClock) -> None:
+    """The connection of the scraper counts, too."""
     async with relay_harness() as relay:
         await relay.pair()
         await relay.client()
@@ -82,8 +82,8 @@ async def test_the_numbers_tell_what_there_is(autojump_clock: MockClock) -> None
     assert (seen["sdpx_clients_connected_total"], seen["sdpx_pairings_total"]) == (3, 1)
 
 
-async def test_the_numbers_count_what_is_relayed(autojump_clock: MockClock) -> None:
-    """By type, in bytes as they came, and how long each took."""
+async def test_counters_count_relayed_frames(autojump_clock: MockClock) -> None:
+    """Frames are counted by type, in bytes as received, and in a histogram of relay times."""
     async with relay_harness() as relay:
         a, b = await relay.pair()
         for _ in range(3):
@@ -100,8 +100,8 @@ async def test_the_numbers_count_what_is_relayed(autojump_clock: MockClock) -> N
     assert seen["sdpx_relay_seconds_bucket +Inf"] == 4
 
 
-async def test_the_numbers_count_refusals_by_code(autojump_clock: MockClock) -> None:
-    """Of frames, of pairings, of relaying and of connections."""
+async def test_counters_count_refusals_by_code(autojump_clock: MockClock) -> None:
+    """Refusals of frames, pairings, relaying and connections count alike."""
     async with relay_harness() as relay:
         a = await relay.client("/?id=a")
         await a.socket.send_message("{")
@@ -117,8 +117,8 @@ async def test_the_numbers_count_refusals_by_code(autojump_clock: MockClock) -> 
         assert seen[f"sdpx_refusals_total {code}"] == 1
 
 
-async def test_the_numbers_count_evictions_and_what_waits(autojump_clock: MockClock) -> None:
-    """A client that does not read has a full outbox, and then is gone."""
+async def test_metrics_count_evictions_and_send_queues(autojump_clock: MockClock) -> None:
+    """The send queue of a client that does not read fills up until the relay disconnects it."""
     async with relay_harness(Limits(send_queue_frames=5, write_timeout=10)) as relay:
         slow, a = relay.narrow(), await relay.client()
         await slow.open("/?id=slow")
@@ -135,7 +135,7 @@ async def test_the_numbers_count_evictions_and_what_waits(autojump_clock: MockCl
     assert (after["sdpx_send_queue_frames"], after["sdpx_send_queue_bytes"]) == (0, 0)
 
 
-async def test_the_numbers_count_lost_log_lines(autojump_clock: MockClock) -> None:
+async def test_counter_counts_dropped_log_lines(autojump_clock: MockClock) -> None:
     async with relay_harness() as relay:
         relay.log.room = 0
         await relay.client()
@@ -143,14 +143,14 @@ async def test_the_numbers_count_lost_log_lines(autojump_clock: MockClock) -> No
 
 
 @pytest.mark.parametrize("accept", ["application/openmetrics-text;version=1.0x", ";;", "\x7f", "x" * 5000])
-async def test_an_odd_accept_header_gets_plain_text(autojump_clock: MockClock, accept: str) -> None:
+async def test_invalid_accept_header_gets_plain_text(autojump_clock: MockClock, accept: str) -> None:
     async with relay_harness() as relay:
         status, text = await page(relay.raw(), "/metrics", f"Accept: {accept}\r\n")
     assert status == 400 or "sdpx_clients 0.0" in text
 
 
-async def test_the_numbers_come_as_openmetrics_too(autojump_clock: MockClock) -> None:
-    """For a scraper that asks for it."""
+async def test_metrics_are_available_as_openmetrics(autojump_clock: MockClock) -> None:
+    """The Accept header selects the format."""
     async with relay_harness() as relay:
         _, text = await page(relay.raw(), "/metrics", "Accept: application/openmetrics-text; version=1.0.0\r\n")
     assert text.endswith("# EOF\n")
@@ -158,8 +158,8 @@ async def test_the_numbers_come_as_openmetrics_too(autojump_clock: MockClock) ->
 
 
 @pytest.mark.parametrize(("path", "status"), [("/metrics", 200), ("/healthz", 200), ("/readyz", 200), ("/", 404)])
-async def test_a_port_of_their_own(autojump_clock: MockClock, path: str, status: int) -> None:
-    """It has the pages and nothing else; clients do not see the numbers."""
+async def test_metrics_port_has_the_pages_and_nothing_else(autojump_clock: MockClock, path: str, status: int) -> None:
+    """The port of the clients then has no metrics."""
     async with relay_harness() as relay:
         alone = Acceptor(Limits(), relay.relay, metrics_port=True)
         assert (await page(dial(relay, alone.serve_metrics), path))[0] == status
@@ -175,13 +175,13 @@ def dial(relay: RelayHarness, handle: Callable[[trio.abc.Stream], object]) -> Ra
     return RawClient(ours)
 
 
-async def test_a_scraper_that_says_nothing_is_cut(autojump_clock: MockClock) -> None:
+async def test_silent_connection_to_the_metrics_port_times_out(autojump_clock: MockClock) -> None:
     async with relay_harness(Limits(handshake_timeout=3)) as relay:
         assert await dial(relay, relay.acceptor.serve_metrics).rest() == b""
 
 
-def test_relay_times_fall_into_their_buckets() -> None:
-    """A bound belongs to its bucket; what is beyond the last is counted, too."""
+def test_relay_time_is_counted_in_its_bucket() -> None:
+    """An upper bound belongs to its bucket; times beyond the last bound are counted, too."""
     times = RelayStats()
     for seconds in (0.0, RELAY_SECONDS[0], RELAY_SECONDS[1], 1e9):
         times.relay_took(seconds)

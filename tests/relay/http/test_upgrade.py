@@ -1,15 +1,17 @@
-"""What a request is answered with: a WebSocket under an ID, or an HTTP status with a sentence."""
+"""Parsing of requests: an upgrade, a page or an HTTP error; and the rendering of responses."""
 
 import json
 
 import h11
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sdpx.relay.core.sessions import ResumeRequest
 from sdpx.relay.http.request import HttpRequest, not_http
 from sdpx.relay.http.responses import HttpError, HttpResponse
-from sdpx.relay.http.upgrade import Upgrade, parse_plain_request, parse_upgrade
-from tests.harness.frames import KEY
+from sdpx.relay.http.upgrade import Upgrade, parse_plain_request, parse_simple_upgrade, parse_upgrade
+from tests.harness.frames import KEY, upgrade_request
 
 GOOD = {
     "host": "relay.test",
@@ -26,31 +28,31 @@ PAGES = {"/healthz": lambda accept: HttpResponse(200, "text/plain", f"for {accep
 def ask(
     target: str = "/", method: str = "GET", version: str = "1.1", **headers: str | None
 ) -> Upgrade | HttpResponse | HttpError:
-    """Judge a request for a WebSocket with these headers changed (None: left out)."""
+    """Parse a request for a WebSocket with these headers changed (None: left out)."""
     changed = GOOD | {name.replace("_", "-"): value for name, value in headers.items()}
     lines = [(name, value) for name, value in changed.items() if value is not None]
     request = h11.Request(method=method, target=target, headers=lines, http_version=version)
     return parse_upgrade(HttpRequest.of(request), PAGES)
 
 
-def status(verdict: Upgrade | HttpResponse | HttpError) -> int:
-    assert isinstance(verdict, HttpError)
-    return verdict.status
+def status(answer: Upgrade | HttpResponse | HttpError) -> int:
+    assert isinstance(answer, HttpError)
+    return answer.status
 
 
-def test_a_good_request_becomes_a_websocket() -> None:
+def test_valid_request_is_an_upgrade() -> None:
     """RFC 6455, 4.2.1."""
     assert ask() == Upgrade(None, None, KEY)
 
 
 @pytest.mark.parametrize("target", ["/", "/any/path", "/?token=x", "/?seq=2&last=", "/%ff", "http://relay.test/"])
-def test_any_path_and_unknown_parameters_are_fine(target: str) -> None:
-    """A reverse proxy may have put a path in front; a later version may add parameters."""
+def test_any_path_and_unknown_parameters_are_accepted(target: str) -> None:
+    """A reverse proxy may add a path prefix; a later version may add parameters."""
     assert ask(target) == Upgrade(None, None, KEY)
 
 
-def test_numbers_and_a_token_are_asked_for_in_the_query() -> None:
-    """PROTOCOL, Resume. What asks for them cannot be misread: it is refused."""
+def test_query_asks_for_sequence_numbers_and_resume() -> None:
+    """Ambiguous parameters are refused."""
     upgrade = ask("/?seq=1&resume=SECRET&last=7&id=a")
     assert upgrade == Upgrade("a", None, KEY, resume=ResumeRequest(numbered=True, token="SECRET", last=7))
     assert "SECRET" not in repr(upgrade)
@@ -71,13 +73,13 @@ def test_numbers_and_a_token_are_asked_for_in_the_query() -> None:
         {"origin": "https://elsewhere.test"},
     ],
 )
-def test_headers_are_lists_and_tokens_have_no_case(headers: dict[str, str]) -> None:
-    """As browsers and proxies really send them."""
+def test_header_lists_are_case_insensitive(headers: dict[str, str]) -> None:
+    """Browsers and proxies send these forms."""
     assert ask(**headers) == Upgrade(None, None, KEY)
 
 
 @pytest.mark.parametrize(
-    ("headers", "wanted"),
+    ("headers", "expected"),
     [
         ({"connection": None}, 400),
         ({"upgrade": "h2c, websocket"}, 400),
@@ -94,17 +96,17 @@ def test_headers_are_lists_and_tokens_have_no_case(headers: dict[str, str]) -> N
         ({"sec_websocket_version": "13, 8"}, 426),
     ],
 )
-def test_a_flawed_request_for_a_websocket_is_refused(headers: dict[str, str | None], wanted: int) -> None:
+def test_invalid_upgrade_is_refused(headers: dict[str, str | None], expected: int) -> None:
     """Each rule of RFC 6455, 4.2.1, has its status."""
-    assert status(ask("/", "GET", "1.1", **headers)) == wanted
+    assert status(ask("/", "GET", "1.1", **headers)) == expected
 
 
-def test_a_websocket_needs_http_1_1() -> None:
-    """HTTP/1.0 knows no upgrade."""
+def test_upgrade_needs_http_1_1() -> None:
+    """HTTP/1.0 has no upgrade."""
     assert status(ask(version="1.0")) == 400
 
 
-def test_another_version_learns_which_one_is_spoken() -> None:
+def test_refusal_of_a_version_names_the_supported_one() -> None:
     """RFC 6455, 4.4."""
     answer = ask(sec_websocket_version="8")
     assert isinstance(answer, HttpError)
@@ -112,18 +114,18 @@ def test_another_version_learns_which_one_is_spoken() -> None:
 
 
 @pytest.mark.parametrize("name", ["robot-1", "a.b_c", "x" * 64, "%61bc"])
-def test_a_client_gets_the_id_that_it_asks_for(name: str) -> None:
-    """If it is a name, and free; percent-encoding is undone."""
-    verdict = ask(f"/?id={name}")
-    assert isinstance(verdict, Upgrade)
-    assert verdict.client_id == name.replace("%61", "a")
+def test_upgrade_has_the_requested_id(name: str) -> None:
+    """The ID is percent-decoded."""
+    answer = ask(f"/?id={name}")
+    assert isinstance(answer, Upgrade)
+    assert answer.client_id == name.replace("%61", "a")
 
 
 @pytest.mark.parametrize(
     "query", ["id=", "id=a+b", "id=a%00", "id=" + "x" * 65, "id=a&id=b", "id=%ff", "id=a%0a", "id=%F0%9F%98%80"]
 )
-def test_a_malformed_id_is_400(query: str) -> None:
-    """Empty, too long, given twice, or with other signs in it."""
+def test_invalid_id_is_refused(query: str) -> None:
+    """It is empty, too long, given twice, or has other characters."""
     assert status(ask(f"/?{query}")) == 400
 
 
@@ -131,56 +133,56 @@ def test_a_malformed_id_is_400(query: str) -> None:
     ("offered", "answered"),
     [("sdpx.v1", "sdpx.v1"), ("chat, sdpx.v1", "sdpx.v1"), ("chat", None), ("SDPX.V1", None), (None, None)],
 )
-def test_the_subprotocol_is_answered_only_when_offered(offered: str | None, answered: str | None) -> None:
-    """Offering none, or others, is fine."""
+def test_subprotocol_is_selected_only_if_offered(offered: str | None, answered: str | None) -> None:
+    """A client may offer none, or others."""
     assert ask(sec_websocket_protocol=offered) == Upgrade(None, answered, KEY)
 
 
 @pytest.mark.parametrize(
-    ("method", "target", "wanted"),
+    ("method", "target", "expected"),
     [
         *[("GET", "/", 426), ("HEAD", "/", 426), ("GET", "/?x=1", 426), ("GET", "/index.html", 404)],
         *[("POST", "/", 405), ("OPTIONS", "/x", 405), ("DELETE", "/", 405)],
     ],
 )
-def test_a_plain_request_is_told_what_this_is(method: str, target: str, wanted: int) -> None:
-    """A person with a browser learns it from the answer."""
-    verdict = ask(target, method, upgrade=None, connection=None)
-    assert isinstance(verdict, HttpError)
-    assert (verdict.status, "sdpx" in verdict.message) == (wanted, True)
+def test_plain_request_gets_a_description_of_the_service(method: str, target: str, expected: int) -> None:
+    """A person who opens the URL in a browser reads it."""
+    answer = ask(target, method, upgrade=None, connection=None)
+    assert isinstance(answer, HttpError)
+    assert (answer.status, "sdpx" in answer.message) == (expected, True)
 
 
 @pytest.mark.parametrize("target", ["/healthz", "/healthz?x=1"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a_page_is_served_to_a_plain_request(method: str, target: str) -> None:
-    """It knows what the client takes."""
-    verdict = ask(target, method, upgrade=None, connection=None, accept="text/plain, x/y;q=0.5")
-    assert isinstance(verdict, HttpResponse)
-    assert (verdict.status, verdict.body) == (200, b"for text/plain, x/y;q=0.5")
+def test_page_is_served_for_get_and_head(method: str, target: str) -> None:
+    """The page gets the Accept header."""
+    answer = ask(target, method, upgrade=None, connection=None, accept="text/plain, x/y;q=0.5")
+    assert isinstance(answer, HttpResponse)
+    assert (answer.status, answer.body) == (200, b"for text/plain, x/y;q=0.5")
 
 
-def test_a_page_is_no_obstacle_to_a_websocket() -> None:
-    """Any path is accepted."""
+def test_upgrade_is_accepted_at_the_path_of_a_page() -> None:
+    """A WebSocket may use any path."""
     assert ask("/healthz") == Upgrade(None, None, KEY)
 
 
-def test_a_page_is_not_written_to() -> None:
+def test_post_to_a_page_is_refused() -> None:
     assert status(ask("/healthz", "POST", upgrade=None, connection=None)) == 405
 
 
-@pytest.mark.parametrize(("target", "wanted"), [("/healthz", 200), ("/", 404), ("/x", 404)])
-def test_a_port_of_pages_has_nothing_else(target: str, wanted: int) -> None:
-    """Also for one who asks for a WebSocket; who is lost learns what there is."""
-    verdict = parse_plain_request(
+@pytest.mark.parametrize(("target", "expected"), [("/healthz", 200), ("/", 404), ("/x", 404)])
+def test_metrics_port_serves_pages_only(target: str, expected: int) -> None:
+    """A request for a WebSocket gets the page, too; the error for another path lists the pages."""
+    answer = parse_plain_request(
         HttpRequest.of(h11.Request(method="GET", target=target, headers=list(GOOD.items()))), PAGES
     )
-    assert verdict.status == wanted
-    assert wanted == 200 or b"/healthz" in verdict.render()
+    assert answer.status == expected
+    assert expected == 200 or b"/healthz" in answer.render()
 
 
 @pytest.mark.parametrize("protocol", [None, "sdpx.v1"])
-def test_what_was_judged_is_judged_the_same_again(protocol: str | None) -> None:
-    """The head that is made of it says all that counts, and nothing of the client's own."""
+def test_head_of_an_upgrade_parses_to_the_same_upgrade(protocol: str | None) -> None:
+    """The head contains no text of the client."""
     upgrade = ask("/x?id=robot", host="xn--", cookie="secret", sec_websocket_protocol=protocol)
     assert isinstance(upgrade, Upgrade)
     connection = h11.Connection(h11.SERVER)
@@ -190,32 +192,32 @@ def test_what_was_judged_is_judged_the_same_again(protocol: str | None) -> None:
     assert parse_upgrade(HttpRequest.of(request), PAGES) == Upgrade(None, protocol, KEY)
 
 
-def test_a_websocket_is_asked_for_with_get() -> None:
-    """A POST that wants an upgrade learns which method is allowed."""
-    verdict = ask(method="POST")
-    assert isinstance(verdict, HttpError)
-    assert (verdict.status, verdict.headers) == (405, (("Allow", "GET, HEAD"),))
+def test_upgrade_by_post_is_refused_with_the_allowed_methods() -> None:
+    """RFC 9110, 15.5.6."""
+    answer = ask(method="POST")
+    assert isinstance(answer, HttpError)
+    assert (answer.status, answer.headers) == (405, (("Allow", "GET, HEAD"),))
 
 
 @pytest.mark.parametrize(
-    ("start", "hint", "wanted", "word"),
+    ("start", "hint", "expected", "word"),
     [
         (b"\x16\x03\x01\x02\x00", 400, 400, "wss://"),
         (b"GET / HTTP/1.1\r\n", 431, 431, "too large"),
         (b"hello\r\n\r\n", 400, 400, "Not a valid HTTP/1.1 request"),
     ],
 )
-def test_what_is_not_http_is_answered_all_the_same(start: bytes, hint: int, wanted: int, word: str) -> None:
-    """With a sentence that says what the bytes looked like."""
+def test_bytes_that_are_not_http_get_an_error_that_says_so(start: bytes, hint: int, expected: int, word: str) -> None:
+    """TLS, an oversized head and other bytes each have a message."""
     answer = not_http(h11.RemoteProtocolError("bad", error_status_hint=hint), start)
-    assert answer.status == wanted
+    assert answer.status == expected
     assert word in answer.message
 
 
 ANSWER = HttpError(409, "id_taken", "The ID 'ä' is taken", (("X-Test", "yes"),))
 
 
-def test_an_answer_is_an_http_response_that_closes() -> None:
+def test_error_is_rendered_as_a_closing_http_response() -> None:
     """An HTTP library reads status, headers and the JSON body `{"code", "message"}` from it."""
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method="GET", target="/", headers=[("Host", "relay.test")]))
@@ -231,14 +233,118 @@ def test_an_answer_is_an_http_response_that_closes() -> None:
     assert isinstance(client.next_event(), h11.EndOfMessage)
 
 
-def test_the_answer_to_head_has_the_length_and_no_body() -> None:
+def test_response_to_head_has_no_body() -> None:
     """RFC 9110, 9.3.2: the same head as for GET."""
     assert ANSWER.render(head_only=True) == ANSWER.render().partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
 
 
-def test_an_answer_has_one_connection_header() -> None:
-    """426 brings its own, and it still closes."""
+def test_response_has_one_connection_header() -> None:
+    """A 426 response has its own, which still closes the connection."""
     answer = ask(sec_websocket_version="8")
     assert isinstance(answer, HttpError)
     lines = answer.render().lower().split(b"\r\n")
     assert [line for line in lines if line.startswith(b"connection:")] == [b"connection: upgrade, close"]
+
+
+# ---- the parser of simple requests --------------------------------------------------------------------------------
+
+CHROME = (
+    "GET /?id=robot-1.x_ HTTP/1.1\r\nHost: relay.test:8765\r\nConnection: Upgrade\r\nPragma: no-cache\r\n"
+    "Cache-Control: no-cache\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36\r\nUpgrade: websocket\r\n"
+    "Origin: https://app.test\r\nSec-WebSocket-Version: 13\r\nAccept-Encoding: gzip, deflate, br\r\n"
+    f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n"
+).encode()
+
+
+def parse_fully(head: bytes) -> object:
+    """Parse the request as the full parser does."""
+    connection = h11.Connection(h11.SERVER, 16 * 1024)
+    connection.receive_data(head)
+    try:
+        request = connection.next_event()
+    except h11.RemoteProtocolError as error:
+        return error
+    if isinstance(request, h11.Request) and connection.trailing_data[0] == b"":
+        return parse_upgrade(HttpRequest.of(request), {})
+    return request
+
+
+@pytest.mark.parametrize(
+    ("head", "upgrade"),
+    [
+        (upgrade_request(), Upgrade(None, None, KEY)),
+        (upgrade_request("/?id=a"), Upgrade("a", None, KEY)),
+        (upgrade_request("/any/path"), Upgrade(None, None, KEY)),
+        (CHROME, Upgrade("robot-1.x_", None, KEY)),
+        (upgrade_request().replace(b"Upgrade\r\n", b"keep-alive, Upgrade\r\n"), Upgrade(None, None, KEY)),
+    ],
+)
+def test_requests_of_client_libraries_are_simple(head: bytes, upgrade: Upgrade) -> None:
+    assert parse_simple_upgrade(head) == upgrade == parse_fully(head)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        upgrade_request()[:-1],
+        upgrade_request() + b"x",
+        upgrade_request("/?id="),
+        upgrade_request("/?id=a&id=b"),
+        upgrade_request("/?id=%61"),
+        upgrade_request("/?token=x"),
+        upgrade_request().replace(b"GET", b"POST"),
+        upgrade_request().replace(b"1.1", b"1.0"),
+        upgrade_request().replace(b"Version: 13", b"Version: 8"),
+        upgrade_request().replace(KEY.encode(), b"c2hvcnQ="),
+        upgrade_request().replace(b"Host: relay.test\r\n", b""),
+        upgrade_request().replace(b"Host", b"Sec-WebSocket-Protocol: sdpx.v1\r\nHost"),
+        upgrade_request().replace(b"Host", b"Content-Length: 1\r\nHost"),
+        upgrade_request().replace(b"Host", b"Transfer-Encoding: chunked\r\nHost"),
+        upgrade_request().replace(b"Host", b"Upgrade: h2c\r\nHost"),
+        upgrade_request().replace(b"Host", b"X: \x7f\r\nHost"),
+        upgrade_request().replace(b"Host", b"X: \xe9\r\nHost"),
+        upgrade_request().replace(b"\r\n", b"\n"),
+        upgrade_request().replace(b"Host", b"X: " + b"x" * 5000 + b"\r\nHost"),
+        b"",
+        b"GET / HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_other_requests_are_not_simple(head: bytes) -> None:
+    assert parse_simple_upgrade(head) is None
+
+
+PIECES = st.sampled_from(
+    [
+        *CHROME.splitlines(keepends=True),
+        *upgrade_request("/?id=a").splitlines(keepends=True),
+        *(
+            b"Upgrade: h2c\r\n",
+            b"Connection: close\r\n",
+            b"Content-Length: 0\r\n",
+            b"X:y\r\n",
+            b" folded\r\n",
+            b"Host: \r\n",
+        ),
+        *(
+            b"connection: UPGRADE\r\n",
+            b"Sec-WebSocket-Key:  " + KEY.encode() + b" \r\n",
+            b"X: a\tb\r\n",
+            b"\n",
+            b"a b: c\r\n",
+        ),
+    ]
+)
+
+
+@given(st.lists(PIECES, max_size=4), st.integers(0, 12), st.sampled_from([CHROME, upgrade_request("/x?id=b")]))
+def test_simple_parser_agrees_with_the_full_parser(pieces: list[bytes], at: int, head: bytes) -> None:
+    """The same holds for a valid request with arbitrary lines inserted."""
+    lines = head.splitlines(keepends=True)
+    bent = b"".join([*lines[:at], *pieces, *lines[at:]])
+    upgrade = parse_simple_upgrade(bent)
+    assert upgrade is None or parse_fully(bent) == upgrade
+
+
+def test_invalid_request_is_not_simple() -> None:
+    assert isinstance(parse_fully(upgrade_request("/?id=a b".replace(" ", "+"))), HttpError)
+    assert parse_simple_upgrade(upgrade_request("/?id=a+b")) is None
