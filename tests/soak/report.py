@@ -1,44 +1,46 @@
-"""The figures of a soak, as a table."""
+"""The result of a soak as a table."""
 
-from tests.soak.run import MIB, PairOutcome
-from tests.soak.watch import Look
+from tests.soak.run import MIB, SoakResult
+from tests.soak.watch import ResourceUsage
 
 WIDTH = 44
 
 
-def render(outcome: PairOutcome) -> str:
-    """Return the table, and a sentence for each thing that does not hold."""
-    figures, looks = outcome.figures, (outcome.start, outcome.before, outcome.after)
+def render(result: SoakResult) -> str:
+    """Return the table, and a sentence for each failed check."""
+    figures, looks = result.figures, (result.start, result.before, result.after)
     rows: list[tuple[str, object]] = [
-        ("sessions", outcome.sessions),
-        ("clients", outcome.clients),
-        *((f"  {kind}", times) for kind, times in sorted(outcome.faults.items())),
+        ("sessions", result.sessions),
+        ("clients", result.clients),
+        *((f"  {kind}", times) for kind, times in sorted(result.faults.items())),
         ("frames sent", figures.sent),
         ("frames delivered", figures.delivered),
-        ("frames told of as undelivered", figures.told),
-        ("frames of senders that ended themselves", figures.ended),
+        ("frames reported as undelivered", figures.notified),
+        ("frames of disconnected senders", figures.ended),
         ("lost", figures.lost),
         ("duplicates", figures.duplicates),
         ("reordered", figures.reordered),
-        ("altered or astray", figures.altered),
-        ("delivered, but told otherwise", figures.wrongly_told),
-        ("leaked clients", outcome.leaked_clients),
-        *_looked(*looks),
-        ("idle CPU", f"{outcome.idle:.1%}"),
-        ("stopped within (ms)", "?" if outcome.stop_ms is None else f"{outcome.stop_ms:.0f}"),
-        ("seconds", f"{outcome.seconds:.1f}"),
-        ("sessions a second", f"{outcome.sessions / outcome.seconds:.1f}" if outcome.seconds else "?"),
+        ("altered or misdirected", figures.altered),
+        ("delivered and reported as undelivered", figures.wrongly_notified),
+        ("leaked clients", result.leaked_clients),
+        *_resource_rows(*looks),
+        ("idle CPU", f"{result.idle:.1%}"),
+        ("stopped within (ms)", "?" if result.stop_ms is None else f"{result.stop_ms:.0f}"),
+        ("seconds", f"{result.seconds:.1f}"),
+        ("sessions a second", f"{result.sessions / result.seconds:.1f}" if result.seconds else "?"),
     ]
     table = "".join(f"{name:<{WIDTH}}{value}\n" for name, value in rows)
-    return table + "".join(f"WRONG: {sentence}\n" for sentence in outcome.wrong)
+    return table + "".join(f"FAILED: {sentence}\n" for sentence in result.wrong)
 
 
-def _looked(start: Look | None, before: Look | None, after: Look | None) -> list[tuple[str, object]]:
+def _resource_rows(
+    start: ResourceUsage | None, before: ResourceUsage | None, after: ResourceUsage | None
+) -> list[tuple[str, object]]:
     if start is None or before is None or after is None:
         return []
     memory = (start.memory, before.memory, after.memory, after.peak)
     return [
         ("leaked descriptors", max(0, after.descriptors - start.descriptors)),
-        ("threads at the start, warm, at the end", f"{start.threads}, {before.threads}, {after.threads}"),
-        ("MiB at the start, warm, at the end, peak", ", ".join(f"{value / MIB:.1f}" for value in memory)),
+        ("threads at start, after warm-up, at end", f"{start.threads}, {before.threads}, {after.threads}"),
+        ("MiB at start, after warm-up, at end, peak", ", ".join(f"{value / MIB:.1f}" for value in memory)),
     ]

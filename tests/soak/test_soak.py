@@ -1,4 +1,4 @@
-"""The soak itself: a short one holds, and its books can show a fault."""
+"""A short soak passes, and the accounting detects every fault."""
 
 import json
 import re
@@ -8,47 +8,47 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak.account import MARK, NOBODY, Account, Figures
+from tests.soak.accounting import MARK, NO_RECEIVER, Accounting, Figures
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.e2e
-def test_a_short_soak_holds() -> None:
-    """Forty sessions with faults: nothing lost, nothing leaked, status 0; progress stays off stdout."""
+def test_short_soak_passes() -> None:
+    """Forty sessions with faults: no lost frame, no leak, status 0; progress is on stderr only."""
     command = [sys.executable, "-m", "tests.soak", "--sessions", "40", "--seed", "1", "--", "--log-level", "info"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     figures = dict(re.split(r"  +", line.strip()) for line in done.stdout.splitlines())
     assert figures["sessions"] == "40"
     assert int(figures["frames delivered"]) > 100
-    for nothing in ("lost", "duplicates", "reordered", "altered or astray", "leaked clients", "leaked descriptors"):
-        assert figures[nothing] == "0"
+    for row in ("lost", "duplicates", "reordered", "altered or misdirected", "leaked clients", "leaked descriptors"):
+        assert figures[row] == "0"
     assert done.stderr.startswith("Seed 1\n")
 
 
-# ---- the accountant ---------------------------------------------------------------------------------------------
+# ---- the accounting ---------------------------------------------------------------------------------------------
 
 
 class Pair:
-    """Books in which a and b are a pair."""
+    """An accounting in which a and b are paired."""
 
     def __init__(self) -> None:
-        self.account = Account("7")
+        self.accounting = Accounting("7")
         for who, peer in (("a", "b"), ("b", "a")):
-            self.account.joined(who)
-            self.account.paired(who, peer)
+            self.accounting.joined(who)
+            self.accounting.paired(who, peer)
 
     def send(self, *numbers: int, receiver: str = "b") -> None:
         for number in numbers:
-            self.account.sent("a", receiver, number, _text(number))
+            self.accounting.sent("a", receiver, number, _text(number))
 
     def arrive(self, *numbers: int, receiver: str = "b") -> None:
         for number in numbers:
-            self.account.received(receiver, _text(number)[:-1] + MARK)
+            self.accounting.received(receiver, _text(number)[:-1] + MARK)
 
-    def settled(self) -> Figures:
-        return self.account.settled()
+    def check(self) -> Figures:
+        return self.accounting.check()
 
 
 def _text(number: int) -> str:
@@ -60,130 +60,121 @@ def pair() -> Pair:
     return Pair()
 
 
-def test_all_delivered(pair: Pair) -> None:
-    """Each frame once, in order: no complaint."""
+def test_delivered_frames_are_no_violation(pair: Pair) -> None:
+    """Each frame is received once and in order."""
     pair.send(1, 2, 3)
     pair.arrive(1, 2, 3)
-    assert pair.settled() == Figures(sent=3, delivered=3)
+    assert pair.check() == Figures(sent=3, delivered=3)
 
 
-def test_a_lost_frame(pair: Pair) -> None:
-    """Both are here, and one frame is neither delivered nor told of."""
+def test_lost_frame_is_a_violation(pair: Pair) -> None:
+    """Both clients are connected, and a frame is neither delivered nor reported."""
     pair.send(1, 2, 3)
     pair.arrive(1, 3)
-    figures = pair.settled()
-    assert (figures.lost, figures.told) == (1, 0)
-    assert figures.complaints == ["Session 7: 1 of the numbers [2] of a were lost, and it heard of 0"]
+    figures = pair.check()
+    assert (figures.lost, figures.notified) == (1, 0)
+    assert figures.violations == ["Session 7: 1 of the numbers [2] of a were lost, with 0 errors"]
 
 
-def test_a_frame_that_the_sender_was_told_of(pair: Pair) -> None:
-    """An error accounts for one frame and for no second."""
+def test_error_accounts_for_one_undelivered_frame(pair: Pair) -> None:
     pair.send(1, 2, 3)
     pair.arrive(1)
-    pair.account.refused("a")
-    figures = pair.settled()
-    assert (figures.lost, figures.told) == (1, 1)
+    pair.accounting.refused("a")
+    figures = pair.check()
+    assert (figures.lost, figures.notified) == (1, 1)
 
 
-def test_a_frame_for_nobody_needs_its_error(pair: Pair) -> None:
-    """What is sent without a peer is refused, and not dropped."""
-    pair.send(1, 2, receiver=NOBODY)
-    pair.account.refused("a")
-    assert pair.settled().lost == 1
+def test_frame_without_receiver_requires_an_error(pair: Pair) -> None:
+    """A frame of an unpaired client is refused, not dropped."""
+    pair.send(1, 2, receiver=NO_RECEIVER)
+    pair.accounting.refused("a")
+    assert pair.check().lost == 1
 
 
-def test_an_error_too_many(pair: Pair) -> None:
-    """A sender is not told of a frame that arrived."""
+def test_error_for_a_delivered_frame_is_a_violation(pair: Pair) -> None:
     pair.send(1)
     pair.arrive(1)
-    pair.account.refused("a")
-    figures = pair.settled()
-    assert (figures.wrongly_told, len(figures.complaints)) == (1, 1)
+    pair.accounting.refused("a")
+    figures = pair.check()
+    assert (figures.wrongly_notified, len(figures.violations)) == (1, 1)
 
 
-def test_a_duplicate(pair: Pair) -> None:
-    """The same frame twice."""
+def test_repeated_frame_is_a_violation(pair: Pair) -> None:
     pair.send(1, 2)
     pair.arrive(1, 2, 1)
-    figures = pair.settled()
+    figures = pair.check()
     assert (figures.duplicates, figures.reordered, figures.lost) == (1, 0, 0)
-    assert figures.complaints == ["Session 7: b got number 1 of a twice"]
+    assert figures.violations == ["Session 7: b got number 1 of a twice"]
 
 
-def test_a_reordering(pair: Pair) -> None:
-    """A frame behind a later one."""
+def test_reordered_frame_is_a_violation(pair: Pair) -> None:
     pair.send(1, 2, 3)
     pair.arrive(1, 3, 2)
-    figures = pair.settled()
+    figures = pair.check()
     assert (figures.duplicates, figures.reordered, figures.lost) == (0, 1, 0)
-    assert figures.complaints == ["Session 7: b got number 2 of a behind 3"]
+    assert figures.violations == ["Session 7: b got number 2 of a behind 3"]
 
 
-def test_an_altered_frame(pair: Pair) -> None:
-    """A frame that is not what was sent, with the relay's mark."""
+def test_altered_frame_is_a_violation(pair: Pair) -> None:
     pair.send(1)
-    pair.account.received("b", _text(1).replace("v=0", "v=1")[:-1] + MARK)
-    assert pair.settled().altered == 1
+    pair.accounting.received("b", _text(1).replace("v=0", "v=1")[:-1] + MARK)
+    assert pair.check().altered == 1
 
 
-def test_a_frame_that_went_astray(pair: Pair) -> None:
-    """A frame that came to somebody else."""
-    pair.account.joined("c")
+def test_misdirected_frame_is_a_violation(pair: Pair) -> None:
+    pair.accounting.joined("c")
     pair.send(1)
     pair.arrive(1, receiver="c")
-    figures = pair.settled()
+    figures = pair.check()
     assert (figures.altered, figures.lost) == (1, 1)
 
 
-def test_the_end_of_the_receiver_excuses_the_last_frames_but_no_gap(pair: Pair) -> None:
-    """What lies in front of a frame that arrived was not cut off by the end."""
+def test_end_of_the_receiver_excuses_only_the_last_frames(pair: Pair) -> None:
+    """A missing frame before a delivered one is a violation."""
     pair.send(1, 2, 3, 4)
     pair.arrive(1, 3)
-    pair.account.ending("b", "closed")
-    pair.account.peer_disconnected("a", "b", "closed")
-    figures = pair.settled()
-    assert (figures.lost, figures.told) == (1, 1)
+    pair.accounting.disconnecting("b", "closed")
+    pair.accounting.peer_disconnected("a", "b", "closed")
+    figures = pair.check()
+    assert (figures.lost, figures.notified) == (1, 1)
 
 
-def test_a_sender_that_ended_itself_is_owed_nothing_unless_it_closed_in_order(pair: Pair) -> None:
-    """What stands in front of a close frame arrives."""
+def test_frames_of_a_disconnected_sender_may_be_lost_unless_it_closed_in_order(pair: Pair) -> None:
+    """Frames before a close frame are delivered."""
     pair.send(1)
-    pair.account.ending("a", "closed")
-    pair.account.peer_disconnected("b", "a", "closed")
-    assert pair.settled() == Figures(sent=1, ended=1)
+    pair.accounting.disconnecting("a", "closed")
+    pair.accounting.peer_disconnected("b", "a", "closed")
+    assert pair.check() == Figures(sent=1, ended=1)
     orderly = Pair()
     orderly.send(1)
-    orderly.account.ending("a", "closed", in_order=True)
-    orderly.account.peer_disconnected("b", "a", "closed")
-    assert orderly.settled().lost == 1
+    orderly.accounting.disconnecting("a", "closed", in_order=True)
+    orderly.accounting.peer_disconnected("b", "a", "closed")
+    assert orderly.check().lost == 1
 
 
-def test_an_end_that_nobody_told(pair: Pair) -> None:
-    """The peer of a client that ended believes to be paired."""
-    pair.account.ending("b", "closed")
-    assert pair.settled().complaints == ["Session 7: a never heard that b ended"]
+def test_missing_peer_disconnected_is_a_violation(pair: Pair) -> None:
+    pair.accounting.disconnecting("b", "closed")
+    assert pair.check().violations == ["Session 7: a was not notified that b ended"]
 
 
-def test_an_end_that_was_told_twice(pair: Pair) -> None:
-    """`peer_disconnected` comes once."""
-    pair.account.ending("b", "closed")
-    pair.account.peer_disconnected("a", "b", "closed")
-    pair.account.peer_disconnected("a", "b", "closed")
-    assert len(pair.settled().complaints) == 1
+def test_second_peer_disconnected_is_a_violation(pair: Pair) -> None:
+    pair.accounting.disconnecting("b", "closed")
+    pair.accounting.peer_disconnected("a", "b", "closed")
+    pair.accounting.peer_disconnected("a", "b", "closed")
+    assert len(pair.check().violations) == 1
 
 
-def test_an_end_for_the_wrong_reason(pair: Pair) -> None:
-    """A client that vanished did not leave."""
-    pair.account.ending("b", "timeout")
-    pair.account.peer_disconnected("a", "b", "closed")
-    assert len(pair.settled().complaints) == 1
+def test_wrong_reason_of_peer_disconnected_is_a_violation(pair: Pair) -> None:
+    """A client that timed out did not close."""
+    pair.accounting.disconnecting("b", "timeout")
+    pair.accounting.peer_disconnected("a", "b", "closed")
+    assert len(pair.check().violations) == 1
 
 
-def test_a_parting_that_one_side_never_saw(pair: Pair) -> None:
-    """Who has left, and who was left, agree."""
-    pair.account.unpaired("b", "a")
-    complaints = pair.settled().complaints
-    assert any("believes to be paired" in each for each in complaints)
+def test_clients_must_agree_on_the_end_of_a_pairing(pair: Pair) -> None:
+    pair.accounting.unpaired("b", "a")
+    violations = pair.check().violations
+    assert any("is paired with" in each for each in violations)
     other = Pair()
-    other.account.peer_disconnected("a", "b", "left")
-    assert any("was left by b 0 times and heard of 1" in each for each in other.settled().complaints)
+    other.accounting.peer_disconnected("a", "b", "left")
+    assert any("unpaired from a 0 times, with 1 notifications" in each for each in other.check().violations)

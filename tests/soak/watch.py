@@ -1,4 +1,4 @@
-"""The relay as it looks from outside: its log, read as it grows, and what /proc tells of it."""
+"""Observation of the relay process: its log as it grows, and its resources from /proc."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ class _Line(msgspec.Struct):
 
 
 class LogReader:
-    """Follows a log and keeps count; what it has counted it need not keep."""
+    """Follows a log and counts its lines, without keeping them."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
         self._decode = msgspec.json.Decoder(_Line).decode
         self._half = b""
-        self.here: Counter[str] = Counter()  # by ID: connected less disconnected, where that is not 0
+        self.connected: Counter[str] = Counter()  # by ID: connected minus disconnected, if not 0
         self.events: Counter[str] = Counter()
         self.errors: list[str] = []
         self.last = ""
@@ -37,7 +37,7 @@ class LogReader:
         self._file.close()
 
     def read(self) -> None:
-        """Count the lines that are new."""
+        """Count the new lines."""
         while data := self._file.read(1 << 20):
             *lines, self._half = (self._half + data).split(b"\n")
             for line in lines:
@@ -50,19 +50,19 @@ class LogReader:
             self.errors.append(f"{line.event}: {line.message}")
         step = {"client_connected": 1, "client_disconnected": -1}.get(line.event, 0)
         if step:
-            self.here[line.client_id] += step
-            if not self.here[line.client_id]:
-                del self.here[line.client_id]
+            self.connected[line.client_id] += step
+            if not self.connected[line.client_id]:
+                del self.connected[line.client_id]
 
     @property
     def leaked(self) -> int:
-        """How many clients did not both come and go once."""
-        return sum(abs(times) for times in self.here.values())
+        """The number of clients without exactly one connect and one disconnect."""
+        return sum(abs(times) for times in self.connected.values())
 
 
 @dataclass(frozen=True)
-class Look:
-    """What the relay holds at a moment."""
+class ResourceUsage:
+    """The resources of the relay at one moment."""
 
     descriptors: int
     threads: int
@@ -70,18 +70,20 @@ class Look:
     peak: int
 
 
-def look(server: RelayProcess) -> Look:
-    """Look at it now."""
+def resource_usage(server: RelayProcess) -> ResourceUsage:
+    """Return the current resource usage."""
     status = dict(
         line.split(":\t", 1)
         for line in Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
         if ":\t" in line
     )
-    return Look(server.descriptors, int(status["Threads"]), server.memory, int(status["VmHWM"].split()[0]) * 1024)
+    return ResourceUsage(
+        server.descriptors, int(status["Threads"]), server.memory, int(status["VmHWM"].split()[0]) * 1024
+    )
 
 
-async def gone(server: RelayProcess, log: LogReader, descriptors: int, seconds: float) -> bool:
-    """Wait until the relay has no client and no more than these descriptors."""
+async def wait_until_released(server: RelayProcess, log: LogReader, descriptors: int, seconds: float) -> bool:
+    """Wait until the relay has no client and at most this number of descriptors."""
     with trio.move_on_after(seconds):
         while server.process.poll() is None:
             log.read()
@@ -92,7 +94,7 @@ async def gone(server: RelayProcess, log: LogReader, descriptors: int, seconds: 
 
 
 async def idle_share(server: RelayProcess) -> float:
-    """Return the share of a CPU that it takes while nothing is asked of it."""
+    """Return the share of a CPU that the relay uses while idle."""
     before = server.cpu
     await trio.sleep(IDLE_SECONDS)
     return (server.cpu - before) / IDLE_SECONDS

@@ -1,4 +1,4 @@
-"""What happens in mid-talk and leaves both clients as they were: connected, and paired with one another."""
+"""Disturbances of a session after which both clients are still connected and paired with each other."""
 
 import json
 from typing import Final
@@ -6,10 +6,10 @@ from typing import Final
 import trio
 
 from tests.soak.client import Client
-from tests.soak.session import Act, Session
+from tests.soak.session import Session, Step
 
-ABSENT: Final = "nobody-of-this-name"
-JUNK: Final = {
+UNKNOWN_ID: Final = "unknown-id"
+INVALID_TEXTS: Final = {
     "bad_json": ("", "{", "{]", '{"type":"offer"', '{"type":"ping","t":NaN}', '{"a":' * 5000, '"\\ud800"'),
     "bad_message": ("[]", "1", '"offer"', "{}", '{"type":7}'),
     "pair_request bad_message": ('{"type":"pair_request"}', '{"type":"pair_request","target_id":[]}'),
@@ -23,86 +23,86 @@ STALLED_BYTES: Final = 40_000
 
 
 async def unpair(session: Session, a: Client, b: Client) -> None:
-    """One leaves the pairing while both talk, and one asks for another."""
+    """A client unpairs while both send frames; then they pair again."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(session.converse, a, b)
+        nursery.start_soon(session.exchange, a, b)
         await session.pause()
         await a.unpair()
-    await session.told(b)
+    await session.wait_until_unpaired(b)
     await _pair_again(session, a, b)
 
 
 async def both_unpair(session: Session, a: Client, b: Client) -> None:
-    """Both leave at once: one does, the other had nothing to leave any more."""
+    """Both clients unpair at the same time: the second is not paired any more."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(session.converse, a, b)
+        nursery.start_soon(session.exchange, a, b)
         nursery.start_soon(a.unpair)
         nursery.start_soon(b.unpair)
     await _pair_again(session, a, b)
 
 
-async def send_to_nobody(session: Session, a: Client, b: Client) -> None:
-    """Frames for an absent ID while paired and for no peer at all, requests for oneself and for nobody."""
+async def send_without_receiver(session: Session, a: Client, b: Client) -> None:
+    """Frames for an unknown ID while paired and while not; pair requests for an unknown ID and for the client itself."""
     for _ in range(session.rng.randint(1, 5)):
-        await a.tell(None, session.rng, name=ABSENT)
+        await a.send_frame(None, session.rng, name=UNKNOWN_ID)
     await a.unpair()
-    await session.told(b)
-    await _expect(session, a, "pair_request target_not_found", [_request(ABSENT)])
+    await session.wait_until_unpaired(b)
+    await _expect(session, a, "pair_request target_not_found", [_request(UNKNOWN_ID)])
     await _expect(session, a, "pair_request self_pair", [_request(a.id)])
     for _ in range(session.rng.randint(1, 40)):
-        await a.tell(None, session.rng)
+        await a.send_frame(None, session.rng)
     await _pair_again(session, a, b)
 
 
-async def crossing(session: Session, a: Client, b: Client) -> None:
-    """Three ask for one another at once: one pairing, and each loser has one `error`."""
+async def crossing_requests(session: Session, a: Client, b: Client) -> None:
+    """Three clients request each other at the same time: one pairing results, the other requests get one `error` each."""
     c = await session.join()
     three = [a, b, c]
     await a.unpair()
-    await session.told(b)
+    await session.wait_until_unpaired(b)
     before = sum(_refusals(each) for each in three)
     async with trio.open_nursery() as nursery:
         for one, other in ((a, b), (b, a), (c, session.shuffled(a, b)[0])):
-            nursery.start_soon(one.say_text, _request(other.id))
-    await session.catch_up(three)
+            nursery.start_soon(one.send_text, _request(other.id))
+    await session.synchronize(three)
     if sum(each.peer is not None for each in three) != 2 or sum(_refusals(each) for each in three) != before + 2:
-        session.account.complain(f"three crossing requests ended in {[(each.peer, each.errors) for each in three]}")
+        session.accounting.report(f"three crossing requests resulted in {[(each.peer, each.errors) for each in three]}")
     if c.peer:
         other = a if c.peer == a.id else b
-        await session.converse(c, other)
+        await session.exchange(c, other)
         await c.unpair()
-        await session.told(other)
+        await session.wait_until_unpaired(other)
         await _pair_again(session, a, b)
     await c.close()
 
 
-async def meddling(session: Session, a: Client, b: Client) -> None:
-    """A third one asks for either and talks to them, while they talk."""
+async def third_client(session: Session, a: Client, b: Client) -> None:
+    """A third client requests both and sends frames to them while they are paired."""
     c = await session.join()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(session.converse, a, b)
+        nursery.start_soon(session.exchange, a, b)
         await _expect(session, c, "pair_request target_already_paired", [_request(a.id), _request(b.id)])
-        await c.tell(None, session.rng, name=a.id)
+        await c.send_frame(None, session.rng, name=a.id)
         await _expect(session, a, "pair_request already_paired", [_request(c.id)])
-    await session.catch_up([c])
+    await session.synchronize([c])
     await c.close()
 
 
-async def bad_messages(session: Session, a: Client, b: Client) -> None:
-    """Each text that breaks a rule has one `error` that says which, and costs nothing else."""
+async def invalid_messages(session: Session, a: Client, b: Client) -> None:
+    """Each invalid text gets one `error` with the right code, and has no other effect."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(session.converse, a, b)
-        for error in session.rng.sample(list(JUNK), k=3):
-            await _expect(session, a, error, session.rng.choices(JUNK[error], k=session.rng.randint(1, 4)))
+        nursery.start_soon(session.exchange, a, b)
+        for error in session.rng.sample(list(INVALID_TEXTS), k=3):
+            await _expect(session, a, error, session.rng.choices(INVALID_TEXTS[error], k=session.rng.randint(1, 4)))
 
 
 async def stall(session: Session, a: Client, b: Client) -> None:
-    """One does not read for a moment, and the outbox fills; it misses nothing."""
-    b.deafen()
+    """A client does not read for a moment while its send queue fills; no frame is lost."""
+    b.stop_reading()
     for _ in range(STALLED_FRAMES):
-        await a.tell(b, session.rng, STALLED_BYTES)
+        await a.send_frame(b, session.rng, STALLED_BYTES)
     await session.pause(0.3)
-    session.listen_again(b)
+    session.resume_reading(b)
 
 
 def _refusals(client: Client) -> int:
@@ -116,24 +116,24 @@ def _request(target: str) -> str:
 async def _expect(session: Session, client: Client, error: str, texts: list[str]) -> None:
     before = client.errors.copy()
     for text in texts:
-        await client.say_text(text)
-    await client.until(lambda: client.errors.total() - before.total() >= len(texts), f"{len(texts)} times {error}")
-    if (heard := client.errors - before) != {error: len(texts)}:
-        session.account.complain(f"{client.id} heard {dict(heard)} instead of {len(texts)} times {error}")
+        await client.send_text(text)
+    await client.wait_until(lambda: client.errors.total() - before.total() >= len(texts), f"{len(texts)} times {error}")
+    if (received := client.errors - before) != {error: len(texts)}:
+        session.accounting.report(f"{client.id} received {dict(received)} instead of {len(texts)} times {error}")
 
 
 async def _pair_again(session: Session, a: Client, b: Client) -> None:
-    await session.catch_up([a, b])
+    await session.synchronize([a, b])
     one, other = session.shuffled(a, b)
     await one.pair(other)
 
 
-ACTS: Final[dict[str, Act]] = {
+DISTURBANCES: Final[dict[str, Step]] = {
     "unpair and pair again": unpair,
     "both unpair at once": both_unpair,
-    "send to nobody": send_to_nobody,
-    "crossing requests": crossing,
-    "a third one meddles": meddling,
-    "bad messages": bad_messages,
+    "send without a receiver": send_without_receiver,
+    "crossing requests": crossing_requests,
+    "third client interferes": third_client,
+    "invalid messages": invalid_messages,
     "stop reading for a moment": stall,
 }
