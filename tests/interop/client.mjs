@@ -1,156 +1,156 @@
-// A foreign client, written from the wire protocol alone; browsers and the stacks for Node run this same file.
+// A client in JavaScript, written from the wire protocol alone, for browsers and for the stacks for Node.
 //
-// work() fetches scenes from the stage (stage.py) and reports what happens in each; play() is one scene: dial the relay,
-// pair or be paired, offer or answer, open a data channel, echo what comes over it.
+// run() fetches scenes from the control server (control.py) and reports their events; runScenario() is one scenario: connect to the
+// relay, pair or be paired, offer or answer, open a data channel, echo its messages.
 //
-// A scene: `relay` (its URL), `target` (the ID to pair with; null: wait to be asked), and how this client behaves:
-//   trickle  candidates follow the description as frames of their own; else they are all in it
-//   early    with trickle: the candidates, and their end, come before the description
-//   name     what a candidate says of its m-line: "both", "sdpMid" or "sdpMLineIndex"
-//   end      the end of candidates: "null", "empty" (a candidate "") or "none" (it is never told)
-//   bare     candidates without the prefix "candidate:"
-//   media    audio and video are offered beside the data channel
-// or `page`: a browser shows the README's page instead (page.mjs).
+// A scenario has `relay` (its URL), `target` (the ID to pair with; null: wait for a pairing), and how this client signals:
+//   trickle    candidates follow the description as frames of their own; otherwise the description has them all
+//   early      with trickle: the candidates, and their end, come before the description
+//   name       how a candidate names its m-line: "both", "sdpMid" or "sdpMLineIndex"
+//   end        the end of candidates: "null", "empty" (a candidate "") or "none" (it is not sent)
+//   no_prefix  candidates have no prefix "candidate:"
+//   media      audio and video are offered beside the data channel
+// or `page`: a browser shows the example page instead (page.mjs).
 //
-// A stack that is `patient` says nothing on its channel before it is asked to: Chromium 150, answering on a busy machine, now and
-// then loses what a page sends as soon as the channel is open (its own count of messages sent stays 0). The others hail at once.
+// With `greetsOnRequest` a client sends its first messages on request only: Chromium 150, answering on a busy machine, sometimes loses
+// messages that a page sends as soon as the channel is open (its own count of messages sent stays 0). The others send at once.
 
-const DEADLINE = 40_000; // a scene that hangs is given up, and leaves nothing behind
+const DEADLINE = 40_000; // a scenario that hangs is ended
 
-export async function work(stack, stage) {
+export async function run(stack, controlUrl) {
   for (;;) {
-    const answer = await fetch(`${stage}/next`);
+    const answer = await fetch(`${controlUrl}/next`);
     if (answer.status === 410) return;
     if (answer.status !== 200) continue;
-    const scene = await answer.json();
-    let last = Promise.resolve(); // reports arrive in the order in which things happened
+    const scenario = await answer.json();
+    let last = Promise.resolve(); // reports arrive in order
     const report = (event, more = {}) => {
       const body = JSON.stringify({ event, ...more });
-      last = last.then(() => fetch(`${stage}/report/${scene.number}`, { method: "POST", body })).catch(() => {});
+      last = last.then(() => fetch(`${controlUrl}/report/${scenario.number}`, { method: "POST", body })).catch(() => {});
     };
-    if (scene.page) stack.playPage(scene, report);
-    else play(scene, stack, report);
+    if (scenario.page) stack.runPage(scenario, report);
+    else runScenario(scenario, stack, report);
   }
 }
 
-export function play(scene, { RTCPeerConnection, WebSocket, patient }, report) {
-  const relay = new WebSocket(scene.relay);
+export function runScenario(scenario, { RTCPeerConnection, WebSocket, greetsOnRequest }, report) {
+  const relay = new WebSocket(scenario.relay);
   let peer = null; // the ID of the other side
-  let now = null; // the present connection and all that belongs to it
-  let over = false;
+  let current = null; // the present connection and its state
+  let ended = false;
 
-  const tell = (frame) => {
+  const send = (frame) => {
     if (relay.readyState === 1) relay.send(JSON.stringify(frame));
   };
   const end = () => {
-    if (over) return;
-    over = true;
+    if (ended) return;
+    ended = true;
     clearTimeout(timer);
-    now?.pc.close();
+    current?.pc.close();
     relay.close();
-    report("over");
+    report("ended");
   };
   const fail = (error) => {
     report("failed", { reason: String(error?.stack ?? error) });
     end();
   };
-  const timer = setTimeout(() => fail(`not over in ${DEADLINE} ms`), DEADLINE);
+  const timer = setTimeout(() => fail(`not ended in ${DEADLINE} ms`), DEADLINE);
 
-  // ---- what goes out ---------------------------------------------------------------------------------------------
+  // ---- out -------------------------------------------------------------------------------------------------------
 
   function connect() {
-    now?.pc.close();
+    current?.pc.close();
     const pc = new RTCPeerConnection({ iceServers: [] });
-    const made = { pc, waiting: [], held: [], ended: false, told: false };
-    made.gathered = new Promise((resolve) => { made.gather = resolve; });
+    const connection = { pc, early: [], pending: [], ended: false, sent: false };
+    connection.gathered = new Promise((resolve) => { connection.resolveGathered = resolve; });
     const finish = () => {
-      if (made.ended) return;
-      made.ended = true;
-      made.gather();
-      if (scene.trickle) trickle(made, null);
+      if (connection.ended) return;
+      connection.ended = true;
+      connection.resolveGathered();
+      if (scenario.trickle) trickle(connection, null);
     };
     pc.onicecandidate = ({ candidate }) => {
       if (!candidate) finish();
-      else if (candidate.candidate && scene.trickle) trickle(made, candidate);
+      else if (candidate.candidate && scenario.trickle) trickle(connection, candidate);
     };
     pc.onicegatheringstatechange = () => { if (pc.iceGatheringState === "complete") finish(); };
     pc.onconnectionstatechange = () => report("connection", { state: pc.connectionState });
-    pc.ondatachannel = ({ channel }) => use(channel);
-    now = made;
-    return made;
+    pc.ondatachannel = ({ channel }) => useChannel(channel);
+    current = connection;
+    return connection;
   }
 
-  function trickle(made, candidate) {
-    if (made.told || scene.early) tellCandidate(candidate);
-    else made.held.push(candidate);
+  function trickle(connection, candidate) {
+    if (connection.sent || scenario.early) sendCandidate(candidate);
+    else connection.pending.push(candidate);
   }
 
-  function tellCandidate(candidate) {
-    if (candidate === null && scene.end === "none") return;
-    const init = dressed(candidate);
-    report("told", { candidate: init });
-    tell({ type: "candidate", candidate: init, peer_id: peer });
+  function sendCandidate(candidate) {
+    if (candidate === null && scenario.end === "none") return;
+    const init = candidateInit(candidate);
+    report("sent", { candidate: init });
+    send({ type: "candidate", candidate: init, peer_id: peer });
   }
 
-  function dressed(candidate) {
-    if (candidate === null && scene.end === "null") return null;
+  function candidateInit(candidate) {
+    if (candidate === null && scenario.end === "null") return null;
     const text = candidate === null ? "" : candidate.candidate;
-    const init = { candidate: scene.bare ? text.replace(/^candidate:/, "") : text };
-    if (scene.name !== "sdpMLineIndex") init.sdpMid = candidate?.sdpMid ?? "0";
-    if (scene.name !== "sdpMid") init.sdpMLineIndex = candidate?.sdpMLineIndex ?? 0;
+    const init = { candidate: scenario.no_prefix ? text.replace(/^candidate:/, "") : text };
+    if (scenario.name !== "sdpMLineIndex") init.sdpMid = candidate?.sdpMid ?? "0";
+    if (scenario.name !== "sdpMid") init.sdpMLineIndex = candidate?.sdpMLineIndex ?? 0;
     return init;
   }
 
-  async function describe(made, type) {
-    const { pc } = made;
+  async function describe(connection, type) {
+    const { pc } = connection;
     await pc.setLocalDescription(type === "offer" ? await pc.createOffer() : await pc.createAnswer());
-    if (!scene.trickle || scene.early) await made.gathered;
+    if (!scenario.trickle || scenario.early) await connection.gathered;
     const { sdp } = pc.localDescription;
-    const said = scene.trickle ? sdp.replace(/a=(candidate|end-of-candidates).*\r\n/g, "") : sdp;
-    report("told", { sdp: said });
-    tell({ type, sdp: said, peer_id: peer });
-    made.told = true;
-    for (const candidate of made.held.splice(0)) tellCandidate(candidate);
+    const said = scenario.trickle ? sdp.replace(/a=(candidate|end-of-candidates).*\r\n/g, "") : sdp;
+    report("sent", { sdp: said });
+    send({ type, sdp: said, peer_id: peer });
+    connection.sent = true;
+    for (const candidate of connection.pending.splice(0)) sendCandidate(candidate);
   }
 
-  // ---- what comes in ---------------------------------------------------------------------------------------------
+  // ---- in --------------------------------------------------------------------------------------------------------
 
-  async function remote(made, description) {
-    await made.pc.setRemoteDescription(description);
-    for (const candidate of made.waiting.splice(0)) await add(made, candidate);
+  async function setRemote(connection, description) {
+    await connection.pc.setRemoteDescription(description);
+    for (const candidate of connection.early.splice(0)) await addCandidate(connection, candidate);
   }
 
-  async function add(made, candidate) {
+  async function addCandidate(connection, candidate) {
     report("candidate", { candidate });
-    await made.pc.addIceCandidate(candidate);
+    await connection.pc.addIceCandidate(candidate);
   }
 
   const on = {
     your_id({ id }) {
       report("id", { id });
-      if (scene.target) tell({ type: "pair_request", target_id: scene.target });
+      if (scenario.target) send({ type: "pair_request", target_id: scenario.target });
     },
     async paired({ peer_id, is_initiator }) {
       peer = peer_id;
-      const made = connect();
+      const connection = connect();
       if (!is_initiator) return;
-      if (scene.media) for (const kind of ["audio", "video"]) made.pc.addTransceiver(kind);
-      use(made.pc.createDataChannel("robot"));
-      await describe(made, "offer");
+      if (scenario.media) for (const kind of ["audio", "video"]) connection.pc.addTransceiver(kind);
+      useChannel(connection.pc.createDataChannel("robot"));
+      await describe(connection, "offer");
     },
     async offer({ sdp }) {
       report("offer", { sdp });
-      const made = now.pc.remoteDescription ? connect() : now; // a further offer starts afresh
-      await remote(made, { type: "offer", sdp });
-      await describe(made, "answer");
+      const connection = current.pc.remoteDescription ? connect() : current; // a further offer is for a new connection
+      await setRemote(connection, { type: "offer", sdp });
+      await describe(connection, "answer");
     },
     async answer({ sdp }) {
       report("answer", { sdp });
-      await remote(now, { type: "answer", sdp });
+      await setRemote(current, { type: "answer", sdp });
     },
     async candidate({ candidate }) {
-      if (now.pc.remoteDescription) await add(now, candidate);
-      else now.waiting.push(candidate);
+      if (current.pc.remoteDescription) await addCandidate(current, candidate);
+      else current.early.push(candidate);
     },
     error(frame) {
       fail(JSON.stringify(frame));
@@ -164,30 +164,30 @@ export function play(scene, { RTCPeerConnection, WebSocket, patient }, report) {
   let turn = Promise.resolve(); // one frame after the other
   relay.onmessage = ({ data }) => {
     const frame = JSON.parse(data);
-    turn = turn.then(() => (over ? null : on[frame.type]?.(frame))).catch(fail);
+    turn = turn.then(() => (ended ? null : on[frame.type]?.(frame))).catch(fail);
   };
   relay.onerror = () => fail("the WebSocket failed");
-  relay.onclose = ({ code }) => { if (!over) fail(`the relay closed: ${code}`); };
+  relay.onclose = ({ code }) => { if (!ended) fail(`the relay closed: ${code}`); };
 
-  // ---- the talk --------------------------------------------------------------------------------------------------
+  // ---- messages --------------------------------------------------------------------------------------------------
 
-  function use(channel) {
+  function useChannel(channel) {
     channel.binaryType = "arraybuffer";
-    let hailed = false;
-    const hail = () => {
-      if (hailed) return;
-      hailed = true;
+    let greeted = false;
+    const greet = () => {
+      if (greeted) return;
+      greeted = true;
       channel.send("hello from the other stack");
       channel.send(new Uint8Array([0, 1, 2, 255]));
     };
     const opened = () => {
       report("open", { label: channel.label });
-      if (!patient) hail();
+      if (!greetsOnRequest) greet();
     };
     channel.onmessage = ({ data }) => {
-      if (data === "hail") hail();
+      if (data === "greet") greet();
       else if (data === "close") channel.close();
-      else if (data === "leave") now.pc.close();
+      else if (data === "disconnect") current.pc.close();
       else if (typeof data === "string") channel.send(`echo ${data}`);
     };
     channel.onclose = () => report("closed");

@@ -1,32 +1,32 @@
-// A person at the README's page: opens it, gives it an ID to pair with, and answers what it shows of the peer.
-// Everything that the page shows is reported: its ID, and each line of its log.
+// Use the example page as a person does: open it, pair, and answer the peer's messages.
+// The ID that the page shows, and each line of its log, are reported.
 
-const SAID = "hello from the page";
+const REPLY = "hello from the page";
 
-export function playPage(scene, report) {
+export function runPage(scenario, report) {
   const frame = document.createElement("iframe");
-  frame.src = `/peer.html?relay=${encodeURIComponent(scene.relay)}`;
+  frame.src = `/peer.html?relay=${encodeURIComponent(scenario.relay)}`;
   frame.onload = () => {
     const at = (id) => frame.contentDocument.getElementById(id);
     let lines = 0;
-    const look = () => {
+    const readLog = () => {
       for (const text of at("log").textContent.split("\n").slice(lines, -1)) {
         lines += 1;
         report("line", { text });
         if (!text.startsWith("peer: ")) continue;
-        at("text").value = SAID;
+        at("text").value = REPLY;
         at("send").click();
       }
     };
-    const known = () => {
+    const pair = () => {
       report("id", { id: at("me").textContent });
-      if (!scene.target) return;
-      at("target").value = scene.target;
+      if (!scenario.target) return;
+      at("target").value = scenario.target;
       at("pair").click();
     };
-    new MutationObserver(look).observe(at("log"), { childList: true });
-    if (at("me").textContent !== "...") known();
-    else new MutationObserver(known).observe(at("me"), { childList: true });
+    new MutationObserver(readLog).observe(at("log"), { childList: true });
+    if (at("me").textContent !== "...") pair();
+    else new MutationObserver(pair).observe(at("me"), { childList: true });
   };
   document.body.append(frame);
 }

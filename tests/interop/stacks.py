@@ -1,4 +1,4 @@
-"""The other WebRTC stacks: which there are, what each needs, how its process is started and ended."""
+"""The other WebRTC stacks: what each needs, and how its process is running_stack and ended."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.harness.processes import environment
-from tests.interop.stage import HERE, Stage, stage
+from tests.interop.control import HERE, ControlServer, control_server
 
 PACKAGES: Final = HERE.parent.parent / ".interop"
 JOIN_SECONDS: Final = 40.0
@@ -41,7 +41,7 @@ CHROMIUM_FLAGS: Final = (
 )
 SHOW_ADDRESSES: Final = "--disable-features=WebRtcHideLocalIpsWithMdns"
 
-# What would reach out to the network, or stop for a person, at a first start.
+# Turn off network access and questions at the first start.
 FIREFOX_PREFERENCES: Final[dict[str, object]] = {
     "app.normandy.enabled": False,
     "app.update.enabled": False,
@@ -69,14 +69,14 @@ FIREFOX_PREFERENCES: Final[dict[str, object]] = {
 
 def _chromium(url: str, profile: Path, *, mdns: bool) -> list[str]:
     hiding = () if mdns else (SHOW_ADDRESSES,)
-    return [_found("chromium"), *CHROMIUM_FLAGS, *hiding, f"--user-data-dir={profile}", url]
+    return [_find("chromium"), *CHROMIUM_FLAGS, *hiding, f"--user-data-dir={profile}", url]
 
 
 def _firefox(url: str, profile: Path, *, mdns: bool) -> list[str]:
     preferences = FIREFOX_PREFERENCES | {"media.peerconnection.ice.obfuscate_host_addresses": mdns}
     lines = [f'user_pref("{name}", {_literal(value)});\n' for name, value in preferences.items()]
     (profile / "user.js").write_text("".join(lines))
-    return [_found("firefox"), "--headless", "--no-remote", "--profile", str(profile), url]
+    return [_find("firefox"), "--headless", "--no-remote", "--profile", str(profile), url]
 
 
 def _literal(value: object) -> str:
@@ -84,7 +84,7 @@ def _literal(value: object) -> str:
 
 
 def _node(stack: str) -> Callable[[str, Path], list[str]]:
-    return lambda url, _profile: [_found("node"), str(HERE / "node.mjs"), str(PACKAGES), stack, url]
+    return lambda url, _profile: [_find("node"), str(HERE / "node.mjs"), str(PACKAGES), stack, url]
 
 
 def _gstreamer(url: str, _profile: Path) -> list[str]:
@@ -94,34 +94,34 @@ def _gstreamer(url: str, _profile: Path) -> list[str]:
 PROGRAMS: Final = {"chromium": ("chromium",), "firefox": ("firefox-esr", "firefox"), "node": ("node",)}
 
 
-def _found(program: str) -> str:
+def _find(program: str) -> str:
     return next(filter(None, map(shutil.which, PROGRAMS[program])), "")
 
 
 def _no_program(program: str) -> str | None:
-    return None if _found(program) else f"there is no {PROGRAMS[program][0]} on the PATH"
+    return None if _find(program) else f"{PROGRAMS[program][0]} is not on the PATH"
 
 
 def _no_package(name: str) -> str | None:
-    if flaw := _no_program("node"):
-        return flaw
+    if problem := _no_program("node"):
+        return problem
     return None if (PACKAGES / "node_modules" / name).is_dir() else f"npm's {name} is not in {PACKAGES.name}/"
 
 
 def _no_gstreamer() -> str | None:
     if not Path(SYSTEM_PYTHON).exists():
-        return f"there is no {SYSTEM_PYTHON}"
+        return f"{SYSTEM_PYTHON} does not exist"
     probe = subprocess.run([SYSTEM_PYTHON, str(HERE / "gstreamer.py")], capture_output=True, text=True, check=False)
     return probe.stderr.strip().rpartition("\n")[2] if probe.returncode else None
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A WebRTC stack: `command(url, profile)` starts it, `lack()` says what is missing here, if something is."""
+    """A WebRTC stack: `command(url, profile)` is the command to start it, `missing()` returns what is not installed, or None."""
 
     name: str
     command: Callable[[str, Path], list[str]]
-    lack: Callable[[], str | None]
+    missing: Callable[[], str | None]
 
 
 STACKS: Final = {
@@ -140,15 +140,15 @@ STACKS: Final = {
 
 
 @cache
-def lack(name: str) -> str | None:
-    """Return what is missing for a stack, with what to do about it; None if nothing is."""
-    flaw = STACKS[name].lack()
-    return f"no {name} to meet: {flaw}; {SETUP}" if flaw else None
+def missing(name: str) -> str | None:
+    """Return what a stack needs that is not installed, and what to do; None if it can run."""
+    problem = STACKS[name].missing()
+    return f"{name} cannot run: {problem}; {SETUP}" if problem else None
 
 
 @contextmanager
 def relay_process() -> Iterator[str]:
-    """Run one `sdpx serve` for many meetings; yields its URL. Of its log only the first line is read: it can bear that."""
+    """Run one `sdpx serve` for all scenarios; yields its URL. Only the first line of its log is read."""
     command = [sys.executable, "-m", "sdpx", "serve", "--port", "0", "--log-level", "info"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment()) as process:
         try:
@@ -159,29 +159,31 @@ def relay_process() -> Iterator[str]:
 
 
 @contextmanager
-def started(name: str) -> Iterator[Stage]:
-    """Start a stack's process, with a fresh profile, and wait until it asks for its first scene."""
-    with stage() as made, tempfile.TemporaryDirectory(prefix="sdpx-", ignore_cleanup_errors=True) as folder:
+def running_stack(name: str) -> Iterator[ControlServer]:
+    """Start the process of a stack, with a new profile, and wait until it requests its first scenario."""
+    with control_server() as control, tempfile.TemporaryDirectory(prefix="sdpx-", ignore_cleanup_errors=True) as folder:
         home = Path(folder)
         log = home / "log"
         (home / "profile").mkdir()
-        command = STACKS[name].command(made.url, home / "profile")
+        command = STACKS[name].command(control.url, home / "profile")
         with log.open("wb") as output, _process(command, output.fileno(), home) as process:
-            watch = threading.Thread(target=_watch, args=(process, made, name, log))
+            watch = threading.Thread(target=_watch_process, args=(process, control, name, log))
             watch.start()
             try:
-                if not made.joined.wait(JOIN_SECONDS) or made.dead:
-                    raise RuntimeError(made.dead or f"{name} did not come within {JOIN_SECONDS:g} s: {_tail(log)}")
-                yield made
+                if not control.connected.wait(JOIN_SECONDS) or control.failure:
+                    raise RuntimeError(
+                        control.failure or f"{name} did not connect within {JOIN_SECONDS:g} s: {_tail(log)}"
+                    )
+                yield control
             finally:
-                made.dismiss()
+                control.close()
                 _end_group(process)
                 watch.join()
 
 
-def _watch(process: "subprocess.Popen[bytes]", made: Stage, name: str, log: Path) -> None:
+def _watch_process(process: "subprocess.Popen[bytes]", control: ControlServer, name: str, log: Path) -> None:
     status = process.wait()
-    made.bury(f"the process of {name} ended with status {status}: {_tail(log)}")
+    control.fail_all(f"the process of {name} ended with status {status}: {_tail(log)}")
 
 
 def _tail(log: Path) -> str:
@@ -190,7 +192,7 @@ def _tail(log: Path) -> str:
 
 @contextmanager
 def _process(command: list[str], output: int, home: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a process in a group of its own, which is ended as a whole: a browser is a dozen processes."""
+    """Run a process in its own process group, which is ended as a whole: a browser has a dozen processes."""
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
