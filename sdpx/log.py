@@ -11,8 +11,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final
@@ -90,20 +89,11 @@ class Log:
         if line := self._line(event):
             self._put([line])
 
-    @contextmanager
-    def batch(self) -> Iterator[None]:
-        """Give all lines of the block one timestamp, and queue them together at its end. The block must not wait.
-
-        Reading the clock and queueing cost as much as rendering the line.
-        """
-        self.begin_batch()
-        try:
-            yield
-        finally:
-            self.end_batch()
-
     def begin_batch(self) -> None:
-        """Open a batch (see `batch`)."""
+        """Give all lines until `end_batch` one timestamp, and queue them together then; the caller must not wait meanwhile.
+
+        Reading the clock and queueing cost as much as rendering a line.
+        """
         self._batch_timestamp = self._timestamp(self._clock())
 
     def end_batch(self) -> None:

@@ -213,12 +213,13 @@ def test_lines_of_a_batch_have_one_timestamp_and_are_queued_at_its_end() -> None
     """A line of another thread does not join the batch."""
     sink, seconds = LogRecorder(), count(1)
     log = Log(sink.put, lambda: float(next(seconds)))
-    with log.batch():
-        log.emit(serve.ClientConnected("a", "x:1"))
-        log.emit(serve.RelayRefused("offer", "a", None, "not_paired"))
-        log.emit(serve.Relayed("offer", "b", "a", 9))
-        assert sink.lines == []
-        log.emit_from_thread(LogDropped(1))
+    log.begin_batch()
+    log.emit(serve.ClientConnected("a", "x:1"))
+    log.emit(serve.RelayRefused("offer", "a", None, "not_paired"))
+    log.emit(serve.Relayed("offer", "b", "a", 9))
+    assert sink.lines == []
+    log.emit_from_thread(LogDropped(1))
+    log.end_batch()
     log.emit(serve.ClientConnected("c", "x:3"))
     lines = sink.records
     assert [line.get("client_id") for line in lines] == [None, "a", "a", "b", "c"]
@@ -230,9 +231,10 @@ def test_dropped_lines_of_a_batch_are_counted() -> None:
     sink = LogRecorder()
     sink.room = 2
     log = Log(sink.put, lambda: 1.0)
-    with log.batch():
-        for number in range(5):
-            log.emit(serve.ClientConnected(str(number), "x:1"))
+    log.begin_batch()
+    for number in range(5):
+        log.emit(serve.ClientConnected(str(number), "x:1"))
+    log.end_batch()
     sink.room = 10
     log.emit(serve.ClientConnected("last", "x:1"))
     assert [line.get("client_id", line.get("count")) for line in sink.records] == ["0", "1", 3, "last"]

@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 import pytest
 import trio
 
+from sdpx.concurrency import RepeatedEvent
 from sdpx.peer.signaling.resume import ResumeResult, ResumeState, SequenceCheck
 from sdpx.protocol import codec
 from sdpx.protocol.messages import ServerAck, YourId
@@ -89,7 +90,7 @@ class Robot:
         self.answers = False
         self._welcomed = False
         self._out: list[str] = []
-        self._news = trio.Event()
+        self._changed = RepeatedEvent()
 
     def send(self, message: dict[str, Any]) -> None:
         text = self.rules.send(json.dumps(message))
@@ -103,8 +104,7 @@ class Robot:
 
     def _write(self, *texts: str) -> None:
         self._out += texts
-        self._news.set()
-        self._news = trio.Event()
+        self._changed.set()
 
     async def live(self) -> None:
         while True:
@@ -124,7 +124,7 @@ class Robot:
             while True:
                 with trio.move_on_after(0.02):
                     while not self._out:
-                        await self._news.wait()
+                        await self._changed.wait()
                 due = self.rules.ack_due
                 if self._welcomed and due is not None and due <= trio.current_time():
                     self._out.append(self.rules.ack())
