@@ -1,24 +1,4 @@
-"""The errors that sdpx raises on purpose, and the exit statuses of its programs.
-
-SdpxError
-+-- Refusal                a frame of a client violates the protocol: answered by an `error` frame, the connection stays
-+-- Ending                 ends the program: one `error` event, one sentence on stderr, an exit status
-    +-- CannotListen           the relay could not open its port
-    +-- RelayUnreachable       no relay answered at the URL
-    +-- RelayLost              the connection to the relay was lost
-    +-- Refused                the relay answered with an HTTP error
-    +-- PairingRefused         the relay refused the pairing of `--pair`
-    +-- PairingLost            the other peer left before the connection was established
-    +-- NoAnswer               the other peer sent no description
-    +-- NoCommonCandidates     no pair of candidates could be formed
-    +-- IceFailed              no pair of candidates worked
-    +-- DtlsFailed             the DTLS handshake failed
-    +-- NoConnection           no connection, for another reason
-    +-- ChannelLost            the established connection was lost
-    +-- ExpectationFailed      the event of `--expect` did not happen
-    +-- DemoFailed             a step of `sdpx demo` failed
-    +-- BenchFailed            the figures of `sdpx bench` are not valid
-"""
+"""The errors that sdpx raises on purpose, and the exit statuses of its programs."""
 
 from enum import IntEnum
 

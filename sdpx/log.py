@@ -30,16 +30,7 @@ LONG_LINE: Final = QUEUE_BYTES // QUEUE_LINES  # bytes; shorter lines are bounde
 WRITE_INTERVAL: Final = 0.005  # seconds between two writes: the thread wakes once for many lines, not for each
 CLOSE_SECONDS: Final = 2.0
 
-_LIBRARIES: Final = (
-    "trio",
-    "trio-websocket",
-    "trio_websocket",
-    "aiortc",
-    "aioice",
-    "libav",
-    "asyncio",
-    "trio-asyncio",
-)
+_LIBRARIES: Final = ["trio", "trio-websocket", "trio_websocket", "aiortc", "aioice", "libav", "asyncio", "trio-asyncio"]
 _COLOURS: Final = {"debug": "\x1b[2m", "info": "", "warning": "\x1b[33m", "error": "\x1b[31m"}
 _RANK: Final[dict[Level, int]] = {level: rank for rank, level in enumerate(LEVELS)}
 _MICROSECONDS: Final = tuple(f"{number:03}Z" for number in range(1000))  # the end of a timestamp

@@ -18,7 +18,7 @@ import trio
 from sdpx.bench.accounting import Tally
 from sdpx.bench.load import SETUP_SECONDS, Job, Report
 from sdpx.bench.options import BenchOptions
-from sdpx.bench.report import FULL, PHASES, BenchRequest, Figures, Flaw, figures, refused_sentence, table
+from sdpx.bench.report import FULL, PHASES, Figures, Flaw, figures, refused_sentence, table
 from sdpx.bench.ws_client import Target
 from sdpx.child_process import ChildProcess, child_process
 from sdpx.client_tls import client_context, describe_tls_failure
@@ -37,22 +37,22 @@ FRAME_BYTES: Final = 65_536
 def run_bench(options: BenchOptions) -> ExitStatus:
     """Measure, print the figures on stdout, and return the exit status."""
     as_json = options.format == "json"
+    status, error, result = ExitStatus.OK, None, None
     try:
-        result = trio.run(_interruptible, options)
-    except Ending as ending:
-        if as_json:
-            _print_json({"sound": False, "error": Flaw(ending.code, ending.reason)})
-        sys.stderr.write(f"sdpx: {ending.reason}\n")
-        return ending.status
-    _print_json(result) if as_json else _print(table(result))
-    if result.error is None:
-        return ExitStatus.OK
-    sys.stderr.write(f"sdpx: {result.error.reason}\n")
-    return BenchFailed.status
-
-
-def _print_json(value: object) -> None:
-    _print(msgspec.json.encode(value).decode() + "\n")
+        result = trio.run(_run_until_signal, options)
+        error = result.error
+        status = ExitStatus.OK if error is None else BenchFailed.status
+    except* Ending as group:
+        ending = leaf_exceptions(group)[0]
+        status, error = ending.status, Flaw(ending.code, ending.reason)
+    if as_json:
+        value = {"sound": False, "error": error} if result is None else result
+        _print(msgspec.json.encode(value).decode() + "\n")
+    elif result is not None:
+        _print(table(result))
+    if error is not None:
+        sys.stderr.write(f"sdpx: {error.reason}\n")
+    return status
 
 
 def _print(text: str) -> None:
@@ -63,29 +63,18 @@ def _print(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-async def _interruptible(options: BenchOptions) -> Figures:
-    """Measure until a signal arrives."""
-    result: Figures | None = None
-    failure: Ending | None = None
-    cause = ""
-
-    async def receive(scope: trio.CancelScope) -> None:
-        nonlocal cause
-        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async for number in signals:
-                cause = signal.Signals(number).name
-                scope.cancel()
-
+async def _run_until_signal(options: BenchOptions) -> Figures:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(receive, nursery.cancel_scope)
-        try:
-            result = await bench(options)
-        except* Ending as group:
-            failure = leaf_exceptions(group)[0]
+        nursery.start_soon(_raise_on_signal)
+        result = await bench(options)
         nursery.cancel_scope.cancel()
-    if result is None:
-        raise failure or BenchFailed("interrupted", f"The measurement was interrupted ({cause})")
     return result
+
+
+async def _raise_on_signal() -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for number in signals:
+            raise BenchFailed("interrupted", f"The measurement was interrupted ({signal.Signals(number).name})")
 
 
 async def bench(options: BenchOptions, pid: int | None = None) -> Figures:
@@ -140,7 +129,6 @@ class LoadProcess(ChildProcess):
 async def _measure(options: BenchOptions, url: str, pid: int | None) -> Figures:
     target = await _target(url, options)
     processes = min(options.processes or _default_processes(), options.pairs)
-    request = BenchRequest(url, options.pairs, options.payload, options.in_flight, options.seconds, processes)
     async with AsyncExitStack() as stack:
         loads = []
         for number in range(processes):
@@ -156,7 +144,8 @@ async def _measure(options: BenchOptions, url: str, pid: int | None) -> Figures:
             tallies[phase] = await _run_phase(phase, loads)
     if tallies["relay"].count == 0 and tallies["relay"].cut:
         raise RelayLost("relay_lost", f"The connection to the relay at {url} was lost before it relayed a message")
-    return figures(request, tallies, None if before is None or after is None else after - before)
+    relay_cpu = None if before is None or after is None else after - before
+    return figures(options, url, processes, tallies, relay_cpu)
 
 
 def _default_processes() -> int:

@@ -31,22 +31,6 @@ class MessageStream:
     then on bytes are compared, and only messages that differ are parsed.
     """
 
-    __slots__ = (
-        "_digits_at",
-        "_digits_end",
-        "_expected_end",
-        "_expected_size",
-        "_expected_start",
-        "_filler",
-        "_head",
-        "_kind",
-        "_masked_end",
-        "_start",
-        "_tag",
-        "_tally",
-        "tracker",
-    )
-
     def __init__(self, kind: str, size: int, tally: Tally) -> None:
         self._kind = kind
         self._tag = os.urandom(8).hex()

@@ -5,22 +5,12 @@ from typing import Final
 import msgspec
 
 from sdpx.bench.accounting import FAULTS, Tally, percentile
+from sdpx.bench.options import BenchOptions
 
 BUSY: Final = 0.9  # above this share a load process is the bottleneck
 PERCENTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 FULL: Final = ("429", "503")
 PHASES: Final = {"relay": "messages", "connect": "connects", "session": "sessions"}
-
-
-class BenchRequest(msgspec.Struct, frozen=True):
-    """The parameters of a measurement."""
-
-    url: str
-    pairs: int
-    payload: int
-    in_flight: int
-    seconds: float
-    processes: int
 
 
 class Flaw(msgspec.Struct, frozen=True):
@@ -56,7 +46,9 @@ class Figures(msgspec.Struct):
     error: Flaw | None
 
 
-def figures(request: BenchRequest, tallies: dict[str, Tally], relay_cpu: float | None = None) -> Figures:
+def figures(
+    options: BenchOptions, url: str, processes: int, tallies: dict[str, Tally], relay_cpu: float | None = None
+) -> Figures:
     """Return the result of all phases; `relay_cpu` is the CPU time of the relay in the phase `relay`, in seconds."""
     relayed = tallies["relay"]
     together = Tally()
@@ -64,17 +56,17 @@ def figures(request: BenchRequest, tallies: dict[str, Tally], relay_cpu: float |
         together.add(tally)
     flaw = _flaw(together)
     return Figures(
-        relay=request.url,
+        relay=url,
         sound=flaw is None,
-        clients=2 * request.pairs,
-        pairs=request.pairs,
-        payload=request.payload,
-        in_flight=request.in_flight,
-        seconds=request.seconds,
-        processes=request.processes,
+        clients=2 * options.pairs,
+        pairs=options.pairs,
+        payload=options.payload,
+        in_flight=options.in_flight,
+        seconds=options.seconds,
+        processes=processes,
         messages=relayed.count,
         messages_per_s=round(relayed.rate, 1),
-        megabytes_per_s=round(relayed.rate * request.payload / 1e6, 2),
+        megabytes_per_s=round(relayed.rate * options.payload / 1e6, 2),
         latency_ms={name: percentile(relayed.latencies, share) / 1000 for name, share in PERCENTILES.items()},
         connects_per_s=round(tallies["connect"].rate, 1),
         sessions_per_s=round(tallies["session"].rate, 1),

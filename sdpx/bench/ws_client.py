@@ -82,23 +82,6 @@ _context = cache(client_context)
 class WsClient:
     """One connection. `on_text` is called with each message, `on_closed` once; neither during construction."""
 
-    __slots__ = (
-        "_buffer",
-        "_close_code",
-        "_close_reason",
-        "_close_sent",
-        "_connect_error",
-        "_events",
-        "_handshake",
-        "_loop",
-        "_out",
-        "_receive",
-        "_socket",
-        "closed",
-        "on_closed",
-        "on_text",
-    )
-
     def __init__(
         self, loop: Loop, target: Target, on_text: Callable[[bytes], None], on_closed: Callable[[CloseInfo], None]
     ) -> None:

@@ -12,9 +12,9 @@ import pytest
 import trio
 
 from sdpx.bench.accounting import ALTERED, FAULTS, LOST, REORDERED, REPEATED, UNMARKED, Tally, percentile
-from sdpx.bench.options import MIN_PAYLOAD
+from sdpx.bench.options import MIN_PAYLOAD, BenchOptions
 from sdpx.bench.payloads import DIGITS, MASK, MessageStream
-from sdpx.bench.report import BenchRequest, figures, refused_sentence, table
+from sdpx.bench.report import figures, refused_sentence, table
 from sdpx.relay.websocket.mask import unmask
 from tests.harness.credentials import secret_file, token
 from tests.harness.processes import Program, environment, relay
@@ -146,9 +146,6 @@ def tallies(**relay: Any) -> dict[str, Tally]:
     return {"relay": Tally(**relay), "connect": Tally(), "session": Tally()}
 
 
-ASKED = BenchRequest("ws://x", 2, 4096, 1, 1.0, 1)
-
-
 def test_tallies_are_added() -> None:
     """Counts and rates are summed; `busy` is the maximum."""
     total = Tally(2, 20.0, 0.5, {1: 2}, {LOST: 1})
@@ -158,14 +155,16 @@ def test_tallies_are_added() -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_any_fault_fails_the_measurement(fault: str) -> None:
-    result = figures(ASKED, tallies(count=10, rate=10.0, faults={fault: 1}))
+    result = figures(BenchOptions(), "ws://x", 1, tallies(count=10, rate=10.0, faults={fault: 1}))
     assert not result.sound
     assert result.error
     assert (result.error.code, fault in result.error.reason, fault in table(result)) == ("bench_failed", True, True)
 
 
 def test_busy_load_generator_is_reported_as_the_bottleneck() -> None:
-    busy, idle = (figures(ASKED, tallies(count=10, rate=10.0, busy=share)) for share in (0.95, 0.5))
+    busy, idle = (
+        figures(BenchOptions(), "ws://x", 1, tallies(count=10, rate=10.0, busy=share)) for share in (0.95, 0.5)
+    )
     assert busy.sound
     assert "bottleneck (busy: messages 95%)" in table(busy)
     assert idle.notes == []
