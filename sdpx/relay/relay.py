@@ -23,14 +23,14 @@ from sdpx.ids import make_id
 from sdpx.log import Log
 from sdpx.protocol import codec
 from sdpx.protocol.codec import FROM_PEER
-from sdpx.protocol.messages import DisconnectReason, IceServers, ServerMessage, YourId
+from sdpx.protocol.messages import DisconnectReason, Frame, IceServers, ServerMessage, YourId
 from sdpx.relay import delivery
 from sdpx.relay.auth.tokens import Grant
 from sdpx.relay.auth.turn import IceServerIssuer
 from sdpx.relay.client import AcceptedUpgrade, ClientSession, Connection
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.overload import PartialMessageBudget, slowest_readers
-from sdpx.relay.core.pairing import Effect, Forward, PairingTable, Send
+from sdpx.relay.core.pairing import Effect, PairingTable, Send
 from sdpx.relay.core.rate_limit import ClientRateLimit, ConnectionCounts, UnknownTargetLimit, admit
 from sdpx.relay.core.sessions import ResumeRequest
 from sdpx.relay.core.stats import RelaySnapshot, RelayStats
@@ -69,7 +69,7 @@ class Relay:
         self._table = PairingTable()
         self._sessions: dict[str, ClientSession] = {}
         self._resume = ResumeManager(limits, self._sessions, self.tell, self._end_suspended)
-        self._pending_effects: deque[tuple[Effect, ClientSession | None, float]] = deque()
+        self._pending_effects: deque[tuple[Effect, float]] = deque()
         self._is_executing = False
         self._unknown_targets = UnknownTargetLimit(limits.unknown_target_rate)
         self._partial_messages = PartialMessageBudget[str](limits.max_partial_bytes)
@@ -200,6 +200,8 @@ class Relay:
             if session.replay is not None and not self._resume.accept(session, frame, now):
                 return 0
             message = admit(frame, session.client_id, session.rate_limit, self._table, now)
+            if type(message) is Frame:
+                return self._forward(message, session, now)
             effects = self._table.handle(session.client_id, message)
         except Refusal as refusal:
             if session.rate_limit.exhausted:
@@ -207,7 +209,32 @@ class Relay:
                     session.connection.end(TOO_FAST)
                 return 0
             effects = self._table.refuse(session.client_id, refusal)
-        return self._execute(effects, session, now)
+        return self._execute(effects, now)
+
+    def _forward(self, frame: Frame, sender: ClientSession, now: float) -> int:
+        """Send a frame to the sender's peer, and log it once the send queue or the replay buffer has accepted it."""
+        receiver_id = self._table.route(sender.client_id, frame)
+        if isinstance(receiver_id, Refusal):
+            return self._execute(self._table.refuse_frame(sender.client_id, frame, receiver_id), now)
+        receiver = self._sessions[receiver_id]
+        self._is_executing = True  # effects of queueing the frame, as when the peer is disconnected, come behind it
+        try:
+            if receiver.replay is None:
+                depth = receiver.connection.post(text_frame(frame.body, FROM_PEER), sender, now)  # type: ignore[union-attr]
+                accepted = depth > 0
+            else:
+                body = frame.body if frame.body_without_seq is None else frame.body_without_seq
+                accepted, depth = self._resume.post(receiver, body, FROM_PEER, sender, now)
+            if accepted:
+                sdp = codec.sdp_of(frame) if self._log_sdp else UNSET
+                event = serve.Relayed(frame.type, sender.client_id, receiver_id, frame.size, sdp)
+                self.numbers.note(event)
+                self._log.emit(event)
+        finally:
+            self._is_executing = False
+        if self._pending_effects or self.queued.bytes > self._limits.max_queued_bytes or receiver.replay is not None:
+            self._execute(())
+        return depth
 
     def on_non_message_frames(self, session: ClientSession, count: int, now: float) -> Violation | None:
         """Count control frames and fragments as messages: they cost as much. Single ones over the rate are ignored, not refused."""
@@ -278,19 +305,19 @@ class Relay:
 
     # ---- effects
 
-    def _execute(self, effects: Sequence[Effect], sender: ClientSession | None = None, now: float = 0.0) -> int:
-        """Execute effects of a message that came from `sender` at `now`, or leave them to the execution that is under way.
+    def _execute(self, effects: Sequence[Effect], now: float = 0.0) -> int:
+        """Execute effects of a message that came at `now`, or leave them to the execution that is under way.
 
         Returns the number of frames in the fullest send queue.
         """
         if self._is_executing:
-            self._pending_effects += [(effect, sender, now) for effect in effects]
+            self._pending_effects += [(effect, now) for effect in effects]
             return 0
         self._is_executing = True
         deepest = 0
         try:
             for effect in effects:
-                depth = self._execute_one(effect, sender, now)
+                depth = self._execute_one(effect, now)
                 if depth > deepest:  # noqa: PLR1730  `max` is slower
                     deepest = depth
             while self._pending_effects:
@@ -301,31 +328,14 @@ class Relay:
             self._evict()
         return deepest
 
-    def _execute_one(self, effect: Effect, sender: ClientSession | None, now: float) -> int:
-        if type(effect) is Forward:
-            receiver = self._sessions.get(effect.client_id)
-            return 0 if receiver is None else self._forward(effect, receiver, sender, now)
-        if type(effect) is Send:
-            receiver = self._sessions.get(effect.client_id)  # None if an earlier effect removed it
-            return 0 if receiver is None else self._send(effect.message, receiver, now)
-        assert isinstance(effect, Event)
-        self.tell(effect)
-        return 0
-
-    def _forward(self, effect: Forward, receiver: ClientSession, sender: ClientSession | None, now: float) -> int:
-        frame, connection = effect.frame, receiver.connection
-        if receiver.replay is not None:
-            body = frame.body if frame.body_without_seq is None else frame.body_without_seq
-            accepted, depth = self._resume.post(receiver, body, FROM_PEER, sender, now)
-        else:
-            assert connection is not None
-            depth = connection.post(text_frame(frame.body, FROM_PEER), sender, now)
-            accepted = depth > 0
-        if accepted:
-            assert sender is not None
-            sdp = codec.sdp_of(frame) if self._log_sdp else UNSET
-            self.tell(serve.Relayed(frame.type, sender.client_id, effect.client_id, frame.size, sdp))
-        return depth
+    def _execute_one(self, effect: Effect, now: float) -> int:
+        if not isinstance(effect, Send):
+            self.tell(effect)
+            return 0
+        receiver = self._sessions.get(effect.client_id)
+        return (
+            0 if receiver is None else self._send(effect.message, receiver, now)
+        )  # None: an earlier effect removed it
 
     def _send(self, message: ServerMessage, receiver: ClientSession, now: float) -> int:
         data = codec.encode(message)

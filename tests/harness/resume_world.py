@@ -17,8 +17,9 @@ from sdpx.errors import Refusal
 from sdpx.peer.signaling.resume import ResumeResult, ResumeState, SequenceCheck
 from sdpx.protocol import codec, sequence
 from sdpx.protocol.messages import DisconnectReason, Pong, YourId
+from sdpx.protocol.messages import Frame as RelayedFrame
 from sdpx.relay.core.limits import Limits
-from sdpx.relay.core.pairing import Effect, Forward, PairingTable, Send
+from sdpx.relay.core.pairing import Effect, PairingTable, Send
 from sdpx.relay.core.replay_buffer import FrameVerdict, ReplayBuffer
 from sdpx.relay.core.sessions import Eviction, SessionStore
 from sdpx.relay.http.responses import HttpError
@@ -123,7 +124,11 @@ class RelayEnd:
         try:
             if member.stream is not None and not self._is_for_the_lobby(member, member.stream, text):
                 return
-            effects = self.lobby.handle(member.client_id, codec.parse(text.encode()))
+            message = codec.parse(text.encode())
+            if isinstance(message, RelayedFrame):
+                self._forward(member.client_id, message)
+                return
+            effects = self.lobby.handle(member.client_id, message)
         except Refusal as refusal:
             effects = self.lobby.refuse(member.client_id, refusal)
         self.do(effects)
@@ -179,18 +184,25 @@ class RelayEnd:
     def do(self, effects: Iterable[Effect]) -> None:
         """Do what the lobby decided."""
         for effect in effects:
-            if isinstance(effect, Send | Forward) and effect.client_id in self.members:
-                self._deliver(effect, self.members[effect.client_id])
+            if isinstance(effect, Send) and effect.client_id in self.members:
+                is_numbered = not isinstance(effect.message, YourId | Pong)
+                body = codec.encode(effect.message)[:-1]
+                self._deliver(self.members[effect.client_id], body, codec.END, is_numbered=is_numbered)
         self._let_go(self.resumables.over_budget())
 
-    def _deliver(self, effect: Send | Forward, member: ResumableSession) -> None:
-        if isinstance(effect, Send):
-            body, end = codec.encode(effect.message)[:-1], codec.END
-        else:
-            body, end = effect.frame.body, codec.FROM_PEER
-        if member.stream is not None and not (isinstance(effect, Send) and isinstance(effect.message, YourId | Pong)):
-            if isinstance(effect, Forward) and effect.frame.body_without_seq is not None:
-                body = effect.frame.body_without_seq
+    def _forward(self, client_id: str, frame: RelayedFrame) -> None:
+        receiver_id = self.lobby.route(client_id, frame)
+        if isinstance(receiver_id, Refusal):
+            self.do(self.lobby.refuse_frame(client_id, frame, receiver_id))
+            return
+        receiver, body = self.members[receiver_id], frame.body
+        if receiver.stream is not None and frame.body_without_seq is not None:
+            body = frame.body_without_seq
+        self._deliver(receiver, body, codec.FROM_PEER, is_numbered=True)
+        self._let_go(self.resumables.over_budget())
+
+    def _deliver(self, member: ResumableSession, body: bytes, end: bytes, *, is_numbered: bool) -> None:
+        if member.stream is not None and is_numbered:
             end = sequence.with_seq(end, member.stream.sent + 1)
             if not self.resumables.append(member.stream, body + end):
                 self.leave(member, "slow")

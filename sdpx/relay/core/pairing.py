@@ -28,7 +28,6 @@ from sdpx.protocol.messages import (
     PeerDisconnected,
     Ping,
     Pong,
-    RelayedType,
     ServerMessage,
     Unpair,
     Unpaired,
@@ -46,14 +45,7 @@ class Send(Struct, frozen=True):
     message: ServerMessage
 
 
-class Forward(Struct, frozen=True, gc=False):
-    """Send this frame to that client, marked `from_peer`; the relay logs it once the client's queue has accepted it."""
-
-    client_id: str
-    frame: Frame
-
-
-Effect = Send | Forward | Event  # an event is to be logged
+Effect = Send | Event  # an event is to be logged
 
 
 class PairPolicy(Protocol):
@@ -110,10 +102,8 @@ class PairingTable:
             self._policies[client_id] = policy
 
     def handle(self, client_id: str, message: ClientMessage) -> list[Effect]:
-        """Handle one message of a client."""
+        """Handle one message of a client that is not for its peer."""
         match message:
-            case Frame():
-                return self._forward(client_id, message)
             case PairRequest(target_id):
                 return self._pair(client_id, target_id)
             case Unpair():
@@ -123,15 +113,21 @@ class PairingTable:
             case _:
                 return []
 
-    def route(self, sender_id: str, kind: RelayedType, peer_id: str | None) -> str | Refusal:
-        """Return the client that receives a frame of `sender_id`; `peer_id` is the receiver that the frame names, if any."""
-        peer = self._peers[sender_id]
-        if peer is None:
+    def route(self, sender_id: str, frame: Frame) -> str | Refusal:
+        """Return the client that receives a frame, or why none does (then `refuse_frame` follows)."""
+        peer_id, kind = self._peers[sender_id], frame.type
+        if peer_id is None:
             return Refusal("not_paired", f"You are not paired; the relay dropped this {kind}", in_reply_to=kind)
-        if peer_id is not None and peer_id != peer:
+        if frame.peer_id is not None and frame.peer_id != peer_id:
             reason = f"This {kind} names a client that is not your present peer; the relay dropped it"
             return Refusal("peer_unreachable", reason, in_reply_to=kind)
-        return peer
+        return peer_id
+
+    def refuse_frame(self, sender_id: str, frame: Frame, refusal: Refusal) -> list[Effect]:
+        """Answer a frame that `route` refused."""
+        named_id = None if refusal.code == "not_paired" or frame.peer_id is None else frame.peer_id[:LOGGED_ID_LENGTH]
+        refused = serve.RelayRefused(frame.type, sender_id, named_id, refusal.code)
+        return [Send(sender_id, error_frame(refusal)), refused]
 
     def refuse(self, client_id: str, refusal: Refusal) -> list[Effect]:
         """Answer a message that was refused."""
@@ -154,17 +150,6 @@ class PairingTable:
                     effects.append(serve.Unpaired(client_id, peer_id, "shutdown"))
         self._peers = dict.fromkeys(self._peers)
         return effects
-
-    def _forward(self, client_id: str, frame: Frame) -> list[Effect]:
-        receiver = self.route(client_id, frame.type, frame.peer_id)
-        if type(receiver) is str:
-            return [Forward(receiver, frame)]
-        assert isinstance(receiver, Refusal)
-        named = None if receiver.code == "not_paired" or frame.peer_id is None else frame.peer_id[:LOGGED_ID_LENGTH]
-        return [
-            Send(client_id, error_frame(receiver)),
-            serve.RelayRefused(frame.type, client_id, named, receiver.code),
-        ]
 
     def _pair(self, client_id: str, target_id: str) -> list[Effect]:
         logged_id = target_id[:LOGGED_ID_LENGTH]

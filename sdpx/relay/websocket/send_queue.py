@@ -91,9 +91,9 @@ class SendQueue:
         return bool(self.frames)
 
     def peek(self, max_bytes: int) -> list[QueuedFrame]:
-        """Return the first frame and the ones behind it, up to `max_bytes` together. They stay until `drop`."""
+        """Return the first frame and the ones behind it, up to `max_bytes` together. The list is valid until `drop`."""
         if len(self.frames) == 1:
-            return self.frames.copy()
+            return self.frames
         total, count = 0, 0
         for data, _, _ in self.frames:
             total += data.__sizeof__()
@@ -106,8 +106,12 @@ class SendQueue:
         """Take out the first `count` frames, which have been written."""
         if count:
             frames = self.frames
-            size = self.bytes if count == len(frames) else size_of(frames[:count])
-            del frames[:count]
+            if count == len(frames):
+                size = self.bytes
+                frames.clear()
+            else:
+                size = size_of(frames[:count])
+                del frames[:count]
             self.bytes -= size
             self._total.bytes -= size
             self.last_progress = now

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from sdpx.errors import Refusal
 from sdpx.events import Event, serve
 from sdpx.protocol import codec
 from sdpx.protocol.messages import DisconnectReason
-from sdpx.relay.core.pairing import Effect, PairingTable, Send
+from sdpx.protocol.messages import Frame as RelayedFrame
+from sdpx.relay.core.pairing import Effect, PairingTable
 
 Frame = dict[str, Any]
 
@@ -31,8 +33,7 @@ class WebRtcRuntime:
             if isinstance(effect, Event):
                 self.log.append(effect)
                 continue
-            text = codec.encode(effect.message) if isinstance(effect, Send) else effect.frame.body + codec.FROM_PEER
-            self.heard[effect.client_id].append(json.loads(text))
+            self.heard[effect.client_id].append(json.loads(codec.encode(effect.message)))
 
     def join(self, name: str) -> None:
         self.heard[name] = []
@@ -40,7 +41,15 @@ class WebRtcRuntime:
         assert self.take_all(name) == [{"type": "your_id", "id": name}]
 
     def say(self, name: str, **frame: object) -> None:
-        self._do(self.lobby.handle(name, codec.parse(json.dumps(frame).encode())))
+        message = codec.parse(json.dumps(frame).encode())
+        if not isinstance(message, RelayedFrame):
+            self._do(self.lobby.handle(name, message))
+            return
+        receiver = self.lobby.route(name, message)
+        if isinstance(receiver, Refusal):
+            self._do(self.lobby.refuse_frame(name, message, receiver))
+        else:
+            self.heard[receiver].append(json.loads(message.body + codec.FROM_PEER))
 
     def leave(self, name: str, reason: DisconnectReason = "closed") -> None:
         self._do(self.lobby.leave(name, reason))
