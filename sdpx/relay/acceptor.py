@@ -1,8 +1,8 @@
 """Connections before their WebSocket: pending connection -> request -> decision -> WebSocket, page or refusal.
 
-A new connection waits on the poller, without a task, until it sends something. A simple upgrade request at a relay without
-authentication opens its WebSocket at once; every other request is read, decided and answered in a task. Without a poller each
-connection has a task from the start.
+A new connection waits on the epoll engine, without a task, until it sends something. A simple upgrade request at a relay without
+authentication opens its WebSocket at once; every other request is read, decided and answered in a task. Without the epoll
+engine each connection has a task from the start.
 
 Each request has `handshake_timeout` to arrive. Pending connections are bounded, in all and per address: past a bound the oldest
 one is closed (`PendingHandshakes`).
@@ -11,7 +11,7 @@ one is closed (`PendingHandshakes`).
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 from msgspec import UNSET
@@ -24,7 +24,7 @@ from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.rate_limit import PendingHandshakes
 from sdpx.relay.http.endpoints import operator_pages
 from sdpx.relay.http.request import HttpRequest, Remote, RequestParser, host_of
-from sdpx.relay.http.responses import CROWDED, FULL, STOPPING, TLS_REQUIRED, HttpError, HttpResponse, id_taken
+from sdpx.relay.http.responses import CROWDED, FULL, STOPPING, TIMEOUT, TLS_REQUIRED, HttpError, HttpResponse, id_taken
 from sdpx.relay.http.upgrade import Upgrade, parse_plain_request, parse_simple_upgrade, parse_upgrade
 from sdpx.relay.relay import Relay
 from sdpx.relay.websocket.closing import send_and_linger
@@ -41,21 +41,22 @@ READ_BYTES: Final = 16 * 1024
 CANCELLED: Final = CloseReason("closed", ABNORMAL, "The connection was cut")
 
 Answer = HttpResponse | HttpError
-Decide = Callable[[HttpRequest, Remote], Awaitable[AcceptedUpgrade | Answer]]
 
 
 class PendingConnection:
-    """An accepted connection on the poller that has sent nothing yet; it has `cancel` and `deadline` like a cancel scope."""
+    """A connection on the epoll engine that has sent nothing yet; `cancel` and `deadline` are those of a `trio.CancelScope`."""
 
-    __slots__ = ("_acceptor", "link", "timer_at")
+    __slots__ = ("_acceptor", "_engine", "link", "timer_at")
 
-    def __init__(self, acceptor: "Acceptor", link: SocketStream) -> None:
+    def __init__(self, acceptor: "Acceptor", engine: EpollEngine, link: SocketStream) -> None:
         self._acceptor = acceptor
+        self._engine = engine
         self.link = link
         self.timer_at = NEVER
 
     def on_received(self, data: bytes, _now: float) -> None:
         """Handle the first bytes, which are empty at the end of the stream."""
+        self._engine.remove(self)
         self._acceptor.on_request(self, data)
 
     def on_writable(self, _now: float) -> None:
@@ -63,10 +64,12 @@ class PendingConnection:
 
     def on_timer(self, _now: float) -> None:
         """Handshake timeout: close the connection."""
+        self._engine.remove(self)
         self._acceptor.close_pending(self, evicted=False)
 
     def cancel(self) -> None:
         """Close the connection to make room for a newer one."""
+        self._engine.remove(self)
         self._acceptor.close_pending(self, evicted=True)
 
     @property
@@ -76,17 +79,23 @@ class PendingConnection:
 
     @deadline.setter
     def deadline(self, deadline: float) -> None:
-        self._acceptor.set_deadline(self, min(self.timer_at, deadline))
+        self._engine.set_timer(self, min(self.timer_at, deadline))
 
 
-# A connection without a WebSocket: on the poller, or in a task within this scope.
-Pending = PendingConnection | trio.CancelScope
+Pending = PendingConnection | trio.CancelScope  # of the task that reads the request
+
+
+class Port(NamedTuple):
+    """What differs between the port of the clients and the metrics port."""
+
+    decide: Callable[[HttpRequest, Remote], Awaitable[AcceptedUpgrade | Answer]]
+    pending: PendingHandshakes[Pending]
 
 
 class Acceptor:
     """Accepts the connections of one relay and opens their WebSockets.
 
-    With a `engine` connections over a `SocketStream` are served by the epoll engine, all others by trio-websocket.
+    With an `engine` connections over a `SocketStream` are served by the epoll engine, all others by trio-websocket.
     `metrics_port` says that `/metrics` has a port of its own (`serve_metrics`) and is not served to clients.
     """
 
@@ -108,8 +117,8 @@ class Acceptor:
         self._pages = {
             path: page for path, page in self._metrics_pages.items() if path != "/metrics" or not metrics_port
         }
-        self._pending = PendingHandshakes[Pending](limits.pending, limits.max_clients_per_ip)
-        self._metrics_pending = PendingHandshakes[Pending](limits.pending, limits.max_clients_per_ip)
+        self._clients = Port(self._decide, PendingHandshakes(limits.pending, limits.max_clients_per_ip))
+        self._metrics = Port(self._decide_metrics, PendingHandshakes(limits.pending, limits.max_clients_per_ip))
         self._stopping = False
 
     @property
@@ -120,7 +129,7 @@ class Acceptor:
     def stop(self) -> None:
         """Accept no client any more, shorten the deadline of pending connections, and stop the relay."""
         self._stopping = True
-        for pending in self._pending:
+        for pending in self._clients.pending:
             pending.deadline = trio.current_time() + self.handshake_timeout
         self._relay.stop()
 
@@ -173,10 +182,10 @@ class Acceptor:
     async def _decide_metrics(self, request: HttpRequest, _remote: Remote) -> Answer:
         return parse_plain_request(request, self._metrics_pages)
 
-    # ---- pending connections on the poller
+    # ---- pending connections on the epoll engine
 
     def accept(self, streams: Iterable[SocketStream]) -> None:
-        """Take new connections onto the poller; raises only what iterating over `streams` raises."""
+        """Take new connections; raises only what iterating over `streams` raises."""
         assert self._engine is not None
         with self._engine.batch():
             for stream in streams:
@@ -184,61 +193,45 @@ class Acceptor:
                 # Usually the request has arrived already. A TLS handshake is left to the engine, which limits its time.
                 request = None if isinstance(stream, TlsStream) else stream.receive_or_end()
                 if request is None:
-                    self._wait_for_request(stream)
+                    self._wait_for_request(self._engine, stream)
                 else:
                     self._take_request(stream, request)
 
-    def _wait_for_request(self, stream: SocketStream) -> None:
-        assert self._engine is not None
-        pending = PendingConnection(self, stream)
+    def _wait_for_request(self, engine: EpollEngine, stream: SocketStream) -> None:
+        pending = PendingConnection(self, engine, stream)
         try:
-            self._engine.add(pending)
+            engine.add(pending)
         except OSError as fault:  # the limits of epoll
             self._fail(stream, fault)
             return
-        self._engine.set_timer(pending, trio.current_time() + self.handshake_timeout)
-        self._enter(self._pending, pending, stream.remote)
+        engine.set_timer(pending, trio.current_time() + self.handshake_timeout)
+        self._enter(self._clients, pending, stream.remote)
 
     def on_request(self, pending: PendingConnection, request: bytes) -> None:
         """Handle the first bytes of a pending connection, which are empty at the end of its stream."""
-        self._remove(pending)
+        self._clients.pending.leave(pending)
         self._take_request(pending.link, request)
-
-    def set_deadline(self, pending: PendingConnection, deadline: float) -> None:
-        """Let a pending connection time out at `deadline`."""
-        assert self._engine is not None
-        self._engine.set_timer(pending, deadline)
 
     def close_pending(self, pending: PendingConnection, *, evicted: bool) -> None:
         """Close a connection that has sent nothing."""
-        self._remove(pending)
+        self._clients.pending.leave(pending)
         self._close_silent(pending.link, evicted=evicted)
-
-    def _remove(self, pending: PendingConnection) -> None:
-        assert self._engine is not None
-        self._engine.remove(pending)
-        self._pending.leave(pending)
 
     def _take_request(self, stream: SocketStream, request: bytes) -> None:
         """Open the WebSocket that a simple request may have at once; leave other requests to a task. Never raises."""
         assert self._engine is not None
+        decision: AcceptedUpgrade | HttpError | None = None
         try:
-            accepted = self.accept_now(request, stream.remote)
-            if accepted is not None:
-                self._open_on_poller(stream, accepted)
+            if self._authenticator is None and (upgrade := parse_simple_upgrade(request)) is not None:
+                decision = self._reserve_id(upgrade, UNRESTRICTED, Remote.of(stream.remote))
+            if isinstance(decision, AcceptedUpgrade):
+                self._open_on_engine(self._engine, stream, decision)
             elif request or stream.handshake_error is not None:
                 self._engine.start_soon(self._serve, stream, request)
             else:
                 self._close_silent(stream, evicted=False)
         except Exception as fault:  # noqa: BLE001  a fault in serving one client must not end the others
             self._fail(stream, fault)
-
-    def accept_now(self, request: bytes, remote: str) -> AcceptedUpgrade | None:
-        """Return the accepted upgrade if nothing has to be waited for; None if the request is to be served in a task."""
-        if self._authenticator is not None or (upgrade := parse_simple_upgrade(request)) is None:
-            return None
-        decision = self._reserve_id(upgrade, UNRESTRICTED, Remote.of(remote))
-        return decision if isinstance(decision, AcceptedUpgrade) else None
 
     def _close_silent(self, stream: SocketStream, *, evicted: bool) -> None:
         self._log_silent(stream.remote, evicted=evicted)
@@ -253,33 +246,31 @@ class Acceptor:
     # ---- connections in a task
 
     async def serve(self, stream: trio.abc.Stream) -> None:
-        """Serve one connection from its first byte; never raises. It may return while the poller serves on."""
+        """Serve one connection from its first byte; never raises. It may return while the engine serves on."""
         self._relay.connection_opened()
         await self._serve(stream)
 
     async def _serve(self, stream: trio.abc.Stream, received: bytes = b"") -> None:
-        is_on_poller = False
+        is_on_engine = False
         try:
-            is_on_poller = await self._guard(stream, self._pending, self._decide, received)
+            is_on_engine = await self._guard(stream, self._clients, received)
         finally:
-            if not is_on_poller:
+            if not is_on_engine:
                 self._relay.connection_closed()
 
     async def serve_metrics(self, stream: trio.abc.Stream) -> None:
         """Serve one connection to the metrics port; never raises."""
-        await self._guard(stream, self._metrics_pending, self._decide_metrics)
+        await self._guard(stream, self._metrics)
 
-    async def _guard(
-        self, stream: trio.abc.Stream, counted: PendingHandshakes[Pending], decide: Decide, received: bytes = b""
-    ) -> bool:
-        """Serve a connection and close it, unless the poller serves it on; returns whether it does."""
+    async def _guard(self, stream: trio.abc.Stream, port: Port, received: bytes = b"") -> bool:
+        """Serve a connection and close it, unless the engine serves it on; returns whether it does."""
         remote = Remote.of(getattr(stream, "remote", "unknown"))
         try:
             async with AsyncExitStack() as stack:
                 await stack.enter_async_context(stream)
-                accepted = await self._accept(stream, remote, counted, decide, received)
+                accepted = await self._accept(stream, remote, port, received)
                 if accepted is not None and self._engine is not None and isinstance(stream, SocketStream):
-                    self._open_on_poller(stream, accepted)
+                    self._open_on_engine(self._engine, stream, accepted)
                     stack.pop_all()
                     return True
                 if accepted is not None:
@@ -291,22 +282,23 @@ class Acceptor:
         return False
 
     async def _accept(
-        self,
-        stream: trio.abc.Stream,
-        remote: Remote,
-        counted: PendingHandshakes[Pending],
-        decide: Decide,
-        received: bytes,
+        self, stream: trio.abc.Stream, remote: Remote, port: Port, received: bytes
     ) -> AcceptedUpgrade | None:
         """Read a request, of which `received` has been read, and answer it; returns the upgrade if it is accepted."""
         answer: AcceptedUpgrade | Answer | None = None
         with trio.CancelScope() as pending:
             if self._stopping:
                 pending.deadline = trio.current_time() + self.handshake_timeout
-            self._enter(counted, pending, remote.shown)
+            self._enter(port, pending, remote.shown)
             try:
                 request = await self._read_request(stream, received)
-                answer, remote = await self._answer_to(request, remote, decide)
+                if isinstance(request, HttpRequest):
+                    if self._authenticator is not None:
+                        remote = self._authenticator.client_behind(request, remote)
+                    answer = await port.decide(request, remote)
+                else:
+                    answer = STOPPING if request and self._stopping else request
+                self._log_answer(answer, request, remote.shown)
                 if not isinstance(answer, HttpResponse | HttpError):
                     return answer
                 head_only = isinstance(request, HttpRequest) and request.method == b"HEAD"
@@ -314,7 +306,7 @@ class Acceptor:
             except TlsHandshakeError as failure:
                 self._log(serve.TlsHandshakeFailed(remote.shown, str(failure)))
             finally:
-                counted.leave(pending)
+                port.pending.leave(pending)
         if pending.cancelled_caught and answer is None:
             self._log_silent(remote.shown, evicted=True)
         return None
@@ -333,46 +325,15 @@ class Acceptor:
             while (request := parser.receive_data(data)) is None and data:
                 data = bytes(await stream.receive_some(READ_BYTES))
             return request
-        return (
-            HttpError(408, "timeout", "The request did not arrive before the handshake timeout")
-            if parser.bytes_received
-            else None
-        )
-
-    async def _answer_to(
-        self, request: HttpRequest | HttpError | None, remote: Remote, decide: Decide
-    ) -> tuple[AcceptedUpgrade | Answer | None, Remote]:
-        """Decide about what was read and log the decision; returns it, and the client behind a proxy."""
-        if request is None:
-            self._log_silent(remote.shown, evicted=False)
-            return None, remote
-        if isinstance(request, HttpError):
-            answer: AcceptedUpgrade | Answer = STOPPING if self._stopping else request
-            asked_id = None
-        else:
-            if self._authenticator is not None:
-                remote = self._authenticator.client_behind(request, remote)
-            answer = await decide(request, remote)
-            asked_id = request.asked_id
-        if isinstance(answer, HttpError):
-            detail = answer.message if answer.code in ("unauthorized", "origin") else UNSET
-            client_id = asked_id or answer.client_id or UNSET
-            self._log(serve.ConnectionRefused(remote.shown, answer.status, answer.code, detail, client_id))
-        elif isinstance(answer, HttpResponse):
-            assert isinstance(request, HttpRequest)
-            self._log(serve.HttpRequest(remote.shown, request.path, answer.status))
-        return answer, remote
+        return TIMEOUT if parser.bytes_received else None
 
     # ---- opening
 
-    def _open_on_poller(self, stream: SocketStream, accepted: AcceptedUpgrade) -> None:
+    def _open_on_engine(self, engine: EpollEngine, stream: SocketStream, accepted: AcceptedUpgrade) -> None:
         """Serve a client on the epoll engine, until `on_closed`."""
-        assert self._engine is not None
         session = self._relay.open_session(accepted)
         handler, total = self._relay.handler, self._relay.queued
-        connection = EpollConnection(
-            stream, accepted.trailing_data, self._engine, self._limits, handler, session, total
-        )
+        connection = EpollConnection(stream, accepted.trailing_data, engine, self._limits, handler, session, total)
         self._relay.connect(session, connection, accepted)
         connection.start(accepted.upgrade.key, accepted.upgrade.subprotocol)
 
@@ -391,13 +352,26 @@ class Acceptor:
 
     # ---- counting and logging
 
-    def _enter(self, counted: PendingHandshakes[Pending], pending: Pending, remote: str) -> None:
+    def _enter(self, port: Port, pending: Pending, remote: str) -> None:
         """Count a pending connection, by its socket where many clients share a proxy's address; evict one past a bound."""
         by_socket = self._authenticator is not None and self._authenticator.is_proxy(host_of(remote))
-        if evicted := counted.enter(pending, remote if by_socket else Remote.of(remote).address):
+        if evicted := port.pending.enter(pending, remote if by_socket else Remote.of(remote).address):
             evicted.cancel()
 
     def _log_silent(self, remote: str, *, evicted: bool) -> None:
         """Log that a connection ended before it sent a request."""
         reason = "too_many_connections" if evicted and not self._stopping else "no_request"
         self._log(serve.ConnectionRefused(remote, None, reason))
+
+    def _log_answer(
+        self, answer: AcceptedUpgrade | Answer | None, request: HttpRequest | HttpError | None, remote: str
+    ) -> None:
+        asked_id, path = (request.asked_id, request.path) if isinstance(request, HttpRequest) else (None, "")
+        if answer is None:
+            self._log_silent(remote, evicted=False)
+        elif isinstance(answer, HttpResponse):
+            self._log(serve.HttpRequest(remote, path, answer.status))
+        elif isinstance(answer, HttpError):
+            detail = answer.message if answer.code in ("unauthorized", "origin") else UNSET
+            client_id = asked_id or answer.client_id or UNSET
+            self._log(serve.ConnectionRefused(remote, answer.status, answer.code, detail, client_id))

@@ -51,6 +51,7 @@ FULL: Final = HttpError(
     503, "full", "The relay has reached its maximum number of clients; try again later", (("Retry-After", "30"),)
 )
 CROWDED: Final = HttpError(429, "too_many_connections", "Too many connections from your address")
+TIMEOUT: Final = HttpError(408, "timeout", "The request did not arrive before the handshake timeout")
 TLS_REQUIRED: Final = HttpError(400, "bad_request", "This port requires TLS: use wss:// or https://")
 STOPPING: Final = HttpError(503, "shutting_down", "The relay is stopping; try again soon", (("Retry-After", "5"),))
 
