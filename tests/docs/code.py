@@ -14,6 +14,7 @@ import sdpx
 from sdpx import errors, events
 from sdpx.cli import app
 from sdpx.events import Event
+from sdpx.peer.diagnostics import diagnosis
 
 PACKAGE: Final = Path(sdpx.__file__).parent
 MODULES: Final = {
@@ -91,11 +92,13 @@ def options(command: str) -> list[Any]:
 
 
 def ending_codes() -> dict[int, set[str]]:
-    """The literal codes of each exit status: those that its `Ending` classes are created with."""
+    """The literal codes of each exit status: those that its `Ending` classes are created with, and those of the diagnosis rules."""
     found: dict[int, set[str]] = {int(status): set() for status in errors.ExitStatus}
     for name, each in vars(errors).items():
         if inspect.isclass(each) and issubclass(each, errors.Ending):
             found[int(each.status)] |= arguments(calls(name, under=""), 0, str)
+    for rule in diagnosis.RULES:
+        found[int(rule.ending.status)].add(rule.code)
     return found
 
 

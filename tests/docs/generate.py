@@ -17,6 +17,7 @@ from sdpx.events import Event
 from sdpx.ice_servers import DEFAULT_STUN
 from sdpx.options import Option
 from sdpx.peer import commands as stdin_commands
+from sdpx.peer.diagnostics import diagnosis
 from sdpx.protocol import messages
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.stats import RelaySnapshot, RelayStats
@@ -97,7 +98,7 @@ def diagnoses() -> str:
         for name, kind in vars(errors).items()
         if inspect.isclass(kind) and issubclass(kind, errors.Ending)
         for each in code.arguments(code.calls(name, under="peer.diagnostics"), 0, str)
-    }
+    } | {rule.code: int(rule.ending.status) for rule in diagnosis.RULES}
     found = {
         each: status for each, status in found.items() if status in range(5, 13) and status != errors.Refused.status
     }
