@@ -119,9 +119,14 @@ def event_names() -> set[str]:
     return {event.name() for group in event_modules().values() for event in group}
 
 
-def first_sentence(doc: str | None, where: str) -> str:
+def docstring(module: str) -> str:
+    doc = ast.get_docstring(TREES[module])
     if not doc:
-        message = f"{where} has no docstring"
+        message = f"{MODULES[module]} has no docstring"
         raise StaleTableError(message)
-    paragraph = " ".join(inspect.cleandoc(doc).split("\n\n", maxsplit=1)[0].split())
+    return doc
+
+
+def first_sentence(doc: str) -> str:
+    paragraph = " ".join(doc.split("\n\n", maxsplit=1)[0].split())
     return paragraph.split(". ")[0].rstrip(".:")

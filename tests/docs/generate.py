@@ -243,11 +243,10 @@ def modules() -> str:
     """Each module with the first sentence of its docstring; a table for each package."""
     packages: dict[str, list[tuple[str, ...]]] = {}
     for name, path in code.MODULES.items():
-        doc = ast.get_docstring(code.TREES[name])
-        if path.name in ("__init__.py", "__main__.py") and not doc:
+        if path.name in ("__init__.py", "__main__.py") and not ast.get_docstring(code.TREES[name]):
             continue
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        purpose = code.first_sentence(doc, f"sdpx/{path.relative_to(code.PACKAGE)}")
+        purpose = code.first_sentence(code.docstring(name))
         row = (f"`{path.name}`", "pure" if name and within(name, *PURE) else "", purpose)
         packages.setdefault(package, []).append(row)
     parts = []
@@ -265,6 +264,11 @@ def example(name: str) -> str:
     """A file of the examples as a block of code."""
     path = EXAMPLES[name]
     return f"```{LANGUAGES.get(path.suffix, name.lower())}\n{path.read_text()}```"
+
+
+def engine_invariants() -> str:
+    """The proof in the docstring of the epoll engine."""
+    return code.docstring("relay.websocket.epoll_engine").split("\n\n", 1)[1]
 
 
 PARTS: Final[dict[str, Callable[[], str]]] = {
@@ -285,4 +289,5 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "input-rejections": input_rejections,
     "metrics": metrics,
     "modules": modules,
+    "engine-invariants": engine_invariants,
 }

@@ -128,8 +128,9 @@ LIMITS: Final = {
     "send_queue_frames": "Frames in one send queue. Past it: the client is disconnected, its peer receives `slow`",
     "send_queue_bytes": "Memory of one send queue, in bytes. Past it: as for `send_queue_frames`",
     "max_queued_bytes": (
-        "Memory of all send queues, and separately of all replay buffers, in bytes. "
-        "Past it: the client with the largest product of bytes and stall time is disconnected, its peer receives `slow`"
+        "Memory of all send queues, and separately of all replay buffers, in bytes. Past it: the client whose send queue has the "
+        "largest product of bytes and stall time is disconnected, or the session with the largest replay buffer is ended; "
+        "its peer receives `slow`"
     ),
     "write_timeout": "Seconds for one frame to be written. Past it: as for `send_queue_frames`",
     "ping_interval": "Seconds of silence before the relay sends a WebSocket ping",
