@@ -1,39 +1,28 @@
-"""Asking the relay for a pairing, one at a time, and again while the wanted peer is not there yet."""
+"""Requests pairings from the relay, one at a time, and repeats a request while the target is absent or busy."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
-import msgspec
 import trio
 
 from sdpx.events import peer
 from sdpx.log import Log
 from sdpx.peer.policy import NO_REPLY, RELAY_LOST
 from sdpx.peer.signaling.backoff import Backoff
+from sdpx.peer.signaling.client import SignalingClient
 from sdpx.protocol.messages import ErrorFrame, PairRequest
 
 ANSWER_SECONDS: Final = 10.0
 FIRST_WAIT: Final = 0.25
-LONGEST_WAIT: Final = 4.0  # a relay grants each client a request for somebody absent every 5 s, and its address more
-_MAY_PASS: Final = ("target_not_found", "target_already_paired", "rate_limited")
+LONGEST_WAIT: Final = 4.0  # a relay allows each client one request for an absent target in 5 s, and its address more
+_TEMPORARY: Final = ("target_not_found", "target_already_paired", "rate_limited")
 
 
 class PairRequester:
-    """`send` queues a frame for the relay and calls back when it is written; False without a relay.
+    """Sends requests through `signaling`; `chance` is for the waits, uniform in [0, 1)."""
 
-    `chance` is for the waits, uniform in [0, 1). `up_since` tells when the present connection to the relay came up, and None
-    while there is none.
-    """
-
-    def __init__(
-        self,
-        send: Callable[[msgspec.Struct, Callable[[], None]], Awaitable[bool]],
-        up_since: Callable[[], float | None],
-        log: Log,
-        chance: Callable[[], float],
-    ) -> None:
-        self._send = send
-        self._up_since = up_since
+    def __init__(self, signaling: SignalingClient, log: Log, chance: Callable[[], float]) -> None:
+        self._signaling = signaling
         self._log = log
         self._chance = chance
         self._target = ""
@@ -42,18 +31,18 @@ class PairRequester:
         self._refusal: ErrorFrame | None = None
         self.last_refusal: ErrorFrame | None = None
 
-    async def ask(self, target: str, patience: float = 0.0) -> ErrorFrame | None:
-        """Ask to be paired with `target`; for `patience` seconds, as long as it is not there or busy.
+    async def request(self, target: str, wait: float = 0.0) -> ErrorFrame | None:
+        """Request the pairing with `target`; for `wait` seconds again, as long as the target is absent or busy.
 
-        Returns None once the two are paired, whoever asked, or else the refusal; its code is `RELAY_LOST` if the relay went
-        meanwhile, and `NO_REPLY` if it does not answer.
+        Returns None once the two are paired, whichever side requested it, or the refusal. Its code is `RELAY_LOST` if the relay
+        connection ended meanwhile, and `NO_REPLY` if the relay did not answer.
         """
         self._target, self._paired = target, trio.Event()
-        until = trio.current_time() + patience
+        until = trio.current_time() + wait
         backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
-        while (refusal := await self._ask_once(target)) is not None:
+        while (refusal := await self._request_once(target)) is not None:
             left = until - trio.current_time()
-            if refusal.code not in _MAY_PASS or left <= 0:
+            if refusal.code not in _TEMPORARY or left <= 0:
                 return refusal
             delay = min(left, backoff.next(self._chance()))
             self._log.emit(peer.PairRetryScheduled(target, refusal.code, round(delay * 1000, 1)))
@@ -62,9 +51,9 @@ class PairRequester:
                 return None
         return None
 
-    async def _ask_once(self, target: str) -> ErrorFrame | None:
+    async def _request_once(self, target: str) -> ErrorFrame | None:
         self._answered, self._refusal = trio.Event(), None
-        if not await self._send(PairRequest(target), lambda: self._log.emit(peer.PairRequested(target))):
+        if not await self._signaling.send(PairRequest(target), lambda: self._log.emit(peer.PairRequested(target))):
             self.on_relay_lost()
         if await self._is_answered():
             self.last_refusal = self._refusal
@@ -72,27 +61,30 @@ class PairRequester:
         return ErrorFrame(NO_REPLY, f"The relay did not answer the pairing request within {ANSWER_SECONDS:.0f} s")
 
     async def _is_answered(self) -> bool:
-        """Wait for the answer; a relay that is away, to be come back to, answers then."""
-        asked = trio.current_time()
-        while (since := self._up_since()) is None or trio.current_time() < max(asked, since) + ANSWER_SECONDS:
-            with trio.move_on_at(max(asked, trio.current_time() if since is None else since) + ANSWER_SECONDS):
+        """Wait for the answer; the time for it begins when the relay is connected."""
+        sent = trio.current_time()
+        deadline = sent + ANSWER_SECONDS
+        while trio.current_time() < deadline:
+            with trio.move_on_at(deadline):
                 await self._answered.wait()
                 return True
+            since = self._signaling.connected_since
+            deadline = (trio.current_time() if since is None else max(sent, since)) + ANSWER_SECONDS
         return False
 
     def on_paired(self, peer_id: str) -> None:
-        """Take note of a pairing, by whoever asked for it."""
+        """Note a pairing, whichever side requested it."""
         if peer_id == self._target:
             self._refusal = None
             self._paired.set()
             self._answered.set()
 
     def on_refused(self, error: ErrorFrame) -> None:
-        """Take note of what the relay says to a request."""
+        """Note the refusal of a request."""
         if not self._answered.is_set():
             self._refusal = error
             self._answered.set()
 
     def on_relay_lost(self) -> None:
-        """Take note that the relay is gone."""
+        """Note that the relay connection ended."""
         self.on_refused(ErrorFrame(RELAY_LOST, "The connection to the relay was lost"))

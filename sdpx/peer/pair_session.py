@@ -6,7 +6,6 @@ cancellation included, closes its RTCPeerConnection.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -40,21 +39,8 @@ _STATES: Final[dict[events.StateKind, Callable[[str], Event]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _AttemptFailed:
-    """An attempt failed, or its connection was lost."""
-
-    attempt: Attempt
-
-
-@dataclass(frozen=True, slots=True)
-class _OfferTimeout:
-    """No new offer came after the connection number `closed`."""
-
-    closed: int
-
-
-_Item = Description | Candidate | _AttemptFailed | _OfferTimeout | trio.Event
+# An attempt stands for its failure, an event is set when all items before it have been used.
+_Item = Description | Candidate | Attempt | trio.Event
 
 
 class PairSession:
@@ -179,12 +165,9 @@ class PairSession:
             match item:
                 case trio.Event():
                     item.set()
-                case _AttemptFailed(attempt):
-                    if attempt is self._attempt:
-                        await self._on_attempt_failed(attempt, nursery)
-                case _OfferTimeout(closed):
-                    if self._attempt is None and closed == self._attempts:
-                        self._end(self._failure)
+                case Attempt():
+                    if item is self._attempt:
+                        await self._on_attempt_failed(item, nursery)
                 case _:
                     await self._use(item, nursery)
 
@@ -241,7 +224,7 @@ class PairSession:
             self._log,
             self._send_frame,
             self._on_exchanged,
-            lambda attempt: self._post.send_nowait(_AttemptFailed(attempt)),
+            self._post.send_nowait,
             log_sdp=self._options.log_sdp,
         )
         try:
@@ -262,7 +245,7 @@ class PairSession:
             except NegotiationFailed as failed:
                 self.trace.description_flaw = failed.reason
                 self._log.emit(peer.NegotiationError("offer", failed.code, failed.reason))
-                self._post.send_nowait(_AttemptFailed(attempt))
+                self._post.send_nowait(attempt)
         return attempt
 
     async def _on_attempt_failed(self, attempt: Attempt, nursery: trio.Nursery) -> None:
@@ -271,14 +254,14 @@ class PairSession:
         now, options = trio.current_time(), self._options
         if self.trace.succeeded:
             self._deadline, self._retries, self._failure = now + options.timeout, 0, None
-        state = policy.AttemptState(
-            self._is_initiator,
-            attempt.both_sdpx,
-            bool(self.detached),
+        step = policy.after_attempt(
+            diagnosis,
+            offers=self._is_initiator,
+            awaits_offer=attempt.both_sdpx,
+            detached=bool(self.detached),
             retries_left=options.retries - self._retries,
             seconds_left=self._deadline - now,
         )
-        step = policy.after_attempt(state, diagnosis)
         self._log.emit(diagnosis.event(self.trace, self.age, retrying=step is not Step.FAIL))
         self._failure = self._failure or diagnosis
         self._retries += 1
@@ -292,8 +275,10 @@ class PairSession:
             nursery.start_soon(self._await_offer, self._attempts)
 
     async def _await_offer(self, closed: int) -> None:
+        """Give up if no new offer comes after the connection number `closed`."""
         await trio.sleep_until(self._deadline)
-        self._post.send_nowait(_OfferTimeout(closed))
+        if self._attempt is None and closed == self._attempts:
+            self._end(self._failure)
 
     async def _close_attempt(self) -> None:
         attempt, self._attempt = self._attempt, None
@@ -345,7 +330,7 @@ class PairSession:
             attempt.note_state()
             hung_up = "channel" in attempt.trace.reached_at and not attempt.trace.vanished
             if state == "failed" or (state == "closed" and not hung_up):  # a peer that closes leaves the pairing too
-                self._post.send_nowait(_AttemptFailed(attempt))
+                self._post.send_nowait(attempt)
 
     def _on_channel_open(self, label: str, attempt: Attempt) -> None:
         self._was_open = True

@@ -167,29 +167,17 @@ class Step(Enum):
     FAIL = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptState:
-    """A pairing when an attempt has failed. `both_sdpx`: the other side is an sdpx too, and will offer again."""
+def after_attempt(
+    diagnosis: Diagnosis, *, offers: bool, awaits_offer: bool, detached: bool, retries_left: int, seconds_left: float
+) -> Step:
+    """Return what follows a failed attempt: another one, while that is possible, allowed and of use.
 
-    is_initiator: bool
-    both_sdpx: bool
-    detached: bool
-    retries_left: int
-    seconds_left: float
-
-
-def after_attempt(attempt: AttemptState, diagnosis: Diagnosis) -> Step:
-    """Return what follows a failed attempt: another one while that is possible, allowed and of use."""
-    usable = attempt.is_initiator or attempt.both_sdpx
-    if (
-        not usable
-        or attempt.detached
-        or not diagnosis.may_pass
-        or attempt.retries_left <= 0
-        or attempt.seconds_left <= 0
-    ):
+    This side `offers` as initiator. Else it `awaits_offer` if the other side is an sdpx: others may not offer again.
+    """
+    is_last = retries_left <= 0 or seconds_left <= 0
+    if detached or is_last or not diagnosis.may_pass or not (offers or awaits_offer):
         return Step.FAIL
-    return Step.RETRY if attempt.is_initiator else Step.AWAIT_OFFER
+    return Step.RETRY if offers else Step.AWAIT_OFFER
 
 
 def after_channel_closed(pairing: PairingState, *, once: bool, unmet: bool) -> Step:

@@ -65,7 +65,7 @@ class Session:
         self._lines = lines
         self._log = log
         self._began = trio.current_time()
-        self._requester = PairRequester(signaling.send, lambda: signaling.connected_since, log, chance)
+        self._requester = PairRequester(signaling, log, chance)
         self._expectation = Expectation(options.expect)
         self._expectation_met = trio.Event()
         if not self._expectation.is_unmet:
@@ -175,7 +175,7 @@ class Session:
     async def _request(self, target: str, wait: float = 0.0, *, required: bool = False) -> None:
         self._idle_since = trio.current_time()
         await self._runtime.loaded()  # the other peer answers at once, and must not wait for this side's imports
-        refusal = await self._requester.ask(target, wait)
+        refusal = await self._requester.request(target, wait)
         if refusal is None:
             return
         reconnect = self._options.reconnect

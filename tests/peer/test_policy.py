@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import pytest
 from msgspec import UNSET
@@ -16,7 +17,6 @@ from sdpx.peer.policy import (
     NO_REPLY,
     RELAY_LOST,
     AskAgain,
-    AttemptState,
     Departed,
     Detach,
     Failed,
@@ -188,23 +188,28 @@ def test_the_relay_says_that_the_peer_is_gone(reason: str, with_heartbeat: objec
     ("changes", "may_pass", "step"),
     [
         ({}, True, Step.RETRY),
-        ({"both_sdpx": True}, True, Step.RETRY),
+        ({"awaits_offer": True}, True, Step.RETRY),
         ({}, False, Step.FAIL),
         ({"retries_left": 0}, True, Step.FAIL),
         ({"seconds_left": 0.0}, True, Step.FAIL),
         ({"detached": True}, True, Step.FAIL),
-        ({"is_initiator": False}, True, Step.FAIL),
-        ({"is_initiator": False, "both_sdpx": True}, True, Step.AWAIT_OFFER),
-        ({"is_initiator": False, "both_sdpx": True, "retries_left": 0}, True, Step.FAIL),
-        ({"is_initiator": False, "both_sdpx": True, "detached": True}, True, Step.FAIL),
-        ({"is_initiator": False, "both_sdpx": True}, False, Step.FAIL),
+        ({"offers": False}, True, Step.FAIL),
+        ({"offers": False, "awaits_offer": True}, True, Step.AWAIT_OFFER),
+        ({"offers": False, "awaits_offer": True, "retries_left": 0}, True, Step.FAIL),
+        ({"offers": False, "awaits_offer": True, "detached": True}, True, Step.FAIL),
+        ({"offers": False, "awaits_offer": True}, False, Step.FAIL),
     ],
 )
 def test_an_attempt_failed(changes: dict[str, bool | float], may_pass: bool, step: Step) -> None:
     """The initiator offers again; the receiver waits for an offer only if the other side is known to send one."""
-    values = {"is_initiator": True, "both_sdpx": False, "detached": False, "retries_left": 1, "seconds_left": 5.0}
-    attempt = AttemptState(**(values | changes))  # type: ignore[arg-type]
-    assert policy.after_attempt(attempt, Diagnosis(SILENT.ending, may_pass)) is step
+    values: dict[str, Any] = {
+        "offers": True,
+        "awaits_offer": False,
+        "detached": False,
+        "retries_left": 1,
+        "seconds_left": 5.0,
+    }
+    assert policy.after_attempt(Diagnosis(SILENT.ending, may_pass), **(values | changes)) is step
 
 
 @pytest.mark.parametrize(

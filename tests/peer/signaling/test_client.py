@@ -1,4 +1,4 @@
-"""The relay across lost sockets, and asking it for a pairing: what is tried again, with what ID, and what is not."""
+"""SignalingClient across lost sockets: what is dialled again, with which ID, and what is not."""
 
 import json
 import socket
@@ -9,19 +9,15 @@ from typing import Any
 
 import pytest
 import trio
-from msgspec import Struct
-from trio.testing import wait_all_tasks_blocked
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, serve_websocket
 
 from sdpx.errors import ExitStatus, RelayUnreachable
 from sdpx.log import Log
 from sdpx.peer.options import PeerOptions
-from sdpx.peer.pair_requester import ANSWER_SECONDS, LONGEST_WAIT, PairRequester
-from sdpx.peer.policy import NO_REPLY, RELAY_LOST
 from sdpx.peer.signaling.backoff import Backoff
 from sdpx.peer.signaling.client import ID_TRIES, Connected, Disconnected, SignalingClient, SignalingEvent, Stopped
 from sdpx.peer.signaling.connection import dial
-from sdpx.protocol.messages import ErrorFrame, Paired, PairRequest
+from sdpx.protocol.messages import Paired
 from tests.harness.log import LogRecorder
 
 Act = Callable[[WebSocketRequest], Awaitable[None]]
@@ -190,131 +186,3 @@ async def test_waits_grow_as_long_as_connections_do_not_hold() -> None:
     async with dialling(told) as (uplink, log):
         await news_of(uplink, 11)
     assert [line["attempt"] for line in log.of("reconnecting")] == [1, 2, 3, 4, 5]
-
-
-# ---- asking ---------------------------------------------------------------------------------------------------------
-
-
-class Desk:
-    """A relay that answers each request with the next of these refusals, the last one for ever; None: with a pairing."""
-
-    def __init__(self, *answers: str | None) -> None:
-        self.answers = list(answers)
-        self.asked: list[float] = []
-        self.up_since: float | None = 0.0
-        self.is_there = True
-        self.log = LogRecorder()
-        self.asking = PairRequester(self.send, lambda: self.up_since, Log(self.log.put, trio.current_time), lambda: 0.0)
-
-    async def send(self, message: Struct, on_written: Callable[[], None]) -> bool:
-        assert isinstance(message, PairRequest)
-        if self.is_there:
-            on_written()
-        self.asked.append(trio.current_time())
-        answer = self.answers[0] if len(self.answers) == 1 else self.answers.pop(0)
-        if answer is None:
-            self.asking.on_paired(message.target_id)
-        elif answer:
-            self.asking.on_refused(ErrorFrame(answer, "no"))
-        return self.is_there
-
-
-async def test_one_answer_is_enough_without_patience(autojump_clock: trio.testing.MockClock) -> None:
-    """A refusal is a refusal."""
-    desk = Desk("target_not_found")
-    refusal = await desk.asking.ask("bob")
-    assert refusal is not None
-    assert refusal.code == "target_not_found"
-    assert desk.asking.last_refusal == refusal
-    assert len(desk.asked) == 1
-
-
-async def test_patience_asks_again_ever_more_slowly_and_once_more_at_its_end(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    """What may pass is waited for, to the second."""
-    desk = Desk("target_not_found", "target_already_paired", "rate_limited", "target_not_found")
-    began = trio.current_time()
-    refusal = await desk.asking.ask("bob", 60)
-    assert refusal is not None
-    gaps = [later - earlier for earlier, later in zip(desk.asked, desk.asked[1:], strict=False)]
-    assert desk.asked[-1] - began == pytest.approx(60)
-    assert gaps[:3] == sorted(gaps[:3])
-    assert max(gaps) <= LONGEST_WAIT
-    assert len(desk.log.of("pair_retry_scheduled")) == len(gaps)
-
-
-async def test_it_ends_with_the_pairing(autojump_clock: trio.testing.MockClock) -> None:
-    """Of its own asking, or of the other's while this side waits to ask again."""
-    desk = Desk("target_not_found", None)
-    assert await desk.asking.ask("bob", 60) is None
-    desk = Desk("target_not_found", "target_not_found")
-    async with trio.open_nursery() as nursery:
-
-        async def be_asked() -> None:
-            await trio.sleep(0.1)
-            desk.asking.on_paired("carol")  # somebody else
-            await trio.sleep(0)
-            desk.asking.on_paired("bob")
-
-        nursery.start_soon(be_asked)
-        assert await desk.asking.ask("bob", 60) is None
-    assert len(desk.asked) == 1
-
-
-@pytest.mark.parametrize("code", ["self_pair", "already_paired", "unauthorized", RELAY_LOST])
-async def test_what_does_not_pass_ends_it_at_once(code: str, autojump_clock: trio.testing.MockClock) -> None:
-    """However much patience there is."""
-    desk = Desk(code)
-    refusal = await desk.asking.ask("bob", 60)
-    assert refusal is not None
-    assert refusal.code == code
-    assert len(desk.asked) == 1
-
-
-async def test_a_relay_that_does_not_answer(autojump_clock: trio.testing.MockClock) -> None:
-    """It is given ten seconds; a lost one is known at once."""
-    desk = Desk("")
-    began = trio.current_time()
-    refusal = await desk.asking.ask("bob", 60)
-    assert refusal is not None
-    assert refusal.code == NO_REPLY
-    assert trio.current_time() - began == ANSWER_SECONDS
-    async with trio.open_nursery() as nursery:
-        answers: list[ErrorFrame | None] = []
-
-        async def ask() -> None:
-            answers.append(await desk.asking.ask("bob", 60))
-
-        nursery.start_soon(ask)
-        await wait_all_tasks_blocked()
-        desk.asking.on_relay_lost()
-    assert [answer and answer.code for answer in answers] == [RELAY_LOST]
-
-
-async def test_a_request_without_a_relay_is_refused_at_once(autojump_clock: trio.testing.MockClock) -> None:
-    """It went nowhere, so nobody will answer."""
-    desk = Desk("")
-    desk.is_there = False
-    refusal = await desk.asking.ask("bob", 60)
-    assert refusal is not None
-    assert (refusal.code, trio.current_time() - desk.asked[0]) == (RELAY_LOST, 0)
-    assert desk.log.of("pair_requested") == []
-
-
-async def test_the_time_to_answer_begins_anew_when_the_relay_is_back(autojump_clock: trio.testing.MockClock) -> None:
-    """What was asked is sent again then; while it is away nobody can answer."""
-    desk = Desk("")
-    desk.up_since = None
-    began = trio.current_time()
-    async with trio.open_nursery() as nursery:
-
-        async def come_back() -> None:
-            await trio.sleep(25)
-            desk.up_since = trio.current_time()
-
-        nursery.start_soon(come_back)
-        refusal = await desk.asking.ask("bob")
-    assert refusal is not None
-    assert refusal.code == NO_REPLY
-    assert trio.current_time() - began == 25 + ANSWER_SECONDS
