@@ -31,8 +31,8 @@ from tests.harness.log import LogRecorder
         ('{"close": true}', Close()),
     ],
 )
-def test_a_command(line: str, command: object) -> None:
-    """One object, one key."""
+def test_command_is_parsed(line: str, command: object) -> None:
+    """An object with one key."""
     assert parse_command(line) == command
 
 
@@ -50,8 +50,8 @@ def test_a_command(line: str, command: object) -> None:
         (json.dumps({"send_base64": base64.b64encode(bytes(MAX_MESSAGE + 1)).decode()}), "too_long"),
     ],
 )
-def test_no_command(line: str, code: str) -> None:
-    """The code says what is wrong with it, the sentence too."""
+def test_invalid_command_is_rejected_with_its_code(line: str, code: str) -> None:
+    """The reason stays short however long the line is."""
     with pytest.raises(InputRejected) as caught:
         parse_command(line)
     assert caught.value.code == code
@@ -59,16 +59,16 @@ def test_no_command(line: str, code: str) -> None:
 
 
 @given(st.binary(max_size=50), st.text(st.characters(codec="utf-8"), max_size=50))
-def test_what_is_sent_is_what_was_said(data: bytes, text: str) -> None:
-    """All bytes, all letters, however JSON spells them; the longest message fits into a line."""
+def test_message_is_sent_as_written(data: bytes, text: str) -> None:
+    """Any bytes and any text, in every JSON spelling; the longest message fits into a line."""
     assert parse_command(json.dumps({"send_base64": base64.b64encode(data).decode()})) == Send(data)
     assert parse_command(json.dumps({"send": text})) == Send(text)
     assert len(json.dumps({"send": "\0" * MAX_MESSAGE})) <= MAX_COMMAND
 
 
 @given(st.text() | st.text('{}[]":,truesendpaicolo 01').map('{"send":'.__add__))
-def test_any_line_is_a_command_or_refused(line: str) -> None:
-    """Nothing else can come of it."""
+def test_any_line_is_a_command_or_rejected(line: str) -> None:
+    """No line raises another exception."""
     try:
         assert isinstance(parse_command(line), Send | Pair | Unpair | Close)
     except InputRejected:
@@ -140,7 +140,7 @@ async def driven() -> AsyncIterator[tuple[Peer, MessageQueue, Say, LogRecorder]]
 
 
 async def test_messages_wait_for_a_channel_in_their_order(autojump_clock: trio.testing.MockClock) -> None:
-    """What is said before the channel is open is sent once it is."""
+    """Messages queued before the channel is open are sent once it is."""
     async with driven() as (peer, outgoing, say, _), trio.open_nursery() as nursery:
         await say({"send": "a"}, {"send_base64": "AA=="}, {"send": "b"}, end=True)
         peer.channel_is_open = True
@@ -149,8 +149,8 @@ async def test_messages_wait_for_a_channel_in_their_order(autojump_clock: trio.t
         assert peer.done == ["a", b"\0", "b", "end"]
 
 
-async def test_leaving_comes_behind_what_was_said_before(autojump_clock: trio.testing.MockClock) -> None:
-    """`send`, `unpair`, `send`, `close`: nothing overtakes."""
+async def test_unpair_and_close_follow_the_messages_before_them(autojump_clock: trio.testing.MockClock) -> None:
+    """Commands are executed in their order."""
     async with driven() as (peer, outgoing, say, _), trio.open_nursery() as nursery:
         peer.channel_is_open = True
         nursery.start_soon(peer.take_from, outgoing)
@@ -160,7 +160,7 @@ async def test_leaving_comes_behind_what_was_said_before(autojump_clock: trio.te
         nursery.cancel_scope.cancel()
 
 
-async def test_without_a_channel_leaving_drops_what_waits_and_says_so() -> None:
+async def test_close_without_a_channel_drops_and_reports_queued_messages() -> None:
     """It does not wait for a channel that may never open."""
     async with driven() as (peer, _, say, log):
         await say({"send": "a"}, {"send": "b"}, {"close": True})
@@ -169,10 +169,10 @@ async def test_without_a_channel_leaving_drops_what_waits_and_says_so() -> None:
         assert log.records[0]["message"].endswith("2")
 
 
-async def test_a_channel_that_takes_nothing_does_not_hold_up_the_end(
+async def test_close_does_not_wait_long_for_a_stuck_channel(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Open, and stuck: after a while the command is done all the same."""
+    """The command is executed after `FLUSH_SECONDS` all the same."""
     async with driven() as (peer, _, say, log):
         peer.channel_is_open = True
         await say({"send": "a"}, {"close": True})
@@ -182,8 +182,8 @@ async def test_a_channel_that_takes_nothing_does_not_hold_up_the_end(
         assert log.of("input_rejected")
 
 
-async def test_unpair_without_a_peer_is_refused_and_drops_nothing() -> None:
-    """What waits for the next channel still waits."""
+async def test_unpair_without_a_peer_is_rejected_and_drops_nothing() -> None:
+    """Queued messages still wait for the next channel."""
     async with driven() as (peer, outgoing, say, log):
         peer.has_peer = False
         await say({"send": "a"}, {"unpair": True}, {"pair": "bob"})
@@ -192,8 +192,8 @@ async def test_unpair_without_a_peer_is_refused_and_drops_nothing() -> None:
         assert await outgoing.next() == "a"
 
 
-async def test_what_is_said_behind_a_pairing_is_not_kept_for_the_next_peer() -> None:
-    """It is refused, and what is said once there is the next pairing is not."""
+async def test_message_after_a_pairing_is_not_kept_for_the_next_peer() -> None:
+    """It is rejected; messages during the next pairing are sent."""
     async with driven() as (peer, outgoing, say, log):
         peer.has_peer = peer.has_addressee = False
         await say({"send": "for alice"}, {"send_base64": "AA=="})
@@ -205,8 +205,8 @@ async def test_what_is_said_behind_a_pairing_is_not_kept_for_the_next_peer() -> 
         assert not outgoing.has_unsent
 
 
-async def test_what_waits_is_bounded() -> None:
-    """With no channel open, one too many is refused; with one that is slow, the input waits instead."""
+async def test_queue_is_bounded() -> None:
+    """With no channel open one message too many is rejected; with a slow channel the input waits."""
     async with driven() as (peer, outgoing, say, log):
         await say(*[{"send": str(n)} for n in range(QUEUE_BOUND + 1)])
         assert [line["code"] for line in log.of("input_rejected")] == ["not_open"]
@@ -219,8 +219,8 @@ async def test_what_waits_is_bounded() -> None:
         assert len(log.of("input_rejected")) == 1
 
 
-async def test_what_could_not_be_sent_comes_first_again() -> None:
-    """A channel that closed under a message loses nothing."""
+async def test_message_put_back_is_sent_first() -> None:
+    """A channel that closes during a send loses no message."""
     outgoing = MessageQueue(nothing)
     outgoing.put("a")
     outgoing.put("b")

@@ -69,13 +69,13 @@ async def read_all(*chunks: bytes | OSError) -> tuple[list[str], list[str]]:
         (["a\u2028b\x85c\n".encode()], ["a\u2028b\x85c"]),
     ],
 )
-async def test_lines_end_at_a_newline_or_at_the_end(chunks: list[bytes], lines: list[str]) -> None:
-    """However the bytes come, an empty line is a line, and no other sign ends one."""
+async def test_lines_end_at_a_newline_or_at_the_end_of_the_input(chunks: list[bytes], lines: list[str]) -> None:
+    """An empty line is a line; no other character ends one."""
     assert await read_all(*chunks) == (lines, [])
 
 
-async def test_nothing_is_read_before_a_line_is_wanted() -> None:
-    """A program that never asks leaves the input to others."""
+async def test_nothing_is_read_before_the_first_line_is_needed() -> None:
+    """Without a reader no thread is started."""
     source = Input(b"a\n")
     lines = Lines(source.read, no_log())
     async with trio.open_nursery() as nursery:
@@ -99,20 +99,18 @@ async def test_nothing_is_read_before_a_line_is_wanted() -> None:
         ([b"a\n\xc3"], ["a"], ["not_utf8"]),
     ],
 )
-async def test_a_line_that_cannot_be_used_is_refused_once(
-    chunks: list[bytes], lines: list[str], refused: list[str]
-) -> None:
-    """The lines round it are not touched, and what is held is bounded."""
+async def test_unusable_line_is_rejected_once(chunks: list[bytes], lines: list[str], refused: list[str]) -> None:
+    """The lines around it are kept, and the buffer is bounded."""
     assert await read_all(*chunks) == (lines, refused)
 
 
-async def test_an_input_that_fails_has_ended() -> None:
-    """A closed stdin has no lines; those before are kept."""
+async def test_failing_input_has_ended() -> None:
+    """A closed stdin has no lines; the lines before are kept."""
     assert await read_all(b"a\n", OSError("closed")) == (["a"], [])
 
 
-async def test_a_line_that_was_put_back_comes_again_first() -> None:
-    """A channel that closed under it loses nothing."""
+async def test_line_put_back_is_the_next_one() -> None:
+    """A channel that closes during a send loses no line."""
     async with reading(b"a\nb\n") as (lines, _):
         first = await lines.next()
         assert first == "a"
@@ -120,8 +118,8 @@ async def test_a_line_that_was_put_back_comes_again_first() -> None:
         assert [await lines.next() for _ in range(3)] == ["a", "b", None]
 
 
-async def test_a_reader_that_gives_up_loses_no_line() -> None:
-    """Whoever waits in vain and is cancelled leaves the line to the next."""
+async def test_cancelled_reader_loses_no_line() -> None:
+    """The line goes to the next reader."""
     typed = threading.Event()
 
     def read(_: int) -> bytes:
@@ -141,16 +139,16 @@ async def test_a_reader_that_gives_up_loses_no_line() -> None:
 
 @examples(0.5)
 @given(st.lists(st.text(st.characters(exclude_characters="\n", codec="utf-8"), max_size=6), max_size=6), st.data())
-def test_lines_survive_any_chunks(wanted: list[str], data: st.DataObject) -> None:
-    """Cut anywhere, also within a character."""
+def test_lines_do_not_depend_on_chunks(wanted: list[str], data: st.DataObject) -> None:
+    """A chunk may end anywhere, also within a character."""
     whole = "".join(f"{line}\n" for line in wanted).encode()
     cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(whole) - 1)), max_size=5)))
     chunks = [whole[i:j] for i, j in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
     assert trio.run(read_all, *filter(None, chunks)) == (wanted, [])
 
 
-async def test_the_end_of_the_input_waits_for_what_is_expected() -> None:
-    """`--once --expect message`: all is sent, and the answer is still waited for."""
+async def test_end_of_input_waits_for_the_expectation() -> None:
+    """`--once --expect message` sends everything and waits for the reply."""
     met = trio.Event()
     lines = Lines(lambda _: chunks.pop(0), no_log())
     chunks = [b"ping\n", b""]
@@ -171,8 +169,8 @@ async def test_the_end_of_the_input_waits_for_what_is_expected() -> None:
             await ended.wait()
 
 
-async def test_a_line_that_was_read_and_not_sent_is_unsent() -> None:
-    """On its way, put back, or behind one that is: but not where the input has nothing to read, or has ended."""
+async def test_line_that_was_read_and_not_sent_is_unsent() -> None:
+    """It is being sent, was put back, or waits; an input without lines, or at its end, has none."""
     chunks, more = [b"a\nb\n", b""], threading.Event()
     lines = Lines(lambda _: chunks.pop(0) if len(chunks) > 1 or more.wait(5) else b"", no_log())
     source = LineSource(lines, trio.lowlevel.checkpoint)
@@ -229,8 +227,8 @@ async def first_two_lines(steps: int) -> list[str | None]:
 
 
 @pytest.mark.parametrize("steps", range(4))
-async def test_a_pairing_right_behind_the_id_gets_the_lines(steps: int) -> None:
-    """Whichever step the prompt has come to, it does not take the first line from it. Trio throws dice for the order."""
+async def test_pairing_gets_the_lines_behind_the_id(steps: int) -> None:
+    """The prompt takes none of them, in whatever order Trio runs the tasks."""
     with trio.fail_after(20):
         for _ in range(20):
             assert await first_two_lines(steps) == ["one", "two"]

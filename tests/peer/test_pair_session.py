@@ -165,8 +165,8 @@ async def both_open(*sides: Side) -> None:
         await side.wait_for("channel_open")
 
 
-async def test_two_sides_connect_and_sum_up() -> None:
-    """Each phase is reached once, in order, and the summary says which candidates won."""
+async def test_two_peers_connect_and_log_a_summary() -> None:
+    """Each phase is reached once, in order; the summary has the types of the selected candidates."""
     async with pairing() as (a, b):
         await both_open(a, b)
         assert a.phases == b.phases == ["exchange", "ice", "connected", "channel"]
@@ -179,8 +179,8 @@ async def test_two_sides_connect_and_sum_up() -> None:
             assert side.events.index("connection_summary") < side.events.index("closing")
 
 
-async def test_frames_say_whom_they_are_for_and_who_made_them() -> None:
-    """`peer_id` is in every one, `agent` in offer and answer; the end of candidates is the last."""
+async def test_frames_have_peer_id_and_agent() -> None:
+    """`peer_id` is in every frame, `agent` in offer and answer; the end of candidates is the last frame."""
     async with pairing(servers=(IceServer("stun", "127.0.0.1", 9),)) as (a, b):
         for side, target in ((a, "bob"), (b, "alice")):
             await side.wait_for("candidate_sent", end_of_candidates=True)
@@ -191,8 +191,8 @@ async def test_frames_say_whom_they_are_for_and_who_made_them() -> None:
             assert side.sent[-1] == Candidate(None, peer_id=target)
 
 
-async def test_without_servers_the_description_is_all() -> None:
-    """It says itself that candidates have ended, and no frame follows it."""
+async def test_without_servers_only_the_description_is_sent() -> None:
+    """It contains the end of candidates."""
     async with pairing() as (a, b):
         await both_open(a, b)
         for side in (a, b):
@@ -232,8 +232,8 @@ async def test_a_candidate_is_logged_as_sent_when_it_is_written() -> None:
 
 
 @pytest.mark.parametrize("relay_only", [(True, False), (False, True)])
-async def test_only_relayed_candidates_and_none_given_is_known_at_once(relay_only: tuple[bool, bool]) -> None:
-    """In either role: the verdict does not wait for the other side, nor for the timeout."""
+async def test_relay_only_without_a_relayed_candidate_fails_at_once(relay_only: tuple[bool, bool]) -> None:
+    """In either role the diagnosis waits neither for the other side nor for the timeout."""
     async with pairing(relay_only=relay_only, servers=(IceServer("stun", "127.0.0.1", 9),)) as sides:
         side = sides[relay_only.index(True)]
         verdict = await side.wait_for("diagnosis")
@@ -249,7 +249,7 @@ def dtls_role(side: Side) -> str:
     return sctp.transport._role
 
 
-async def test_the_answer_is_passive_and_the_answerer_serves_dtls() -> None:
+async def test_answerer_is_the_dtls_server() -> None:
     async with pairing() as (a, b):
         await both_open(a, b)
         answer = b.sent[0]
@@ -287,8 +287,8 @@ async def test_a_pair_connects_with_untested_library_versions(monkeypatch: pytes
             assert side.pairing.trace.candidate_pairs is None
 
 
-async def test_only_two_sdpx_have_a_heartbeat() -> None:
-    """A second channel that was agreed upon without a word: another stack never sees one."""
+async def test_two_sdpx_have_a_heartbeat() -> None:
+    """Its channel is negotiated out of band: another stack never sees it."""
     async with pairing() as (a, b):
         await both_open(a, b)
         assert a.pairing.state.has_heartbeat
@@ -297,7 +297,7 @@ async def test_only_two_sdpx_have_a_heartbeat() -> None:
 
 
 @pytest.mark.parametrize("agent", [msgspec.UNSET, "", "other/1", "Sdpx"])
-async def test_other_agents_have_none(agent: Any) -> None:
+async def test_other_agents_have_no_heartbeat(agent: Any) -> None:
     def strip(frame: Frame) -> list[Frame]:
         return [Description(frame.type, frame.sdp, frame.peer_id, agent)] if isinstance(frame, Description) else [frame]
 
@@ -351,8 +351,8 @@ NOWHERE = CandidateInit("candidate:1 1 udp 2122260223 00000000-0000-4000-8000-00
         trickled(lambda each: CandidateInit(each.candidate.removeprefix("candidate:"), "0", 0)),
     ],
 )
-async def test_whatever_way_candidates_come_the_channel_opens(tamper: Tamper) -> None:
-    """Before the description, behind the end, with half of their keys, with names that nobody knows."""
+async def test_channel_opens_in_whatever_form_candidates_come(tamper: Tamper) -> None:
+    """Before the description, after the end of candidates, with half of their keys, with unknown names."""
     async with pairing(a=tamper, b=tamper) as (a, b):
         await both_open(a, b)
         assert "negotiation_error" not in a.events + b.events
@@ -368,7 +368,7 @@ async def test_whatever_way_candidates_come_the_channel_opens(tamper: Tamper) ->
         CandidateInit("candidate:1 1 udp 1 192.0.2.1 9 typ host", "0", 0, "stale"),
     ],
 )
-async def test_a_bad_candidate_changes_nothing_else(bad: CandidateInit) -> None:
+async def test_bad_candidate_is_an_error_and_the_channel_opens(bad: CandidateInit) -> None:
     async with pairing(a=early(bad), b=early(bad)) as (a, b):
         await both_open(a, b)
         for side in (a, b):
@@ -425,8 +425,8 @@ async def test_a_connection_closed_before_the_message_fails_the_expectation(monk
 # ---- failures, each with its verdict in time --------------------------------------------------------------------
 
 
-async def test_a_changed_fingerprint_is_named() -> None:
-    """At once, and there is no second try: whoever changed it is still there."""
+async def test_changed_fingerprint_is_diagnosed_without_a_retry() -> None:
+    """The description may be intercepted again."""
 
     def change(frame: Frame) -> list[Frame]:
         if isinstance(frame, Description):
@@ -450,15 +450,15 @@ async def test_a_changed_fingerprint_is_named() -> None:
         assert "connection_retry" not in a.events
 
 
-async def test_a_missing_fingerprint_is_bad_sdp() -> None:
+async def test_missing_fingerprint_is_bad_sdp() -> None:
     async with pairing(timeout=1.0, b=without_line("a=fingerprint:")) as (a, _):
         error = await a.wait_for("negotiation_error", type="answer", code="bad_sdp")
         assert "a=fingerprint" in error["message"]
         assert (await a.wait_for("diagnosis"))["code"] == "bad_description"
 
 
-async def test_a_handshake_that_nobody_begins_ends_at_the_deadline() -> None:
-    """Both wait for the other's first word."""
+async def test_two_dtls_servers_fail_at_the_deadline() -> None:
+    """Each waits for the first message of the other."""
     async with pairing(timeout=1.5, b=in_sdp("a=setup:passive", "a=setup:active")) as (a, b):
         for side in (a, b):
             verdict = await side.wait_for("diagnosis")
@@ -467,12 +467,12 @@ async def test_a_handshake_that_nobody_begins_ends_at_the_deadline() -> None:
             assert "connected" not in side.phases
 
 
-async def test_no_answer_is_named() -> None:
+async def test_missing_answer_is_diagnosed() -> None:
     async with pairing(timeout=0.5, b=nothing) as (a, _):
         assert (await a.wait_for("diagnosis"))["code"] == "no_answer"
 
 
-async def test_no_offer_is_named() -> None:
+async def test_missing_offer_is_diagnosed() -> None:
     async with pairing(timeout=0.5, a=nothing) as (_, b):
         assert (await b.wait_for("diagnosis"))["code"] == "no_offer"
 
@@ -494,15 +494,15 @@ def only(candidate: CandidateInit, *, ends: bool) -> Tamper:
 HOLE = CandidateInit("candidate:1 1 udp 2122260223 192.0.2.1 9 typ host", "0", 0)
 
 
-async def test_no_end_of_candidates_and_no_path_still_ends() -> None:
-    """aiortc alone says `connecting` for ever."""
+async def test_missing_path_is_diagnosed_without_the_end_of_candidates() -> None:
+    """aiortc alone stays in `connecting`."""
     async with pairing(timeout=1.5, a=only(HOLE, ends=False), b=only(HOLE, ends=False)) as (a, b):
         for side in (a, b):
             assert (await side.wait_for("diagnosis"))["code"] == "ice_failed"
             assert side.pairing.trace.candidate_pairs
 
 
-async def test_nothing_but_mdns_names_is_named() -> None:
+async def test_mdns_candidates_alone_are_diagnosed() -> None:
     async with pairing(timeout=2.5, a=only(NOWHERE, ends=True), b=only(NOWHERE, ends=True)) as (a, b):
         for side in (a, b):
             verdict = await side.wait_for("diagnosis")
@@ -510,7 +510,7 @@ async def test_nothing_but_mdns_names_is_named() -> None:
             assert verdict["code"] in ("only_mdns", "no_common_candidates")
 
 
-async def test_no_candidate_that_fits_ends_before_the_deadline() -> None:
+async def test_unusable_candidates_are_diagnosed_before_the_deadline() -> None:
     """The end of candidates came, and there is no pair to check."""
     tcp = CandidateInit("candidate:1 1 tcp 1518280447 192.0.2.1 9 typ host tcptype active", "0", 0)
     async with pairing(timeout=30.0, a=only(tcp, ends=True), b=only(tcp, ends=True)) as (a, b):
@@ -534,15 +534,15 @@ class RsaCertificate(RTCCertificate):
         super().__init__(key, builder.sign(key, hashes.SHA256()))  # type: ignore[arg-type]
 
 
-async def test_a_dtls_client_takes_an_rsa_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the other side insists on being the server; aiortc by itself offers suites for ECDSA only."""
+async def test_dtls_client_accepts_an_rsa_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiortc by itself offers suites for ECDSA only."""
     monkeypatch.setattr(RTCCertificate, "generateCertificate", RsaCertificate)
     async with pairing() as (a, b):
         await both_open(a, b)
 
 
-async def test_a_handshake_without_a_common_suite_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenSSL has no words for it, and an empty list is none."""
+async def test_missing_common_cipher_suite_is_diagnosed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenSSL gives an empty list of errors."""
     monkeypatch.setattr(RTCCertificate, "generateCertificate", RsaCertificate)
     monkeypatch.setattr(dtls_patch, "CIPHERS", b"ECDHE-ECDSA-AES128-GCM-SHA256")
     async with pairing() as (a, b):
@@ -554,8 +554,8 @@ async def test_a_handshake_without_a_common_suite_says_so(monkeypatch: pytest.Mo
             )
 
 
-async def test_an_attempt_that_is_given_up_starts_nothing() -> None:
-    """Whoever still works for it, and has not noticed yet, comes to no harm."""
+async def test_cancelled_attempt_starts_no_task() -> None:
+    """A caller that has not been cancelled yet gets no exception."""
     tasks, ran = Tasks(), list[str]()
 
     async def note(word: str) -> None:
@@ -572,7 +572,7 @@ async def test_an_attempt_that_is_given_up_starts_nothing() -> None:
     assert ran == ["in time"]
 
 
-async def test_once_is_no_success_if_the_peer_fell_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_once_fails_if_consent_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it has no heartbeat its consent expires (RFC 7675): the channel ends then, but nobody closed it.
 
     Without a retry: whichever side notices first, the other must not hear of a new offer before it has noticed, too.
@@ -615,16 +615,16 @@ class OddCertificate(RTCCertificate):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-async def test_a_certificate_that_is_not_parsed_is_good_if_its_fingerprint_fits(
+async def test_unparsable_certificate_is_accepted_by_its_fingerprint(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """libdatachannel made such ones for years, and its bindings for Python do still."""
+    """libdatachannel made such certificates for years; its Python bindings still do."""
     monkeypatch.setattr(RTCCertificate, "generateCertificate", OddCertificate)
     async with pairing() as (a, b):
         await both_open(a, b)
 
 
-async def test_a_fingerprint_of_no_known_kind_is_no_mismatch() -> None:
+async def test_unknown_fingerprint_algorithm_is_not_a_mismatch() -> None:
     def weaken(frame: Frame) -> list[Frame]:
         if isinstance(frame, Description):
             sdp = re.sub("a=fingerprint:sha-[0-9]+ .*", "a=fingerprint:sha-1 " + ":".join(["00"] * 20), frame.sdp)
@@ -637,8 +637,8 @@ async def test_a_fingerprint_of_no_known_kind_is_no_mismatch() -> None:
         assert verdict["dtls"] == "its description has no fingerprint by sha-256, sha-384, sha-512"
 
 
-async def test_whatever_breaks_the_handshakes_task_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """aiortc alone lets the task die unseen and says `connecting` for ever; here it is a verdict at once."""
+async def test_exception_in_the_dtls_task_is_diagnosed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiortc alone stays in `connecting`."""
 
     def broken(_: RTCDtlsTransport) -> None:
         raise ValueError("a certificate from hell")
@@ -654,8 +654,8 @@ async def test_whatever_breaks_the_handshakes_task_is_told(monkeypatch: pytest.M
 
 
 @pytest.mark.e2e
-async def test_a_turn_server_that_says_401_is_named(tmp_path: Path) -> None:
-    """With no path to the peer, a wrong password is what most likely went wrong."""
+async def test_turn_server_with_401_is_diagnosed(tmp_path: Path) -> None:
+    """Without a path to the peer, the password is the most likely cause."""
     async with coturn(tmp_path) as port:
         server = IceServer("turn", "127.0.0.1", port, "udp", "ann", "wrong")
         unreachable = only(HOLE, ends=False)
