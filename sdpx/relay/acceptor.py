@@ -110,10 +110,10 @@ class Acceptor:
     ) -> None:
         self._limits = limits
         self._relay = relay
-        self._log = relay.tell
+        self._log = relay.log_event
         self._engine = engine
         self._authenticator = authenticator
-        self._metrics_pages = operator_pages(relay.numbers, relay.snapshot, lambda: not self._stopping)
+        self._metrics_pages = operator_pages(relay.stats, relay.snapshot, lambda: not self._stopping)
         self._pages = {
             path: page for path, page in self._metrics_pages.items() if path != "/metrics" or not metrics_port
         }

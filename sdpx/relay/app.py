@@ -67,13 +67,13 @@ async def run_server(options: ServeOptions, credentials: Credentials, log: Log, 
         if credentials.tls:
             take = partial(_take_tls, take, credentials)
         for listener in listeners:
-            accepting.start_soon(serve_listener, listener, take, relay.tell)
+            accepting.start_soon(serve_listener, listener, take, relay.log_event)
             url = f"{'wss' if credentials.tls else 'ws'}://{listener.address}"
             log.emit(
                 serve.ServerListening(url, listener.host, listener.port, tls=bool(credentials.tls), pid=os.getpid())
             )
         for listener in scraped:
-            accepting.start_soon(serve_listener, listener, _in_tasks(clients, acceptor.serve_metrics), relay.tell)
+            accepting.start_soon(serve_listener, listener, _in_tasks(clients, acceptor.serve_metrics), relay.log_event)
             log.emit(serve.MetricsListening(f"http://{listener.address}/metrics", listener.host, listener.port))
         if descriptors < options.limits.max_clients:
             log.emit(serve.FdLimitLow(descriptors, options.limits.max_clients))

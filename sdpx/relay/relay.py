@@ -68,19 +68,19 @@ class Relay:
         self._log_sdp = log_sdp
         self._table = PairingTable()
         self._sessions: dict[str, ClientSession] = {}
-        self._resume = ResumeManager(limits, self._sessions, self.tell, self._end_suspended)
+        self._resume = ResumeManager(limits, self._sessions, self.log_event, self._end_suspended)
         self._pending_effects: deque[tuple[Effect, float]] = deque()
         self._is_executing = False
         self._unknown_targets = UnknownTargetLimit(limits.unknown_target_rate)
         self._partial_messages = PartialMessageBudget[str](limits.max_partial_bytes)
         self.queued = QueuedBytes()
-        self.numbers = RelayStats()
+        self.stats = RelayStats()
         self.counts = ConnectionCounts(limits.max_clients, limits.max_clients_per_ip)
         self.handler = ConnectionHandler(
             self.on_frame,
             self.on_non_message_frames,
             self.on_partial_message,
-            self.numbers.relay_took,
+            self.stats.count_relay_time,
             self.on_disconnected,
             self.on_closed,
         )
@@ -92,9 +92,9 @@ class Relay:
         """The number of clients that have an ID."""
         return len(self._table)
 
-    def tell(self, event: Event) -> None:
+    def log_event(self, event: Event) -> None:
         """Count an event and log it."""
-        self.numbers.note(event)
+        self.stats.count(event)
         self._log.emit(event)
 
     async def run(self) -> None:
@@ -122,9 +122,9 @@ class Relay:
             pairs=self._table.pairs,
             send_queue_frames=sum(queued_frames),
             send_queue_bytes=self.queued.bytes,
-            outbox_frames_max=max(queued_frames, default=0),
+            send_queue_frames_max=max(queued_frames, default=0),
             log_lines_dropped=self._log.total_dropped,
-            away=self._resume.snapshot(),
+            resume=self._resume.snapshot(),
         )
 
     # ---- connections, for the acceptor
@@ -178,7 +178,7 @@ class Relay:
         )
         self.counts.enter(session.address)
         self._sessions[session.client_id] = session
-        self.tell(serve.ClientConnected(session.client_id, session.remote))
+        self.log_event(serve.ClientConnected(session.client_id, session.remote))
         self._execute(joined)
 
     def _reconnect(self, session: ClientSession, connection: Connection, accepted: AcceptedUpgrade) -> None:
@@ -228,7 +228,7 @@ class Relay:
             if accepted:
                 sdp = codec.sdp_of(frame) if self._log_sdp else UNSET
                 event = serve.Relayed(frame.type, sender.client_id, receiver_id, frame.size, sdp)
-                self.numbers.note(event)
+                self.stats.count(event)
                 self._log.emit(event)
         finally:
             self._is_executing = False
@@ -253,7 +253,7 @@ class Relay:
             return
         if session.replay is not None and self._resume.suspends(session, close_reason):
             self._partial_messages.update(session.client_id, 0)
-            self.tell(serve.ClientSuspended(session.client_id, close_reason.code, close_reason.text))
+            self.log_event(serve.ClientSuspended(session.client_id, close_reason.code, close_reason.text))
             self._resume.suspend(session, close_reason)
         else:
             self._remove(session, close_reason.reason)
@@ -266,7 +266,7 @@ class Relay:
         except Exception as own:  # noqa: BLE001  a fault in serving one client must not end the others
             fault = own
         if fault is not None:
-            self.tell(serve.InternalError(session.remote, repr((fault,))))
+            self.log_event(serve.InternalError(session.remote, repr((fault,))))
         self.connection_closed()
 
     # ---- ends
@@ -280,7 +280,7 @@ class Relay:
             session.unacknowledged = self._resume.end(session.replay)
         self._ice.forget(client_id)
         self._partial_messages.update(client_id, 0)
-        self.numbers.departed(reason)
+        self.stats.count_eviction(reason)
         self._execute(self._table.leave(client_id, reason))
 
     def release(self, session: ClientSession, connection: object) -> None:
@@ -295,7 +295,7 @@ class Relay:
             if self._sessions.get(sender.client_id) is sender:
                 self._execute([Send(sender.client_id, delivery.peer_unreachable(session.client_id))])
         ms = round((trio.current_time() - session.began) * 1000, 3)
-        self.tell(serve.ClientDisconnected(session.client_id, close_reason.code, close_reason.text, ms))
+        self.log_event(serve.ClientDisconnected(session.client_id, close_reason.code, close_reason.text, ms))
 
     def _end_suspended(self, session: ClientSession, reason: DisconnectReason, text: str) -> None:
         """Remove and finish a session that has no connection."""
@@ -330,7 +330,7 @@ class Relay:
 
     def _execute_one(self, effect: Effect, now: float) -> int:
         if not isinstance(effect, Send):
-            self.tell(effect)
+            self.log_event(effect)
             return 0
         receiver = self._sessions.get(effect.client_id)
         return (

@@ -401,7 +401,7 @@ async def test_what_all_keep_is_bounded(open_relay: OpenRelay, autojump_clock: M
         await pair.tell_a("x" * 60_000, "x" * 60_000)
         assert (await pair.b.receive())["reason"] == "slow"
         assert relay.relay.clients == 2
-        assert relay.relay._resume.snapshot().unconfirmed_bytes == 0
+        assert relay.relay._resume.snapshot().replay_buffer_bytes == 0
 
 
 async def test_a_flood_of_clients_that_vanish_is_bounded(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
@@ -417,7 +417,7 @@ async def test_a_flood_of_clients_that_vanish_is_bounded(open_relay: OpenRelay, 
         assert (await taken.response())[0] == 409
         await trio.sleep(WINDOW + 1)
         away = relay.relay._resume.snapshot()
-        assert (away.clients, away.unconfirmed_bytes, relay.relay.clients) == (0, 0, 0)
+        assert (away.clients, away.replay_buffer_bytes, relay.relay.clients) == (0, 0, 0)
         assert relay.relay._resume._store._by_digest == {}
         assert relay.relay.counts.total == 0
 

@@ -216,7 +216,7 @@ class Talk:
         confirmed = all(app.rules.confirmed == app.rules.sent for app in self.apps if app.numbered)
         acked = all(app.rules.ack_due is None for app in self.apps if app.numbered)
         relay = self._relay.relay
-        waiting = relay._resume.snapshot().unconfirmed_bytes or relay.queued.bytes
+        waiting = relay._resume.snapshot().replay_buffer_bytes or relay.queued.bytes
         under_way = any(unread(self.wires[app].link.socket) for app in self.apps)
         return welcomed and confirmed and acked and not waiting and not under_way
 
@@ -268,12 +268,12 @@ async def _bounded_talk(dice: random.Random, steps: int, *, engine: Engine) -> T
                 talk.a.send({"type": "pair_request", "target_id": str(talk.b.client_id)})
             away = relay.relay._resume.snapshot()
             assert away.clients <= TIGHT.max_suspended_sessions
-            assert away.unconfirmed_bytes <= TIGHT.max_queued_bytes
+            assert away.replay_buffer_bytes <= TIGHT.max_queued_bytes
         await talk.settle()
         talk.check_what_is_left()
         await talk.all_go()
         away = relay.relay._resume.snapshot()
-        assert (away.clients, away.unconfirmed_bytes, relay.relay.clients, relay.relay.counts.total) == (0, 0, 0, 0)
+        assert (away.clients, away.replay_buffer_bytes, relay.relay.clients, relay.relay.counts.total) == (0, 0, 0, 0)
         assert relay.log.of("internal_error") == []
         return talk
 

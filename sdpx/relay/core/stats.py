@@ -1,6 +1,6 @@
-"""What the relay counts: plain integers, added to as things happen, read when somebody asks. Pure.
+"""The relay's counters and gauges: plain numbers, updated as things happen and read when the metrics are requested.
 
-Most of it follows from the events that are logged anyway, at whatever level the log shows: one look-up each.
+Most counters follow from events, which are counted whether or not the log shows their level.
 """
 
 from bisect import bisect_left
@@ -13,24 +13,27 @@ from sdpx.protocol.messages import DisconnectReason, RelayedType
 from sdpx.relay.core.sessions import ResumeStats
 
 # Upper bounds in seconds: a frame takes well below a millisecond, unless its receiver is slow.
-RELAY_SECONDS: Final = (
-    0.0001,
-    0.00025,
-    0.0005,
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    5.0,
-    20.0,
+RELAY_SECONDS: Final = tuple(
+    float(bound)
+    for bound in [
+        "0.0001",
+        "0.00025",
+        "0.0005",
+        "0.001",
+        "0.0025",
+        "0.005",
+        "0.01",
+        "0.025",
+        "0.05",
+        "0.1",
+        "0.25",
+        "0.5",
+        "1",
+        "5",
+        "20",
+    ]
 )
-EVICTIONS: Final[tuple[DisconnectReason, ...]] = ("slow", "timeout", "refused")  # whose end was not their own wish
+EVICTIONS: Final[tuple[DisconnectReason, ...]] = ("slow", "timeout", "refused")  # the relay ended the connection
 REFUSALS: Final = frozenset(
     {serve.MessageRefused, serve.PairRefused, serve.RelayRefused, serve.ConnectionRefused, serve.TlsHandshakeFailed}
 )
@@ -51,8 +54,8 @@ class RelayStats:
         self._last_took = 0.0
         self._last_bound = 0
 
-    def note(self, event: Event) -> None:
-        """Count what an event tells."""
+    def count(self, event: Event) -> None:
+        """Update the counters for an event."""
         if isinstance(event, serve.Relayed):
             self.relayed[event.type] += 1
             self.relayed_bytes += event.bytes
@@ -61,9 +64,9 @@ class RelayStats:
         elif isinstance(event, serve.Paired):
             self.pairings += 1
         elif type(event) in REFUSALS:
-            self._note_refusal(event)
+            self._count_refusal(event)
 
-    def _note_refusal(self, event: Event) -> None:
+    def _count_refusal(self, event: Event) -> None:
         match event:
             case serve.MessageRefused(code=code) | serve.PairRefused(code=code) | serve.RelayRefused(code=code):
                 self.refusals[code] += 1
@@ -72,38 +75,38 @@ class RelayStats:
             case serve.TlsHandshakeFailed():
                 self.refusals["tls"] += 1
 
-    def relay_took(self, seconds: float) -> None:
-        """Count the time of a relayed frame, from being read whole to being handed to the receiver's socket."""
-        if seconds != self._last_took:  # the frames of one batch all took the same
+    def count_relay_time(self, seconds: float) -> None:
+        """Count the time of a relayed frame from reading it to writing it to the receiver's socket."""
+        if seconds != self._last_took:  # the frames of one batch have the same time
             self._last_took, self._last_bound = seconds, bisect_left(RELAY_SECONDS, seconds)
         self.relay_times[self._last_bound] += 1
         self.relay_seconds += seconds
 
-    def departed(self, reason: DisconnectReason) -> None:
-        """Count a client that was let go."""
+    def count_eviction(self, reason: DisconnectReason) -> None:
+        """Count a client that leaves, if the relay disconnected it."""
         if reason in EVICTIONS:
             self.evictions[reason] += 1
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeSnapshot:
-    """Clients that may come back: those that are held now, bytes kept for them and for all with numbers, and totals."""
+    """Resumable sessions: the suspended ones, the bytes in their replay buffers and in all, and totals."""
 
     clients: int = 0
     bytes: int = 0
-    unconfirmed_bytes: int = 0
+    replay_buffer_bytes: int = 0
     totals: ResumeStats = field(default_factory=ResumeStats)
 
 
 @dataclass(frozen=True, slots=True)
 class RelaySnapshot:
-    """What there is at one moment: connections, clients, pairs, what waits in all outboxes and in the fullest, who is away."""
+    """The gauges at one moment; `send_queue_frames_max` is the length of the longest queue."""
 
     connections: int
     clients: int
     pairs: int
     send_queue_frames: int
     send_queue_bytes: int
-    outbox_frames_max: int
+    send_queue_frames_max: int
     log_lines_dropped: int
-    away: ResumeSnapshot = field(default_factory=ResumeSnapshot)
+    resume: ResumeSnapshot = field(default_factory=ResumeSnapshot)

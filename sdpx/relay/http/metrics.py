@@ -37,17 +37,17 @@ class _RelayCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric family of the relay."""
-        stats, now, resume = self._stats, self._snapshot, self._snapshot.away
+        stats, now, resume = self._stats, self._snapshot, self._snapshot.resume
         for name, help_text, value in (
             ("sdpx_connections", "Open connections, including handshakes", now.connections),
             ("sdpx_clients", "Clients with an ID", now.clients),
             ("sdpx_pairs", "Pairs of clients", now.pairs),
             ("sdpx_send_queue_frames", "Frames in all send queues", now.send_queue_frames),
             ("sdpx_send_queue_bytes", "Bytes in all send queues", now.send_queue_bytes),
-            ("sdpx_send_queue_frames_max", "Frames in the longest send queue", now.outbox_frames_max),
+            ("sdpx_send_queue_frames_max", "Frames in the longest send queue", now.send_queue_frames_max),
             ("sdpx_sessions_suspended", "Resumable sessions without a connection", resume.clients),
             ("sdpx_suspended_bytes", "Bytes kept for sessions without a connection", resume.bytes),
-            ("sdpx_replay_buffer_bytes", "Unacknowledged bytes of all resumable sessions", resume.unconfirmed_bytes),
+            ("sdpx_replay_buffer_bytes", "Unacknowledged bytes of all resumable sessions", resume.replay_buffer_bytes),
         ):
             yield GaugeMetricFamily(name, help_text, value)
         yield _labelled(GaugeMetricFamily("sdpx_info", "Version of the relay", labels=["version"]), {__version__: 1})

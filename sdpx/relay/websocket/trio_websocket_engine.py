@@ -141,12 +141,12 @@ class TrioWebSocketConnection:
                 if sender is not None:
                     self._handler.on_frame_sent(trio.current_time() - since)
         except ConnectionClosed:
-            pass  # the reader hears it too, behind what came before, and ends the connection
+            pass  # the reader gets it as well, behind the messages that came before, and ends the connection
         finally:
             self._flushed.set()
 
     def _close_reason_of(self, closed: ConnectionClosed) -> CloseReason:
-        """Say why the library holds the socket for closed: the gate may know better."""
+        """Return why the connection closed: the validating stream may know a reason that the library does not."""
         if violation := self._stream.violation:
             return from_violation(violation)
         if self._stream.late and not self._stream.client_closed:
@@ -158,13 +158,13 @@ class TrioWebSocketConnection:
         return CloseReason("refused" if broken else "closed", closed.reason.code, closed.reason.reason or "")
 
     async def _run_idle_timer(self, socket: WebSocketConnection, nursery: trio.Nursery) -> None:
-        """Ping a client that says nothing, and let one go that does not answer."""
+        """Ping a silent client, and end the connection of one that does not answer."""
         ping, limit = self._limits.ping_interval, self._limits.idle_timeout
-        while (now := trio.current_time()) < (gone_at := self._stream.last_heard + limit):
+        while (now := trio.current_time()) < (idle_at := self._stream.last_heard + limit):
             wake = self._stream.last_heard + ping
             if now >= wake:
                 nursery.start_soon(self._ping, socket)
-                wake = min(now + ping, gone_at)
+                wake = min(now + ping, idle_at)
             await trio.sleep_until(wake)
         self.end(IDLE_TIMEOUT)
 
@@ -173,12 +173,12 @@ class TrioWebSocketConnection:
             try:
                 await socket.ping(next(self._pings))
             except ConnectionClosed:
-                return  # the reader hears it too, and ends the connection
+                return  # the reader gets it as well, and ends the connection
             except ValueError:
-                return  # this one has not been answered yet
+                return  # a ping with this payload is still unanswered
 
     async def _flush(self) -> None:
-        """Let the writer write what waits in the outbox, for a while."""
+        """Let the writer write what is queued, under a deadline."""
         close_reason = self.close_reason
         assert close_reason is not None
         with trio.move_on_after(
@@ -187,9 +187,9 @@ class TrioWebSocketConnection:
             await self._flushed.wait()
 
     def _final_bytes(self) -> bytes:
-        """Return the frames that the library could not send any more, and the close frame, unless it answered the client's.
+        """Return the frames that the library could not send, and the close frame, unless the library answered the client's.
 
-        The library closes without a word where it finds an error, and answers pings while it closes, which it then chokes on.
+        The library closes without a close frame where it finds an error, and fails on pings that it answers while it closes.
         """
         close_reason = self.close_reason
         assert close_reason is not None
@@ -200,6 +200,6 @@ class TrioWebSocketConnection:
 
 
 async def _give_way() -> None:
-    """Let writers run: a frame takes them more turns than it takes a reader, and an outbox must not fill by that alone."""
+    """Let writers run: a writer needs more checkpoints for a frame than a reader, and a queue must not fill by that alone."""
     for _ in range(TURNS):
         await trio.lowlevel.checkpoint()

@@ -289,7 +289,7 @@ async def test_new_turn_secret_renews_credentials_of_connected_clients(tmp_path:
         client = relay.raw()
         [first] = (await client.open("/?id=bob"))["ice_servers"]
         path.write_text("south")
-        await relay.credentials.reload(relay.relay.tell)
+        await relay.credentials.reload(relay.relay.log_event)
         relay.issuer.renew(relay.relay.send_ice_servers)
         [second] = (await client.receive())["ice_servers"]
         assert first["username"] == second["username"]

@@ -275,7 +275,7 @@ async def test_whatever_a_library_makes_of_a_new_file_the_relay_goes_on(
 
     async with tls_relay(tmp_path) as relay:
         monkeypatch.setattr("sdpx.relay.auth.tls.load_context", stumble)
-        await relay.credentials.reload(relay.relay.tell)
+        await relay.credentials.reload(relay.relay.log_event)
         [failed] = relay.log.of("reload_failed")
         assert (failed["option"], "RuntimeError" in failed["reason"]) == ("--tls-cert", True)
         await over_tls(dial(relay)).do_handshake()
@@ -287,14 +287,14 @@ async def test_a_new_certificate_is_for_new_connections(tmp_path: Path) -> None:
         a = RawClient(over_tls(dial(relay)))
         await a.open("/?id=a")
         (tmp_path / "key.pem").write_bytes(key(OTHER))
-        await relay.credentials.reload(relay.relay.tell)
+        await relay.credentials.reload(relay.relay.log_event)
         [failed] = relay.log.of("reload_failed")
         assert failed["option"] == "--tls-cert"
         assert "does not belong to the certificate" in failed["reason"]
         assert not relay.log.of("reloaded")
         await over_tls(dial(relay)).do_handshake()
         (tmp_path / "cert.pem").write_bytes(chain(OTHER))
-        await relay.credentials.reload(relay.relay.tell)
+        await relay.credentials.reload(relay.relay.log_event)
         assert len(relay.log.of("reloaded")) == 1
         tls = over_tls(dial(relay))
         await tls.do_handshake()

@@ -184,5 +184,5 @@ def test_relay_time_is_counted_in_its_bucket() -> None:
     """An upper bound belongs to its bucket; times beyond the last bound are counted, too."""
     times = RelayStats()
     for seconds in (0.0, RELAY_SECONDS[0], RELAY_SECONDS[1], 1e9):
-        times.relay_took(seconds)
+        times.count_relay_time(seconds)
     assert times.relay_times == [2, 1, *[0] * (len(RELAY_SECONDS) - 2), 1]

@@ -366,7 +366,7 @@ async def test_an_exception_in_writing_ends_only_the_receivers_connection(
 ) -> None:
     """The sender gets `peer_disconnected` and is served on."""
     async with relay_harness() as relay:
-        monkeypatch.setattr(relay.relay.numbers, "relay_times", [])
+        monkeypatch.setattr(relay.relay.stats, "relay_times", [])
         a, _ = await relay.pair()
         await a.send(type="offer", sdp="x")
         assert (await a.receive())["type"] == "peer_disconnected"

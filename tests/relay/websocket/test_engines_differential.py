@@ -144,7 +144,7 @@ async def act_out(script: Script, engine: Engine) -> Record:
             "closes": sender.closes,
             "peer": [peer.texts, peer.control_frames],
             "codes": codes_of(sender, relay),
-            "evictions": dict(relay.relay.numbers.evictions),
+            "evictions": dict(relay.relay.stats.evictions),
             "clients": relay.relay.clients,
             "log": [comparable(record) for record in relay.log.records if record["event"] != "library"],
         }
