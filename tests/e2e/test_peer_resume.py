@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 import trio
 
-from tests.harness.breaking_proxy import Cutter, cutting
+from tests.harness.breaking_proxy import BreakingProxy, breaking_proxy
 from tests.harness.processes import Program, peer, relay, server_process
 
 pytestmark = pytest.mark.e2e
@@ -20,38 +20,43 @@ NEVER: Final = ("negotiation_error", "server_error", "diagnosis", "connection_re
 
 
 @asynccontextmanager
-async def two_behind_proxies(*arguments: str) -> AsyncIterator[tuple[Program, Cutter, Program, Cutter, Program]]:
+async def two_behind_proxies(
+    *arguments: str,
+) -> AsyncIterator[tuple[Program, BreakingProxy, Program, BreakingProxy, Program]]:
     """Run a relay, and two peers driven by commands, each behind a proxy of its own."""
     async with (
         relay(*arguments) as (server, url),
-        cutting(int(url.rpartition(":")[2])) as a_way,
-        cutting(a_way.target) as b_way,
+        breaking_proxy(int(url.rpartition(":")[2])) as a_proxy,
+        breaking_proxy(a_proxy.target) as b_proxy,
     ):
         json = ("--stdin", "json", "--log-level", "debug")
-        async with peer(a_way.url, "--id", "alice", *json) as (a, _), peer(b_way.url, "--id", "bob", *json) as (b, _):
-            yield server, a_way, a, b_way, b
+        async with (
+            peer(a_proxy.url, "--id", "alice", *json) as (a, _),
+            peer(b_proxy.url, "--id", "bob", *json) as (b, _),
+        ):
+            yield server, a_proxy, a, b_proxy, b
 
 
 def count(program: Program, event: str) -> int:
     return program.events.count(event)
 
 
-async def cut_on(way: Cutter, rng: random.Random) -> None:
+async def reset_repeatedly(proxy: BreakingProxy, rng: random.Random) -> None:
     """Reset the connections at a few random moments; each may hit a dial, too."""
     for _ in range(CUTS):
         await trio.sleep(rng.uniform(0.005, 0.04))
-        way.cut()
+        proxy.reset()
 
 
 async def test_handshakes_complete_while_connections_are_reset() -> None:
     """Each ends with an open channel on both sides, by one pairing."""
     rng = random.Random(7)
-    async with two_behind_proxies() as (server, a_way, a, b_way, b):
+    async with two_behind_proxies() as (server, a_proxy, a, b_proxy, b):
         for done in range(ROUNDS):
             marks = len(a.lines), len(b.lines)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(cut_on, a_way, rng)
-                nursery.start_soon(cut_on, b_way, rng)
+                nursery.start_soon(reset_repeatedly, a_proxy, rng)
+                nursery.start_soon(reset_repeatedly, b_proxy, rng)
                 await a.say('{"pair":"bob"}')
                 await a.wait_for("channel_open", after=marks[0])
                 await b.wait_for("channel_open", after=marks[1])
@@ -73,8 +78,8 @@ async def test_handshakes_complete_while_connections_are_reset() -> None:
 
 async def test_peer_takes_over_from_a_frozen_connection() -> None:
     """Neither side sees a loss: the peer that waits for the relay opens another connection."""
-    async with two_behind_proxies() as (server, a_way, a, _, b):
-        a_way.freeze()
+    async with two_behind_proxies() as (server, a_proxy, a, _, b):
+        a_proxy.freeze()
         await a.say('{"pair":"bob"}')
         await a.wait_for("relay_resumed")
         await a.wait_for("channel_open")
@@ -87,12 +92,12 @@ async def test_peer_takes_over_from_a_frozen_connection() -> None:
 
 async def test_pairing_survives_a_reset() -> None:
     """No pairing is detached: a peer that leaves later does so at the relay, and both are free at once."""
-    async with two_behind_proxies() as (server, a_way, a, b_way, b):
+    async with two_behind_proxies() as (server, a_proxy, a, b_proxy, b):
         await a.say('{"pair":"bob"}')
         await a.wait_for("channel_open")
         await b.wait_for("channel_open")
-        a_way.cut()
-        b_way.cut()
+        a_proxy.reset()
+        b_proxy.reset()
         await a.wait_for("relay_resumed")
         await b.wait_for("relay_resumed")
         await a.say('{"send":"still here"}')
@@ -107,13 +112,13 @@ async def test_relay_without_resume_ends_the_pairing_and_the_channel_survives(tm
     """It ignores the query for sequence numbers; the peers get new sessions."""
     with server_process(tmp_path, "-m", "tests.bench.literal_server") as server:
         async with (
-            cutting(server.port) as way,
-            peer(way.url) as (b, b_id),  # the server ignores a requested ID
-            peer(way.url, "--pair", b_id, "--once") as (a, _),
+            breaking_proxy(server.port) as proxy,
+            peer(proxy.url) as (b, b_id),  # the server ignores a requested ID
+            peer(proxy.url, "--pair", b_id, "--once") as (a, _),
         ):
             await a.wait_for("channel_open")
             await b.wait_for("channel_open")
-            way.cut()
+            proxy.reset()
             for program in (a, b):
                 await program.wait_for("id_assigned", after=program.events.index("channel_open"))
                 assert count(program, "relay_resumed") == 0

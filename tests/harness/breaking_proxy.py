@@ -1,4 +1,4 @@
-"""A TCP proxy that breaks what goes through it: it resets connections behind any byte, or lets them stand, passing nothing."""
+"""A TCP proxy that breaks connections: it resets them after any byte, or stops forwarding."""
 
 import socket
 import struct
@@ -9,39 +9,39 @@ from typing import Final, Literal
 
 import trio
 
-Way = Literal["up", "down"]  # to the server, from the server
-AT_ONCE: Final = struct.pack("ii", 1, 0)
+Direction = Literal["up", "down"]  # to the server, from the server
+NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
 @dataclass(eq=False)
-class Passage:
-    """One connection: what went through so far, and behind how many bytes it breaks."""
+class ProxiedConnection:
+    """A connection: the bytes forwarded so far in each direction, and the numbers of bytes after which it is reset."""
 
     client: trio.SocketStream
     server: trio.SocketStream
-    ends: dict[Way, int] = field(default_factory=dict)
-    passed: dict[Way, int] = field(default_factory=lambda: {"up": 0, "down": 0})
+    ends: dict[Direction, int] = field(default_factory=dict)
+    passed: dict[Direction, int] = field(default_factory=lambda: {"up": 0, "down": 0})
     frozen: bool = False
-    thawed: trio.Event = field(default_factory=trio.Event)
+    resumed: trio.Event = field(default_factory=trio.Event)
 
     def reset(self) -> None:
-        """Break it on both sides, without a goodbye of TCP's."""
+        """Reset both sides."""
         for stream in (self.client, self.server):
             if stream.socket.fileno() != -1:
-                stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+                stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
                 stream.socket.close()
 
-    async def pump(self, way: Way) -> None:
-        source, target = (self.client, self.server) if way == "up" else (self.server, self.client)
+    async def pump(self, direction: Direction) -> None:
+        source, target = (self.client, self.server) if direction == "up" else (self.server, self.client)
         try:
             while data := await source.receive_some(65536):
                 if self.frozen:
-                    await self.thawed.wait()
-                end = self.ends.get(way)
-                whole = data if end is None else data[: max(0, end - self.passed[way])]
+                    await self.resumed.wait()
+                end = self.ends.get(direction)
+                whole = data if end is None else data[: max(0, end - self.passed[direction])]
                 await target.send_all(whole)
-                self.passed[way] += len(whole)
-                if end is not None and self.passed[way] >= end:
+                self.passed[direction] += len(whole)
+                if end is not None and self.passed[direction] >= end:
                     break
             else:
                 await target.send_eof()
@@ -51,13 +51,13 @@ class Passage:
         self.reset()
 
 
-class Cutter:
-    """The proxy: `ends` says for each connection that comes behind how many bytes of either way it breaks."""
+class BreakingProxy:
+    """The proxy. `ends` has for each new connection the number of bytes in a direction after which it is reset."""
 
-    def __init__(self, target: int, ends: Iterable[dict[Way, int]] = ()) -> None:
+    def __init__(self, target: int, ends: Iterable[dict[Direction, int]] = ()) -> None:
         self.target = target
         self.ends = iter(ends)
-        self.passages: list[Passage] = []
+        self.connections: list[ProxiedConnection] = []
         self.port = 0
 
     async def handle(self, client: trio.SocketStream) -> None:
@@ -67,40 +67,40 @@ class Cutter:
             except OSError:
                 return
             with server.socket:
-                await self._pass_on(Passage(client, server, next(self.ends, {})))
+                await self._forward(ProxiedConnection(client, server, next(self.ends, {})))
 
-    async def _pass_on(self, passage: Passage) -> None:
-        self.passages.append(passage)
+    async def _forward(self, connection: ProxiedConnection) -> None:
+        self.connections.append(connection)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(passage.pump, "up")
-                nursery.start_soon(passage.pump, "down")
+                nursery.start_soon(connection.pump, "up")
+                nursery.start_soon(connection.pump, "down")
         finally:
-            passage.reset()
-            self.passages.remove(passage)
+            connection.reset()
+            self.connections.remove(connection)
 
     @property
     def url(self) -> str:
         return f"ws://127.0.0.1:{self.port}"
 
-    def cut(self, which: Callable[[Passage], bool] = lambda _: True) -> None:
+    def reset(self, which: Callable[[ProxiedConnection], bool] = lambda _: True) -> None:
         """Reset these connections."""
-        for passage in filter(which, list(self.passages)):
-            passage.reset()
+        for connection in filter(which, list(self.connections)):
+            connection.reset()
 
     def freeze(self) -> None:
-        """Let all connections that there are stand, and pass nothing on; those that come are not concerned."""
-        for passage in self.passages:
-            passage.frozen = True
+        """Stop forwarding on all existing connections; new ones are not affected."""
+        for connection in self.connections:
+            connection.frozen = True
 
 
 @asynccontextmanager
-async def cutting(target: int, ends: Iterable[dict[Way, int]] = ()) -> AsyncIterator[Cutter]:
-    """Run a proxy in front of a port of this machine."""
-    cutter = Cutter(target, ends)
+async def breaking_proxy(target: int, ends: Iterable[dict[Direction, int]] = ()) -> AsyncIterator[BreakingProxy]:
+    """Run a proxy for a local port."""
+    proxy = BreakingProxy(target, ends)
     async with trio.open_nursery() as nursery:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        cutter.port = listener.socket.getsockname()[1]
-        nursery.start_soon(trio.serve_listeners, cutter.handle, [listener])
-        yield cutter
+        proxy.port = listener.socket.getsockname()[1]
+        nursery.start_soon(trio.serve_listeners, proxy.handle, [listener])
+        yield proxy
         nursery.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""A real STUN and TURN server beside the tests: coturn, skipped visibly where it is not installed, demanded where CI=true."""
+"""A real STUN and TURN server: coturn. Tests are skipped where it is not installed, and fail if CI=true."""
 
 import os
 import random
@@ -14,7 +14,7 @@ import trio
 
 from sdpx.peer.webrtc.peer_connection import host_addresses
 
-BELOW_THE_EPHEMERAL = (20_000, 32_000)
+PORTS = (20_000, 32_000)
 USER = "ann@example"
 PASSWORD = "pass:word"
 LOGIN = "ann%40example:pass%3Aword"
@@ -22,9 +22,9 @@ BINDING_REQUEST = bytes.fromhex("000100002112a442") + b"twelve bytes"
 
 
 def free_port() -> int:
-    """Return a port that is free for TCP and UDP, and that the system gives to nobody meanwhile."""
+    """Return a free TCP and UDP port outside the ephemeral range."""
     while True:
-        port = random.randrange(*BELOW_THE_EPHEMERAL)
+        port = random.randrange(*PORTS)
         with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, suppress(OSError):
             tcp.bind(("127.0.0.1", port))
             udp.bind(("127.0.0.1", port))
@@ -43,9 +43,9 @@ def needs_coturn() -> str:
 
 @asynccontextmanager
 async def coturn(directory: Path, secret: str | None = None) -> AsyncIterator[int]:
-    """Run coturn on loopback, relaying from an address of this machine; yields its port.
+    """Run coturn on loopback, with relay addresses of this machine; yields its port.
 
-    It takes one user, or with a `secret` those whose passwords were made with that (`use-auth-secret`).
+    It accepts one user, or, with a `secret`, the credentials derived from it (`use-auth-secret`).
     """
     port = free_port()
     command = [
@@ -61,7 +61,7 @@ async def coturn(directory: Path, secret: str | None = None) -> AsyncIterator[in
     process = await trio.lowlevel.open_process(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         with trio.fail_after(20):
-            await _answers(port)
+            await _wait_for_response(port)
         yield port
     finally:
         process.kill()
@@ -69,7 +69,7 @@ async def coturn(directory: Path, secret: str | None = None) -> AsyncIterator[in
             await process.wait()
 
 
-async def _answers(port: int) -> None:
+async def _wait_for_response(port: int) -> None:
     with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as probe:
         await probe.bind(("127.0.0.1", 0))
         while True:

@@ -1,4 +1,4 @@
-"""The relay's rules of resume behind a real WebSocket server; bob lives in it, and answers what alice sends."""
+"""The resume rules of the relay behind a real WebSocket server, with a simulated peer, bob, that answers alice's frames."""
 
 import json
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ Frame = dict[str, Any]
 
 
 class ResumingRelay:
-    """`RelayEnd`, its sockets being real."""
+    """A `RelayEnd` on real sockets."""
 
     def __init__(self, bounds: Limits | None = None) -> None:
         self.end = RelayEnd(bounds or Limits())
@@ -35,33 +35,33 @@ class ResumingRelay:
         self.asked.append(request.path)
         query = request.path.partition("?")[2]
         name = dict(pair.split("=") for pair in query.split("&")).get("id")
-        seat = Socket(query, name)
+        socket = Socket(query, name)
         try:
             connection = await request.accept()
         except ConnectionClosed:
             return
-        self.live[seat] = connection
-        self.end.accept(seat)
-        assert seat.refused is None
+        self.live[socket] = connection
+        self.end.accept(socket)
+        assert socket.refused is None
         await self.flush()
         try:
             while True:
-                seat.up.append(str(await connection.get_message()))
-                self.end.read(seat)
+                socket.up.append(str(await connection.get_message()))
+                self.end.read(socket)
                 self.play_bob()
                 await self.flush()
         except ConnectionClosed as closed:
-            del self.live[seat]
+            del self.live[socket]
             left = closed.reason is not None and closed.reason.code == 1000
-            if left and seat.relay_closed is None:
+            if left and socket.relay_closed is None:
                 for member in list(self.end.members.values()):
-                    if member.socket is seat:
+                    if member.socket is socket:
                         self.end.leave(member, "closed")
-            self.end.suspend(seat)
+            self.end.suspend(socket)
             self.play_bob()
 
     def play_bob(self) -> None:
-        """Answer an offer."""
+        """Answer the frames that bob received."""
         while self.bob.down:
             frame = json.loads(self.bob.down.popleft())
             self.bobs.append(frame)
@@ -74,21 +74,21 @@ class ResumingRelay:
             self.end.read(self.bob)
 
     async def flush(self) -> None:
-        """Write what is to be written."""
-        for seat, connection in list(self.live.items()):
+        """Write all queued frames."""
+        for socket, connection in list(self.live.items()):
             try:
-                while seat.down:
-                    text = seat.down.popleft()
+                while socket.down:
+                    text = socket.down.popleft()
                     if self.acks_are_sent or '"type":"ack"' not in text:
                         await connection.send_message(text)
-                if seat.relay_closed:
-                    with trio.move_on_after(0.05):  # it may be one that carries nothing
-                        await connection.aclose(seat.relay_closed)
+                if socket.relay_closed:
+                    with trio.move_on_after(0.05):  # the connection may be frozen
+                        await connection.aclose(socket.relay_closed)
             except ConnectionClosed:
                 pass
 
     async def tick(self) -> None:
-        """Let acks and ends become due."""
+        """Advance the clock of the relay."""
         while True:
             await trio.sleep(TICK)
             self.end.tick(trio.current_time())
@@ -97,7 +97,7 @@ class ResumingRelay:
 
 @asynccontextmanager
 async def resuming_relay(bounds: Limits | None = None) -> AsyncIterator[tuple[ResumingRelay, int]]:
-    """Run one on a free port; yields it and the port."""
+    """Run the relay on a free port; yields it and the port."""
     relay = ResumingRelay(bounds)
     relay.end.tick(trio.current_time())
     async with trio.open_nursery() as nursery:

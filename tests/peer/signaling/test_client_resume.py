@@ -21,7 +21,7 @@ from sdpx.peer.signaling.backoff import Backoff
 from sdpx.peer.signaling.client import Connected, Disconnected, SignalingClient, SignalingEvent, Stopped
 from sdpx.peer.signaling.connection import dial
 from sdpx.protocol.messages import Candidate, CandidateInit, Description, IceServers, Paired, PairRequest
-from tests.harness.breaking_proxy import Cutter, Way, cutting
+from tests.harness.breaking_proxy import BreakingProxy, Direction, breaking_proxy
 from tests.harness.log import LogRecorder
 from tests.harness.resuming_relay import ResumingRelay, resuming_relay
 
@@ -41,7 +41,7 @@ class Setup:
     """A signaling client, the proxy that it dials, the relay behind the proxy, and the log."""
 
     client: SignalingClient
-    cutter: Cutter
+    proxy: BreakingProxy
     relay: ResumingRelay
     log: LogRecorder
     written: list[int] = field(default_factory=list)
@@ -82,16 +82,20 @@ class Setup:
 
 
 @asynccontextmanager
-async def connected_through_proxy(*ends: dict[Way, int], **options: Any) -> AsyncIterator[Setup]:
+async def connected_through_proxy(*ends: dict[Direction, int], **options: Any) -> AsyncIterator[Setup]:
     with trio.fail_after(20):
-        async with resuming_relay() as (relay, port), cutting(port, ends) as cutter, trio.open_nursery() as nursery:
+        async with (
+            resuming_relay() as (relay, port),
+            breaking_proxy(port, ends) as proxy,
+            trio.open_nursery() as nursery,
+        ):
             relay.answers = list(ANSWER)
             log = LogRecorder()
-            chosen = PeerOptions(cutter.url, client_id="alice", **options)
+            chosen = PeerOptions(proxy.url, client_id="alice", **options)
             client = SignalingClient(chosen, None, Log(log.put, trio.current_time), lambda: 0.0)
             client._backoff = Backoff(0.01, 0.02)
             nursery.start_soon(client.run)
-            yield Setup(client, cutter, relay, log)
+            yield Setup(client, proxy, relay, log)
             await client.close()
             nursery.cancel_scope.cancel()
 
@@ -106,31 +110,31 @@ def assert_complete(received: list[SignalingEvent], setup: Setup) -> None:
     assert setup.written == list(range(len(MINE)))
 
 
-async def bytes_passed(way: Way) -> tuple[int, int]:
+async def bytes_passed(direction: Direction) -> tuple[int, int]:
     """Return how many bytes of a handshake pass before the first `Connected`, and in all."""
     async with connected_through_proxy() as setup:
         (up,) = await setup.events(1)
         assert isinstance(up, Connected)
-        before = setup.cutter.passages[0].passed[way]
+        before = setup.proxy.connections[0].passed[direction]
         await setup.client.send(PairRequest("bob"))
         await setup.events(1)
         for frame in MINE:
             await up.channel.send(frame)
         await setup.events(len(ANSWER))
         await setup.wait_for_all_frames()
-        return before, setup.cutter.passages[0].passed[way]
+        return before, setup.proxy.connections[0].passed[direction]
 
 
-@pytest.mark.parametrize("way", ["up", "down"])
-async def test_a_cut_after_any_byte_of_a_handshake_raises_no_event(way: Way) -> None:
+@pytest.mark.parametrize("direction", ["up", "down"])
+async def test_a_cut_after_any_byte_of_a_handshake_raises_no_event(direction: Direction) -> None:
     """After the first `your_id`; the second connection is cut after a few bytes, too, and the third one carries the rest."""
-    first, last = await bytes_passed(way)
+    first, last = await bytes_passed(direction)
     assert last - first > 200
     ends = iter(range(first + 1, last))
 
     async def cut_and_check() -> None:
         for end in ends:
-            async with connected_through_proxy({way: end}, {"down" if end % 2 else "up": 1 + end % 700}) as setup:
+            async with connected_through_proxy({direction: end}, {"down" if end % 2 else "up": 1 + end % 700}) as setup:
                 received = await setup.handshake()
                 await setup.wait_for_all_frames()
                 assert_complete(received, setup)
@@ -145,8 +149,8 @@ async def test_random_cuts_raise_no_event(seed: int) -> None:
     """Ten cuts in one handshake, in both directions, also during a dial."""
     rng = random.Random(seed)
     first, _ = await bytes_passed("down")
-    ways: tuple[Way, Way] = ("up", "down")
-    ends: list[dict[Way, int]] = [{rng.choice(ways): rng.randrange(1, 900)} for _ in range(9)]
+    directions: tuple[Direction, Direction] = ("up", "down")
+    ends: list[dict[Direction, int]] = [{rng.choice(directions): rng.randrange(1, 900)} for _ in range(9)]
     async with connected_through_proxy({"down": first + 1 + rng.randrange(200)}, *ends) as setup:
         received = await setup.handshake()
         await setup.wait_for_all_frames()
@@ -160,7 +164,7 @@ async def test_a_resume_is_logged_without_its_token() -> None:
     async with connected_through_proxy() as setup:
         await setup.handshake()
         await setup.wait_for_all_frames()
-        setup.cutter.cut()
+        setup.proxy.reset()
         await setup.wait_until_resumed()
         assert setup.relay.asked[0] == "/?id=alice&seq=1"
         assert setup.relay.asked[1].startswith("/?id=alice&seq=1&resume=")
@@ -179,7 +183,7 @@ async def test_without_reconnect_no_resumable_session_is_requested() -> None:
     """The relay would keep the session in vain, and delay `peer_disconnected`."""
     async with connected_through_proxy(reconnect=False) as setup:
         await setup.handshake()
-        setup.cutter.cut()
+        setup.proxy.reset()
         disconnected, stopped = await setup.events(2)
         assert (disconnected, isinstance(stopped, Stopped)) == (Disconnected(), True)
         assert setup.relay.asked == ["/?id=alice"]
@@ -190,10 +194,10 @@ async def test_without_reconnect_no_resumable_session_is_requested() -> None:
 
 
 async def test_frames_sent_while_the_relay_is_away_arrive() -> None:
-    broken: dict[Way, int] = {"up": 1}
+    broken: dict[Direction, int] = {"up": 1}
     async with connected_through_proxy({}, broken, broken, broken) as setup:
         up, _ = await setup.paired()
-        setup.cutter.cut()
+        setup.proxy.reset()
         await setup.wait_for_log("disconnected")
         await setup.send_all(up)
         assert setup.written == []
@@ -208,12 +212,12 @@ async def test_a_relay_that_stays_away_ends_the_session(monkeypatch: pytest.Monk
     monkeypatch.setattr("sdpx.peer.signaling.client.RESUME_SECONDS", 0.3)
     async with connected_through_proxy() as setup:
         up, _ = await setup.paired()
-        target, setup.cutter.target = setup.cutter.target, 1
-        setup.cutter.cut()
+        target, setup.proxy.target = setup.proxy.target, 1
+        setup.proxy.reset()
         assert await setup.events(1) == [Disconnected()]
         assert not await up.channel.send(OFFER, partial(setup.written.append, 0))
         assert not await setup.client.send(PairRequest("bob"))
-        setup.cutter.target = target
+        setup.proxy.target = target
         (again,) = await setup.events(1)
         assert isinstance(again, Connected)
         assert again.client_id == "alice"
@@ -224,7 +228,7 @@ async def test_close_while_the_relay_is_away_ends_the_session_in_order() -> None
     """Otherwise the relay would keep the session, and delay `peer_disconnected`."""
     async with connected_through_proxy({}, {"up": 1}) as setup:
         up, _ = await setup.paired()
-        setup.cutter.cut()
+        setup.proxy.reset()
         await setup.wait_for_log("disconnected")
         await up.channel.send(OFFER)
         await setup.client.close()
@@ -237,12 +241,12 @@ async def test_a_frame_that_no_socket_takes_is_never_reported_as_written(monkeyp
     monkeypatch.setattr("sdpx.peer.signaling.client.RESUME_SECONDS", 0.3)
     async with connected_through_proxy() as setup:
         up, _ = await setup.paired()
-        target, setup.cutter.target = setup.cutter.target, 1
-        setup.cutter.cut()
+        target, setup.proxy.target = setup.proxy.target, 1
+        setup.proxy.reset()
         await setup.wait_for_log("disconnected")
         await setup.send_all(up)
         assert await setup.events(1) == [Disconnected()]
-        setup.cutter.target = target
+        setup.proxy.target = target
         assert [type(each) for each in await setup.events(1)] == [Connected]
         assert setup.written == []
         assert [frame["type"] for frame in setup.relay.bobs] == ["paired", "peer_disconnected"]
@@ -267,7 +271,7 @@ async def test_a_dead_socket_is_superseded(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("sdpx.peer.signaling.reliable_channel.ACK_TIMEOUT_SECONDS", 0.3)
     async with connected_through_proxy() as setup:
         up, _ = await setup.paired()
-        setup.cutter.freeze()
+        setup.proxy.freeze()
         for frame in MINE:
             await up.channel.send(frame)
         assert [type(each) for each in await setup.events(3)] == [Description, Candidate, Candidate]
@@ -317,8 +321,8 @@ async def test_a_waiting_sender_is_released_when_the_channel_closes(monkeypatch:
     async with connected_through_proxy() as setup:
         setup.client._state._max_frames = 1
         up, _ = await setup.paired()
-        setup.cutter.target = 1
-        setup.cutter.cut()
+        setup.proxy.target = 1
+        setup.proxy.reset()
         await setup.wait_for_log("disconnected")
         async with trio.open_nursery() as nursery:
             sent: list[bool] = []
