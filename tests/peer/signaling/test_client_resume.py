@@ -1,8 +1,7 @@
 """The signaling client across broken sockets (PROTOCOL: Resume): a resumed session raises no event, and loses no frame."""
 
-import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +11,6 @@ import msgspec
 import pytest
 import trio
 from trio.testing import memory_stream_pair
-from trio_websocket import ConnectionClosed, WebSocketRequest, serve_websocket
 
 from sdpx.errors import RelayUnreachable
 from sdpx.log import Log
@@ -24,9 +22,8 @@ from sdpx.protocol.messages import Candidate, CandidateInit, Description, IceSer
 from tests.harness.breaking_proxy import BreakingProxy, Direction, breaking_proxy
 from tests.harness.log import LogRecorder
 from tests.harness.resuming_relay import ResumingRelay, resuming_relay
+from tests.harness.scripted_relay import Frame, Response, ScriptedRelay, accepts, refuses, scripted
 
-Frame = dict[str, Any]
-Response = Callable[[WebSocketRequest, list[Frame]], Awaitable[None]]
 OFFER: Final = Description("offer", "v=0 offer")
 MINE: Final = [OFFER, *(Candidate(CandidateInit(f"mine {n}")) for n in range(2)), Candidate(None)]
 ANSWER: Final[list[Frame]] = [
@@ -355,63 +352,18 @@ def paired(seq: int) -> Frame:
     return {"type": "paired", "peer_id": "bob", "is_initiator": True, "seq": seq}
 
 
-def accepts(your_id: Frame, *frames: Frame, code: int | None = None) -> Response:
-    """Send these frames; then drop the socket, close it with this code, or, with 0, keep it."""
-
-    async def respond(request: WebSocketRequest, received: list[Frame]) -> None:
-        connection = await request.accept()
-        for frame in ({"type": "your_id", "id": "alice"} | your_id, *frames):
-            await connection.send_message(json.dumps(frame))
-        if code is None:
-            await connection._stream.aclose()
-            return
-        if code:
-            await connection.aclose(code)
-        try:
-            while True:
-                received.append(json.loads(await connection.get_message()))
-        except ConnectionClosed as closed:
-            received.append({"code": closed.reason and closed.reason.code})
-
-    return respond
-
-
-def refuses(status: int) -> Response:
-    async def respond(request: WebSocketRequest, received: list[Frame]) -> None:
-        await request.reject(status, body=json.dumps({"code": "unauthorized", "message": "no"}).encode())
-
-    return respond
-
-
-class ScriptedRelay:
-    """A relay that handles one request after the other with these responses."""
-
-    def __init__(self, *responses: Response) -> None:
-        self.responses = list(responses)
-        self.asked: list[str] = []
-        self.received: list[Frame] = []
-
-    async def handle(self, request: WebSocketRequest) -> None:
-        self.asked.append(request.path.partition("&")[2])
-        await self.responses.pop(0)(request, self.received)
-
-
 @asynccontextmanager
 async def connected_to(*responses: Response) -> AsyncIterator[tuple[SignalingClient, ScriptedRelay]]:
-    relay = ScriptedRelay(*responses)
-    with trio.fail_after(20):
-        async with trio.open_nursery() as nursery:
-            server = await nursery.start(partial(serve_websocket, relay.handle, "127.0.0.1", 0, ssl_context=None))
-            chosen = PeerOptions(f"ws://127.0.0.1:{server.port}", client_id="alice")
-            client = SignalingClient(chosen, None, Log(LogRecorder().put, trio.current_time), lambda: 0.0)
-            client._backoff = Backoff(0.01, 0.02)
-            nursery.start_soon(client.run)
-            yield client, relay
-            await client.close()
-            nursery.cancel_scope.cancel()
+    async with scripted(*responses, client_id="alice") as (client, relay, _):
+        yield client, relay
 
 
-FRESH: Final = {"resume_token": "T1", "resumed": False}
+def queries(relay: ScriptedRelay) -> list[str]:
+    """Return the query of each dial, without the ID."""
+    return [path.partition("&")[2] for path in relay.paths]
+
+
+NEW_SESSION: Final = {"resume_token": "T1", "resumed": False}
 RESUMED: Final = {"resume_token": "T2", "resumed": True, "client_seq": 0, "peer_id": None}
 KNOWN: Final = "seq=1&resume=T1&last=0"
 
@@ -422,19 +374,22 @@ async def next_events(client: SignalingClient, count: int) -> list[type]:
 
 async def test_an_expired_session_is_followed_by_a_new_one() -> None:
     """`resumed: false`: the old session has ended, and the new one counts from one."""
-    async with connected_to(accepts(FRESH, paired(1)), accepts(FRESH, paired(1), code=0)) as (client, relay):
+    async with connected_to(accepts(NEW_SESSION, paired(1)), accepts(NEW_SESSION, paired(1), code=0)) as (
+        client,
+        relay,
+    ):
         assert await next_events(client, 5) == [Connected, Paired, Disconnected, Connected, Paired]
-    assert relay.asked == ["seq=1", "seq=1&resume=T1&last=1"]
+    assert queries(relay) == ["seq=1", "seq=1&resume=T1&last=1"]
 
 
 async def test_a_relay_without_sequence_numbers_gets_plain_frames() -> None:
     """An older version of the relay may have been started in between."""
-    async with connected_to(accepts(FRESH), accepts({}), accepts({}, code=0)) as (client, relay):
+    async with connected_to(accepts(NEW_SESSION), accepts({}), accepts({}, code=0)) as (client, relay):
         assert await next_events(client, 5) == [Connected, Disconnected, Connected, Disconnected, Connected]
         await client.send(PairRequest("bob"))
         while not relay.received:
             await trio.sleep(0.001)
-    assert relay.asked == ["seq=1", KNOWN, "seq=1"]
+    assert queries(relay) == ["seq=1", KNOWN, "seq=1"]
     assert relay.received[0] == {"type": "pair_request", "target_id": "bob"}
 
 
@@ -442,35 +397,41 @@ async def test_a_relay_without_sequence_numbers_gets_plain_frames() -> None:
 async def test_an_invalid_resume_opens_a_new_session(changed: Frame) -> None:
     """The relay confirms a frame that was never sent, or does not say how many it received."""
     back = {key: value for key, value in (RESUMED | changed).items() if value is not msgspec.UNSET}
-    async with connected_to(accepts(FRESH), accepts(back, code=0), accepts(FRESH, code=0)) as (client, relay):
+    async with connected_to(accepts(NEW_SESSION), accepts(back, code=0), accepts(NEW_SESSION, code=0)) as (
+        client,
+        relay,
+    ):
         assert await next_events(client, 3) == [Connected, Disconnected, Connected]
-    assert relay.asked == ["seq=1", KNOWN, "seq=1"]
+    assert queries(relay) == ["seq=1", KNOWN, "seq=1"]
     assert relay.received[0] == {"code": 1002}
 
 
 async def test_an_ack_of_an_unsent_frame_opens_a_new_session() -> None:
     ack = {"type": "ack", "client_seq": 3}
-    async with connected_to(accepts(FRESH, ack, code=0), accepts(FRESH, code=0)) as (client, relay):
+    async with connected_to(accepts(NEW_SESSION, ack, code=0), accepts(NEW_SESSION, code=0)) as (client, relay):
         assert await next_events(client, 3) == [Connected, Disconnected, Connected]
-    assert relay.asked == ["seq=1", "seq=1"]
+    assert queries(relay) == ["seq=1", "seq=1"]
     assert relay.received[0] == {"code": 1002}
 
 
 async def test_a_gap_is_filled_by_the_next_connection() -> None:
     """Duplicates are dropped; the old socket is dropped without a close frame, which would end the session."""
     responses = [
-        accepts(FRESH, paired(1), paired(3), code=0),
+        accepts(NEW_SESSION, paired(1), paired(3), code=0),
         accepts(RESUMED, paired(1), paired(2), paired(3), code=0),
     ]
     async with connected_to(*responses) as (client, relay):
         assert await next_events(client, 4) == [Connected, Paired, Paired, Paired]
-    assert relay.asked == ["seq=1", "seq=1&resume=T1&last=1"]
+    assert queries(relay) == ["seq=1", "seq=1&resume=T1&last=1"]
     assert relay.received[0] == {"code": 1006}
 
 
 @pytest.mark.parametrize(
     ("responses", "code"),
-    [([accepts(FRESH, code=4001)], "taken_over"), ([accepts(FRESH), refuses(401)], "unauthorized")],
+    [
+        ([accepts(NEW_SESSION, code=4001)], "taken_over"),
+        ([accepts(NEW_SESSION), refuses(401, "unauthorized")], "unauthorized"),
+    ],
 )
 async def test_a_final_error_ends_a_resumable_session(responses: list[Response], code: str) -> None:
     async with connected_to(*responses) as (client, _):
@@ -483,7 +444,7 @@ async def test_a_final_error_ends_a_resumable_session(responses: list[Response],
 async def test_a_resume_with_new_ice_servers_raises_an_event() -> None:
     """The credentials of the old servers may be about to expire."""
     servers = [{"urls": "stun:192.0.2.1"}]
-    async with connected_to(accepts(FRESH), accepts(RESUMED | {"ice_servers": servers}, code=0)) as (client, _):
+    async with connected_to(accepts(NEW_SESSION), accepts(RESUMED | {"ice_servers": servers}, code=0)) as (client, _):
         assert (await next_events(client, 1), await client.events.receive()) == ([Connected], IceServers(servers))
 
 
