@@ -179,8 +179,9 @@ async def test_two_peers_connect_and_log_a_summary() -> None:
             assert side.events.index("connection_summary") < side.events.index("closing")
 
 
-async def test_frames_have_peer_id_and_agent() -> None:
-    """`peer_id` is in every frame, `agent` in offer and answer; the end of candidates is the last frame."""
+async def test_frames_have_peer_id_and_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every frame has `peer_id`, and offer and answer have `agent`; the end of candidates is the last frame."""
+    monkeypatch.setattr(aioice_ext, "SERVER_SECONDS", 0.1)
     async with pairing(servers=(IceServer("stun", "127.0.0.1", 9),)) as (a, b):
         for side, target in ((a, "bob"), (b, "alice")):
             await side.wait_for("candidate_sent", end_of_candidates=True)
@@ -216,7 +217,8 @@ async def test_a_description_is_logged_as_sent_when_it_is_written() -> None:
         assert (b.phases, b.pairing.trace.description_sent) == (["exchange"], True)
 
 
-async def test_a_candidate_is_logged_as_sent_when_it_is_written() -> None:
+async def test_a_candidate_is_logged_as_sent_when_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aioice_ext, "SERVER_SECONDS", 0.1)
     async with pairing(servers=(IceServer("stun", "127.0.0.1", 9),)) as (a, _):
         a.unwritten = []
         await a.wait_for("ice_server_failed")
