@@ -3,7 +3,6 @@
 import signal
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,37 +19,26 @@ if TYPE_CHECKING:
 RELOAD_SIGNAL: Final = signal.SIGHUP
 
 
-@dataclass(frozen=True, slots=True)
-class Reloaded:
-    """The result of a reload: options whose files are in force now, and those whose old contents stay, with the reason."""
-
-    done: list[str]
-    failed: list[tuple[str, str]]
-
-
 class Credentials:
     """The contents of the files that the options name. `clock` returns seconds since the epoch."""
 
     def __init__(self, options: AuthOptions, clock: Callable[[], float]) -> None:
         self._options = options
         self._clock = clock
-        self._loaded: dict[str, Any] = {}
-        self._loaders: dict[str, Callable[[], Any]] = {
-            option: load
-            for option, file, load in (
-                ("--auth-secret-file", options.auth_secret_file, self._load_secret),
-                ("--auth-jwks", options.auth_jwks, self._load_jwks),
-                ("--tls-cert", options.tls_cert, self._load_tls),
-                ("--turn-secret-file", options.turn_secret_file, self._load_turn_secret),
-            )
-            if file is not None
+        files = {
+            "--auth-secret-file": options.auth_secret_file,
+            "--auth-jwks": options.auth_jwks,
+            "--tls-cert": options.tls_cert,
+            "--turn-secret-file": options.turn_secret_file,
         }
+        self._files = {option: Path(file) for option, file in files.items() if file is not None}
+        self._loaded: dict[str, Any] = {}
 
     def load(self) -> None:
         """Read all files; raises `BadOption`."""
-        for option, load in self._loaders.items():
+        for option, file in self._files.items():
             try:
-                self._loaded[option] = load()
+                self._loaded[option] = self._load(option, file)
             except BadFile as error:
                 raise BadOption(option, str(error)) from None
 
@@ -65,23 +53,43 @@ class Credentials:
 
     async def reload(self, log: Callable[[Event], None]) -> None:
         """Read all files again, for new connections. Where a file cannot be used its old contents stay in force."""
-        result = await trio.to_thread.run_sync(self._reload, abandon_on_cancel=True)
-        for option, reason in result.failed:
+        done, failed = await trio.to_thread.run_sync(self._reload, abandon_on_cancel=True)
+        for option, reason in failed:
             log(serve.ReloadFailed(option, reason))
-        if result.done or not result.failed:
-            log(serve.Reloaded(", ".join(result.done) or "no option: none has one"))
+        if done or not failed:
+            log(serve.Reloaded(", ".join(done) or "no option: none has one"))
 
-    def _reload(self) -> Reloaded:
-        result = Reloaded([], [])
-        for option, load in self._loaders.items():
+    def _reload(self) -> tuple[list[str], list[tuple[str, str]]]:
+        """Read all files again; returns the options whose files are in force now, and the others with the reason."""
+        done: list[str] = []
+        failed: list[tuple[str, str]] = []
+        for option, file in self._files.items():
             try:
-                self._loaded[option] = load()
-                result.done.append(option)
+                self._loaded[option] = self._load(option, file)
+                done.append(option)
             except BadFile as error:
-                result.failed.append((option, str(error)))
+                failed.append((option, str(error)))
             except Exception as fault:  # noqa: BLE001  a library's error for a file must not end the relay
-                result.failed.append((option, f"its file cannot be used ({type(fault).__name__})"))
-        return result
+                failed.append((option, f"its file cannot be used ({type(fault).__name__})"))
+        return done, failed
+
+    def _load(self, option: str, file: Path) -> Any:
+        """Return the contents of an option's file; raises `BadFile`. The imports are late because they are slow."""
+        match option:
+            case "--auth-secret-file":
+                from sdpx.relay.auth.keys import secret_key  # noqa: PLC0415
+
+                return secret_key(file)
+            case "--auth-jwks":
+                from sdpx.relay.auth.keys import public_keys  # noqa: PLC0415
+
+                return public_keys(file)
+            case "--tls-cert":
+                from sdpx.relay.auth.tls import load_context  # noqa: PLC0415
+
+                assert self._options.tls_key is not None
+                return load_context(file, Path(self._options.tls_key), self._clock())
+        return read_secret(file)
 
     @property
     def keys(self) -> "Keys":
@@ -110,26 +118,3 @@ class Credentials:
 
         secret = self._loaded.get("--auth-secret-file")
         return secret is not None and is_weak(secret)
-
-    def _load_secret(self) -> Any:
-        from sdpx.relay.auth.keys import secret_key  # noqa: PLC0415  slow to load
-
-        assert self._options.auth_secret_file is not None
-        return secret_key(Path(self._options.auth_secret_file))
-
-    def _load_jwks(self) -> Any:
-        from sdpx.relay.auth.keys import public_keys  # noqa: PLC0415  slow to load
-
-        assert self._options.auth_jwks is not None
-        return public_keys(Path(self._options.auth_jwks))
-
-    def _load_tls(self) -> ssl.SSLContext:
-        from sdpx.relay.auth.tls import load_context  # noqa: PLC0415  slow to load
-
-        assert self._options.tls_cert is not None
-        assert self._options.tls_key is not None
-        return load_context(Path(self._options.tls_cert), Path(self._options.tls_key), self._clock())
-
-    def _load_turn_secret(self) -> bytes:
-        assert self._options.turn_secret_file is not None
-        return read_secret(Path(self._options.turn_secret_file))

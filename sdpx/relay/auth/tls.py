@@ -40,7 +40,7 @@ def load_context(certificate: Path, key: Path, now: float) -> ssl.SSLContext:
 
 
 def _refuse_passphrase(key: Path) -> str:
-    raise BadFile(key, "is encrypted; nobody is there to type its passphrase: give a key without one")
+    raise BadFile(key, "is encrypted; use a key without a passphrase")
 
 
 def _check_certificate(path: Path, now: float) -> None:
