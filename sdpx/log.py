@@ -2,12 +2,16 @@
 
 - A line is rendered in the task that emits the event, and leaves through a bounded queue and one thread, so a slow reader
   of stdout never blocks the program. Lines beyond the bound are counted, and a `log_dropped` event reports their number.
-- A closed pipe is detected by the next write, or by `reader_is_gone` while nothing is written.
+- A failed write (a full disk, a closed pipe) is reported with the number of lost lines; the lines after it are tried again.
+  `reader_is_gone` detects a closed pipe while nothing is written.
+- Control characters, line separators and bidirectional controls are escaped: received data cannot control a terminal,
+  neither in a line nor in a `message` that another program prints.
 - Clock and queue are arguments.
 """
 
 import logging
 import os
+import re
 import select
 import threading
 import time
@@ -29,12 +33,21 @@ QUEUE_BYTES: Final = 8 * 1024 * 1024
 LONG_LINE: Final = QUEUE_BYTES // QUEUE_LINES  # bytes; shorter lines are bounded by their number alone
 WRITE_INTERVAL: Final = 0.005  # seconds between two writes: the thread wakes once for many lines, not for each
 CLOSE_SECONDS: Final = 2.0
+NEWLINE: Final = ord("\n")
 
 _LIBRARIES: Final = ["trio", "trio-websocket", "trio_websocket", "aiortc", "aioice", "libav", "asyncio", "trio-asyncio"]
 _COLOURS: Final = {"debug": "\x1b[2m", "info": "", "warning": "\x1b[33m", "error": "\x1b[31m"}
 _RANK: Final[dict[Level, int]] = {level: rank for rank, level in enumerate(LEVELS)}
 _MICROSECONDS: Final = tuple(f"{number:03}Z" for number in range(1000))  # the end of a timestamp
 _encode = msgspec.json.Encoder().encode
+_UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def escape(text: str) -> str:
+    """Return `text` with each character that may control a terminal or its line in the form of JSON (RFC 8259, 7)."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class Log:
@@ -102,6 +115,10 @@ class Log:
         else:
             self._put([self._aligned(**common, own={"who": who} | line)])
 
+    def count_dropped(self, lines: int) -> None:
+        """Add lines that were queued and could not be written."""
+        self.total_dropped += lines
+
     def _put(self, lines: Sequence[bytes]) -> None:
         if self._dropped and self._queue([self._line(LogDropped(self._dropped))]):
             self._dropped = 0
@@ -120,18 +137,19 @@ class Log:
         if not self._is_json:
             return self._aligned(timestamp(self._clock()), level, event.name(), event.message(), event.shown())
         try:
-            return self._json(event, level, event.message(), event.body())
+            return self._json(event, level, event.body())
         except UnicodeEncodeError:  # a command line or an operating system's message may contain lone surrogates
-            own = {key: _encodable(value) for key, value in event.shown().items()}
-            return self._json(event, level, _encodable(event.message()), own)
+            return self._json(event, level, {key: _encodable(value) for key, value in event.shown().items()})
 
-    def _json(self, event: Event, level: Level, message: Any, body: Any) -> bytes:
+    def _json(self, event: Event, level: Level, body: Any) -> bytes:
         now = self._clock()
         own = _encode(body)[1:-1]
+        if not own.isascii() or b"\x7f" in own:
+            own = escape(own.decode()).encode()  # such characters occur within strings only
         return b"%b%b%b%b%b%b}\n" % (
             (self._batch_timestamp or self._timestamp(now)).encode(),
             _head(type(event), level).encode(),
-            _encode(message),
+            _encode(escape(event.message())),
             b"," if own else b"",
             own,
             b"" if self._started is None else b',"ms":%.3f' % ((now - self._started) * 1000),
@@ -139,10 +157,9 @@ class Log:
 
     def _aligned(self, ts: str, level: str, event: str, message: str, own: dict[str, Any]) -> bytes:
         keys = " ".join(f"{key}={_encode(_encodable(value)).decode()}" for key, value in own.items())
-        line = f"{ts[11:23]} {level:<7} {event:<21} {message}  {keys}"
-        line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line).rstrip()
+        line = escape(f"{ts[11:23]} {level:<7} {event:<21} {message}  {keys}").rstrip()
         colour = _COLOURS.get(level, "") if self._colour else ""
-        return (f"{colour}{line}\x1b[0m\n" if colour else f"{line}\n").encode(errors="replace")
+        return (f"{colour}{line}\x1b[0m\n" if colour else f"{line}\n").encode()
 
     def _timestamp(self, now: float) -> str:
         """Return the start of a JSON line of that moment."""
@@ -220,18 +237,28 @@ def reader_is_gone(fd: int) -> bool:
 class ThreadSink:
     """A bounded queue of lines, and the thread that writes them to `fd`.
 
-    `on_broken` is called once, in that thread, when the reader has closed its end. The thread is a daemon: a stalled reader
-    cannot delay the program's exit.
+    `on_failure` is called in that thread with the error and the number of lines lost each time that a write fails; the next
+    lines are tried again, and `on_recovery` is called with the sum when a write succeeds. The thread is a daemon: a stalled
+    reader cannot delay the program's exit.
 
     `put` usually takes no lock. It only appends; only the thread removes, from the front, as many lines as it has copied.
     Each of these is one atomic operation of the interpreter, so no line is lost.
     """
 
-    def __init__(self, fd: int, on_broken: Callable[[], None], max_lines: int = QUEUE_LINES) -> None:
+    def __init__(
+        self,
+        fd: int,
+        on_failure: Callable[[OSError, int], object],
+        max_lines: int = QUEUE_LINES,
+        on_recovery: Callable[[int], object] = id,
+    ) -> None:
         self._fd = fd
-        self._on_broken = on_broken
+        self._on_failure = on_failure
+        self._on_recovery = on_recovery
+        self._lost = 0  # lines, since the last successful write
         self._max_lines = max_lines
         self._lines: list[bytes] = []
+        self._rest = b""  # the rest of a line of which a part is written
         self._long_bytes = 0  # total size of the long lines; guarded by the lock
         self._changed = threading.Condition()
         self._is_waiting = False
@@ -265,23 +292,43 @@ class ThreadSink:
             self._long_bytes += size
             return True
 
-    def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Write the queued lines, for `seconds` at most, and end the thread."""
+    def close(self, seconds: float = CLOSE_SECONDS) -> bool:
+        """Write the queued lines, for `seconds` at most, and end the thread; returns whether it has done so."""
         with self._changed:
             self._closing = True
             self._changed.notify()
         self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
-        try:
-            while batch := self._next_batch():
-                _write(self._fd, batch)
-                if not self._closing:
-                    time.sleep(WRITE_INTERVAL)
-        except OSError:
-            self._on_broken()
-            while self._next_batch():
-                pass
+        while batch := self._next_batch():
+            self._write(batch)
+            if not self._closing:
+                time.sleep(WRITE_INTERVAL)
+
+    def _write(self, batch: bytes) -> None:
+        """Write all of `batch`, also to a non-blocking descriptor; after a failure all but a line begun is dropped."""
+        view = memoryview(self._rest + batch)
+        is_within = bool(self._rest)
+        self._rest = b""
+        while view:
+            try:
+                written = os.write(self._fd, view)
+            except BlockingIOError:
+                select.select([], [self._fd], [])
+            except OSError as error:
+                end = bytes(view).find(b"\n") + 1 if is_within else 0
+                self._rest = bytes(view[:end])
+                lost = bytes(view[end:]).count(b"\n")
+                self._lost += lost
+                self._on_failure(error, lost)
+                return
+            else:
+                is_within = view[written - 1] != NEWLINE
+                view = view[written:]
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            self._on_recovery(lost)
 
     def _next_batch(self) -> bytes:
         """Wait for lines and remove all of them; returns nothing once the sink is closed and empty."""
@@ -296,13 +343,3 @@ class ThreadSink:
             with self._changed:
                 self._long_bytes -= sum(len(line) for line in lines if len(line) > LONG_LINE)
         return b"".join(lines)
-
-
-def _write(fd: int, data: bytes) -> None:
-    """Write all of `data`, also to a non-blocking descriptor."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(fd, view) :]
-        except BlockingIOError:
-            select.select([], [fd], [])

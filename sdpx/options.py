@@ -14,6 +14,7 @@ T = TypeVar("T")
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["json", "text"]
+OnLogFailure = Literal["serve", "exit"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,13 @@
 """Runtime of every sdpx program: the log on stdout, signals, the watcher of stdout's reader, the exit status.
 
-- The first SIGINT or SIGTERM, or the loss of stdout's reader, requests a shutdown; a second signal cancels the program.
+- The first SIGINT or SIGTERM requests a shutdown; a second signal cancels the program.
+- If the log cannot be written, because the disk is full or stdout's reader is gone, the program shuts down with status 1, or
+  serves on and says so on stderr (`--on-log-failure`).
 - An `Ending` that the program raises becomes one `error` event, one sentence on stderr, and the exit status.
 """
 
+import errno
+import math
 import os
 import signal
 import sys
@@ -17,13 +21,14 @@ import trio
 
 from sdpx.concurrency import leaf_exceptions
 from sdpx.errors import Ending, ExitStatus
-from sdpx.events import Error
-from sdpx.log import Log, ThreadSink, capture_libraries, reader_is_gone
-from sdpx.options import LogOptions
+from sdpx.events import Error, LogDropped
+from sdpx.log import Log, ThreadSink, capture_libraries, escape, reader_is_gone
+from sdpx.options import LogOptions, OnLogFailure
 
 STDOUT: Final = 1
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 READER_POLL_SECONDS: Final = 0.5
+REPORT_SECONDS: Final = 60.0
 
 
 class ShutdownRequest:
@@ -56,14 +61,22 @@ class ShutdownRequest:
 Main = Callable[[Log, ShutdownRequest], Awaitable[None]]
 
 
-def run(main: Main, options: LogOptions, *, elapsed: bool = False, reloads: bool = False) -> ExitStatus:
+def run(
+    main: Main,
+    options: LogOptions,
+    *,
+    elapsed: bool = False,
+    reloads: bool = False,
+    on_log_failure: OnLogFailure = "exit",
+) -> ExitStatus:
     """Run a program under Trio and return its exit status. `elapsed` adds `ms`, the time since the start, to the log.
 
     SIGHUP, sent when the terminal closes, requests a shutdown, except under nohup and if the program `reloads` on it.
     """
     _fill_standard_descriptors()
     hangup_ends = not reloads and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
-    return trio.run(_run, main, options, (*SIGNALS, signal.SIGHUP) if hangup_ends else SIGNALS, elapsed)
+    signals = (*SIGNALS, signal.SIGHUP) if hangup_ends else SIGNALS
+    return trio.run(_run, main, options, signals, elapsed, on_log_failure)
 
 
 def _fill_standard_descriptors() -> None:
@@ -75,15 +88,60 @@ def _fill_standard_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # returns the lowest free number
 
 
-async def _run(main: Main, options: LogOptions, signals: Sequence[signal.Signals], elapsed: bool) -> ExitStatus:
+class LogFailures:
+    """What follows when the log cannot be written: a shutdown, or a sentence on stderr, at once and then once a minute.
+
+    `on_failure` is called in the thread of the log; `clock` returns seconds.
+    """
+
+    def __init__(self, action: OnLogFailure, shut_down: Callable[[], None], clock: Callable[[], float]) -> None:
+        self._action = action
+        self._shut_down = shut_down
+        self._clock = clock
+        self._next_report = -math.inf
+        self._reason = ""
+        self.lost = 0
+
+    def on_failure(self, error: OSError, lines: int) -> None:
+        """Note the loss of some lines."""
+        self.lost += lines
+        self._reason = self._reason or f"Cannot write the log to stdout: {error.strerror or error}"
+        if self._action == "exit":
+            self._shut_down()
+        elif self._clock() >= self._next_report:
+            self._next_report = self._clock() + REPORT_SECONDS
+            print_error(f"{self._reason}; lines lost: {self.lost}. The relay keeps serving")
+
+    def status(self, *, all_written: bool) -> ExitStatus:
+        """Return the exit status of a program that succeeded but for its log, and say on stderr why it is not 0."""
+        reason = self._reason if all_written else "The end of the log was not written: stdout is not read"
+        if not reason or (self._reason and self._action == "serve"):
+            return ExitStatus.OK
+        print_error(reason + (f"; lines lost: {self.lost}" if self.lost else ""))
+        return ExitStatus.INTERNAL
+
+
+async def _run(
+    main: Main,
+    options: LogOptions,
+    signals: Sequence[signal.Signals],
+    elapsed: bool,
+    on_log_failure: OnLogFailure,
+) -> ExitStatus:
     stop = ShutdownRequest()
     token = trio.lowlevel.current_trio_token()
 
-    def on_broken() -> None:  # called in the thread of the log
+    def on_failure(error: OSError, lines: int) -> None:  # called in the thread of the log
+        failures.on_failure(error, lines)
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(log.count_dropped, lines)
+
+    def shut_down() -> None:
         with suppress(trio.RunFinishedError):
             token.run_sync_soon(stop.request, "stdout closed")
 
-    sink = ThreadSink(STDOUT, on_broken)
+    failures = LogFailures(on_log_failure, shut_down, time.monotonic)
+    sink = ThreadSink(STDOUT, on_failure, on_recovery=lambda lines: log.emit_from_thread(LogDropped(lines)))
     log = Log(
         sink.put,
         time.time,
@@ -93,18 +151,22 @@ async def _run(main: Main, options: LogOptions, signals: Sequence[signal.Signals
         started=time.time() if elapsed else None,
     )
     capture_libraries(log)
+    status = ExitStatus.INTERNAL
     try:
-        return await _supervise(main, log, stop, signals)
+        status = await _supervise(main, log, stop, signals, failures)
     finally:
-        sink.close()
+        all_written = sink.close()
+    return status or failures.status(all_written=all_written)
 
 
-async def _supervise(main: Main, log: Log, stop: ShutdownRequest, signals: Sequence[signal.Signals]) -> ExitStatus:
+async def _supervise(
+    main: Main, log: Log, stop: ShutdownRequest, signals: Sequence[signal.Signals], log_failures: LogFailures
+) -> ExitStatus:
     failures: list[BaseException] = []
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(_handle_signals, signals, stop, nursery.cancel_scope)  # before the first log line
-            nursery.start_soon(_watch_reader, stop)
+            nursery.start_soon(_watch_reader, log_failures)
             await main(log, stop)
             nursery.cancel_scope.cancel()
     except* Exception as group:  # noqa: BLE001  reported, with a traceback if it is no Ending
@@ -122,9 +184,14 @@ def _report(failures: list[BaseException], log: Log) -> ExitStatus:
     first = (unexpected or failures)[0]
     ending = first if isinstance(first, Ending) else Ending("internal", f"Internal error: {first!r}")
     log.emit(Error(ending.code, ending.reason))
-    with suppress(OSError):
-        print(f"sdpx: {ending.reason}", file=sys.stderr, flush=True)  # noqa: T201
+    print_error(ending.reason)
     return ending.status
+
+
+def print_error(reason: str) -> None:
+    """Print a sentence on stderr, with control characters escaped."""
+    with suppress(OSError):
+        print(f"sdpx: {escape(reason)}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 async def _handle_signals(
@@ -145,8 +212,8 @@ async def _handle_signals(
             signal.signal(number, signal.SIG_IGN)
 
 
-async def _watch_reader(stop: ShutdownRequest) -> None:
+async def _watch_reader(log_failures: LogFailures) -> None:
     """Detect that stdout's reader is gone while nothing is being written."""
     while not reader_is_gone(STDOUT):  # noqa: ASYNC110  Trio cannot wait for errors alone
         await trio.sleep(READER_POLL_SECONDS)
-    stop.request("stdout closed")
+    log_failures.on_failure(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)), 0)

@@ -2,11 +2,14 @@
 
 import logging
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -25,6 +28,10 @@ NOON = 1_800_000_000.25
 def make_log(*, level: Level = "debug", form: Format = "json", started: float | None = None) -> tuple[Log, LogRecorder]:
     sink = LogRecorder()
     return Log(sink.put, lambda: NOON, level=level, form=form, started=started), sink
+
+
+def ignore(*_: object) -> None:
+    pass
 
 
 def make_logger(log: Log, name: str) -> logging.Logger:
@@ -73,15 +80,31 @@ def test_dropped_lines_are_counted_and_reported_once() -> None:
     assert log.total_dropped == 3
 
 
-def test_text_format_has_no_control_characters() -> None:
-    """Received data cannot control the terminal."""
-    log, sink = make_log(form="text")
-    log.emit(peer.ChannelMessage(text="\x1b[2J\x9b\n"))
+UNSAFE = "\x00\x1b[2J\x7f\x9b\n\u061c\u200e\u2028\u2029\u202e\u2066\u2069"
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_line_has_no_character_that_controls_a_terminal(form: Format) -> None:
+    """C0 and C1 controls, DEL, line separators and bidirectional controls are escaped; in JSON the value is as received."""
+    log, sink = make_log(form=form)
+    log.emit(peer.ChannelMessage(text=f"Grüße 👋{UNSAFE}"))
     [line] = sink.lines
-    assert line.startswith(b"08:00:00.250 info    channel_message")
-    assert b"\x1b" not in line
-    assert line.count(b"\n") == 1
-    assert "\x9b" not in line.decode()
+    text = line.decode()
+    assert not set(UNSAFE) - set("[2J") & set(text.removesuffix("\n"))
+    assert "Grüße 👋" in text
+    if form == "json":
+        assert sink.records[0]["text"] == f"Grüße 👋{UNSAFE}"
+    else:
+        assert text.startswith("08:00:00.250 info    channel_message")
+
+
+def test_decoded_message_has_no_character_that_controls_a_terminal() -> None:
+    """`jq -r .message` writes no terminal sequence of a foreign ID; the key has the ID as received."""
+    log, sink = make_log()
+    log.emit(peer.PairRequested(f"bob{UNSAFE}"))
+    [line] = sink.records
+    assert not set(UNSAFE) - set("[2J") & set(line["message"])
+    assert line["target_id"] == f"bob{UNSAFE}"
 
 
 def test_forwarded_line_has_who_behind_the_common_keys() -> None:
@@ -140,7 +163,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 def test_lines_are_written_in_order(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
-    sink = ThreadSink(writer, lambda: None)
+    sink = ThreadSink(writer, ignore)
     for number in range(200):
         assert sink.put([b"%d\n" % number])
     sink.close()
@@ -151,7 +174,7 @@ def test_stalled_reader_does_not_delay_the_exit(pipe: tuple[int, int]) -> None:
     """`put` returns 0 instead of blocking; `close` returns after its timeout."""
     reader, writer = pipe
     gone = threading.Event()
-    sink = ThreadSink(writer, gone.set, max_lines=10)
+    sink = ThreadSink(writer, lambda *_: gone.set(), max_lines=10)
     taken = sum(sink.put([b"x" * 10_000]) for _ in range(200))
     assert 10 <= taken < 200
     sink.close(0.05)
@@ -163,7 +186,7 @@ def test_lines_are_queued_as_long_as_there_is_room(pipe: tuple[int, int]) -> Non
     """Lines that are written make room."""
     reader, writer = pipe
     gone = threading.Event()
-    sink = ThreadSink(writer, gone.set, max_lines=5)
+    sink = ThreadSink(writer, lambda *_: gone.set(), max_lines=5)
     sink.put([b"x" * 100_000])  # more than the pipe takes: the thread waits in it
     while sink._lines:
         time.sleep(0.001)
@@ -175,7 +198,7 @@ def test_lines_are_queued_as_long_as_there_is_room(pipe: tuple[int, int]) -> Non
 def test_long_lines_are_bounded_in_bytes(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     gone = threading.Event()
-    sink = ThreadSink(writer, gone.set)
+    sink = ThreadSink(writer, lambda *_: gone.set())
     megabyte = b"x" * (1 << 20)
     lines = [megabyte] * 2 * (QUEUE_BYTES >> 20)
     taken = sink.put(lines) + sink.put(lines)
@@ -192,7 +215,7 @@ def test_long_lines_are_bounded_in_bytes(pipe: tuple[int, int]) -> None:
 def test_lines_of_several_threads_are_all_written(pipe: tuple[int, int]) -> None:
     """The lines of each thread keep their order."""
     reader, writer = pipe
-    sink = ThreadSink(writer, lambda: None)
+    sink = ThreadSink(writer, ignore)
 
     def write(who: int) -> None:
         for number in range(2000):
@@ -244,7 +267,7 @@ def test_dropped_lines_of_a_batch_are_counted() -> None:
 def test_closed_pipe_is_reported_once(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     gone = threading.Event()
-    sink = ThreadSink(writer, gone.set)
+    sink = ThreadSink(writer, lambda *_: gone.set())
     assert not reader_is_gone(writer)
     os.close(reader)
     assert reader_is_gone(writer)
@@ -256,7 +279,7 @@ def test_closed_pipe_is_reported_once(pipe: tuple[int, int]) -> None:
 def test_non_blocking_pipe_gets_every_line(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     os.set_blocking(writer, False)
-    sink = ThreadSink(writer, lambda: None)
+    sink = ThreadSink(writer, ignore)
     for _ in range(100):
         sink.put([b"x" * 4095 + b"\n"])
     received = b""
@@ -264,6 +287,27 @@ def test_non_blocking_pipe_gets_every_line(pipe: tuple[int, int]) -> None:
         received += os.read(reader, 65_536)
     sink.close()
     assert received == (b"x" * 4095 + b"\n") * 100
+
+
+def test_failed_writes_are_reported_and_a_cut_line_is_completed(tmp_path: Path) -> None:
+    """At a file size limit; once there is room again, the lines that follow are written, and the loss is reported."""
+    path = tmp_path / "log"
+    program = f"""
+import os, resource, time
+from sdpx.log import ThreadSink
+failures, recoveries = [], []
+fd = os.open({str(path)!r}, os.O_WRONLY | os.O_CREAT)
+sink = ThreadSink(fd, lambda error, lines: failures.append((error.strerror, lines)), on_recovery=recoveries.append)
+resource.setrlimit(resource.RLIMIT_FSIZE, (6, -1))
+sink.put([b"one\\n", b"two\\n", b"three\\n"])
+while not failures: time.sleep(0.001)
+resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+sink.put([b"four\\n"])
+print(sink.close(), failures, recoveries)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "True [('File too large', 1)] [1]\n"
+    assert path.read_bytes() == b"one\ntwo\nfour\n"
 
 
 @given(st.integers(0, 1 << 40), st.sampled_from(["offer", "answer", "candidate"]), st.none() | st.text())

@@ -5,6 +5,9 @@ import sys
 
 import pytest
 
+from sdpx.errors import ExitStatus
+from sdpx.runtime import LogFailures
+
 PROGRAM = """
 import os, signal, trio
 from sdpx.options import LogOptions
@@ -31,6 +34,37 @@ def run(name: str, seconds: float, *prefix: str) -> tuple[int, bytes, bytes]:
 def test_signal_right_after_start_shuts_down_in_order(name: str) -> None:
     """The exit status is 0, without a traceback."""
     assert run(name, 30) == (0, b"requested", b"")
+
+
+def test_unwritten_log_shuts_down_with_status_1_and_a_sentence_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--on-log-failure exit`, and every program but the relay."""
+    requests: list[None] = []
+    failures = LogFailures("exit", lambda: requests.append(None), float)
+    assert failures.status(all_written=True) is ExitStatus.OK
+    failures.on_failure(OSError(28, "No space left on device"), 3)
+    assert requests
+    assert failures.status(all_written=True) is ExitStatus.INTERNAL
+    assert capsys.readouterr().err == "sdpx: Cannot write the log to stdout: No space left on device; lines lost: 3\n"
+
+
+def test_end_of_the_log_that_is_not_read_is_status_1(capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines are left when the reader has stalled for too long."""
+    assert LogFailures("exit", pytest.fail, float).status(all_written=False) is ExitStatus.INTERNAL
+    assert "not written" in capsys.readouterr().err
+
+
+def test_relay_that_serves_on_says_so_once_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--on-log-failure serve`: the first loss is reported at once, and the exit status stays 0."""
+    times = iter([0.0, 0.0, 1.0, 59.0, 60.0, 60.0])
+    failures = LogFailures("serve", pytest.fail, lambda: next(times))
+    for _ in range(4):
+        failures.on_failure(OSError(28, "No space left on device"), 10)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition("lost: ")[2] for line in lines] == [
+        "10. The relay keeps serving",
+        "40. The relay keeps serving",
+    ]
+    assert failures.status(all_written=True) is ExitStatus.OK
 
 
 def test_sighup_is_ignored_under_nohup() -> None:

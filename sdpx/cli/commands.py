@@ -36,7 +36,7 @@ def serve(options: "ServeCommand") -> int:
         typer.echo("sdpx serve: the options and all files are valid", err=True)
     if options.check or options.print_config:
         return ExitStatus.OK
-    return run(partial(run_server, options, credentials), options, reloads=True)
+    return run(partial(run_server, options, credentials), options, reloads=True, on_log_failure=options.on_log_failure)
 
 
 def peer(options: "PeerOptions") -> int:

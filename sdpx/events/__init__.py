@@ -72,10 +72,12 @@ class Library(Event, frozen=True):
 
 
 class LogDropped(Event, frozen=True):
-    """Lines were dropped because stdout was not read fast enough."""
+    """Lines were dropped because stdout was not read fast enough, or could not be written."""
 
     level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = "{e.count} log lines were dropped because stdout was not read fast enough"
+    sentence: ClassVar[str] = (
+        "{e.count} log lines were dropped: stdout was not read fast enough, or could not be written"
+    )
     count: int
 
 

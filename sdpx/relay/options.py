@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sdpx.options import LogOptions, option
+from sdpx.options import LogOptions, OnLogFailure, option
 from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.core.limits import Limits
 
@@ -15,6 +15,12 @@ class ServeOptions(LogOptions):
     """Options of a relay; with a `metrics_port`, /metrics is served there and not at `port`."""
 
     host: str = option("127.0.0.1", "Address or host name to listen on.", "Network", "HOST")
+    on_log_failure: OnLogFailure = option(
+        "serve",
+        "If the log cannot be written (disk full, pipe closed): serve on, with a note on stderr, or exit with status 1.",
+        "Logging",
+        "ACTION",
+    )
     port: int = option(
         8765, "TCP port; 0: a free port, see server_listening in the log.", "Network", "NUMBER", 0, 65535
     )

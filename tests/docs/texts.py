@@ -3,8 +3,8 @@
 from typing import Final
 
 EXIT_STATUSES: Final = {
-    0: "Success, end by a signal, or stdout was closed by its reader",
-    1: "`serve` could not listen; a step of `demo` failed; the figures of `bench` are invalid; an internal error",
+    0: "Success, or end by a signal",
+    1: "`serve` could not listen; the log could not be written; a step of `demo` failed; the figures of `bench` are invalid; an internal error",
     2: "Usage error; nothing was started",
     3: "The relay was unreachable, or the connection to it was lost",
     4: "The relay refused the pairing that `--pair` requested",

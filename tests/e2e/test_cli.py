@@ -67,23 +67,23 @@ async def test_usage_error_is_status_2_with_the_remedy(arguments: list[str], wor
 
 async def test_environment_variables_set_options() -> None:
     """As flags do."""
-    code = f"SDPX_PORT=0 SDPX_LOG_FORMAT=text {SDPX} serve | head -1"
+    code = f"SDPX_PORT=0 SDPX_LOG_FORMAT=text SDPX_ON_LOG_FAILURE=exit {SDPX} serve | head -1"
     done = await trio.to_thread.run_sync(shell, code)
     assert "server_listening" in done.stdout
     assert not done.stdout.startswith("{")
 
 
-async def test_program_ends_quietly_when_the_reader_of_stdout_is_gone() -> None:
-    """`sdpx serve | head -1` and `sdpx peer | head -1`: nothing on stderr."""
-    done = await trio.to_thread.run_sync(shell, f"{SDPX} serve --port 0 | head -1")
+async def test_program_ends_with_a_sentence_when_the_reader_of_stdout_is_gone() -> None:
+    """`sdpx serve --on-log-failure exit | head -1` and `sdpx peer | head -1`: the lost events are not lost in silence."""
+    done = await trio.to_thread.run_sync(shell, f"{SDPX} serve --port 0 --on-log-failure exit | head -1")
     assert json.loads(done.stdout)["event"] == "server_listening"
-    assert done.stderr == ""
+    assert "Broken pipe" in done.stderr
     async with relay() as (_, url), peer(url) as (_, peer_id):
         silent_input = "< <(exec sleep 20 >/dev/null 2>&1)"
         pipe = f"{SDPX} peer --url {url} --no-stun --pair {peer_id} {silent_input} | head -1"
         done = await trio.to_thread.run_sync(shell, pipe)
     assert json.loads(done.stdout)["event"] == "connecting"
-    assert done.stderr == ""
+    assert "Broken pipe" in done.stderr
 
 
 async def test_once_sends_all_piped_input_before_the_peer_exits() -> None:
@@ -169,7 +169,7 @@ async def test_relay_listens_on_each_address_of_a_host() -> None:
 async def test_relay_raises_its_file_limit() -> None:
     """The soft limit becomes the hard limit."""
     pid = """sed -E 's/.*"pid":([0-9]+).*/\\1/' <<< "$line\""""
-    command = f"ulimit -Sn 128; {SDPX} serve --port 0 | (read -r line; cat /proc/$({pid})/limits)"
+    command = f"ulimit -Sn 128; {SDPX} serve --port 0 --on-log-failure exit | (read -r line; cat /proc/$({pid})/limits)"
     done = await trio.to_thread.run_sync(shell, command)
     [soft, hard] = next(line.split()[3:5] for line in done.stdout.splitlines() if line.startswith("Max open files"))
     assert soft == hard != "128"
