@@ -1,14 +1,13 @@
-"""Coming back, with a real relay: a proxy between it and its clients resets their connections, in any byte of what they carry.
+"""Resume with a real relay: a proxy resets the connections of its clients after any byte.
 
-The clients are the rules of `sdpx peer` (sdpx.peer.signaling.resume) on a socket. In each pair A sends offers and B answers them, each
-between candidates of its own, as in a handshake, over and over.
+The clients run the rules of `sdpx peer` (sdpx.peer.signaling.resume) on a socket. In each pair A sends offers and B answers them, each
+with candidates, repeatedly.
 """
 
 import json
 import random
 import socket
 import struct
-from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -19,7 +18,7 @@ from sdpx.concurrency import RepeatedEvent
 from sdpx.peer.signaling.resume import ResumeResult, ResumeState, SequenceCheck
 from sdpx.protocol import codec
 from sdpx.protocol.messages import ServerAck, YourId
-from tests.harness.frames import CLOSE, PING, PONG, TEXT, frame, upgrade_request
+from tests.harness.frames import CLOSE, PING, PONG, TEXT, FrameReader, frame, upgrade_request
 from tests.harness.processes import relay
 
 pytestmark = pytest.mark.e2e
@@ -31,42 +30,42 @@ CANDIDATE: Final = {"type": "candidate", "candidate": {"candidate": "candidate:1
 
 
 class Proxy:
-    """Passes bytes on, both ways, and resets connections in the middle of them until it has cut often enough."""
+    """Forwards bytes in both directions, and resets connections between them until it has done so `CUTS` times."""
 
-    def __init__(self, port: int, dice: random.Random) -> None:
+    def __init__(self, port: int, rng: random.Random) -> None:
         self._port = port
-        self._dice = dice
+        self._rng = rng
         self.cuts = 0
-        self.forgotten: list[trio.SocketStream] = []  # the relay is not told that they are dead
+        self.dead: list[trio.SocketStream] = []  # dead connections that the relay is not told of
 
     async def serve(self, client: trio.SocketStream) -> None:
         upstream = await trio.open_tcp_stream("127.0.0.1", self._port)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._pass_on, client, upstream, nursery.cancel_scope)
-                nursery.start_soon(self._pass_on, upstream, client, nursery.cancel_scope)
+                nursery.start_soon(self._forward, client, upstream, nursery.cancel_scope)
+                nursery.start_soon(self._forward, upstream, client, nursery.cancel_scope)
         finally:
             for end in (client, upstream):
-                if end not in self.forgotten:
+                if end not in self.dead:
                     _reset(end)
 
     def close(self) -> None:
-        """Let go of what was forgotten."""
-        for each in self.forgotten:
+        """Close the dead connections."""
+        for each in self.dead:
             _reset(each)
 
-    async def _pass_on(self, source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope) -> None:
+    async def _forward(self, source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope) -> None:
         try:
             while data := await source.receive_some(4096):
-                if self.cuts < CUTS and self._dice.random() < 0.2:
+                if self.cuts < CUTS and self._rng.random() < 0.2:
                     self.cuts += 1
-                    await sink.send_all(data[: self._dice.randrange(len(data) + 1)])
+                    await sink.send_all(data[: self._rng.randrange(len(data) + 1)])
                     break
                 await sink.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
-        if self._dice.random() < 0.3:
-            self.forgotten.append(source if source.socket.getpeername()[1] == self._port else sink)
+        if self._rng.random() < 0.3:
+            self.dead.append(source if source.socket.getpeername()[1] == self._port else sink)
         scope.cancel()
 
 
@@ -76,17 +75,17 @@ def _reset(stream: trio.SocketStream) -> None:
         stream.socket.close()
 
 
-class Robot:
-    """A client that comes back, always: one socket after the other."""
+class ResumingClient:
+    """A client that always reconnects and resumes."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self.rules = ResumeState()
         self.id: str | None = None
         self.sent: list[str] = []
-        self.heard: list[str] = []
+        self.received: list[str] = []
         self.paired = trio.Event()
-        self.standings: list[ResumeResult] = []
+        self.results: list[ResumeResult] = []
         self.answers = False
         self._welcomed = False
         self._out: list[str] = []
@@ -97,8 +96,8 @@ class Robot:
         if self._welcomed:
             self._write(text)
 
-    def say(self, **message: Any) -> None:
-        """Send something that is compared with what arrives."""
+    def send_compared(self, **message: Any) -> None:
+        """Send a message that is compared with what the peer receives."""
         self.sent.append(message.get("sdp", "candidate"))
         self.send(message)
 
@@ -106,19 +105,19 @@ class Robot:
         self._out += texts
         self._changed.set()
 
-    async def live(self) -> None:
+    async def run(self) -> None:
         while True:
             try:
                 stream = await trio.open_tcp_stream("127.0.0.1", self._port)
                 async with stream, trio.open_nursery() as nursery:
                     self._welcomed, self._out = False, []
                     nursery.start_soon(self._read, stream, nursery.cancel_scope)
-                    nursery.start_soon(self._send_out, stream, nursery.cancel_scope)
+                    nursery.start_soon(self._write_all, stream, nursery.cancel_scope)
             except OSError:
                 pass
             await trio.sleep(0.001)
 
-    async def _send_out(self, stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+    async def _write_all(self, stream: trio.SocketStream, scope: trio.CancelScope) -> None:
         try:
             await stream.send_all(upgrade_request(f"/?{urlencode(self.rules.query())}"))
             while True:
@@ -134,18 +133,19 @@ class Robot:
             scope.cancel()
 
     async def _read(self, stream: trio.SocketStream, scope: trio.CancelScope) -> None:
-        received = bytearray()
+        reader, head = FrameReader(), None
         try:
             while data := await stream.receive_some(65536):
-                received += data
-                if received.startswith(b"HTTP/1.1 101") and b"\r\n\r\n" in received:
-                    del received[: received.index(b"\r\n\r\n") + 4]
-                assert not received.startswith(b"HTTP/1.1 4"), bytes(received)
-                for opcode, payload in frames_in(received):
+                reader.data += data
+                if head is None:
+                    head = reader.next_head()
+                    assert head is None or head.startswith("HTTP/1.1 101"), head
+                while head is not None and (found := reader.next_frame()) is not None:
+                    opcode, payload = found
                     if opcode == PING:
                         await stream.send_all(frame(PONG, payload))
                     elif opcode == TEXT:
-                        self._take(payload.decode())
+                        self._on_text(payload.decode())
                     else:
                         assert opcode == CLOSE
                         assert payload[:2] == (4001).to_bytes(2)
@@ -153,52 +153,39 @@ class Robot:
             pass
         scope.cancel()
 
-    def _take(self, text: str) -> None:
+    def _on_text(self, text: str) -> None:
         message = codec.parse_server(text)
         if isinstance(message, YourId):
-            self._take_welcome(message)
+            self._on_welcome(message)
         elif isinstance(message, ServerAck):
             assert self.rules.confirm(message.client_seq)
         elif (arrival := self.rules.receive(text, trio.current_time())) is SequenceCheck.NEW:
-            self._hear(json.loads(text))
+            self._on_message(json.loads(text))
         else:
             assert arrival is SequenceCheck.DUPLICATE
 
-    def _take_welcome(self, message: YourId) -> None:
-        self.standings.append(self.rules.welcome(message))
+    def _on_welcome(self, message: YourId) -> None:
+        self.results.append(self.rules.welcome(message))
         self.id = message.id
         self._welcomed = True
         if self.rules.ack_due is not None:
             self._write(self.rules.ack())
         self._write(*self.rules._unconfirmed)
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    def _on_message(self, message: dict[str, Any]) -> None:
         if message["type"] == "paired":
             assert not self.paired.is_set()
             self.paired.set()
             return
         assert message["type"] in ("offer", "answer", "candidate"), message
-        self.heard.append(message.get("sdp", "candidate"))
+        self.received.append(message.get("sdp", "candidate"))
         if message["type"] == "offer":
-            self.say(**CANDIDATE)
-            self.say(type="answer", sdp=message["sdp"])
+            self.send_compared(**CANDIDATE)
+            self.send_compared(type="answer", sdp=message["sdp"])
 
 
-def frames_in(received: bytearray) -> Iterator[tuple[int, bytes]]:
-    """Take whole frames out of what was received; an HTTP head is none."""
-    while len(received) >= 2 and not b"HTTP/1.1 101".startswith(received[:12]):
-        extra = {126: 2, 127: 8}.get(received[1], 0)
-        size = int.from_bytes(received[2 : 2 + extra]) if extra else received[1]
-        end = 2 + extra + size
-        if len(received) < max(end, 2 + extra):
-            return
-        opcode, payload = received[0] & 0x0F, bytes(received[2 + extra : end])
-        del received[:end]
-        yield opcode, payload
-
-
-async def shake_hands(a: Robot, b: Robot, proxy: Proxy) -> None:
-    """Let A offer, with a candidate, while the proxy cuts; then wait until both know that all has arrived."""
+async def exchange(a: ResumingClient, b: ResumingClient, proxy: Proxy) -> None:
+    """Send offers and candidates while the proxy resets connections; then wait until all messages are confirmed."""
     while a.id is None or b.id is None:
         await trio.sleep(0.01)
     a.send({"type": "pair_request", "target_id": b.id})
@@ -208,36 +195,36 @@ async def shake_hands(a: Robot, b: Robot, proxy: Proxy) -> None:
         rounds += 1
         while not (a.rules.has_room and b.rules.has_room):
             await trio.sleep(0.01)
-        a.say(type="offer", sdp=f"offer {rounds} {'x' * 500}")
-        a.say(**CANDIDATE)
+        a.send_compared(type="offer", sdp=f"offer {rounds} {'x' * 500}")
+        a.send_compared(**CANDIDATE)
         await trio.sleep(0.01)
-    while len(b.heard) < len(a.sent) or len(a.heard) < len(b.sent) or a.rules.confirmed < a.rules.sent:
+    while len(b.received) < len(a.sent) or len(a.received) < len(b.sent) or a.rules.confirmed < a.rules.sent:
         await trio.sleep(0.02)
 
 
-@pytest.mark.parametrize("option", ["--engine=epoll", "--engine=trio-websocket"])
-async def test_a_thousand_resets_in_the_middle_of_handshakes_lose_nothing_and_repeat_nothing(option: str) -> None:
-    dice = random.Random(6)
+@pytest.mark.parametrize("engine", ["--engine=epoll", "--engine=trio-websocket"])
+async def test_no_message_is_lost_or_repeated_by_resets_during_handshakes(engine: str) -> None:
+    rng = random.Random(6)
     async with (
-        relay(option, "--rate", "0", "--max-clients-per-ip", "0") as (server, url),
+        relay(engine, "--rate", "0", "--max-clients-per-ip", "0") as (server, url),
         trio.open_nursery() as nursery,
     ):
-        proxy = Proxy(int(url.rpartition(":")[2]), dice)
+        proxy = Proxy(int(url.rpartition(":")[2]), rng)
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, proxy.serve, [listener])
-        robots = [Robot(listener.socket.getsockname()[1]) for _ in range(2 * PAIRS)]
-        for robot in robots:
-            nursery.start_soon(robot.live)
-        async with trio.open_nursery() as talks:
-            for a, b in zip(robots[::2], robots[1::2], strict=True):
-                talks.start_soon(shake_hands, a, b, proxy)
-        for a, b in zip(robots[::2], robots[1::2], strict=True):
-            assert b.heard == a.sent
-            assert a.heard == b.sent
-            assert set(a.standings[1:] + b.standings[1:]) == {ResumeResult.RESUMED}
+        clients = [ResumingClient(listener.socket.getsockname()[1]) for _ in range(2 * PAIRS)]
+        for client in clients:
+            nursery.start_soon(client.run)
+        async with trio.open_nursery() as exchanges:
+            for a, b in zip(clients[::2], clients[1::2], strict=True):
+                exchanges.start_soon(exchange, a, b, proxy)
+        for a, b in zip(clients[::2], clients[1::2], strict=True):
+            assert b.received == a.sent
+            assert a.received == b.sent
+            assert set(a.results[1:] + b.results[1:]) == {ResumeResult.RESUMED}
             assert len(a.sent) >= 20
         assert proxy.cuts == CUTS
-        assert sum(len(robot.standings) for robot in robots) > CUTS / 4
+        assert sum(len(client.results) for client in clients) > CUTS / 4
         nursery.cancel_scope.cancel()
     proxy.close()
     assert "internal_error" not in server.events

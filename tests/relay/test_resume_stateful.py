@@ -22,7 +22,7 @@ from sdpx.peer.signaling.resume import ResumeResult
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.websocket.socket_stream import SocketStream
 from tests.harness.examples import examples
-from tests.harness.frames import CLOSE, PING, PONG, TEXT, frame, upgrade_request
+from tests.harness.frames import CLOSE, PING, PONG, TEXT, FrameReader, frame, upgrade_request
 from tests.harness.relay import ENGINES, Engine, RelayHarness, relay_harness
 from tests.harness.resume_world import App, Socket
 from tests.harness.socket_pair import reset, unread
@@ -44,7 +44,7 @@ class Wire:
         self.far_end = far_end
         asked = "&".join(each for each in (socket.query, f"id={socket.name}" if socket.name else "") if each)
         self._going = bytearray(upgrade_request(f"/?{asked}"))
-        self._come = bytearray()
+        self._reader = FrameReader()
         self._is_open = False
 
     def write(self, size: int) -> None:
@@ -69,30 +69,20 @@ class Wire:
         self._parse(data or b"")
 
     def _parse(self, data: bytes) -> None:
-        self._come += data
+        self._reader.data += data
         self._read_head()
-        while self._is_open and self._read_frame():
-            pass
+        while self._is_open and (found := self._reader.next_frame()) is not None:
+            self._on_frame(*found)
 
     def _read_head(self) -> None:
-        if self._is_open or b"\r\n\r\n" not in self._come:
+        if self._is_open or (head := self._reader.next_head()) is None:
             return
-        head, self._come = self._come.split(b"\r\n\r\n", 1)
         self.socket.accepted = True
-        self._is_open = b" 101 " in head
+        self._is_open = " 101 " in head
         if not self._is_open:
             self.socket.refused = int(head.split()[1])
 
-    def _read_frame(self) -> bool:
-        if len(self._come) < 2:
-            return False
-        extra = {126: 2, 127: 8}.get(self._come[1], 0)
-        size = int.from_bytes(self._come[2 : 2 + extra]) if extra else self._come[1]
-        end = 2 + extra + size
-        if len(self._come) < end or len(self._come) < 2 + extra:
-            return False
-        opcode, payload = self._come[0] & 0x0F, bytes(self._come[2 + extra : end])
-        del self._come[:end]
+    def _on_frame(self, opcode: int, payload: bytes) -> None:
         if opcode == TEXT:
             self.socket.down.append(payload.decode())
         elif opcode == CLOSE:
@@ -100,7 +90,6 @@ class Wire:
         else:
             assert opcode == PING
             self._going += frame(PONG, payload)
-        return True
 
     def cut(self, dice: random.Random) -> None:
         """Break the link: what was under way arrives in part, if at all."""
