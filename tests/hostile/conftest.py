@@ -1,20 +1,63 @@
+"""The relays that are attacked. A module says in `SERVERS` which it runs with: code that all share is attacked once, on epoll."""
+
+import ssl
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Final
 
 import pytest
+import trustme
 
 from tests.harness.processes import RelayProcess, relay_process
-from tests.hostile.scene import Scene, attacked
+from tests.hostile.attack import Attack, attack_on
+
+EPOLL: Final = "epoll"
+ENGINES: Final = (EPOLL, "trio-websocket")
+ALL_SERVERS: Final = (*ENGINES, "epoll-tls")
 
 
-@pytest.fixture(scope="session", params=["--engine=epoll", "--engine=trio-websocket"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
-    """One relay for all attacks, with the lane and without: it outlives each of them."""
-    with relay_process(tmp_path_factory.mktemp("relay"), request.param) as relay:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "server" in metafunc.fixturenames:
+        servers = getattr(metafunc.module, "SERVERS", (EPOLL,))
+        metafunc.parametrize("server", servers, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def tls_options(folder: Path, authority: trustme.CA) -> list[str]:
+    """Return the options of a relay with a certificate for 127.0.0.1, written to this folder."""
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(folder / "key.pem")
+    (folder / "cert.pem").write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
+    return ["--tls-cert", str(folder / "cert.pem"), "--tls-key", str(folder / "key.pem")]
+
+
+@pytest.fixture(scope="session")
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, authority: trustme.CA
+) -> Iterator[RelayProcess]:
+    """One relay for all attacks, which outlives each of them."""
+    folder = tmp_path_factory.mktemp("relay")
+    options = tls_options(folder, authority) if request.param.endswith("-tls") else []
+    with relay_process(folder, "--engine", request.param.removesuffix("-tls"), *options) as relay:
         yield relay
         assert relay.process.poll() is None
 
 
 @pytest.fixture
-async def scene(server: RelayProcess) -> AsyncIterator[Scene]:
-    async with attacked(server) as scene:
-        yield scene
+def tls(server: RelayProcess, authority: trustme.CA) -> ssl.SSLContext | None:
+    """The context of a client that trusts the relay's certificate; None for a relay without TLS."""
+    if not server.url.startswith("wss://"):
+        return None
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+@pytest.fixture
+async def attack(server: RelayProcess, tls: ssl.SSLContext | None) -> AsyncIterator[Attack]:
+    async with attack_on(server, tls) as attack:
+        yield attack

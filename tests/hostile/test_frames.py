@@ -13,9 +13,11 @@ import trio
 from tests.harness.frames import BINARY, CLOSE, MASK, PING, PONG, TEXT, frame
 from tests.harness.processes import RelayProcess, relay_process
 from tests.harness.relay import Client, RawClient
-from tests.hostile.scene import PATIENCE, Scene, attacked
+from tests.hostile.attack import PATIENCE, Attack, attack_on, in_one_attack
+from tests.hostile.conftest import ENGINES
 
 pytestmark = pytest.mark.e2e
+SERVERS: Final = ENGINES
 
 CONTINUATION: Final = 0x0
 LIMIT: Final = 64 * 1024  # of one message
@@ -35,9 +37,9 @@ def hasty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProc
 
 
 @pytest.fixture
-async def hasty_scene(hasty_server: RelayProcess) -> AsyncIterator[Scene]:
-    async with attacked(hasty_server) as scene:
-        yield scene
+async def hasty_attack(hasty_server: RelayProcess) -> AsyncIterator[Attack]:
+    async with attack_on(hasty_server) as attack:
+        yield attack
 
 
 def text(**message: Any) -> bytes:
@@ -106,10 +108,10 @@ class Duel:
         self.attacker.stream.socket.close()
 
 
-async def duel(scene: Scene) -> Duel:
+async def duel(attack: Attack) -> Duel:
     """Let an attacker and a client pair."""
-    attacker, attacker_id = await scene.raw()
-    victim = await scene.client()
+    attacker, attacker_id = await attack.raw()
+    victim = await attack.client()
     await attacker.send(text(type="pair_request", target_id=victim.id))
     assert (await attacker.receive())["type"] == "paired"
     assert (await victim.receive())["type"] == "paired"
@@ -134,9 +136,9 @@ class Bad(NamedTuple):
     code: int
 
 
-async def check(scene: Scene, bad: Bad, *reasons: str) -> None:
+async def check(attack: Attack, bad: Bad, *reasons: str) -> None:
     """Let one half of a pair send it, and demand that both halves are told."""
-    pair = await duel(scene)
+    pair = await duel(attack)
     await pair.attacker.send(bad.data)
     await pair.check_attacker_is_told(bad.code)
     await pair.check_victim_is_told(*reasons or ["refused"])
@@ -171,10 +173,10 @@ BROKEN: Final = {
 }
 
 
-@pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN)
-async def test_a_broken_frame_ends_the_connection_with_1002(scene: Scene, data: bytes) -> None:
+@in_one_attack("data", BROKEN)
+async def test_a_broken_frame_ends_the_connection_with_1002(attack: Attack, data: bytes) -> None:
     """A protocol error is told to the one who made it, and its peer hears `refused`."""
-    await check(scene, Bad(data, 1002))
+    await check(attack, Bad(data, 1002))
 
 
 CODES: Final = [0, 999, 1004, 1005, 1006, 1015, 2999, 5000]
@@ -185,9 +187,9 @@ CODES: Final = [0, 999, 1004, 1005, 1006, 1015, 2999, 5000]
     [frame(CLOSE, b"\x03"), *map(close, CODES)],
     ids=["a close of one byte", *(f"close code {code}" for code in CODES)],
 )
-async def test_a_broken_close_frame_is_answered_with_1002(scene: Scene, data: bytes) -> None:
+async def test_a_broken_close_frame_is_answered_with_1002(attack: Attack, data: bytes) -> None:
     """RFC 6455, 7.4: codes that nobody may send, and half a code."""
-    await check(scene, Bad(data, 1002))
+    await check(attack, Bad(data, 1002))
 
 
 SNOWMAN: Final = "\N{SNOWMAN}".encode()
@@ -208,10 +210,10 @@ NO_UTF8: Final = {
 }
 
 
-@pytest.mark.parametrize("data", NO_UTF8.values(), ids=NO_UTF8)
-async def test_what_is_no_utf_8_ends_the_connection_with_1007(scene: Scene, data: bytes) -> None:
+@in_one_attack("data", NO_UTF8)
+async def test_what_is_no_utf_8_ends_the_connection_with_1007(attack: Attack, data: bytes) -> None:
     """RFC 6455, 8.1: in a text, across its fragments, or in a close reason."""
-    await check(scene, Bad(data, 1007))
+    await check(attack, Bad(data, 1007))
 
 
 TOO_BIG: Final = {
@@ -228,10 +230,10 @@ TOO_BIG: Final = {
 }
 
 
-@pytest.mark.parametrize("data", TOO_BIG.values(), ids=TOO_BIG)
-async def test_a_message_over_the_limit_ends_the_connection_with_1009(scene: Scene, data: bytes) -> None:
+@in_one_attack("data", TOO_BIG)
+async def test_a_message_over_the_limit_ends_the_connection_with_1009(attack: Attack, data: bytes) -> None:
     """As soon as it is announced, and however it is cut into frames."""
-    await check(scene, Bad(data, 1009))
+    await check(attack, Bad(data, 1009))
 
 
 PINGS: Final = frame(PING, b"x")
@@ -243,26 +245,26 @@ ENDLESS_FRAGMENTS: Final = {
 }
 
 
-@pytest.mark.parametrize("more", ENDLESS_FRAGMENTS.values(), ids=ENDLESS_FRAGMENTS)
-async def test_a_message_of_endless_fragments_ends_the_connection_with_1008(scene: Scene, more: bytes) -> None:
+@in_one_attack("more", ENDLESS_FRAGMENTS)
+async def test_a_message_of_endless_fragments_ends_the_connection_with_1008(attack: Attack, more: bytes) -> None:
     """However little is in them."""
-    await check(scene, Bad(frame(TEXT, fin=False) + more * 3000, 1008))
+    await check(attack, Bad(frame(TEXT, fin=False) + more * 3000, 1008))
 
 
-async def test_what_comes_before_a_broken_frame_is_relayed(scene: Scene) -> None:
+async def test_what_comes_before_a_broken_frame_is_relayed(attack: Attack) -> None:
     """Also when both come in one piece: the peer gets the frame first, then hears of the end."""
-    pair = await duel(scene)
+    pair = await duel(attack)
     await pair.attacker.send(text(type="offer", sdp="in time") + b"\xff" + text(type="offer", sdp="too late"))
     assert await pair.victim.receive() == {"type": "offer", "sdp": "in time", "from_peer": True}
     await pair.check_attacker_is_told(1002)
     await pair.check_victim_is_told("refused")
 
 
-async def test_the_victim_of_a_refused_client_pairs_again(scene: Scene) -> None:
+async def test_the_victim_of_a_refused_client_pairs_again(attack: Attack) -> None:
     """On the same connection, time after time."""
-    victim = await scene.client()
+    victim = await attack.client()
     for _ in range(10):
-        attacker, attacker_id = await scene.raw()
+        attacker, attacker_id = await attack.raw()
         await attacker.send(text(type="pair_request", target_id=victim.id) + b"\xff")
         assert (await victim.receive())["peer_id"] == attacker_id
         assert (await victim.receive())["reason"] == "refused"
@@ -277,19 +279,19 @@ BINARIES: Final = {
 }
 
 
-@pytest.mark.parametrize("data", BINARIES.values(), ids=BINARIES)
-async def test_a_binary_message_is_refused_and_the_connection_stays(scene: Scene, data: bytes) -> None:
+@in_one_attack("data", BINARIES)
+async def test_a_binary_message_is_refused_and_the_connection_stays(attack: Attack, data: bytes) -> None:
     """`bad_message`, and the pair goes on."""
-    pair = await duel(scene)
+    pair = await duel(attack)
     await pair.attacker.send(data)
     told = await pair.attacker.receive()
     assert (told["type"], told["code"]) == ("error", "bad_message")
     await pair.check_they_still_work()
 
 
-async def test_a_flood_of_binary_messages_ends_the_connection_with_1008(scene: Scene) -> None:
+async def test_a_flood_of_binary_messages_ends_the_connection_with_1008(attack: Attack) -> None:
     """They count as any message does; who does not read the refusals may be cut for that first."""
-    await check(scene, Bad(frame(BINARY, b"x") * 4000, 1008), "refused", "slow")
+    await check(attack, Bad(frame(BINARY, b"x") * 4000, 1008), "refused", "slow")
 
 
 OFFER: Final = {"type": "offer", "sdp": SNOWMAN.decode() * 40}
@@ -307,19 +309,19 @@ ODD: Final = {
 }
 
 
-@pytest.mark.parametrize("data", ODD.values(), ids=ODD)
-async def test_an_odd_but_good_message_is_relayed(scene: Scene, data: bytes) -> None:
+@in_one_attack("data", ODD)
+async def test_an_odd_but_good_message_is_relayed(attack: Attack, data: bytes) -> None:
     """Whatever RFC 6455 allows arrives whole, and the pair goes on."""
-    pair = await duel(scene)
+    pair = await duel(attack)
     await pair.attacker.send(data)
     with trio.fail_after(PATIENCE):
         assert await pair.victim.receive() == OFFER | {"from_peer": True}
     await pair.check_victim_hears_no_more()
 
 
-async def test_a_message_byte_by_byte_is_relayed(scene: Scene) -> None:
+async def test_a_message_byte_by_byte_is_relayed(attack: Attack) -> None:
     """As slowly as it comes: each byte in a segment of its own."""
-    pair = await duel(scene)
+    pair = await duel(attack)
     for byte in frame(TEXT, OFFER_BYTES):
         await pair.attacker.send(bytes([byte]))
         await trio.sleep(0.001)
@@ -327,17 +329,17 @@ async def test_a_message_byte_by_byte_is_relayed(scene: Scene) -> None:
     await pair.check_they_still_work()
 
 
-async def test_a_message_of_exactly_the_limit_is_relayed(scene: Scene) -> None:
+async def test_a_message_of_exactly_the_limit_is_relayed(attack: Attack) -> None:
     """64 KiB are allowed."""
-    pair = await duel(scene)
+    pair = await duel(attack)
     offer = {"type": "offer", "sdp": "x" * (LIMIT - len(json.dumps({"type": "offer", "sdp": ""})))}
     await pair.attacker.send(text(**offer))
     assert await pair.victim.receive() == offer | {"from_peer": True}
 
 
-async def test_a_hundred_pings_get_their_pongs(scene: Scene) -> None:
+async def test_a_hundred_pings_get_their_pongs(attack: Attack) -> None:
     """Each with its payload, in order: so many are no flood."""
-    pair = await duel(scene)
+    pair = await duel(attack)
     await pair.attacker.send(b"".join(frame(PING, b"%d" % number) for number in range(100)))
     assert [await pair.attacker.frame() for _ in range(100)] == [(PONG, b"%d" % number) for number in range(100)]
     await pair.check_they_still_work()
@@ -351,10 +353,10 @@ FLOODS: Final = {
 }
 
 
-@pytest.mark.parametrize("one", FLOODS.values(), ids=FLOODS)
-async def test_a_flood_of_control_frames_ends_the_connection_with_1008(scene: Scene, one: bytes) -> None:
+@in_one_attack("one", FLOODS)
+async def test_a_flood_of_control_frames_ends_the_connection_with_1008(attack: Attack, one: bytes) -> None:
     """They cost as much as messages, and are counted as such; this attacker reads what it is answered."""
-    pair = await duel(scene)
+    pair = await duel(attack)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sends_until_cut, pair.attacker, one * 200)
         with trio.fail_after(HEARD):
@@ -363,10 +365,10 @@ async def test_a_flood_of_control_frames_ends_the_connection_with_1008(scene: Sc
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("one", FLOODS.values(), ids=FLOODS)
-async def test_a_flood_of_control_frames_without_reading_is_cut(hasty_scene: Scene, one: bytes) -> None:
+@in_one_attack("one", FLOODS)
+async def test_a_flood_of_control_frames_without_reading_is_cut(hasty_attack: Attack, one: bytes) -> None:
     """Pongs that nobody reads do not pile up: its limit ends it, or the silence of one whose pongs are stuck."""
-    pair = await duel(hasty_scene)
+    pair = await duel(hasty_attack)
     with trio.fail_after(SILENCE + LINGER):
         assert await sends_until_cut(pair.attacker, one * 200) < BOUND
     await pair.check_victim_is_told("refused", "timeout")
@@ -379,24 +381,24 @@ AFTER_REFUSAL: Final = {
 }
 
 
-@pytest.mark.parametrize("more", AFTER_REFUSAL.values(), ids=AFTER_REFUSAL)
-async def test_who_sends_on_after_it_was_refused_is_cut(scene: Scene, more: bytes) -> None:
+@in_one_attack("more", AFTER_REFUSAL)
+async def test_who_sends_on_after_it_was_refused_is_cut(attack: Attack, more: bytes) -> None:
     """After a bounded amount, and none of it is relayed."""
-    pair = await duel(scene)
+    pair = await duel(attack)
     await pair.attacker.send(b"\xff")
     with trio.fail_after(LINGER):
         assert await sends_until_cut(pair.attacker, more) < BOUND
     await pair.check_victim_is_told("refused")
 
 
-async def test_who_stays_after_it_was_refused_is_cut(scene: Scene) -> None:
+async def test_who_stays_after_it_was_refused_is_cut(attack: Attack) -> None:
     """It neither closes nor reads, and the relay holds no socket for it."""
-    pair = await duel(scene)
-    before = scene.server.descriptors
+    pair = await duel(attack)
+    before = attack.server.descriptors
     await pair.attacker.send(b"\xff")
     await pair.check_victim_is_told("refused")
     with trio.fail_after(LINGER):
-        while scene.server.descriptors >= before:
+        while attack.server.descriptors >= before:
             await trio.sleep(0.02)
 
 
@@ -411,29 +413,29 @@ PARTS: Final = {
 MUTE: Final = ["nothing", "half a header", "half a message"]
 
 
-@pytest.mark.parametrize("data", PARTS.values(), ids=PARTS)
-async def test_a_reset_in_the_middle_is_told_to_the_peer_at_once(scene: Scene, data: bytes) -> None:
+@in_one_attack("data", PARTS)
+async def test_a_reset_in_the_middle_is_told_to_the_peer_at_once(attack: Attack, data: bytes) -> None:
     """`closed`, wherever in a frame it was."""
-    pair = await duel(scene)
+    pair = await duel(attack)
     await pair.attacker.send(data)
     await trio.sleep(0.01)
     pair.reset()
     await pair.check_victim_is_told("closed")
 
 
-@pytest.mark.parametrize("data", PARTS.values(), ids=PARTS)
-async def test_a_fin_in_the_middle_is_told_to_the_peer_at_once(scene: Scene, data: bytes) -> None:
+@in_one_attack("data", PARTS)
+async def test_a_fin_in_the_middle_is_told_to_the_peer_at_once(attack: Attack, data: bytes) -> None:
     """Also of a client that closes only its own side, and stays."""
-    pair = await duel(scene)
+    pair = await duel(attack)
     await pair.attacker.send(data)
     await pair.half_close()
     await pair.check_victim_is_told("closed")
 
 
 @pytest.mark.parametrize("data", [PARTS[name] for name in MUTE], ids=MUTE)
-async def test_silence_in_the_middle_is_a_timeout(hasty_scene: Scene, data: bytes) -> None:
+async def test_silence_in_the_middle_is_a_timeout(hasty_attack: Attack, data: bytes) -> None:
     """Who does not answer pings hears 1008, its peer `timeout`, a little after the time that it had."""
-    pair = await duel(hasty_scene)
+    pair = await duel(hasty_attack)
     await pair.attacker.send(data)
     with trio.fail_after(SILENCE + PATIENCE):
         told = await pair.victim.receive()
@@ -441,9 +443,9 @@ async def test_silence_in_the_middle_is_a_timeout(hasty_scene: Scene, data: byte
     assert told == {"type": "peer_disconnected", "peer_id": pair.attacker_id, "reason": "timeout"}
 
 
-async def test_a_frame_that_never_ends_is_silence(hasty_scene: Scene) -> None:
+async def test_a_frame_that_never_ends_is_silence(hasty_attack: Attack) -> None:
     """A byte now and then is no sign of life, a whole frame is."""
-    pair = await duel(hasty_scene)
+    pair = await duel(hasty_attack)
     await pair.attacker.send(header(0x81, LIMIT))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_send_slowly, pair.attacker)
@@ -461,9 +463,9 @@ async def _send_slowly(client: RawClient) -> None:
         return
 
 
-async def test_the_relays_pings_are_asked_of_the_silent_only_now_and_then(hasty_scene: Scene) -> None:
+async def test_the_relays_pings_are_asked_of_the_silent_only_now_and_then(hasty_attack: Attack) -> None:
     """One that says nothing hears a few pings and then 1008: the relay does not flood it."""
-    attacker, _ = await hasty_scene.raw()
+    attacker, _ = await hasty_attack.raw()
     heard: list[int] = []
     with trio.fail_after(SILENCE + PATIENCE):
         while CLOSE not in heard:
@@ -485,19 +487,19 @@ BEHIND_THE_CLOSE: Final = {
 LATE: Final = ["an offer", "a second close", "a broken frame"]
 
 
-@pytest.mark.parametrize("data", BEHIND_THE_CLOSE.values(), ids=BEHIND_THE_CLOSE)
-async def test_what_comes_behind_a_close_frame_is_thrown_away(scene: Scene, data: bytes) -> None:
+@in_one_attack("data", BEHIND_THE_CLOSE)
+async def test_what_comes_behind_a_close_frame_is_thrown_away(attack: Attack, data: bytes) -> None:
     """RFC 6455, 5.5.1: the close is answered with its own code, nothing is relayed, the peer hears `closed` once."""
-    pair = await duel(scene)
+    pair = await duel(attack)
     await pair.attacker.send(close(4321, b"that was it") + data)
     await pair.check_attacker_is_told(4321)
     await pair.check_victim_is_told("closed")
 
 
 @pytest.mark.parametrize("data", [BEHIND_THE_CLOSE[name] for name in LATE], ids=LATE)
-async def test_what_comes_a_moment_after_a_close_frame_is_thrown_away(scene: Scene, data: bytes) -> None:
+async def test_what_comes_a_moment_after_a_close_frame_is_thrown_away(attack: Attack, data: bytes) -> None:
     """The same, in a segment of its own."""
-    pair = await duel(scene)
+    pair = await duel(attack)
     await pair.attacker.send(close(4321))
     await pair.check_victim_is_told("closed")
     try:
@@ -508,17 +510,17 @@ async def test_what_comes_a_moment_after_a_close_frame_is_thrown_away(scene: Sce
 
 
 @pytest.mark.parametrize("code", [1000, 1002, 1007, 1011, 4999])
-async def test_a_good_close_code_is_echoed(scene: Scene, code: int) -> None:
+async def test_a_good_close_code_is_echoed(attack: Attack, code: int) -> None:
     """RFC 6455, 5.5.1, with a reason as long as a control frame can hold."""
-    pair = await duel(scene)
+    pair = await duel(attack)
     await pair.attacker.send(close(code, b"x" * 123))
     await pair.check_attacker_is_told(code)
     await pair.check_victim_is_told("closed")
 
 
-async def test_a_close_without_a_code_is_a_close(scene: Scene) -> None:
+async def test_a_close_without_a_code_is_a_close(attack: Attack) -> None:
     """Its answer is a close frame too."""
-    pair = await duel(scene)
+    pair = await duel(attack)
     await pair.attacker.send(frame(CLOSE))
     opcode, _ = await pair.attacker.frame()
     assert opcode == CLOSE
@@ -533,46 +535,46 @@ GOODBYES: Final = {
 }
 
 
-@pytest.mark.parametrize(("data", "reason"), GOODBYES.values(), ids=GOODBYES)
-async def test_one_that_ends_without_reading_what_it_was_sent_is_gone(scene: Scene, data: bytes, reason: str) -> None:
+@in_one_attack(("data", "reason"), GOODBYES)
+async def test_one_that_ends_without_reading_what_it_was_sent_is_gone(attack: Attack, data: bytes, reason: str) -> None:
     """600 KB wait for it, and it reads none of them: its peer is told at once, its socket is gone soon."""
-    pair = await duel(scene)
+    pair = await duel(attack)
     for _ in range(20):
         await pair.victim.send(type="offer", sdp="x" * 30_000)
     await pair.check_victim_hears_no_more()
-    before = scene.server.descriptors
+    before = attack.server.descriptors
     await pair.attacker.send(data)
     if not data:
         await pair.half_close()
     await pair.check_victim_is_told(reason)
     with trio.fail_after(LINGER):
-        while scene.server.descriptors >= before:
+        while attack.server.descriptors >= before:
             await trio.sleep(0.02)
 
 
-async def test_half_a_message_from_each_of_a_hundred_clients_is_bounded(scene: Scene) -> None:
+async def test_half_a_message_from_each_of_a_hundred_clients_is_bounded(attack: Attack) -> None:
     """Each holds back its last byte for ever: what the relay keeps is no more than what the limits allow."""
     half = frame(TEXT, b"x" * (LIMIT - 1), fin=False)
-    before = scene.server.memory
+    before = attack.server.memory
     for _ in range(100):
-        client, _ = await scene.raw()
+        client, _ = await attack.raw()
         await client.send(half)
     with trio.fail_after(PATIENCE):
-        while not any(line["code"] == 1008 for line in scene.events("client_disconnected")):
+        while not any(line["code"] == 1008 for line in attack.events("client_disconnected")):
             await trio.sleep(0.02)
-    assert scene.server.memory - before < 32 * 1024 * 1024
+    assert attack.server.memory - before < 32 * 1024 * 1024
 
 
-async def test_bad_clients_by_the_dozen_at_once(scene: Scene) -> None:
+async def test_bad_clients_by_the_dozen_at_once(attack: Attack) -> None:
     """Sixty of them, each with another broken frame: each hears its close code."""
     attacks = [*(Bad(data, 1002) for data in BROKEN.values()), *(Bad(data, 1007) for data in NO_UTF8.values())]
 
-    async def attack(bad: Bad) -> None:
-        client, _ = await scene.raw()
+    async def send(bad: Bad) -> None:
+        client, _ = await attack.raw()
         await client.send(bad.data)
         assert await client.close_code() == bad.code
 
     with trio.fail_after(2 * PATIENCE):
         async with trio.open_nursery() as nursery:
             for bad in attacks:
-                nursery.start_soon(attack, bad)
+                nursery.start_soon(send, bad)

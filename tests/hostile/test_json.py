@@ -10,7 +10,7 @@ import pytest
 
 from tests.harness.processes import relay_process
 from tests.harness.relay import Client
-from tests.hostile.scene import Scene, attacked, usable
+from tests.hostile.attack import Attack, attack_on, in_one_attack, usable
 
 pytestmark = pytest.mark.e2e
 
@@ -147,39 +147,39 @@ async def refusal(client: Client, text: str) -> dict[str, Any]:
     return error
 
 
-@pytest.mark.parametrize("text", MALFORMED.values(), ids=MALFORMED.keys())
-async def test_malformed(scene: Scene, text: str) -> None:
+@in_one_attack("text", MALFORMED)
+async def test_malformed(attack: Attack, text: str) -> None:
     """What is no JSON text is refused as `bad_json`."""
-    assert (await refusal(await scene.client(), text))["code"] == "bad_json"
+    assert (await refusal(await attack.client(), text))["code"] == "bad_json"
 
 
-async def test_no_object(scene: Scene) -> None:
+async def test_no_object(attack: Attack) -> None:
     """JSON that is no object is refused as `bad_message`."""
-    client = await scene.client()
+    client = await attack.client()
     for text in NO_OBJECTS:
         assert (await refusal(client, text))["code"] == "bad_message"
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "nan", "inf"])
-async def test_not_a_number(scene: Scene, number: str) -> None:
+async def test_not_a_number(attack: Attack, number: str) -> None:
     """NaN and Infinity are not JSON, wherever they stand."""
-    client = await scene.client()
+    client = await attack.client()
     for place in PLACES:
         assert (await refusal(client, place % number))["code"] == "bad_json"
 
 
 @pytest.mark.parametrize("string", [r'"\ud800"', r'"\udfff"', r'"\udc00\ud800"', r'"\ud800x"', r'{"\ud800":1}'])
-async def test_lone_surrogates(scene: Scene, string: str) -> None:
+async def test_lone_surrogates(attack: Attack, string: str) -> None:
     """An escape that stands for no character is refused, wherever it stands."""
-    client = await scene.client()
+    client = await attack.client()
     for place in PLACES:
         assert (await refusal(client, place % string))["code"] == "bad_json"
 
 
-@pytest.mark.parametrize("nest", NESTS.values(), ids=NESTS.keys())
-async def test_deep_nesting(scene: Scene, nest: str) -> None:
+@in_one_attack("nest", NESTS)
+async def test_deep_nesting(attack: Attack, nest: str) -> None:
     """As many brackets as a frame holds, closed or not, are too many, wherever they stand."""
-    client = await scene.client()
+    client = await attack.client()
     for place in PLACES:
         assert (await refusal(client, place % nest))["code"] == "bad_json"
 
@@ -187,8 +187,8 @@ async def test_deep_nesting(scene: Scene, nest: str) -> None:
 async def test_100_000_brackets(tmp_path: Path) -> None:
     """Brackets do no harm either where a frame may be longer."""
     with relay_process(tmp_path, "--max-message-size", "1048576") as server:
-        async with attacked(server) as scene:
-            client = await scene.client()
+        async with attack_on(server) as attack:
+            client = await attack.client()
             for place in PLACES:
                 for nest in ("[" * 100_000 + "]" * 100_000, "[" * 100_000, '{"a":' * 100_000 + "1" + "}" * 100_000):
                     assert (await refusal(client, place % nest))["code"] == "bad_json"
@@ -208,10 +208,10 @@ async def arrives(sender: Client, receiver: Client, text: str, expected: str) ->
     return len(answers) == 1
 
 
-@pytest.mark.parametrize(("sent", "expected"), RELAYED_NESTS.values(), ids=RELAYED_NESTS.keys())
-async def test_nesting_around_the_limit_of_a_relayed_frame(scene: Scene, sent: str, expected: str) -> None:
+@in_one_attack(("sent", "expected"), RELAYED_NESTS)
+async def test_nesting_around_the_limit_of_a_relayed_frame(attack: Attack, sent: str, expected: str) -> None:
     """A frame is relayed as it came or refused as `bad_json`, also one that is nested as deeply as just possible."""
-    a, b = await scene.paired()
+    a, b = await attack.paired()
 
     async def fits(depth: int) -> bool:
         nest = "[" * depth + "]" * depth
@@ -226,9 +226,9 @@ async def test_nesting_around_the_limit_of_a_relayed_frame(scene: Scene, sent: s
     await usable(a, b)
 
 
-async def test_nesting_around_the_limit_of_a_ping(scene: Scene) -> None:
+async def test_nesting_around_the_limit_of_a_ping(attack: Attack) -> None:
     """A `t` is echoed as it came or refused as `bad_json`, also one that is nested as deeply as just possible."""
-    client = await scene.client()
+    client = await attack.client()
     for depth in (*range(1, 900, 50), *range(900, 1100)):
         nest = "[" * depth + "]" * depth
         await client.socket.send_message(PING % nest)
@@ -239,79 +239,79 @@ async def test_nesting_around_the_limit_of_a_ping(scene: Scene) -> None:
     await usable(client)
 
 
-async def test_a_type_of_60_kb(scene: Scene) -> None:
+async def test_a_type_of_60_kb(attack: Attack) -> None:
     """A type that nobody knows is named in the answer, whatever its length."""
     kind = "x" * 60_000
-    error = await refusal(await scene.client(), json.dumps({"type": kind}))
+    error = await refusal(await attack.client(), json.dumps({"type": kind}))
     assert (error["code"], error["in_reply_to"]) == ("unknown_type", kind)
 
 
-@pytest.mark.parametrize(("template", "values"), WRONG_TYPES.items(), ids=WRONG_TYPES.keys())
-async def test_wrong_types(scene: Scene, template: str, values: Sequence[str]) -> None:
+@in_one_attack(("template", "values"), {each[0]: each for each in WRONG_TYPES.items()})
+async def test_wrong_types(attack: Attack, template: str, values: Sequence[str]) -> None:
     """A key of the wrong type is refused as `bad_message`, with the type of the frame that held it."""
-    client = await scene.client()
+    client = await attack.client()
     for value in values:
         error = await refusal(client, template % value)
         assert (error["code"], error["in_reply_to"]) == ("bad_message", template.split('"')[3])
 
 
-async def test_missing_keys(scene: Scene) -> None:
+async def test_missing_keys(attack: Attack) -> None:
     """A key that is missing is refused as `bad_message`, with the type of the frame that lacks it."""
-    client = await scene.client()
+    client = await attack.client()
     for text in MISSING_KEYS:
         error = await refusal(client, text)
         assert (error["code"], error["in_reply_to"]) == ("bad_message", json.loads(text)["type"])
 
 
-async def test_a_type_that_is_no_string(scene: Scene) -> None:
+async def test_a_type_that_is_no_string(attack: Attack) -> None:
     """A frame without a string `type` is refused as `bad_message`."""
-    client = await scene.client()
+    client = await attack.client()
     for text in ("{}", '{"Type":"ping"}', '{"":"ping"}', *(TYPED % value for value in NOT_STRINGS)):
         assert (await refusal(client, text))["code"] == "bad_message"
 
 
-async def test_any_value_is_a_t(scene: Scene) -> None:
+async def test_any_value_is_a_t(attack: Attack) -> None:
     """Whatever value a ping's `t` has, its pong has it as it was written."""
-    client = await scene.client()
+    client = await attack.client()
     for value in (*NOT_STRINGS, "-0", "1e-400", "9" * 5000, r'"\u0000\/"', '{ "b":1,"a" :[ ] }', '{"a":1,"a":2}'):
         await client.socket.send_message(PING % value)
         assert await client.socket.get_message() == PONG % value
 
 
-@pytest.mark.parametrize(("text", "expected"), LAST_COUNTS.items(), ids=LAST_COUNTS.keys())
-async def test_duplicate_keys(scene: Scene, text: str, expected: dict[str, object]) -> None:
+@in_one_attack(("text", "expected"), {each[0]: each for each in LAST_COUNTS.items()})
+async def test_duplicate_keys(attack: Attack, text: str, expected: dict[str, object]) -> None:
     """Of duplicate keys the last counts."""
-    client = await scene.client()
+    client = await attack.client()
     await client.socket.send_message(text)
     assert expected.items() <= (await client.receive()).items()
     await usable(client)
 
 
-async def test_nul_in_names(scene: Scene) -> None:
+async def test_nul_in_names(attack: Attack) -> None:
     """A NUL in a type or an ID is a character as any other: it does not end the name."""
-    a, b = await scene.paired()
-    stranger = await scene.client()
+    a, b = await attack.paired()
+    stranger = await attack.client()
     offer = json.dumps({"type": "offer", "sdp": "", "peer_id": f"{b.id}\0"})
     assert (await refusal(a, offer))["code"] == "peer_unreachable"
     assert (await refusal(a, json.dumps({"type": "ping\0"})))["code"] == "unknown_type"
     request = json.dumps({"type": "pair_request", "target_id": f"{stranger.id}\0"})
-    assert (await refusal(await scene.client(), request))["code"] == "target_not_found"
+    assert (await refusal(await attack.client(), request))["code"] == "target_not_found"
     await usable(b, stranger)
 
 
-@pytest.mark.parametrize("text", AS_WRITTEN.values(), ids=AS_WRITTEN.keys())
-async def test_a_relayed_frame_comes_out_as_it_went_in(scene: Scene, text: str) -> None:
+@in_one_attack("text", AS_WRITTEN)
+async def test_a_relayed_frame_comes_out_as_it_went_in(attack: Attack, text: str) -> None:
     """The peer gets every byte as it was sent, and `from_peer` behind them."""
-    a, b = await scene.paired()
+    a, b = await attack.paired()
     await a.socket.send_message(text)
     assert await b.socket.get_message() == text.rstrip()[:-1] + ',"from_peer":true}'
     await usable(a, b)
 
 
-@pytest.mark.parametrize("text", FORGERIES.values(), ids=FORGERIES.keys())
-async def test_a_forged_from_peer(scene: Scene, text: str) -> None:
+@in_one_attack("text", FORGERIES)
+async def test_a_forged_from_peer(attack: Attack, text: str) -> None:
     """However a sender writes `from_peer`, its peer finds the key once, as true, and the rest as it was sent."""
-    a, b = await scene.paired()
+    a, b = await attack.paired()
     for forged in FORGED:
         await a.socket.send_message(text.replace("false", forged))
         received = await b.socket.get_message()
@@ -321,9 +321,9 @@ async def test_a_forged_from_peer(scene: Scene, text: str) -> None:
     await usable(a, b)
 
 
-async def test_from_peer_where_nothing_is_relayed(scene: Scene) -> None:
+async def test_from_peer_where_nothing_is_relayed(attack: Attack) -> None:
     """The server's own frames never bear `from_peer`, whatever the client wrote."""
-    a, b = await scene.client(), await scene.client()
+    a, b = await attack.client(), await attack.client()
     await a.send(type="pair_request", target_id=b.id, from_peer=True)
     assert await a.receive() == {"type": "paired", "peer_id": b.id, "is_initiator": True}
     assert await b.receive() == {"type": "paired", "peer_id": a.id, "is_initiator": False}
@@ -337,9 +337,9 @@ async def test_from_peer_where_nothing_is_relayed(scene: Scene) -> None:
 @pytest.mark.parametrize(
     "kind", ["paired", "your_id", "unpaired", "peer_disconnected", "error", "", "Offer", "offer ", "__class__"]
 )
-async def test_types_that_a_client_may_not_send(scene: Scene, kind: str) -> None:
+async def test_types_that_a_client_may_not_send(attack: Attack, kind: str) -> None:
     """A client that pretends to be the server is told `unknown_type`, and its peer hears nothing."""
-    a, b = await scene.paired()
+    a, b = await attack.paired()
     forged = {"type": kind, "peer_id": b.id, "id": b.id, "is_initiator": True, "reason": "left", "from_peer": True}
     error = await refusal(a, json.dumps(forged))
     assert (error["code"], error["in_reply_to"]) == ("unknown_type", kind)

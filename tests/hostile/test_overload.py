@@ -16,7 +16,7 @@ import trio
 from tests.harness.frames import message
 from tests.harness.processes import RelayProcess, environment, relay_process
 from tests.harness.relay import RawClient
-from tests.hostile.scene import PATIENCE, GoodPair, Scene, newcomers
+from tests.hostile.attack import PATIENCE, Attack, InnocentPair, connect_pair
 
 pytestmark = pytest.mark.e2e
 
@@ -44,9 +44,9 @@ async def until(happened: Callable[[], Any]) -> None:
 
 
 async def test_without_descriptors_the_relay_keeps_what_it_has(poor: RelayProcess) -> None:
-    """It says so, once and not ten times a second, idles, and lets newcomers in as soon as there is room."""
+    """It says so, once and not ten times a second, idles, and lets connect_pair in as soon as there is room."""
     async with trio.open_nursery() as nursery:
-        pair = await newcomers(nursery, poor.url)
+        pair = await connect_pair(nursery, poor.url)
         greedy = [await trio.open_tcp_stream(poor.host, poor.port) for _ in range(2 * DESCRIPTORS)]
         await until(lambda: poor.events("accept_failed"))
         before = poor.cpu
@@ -59,7 +59,7 @@ async def test_without_descriptors_the_relay_keeps_what_it_has(poor: RelayProces
         for stream in greedy:
             await stream.aclose()
         with trio.fail_after(PATIENCE):
-            late = await newcomers(nursery, poor.url)
+            late = await connect_pair(nursery, poor.url)
             await late.round()
         await pair.close()
         await late.close()
@@ -74,9 +74,9 @@ async def test_it_says_when_there_are_fewer_descriptors_than_clients(poor: Relay
 
 
 async def test_the_end_is_told_to_everybody(doomed: RelayProcess) -> None:
-    """SIGTERM: a pair hears `shutdown` and 1001, newcomers 503, health lives on, and silent ones hold nothing up."""
+    """SIGTERM: a pair hears `shutdown` and 1001, connect_pair 503, health lives on, and silent ones hold nothing up."""
     async with trio.open_nursery() as nursery:
-        pair = await newcomers(nursery, doomed.url)
+        pair = await connect_pair(nursery, doomed.url)
         deaf, talker = await deaf_client(doomed)  # it does not read, and so holds the relay up for `--drain-timeout`
         silent = await trio.open_tcp_stream(doomed.host, doomed.port)
         began = trio.current_time()
@@ -138,7 +138,7 @@ async def test_a_second_signal_stops_at_once(doomed: RelayProcess) -> None:
 async def test_a_log_that_nobody_reads_stalls_nobody() -> None:
     """Its pipe and its queue are full: the pair works on, and what was dropped is told as soon as somebody reads."""
     async with unread_log("--log-sdp", "--rate", "0") as (output, url), trio.open_nursery() as nursery:
-        pair = await newcomers(nursery, url)
+        pair = await connect_pair(nursery, url)
         for _ in range(300):
             await pair.a.send(type="offer", sdp="x" * 60_000)
             assert (await pair.b.receive())["type"] == "offer"
@@ -170,18 +170,18 @@ async def unread_log(*options: str) -> AsyncIterator[tuple[trio.abc.ReceiveStrea
             await process.stdout.aclose()
 
 
-async def _work_on(pair: GoodPair) -> None:
+async def _work_on(pair: InnocentPair) -> None:
     await trio.sleep(0.2)
     await pair.work()
 
 
-async def test_an_attack_on_the_log(scene: Scene) -> None:
+async def test_an_attack_on_the_log(attack: Attack) -> None:
     """Names with control characters, endless IDs: each line stays one line of JSON, of bounded length."""
     clients: list[str] = []  # one for each: a single one would guess too often
     for target in ("\n\r\x00\x1b[31m", "\u2028", "x" * 60_000, '"}\n{"event":"paired"'):
-        client = await scene.client()
+        client = await attack.client()
         clients.append(client.id)
         await client.send(type="pair_request", target_id=target)
         await client.receive()
-    await until(lambda: sum(line["client_id"] in clients for line in scene.events("pair_refused")) == 4)
-    assert max(len(msgspec.json.encode(line)) for line in scene.events()) < 1000
+    await until(lambda: sum(line["client_id"] in clients for line in attack.events("pair_refused")) == 4)
+    assert max(len(msgspec.json.encode(line)) for line in attack.events()) < 1000

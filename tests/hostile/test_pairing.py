@@ -12,7 +12,7 @@ import trio
 from tests.harness.frames import message, upgrade_request
 from tests.harness.processes import relay_process
 from tests.harness.relay import Client, RawClient
-from tests.hostile.scene import PATIENCE, Scene, attacked, usable
+from tests.hostile.attack import PATIENCE, Attack, attack_on, in_one_attack, usable
 
 pytestmark = pytest.mark.e2e
 
@@ -59,9 +59,9 @@ def refused(answers: list[dict[str, Any]]) -> list[str]:
     return [answer["code"] for answer in answers if answer["type"] == "error"]
 
 
-async def test_three_that_ask_at_once(scene: Scene) -> None:
+async def test_three_that_ask_at_once(attack: Attack) -> None:
     """A asks B, B asks A, C asks B: one pairing comes of it, and each loser hears one `error`."""
-    opened = [await scene.raw() for _ in range(3)]
+    opened = [await attack.raw() for _ in range(3)]
     a, b, c = (client_id for _, client_id in opened)
     targets = {a: b, b: a, c: b}
     for order in [*permutations(opened)] * 8:
@@ -82,10 +82,10 @@ async def test_three_that_ask_at_once(scene: Scene) -> None:
             assert len(await heard(client)) in (1, 2)  # the first of a pair hears `unpaired`, the other it all
 
 
-async def test_many_that_ask_for_one(scene: Scene) -> None:
+async def test_many_that_ask_for_one(attack: Attack) -> None:
     """Forty ask for one client in the same instant: one gets it, the others hear that it is paired."""
-    wanted = await scene.client()
-    suitors = [await scene.raw() for _ in range(40)]
+    wanted = await attack.client()
+    suitors = [await attack.raw() for _ in range(40)]
     await all_at_once([suitor for suitor, _ in suitors], [message(type="pair_request", target_id=wanted.id)] * 40)
     answers = {name: await heard(suitor) for suitor, name in suitors}
     [winner] = [name for name in answers if paired_with(answers[name]) == [wanted.id]]
@@ -97,9 +97,9 @@ async def test_many_that_ask_for_one(scene: Scene) -> None:
 async def test_churn_of_pairings(tmp_path: Path) -> None:
     """Two clients that pair and part thousands of times hear each time both, in order."""
     with relay_process(tmp_path, "--rate", "0") as server:
-        async with attacked(server) as scene:
-            a, a_id = await scene.raw()
-            b, b_id = await scene.raw()
+        async with attack_on(server) as attack:
+            a, a_id = await attack.raw()
+            b, b_id = await attack.raw()
             for _ in range(30):
                 await a.send((message(type="pair_request", target_id=b_id) + message(type="unpair")) * 100)
                 for _ in range(100):
@@ -109,9 +109,9 @@ async def test_churn_of_pairings(tmp_path: Path) -> None:
                     assert await b.receive() == {"type": "peer_disconnected", "peer_id": a_id, "reason": "left"}
 
 
-async def test_a_storm_of_partings(scene: Scene) -> None:
+async def test_a_storm_of_partings(attack: Attack) -> None:
     """Both of a pair part again and again at once: the pairing ends once, whatever is too much is `not_paired`."""
-    (a, _), (b, b_id) = await scene.raw(), await scene.raw()
+    (a, _), (b, b_id) = await attack.raw(), await attack.raw()
     await a.send(message(type="pair_request", target_id=b_id))
     assert (await a.receive())["type"] == (await b.receive())["type"] == "paired"
     await all_at_once([a, b], [message(type="unpair") * 400] * 2)
@@ -123,10 +123,10 @@ async def test_a_storm_of_partings(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("named", [False, True], ids=["to nobody", "by name"])
-async def test_a_third_party_that_sends_to_a_pair(scene: Scene, named: bool) -> None:
+async def test_a_third_party_that_sends_to_a_pair(attack: Attack, named: bool) -> None:
     """A client without a peer reaches nobody, whomever it names; the pair hears nothing."""
-    a, b = await scene.paired()
-    third = await scene.client()
+    a, b = await attack.paired()
+    third = await attack.client()
     for target in (a, b):
         for sent in FOR_THE_PEER:
             await third.send(**sent, **({"peer_id": target.id} if named else {}))
@@ -135,10 +135,10 @@ async def test_a_third_party_that_sends_to_a_pair(scene: Scene, named: bool) -> 
     await usable(a, b, third)
 
 
-async def test_a_paired_third_party_that_sends_to_a_pair(scene: Scene) -> None:
+async def test_a_paired_third_party_that_sends_to_a_pair(attack: Attack) -> None:
     """A client that names somebody else than its peer reaches neither; both pairs go on."""
-    a, b = await scene.paired()
-    c, d = await scene.paired()
+    a, b = await attack.paired()
+    c, d = await attack.paired()
     for target in (a, b, c):
         for sent in FOR_THE_PEER:
             await c.send(**sent, peer_id=target.id)
@@ -147,20 +147,20 @@ async def test_a_paired_third_party_that_sends_to_a_pair(scene: Scene) -> None:
     await usable(a, b, c, d)
 
 
-async def test_a_third_party_that_ends_a_pair(scene: Scene) -> None:
+async def test_a_third_party_that_ends_a_pair(attack: Attack) -> None:
     """A client without a peer cannot unpair others, whomever it names."""
-    a, b = await scene.paired()
-    third = await scene.client()
+    a, b = await attack.paired()
+    third = await attack.client()
     for target in (a, b):
         await third.send(type="unpair", peer_id=target.id, target_id=target.id)
         assert (await third.receive())["code"] == "not_paired"
     await usable(a, b)
 
 
-async def test_asking_for_the_busy(scene: Scene) -> None:
+async def test_asking_for_the_busy(attack: Attack) -> None:
     """Who asks for one of a pair again and again hears that it is paired; the pair hears nothing."""
-    a, b = await scene.paired()
-    third, _ = await scene.raw()
+    a, b = await attack.paired()
+    third, _ = await attack.raw()
     asked = [a.id, b.id] * 100
     await third.send(b"".join(message(type="pair_request", target_id=target) for target in asked))
     answers = await heard(third)
@@ -169,19 +169,19 @@ async def test_asking_for_the_busy(scene: Scene) -> None:
     await usable(a, b)
 
 
-async def test_asking_for_a_second_peer(scene: Scene) -> None:
+async def test_asking_for_a_second_peer(attack: Attack) -> None:
     """Who has a peer gets no other one: neither a free client, nor a busy one, nor the same again."""
-    a, b = await scene.paired()
-    free, busy = await scene.client(), scene.pair.a
+    a, b = await attack.paired()
+    free, busy = await attack.client(), attack.pair.a
     for target in (free, busy, b):
         await a.send(type="pair_request", target_id=target.id)
         assert (await a.receive())["code"] == "already_paired"
     await usable(a, b, free)
 
 
-async def test_pairing_with_oneself(scene: Scene) -> None:
+async def test_pairing_with_oneself(attack: Attack) -> None:
     """Nobody is its own peer, free or paired."""
-    a, b = await scene.client(), await scene.client()
+    a, b = await attack.client(), await attack.client()
     await asks_for_itself(a)
     await a.pair(b)
     await asks_for_itself(a)
@@ -194,28 +194,28 @@ async def asks_for_itself(client: Client) -> None:
     assert (answer["code"], answer["target_id"]) == ("self_pair", client.id)
 
 
-async def test_taking_an_id_that_is_in_use(scene: Scene) -> None:
+async def test_taking_an_id_that_is_in_use(attack: Attack) -> None:
     """Who asks for an ID that somebody has gets 409; whoever has it goes on, and its peer, too."""
-    a, b = await scene.paired()
-    for target in (a, b, scene.pair.a):
-        assert await asks_for_id(scene, target.id) == (409, "id_taken")
+    a, b = await attack.paired()
+    for target in (a, b, attack.pair.a):
+        assert await asks_for_id(attack, target.id) == (409, "id_taken")
     await usable(a, b)
 
 
-async def asks_for_id(scene: Scene, name: str) -> tuple[int, str]:
+async def asks_for_id(attack: Attack, name: str) -> tuple[int, str]:
     """Ask for a WebSocket under this ID, and return the status and the code of the refusal, if there is one."""
-    client = await scene.tcp()
+    client = await attack.connect()
     await client.send(upgrade_request(f"/?id={name}"))
     status, _, body = await client.response()
     return status, json.loads(body)["code"] if body else ""
 
 
-async def test_many_that_want_one_id(scene: Scene) -> None:
+async def test_many_that_want_one_id(attack: Attack) -> None:
     """Thirty ask for a free ID in the same instant: one gets it."""
     answers: list[tuple[int, str]] = []
 
     async def ask() -> None:
-        answers.append(await asks_for_id(scene, "the-one-that-all-want"))
+        answers.append(await asks_for_id(attack, "the-one-that-all-want"))
 
     async with trio.open_nursery() as nursery:
         for _ in range(30):
@@ -223,16 +223,16 @@ async def test_many_that_want_one_id(scene: Scene) -> None:
     assert sorted(answers) == [(101, ""), *[(409, "id_taken")] * 29]
 
 
-@pytest.mark.parametrize("target", ABSURD_IDS.values(), ids=ABSURD_IDS.keys())
-async def test_absurd_targets(scene: Scene, target: str) -> None:
+@in_one_attack("target", ABSURD_IDS)
+async def test_absurd_targets(attack: Attack, target: str) -> None:
     """An ID that nobody can have is one that nobody has; the answer names it, and the log shows its start at most."""
-    client = await scene.client()
+    client = await attack.client()
     await client.send(type="pair_request", target_id=target)
     answer = await client.receive()
     assert (answer["code"], answer["target_id"]) == ("target_not_found", target)
     await usable(client)
     with trio.fail_after(PATIENCE):
-        while not (lines := [line for line in scene.events("pair_refused") if line["client_id"] == client.id]):
+        while not (lines := [line for line in attack.events("pair_refused") if line["client_id"] == client.id]):
             await trio.sleep(0.02)  # the log has a thread of its own
     [logged] = lines
     assert target.startswith(logged["target_id"])

@@ -15,7 +15,7 @@ import trio
 from tests.harness.frames import CLOSE, TEXT, frame, message, upgrade_request
 from tests.harness.processes import relay_process
 from tests.harness.relay import RawClient
-from tests.hostile.scene import PATIENCE, Scene, attacked, usable
+from tests.hostile.attack import PATIENCE, Attack, attack_on, in_one_attack, usable
 
 pytestmark = pytest.mark.e2e
 
@@ -32,10 +32,10 @@ def guesses(count: int) -> list[bytes]:
     return [message(type="pair_request", target_id=f"guess-{number}") for number in range(count)]
 
 
-async def elsewhere(scene: Scene) -> RawClient:
+async def elsewhere(attack: Attack) -> RawClient:
     """Open a TCP connection from the other address."""
-    stream = await trio.open_tcp_stream(scene.server.host, scene.server.port, local_address=ELSEWHERE)
-    scene.opened.append(stream)
+    stream = await trio.open_tcp_stream(attack.server.host, attack.server.port, local_address=ELSEWHERE)
+    attack.opened.append(stream)
     return RawClient(stream)
 
 
@@ -47,11 +47,11 @@ async def refusal(client: RawClient) -> tuple[int, str]:
     return status, json.loads(body)["code"]
 
 
-async def until_served(scene: Scene) -> None:
+async def until_served(attack: Attack) -> None:
     """Demand that a newcomer is served before long."""
     with trio.fail_after(PATIENCE):
         while True:
-            client = await scene.tcp()
+            client = await attack.connect()
             await client.send(upgrade_request())
             status, _, _ = await client.response()
             await client.stream.aclose()
@@ -87,50 +87,50 @@ async def answers_until_cut(client: RawClient, sent: Sequence[bytes]) -> list[di
 async def test_more_connections_than_there_may_be(tmp_path: Path) -> None:
     """Who comes when the relay is full gets 503; when some have left, others are served, though the refused linger."""
     with relay_process(tmp_path, "--max-clients", "8") as server:
-        async with attacked(server) as scene:
-            clients = [(await scene.raw())[0] for _ in range(6)]
-            assert [await refusal(await scene.tcp()) for _ in range(40)] == [FULL] * 40
+        async with attack_on(server) as attack:
+            clients = [(await attack.raw())[0] for _ in range(6)]
+            assert [await refusal(await attack.connect()) for _ in range(40)] == [FULL] * 40
             for client in clients:
                 await client.stream.aclose()
-            await until_served(scene)
+            await until_served(attack)
 
 
 async def test_more_connections_from_one_address_than_there_may_be(tmp_path: Path) -> None:
     """Who has its share gets 429, an address beside it is served; when some have left, it is served again."""
     with relay_process(tmp_path, "--max-clients-per-ip", "4") as server:
-        async with attacked(server) as scene:
-            clients = [(await scene.raw())[0] for _ in range(2)]
-            assert [await refusal(await scene.tcp()) for _ in range(40)] == [CROWDED] * 40
-            assert (await (await elsewhere(scene)).open())["type"] == "your_id"
+        async with attack_on(server) as attack:
+            clients = [(await attack.raw())[0] for _ in range(2)]
+            assert [await refusal(await attack.connect()) for _ in range(40)] == [CROWDED] * 40
+            assert (await (await elsewhere(attack)).open())["type"] == "your_id"
             for client in clients:
                 await client.stream.aclose()
-            await until_served(scene)
+            await until_served(attack)
 
 
 async def test_an_address_that_is_refused_takes_no_places(tmp_path: Path) -> None:
     """Connections beyond an address's share, which it does not close, do not fill the relay for the others."""
     with relay_process(tmp_path, "--max-clients", "12", "--max-clients-per-ip", "5") as server:
-        async with attacked(server) as scene:
-            admitted = [await elsewhere(scene) for _ in range(5)]
+        async with attack_on(server) as attack:
+            admitted = [await elsewhere(attack) for _ in range(5)]
             for client in admitted:
                 await client.open()
-            assert [await refusal(await elsewhere(scene)) for _ in range(60)] == [CROWDED] * 60
-            await usable(await scene.client())
+            assert [await refusal(await elsewhere(attack)) for _ in range(60)] == [CROWDED] * 60
+            await usable(await attack.client())
 
 
 async def test_no_limit_of_connections(tmp_path: Path) -> None:
     """0 turns both limits of connections off."""
     with relay_process(tmp_path, "--max-clients", "0", "--max-clients-per-ip", "0") as server:
-        async with attacked(server) as scene:
-            ids = {(await scene.raw())[1] for _ in range(100)}
+        async with attack_on(server) as attack:
+            ids = {(await attack.raw())[1] for _ in range(100)}
             assert len(ids) == 100
 
 
-async def test_churn_of_connections(scene: Scene) -> None:
+async def test_churn_of_connections(attack: Attack) -> None:
     """Hundreds come and go, before and after their WebSocket opens, half of them by a reset."""
 
     async def come_and_go(number: int) -> None:
-        stream = await trio.open_tcp_stream(scene.server.host, scene.server.port)
+        stream = await trio.open_tcp_stream(attack.server.host, attack.server.port)
         if number % 2:
             await RawClient(stream).open()
         if number % 4 >= 2:
@@ -141,17 +141,17 @@ async def test_churn_of_connections(scene: Scene) -> None:
         async with trio.open_nursery() as nursery:
             for number in range(20):
                 nursery.start_soon(come_and_go, number)
-    await until_served(scene)
+    await until_served(attack)
     with trio.fail_after(PATIENCE):
-        while len(scene.events("client_disconnected")) < 200:
+        while len(attack.events("client_disconnected")) < 200:
             await trio.sleep(0.02)
 
 
-async def test_churn_of_paired_clients(scene: Scene) -> None:
+async def test_churn_of_paired_clients(attack: Attack) -> None:
     """A client whose peers come and go hears of each once, in order."""
-    a = await scene.client()
+    a = await attack.client()
     for _ in range(50):
-        raw, raw_id = await scene.raw()
+        raw, raw_id = await attack.raw()
         await raw.send(message(type="pair_request", target_id=a.id))
         assert await a.receive() == {"type": "paired", "peer_id": raw_id, "is_initiator": False}
         await trio.aclose_forcefully(raw.stream)
@@ -168,11 +168,11 @@ FLOODS: Final = {
 }
 
 
-@pytest.mark.parametrize(("flood", "code"), FLOODS.values(), ids=FLOODS.keys())
-async def test_a_flood_of_messages(scene: Scene, flood: bytes, code: str) -> None:
+@in_one_attack(("flood", "code"), FLOODS)
+async def test_a_flood_of_messages(attack: Attack, flood: bytes, code: str) -> None:
     """Who sends too fast is told what was wrong, and cut when it goes on; its peer hears `refused`."""
-    a = await scene.client()
-    fast, fast_id = await scene.raw()
+    a = await attack.client()
+    fast, fast_id = await attack.raw()
     await fast.send(message(type="pair_request", target_id=a.id))
     assert (await fast.receive())["type"] == (await a.receive())["type"] == "paired"
     received = await answers_until_cut(fast, [flood] * 4000)
@@ -183,9 +183,9 @@ async def test_a_flood_of_messages(scene: Scene, flood: bytes, code: str) -> Non
     await usable(a)
 
 
-async def test_messages_up_to_the_rate(scene: Scene) -> None:
+async def test_messages_up_to_the_rate(attack: Attack) -> None:
     """Five seconds' worth of messages at once are all taken, those that are too many are refused one by one."""
-    client, _ = await scene.raw()
+    client, _ = await attack.raw()
     received = await answers(client, [message(type="ping", t=number) for number in range(1500)])
     assert received[:1000] == [{"type": "pong", "t": number} for number in range(1000)]
     refused = [answer for answer in received if answer["type"] == "error"]
@@ -196,8 +196,8 @@ async def test_messages_up_to_the_rate(scene: Scene) -> None:
 async def test_no_rate(tmp_path: Path) -> None:
     """`--rate 0` lets a client send as fast as it can."""
     with relay_process(tmp_path, "--rate", "0") as server:
-        async with attacked(server) as scene:
-            client, _ = await scene.raw()
+        async with attack_on(server) as attack:
+            client, _ = await attack.raw()
             received = await answers(client, [message(type="ping", t=number) for number in range(5000)])
             assert received == [{"type": "pong", "t": number} for number in range(5000)]
 
@@ -205,9 +205,9 @@ async def test_no_rate(tmp_path: Path) -> None:
 async def test_no_rate_to_a_client_that_reads(tmp_path: Path) -> None:
     """With `--rate 0`, a peer that reads gets all that is sent to it, in order, however fast it came."""
     with relay_process(tmp_path, "--rate", "0") as server:
-        async with attacked(server) as scene:
-            a, _ = await scene.raw()
-            b, b_id = await scene.raw()
+        async with attack_on(server) as attack:
+            a, _ = await attack.raw()
+            b, b_id = await attack.raw()
             await a.send(message(type="pair_request", target_id=b_id))
             assert (await a.receive())["type"] == (await b.receive())["type"] == "paired"
             sent = [{"type": "candidate", "candidate": None, "number": number} for number in range(3000)]
@@ -219,36 +219,36 @@ async def test_no_rate_to_a_client_that_reads(tmp_path: Path) -> None:
 async def test_guesses_at_ids(tmp_path: Path) -> None:
     """A client has a few guesses free and its address some more; then it is told nothing, but a good pair is served."""
     with relay_process(tmp_path) as server:
-        async with attacked(server) as scene:
-            guesser, _ = await scene.raw()
+        async with attack_on(server) as attack:
+            guesser, _ = await attack.raw()
             codes = [answer["code"] for answer in await answers(guesser, guesses(100))]
             assert codes[:FREE_GUESSES] == ["target_not_found"] * FREE_GUESSES
             assert set(codes) == {"target_not_found", "rate_limited"}
             assert codes.count("target_not_found") <= FREE_GUESSES + GUESSES
-            [answer] = await answers(guesser, [message(type="pair_request", target_id=scene.pair.a.id)])
-            assert (answer["code"], answer["target_id"]) == ("rate_limited", scene.pair.a.id)
+            [answer] = await answers(guesser, [message(type="pair_request", target_id=attack.pair.a.id)])
+            assert (answer["code"], answer["target_id"]) == ("rate_limited", attack.pair.a.id)
             with trio.fail_after(PATIENCE):
-                await usable(*await scene.paired())
+                await usable(*await attack.paired())
 
 
 async def test_guesses_by_many_from_one_address(tmp_path: Path) -> None:
     """Clients of one address share its guesses: each has its free ones, and little more."""
     with relay_process(tmp_path) as server:
-        async with attacked(server) as scene:
+        async with attack_on(server) as attack:
             codes = Counter[str]()
             for _ in range(10):
-                guesser, _ = await scene.raw()
+                guesser, _ = await attack.raw()
                 codes.update(answer["code"] for answer in await answers(guesser, guesses(20)))
             assert FREE_GUESSES * 10 <= codes["target_not_found"] <= FREE_GUESSES * 10 + GUESSES
             assert codes["rate_limited"] == 200 - codes["target_not_found"]
-            await usable(*await scene.paired())
+            await usable(*await attack.paired())
 
 
 async def test_guesses_that_go_on(tmp_path: Path) -> None:
     """Who goes on guessing regardless is cut."""
     with relay_process(tmp_path) as server:
-        async with attacked(server) as scene:
-            guesser, _ = await scene.raw()
+        async with attack_on(server) as attack:
+            guesser, _ = await attack.raw()
             codes = Counter(answer["code"] for answer in await answers_until_cut(guesser, guesses(4000)))
             assert codes["target_not_found"] <= FREE_GUESSES + GUESSES
             assert codes["rate_limited"] > 500
@@ -257,7 +257,7 @@ async def test_guesses_that_go_on(tmp_path: Path) -> None:
 async def test_no_limit_of_guesses(tmp_path: Path) -> None:
     """`--unknown-target-rate 0` lets a client ask for whom it likes."""
     with relay_process(tmp_path, "--unknown-target-rate", "0") as server:
-        async with attacked(server) as scene:
-            guesser, _ = await scene.raw()
+        async with attack_on(server) as attack:
+            guesser, _ = await attack.raw()
             codes = {answer["code"] for answer in await answers(guesser, guesses(200))}
             assert codes == {"target_not_found"}

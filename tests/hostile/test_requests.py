@@ -14,9 +14,11 @@ import trio
 from tests.harness.frames import KEY, TEXT, frame, upgrade_request
 from tests.harness.processes import RelayProcess, relay_process
 from tests.harness.relay import RawClient
-from tests.hostile.scene import PATIENCE, Scene, attacked
+from tests.hostile.attack import PATIENCE, Attack, attack_on, in_one_attack
+from tests.hostile.conftest import ENGINES
 
 pytestmark = pytest.mark.e2e
+SERVERS: Final = ENGINES
 
 HASTE: Final = 0.5  # seconds that the hasty relay gives a request
 LINGER: Final = 2.0  # seconds, at most, in which one who goes on after an answer is cut
@@ -32,9 +34,9 @@ def hasty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProc
 
 
 @pytest.fixture
-async def hasty_scene(hasty_server: RelayProcess) -> AsyncIterator[Scene]:
-    async with attacked(hasty_server) as scene:
-        yield scene
+async def hasty_attack(hasty_server: RelayProcess) -> AsyncIterator[Attack]:
+    async with attack_on(hasty_server) as attack:
+        yield attack
 
 
 class Refused(NamedTuple):
@@ -56,12 +58,12 @@ async def refusal(client: RawClient) -> tuple[int, str]:
     return status, told["code"]
 
 
-async def check(scene: Scene, attack: Refused) -> None:
+async def check(attack: Attack, refused: Refused) -> None:
     """Send it all at once and demand the answer soon."""
-    client = await scene.tcp()
-    await client.send(attack.data)
+    client = await attack.connect()
+    await client.send(refused.data)
     with trio.fail_after(PATIENCE):
-        assert await refusal(client) == (attack.status, attack.code)
+        assert await refusal(client) == (refused.status, refused.code)
 
 
 async def sends_until_cut(client: RawClient, chunk: bytes, pause: float = 0.0) -> int:
@@ -135,15 +137,15 @@ NO_HTTP: Final = {
 }
 
 
-@pytest.mark.parametrize("data", NO_HTTP.values(), ids=NO_HTTP)
-async def test_what_is_no_http_is_answered_as_a_bad_request(scene: Scene, data: bytes) -> None:
+@in_one_attack("data", NO_HTTP)
+async def test_what_is_no_http_is_answered_as_a_bad_request(attack: Attack, data: bytes) -> None:
     """Garbage hears 400 and is cut."""
-    await check(scene, Refused(data, 400))
+    await check(attack, Refused(data, 400))
 
 
-async def test_a_tls_client_learns_that_this_port_is_plain(scene: Scene) -> None:
+async def test_a_tls_client_learns_that_this_port_is_plain(attack: Attack) -> None:
     """A real ClientHello is answered with a sentence about wss://, for whoever looks at the bytes."""
-    client = await scene.tcp()
+    client = await attack.connect()
     await client.send(client_hello())
     status, _, body = await client.response()
     assert (status, b"wss://" in body) == (400, True)
@@ -157,10 +159,10 @@ VERSIONS: Final = {
 }
 
 
-@pytest.mark.parametrize("data", VERSIONS.values(), ids=VERSIONS)
-async def test_another_version_of_http_is_refused(scene: Scene, data: bytes) -> None:
+@in_one_attack("data", VERSIONS)
+async def test_another_version_of_http_is_refused(attack: Attack, data: bytes) -> None:
     """505, in HTTP/1.1, which all of them can read."""
-    await check(scene, Refused(data, 505))
+    await check(attack, Refused(data, 505))
 
 
 def plain(method: bytes, target: bytes = b"/", rest: bytes = b"\r\n") -> bytes:
@@ -198,15 +200,15 @@ REQUESTS: Final = {
 }
 
 
-@pytest.mark.parametrize("attack", REQUESTS.values(), ids=REQUESTS)
-async def test_a_plain_request_learns_what_this_is(scene: Scene, attack: Refused) -> None:
+@in_one_attack("refused", REQUESTS)
+async def test_a_plain_request_learns_what_this_is(attack: Attack, refused: Refused) -> None:
     """426, 404 or 405 with a sentence, and never a wait for a body."""
-    await check(scene, attack)
+    await check(attack, refused)
 
 
-async def test_a_head_request_is_answered_without_a_body(scene: Scene) -> None:
+async def test_a_head_request_is_answered_without_a_body(attack: Attack) -> None:
     """RFC 9110, 9.3.2."""
-    client = await scene.tcp()
+    client = await attack.connect()
     await client.send(plain(b"HEAD"))
     with trio.fail_after(PATIENCE):
         answer = await client.rest()
@@ -239,15 +241,15 @@ FLAWED: Final = {
 }
 
 
-@pytest.mark.parametrize("attack", FLAWED.values(), ids=FLAWED)
-async def test_invalid_upgrade_is_refused(scene: Scene, attack: Refused) -> None:
+@in_one_attack("refused", FLAWED)
+async def test_invalid_upgrade_is_refused(attack: Attack, refused: Refused) -> None:
     """No WebSocket opens on it, and the answer says what is missing."""
-    await check(scene, attack)
+    await check(attack, refused)
 
 
-async def test_a_wrong_version_learns_the_right_one(scene: Scene) -> None:
+async def test_a_wrong_version_learns_the_right_one(attack: Attack) -> None:
     """RFC 6455, 4.4: the answer has `Sec-WebSocket-Version: 13`."""
-    client = await scene.tcp()
+    client = await attack.connect()
     await client.send(but(b"Version: 13", b"Version: 25"))
     status, headers, _ = await client.response()
     assert (status, headers["sec-websocket-version"]) == (426, "13")
@@ -270,10 +272,10 @@ MALFORMED: Final = {
 }
 
 
-@pytest.mark.parametrize("line", MALFORMED.values(), ids=MALFORMED)
-async def test_a_malformed_header_is_refused(scene: Scene, line: bytes) -> None:
+@in_one_attack("line", MALFORMED)
+async def test_a_malformed_header_is_refused(attack: Attack, line: bytes) -> None:
     """Also in a request that would be good without it."""
-    await check(scene, Refused(with_line(line), 400))
+    await check(attack, Refused(with_line(line), 400))
 
 
 LENIENT: Final = {
@@ -290,10 +292,10 @@ LENIENT: Final = {
 }
 
 
-@pytest.mark.parametrize("data", LENIENT.values(), ids=LENIENT)
-async def test_an_odd_request_opens_a_websocket_that_works(scene: Scene, data: bytes) -> None:
+@in_one_attack("data", LENIENT)
+async def test_an_odd_request_opens_a_websocket_that_works(attack: Attack, data: bytes) -> None:
     """What RFC 9112 lets a server read is read as one meaning, and nothing comes before the 101."""
-    client = await scene.tcp()
+    client = await attack.connect()
     await client.send(data)
     with trio.fail_after(PATIENCE):
         status, headers, _ = await client.response()
@@ -315,10 +317,10 @@ TOO_LARGE: Final = {
 }
 
 
-@pytest.mark.parametrize("data", TOO_LARGE.values(), ids=TOO_LARGE)
-async def test_a_head_over_the_bound_is_refused(scene: Scene, data: bytes) -> None:
+@in_one_attack("data", TOO_LARGE)
+async def test_a_head_over_the_bound_is_refused(attack: Attack, data: bytes) -> None:
     """431, as soon as the bound is passed, whether its end ever comes or not."""
-    await check(scene, Refused(data, 431))
+    await check(attack, Refused(data, 431))
 
 
 ENDLESS: Final = {
@@ -332,21 +334,21 @@ ENDLESS: Final = {
 }
 
 
-@pytest.mark.parametrize(("start", "more"), ENDLESS.values(), ids=ENDLESS)
-async def test_an_endless_sender_is_cut_after_a_bounded_amount(scene: Scene, start: bytes, more: bytes) -> None:
+@in_one_attack(("start", "more"), ENDLESS)
+async def test_an_endless_sender_is_cut_after_a_bounded_amount(attack: Attack, start: bytes, more: bytes) -> None:
     """It sends as fast as it can and reads nothing: the relay stops reading, and closes."""
-    client = await scene.tcp()
+    client = await attack.connect()
     await client.send(start)
     with trio.fail_after(LINGER):
         assert await sends_until_cut(client, more) < BOUND
 
 
-async def test_twenty_endless_senders_at_once_cost_no_more_than_one(scene: Scene) -> None:
+async def test_twenty_endless_senders_at_once_cost_no_more_than_one(attack: Attack) -> None:
     """Each is cut, and nobody else notices."""
     with trio.fail_after(2 * LINGER):
         async with trio.open_nursery() as nursery:
             for _ in range(20):
-                nursery.start_soon(sends_until_cut, await scene.tcp(), b"GET /" + b"x" * 4096, 0.001)
+                nursery.start_soon(sends_until_cut, await attack.connect(), b"GET /" + b"x" * 4096, 0.001)
 
 
 PIECES: Final = {
@@ -357,9 +359,11 @@ PIECES: Final = {
 
 
 @pytest.mark.parametrize(("data", "size", "pause"), PIECES.values(), ids=PIECES)
-async def test_a_slow_request_is_cut_at_the_deadline(hasty_scene: Scene, data: bytes, size: int, pause: float) -> None:
+async def test_a_slow_request_is_cut_at_the_deadline(
+    hasty_attack: Attack, data: bytes, size: int, pause: float
+) -> None:
     """Slowloris hears 408: the time is for the whole head, and a byte more does not prolong it."""
-    client = await hasty_scene.tcp()
+    client = await hasty_attack.connect()
     await client.send(b"GET / HTTP/1.1\r\n" if size > 1 else b"")
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
@@ -370,9 +374,9 @@ async def test_a_slow_request_is_cut_at_the_deadline(hasty_scene: Scene, data: b
         nursery.cancel_scope.cancel()
 
 
-async def test_a_slow_request_that_goes_on_after_its_answer_is_cut(hasty_scene: Scene) -> None:
+async def test_a_slow_request_that_goes_on_after_its_answer_is_cut(hasty_attack: Attack) -> None:
     """Who sends on, byte by byte, and never reads, holds no socket for it."""
-    client = await hasty_scene.tcp()
+    client = await hasty_attack.connect()
     with trio.fail_after(HASTE + LINGER):
         assert await sends_until_cut(client, b"X", 0.02) < 1000
 
@@ -386,38 +390,38 @@ UNFINISHED: Final = {
 }
 
 
-@pytest.mark.parametrize("data", UNFINISHED.values(), ids=UNFINISHED)
-async def test_what_might_become_a_request_is_cut_at_the_deadline(hasty_scene: Scene, data: bytes) -> None:
+@in_one_attack("data", UNFINISHED)
+async def test_what_might_become_a_request_is_cut_at_the_deadline(hasty_attack: Attack, data: bytes) -> None:
     """Who began to say something and then falls silent is told so, or hears sooner that it is no HTTP."""
-    client = await hasty_scene.tcp()
+    client = await hasty_attack.connect()
     await client.send(data)
     with trio.fail_after(HASTE + PATIENCE):
         assert await refusal(client) in [(408, "timeout"), (400, "bad_request")]
 
 
-async def test_connections_that_say_nothing_are_cut_at_the_deadline(hasty_scene: Scene) -> None:
+async def test_connections_that_say_nothing_are_cut_at_the_deadline(hasty_attack: Attack) -> None:
     """Twenty of them, and without a word: they asked for nothing."""
-    clients = [await hasty_scene.tcp() for _ in range(20)]
+    clients = [await hasty_attack.connect() for _ in range(20)]
     with trio.fail_after(HASTE + PATIENCE):
         for client in clients:
             assert await client.rest() == b""
 
 
-async def test_silence_is_cut_after_5_s_by_default(scene: Scene) -> None:
+async def test_silence_is_cut_after_5_s_by_default(attack: Attack) -> None:
     """Not sooner than in 4 s, not later than in 7."""
-    client = await scene.tcp()
+    client = await attack.connect()
     began = trio.current_time()
     with trio.fail_after(7):
         assert await client.rest() == b""
     assert trio.current_time() - began > 4
 
 
-async def test_two_hundred_slow_requests_at_once_are_cut(hasty_scene: Scene) -> None:
+async def test_two_hundred_slow_requests_at_once_are_cut(hasty_attack: Attack) -> None:
     """Each hears 408, and good clients come in between."""
     heard: list[tuple[int, str]] = []
 
-    async def attack() -> None:
-        client = await hasty_scene.tcp()
+    async def refused() -> None:
+        client = await hasty_attack.connect()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(dribble, client, upgrade_request(), 1, 0.1)
             heard.append(await refusal(client))
@@ -426,35 +430,35 @@ async def test_two_hundred_slow_requests_at_once_are_cut(hasty_scene: Scene) -> 
     with trio.fail_after(HASTE + 2 * PATIENCE):
         async with trio.open_nursery() as nursery:
             for _ in range(200):
-                nursery.start_soon(attack)
+                nursery.start_soon(refused)
     assert heard == [(408, "timeout")] * 200
 
 
-async def test_fin_in_the_middle_of_a_request_is_answered(scene: Scene) -> None:
+async def test_fin_in_the_middle_of_a_request_is_answered(attack: Attack) -> None:
     """Who closed only its own side hears 400."""
-    client = await scene.tcp()
+    client = await attack.connect()
     await client.send(upgrade_request()[:-2])
     await half_close(client)
     with trio.fail_after(PATIENCE):
         assert await refusal(client) == (400, "bad_request")
 
 
-async def test_fin_and_nothing_else_is_cut(scene: Scene) -> None:
+async def test_fin_and_nothing_else_is_cut(attack: Attack) -> None:
     """At once, and without a word, as a port scan is."""
-    client = await scene.tcp()
+    client = await attack.connect()
     await half_close(client)
     with trio.fail_after(PATIENCE):
         assert await client.rest() == b""
 
 
-async def test_fin_right_behind_the_request_frees_the_id(scene: Scene) -> None:
+async def test_fin_right_behind_the_request_frees_the_id(attack: Attack) -> None:
     """A client that will never say anything is no client."""
-    client = await scene.tcp()
+    client = await attack.connect()
     await client.send(upgrade_request("/?id=half-closed"))
     await half_close(client)
     with trio.fail_after(PATIENCE):
         await client.rest()
-    assert (await scene.client("/?id=half-closed")).id == "half-closed"
+    assert (await attack.client("/?id=half-closed")).id == "half-closed"
 
 
 UNTIL_RESET: Final = {
@@ -468,29 +472,33 @@ UNTIL_RESET: Final = {
 }
 
 
-@pytest.mark.parametrize("data", UNTIL_RESET.values(), ids=UNTIL_RESET)
-async def test_a_reset_costs_nothing(scene: Scene, data: bytes) -> None:
+@in_one_attack("data", UNTIL_RESET)
+async def test_a_reset_costs_nothing(attack: Attack, data: bytes) -> None:
     """Thirty connections that end with RST leave neither a client nor a fault behind."""
     for number in range(30):
-        client = await scene.tcp()
+        client = await attack.connect()
         linger_not(client)
         await client.send(data.replace(b"reset", b"reset-%d" % number))
         await trio.sleep(0.001 * (number % 4))
         await trio.aclose_forcefully(client.stream)
     await trio.sleep(0.2)
-    assert (await scene.client("/?id=reset-29")).id == "reset-29"
+    client_again = await attack.client("/?id=reset-29")
+    assert client_again.id == "reset-29"
+    await client_again.socket.aclose()
 
 
-async def test_pipelined_requests_get_one_answer(scene: Scene) -> None:
+async def test_pipelined_requests_get_one_answer(attack: Attack) -> None:
     """The first is answered, the connection closes, and the rest is thrown away."""
-    await check(scene, Refused(PLAIN * 100, 426, "upgrade_required"))
+    await check(attack, Refused(PLAIN * 100, 426, "upgrade_required"))
 
 
-async def test_a_websocket_behind_a_plain_request_does_not_open(scene: Scene) -> None:
+async def test_a_websocket_behind_a_plain_request_does_not_open(attack: Attack) -> None:
     """Nor one behind a request with a body: nothing is smuggled in."""
-    await check(scene, Refused(PLAIN + upgrade_request("/?id=smuggled"), 426, "upgrade_required"))
-    await check(scene, Refused(plain(b"POST", rest=BODY) + upgrade_request("/?id=smuggled"), 405, "method_not_allowed"))
-    assert not [line for line in scene.events("client_connected") if line["client_id"] == "smuggled"]
+    await check(attack, Refused(PLAIN + upgrade_request("/?id=smuggled"), 426, "upgrade_required"))
+    await check(
+        attack, Refused(plain(b"POST", rest=BODY) + upgrade_request("/?id=smuggled"), 405, "method_not_allowed")
+    )
+    assert not [line for line in attack.events("client_connected") if line["client_id"] == "smuggled"]
 
 
 BEHIND: Final = {
@@ -504,10 +512,10 @@ BEHIND: Final = {
 }
 
 
-@pytest.mark.parametrize(("data", "code"), BEHIND.values(), ids=BEHIND)
-async def test_bad_frames_right_behind_the_request_are_refused_as_ever(scene: Scene, data: bytes, code: int) -> None:
+@in_one_attack(("data", "code"), BEHIND)
+async def test_bad_frames_right_behind_the_request_are_refused_as_ever(attack: Attack, data: bytes, code: int) -> None:
     """They wait until the WebSocket is open, and then hear their close code."""
-    client = await scene.tcp()
+    client = await attack.connect()
     await client.send(upgrade_request() + data)
     with trio.fail_after(PATIENCE):
         status, _, _ = await client.response()
@@ -531,24 +539,24 @@ IDS: Final = [
 ]
 
 
-@pytest.mark.parametrize("name", IDS, ids=[repr(name[:12]) for name in IDS])
-async def test_a_malformed_id_is_refused(scene: Scene, name: str) -> None:
+@in_one_attack("name", {repr(name[:12]): name for name in IDS})
+async def test_a_malformed_id_is_refused(attack: Attack, name: str) -> None:
     """Empty, too long, given twice, or with signs in it that no ID has."""
-    await check(scene, Refused(upgrade_request(f"/?id={name}"), 400, "bad_id"))
+    await check(attack, Refused(upgrade_request(f"/?id={name}"), 400, "bad_id"))
 
 
-async def test_nobody_takes_an_id_that_is_taken(scene: Scene) -> None:
+async def test_nobody_takes_an_id_that_is_taken(attack: Attack) -> None:
     """Who asks for it hears 409, time and again, and its holder notices nothing."""
-    holder = await scene.client("/?id=holder")
+    holder = await attack.client("/?id=holder")
     for _ in range(20):
-        await check(scene, Refused(upgrade_request("/?id=holder"), 409, "id_taken"))
+        await check(attack, Refused(upgrade_request("/?id=holder"), 409, "id_taken"))
     await holder.send(type="ping", t="still here")
     assert await holder.receive() == {"type": "pong", "t": "still here"}
 
 
-async def test_of_many_who_ask_for_one_id_at_once_one_gets_it(scene: Scene) -> None:
+async def test_of_many_who_ask_for_one_id_at_once_one_gets_it(attack: Attack) -> None:
     """The others hear 409."""
-    clients = [await scene.tcp() for _ in range(30)]
+    clients = [await attack.connect() for _ in range(30)]
     for client in clients:
         await client.send(upgrade_request("/?id=wanted"))
     statuses = [(await client.response())[0] for client in clients]

@@ -8,7 +8,7 @@ import trio
 
 from tests.harness.frames import message
 from tests.harness.processes import RelayProcess, relay_process
-from tests.hostile.scene import Scene, attacked
+from tests.hostile.attack import Attack, attack_on
 
 pytestmark = pytest.mark.e2e
 
@@ -21,30 +21,30 @@ def forgetful(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RelayP
 
 
 @pytest.fixture
-async def scene(forgetful: RelayProcess) -> AsyncIterator[Scene]:
-    async with attacked(forgetful) as scene:
-        yield scene
+async def attack(forgetful: RelayProcess) -> AsyncIterator[Attack]:
+    async with attack_on(forgetful) as attack:
+        yield attack
 
 
-async def test_a_flood_of_clients_that_come_and_vanish(scene: Scene) -> None:
+async def test_a_flood_of_clients_that_come_and_vanish(attack: Attack) -> None:
     """Each is held for the window, and no longer."""
     for _ in range(600):
-        client = await scene.tcp()
+        client = await attack.connect()
         await client.open("/?seq=1")
         await client.stream.aclose()
     with trio.fail_after(10):
-        while len(scene.events("client_disconnected")) < 600:
+        while len(attack.events("client_disconnected")) < 600:
             await trio.sleep(0.05)
-    assert len(scene.events("client_suspended")) == 600
+    assert len(attack.events("client_suspended")) == 600
 
 
-async def test_a_client_that_comes_back_without_end(scene: Scene) -> None:
+async def test_a_client_that_comes_back_without_end(attack: Attack) -> None:
     """With the same token, and with each new one: it displaces itself, and no more."""
-    client = await scene.tcp()
+    client = await attack.connect()
     your_id = await client.open("/?seq=1")
     tokens = [your_id["resume_token"]]
     for number in range(300):
-        again = await scene.tcp()
+        again = await attack.connect()
         heard = await again.open(f"/?seq=1&resume={tokens[number // 2]}")
         assert heard["id"] == your_id["id"]
         if number % 2:
@@ -53,17 +53,17 @@ async def test_a_client_that_comes_back_without_end(scene: Scene) -> None:
             assert (await again.receive())["type"] == "pong"
             tokens.append(heard["resume_token"])
     for token in tokens[:-2]:
-        stranger = await scene.tcp()
+        stranger = await attack.connect()
         assert (await stranger.open(f"/?seq=1&resume={token}"))["resumed"] is False
 
 
-async def test_a_client_that_reads_and_never_confirms(scene: Scene) -> None:
+async def test_a_client_that_reads_and_never_confirms(attack: Attack) -> None:
     """What is kept for it has its bound: then it is slow, and its peer hears that."""
-    deaf, peer = await scene.tcp(), await scene.client()
+    deaf, peer = await attack.connect(), await attack.client()
     name = (await deaf.open("/?seq=1"))["id"]
     await peer.send(type="pair_request", target_id=name)
     assert (await peer.receive())["type"] == "paired"
-    scene.nursery.start_soon(deaf.rest)
+    attack.nursery.start_soon(deaf.rest)
     for _ in range(1100):
         await peer.send(type="offer", sdp="x" * 10_000)
     while (heard := await peer.receive())["type"] != "peer_disconnected":
@@ -71,9 +71,9 @@ async def test_a_client_that_reads_and_never_confirms(scene: Scene) -> None:
     assert heard["reason"] == "slow"
 
 
-async def test_one_that_is_away_is_sent_without_end(scene: Scene) -> None:
+async def test_one_that_is_away_is_sent_without_end(attack: Attack) -> None:
     """The same bound holds for who is held."""
-    gone, peer = await scene.tcp(), await scene.client()
+    gone, peer = await attack.connect(), await attack.client()
     name = (await gone.open("/?seq=1"))["id"]
     await peer.send(type="pair_request", target_id=name)
     assert (await peer.receive())["type"] == "paired"

@@ -14,9 +14,11 @@ import trio
 from tests.harness.frames import CLOSE, PONG, TEXT, frame, message
 from tests.harness.processes import peer, relay_process
 from tests.harness.relay import Client, RawClient
-from tests.hostile.scene import Scene, attacked, usable
+from tests.hostile.attack import Attack, attack_on, tcp_of, usable
+from tests.hostile.conftest import ALL_SERVERS
 
 pytestmark = pytest.mark.e2e
+SERVERS: Final = ALL_SERVERS
 
 BIG: Final = "o" * 60_000
 OFFERS: Final = [{"type": "offer", "sdp": "s" * 4096, "number": number} for number in range(200)]
@@ -28,17 +30,17 @@ RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER with no time to linger: a cl
 
 
 @pytest.fixture
-async def watchful(tmp_path: Path) -> AsyncIterator[Scene]:
-    """A scene on a relay that soon misses a client."""
+async def impatient(tmp_path: Path) -> AsyncIterator[Attack]:
+    """A attack on a relay that soon misses a client."""
     with relay_process(tmp_path, "--ping-interval", "0.3", "--idle-timeout", "0.8") as server:
-        async with attacked(server) as scene:
-            yield scene
+        async with attack_on(server) as attack:
+            yield attack
 
 
-async def with_raw(scene: Scene) -> tuple[Client, RawClient, str]:
+async def with_raw(attack: Attack) -> tuple[Client, RawClient, str]:
     """Pair a client with one of raw bytes that has read only its ID; returns both and that ID."""
-    a = await scene.client()
-    raw, raw_id = await scene.raw()
+    a = await attack.client()
+    raw, raw_id = await attack.raw()
     await a.send(type="pair_request", target_id=raw_id)
     assert await a.receive() == {"type": "paired", "peer_id": raw_id, "is_initiator": True}
     return a, raw, raw_id
@@ -82,15 +84,14 @@ async def write_until_cut(client: RawClient, data: bytes) -> None:
 
 def reset(client: RawClient) -> None:
     """Close the socket so that the other side gets a reset."""
-    stream = client.stream
-    assert isinstance(stream, trio.SocketStream)
+    stream = tcp_of(client)
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     stream.socket.close()
 
 
-async def test_a_client_that_never_reads(scene: Scene) -> None:
+async def test_a_client_that_never_reads(attack: Attack) -> None:
     """A client that does not read what its peer sends is cut, and its peer hears `slow`."""
-    a, deaf, deaf_id = await with_raw(scene)
+    a, deaf, deaf_id = await with_raw(attack)
     assert await send_until_parted(a, type="offer", sdp=BIG) == {
         "type": "peer_disconnected",
         "peer_id": deaf_id,
@@ -100,16 +101,16 @@ async def test_a_client_that_never_reads(scene: Scene) -> None:
     await ended(deaf)
 
 
-async def test_a_client_that_reads_a_byte_now_and_then(scene: Scene) -> None:
+async def test_a_client_that_reads_a_byte_now_and_then(attack: Attack) -> None:
     """Reading a little is not reading: such a client is cut as well."""
-    a, slow, slow_id = await with_raw(scene)
+    a, slow, slow_id = await with_raw(attack)
 
     async def sip() -> None:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while await slow.stream.receive_some(1):
                 await trio.sleep(0.01)
 
-    scene.nursery.start_soon(sip)
+    attack.nursery.start_soon(sip)
     assert await send_until_parted(a, type="offer", sdp=BIG) == {
         "type": "peer_disconnected",
         "peer_id": slow_id,
@@ -118,9 +119,9 @@ async def test_a_client_that_reads_a_byte_now_and_then(scene: Scene) -> None:
     await after_the_parting(a)
 
 
-async def test_many_clients_that_never_read(scene: Scene) -> None:
+async def test_many_clients_that_never_read(attack: Attack) -> None:
     """Two dozen that do not read, all at once, are cut each for itself."""
-    pairs = [await with_raw(scene) for _ in range(24)]
+    pairs = [await with_raw(attack) for _ in range(24)]
     heard: list[dict[str, Any]] = []
 
     async def overwhelm(a: Client) -> None:
@@ -138,26 +139,26 @@ async def test_many_clients_that_never_read(scene: Scene) -> None:
     [message(type="ping", t=BIG), message(type=BIG), message(type="pair_request", target_id=BIG)],
     ids=["pongs", "unknown types", "refused requests"],
 )
-async def test_a_client_that_never_reads_its_own_answers(scene: Scene, asked: bytes) -> None:
+async def test_a_client_that_never_reads_its_own_answers(attack: Attack, asked: bytes) -> None:
     """Who makes the relay answer and does not read the answers is cut, and its peer hears `slow`."""
-    a, deaf, deaf_id = await with_raw(scene)
+    a, deaf, deaf_id = await with_raw(attack)
     await write_until_cut(deaf, asked)
     assert await a.receive() == {"type": "peer_disconnected", "peer_id": deaf_id, "reason": "slow"}
     await usable(a)
 
 
-async def test_a_reset_in_mid_frame(scene: Scene) -> None:
+async def test_a_reset_in_mid_frame(attack: Attack) -> None:
     """A connection that is reset in the middle of a frame is closed: the half frame reaches nobody."""
-    a, rude, rude_id = await with_raw(scene)
+    a, rude, rude_id = await with_raw(attack)
     await rude.send(message(type="offer", sdp=BIG)[:30_000])
     reset(rude)
     assert await a.receive() == {"type": "peer_disconnected", "peer_id": rude_id, "reason": "closed"}
     await usable(a)
 
 
-async def test_a_reset_while_being_written_to(scene: Scene) -> None:
+async def test_a_reset_while_being_written_to(attack: Attack) -> None:
     """A connection that is reset while its peer's offers wait for it is closed."""
-    a, rude, rude_id = await with_raw(scene)
+    a, rude, rude_id = await with_raw(attack)
     for _ in range(10):
         await a.send(type="offer", sdp=BIG)
     reset(rude)
@@ -166,66 +167,62 @@ async def test_a_reset_while_being_written_to(scene: Scene) -> None:
     await after_the_parting(a)
 
 
-async def test_a_half_closed_socket(scene: Scene) -> None:
+async def test_a_half_closed_socket(attack: Attack) -> None:
     """A client that has closed its side of the TCP connection has gone; the relay closes the other side."""
-    a, half, half_id = await with_raw(scene)
-    stream = half.stream
-    assert isinstance(stream, trio.SocketStream)
-    await stream.send_eof()
+    a, half, half_id = await with_raw(attack)
+    await tcp_of(half).send_eof()
     assert await a.receive() == {"type": "peer_disconnected", "peer_id": half_id, "reason": "closed"}
     await ended(half)
     await usable(a)
 
 
-async def test_a_half_closed_socket_in_mid_frame(scene: Scene) -> None:
+async def test_a_half_closed_socket_in_mid_frame(attack: Attack) -> None:
     """The same in the middle of a frame, by a client that never reads."""
-    a, half, half_id = await with_raw(scene)
-    stream = half.stream
-    assert isinstance(stream, trio.SocketStream)
+    a, half, half_id = await with_raw(attack)
     await a.send(type="offer", sdp=BIG)
     await half.send(message(type="offer", sdp=BIG)[:-1])
-    await stream.send_eof()
+    await tcp_of(half).send_eof()
     assert await a.receive() == {"type": "peer_disconnected", "peer_id": half_id, "reason": "closed"}
     await usable(a)
 
 
-async def test_a_close_that_is_never_finished(scene: Scene) -> None:
+async def test_a_close_that_is_never_finished(attack: Attack) -> None:
     """A client that says good-bye and keeps its socket open has gone for its peer, and is closed."""
-    a, lingering, lingering_id = await with_raw(scene)
+    a, lingering, lingering_id = await with_raw(attack)
     await lingering.send(frame(CLOSE, (1000).to_bytes(2)))
     assert await a.receive() == {"type": "peer_disconnected", "peer_id": lingering_id, "reason": "closed"}
     await ended(lingering)
     await usable(a)
 
 
-async def test_a_host_that_vanished(watchful: Scene) -> None:
+async def test_a_host_that_vanished(impatient: Attack) -> None:
     """A client that answers no ping, as if its host had gone without FIN, is gone: its peer hears `timeout`."""
-    a, vanished, vanished_id = await with_raw(watchful)
+    a, vanished, vanished_id = await with_raw(impatient)
     assert await a.receive() == {"type": "peer_disconnected", "peer_id": vanished_id, "reason": "timeout"}
     await usable(a)
     await ended(vanished)
 
 
-async def test_a_host_that_vanished_in_mid_frame(watchful: Scene) -> None:
+async def test_a_host_that_vanished_in_mid_frame(impatient: Attack) -> None:
     """Half a frame is a sign of life only once."""
-    a, vanished, vanished_id = await with_raw(watchful)
+    a, vanished, vanished_id = await with_raw(impatient)
     await vanished.send(message(type="offer", sdp=BIG)[:30_000])
     assert await a.receive() == {"type": "peer_disconnected", "peer_id": vanished_id, "reason": "timeout"}
     await usable(a)
 
 
-async def test_a_host_that_vanished_while_being_written_to(watchful: Scene) -> None:
+async def test_a_host_that_vanished_while_being_written_to(impatient: Attack) -> None:
     """What its peer goes on sending it keeps nobody alive."""
-    a, _, vanished_id = await with_raw(watchful)
+    a, _, vanished_id = await with_raw(impatient)
 
     heard = await send_until_parted(a, 0.05, type="candidate", candidate=None)
     assert heard == {"type": "peer_disconnected", "peer_id": vanished_id, "reason": "timeout"}
     await after_the_parting(a)
 
 
-async def test_a_quiet_client_that_answers_pings(watchful: Scene) -> None:
+async def test_a_quiet_client_that_answers_pings(impatient: Attack) -> None:
     """A client that says nothing but pongs stays, far beyond the silence that is allowed."""
-    a, quiet, _ = await with_raw(watchful)
+    a, quiet, _ = await with_raw(impatient)
     assert (await quiet.receive())["type"] == "paired"
     for _ in range(6):
         opcode, payload = await quiet.frame()
@@ -236,10 +233,10 @@ async def test_a_quiet_client_that_answers_pings(watchful: Scene) -> None:
     assert await a.receive() == {"type": "offer", "sdp": "", "from_peer": True}
 
 
-async def test_a_frozen_process(watchful: Scene) -> None:
+async def test_a_frozen_process(impatient: Attack) -> None:
     """A real client whose process is stopped, its socket open, is gone: its peer hears `timeout`."""
-    a = await watchful.client()
-    async with peer(watchful.server.url) as (program, frozen_id):
+    a = await impatient.client()
+    async with peer(impatient.server.url) as (program, frozen_id):
         await a.send(type="pair_request", target_id=frozen_id)
         assert (await a.receive())["type"] == "paired"
         program.process.send_signal(signal.SIGSTOP)
@@ -263,9 +260,9 @@ async def reading_late(client: RawClient, seconds: float) -> AsyncIterator[list[
 
 
 @pytest.mark.parametrize("burst", [OFFERS, CANDIDATES], ids=["200 offers of 4 KiB", "900 candidates"])
-async def test_a_burst_to_a_client_that_reads(scene: Scene, burst: list[dict[str, Any]]) -> None:
+async def test_a_burst_to_a_client_that_reads(attack: Attack, burst: list[dict[str, Any]]) -> None:
     """A short burst cuts nobody who reads, also if a little late: all of it arrives, in order."""
-    a, b, b_id = await with_raw(scene)
+    a, b, b_id = await with_raw(attack)
     assert (await b.receive())["type"] == "paired"
     async with reading_late(b, 0.3) as received:
         for sent in burst:
