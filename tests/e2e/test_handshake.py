@@ -103,15 +103,3 @@ async def test_a_peer_closes_its_connection_before_the_websocket() -> None:
         assert await server.end(signal.SIGINT) == 0
         assert server.events[-1] == "server_stopped"
         assert (await server.wait_for("server_stopping"))["signal"] == "SIGINT"
-
-
-async def test_a_refused_pairing_has_the_relays_reason() -> None:
-    """Status 4; the paired peers are not disturbed."""
-    async with relay() as (server, url), two_peers(url) as (a, b):
-        async with peer(url, "--pair", "bob") as (c, _):
-            assert await c.ended() == 4
-            error = await c.wait_for("error", code="target_already_paired")
-            assert error["reason"] in c.stderr.decode()
-        await server.wait_for("pair_refused", target_id="bob", code="target_already_paired")
-        await a.say("still here")
-        await b.wait_for("channel_message", text="still here")
