@@ -1,4 +1,4 @@
-"""`sdpx serve`: open the ports, serve until a stop is asked for, and end in order."""
+"""`sdpx serve`: opens the ports, serves until a shutdown is requested, and stops within a deadline."""
 
 import gc
 import os
@@ -29,7 +29,7 @@ from sdpx.relay.websocket.socket_stream import SocketStream
 from sdpx.relay.websocket.tls_stream import TlsStream
 from sdpx.runtime import ShutdownRequest
 
-Take = Callable[[Iterable[SocketStream]], None]  # what new connections are passed to
+Accept = Callable[[Iterable[SocketStream]], None]  # takes new connections
 
 
 def load_credentials(options: ServeOptions) -> Credentials:
@@ -43,9 +43,9 @@ async def run_server(options: ServeOptions, credentials: Credentials, log: Log, 
     """Run a relay until `stop` is requested; raises `CannotListen` if a port cannot be opened."""
     descriptors = raise_file_limit()
     listeners = await open_listeners(options.host, options.port)
-    scraped: list[Listener] = []
+    metrics_listeners: list[Listener] = []
     if options.metrics_port is not None:
-        scraped = await open_listeners(options.metrics_host or options.host, options.metrics_port)
+        metrics_listeners = await open_listeners(options.metrics_host or options.host, options.metrics_port)
     async with (
         open_authenticator(options.auth, credentials, time.time, log.emit) as authenticator,
         trio.open_nursery() as accepting,
@@ -54,32 +54,27 @@ async def run_server(options: ServeOptions, credentials: Credentials, log: Log, 
         await accepting.start(credentials.reload_on_sighup, log.emit)
         issuer = _ice_server_issuer(options, credentials)
         engine = _start_epoll_engine(clients, accepting, log) if options.engine == "epoll" else None
-        relay = Relay(
-            options.limits,
-            log,
-            log_sdp=options.log_sdp,
-            ice=issuer,
-        )
+        relay = Relay(options.limits, log, log_sdp=options.log_sdp, ice=issuer)
         acceptor = Acceptor(
-            options.limits, relay, engine=engine, authenticator=authenticator, metrics_port=bool(scraped)
+            options.limits, relay, engine=engine, authenticator=authenticator, metrics_port=bool(metrics_listeners)
         )
-        take = acceptor.accept if engine is not None else _in_tasks(clients, acceptor.serve)
+        accept = acceptor.accept if engine is not None else _in_tasks(clients, acceptor.serve)
         if credentials.tls:
-            take = partial(_take_tls, take, credentials)
+            accept = partial(_accept_tls, accept, credentials)
         for listener in listeners:
-            accepting.start_soon(serve_listener, listener, take, relay.log_event)
+            accepting.start_soon(serve_listener, listener, accept, relay.log_event)
             url = f"{'wss' if credentials.tls else 'ws'}://{listener.address}"
             log.emit(
                 serve.ServerListening(url, listener.host, listener.port, tls=bool(credentials.tls), pid=os.getpid())
             )
-        for listener in scraped:
+        for listener in metrics_listeners:
             accepting.start_soon(serve_listener, listener, _in_tasks(clients, acceptor.serve_metrics), relay.log_event)
             log.emit(serve.MetricsListening(f"http://{listener.address}/metrics", listener.host, listener.port))
         if descriptors < options.limits.max_clients:
             log.emit(serve.FdLimitLow(descriptors, options.limits.max_clients))
         _warn_if_insecure(options.auth, credentials, listeners[0].host, log)
         _tune_gc()
-        accepting.start_soon(_load_metrics)
+        accepting.start_soon(_preload_metrics)
         accepting.start_soon(trim_heap_periodically)
         accepting.start_soon(_renew_ice_servers, relay, issuer)
         accepting.start_soon(relay.run)
@@ -102,11 +97,11 @@ def _warn_if_insecure(options: AuthOptions, credentials: Credentials, host: str,
         log.emit(serve.AuthenticationDisabled(host))
 
 
-def _take_tls(take: Take, credentials: Credentials, streams: Iterable[SocketStream]) -> None:
+def _accept_tls(accept: Accept, credentials: Credentials, streams: Iterable[SocketStream]) -> None:
     """Pass on new connections as TLS connections with the certificate that is in force now."""
     assert credentials.tls is not None
     context = credentials.tls
-    take(TlsStream(stream, context) for stream in streams)
+    accept(TlsStream(stream, context) for stream in streams)
 
 
 async def _renew_ice_servers(relay: Relay, issuer: IceServerIssuer) -> None:
@@ -117,23 +112,23 @@ async def _renew_ice_servers(relay: Relay, issuer: IceServerIssuer) -> None:
 
 
 def _tune_gc() -> None:
-    """Let the garbage collector look at less, and less often.
+    """Freeze start-up objects and raise the thresholds of the garbage collector.
 
-    What was loaded stays; and relaying makes no cycles, while each connection is thousands of objects to be looked through.
+    Relaying makes no reference cycles, but a collection would traverse thousands of objects for each connection.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 
 
-def _in_tasks(nursery: trio.Nursery, serve_stream: Callable[[SocketStream], Awaitable[None]]) -> Take:
+def _in_tasks(nursery: trio.Nursery, serve_stream: Callable[[SocketStream], Awaitable[None]]) -> Accept:
     """Return a function that starts a task for each connection."""
 
-    def take(streams: Iterable[SocketStream]) -> None:
+    def accept(streams: Iterable[SocketStream]) -> None:
         for stream in streams:
             nursery.start_soon(serve_stream, stream)
 
-    return take
+    return accept
 
 
 def _start_epoll_engine(clients: trio.Nursery, background: trio.Nursery, log: Log) -> EpollEngine | None:
@@ -147,7 +142,7 @@ def _start_epoll_engine(clients: trio.Nursery, background: trio.Nursery, log: Lo
 
 
 async def _end(acceptor: Acceptor, relay: Relay, limits: Limits, log: Log, stop: ShutdownRequest) -> None:
-    """Say goodbye to everybody, and wait, up to a bound, until they have heard it."""
+    """Close all connections, and wait for their end within a deadline."""
     began = trio.current_time()
     log.emit(serve.ServerStopping(stop.cause, relay.clients))
     acceptor.stop()
@@ -156,7 +151,7 @@ async def _end(acceptor: Acceptor, relay: Relay, limits: Limits, log: Log, stop:
     log.emit(serve.ServerStopped(round((trio.current_time() - began) * 1000, 3)))
 
 
-async def _load_metrics() -> None:
-    """Import what the first scrape will need, now that the ports are open; if it cannot be done now, the scrape tries again."""
-    with suppress(OSError, ImportError, RuntimeError):  # no descriptors already, no thread to be had
+async def _preload_metrics() -> None:
+    """Import the metrics page now that the ports are open; after a failure the first scrape tries again."""
+    with suppress(OSError, ImportError, RuntimeError):  # no free descriptor or thread
         await trio.to_thread.run_sync(import_module, "sdpx.relay.http.metrics")

@@ -64,7 +64,7 @@ def run(*arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
         (["--tls-key", "{key}"], ["--tls-key", "needs --tls-cert"]),
         (["--tls-cert", "{nowhere}", "--tls-key", "{key}"], ["--tls-cert", "No such file"]),
         (["--tls-cert", "{cert}", "--tls-key", "{nowhere}"], ["--tls-cert", "No such file"]),
-        (["--tls-cert", "{empty}", "--tls-key", "{key}"], ["--tls-cert", "no certificate"]),
+        (["--tls-cert", "{empty}", "--tls-key", "{key}"], ["--tls-cert", "no PEM certificate"]),
         (["--tls-cert", "{cert}", "--tls-key", "{other}"], ["--tls-cert", "does not belong to the certificate"]),
         (["--turn-secret-file", "{secret}"], ["--turn-secret-file", "needs --turn-url"]),
         (["--turn-url", "turn:h"], ["--turn-url", "needs --turn-secret-file"]),

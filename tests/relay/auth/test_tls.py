@@ -1,4 +1,4 @@
-"""TLS: certificates that can be used and those that cannot, and what a port that speaks it says to whom."""
+"""TLS: certificates, and connections to a port with TLS."""
 
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -50,15 +50,15 @@ def encrypted_key() -> bytes:
     )
 
 
-def of_no_version(pem: bytes) -> bytes:
-    """The certificate, its version (RFC 5280, 4.1.2.1) replaced by one that there is not."""
+def invalid_version(pem: bytes) -> bytes:
+    """Return the certificate with a version that does not exist (RFC 5280, 4.1.2.1)."""
     der = bytearray(ssl.PEM_cert_to_DER_cert(pem.decode().partition("-----END")[0] + "-----END CERTIFICATE-----"))
     der[der.index(b"\xa0\x03\x02\x01") + 4] = 28
     return ssl.DER_cert_to_PEM_cert(bytes(der)).encode()
 
 
-def lasting(begins: int, ends: int) -> Callable[[], trustme.LeafCert]:
-    """A certificate that is good from so many days from now to so many."""
+def valid_between(begins: int, ends: int) -> Callable[[], trustme.LeafCert]:
+    """Return a factory of a certificate that is valid between these days from now."""
     day, now = timedelta(days=1), datetime.now(UTC)
     return lambda: CA.issue_cert("relay.test", not_before=now + begins * day, not_after=now + ends * day)
 
@@ -67,7 +67,7 @@ def files(tmp_path: Path, cert: bytes, private: bytes) -> tuple[Path, Path]:
     return write(tmp_path / "cert.pem", cert), write(tmp_path / "key.pem", private)
 
 
-def test_a_certificate_and_its_key_are_tls_1_2_and_up(tmp_path: Path) -> None:
+def test_context_requires_tls_1_2(tmp_path: Path) -> None:
     context = load_context(*files(tmp_path, chain(), key()), NOW)
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
 
@@ -77,21 +77,19 @@ def test_a_certificate_and_its_key_are_tls_1_2_and_up(tmp_path: Path) -> None:
     [
         (chain(), key(OTHER), "does not belong to the certificate"),
         (chain(), rsa_key(), "does not belong to the certificate"),
-        (b"", key(), "holds no certificate"),
-        (key(), key(), "holds no certificate"),
-        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", key(), "holds no certificate"),
-        (of_no_version(chain()), key(), "holds no certificate"),
-        (chain(), b"", "holds no private key"),
-        (chain(), chain(), "holds no private key"),
-        (chain(), b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "make no TLS"),
+        (b"", key(), "contains no PEM certificate"),
+        (key(), key(), "contains no PEM certificate"),
+        (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", key(), "contains no PEM certificate"),
+        (invalid_version(chain()), key(), "contains no PEM certificate"),
+        (chain(), b"", "contains no PEM private key"),
+        (chain(), chain(), "contains no PEM private key"),
+        (chain(), b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "cannot be used"),
         (chain(), encrypted_key(), "is encrypted"),
-        (chain(lasting(-10, -1)()), key(), "that ended on"),
-        (chain(lasting(1, 10)()), key(), "that begins on"),
+        (chain(valid_between(-10, -1)()), key(), "that expired on"),
+        (chain(valid_between(1, 10)()), key(), "not valid before"),
     ],
 )
-def test_what_is_wrong_with_a_certificate_or_key_is_named(
-    tmp_path: Path, cert: bytes, private: bytes, word: str
-) -> None:
+def test_unusable_certificate_or_key_is_named(tmp_path: Path, cert: bytes, private: bytes, word: str) -> None:
     with pytest.raises(BadFile, match=word) as caught:
         load_context(*files(tmp_path, cert, private), NOW)
     assert "-----BEGIN" not in str(caught.value).replace("('-----BEGIN", "")
@@ -131,7 +129,7 @@ def dial(relay: AuthRelayHarness, room: int | None = None) -> trio.abc.Stream:
     return client
 
 
-def trusting(version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
+def client_context(version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
     context = ssl.create_default_context()
     CA.configure_trust(context)
     context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
@@ -140,17 +138,17 @@ def trusting(version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext
 
 
 def over_tls(stream: trio.abc.Stream, context: ssl.SSLContext | None = None) -> "trio.SSLStream[trio.abc.Stream]":
-    return trio.SSLStream(stream, context or trusting(), server_hostname="relay.test", https_compatible=True)
+    return trio.SSLStream(stream, context or client_context(), server_hostname="relay.test", https_compatible=True)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_a_websocket_over_tls_works_as_any(
+async def test_websocket_over_tls_is_paired_with_one_without(
     tmp_path: Path, autojump_clock: MockClock, version: ssl.TLSVersion
 ) -> None:
     async with tls_relay(tmp_path) as relay:
-        a = RawClient(over_tls(dial(relay), trusting(version)))
+        a = RawClient(over_tls(dial(relay), client_context(version)))
         assert await a.open("/?id=a") == {"type": "your_id", "id": "a"}
-        b = await relay.client("/?id=b")  # beside a client without, as behind a proxy that ends TLS
+        b = await relay.client("/?id=b")  # without TLS, as behind a proxy that terminates it
         await b.send(type="pair_request", target_id="a")
         assert (await b.receive())["type"] == (await a.receive())["type"] == "paired"
         await b.send(type="offer", sdp="v=0" + "x" * 60_000)
@@ -160,9 +158,9 @@ async def test_a_websocket_over_tls_works_as_any(
         assert [record["remote"] for record in relay.log.of("client_connected")] == ["client:0"] * 2
 
 
-async def test_an_old_tls_is_refused(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """And the log says with whom, and why."""
-    context = trusting()
+async def test_old_tls_version_is_refused(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The event names the reason."""
+    context = client_context()
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     context.set_ciphers("ALL:@SECLEVEL=0")
@@ -174,9 +172,7 @@ async def test_an_old_tls_is_refused(tmp_path: Path, autojump_clock: MockClock) 
         assert line["reason"] == "UNSUPPORTED_PROTOCOL"
 
 
-async def test_a_client_that_does_not_believe_the_certificate_is_told_of(
-    tmp_path: Path, autojump_clock: MockClock
-) -> None:
+async def test_client_that_refuses_the_certificate_does_not_connect(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with tls_relay(tmp_path) as relay:
         with pytest.raises(trio.BrokenResourceError):
             await over_tls(dial(relay), ssl.create_default_context()).do_handshake()
@@ -185,7 +181,7 @@ async def test_a_client_that_does_not_believe_the_certificate_is_told_of(
 
 
 @pytest.mark.parametrize("start", [upgrade_request(), b"GET / HTTP/1.1\r\n\r\n", b"hello\r\n"])
-async def test_who_speaks_no_tls_is_told_and_gets_nothing_else(
+async def test_plain_request_to_a_tls_port_gets_an_error_only(
     tmp_path: Path, autojump_clock: MockClock, start: bytes
 ) -> None:
     async with tls_relay(tmp_path) as relay:
@@ -200,12 +196,12 @@ async def test_who_speaks_no_tls_is_told_and_gets_nothing_else(
         assert not relay.log.of("client_connected")
 
 
-async def test_pages_and_refusals_come_over_tls_too(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_pages_and_refusals_are_sent_over_tls(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with tls_relay(tmp_path, secret=secret_file(tmp_path)) as relay:
-        for target, wanted in (("/healthz", 200), ("/", 426)):
+        for target, expected in (("/healthz", 200), ("/", 426)):
             client = RawClient(over_tls(dial(relay)))
             await client.send(f"GET {target} HTTP/1.1\r\nHost: relay.test\r\n\r\n".encode())
-            assert (await client.response())[0] == wanted
+            assert (await client.response())[0] == expected
         client = RawClient(over_tls(dial(relay)))
         await client.send(upgrade_request())
         assert (await client.response())[0] == 401
@@ -214,9 +210,7 @@ async def test_pages_and_refusals_come_over_tls_too(tmp_path: Path, autojump_clo
 
 
 @pytest.mark.parametrize("start", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01"])
-async def test_a_handshake_has_the_deadline_of_a_request(
-    tmp_path: Path, autojump_clock: MockClock, start: bytes
-) -> None:
+async def test_tls_handshake_has_the_handshake_timeout(tmp_path: Path, autojump_clock: MockClock, start: bytes) -> None:
     async with tls_relay(tmp_path, Limits(handshake_timeout=3)) as relay:
         client = RawClient(dial(relay))
         if start:
@@ -227,8 +221,8 @@ async def test_a_handshake_has_the_deadline_of_a_request(
         assert relay.log.of("connection_refused")[0]["reason"] == "no_request"
 
 
-async def test_handshakes_are_bounded_as_all_that_waits(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """The oldest makes room."""
+async def test_pending_tls_handshakes_are_bounded(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The relay closes the oldest."""
     async with tls_relay(tmp_path, Limits(pending=3)) as relay:
         silent = [RawClient(dial(relay)) for _ in range(3)]
         await trio.sleep(0.1)
@@ -237,7 +231,7 @@ async def test_handshakes_are_bounded_as_all_that_waits(tmp_path: Path, autojump
         assert relay.log.of("connection_refused")[0]["reason"] == "too_many_connections"
 
 
-async def test_garbage_behind_a_handshakes_first_byte_is_refused(tmp_path: Path, autojump_clock: MockClock) -> None:
+async def test_invalid_handshake_is_refused(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with tls_relay(tmp_path) as relay:
         client = RawClient(dial(relay))
         await client.send(b"\x16" + bytes(200))
@@ -246,8 +240,8 @@ async def test_garbage_behind_a_handshakes_first_byte_is_refused(tmp_path: Path,
         assert not relay.log.of("internal_error")
 
 
-async def test_a_client_that_stops_reading_over_tls_is_let_go(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """Its partner hears it, and the relay is done with it: TLS has no say in how long a farewell takes."""
+async def test_client_that_stops_reading_over_tls_is_disconnected(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Its peer gets `peer_disconnected`; TLS does not prolong the close."""
     cert, private = files(tmp_path, chain(), key())
     options = AuthOptions(tls_cert=str(cert), tls_key=str(private))
     async with auth_relay(options, Limits(send_queue_frames=20), now=NOW) as relay:
@@ -265,24 +259,24 @@ async def test_a_client_that_stops_reading_over_tls_is_let_go(tmp_path: Path, au
         assert relay.relay.clients == 1
 
 
-async def test_whatever_a_library_makes_of_a_new_file_the_relay_goes_on(
+async def test_unexpected_error_of_a_reload_keeps_the_old_certificate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is told of, and the old one stays."""
+    """The error is logged."""
 
-    def stumble(*_: object) -> None:
-        raise RuntimeError("of the library's own")
+    def fail(*_: object) -> None:
+        raise RuntimeError("unexpected")
 
     async with tls_relay(tmp_path) as relay:
-        monkeypatch.setattr("sdpx.relay.auth.tls.load_context", stumble)
+        monkeypatch.setattr("sdpx.relay.auth.tls.load_context", fail)
         await relay.credentials.reload(relay.relay.log_event)
         [failed] = relay.log.of("reload_failed")
         assert (failed["option"], "RuntimeError" in failed["reason"]) == ("--tls-cert", True)
         await over_tls(dial(relay)).do_handshake()
 
 
-async def test_a_new_certificate_is_for_new_connections(tmp_path: Path) -> None:
-    """Who is here stays; a bad new one stays out."""
+async def test_reloaded_certificate_is_used_for_new_connections(tmp_path: Path) -> None:
+    """Existing connections stay; an unusable certificate is not used."""
     async with tls_relay(tmp_path) as relay:
         a = RawClient(over_tls(dial(relay)))
         await a.open("/?id=a")
