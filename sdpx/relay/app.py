@@ -14,6 +14,7 @@ import trio
 from sdpx.events import serve
 from sdpx.ice_servers import parse_server
 from sdpx.log import Log
+from sdpx.options import BadOption
 from sdpx.relay.acceptor import Acceptor
 from sdpx.relay.auth.authenticator import open_authenticator
 from sdpx.relay.auth.credentials import Credentials
@@ -33,7 +34,9 @@ Accept = Callable[[Iterable[SocketStream]], None]  # takes new connections
 
 
 def load_credentials(options: ServeOptions) -> Credentials:
-    """Read the files that the options name; raises `BadOption`."""
+    """Read the files that the options name; raises `BadOption`, also for an engine that this system does not have."""
+    if options.engine == "epoll" and not HAS_EPOLL:
+        raise BadOption("--engine", "this system has no epoll: use trio-websocket")
     credentials = Credentials(options.auth, time.time)
     credentials.load()
     return credentials
@@ -53,7 +56,7 @@ async def run_server(options: ServeOptions, credentials: Credentials, log: Log, 
     ):
         await accepting.start(credentials.reload_on_sighup, log.emit)
         issuer = _ice_server_issuer(options, credentials)
-        engine = _start_epoll_engine(clients, accepting, log) if options.engine == "epoll" else None
+        engine = _start_epoll_engine(clients, accepting, log) if options.engine != "trio-websocket" else None
         relay = Relay(options.limits, log, log_sdp=options.log_sdp, ice=issuer)
         acceptor = Acceptor(
             options.limits, relay, engine=engine, authenticator=authenticator, metrics_port=bool(metrics_listeners)

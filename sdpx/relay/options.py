@@ -24,8 +24,8 @@ class ServeOptions(LogOptions):
     port: int = option(
         8765, "TCP port; 0: a free port, see server_listening in the log.", "Network", "NUMBER", 0, 65535
     )
-    engine: Engine = option(
-        "epoll", "WebSocket engine: epoll (Linux) or trio-websocket (any system, slower).", "Network", "ENGINE"
+    engine: Engine | None = option(
+        None, "WebSocket engine; default: epoll, or trio-websocket (slower) where there is none.", "Network", "ENGINE"
     )
     metrics_port: int | None = option(
         None, "Serve /metrics on this port only; 0: a free port.", "Network", "NUMBER", 0, 65535
