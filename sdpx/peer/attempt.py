@@ -8,11 +8,11 @@ candidates are added in their order, except names in .local, which are resolved 
 import base64
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 import trio
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from sdpx import __version__
 from sdpx.events import peer
@@ -29,6 +29,7 @@ from sdpx.peer.negotiation.sdp import (
     media_count,
     normalize_candidate,
 )
+from sdpx.peer.options import PeerOptions
 from sdpx.peer.webrtc.events import IceServerResult, NegotiationFailed
 from sdpx.protocol.messages import Candidate, CandidateInit, Description
 
@@ -39,6 +40,10 @@ AGENT: Final = f"sdpx/{__version__}"
 CHANNEL_LABEL: Final = "chat"
 RESOLVING_BOUND: Final = 32
 DTLS_SECONDS: Final = 10.0
+_DESCRIPTION_EVENTS: Final = {
+    "offer": (peer.OfferCreated, peer.OfferSent),
+    "answer": (peer.AnswerCreated, peer.AnswerSent),
+}
 _LATE: Final = {
     "offer": "No offer came from the peer within {seconds:g} s of the pairing",
     "answer": "No answer came from the peer within {seconds:g} s of the pairing",
@@ -46,38 +51,11 @@ _LATE: Final = {
 }
 
 
-class Tasks:
-    """The tasks of one attempt. After `cancel` no more are started: the caller is about to be cancelled, too."""
-
-    def __init__(self) -> None:
-        self._nursery: trio.Nursery | None = None
-
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run the tasks until they are cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            try:
-                await trio.sleep_forever()
-            finally:
-                self._nursery = None
-
-    def start_soon(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
-        """Start a task."""
-        if self._nursery is not None:
-            self._nursery.start_soon(function, *args)
-
-    def cancel(self) -> None:
-        """Cancel all tasks."""
-        if self._nursery is not None:
-            self._nursery.cancel_scope.cancel()
-
-
 class Attempt:
-    """One RTCPeerConnection with a peer. Its tasks are cancelled before it is closed.
+    """One RTCPeerConnection with a peer, and the tasks that belong to it.
 
     `send` queues a frame for the relay and calls back when it is written. `on_exchanged` is called when both descriptions are
-    exchanged, `on_lost` when the attempt has failed or its connection is lost.
+    exchanged, `on_lost` when the attempt has failed, its `deadline` included, or its connection is lost.
     """
 
     def __init__(
@@ -85,28 +63,29 @@ class Attempt:
         pc: "PeerConnection",
         trace: ConnectionTrace,
         began: float,
+        deadline: float,
+        options: PeerOptions,
         log: Log,
         send: Callable[[msgspec.Struct, Callable[[], None]], Awaitable[None]],
         on_exchanged: Callable[["Attempt"], None],
         on_lost: Callable[["Attempt"], None],
-        *,
-        log_sdp: bool,
     ) -> None:
         self.pc = pc
         self.trace = trace
         self.began = began
-        self.tasks = Tasks()
         self.events_consumed = trio.Event()
         self.exchanged = False  # both descriptions are set on this side
         self.wants_connection = True  # a description without media sections asks for none
         self.connected = False
         self.both_sdpx = False
         self.heartbeat: Heartbeat | None = None
+        self._deadline = deadline
+        self._options = options
         self._log = log
         self._send = send
         self._on_exchanged = on_exchanged
         self._on_lost = on_lost
-        self._log_sdp = log_sdp
+        self._nursery: trio.Nursery | None = None
         self._candidates = RemoteCandidates()
         self._resolvers = trio.Semaphore(RESOLVING_BOUND)
         self._gathered = trio.Event()
@@ -114,43 +93,66 @@ class Attempt:
 
     @property
     def age(self) -> float:
-        """Seconds since it began."""
+        """Seconds since the attempt began."""
         return trio.current_time() - self.began
+
+    async def run_tasks(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the tasks of the attempt until it is closed."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._watch_deadline)
+            if self._options.relay_only:
+                nursery.start_soon(self._watch_gathering)
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+
+    def start_soon(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        """Start a task; not once the tasks are cancelled: the caller is about to be cancelled, too."""
+        if self._nursery is not None:
+            self._nursery.start_soon(function, *args)
 
     # ---- descriptions ---------------------------------------------------------------------------------------------
 
     async def offer(self) -> None:
-        """Make the offer and send it. Raises `NegotiationFailed`."""
+        """Create an offer and send it. Raises `NegotiationFailed`."""
         await self.pc.channels.create(CHANNEL_LABEL)
-        sdp = await self.pc.create_offer()
-        self._log.emit(peer.OfferCreated(len(sdp), self._shown(sdp)))
-
-        def on_written() -> None:
-            self.trace.description_sent = True
-            self._log.emit(peer.OfferSent(len(sdp), self._shown(sdp)))
-
-        await self._send(Description("offer", sdp, self._peer_id, AGENT), on_written)
-        self._trickle(sdp)
+        await self._send_description("offer", await self.pc.create_offer())
 
     async def answer(self, offer: Description) -> None:
-        """Take an offer, make the answer and send it. Raises `NegotiationFailed`."""
+        """Set the offer, create an answer and send it. Raises `NegotiationFailed`."""
         found = await self.pc.accept_offer(offer.sdp)
         self._log.emit(peer.RemoteDescriptionSet("offer"))
         await self._open(offer, found)
-        sdp = await self.pc.create_answer()
-        self._log.emit(peer.AnswerCreated(len(sdp), self._shown(sdp)))
+        answer = await self.pc.create_answer()
         self.exchanged = True
+        await self._send_description("answer", answer)
+
+    async def _send_description(self, kind: Literal["offer", "answer"], sdp: str) -> None:
+        created, sent = _DESCRIPTION_EVENTS[kind]
+        shown = sdp if self._options.log_sdp else UNSET
+        self._log.emit(created(len(sdp), shown))
 
         def on_written() -> None:
             self.trace.description_sent = True
-            self._log.emit(peer.AnswerSent(len(sdp), self._shown(sdp)))
-            self._on_exchanged(self)
+            self._log.emit(sent(len(sdp), shown))
+            if kind == "answer":
+                self._on_exchanged(self)
 
-        await self._send(Description("answer", sdp, self._peer_id, AGENT), on_written)
-        self._trickle(sdp)
+        await self._send(Description(kind, sdp, self._peer_id, AGENT), on_written)
+        for line in sdp.splitlines():
+            if line.startswith("a=candidate:"):
+                self.trace.add_local(candidate_type(line))
+        if media_count(sdp) and not has_end_of_candidates(sdp):
+            self.start_soon(self.pc.gather)
+            self.start_soon(self._send_candidates)
+        else:
+            self._note_gathered()
 
     async def accept(self, answer: Description) -> None:
-        """Take the answer. Raises `NegotiationFailed`."""
+        """Set the answer. Raises `NegotiationFailed`."""
         found = await self.pc.accept_answer(answer.sdp)
         self.exchanged = True
         self._on_exchanged(self)
@@ -167,12 +169,12 @@ class Attempt:
             self._note_remote(candidate)
         for candidate in self._candidates.on_description(found, trio.current_time()):
             await self._add(candidate)
-        self.tasks.start_soon(self._end_candidates)
+        self.start_soon(self._end_candidates)
 
     # ---- candidates of the peer -----------------------------------------------------------------------------------
 
     async def take_candidate(self, candidate: CandidateInit | None) -> None:
-        """Take a candidate that the peer trickled, or the end of them. Raises `NegotiationFailed`."""
+        """Add a candidate that the peer trickled, or the end of candidates. Raises `NegotiationFailed`."""
         ends = candidate is None or not normalize_candidate(candidate.candidate)
         kind = candidate_type(candidate.candidate) if candidate else None
         self._log.emit(peer.CandidateReceived(kind, ends))
@@ -189,23 +191,24 @@ class Attempt:
             self.trace.add_remote(candidate_type(text), candidate_address(text))
 
     async def _add(self, candidate: CandidateInit) -> None:
-        if not is_mdns(normalize_candidate(candidate.candidate)):
-            await self._add_now(candidate)
-            return
-        await self._resolvers.acquire()
-        self._candidates.count_resolving(1)
-        self.tasks.start_soon(self._resolve, candidate)
+        if is_mdns(normalize_candidate(candidate.candidate)):
+            await self._resolvers.acquire()
+            self._candidates.count_resolving(1)
+            self.start_soon(self._resolve, candidate)
+        else:
+            await self._try(self.pc.add_candidate, candidate)
 
     async def _resolve(self, candidate: CandidateInit) -> None:
         try:
-            await self._add_now(candidate)
+            await self._try(self.pc.add_candidate, candidate)
         finally:
             self._candidates.count_resolving(-1)
             self._resolvers.release()
 
-    async def _add_now(self, candidate: CandidateInit) -> None:
+    async def _try(self, add: Callable[..., Awaitable[None]], *args: CandidateInit) -> None:
+        """Log a candidate, or the end of candidates, that cannot be used."""
         try:
-            await self.pc.add_candidate(candidate)
+            await add(*args)
         except NegotiationFailed as failed:
             self._log.emit(peer.NegotiationError("candidate", failed.code, failed.reason))
 
@@ -223,22 +226,9 @@ class Attempt:
                 break
             await trio.sleep(wait or 0.25)
         self._candidates.mark_ended()
-        try:
-            await self.pc.end_candidates()
-        except NegotiationFailed as failed:
-            self._log.emit(peer.NegotiationError("candidate", failed.code, failed.reason))
+        await self._try(self.pc.end_candidates)
 
     # ---- candidates of this side ----------------------------------------------------------------------------------
-
-    def _trickle(self, sdp: str) -> None:
-        for line in sdp.splitlines():
-            if line.startswith("a=candidate:"):
-                self.trace.add_local(candidate_type(line))
-        if media_count(sdp) and not has_end_of_candidates(sdp):
-            self.tasks.start_soon(self.pc.gather)
-            self.tasks.start_soon(self._send_candidates)
-        else:
-            self._note_gathered()
 
     async def _send_candidates(self) -> None:
         async for candidate in self.pc.local_candidates:
@@ -256,22 +246,23 @@ class Attempt:
 
     # ---- what ends it -----------------------------------------------------------------------------------------------
 
-    async def watch_deadline(self, deadline: float, seconds: float) -> None:
-        """Give the attempt up if it is not connected at `deadline`, `seconds` after the pairing."""
-        await trio.sleep_until(deadline)
+    async def _watch_deadline(self) -> None:
+        await trio.sleep_until(self._deadline)
         if not self.connected and self.wants_connection:
             awaited = "connection" if self.exchanged else "answer" if self.trace.is_initiator else "offer"
-            self._log.emit(peer.NegotiationError(awaited, "timeout", _LATE[awaited].format(seconds=seconds)))
+            self._log.emit(
+                peer.NegotiationError(awaited, "timeout", _LATE[awaited].format(seconds=self._options.timeout))
+            )
             self._on_lost(self)
 
-    async def watch_gathering(self) -> None:
-        """Give the attempt up if only relayed candidates are allowed and no TURN server gave one: there can be no path."""
+    async def _watch_gathering(self) -> None:
+        """Give up if only relayed candidates are allowed and no TURN server gave one: there can be no path."""
         await self._gathered.wait()
         if self.wants_connection and not self.trace.local_candidates:
             self._on_lost(self)
 
     async def watch_dtls(self) -> None:
-        """Give the attempt up if the DTLS handshake, which begins now, takes too long."""
+        """Give up if the DTLS handshake, which begins now, takes too long."""
         await trio.sleep(DTLS_SECONDS)
         if not self.connected:
             self.trace.dtls_error = f"the handshake did not end within {DTLS_SECONDS:g} s"
@@ -281,7 +272,7 @@ class Attempt:
         """Send beats, and watch for those of the peer; once started, do nothing."""
         if self.heartbeat is None:
             self.heartbeat = Heartbeat(trio.current_time())
-            self.tasks.start_soon(self._beat, self.heartbeat)
+            self.start_soon(self._beat, self.heartbeat)
 
     async def _beat(self, heartbeat: Heartbeat) -> None:
         while True:
@@ -308,7 +299,8 @@ class Attempt:
                 self._log.emit(summarize(self.trace))
             self._log.emit(peer.Closing())
         finally:  # the task that handles the events is shielded, and ends with the connection only
-            self.tasks.cancel()
+            if self._nursery is not None:
+                self._nursery.cancel_scope.cancel()
             await self.pc.close()
         with trio.CancelScope(shield=True):
             await self.events_consumed.wait()
@@ -354,9 +346,6 @@ class Attempt:
             self.trace.fingerprint_mismatch = self.pc.fingerprint_mismatch
         if self.pc.consent_expired and self.connected:
             self.trace.vanished = True
-
-    def _shown(self, sdp: str) -> str | UnsetType:
-        return sdp if self._log_sdp else UNSET
 
 
 def _size(data: str | bytes) -> int:

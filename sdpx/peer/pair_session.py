@@ -221,22 +221,20 @@ class PairSession:
             pc,
             self.trace,
             self._began,
+            self._deadline,
+            self._options,
             self._log,
             self._send_frame,
             self._on_exchanged,
             self._post.send_nowait,
-            log_sdp=self._options.log_sdp,
         )
         try:
-            await nursery.start(attempt.tasks.run)
+            await nursery.start(attempt.run_tasks)
         except BaseException:
             await pc.close()
             raise
         self._attempt = attempt
         nursery.start_soon(self._consume_events, attempt)
-        attempt.tasks.start_soon(attempt.watch_deadline, self._deadline, self._options.timeout)
-        if self._options.relay_only:
-            attempt.tasks.start_soon(attempt.watch_gathering)
         self._log.emit(peer.PcCreated([server.url for server in self._servers]))
         self._log.emit(peer.WebrtcStarted(self._is_initiator))
         if self._is_initiator:
@@ -308,7 +306,7 @@ class PairSession:
                     attempt.trace.ice_state = state
                     if state == "completed":
                         self._reached(attempt, "ice")
-                        attempt.tasks.start_soon(attempt.watch_dtls)
+                        attempt.start_soon(attempt.watch_dtls)
             case events.ChannelOpened(label):
                 self._on_channel_open(label, attempt)
             case events.ChannelClosed(label):
@@ -351,7 +349,7 @@ class PairSession:
         if step is Step.END:
             self._end(None)
         elif step is Step.AWAIT_CHANNEL:
-            attempt.tasks.start_soon(self._await_channel)
+            attempt.start_soon(self._await_channel)
 
     async def _await_channel(self) -> None:
         """Fail unless the other side opens another data channel soon."""

@@ -23,7 +23,6 @@ from trio.testing import wait_all_tasks_blocked
 from sdpx.ice_servers import IceServer, parse_server
 from sdpx.log import Log
 from sdpx.peer import pair_session
-from sdpx.peer.attempt import Tasks
 from sdpx.peer.negotiation.sdp import has_end_of_candidates
 from sdpx.peer.options import Expected, PeerOptions
 from sdpx.peer.pair_session import PairSession
@@ -554,24 +553,6 @@ async def test_missing_common_cipher_suite_is_diagnosed(monkeypatch: pytest.Monk
             assert (
                 verdict["dtls"] == "the handshake failed: OpenSSL does not say why (no common cipher suite or version?)"
             )
-
-
-async def test_cancelled_attempt_starts_no_task() -> None:
-    """A caller that has not been cancelled yet gets no exception."""
-    tasks, ran = Tasks(), list[str]()
-
-    async def note(word: str) -> None:
-        ran.append(word)
-
-    async with trio.open_nursery() as nursery:
-        await nursery.start(tasks.run)
-        tasks.start_soon(note, "in time")
-        await wait_all_tasks_blocked()
-        tasks.cancel()
-        await wait_all_tasks_blocked()
-        tasks.start_soon(note, "too late")
-        tasks.cancel()
-    assert ran == ["in time"]
 
 
 async def test_once_fails_if_consent_expires(monkeypatch: pytest.MonkeyPatch) -> None:
