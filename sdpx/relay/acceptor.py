@@ -1,11 +1,11 @@
 """Connections before their WebSocket: pending connection -> request -> decision -> WebSocket, page or refusal.
 
-A new connection waits on the epoll engine, without a task, until it sends something. A simple upgrade request at a relay without
-authentication opens its WebSocket at once; every other request is read, decided and answered in a task. Without the epoll
-engine each connection has a task from the start.
+A new connection waits on the epoll engine, without a task, until it sends something. A simple upgrade request at a relay
+without authentication opens its WebSocket at once; every other request is read, decided and answered in a task. Without the
+epoll engine each connection has a task from the start.
 
-Each request has `handshake_timeout` to arrive. Pending connections are bounded, in all and per address: past a bound the oldest
-one is closed (`PendingHandshakes`).
+Each request has `handshake_timeout` to arrive. Pending connections are bounded, in all and per address: past a bound the
+oldest one is closed (`PendingHandshakes`).
 """
 
 from collections.abc import Awaitable, Callable, Iterable

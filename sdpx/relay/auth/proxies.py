@@ -1,8 +1,8 @@
 """The address of the client behind a reverse proxy. Pure.
 
-Each proxy appends the address of its own client to `X-Forwarded-For`, or to `Forwarded` (RFC 7239); what the client itself wrote
-there comes first. So the list is read from its end, and the first address that is not a trusted proxy is the client's. A proxy
-that sets one of the two headers may pass on the client's other one: if both are present, they must agree.
+Each proxy appends the address of its own client to `X-Forwarded-For`, or to `Forwarded` (RFC 7239); what the client itself
+wrote there comes first. So the list is read from its end, and the first address that is not a trusted proxy is the client's.
+A proxy that sets one of the two headers may pass on the client's other one: if both are present, they must agree.
 """
 
 import re

@@ -1,7 +1,8 @@
 """The claims of a token whose signature is valid (RFC 7519). Pure: the time is an argument, in seconds since the epoch.
 
 - `sub` binds the ID: a client that asks for no ID, or for the same one, gets it; a request for another ID is refused.
-- `pair` limits the targets of pair requests: an ID or a list of them, `*` standing for any characters. An empty list allows none.
+- `pair` limits the targets of pair requests: an ID or a list of them, `*` standing for any characters. An empty list allows
+  none.
 - `exp`, `nbf` and `iat` are checked with `LEEWAY_SECONDS`; a token without `exp` does not expire.
 - `aud` must contain this relay's audience.
 """

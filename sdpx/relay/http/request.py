@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import parse_qs
 
 import h11
+from msgspec import Struct
 
 from sdpx.ids import is_name
 from sdpx.relay.core.rate_limit import network_of
@@ -16,8 +17,7 @@ from sdpx.relay.http.responses import HttpError
 HEAD_TOO_LARGE: Final = HttpError(431, "bad_request", "The request head is too large")
 
 
-@dataclass(frozen=True, slots=True)
-class Remote:
+class Remote(Struct, frozen=True):
     """A client's address: as the log shows it, and as limits count it."""
 
     shown: str

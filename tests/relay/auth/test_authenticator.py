@@ -115,6 +115,15 @@ async def test_only_an_authenticated_client_learns_that_an_id_is_taken(
         assert (await relay.ask(f"/?id=bob&token={token()}"))[0] == 409
 
 
+async def test_full_relay_does_not_reveal_that_an_id_is_taken(secret: AuthOptions, autojump_clock: MockClock) -> None:
+    """It answers `full` before it looks at the token or the ID."""
+    async with auth_relay(secret, Limits(max_clients=1)) as relay:
+        await relay.enter(f"/?token={token(sub='bob')}")
+        for target in ("/?id=bob", "/?id=other", f"/?token={token(sub='bob')}"):
+            status, body = await relay.ask(target)
+            assert (status, body["code"]) == (503, "full")
+
+
 async def test_token_of_any_configured_key_is_accepted(tmp_path: Path, autojump_clock: MockClock) -> None:
     jwks = jwks_file(tmp_path, *[public_jwk(key) for key in KEYS.values()])
     options = AuthOptions(auth_secret_file=str(secret_file(tmp_path)), auth_jwks=str(jwks), auth_audience="sdpx")

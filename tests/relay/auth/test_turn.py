@@ -119,6 +119,26 @@ def test_disconnected_client_gets_no_renewal() -> None:
     assert renewed(issuer) == []
 
 
+def test_new_secret_renews_credentials_although_a_client_has_already_got_new_ones() -> None:
+    clock, secret = Clock(), [b"north"]
+    issuer = issuer_at(clock, secret)
+    issuer.issue("bob")
+    secret[0] = b"south"
+    issuer.issue("alice")
+    assert [client_id for client_id, _ in renewed(issuer)] == ["bob"]
+
+
+def test_client_that_disconnects_during_a_renewal_is_not_renewed_again() -> None:
+    clock = Clock()
+    issuer = issuer_at(clock)
+    issuer.issue("bob")
+    issuer.issue("alice")
+    clock.now += TTL
+    issuer.renew(lambda _client_id, _servers: issuer.forget("alice"))
+    clock.now += TTL
+    assert [client_id for client_id, _ in renewed(issuer)] == ["bob"]
+
+
 def test_new_secret_renews_all_credentials_in_batches() -> None:
     """Credentials are invalid as soon as the TURN server has the new secret."""
     clock, secret = Clock(), [b"north"]
