@@ -1,7 +1,7 @@
 """`python -m tests.bench`: `sdpx serve` with each engine, plain and TLS, beside the founding design's literal server.
 
-`sdpx bench` measures each server repeatedly. The medians and their ratios are written to stdout as a table, with the date and the
-machine; progress to stderr. Each server writes its log to a file. The exit status is 1 if a measurement failed.
+`sdpx bench` measures each server repeatedly. The medians and their ratios are written to stdout as a table, with the date and
+the machine; progress to stderr. Each server writes its log to a file. The exit status is 1 if a measurement failed.
 """
 
 import argparse

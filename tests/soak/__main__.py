@@ -1,6 +1,7 @@
 """`python -m tests.soak`: thousands of short sessions with random faults against a real relay.
 
-Figures are written to stdout, progress to stderr. The exit status is 1 if a check fails; a sentence for each follows the figures.
+Figures are written to stdout, progress to stderr. The exit status is 1 if a check fails; a sentence for each follows the
+figures.
 """
 
 import argparse

@@ -1,12 +1,12 @@
 """The accounting of one session: frames sent, delivered and reported as undelivered. Pure.
 
-- Each frame of a connected sender was delivered once, unaltered and in order, or reported to the sender by an `error` or by the
-  end of the pairing. If the receiver is connected, too, only delivery or an `error` remain.
+- Each frame of a connected sender was delivered once, unaltered and in order, or reported to the sender by an `error` or by
+  the end of the pairing. If the receiver is connected, too, only delivery or an `error` remain.
 - The same holds for a sender that closed with a close frame: the frames before it count.
 - The end of a pairing was reported to the other client once, with a reason that fits its cause.
 
-`sent` is called before the first byte of a frame is written, `disconnecting` before a client causes its end, and `check` after two
-rounds of ping and pong, when each remaining client has received all pending frames.
+`sent` is called before the first byte of a frame is written, `disconnecting` before a client causes its end, and `check` after
+two rounds of ping and pong, when each remaining client has received all pending frames.
 """
 
 import json

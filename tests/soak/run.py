@@ -175,7 +175,7 @@ class Soak:
             out.require(not count, f"{count} frames {what}.")
         out.require(
             not out.leaked_clients,
-            f"{out.leaked_clients} clients connected or disconnected more than once, or did not disconnect: {list(log.connected)[:5]}.",
+            f"{out.leaked_clients} clients did not connect and disconnect exactly once: {list(log.connected)[:5]}.",
         )
         paired, unpaired = log.events["paired"], log.events["unpaired"]
         out.require(paired == unpaired, f"{paired} pairings began and {unpaired} ended.")

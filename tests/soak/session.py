@@ -1,4 +1,4 @@
-"""A session: two clients pair and exchange frames, with disturbances; one may disconnect in some way; the accounting is checked."""
+"""A session: two clients pair and exchange frames with disturbances, one may disconnect, and the accounting is checked."""
 
 import random
 from collections import Counter
@@ -150,7 +150,8 @@ class Session:
     async def synchronize(self, clients: Sequence[Client]) -> None:
         """Wait until all pending frames among these clients are received.
 
-        After the first pongs the relay has handled all of their frames, so the results are queued; after the second they are received.
+        After the first pongs the relay has handled all of their frames and queued the results; after the second they are
+        received.
         """
         for _ in range(2):
             async with trio.open_nursery() as nursery:
