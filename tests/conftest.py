@@ -5,6 +5,6 @@ import os
 from hypothesis import settings
 
 settings.register_profile("default", deadline=None, derandomize=True, max_examples=50, print_blob=True)
-settings.register_profile("ci", parent=settings.get_profile("default"), max_examples=150)
+settings.register_profile("ci", parent=settings.get_profile("default"), max_examples=100)
 settings.register_profile("fuzz", parent=settings.get_profile("default"), derandomize=False, max_examples=300)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
