@@ -142,17 +142,18 @@ class Log:
             return self._json(event, level, {key: _encodable(value) for key, value in event.shown().items()})
 
     def _json(self, event: Event, level: Level, body: Any) -> bytes:
-        now = self._clock()
+        start = self._batch_timestamp or self._timestamp(self._clock())
         own = _encode(body)[1:-1]
         if not own.isascii() or b"\x7f" in own:
             own = escape(own.decode()).encode()  # such characters occur within strings only
-        return b"%b%b%b%b%b%b}\n" % (
-            (self._batch_timestamp or self._timestamp(now)).encode(),
-            _head(type(event), level).encode(),
-            _encode(escape(event.message())),
+        ms = b"" if self._started is None else b',"ms":%.3f' % ((self._clock() - self._started) * 1000)
+        message = _encode(escape(event.message()))
+        return b"%b%b%b%b%b}\n" % (
+            f"{start}{_head(type(event), level)}".encode(),
+            message,
             b"," if own else b"",
             own,
-            b"" if self._started is None else b',"ms":%.3f' % ((now - self._started) * 1000),
+            ms,
         )
 
     def _aligned(self, ts: str, level: str, event: str, message: str, own: dict[str, Any]) -> bytes:

@@ -6,7 +6,10 @@ they only serve the message or the level.
 """
 
 import re
+from collections.abc import Callable
 from functools import cache
+from operator import attrgetter
+from string import Formatter
 from typing import Any, ClassVar, get_args
 
 from msgspec import UNSET, Struct
@@ -35,8 +38,7 @@ class Event(Struct, frozen=True):
 
     def body(self) -> Any:
         """Return a value that encodes to the event's own keys: the event itself, unless it has private fields."""
-        has_private = self.__struct_fields__ and self.__struct_fields__[-1].startswith("_")
-        return self.shown() if has_private else self
+        return self.shown() if _has_private_fields(type(self)) else self
 
     def shown(self) -> dict[str, Any]:
         """Return the event's own keys that are set, with their values."""
@@ -44,7 +46,8 @@ class Event(Struct, frozen=True):
 
     def message(self) -> str:
         """Return the human-readable sentence."""
-        return self.sentence.format(e=self)
+        template, fields = _template(type(self))
+        return template % fields(self) if template else self.sentence.format(e=self)
 
     def render(self) -> str | None:
         """Return message and own keys as JSON, without the braces, if the event can do it faster than the encoder."""
@@ -53,6 +56,25 @@ class Event(Struct, frozen=True):
     def severity(self) -> Level:
         """Return the level of this event."""
         return self.level
+
+
+@cache
+def _has_private_fields(kind: type[Event]) -> bool:
+    return bool(kind.__struct_fields__) and kind.__struct_fields__[-1].startswith("_")
+
+
+@cache
+def _template(kind: type[Event]) -> tuple[str, Callable[[Event], Any]]:
+    """Return an event's sentence for the `%` operator, which is faster than `format`, and the function that gets its values.
+
+    The template is empty for a sentence that formats or converts a value, or has none.
+    """
+    parts = list(Formatter().parse(kind.sentence))
+    names = [name for _, name, _, _ in parts if name is not None]
+    if not names or any(spec or conversion or not name.startswith("e.") for _, name, spec, conversion in parts if name):
+        return "", attrgetter("level")
+    template = "".join(text.replace("%", "%%") + ("" if name is None else "%s") for text, name, _, _ in parts)
+    return template, attrgetter(*(name.removeprefix("e.") for name in names))
 
 
 class Library(Event, frozen=True):
