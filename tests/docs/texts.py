@@ -157,7 +157,7 @@ DIAGNOSES: Final = {
     "channel_closed": ("The connection was established, and the other side closed it", "Read the other side's log"),
     "bad_description": ("An offer or answer could not be created or used", "Read the `negotiation_error` before it"),
     "no_answer": (
-        "The relay accepted the offer, and no answer arrived",
+        "No answer arrived; the message says whether the offer was sent",
         "Check that the other program answers offers",
     ),
     "no_offer": ("The initiator sent no offer", "Check the program that requested the pairing"),
@@ -183,7 +183,10 @@ DIAGNOSES: Final = {
         "Check `--stun`, and that outgoing UDP is allowed",
     ),
     "ice_failed": ("No candidate pair succeeded", "Check that the networks reach each other; use `--turn`"),
-    "no_connection": ("No other rule applies", "Raise `--timeout`; read the log of both sides"),
+    "no_connection": (
+        "The answer was not sent, because the connection to the relay was down",
+        "Check the relay, and the network to it",
+    ),
     "pairing_lost": ("The other peer left before the connection was established", "Request the pairing again"),
 }
 

@@ -145,7 +145,7 @@ async def _open(
     nursery: trio.Nursery, stack: AsyncExitStack, url: str, shown_url: str, tls: ssl.SSLContext | None
 ) -> SignalingConnection:
     with trio.move_on_after(DIAL_SECONDS):
-        socket = await _open_socket(nursery, stack, url, tls)
+        socket = await _open_socket(nursery, await _open_stream(stack, url, tls), url)
         return SignalingConnection(socket, await _receive_your_id(socket, shown_url), nursery)
     raise RelayUnreachable("relay_unreachable", f"The relay at {shown_url} did not answer within {DIAL_SECONDS:.0f} s")
 
@@ -181,21 +181,25 @@ class _EofWatchedStream(trio.abc.Stream):
         await self._stream.aclose()
 
 
-async def _open_socket(
-    nursery: trio.Nursery, stack: AsyncExitStack, url: str, tls: ssl.SSLContext | None
-) -> WebSocketConnection:
+async def _open_stream(stack: AsyncExitStack, url: str, tls: ssl.SSLContext | None) -> ByteStream:
     parts = urlsplit(url)
     host = parts.hostname or ""
-    port = parts.port or (443 if parts.scheme == "wss" else 80)
     stream: ByteStream
     if parts.scheme == "wss":
         context = tls or client_context()
-        stream = await trio.open_ssl_over_tcp_stream(host, port, ssl_context=context, https_compatible=True)
+        stream = await trio.open_ssl_over_tcp_stream(
+            host, parts.port or 443, ssl_context=context, https_compatible=True
+        )
     else:
-        stream = await trio.open_tcp_stream(host, port)
+        stream = await trio.open_tcp_stream(host, parts.port or 80)
     stack.push_async_callback(trio.aclose_forcefully, stream)  # trio-websocket does not close a broken stream
     if isinstance(stream, trio.SSLStream):
         await stream.do_handshake()  # trio-websocket would hide why it failed
+    return stream
+
+
+async def _open_socket(nursery: trio.Nursery, stream: ByteStream, url: str) -> WebSocketConnection:
+    parts = urlsplit(url)
     watched = _EofWatchedStream(stream)
     handshake = trio.CancelScope()
 
