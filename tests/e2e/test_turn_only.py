@@ -1,6 +1,7 @@
-"""A path through a TURN server and no other: credentials that `sdpx serve` mints, and a real coturn that checks them."""
+"""`--ice-transport relay` with a real coturn, which checks the credentials that `sdpx serve` issues."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -18,8 +19,8 @@ SECRET: Final = "north-by-northwest"
 ONLY: Final = ("--ice-transport", "relay")
 
 
-def minting(directory: Path, port: int, ttl: int) -> tuple[str, ...]:
-    """Return what makes a relay mint credentials for that coturn."""
+def issuing(directory: Path, port: int, ttl: int) -> tuple[str, ...]:
+    """Return the options of a relay that issues credentials for this coturn."""
     path = directory / "turn-secret"
     path.write_text(f"{SECRET}\n")
     path.chmod(0o600)
@@ -30,9 +31,9 @@ def kinds(program: Program, event: str) -> set[str | None]:
     return {line["candidate_type"] for line in program.lines if line["event"] == event}
 
 
-async def test_two_peers_with_no_other_path_connect_through_it(tmp_path: Path) -> None:
-    """Nothing but relayed candidates is offered, and they are what the channel goes over."""
-    async with coturn(tmp_path, SECRET) as port, relay(*minting(tmp_path, port, 600)) as (_, url):
+async def test_two_peers_connect_through_a_turn_server_only(tmp_path: Path) -> None:
+    """Relayed candidates are the only ones sent, and those of the selected pair."""
+    async with coturn(tmp_path, SECRET) as port, relay(*issuing(tmp_path, port, 600)) as (_, url):
         leave = ("--once", "--expect", "message")
         async with (
             sdpx("peer", "--url", url, "--id", "bob", *ONLY, *leave) as bob,
@@ -52,26 +53,27 @@ async def test_two_peers_with_no_other_path_connect_through_it(tmp_path: Path) -
                 assert SECRET not in str(program.lines)
 
 
-async def ended_credentials(directory: Path, port: int) -> dict[str, Any]:
-    """Let a relay mint some, and wait until they have ended."""
-    async with relay(*minting(directory, port, 1)) as (_, url), open_websocket_url(f"{url}/?id=bob") as client:
+async def expired_credentials(directory: Path, port: int) -> dict[str, Any]:
+    """Return credentials of a relay that have expired."""
+    async with relay(*issuing(directory, port, 1)) as (_, url), open_websocket_url(f"{url}/?id=bob") as client:
         [server] = json.loads(await client.get_message())["ice_servers"]
-    await trio.sleep(2.5)
+    expiry = int(server["username"].partition(":")[0])
+    await trio.sleep(max(0.0, expiry + 1.1 - time.time()))  # coturn counts whole seconds
     return dict(server)
 
 
-async def test_with_credentials_that_have_ended_there_is_no_path_and_the_verdict_says_why(tmp_path: Path) -> None:
+async def test_expired_turn_credentials_are_diagnosed(tmp_path: Path) -> None:
     async with coturn(tmp_path, SECRET) as port, relay() as (_, url):
-        ended = await ended_credentials(tmp_path, port)
-        login = f"{quote(ended['username'], safe='')}:{quote(ended['credential'], safe='')}"
+        expired = await expired_credentials(tmp_path, port)
+        login = f"{quote(expired['username'], safe='')}:{quote(expired['credential'], safe='')}"
         turn = ("--turn", f"turn:{login}@127.0.0.1:{port}", "--timeout", "5", *ONLY)
         async with (
             sdpx("peer", "--url", url, "--id", "bob", *turn),
             sdpx("peer", "--url", url, "--pair", "bob", "--wait", "10", *turn) as alice,
         ):
-            verdict = await alice.wait_for("diagnosis", retrying=False)
-            assert verdict["code"] == "turn_refused"
-            assert verdict["turn_refusals"] == [f"turn:127.0.0.1:{port}?transport=udp 401"]
-            assert "has expired" in verdict["message"]
-            assert verdict["local_candidates"] == {}
+            diagnosis = await alice.wait_for("diagnosis", retrying=False)
+            assert diagnosis["code"] == "turn_refused"
+            assert diagnosis["turn_refusals"] == [f"turn:127.0.0.1:{port}?transport=udp 401"]
+            assert "has expired" in diagnosis["message"]
+            assert diagnosis["local_candidates"] == {}
             assert await alice.ended() == 10

@@ -1,4 +1,4 @@
-"""What a program says that drives `sdpx peer --stdin json`, and what becomes of it."""
+"""`--stdin json`: which lines are commands, and in which order they are executed."""
 
 import base64
 import json
@@ -14,9 +14,10 @@ from trio.testing import wait_all_tasks_blocked
 from sdpx.log import Log
 from sdpx.peer.command_runner import FLUSH_SECONDS, CommandRunner
 from sdpx.peer.commands import MAX_COMMAND, MAX_MESSAGE, Close, InputRejected, Pair, Send, Unpair, parse_command
-from sdpx.peer.input import QUEUE_BOUND, Lines, MessageQueue
+from sdpx.peer.input import QUEUE_BOUND, MessageQueue
 from sdpx.peer.session import Session
 from tests.harness.log import LogRecorder
+from tests.harness.peer import TypedLines
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_any_line_is_a_command_or_rejected(line: str) -> None:
         return
 
 
-# ---- done, one by one ---------------------------------------------------------------------------------------------
+# ---- executed one by one ------------------------------------------------------------------------------------------
 
 
 class Peer(Session):
@@ -97,8 +98,8 @@ class Peer(Session):
     async def quit(self) -> None:
         self.done.append("close")
 
-    async def take_from(self, outgoing: MessageQueue) -> None:
-        while (item := await outgoing.next()) is not None:
+    async def take_from(self, queue: MessageQueue) -> None:
+        while (item := await queue.next()) is not None:
             self.done.append(item)
             await trio.sleep(0.01)
         self.done.append("end")
@@ -108,53 +109,42 @@ async def nothing() -> None:
     """Expect nothing."""
 
 
-Say = Callable[..., Awaitable[None]]
+Type = Callable[..., Awaitable[None]]
 
 
 @asynccontextmanager
-async def driven() -> AsyncIterator[tuple[Peer, MessageQueue, Say, LogRecorder]]:
-    """A driver and what it drives; `say` gives it commands and waits until it has none to do."""
-    log, outgoing, peer = LogRecorder(), MessageQueue(nothing), Peer()
-    send, receive = trio.open_memory_channel[str](10_000)
+async def running() -> AsyncIterator[tuple[Peer, MessageQueue, Type, LogRecorder]]:
+    """Run commands; `type` types some and waits until none is left that can be executed."""
+    log, queue, peer, lines = LogRecorder(), MessageQueue(nothing), Peer(), TypedLines()
 
-    class Said(Lines):
-        def __init__(self) -> None: ...
-
-        async def next(self) -> str | None:
-            try:
-                return await receive.receive()
-            except trio.EndOfChannel:
-                return None
-
-    async def say(*commands: dict[str, object], end: bool = False) -> None:
-        for command in commands:
-            send.send_nowait(json.dumps(command))
+    async def type_commands(*commands: dict[str, object], end: bool = False) -> None:
+        lines.type(*map(json.dumps, commands))
         if end:
-            send.close()
+            lines.end()
         await wait_all_tasks_blocked()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(CommandRunner(Said(), outgoing, peer, Log(log.put, trio.current_time)).run)
-        yield peer, outgoing, say, log
+        nursery.start_soon(CommandRunner(lines, queue, peer, Log(log.put, trio.current_time)).run)
+        yield peer, queue, type_commands, log
         nursery.cancel_scope.cancel()
 
 
 async def test_messages_wait_for_a_channel_in_their_order(autojump_clock: trio.testing.MockClock) -> None:
     """Messages queued before the channel is open are sent once it is."""
-    async with driven() as (peer, outgoing, say, _), trio.open_nursery() as nursery:
-        await say({"send": "a"}, {"send_base64": "AA=="}, {"send": "b"}, end=True)
+    async with running() as (peer, queue, type_commands, _), trio.open_nursery() as nursery:
+        await type_commands({"send": "a"}, {"send_base64": "AA=="}, {"send": "b"}, end=True)
         peer.channel_is_open = True
-        nursery.start_soon(peer.take_from, outgoing)
+        nursery.start_soon(peer.take_from, queue)
         await trio.sleep(1)
         assert peer.done == ["a", b"\0", "b", "end"]
 
 
 async def test_unpair_and_close_follow_the_messages_before_them(autojump_clock: trio.testing.MockClock) -> None:
     """Commands are executed in their order."""
-    async with driven() as (peer, outgoing, say, _), trio.open_nursery() as nursery:
+    async with running() as (peer, queue, type_commands, _), trio.open_nursery() as nursery:
         peer.channel_is_open = True
-        nursery.start_soon(peer.take_from, outgoing)
-        await say({"send": "a"}, {"send": "b"}, {"unpair": True}, {"send": "c"}, {"close": True})
+        nursery.start_soon(peer.take_from, queue)
+        await type_commands({"send": "a"}, {"send": "b"}, {"unpair": True}, {"send": "c"}, {"close": True})
         await trio.sleep(5)
         assert peer.done == ["a", "b", "unpair", "c", "close"]
         nursery.cancel_scope.cancel()
@@ -162,8 +152,8 @@ async def test_unpair_and_close_follow_the_messages_before_them(autojump_clock: 
 
 async def test_close_without_a_channel_drops_and_reports_queued_messages() -> None:
     """It does not wait for a channel that may never open."""
-    async with driven() as (peer, _, say, log):
-        await say({"send": "a"}, {"send": "b"}, {"close": True})
+    async with running() as (peer, _, type_commands, log):
+        await type_commands({"send": "a"}, {"send": "b"}, {"close": True})
         assert peer.done == ["close"]
         assert [line["code"] for line in log.of("input_rejected")] == ["not_sent"]
         assert log.records[0]["message"].endswith("2")
@@ -173,9 +163,9 @@ async def test_close_does_not_wait_long_for_a_stuck_channel(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """The command is executed after `FLUSH_SECONDS` all the same."""
-    async with driven() as (peer, _, say, log):
+    async with running() as (peer, _, type_commands, log):
         peer.channel_is_open = True
-        await say({"send": "a"}, {"close": True})
+        await type_commands({"send": "a"}, {"close": True})
         assert peer.done == []
         await trio.sleep(FLUSH_SECONDS + 1)
         assert peer.done == ["close"]
@@ -184,36 +174,36 @@ async def test_close_does_not_wait_long_for_a_stuck_channel(
 
 async def test_unpair_without_a_peer_is_rejected_and_drops_nothing() -> None:
     """Queued messages still wait for the next channel."""
-    async with driven() as (peer, outgoing, say, log):
+    async with running() as (peer, queue, type_commands, log):
         peer.has_peer = False
-        await say({"send": "a"}, {"unpair": True}, {"pair": "bob"})
+        await type_commands({"send": "a"}, {"unpair": True}, {"pair": "bob"})
         assert peer.done == [("pair", "bob")]
         assert [line["code"] for line in log.of("input_rejected")] == ["not_paired"]
-        assert await outgoing.next() == "a"
+        assert await queue.next() == "a"
 
 
 async def test_message_after_a_pairing_is_not_kept_for_the_next_peer() -> None:
     """It is rejected; messages during the next pairing are sent."""
-    async with driven() as (peer, outgoing, say, log):
+    async with running() as (peer, queue, type_commands, log):
         peer.has_peer = peer.has_addressee = False
-        await say({"send": "for alice"}, {"send_base64": "AA=="})
+        await type_commands({"send": "for alice"}, {"send_base64": "AA=="})
         assert [line["code"] for line in log.of("input_rejected")] == ["not_paired", "not_paired"]
         peer.has_addressee = True
-        await say({"send": "for bob"})
-        assert await outgoing.next() == "for bob"
-        outgoing.mark_idle()
-        assert not outgoing.has_unsent
+        await type_commands({"send": "for bob"})
+        assert await queue.next() == "for bob"
+        queue.mark_idle()
+        assert not queue.has_unsent
 
 
 async def test_queue_is_bounded() -> None:
     """With no channel open one message too many is rejected; with a slow channel the input waits."""
-    async with driven() as (peer, outgoing, say, log):
-        await say(*[{"send": str(n)} for n in range(QUEUE_BOUND + 1)])
+    async with running() as (peer, queue, type_commands, log):
+        await type_commands(*[{"send": str(n)} for n in range(QUEUE_BOUND + 1)])
         assert [line["code"] for line in log.of("input_rejected")] == ["not_open"]
         peer.channel_is_open = True
-        await say({"send": "late"}, {"pair": "bob"})
+        await type_commands({"send": "late"}, {"pair": "bob"})
         assert peer.done == []
-        assert await outgoing.next() == "0"
+        assert await queue.next() == "0"
         await wait_all_tasks_blocked()
         assert peer.done == [("pair", "bob")]
         assert len(log.of("input_rejected")) == 1
@@ -221,14 +211,14 @@ async def test_queue_is_bounded() -> None:
 
 async def test_message_put_back_is_sent_first() -> None:
     """A channel that closes during a send loses no message."""
-    outgoing = MessageQueue(nothing)
-    outgoing.put("a")
-    outgoing.put("b")
-    item = await outgoing.next()
+    queue = MessageQueue(nothing)
+    queue.put("a")
+    queue.put("b")
+    item = await queue.next()
     assert item == "a"
-    assert outgoing.has_unsent
-    outgoing.unread(item)
-    assert [await outgoing.next(), await outgoing.next()] == ["a", "b"]
-    assert outgoing.has_unsent  # on its way
-    outgoing.mark_idle()
-    assert not outgoing.has_unsent
+    assert queue.has_unsent
+    queue.unread(item)
+    assert [await queue.next(), await queue.next()] == ["a", "b"]
+    assert queue.has_unsent  # on its way
+    queue.mark_idle()
+    assert not queue.has_unsent

@@ -191,12 +191,12 @@ async def test_line_that_was_read_and_not_sent_is_unsent() -> None:
     assert unsent == [False, True, True, False, False]
 
 
-async def nobody(target: str) -> None:
+async def unexpected(target: str) -> None:
     raise AssertionError(target)
 
 
 async def first_two_lines(steps: int) -> list[str | None]:
-    """Return the lines that a pairing gets which comes so many steps of the scheduler behind the ID."""
+    """Return the lines that a pairing gets which begins so many scheduler steps after the prompt."""
     typed = threading.Event()
     chunks = [b"", b"one\ntwo\n"]
 
@@ -208,19 +208,19 @@ async def first_two_lines(steps: int) -> list[str | None]:
     prompt = Prompt(lines, no_log())
     got: list[str | None] = []
 
-    async def talk() -> None:
+    async def read_two() -> None:
         got.extend([await lines.next(), await lines.next()])
         nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lines.run)
-        nursery.start_soon(prompt.run, nobody)
+        nursery.start_soon(prompt.run, unexpected)
         await wait_all_tasks_blocked()
         prompt.start()
         for _ in range(steps):
             await trio.lowlevel.checkpoint()
         prompt.pause()
-        nursery.start_soon(talk)
+        nursery.start_soon(read_two)
         await wait_all_tasks_blocked()
         typed.set()
     return got
