@@ -1,5 +1,28 @@
-"""``python -m sdpx`` is ``sdpx``."""
+"""Entry point of the command `sdpx`, and of `python -m sdpx`."""
 
-from sdpx.cli.app import main
+import os
+import signal
+from types import FrameType
 
-main()
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line. A signal that comes before the program handles signals ends the process.
+
+    The kernel ignores signals without a handler for process 1 of a container, and Python reports SIGINT by a traceback.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _exit)
+    from sdpx.cli.app import main as run_command_line  # noqa: PLC0415  takes a noticeable part of a second
+
+    run_command_line()
+
+
+def _exit(number: int, _: FrameType | None) -> None:
+    os._exit(128 + number)
+
+
+if __name__ == "__main__":
+    main()

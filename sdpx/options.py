@@ -5,8 +5,9 @@ adds the options of that one. The command line (sdpx/cli/signature.py), the conf
 are derived from these declarations.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -37,6 +38,7 @@ class Option:
     maximum: float | None = None
     is_argument: bool = False
     in_file: bool = True
+    short: str = ""
 
     @property
     def value_type(self) -> Any:
@@ -54,6 +56,23 @@ class Option:
         """The values that the option can have, where they are a fixed set."""
         return get_args(self.value_type)
 
+    def parse(self, text: Any) -> Any:
+        """Return the value that a word of the command line sets. Raises `ValueError` with the reason if it sets none."""
+        if not isinstance(text, str):
+            return text
+        if self.choices and text not in self.choices:
+            raise ValueError(f"'{text}' is not one of {', '.join(self.choices)}{did_you_mean(text, self.choices)}")
+        if self.value_type not in (int, float):
+            return text
+        try:
+            number = self.value_type(text)
+        except ValueError:
+            kind = "a whole number" if self.value_type is int else "a number"
+            raise ValueError(f"'{text}' is not {kind}") from None
+        if problem := self.range_problem(number):
+            raise ValueError(problem)
+        return number
+
     def range_problem(self, value: Any) -> str | None:
         """Return the reason why a number is out of range."""
         if not isinstance(value, int | float) or isinstance(value, bool):
@@ -62,6 +81,12 @@ class Option:
         if (low is None or value >= low) and (high is None or value <= high):
             return None
         return f"{value} is not {low} or more" if high is None else f"{value} is not from {low} to {high}"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a question with the most similar of the known words, or nothing if none is similar."""
+    near = get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def option(

@@ -5,8 +5,26 @@ from typing import Final
 from urllib.parse import urlsplit
 
 MASK: Final = "***"
+DEFAULT_PORT: Final = 8765
 _VISIBLE: Final = re.compile(r"[!-~]*")
 _TURN_PASSWORD: Final = re.compile(r"^(turns?:[^:@]*:).*@", re.DOTALL)  # turn:USER:PASS@HOST
+
+
+def complete_relay_url(text: str) -> str:
+    """Return the WebSocket URL that a user means: http(s):// is ws(s)://, and HOST or HOST:PORT is a URL, too.
+
+    The port of a bare host is that of `sdpx serve`; port 443 stands for wss://.
+    """
+    scheme, separator, rest = text.partition("://")
+    if separator:
+        known = {"http": "ws", "https": "wss"}
+        return f"{known.get(scheme.lower(), scheme)}://{rest}"
+    host, slash, path = text.partition("/")
+    has_port = re.search(r":[^]:]*$", host) is not None
+    if not host or (host.count(":") > 1 and "[" not in host):  # nothing, or a bare IPv6 address
+        return text
+    scheme = "wss" if host.endswith(":443") else "ws"
+    return f"{scheme}://{host}{'' if has_port else f':{DEFAULT_PORT}'}{slash}{path}"
 
 
 def validate_relay_url(url: str) -> str | None:
@@ -19,7 +37,7 @@ def validate_relay_url(url: str) -> str | None:
     if not _VISIBLE.fullmatch(parts.path + parts.query):
         return f"'{url}' has a character that must be percent-encoded in a URL"
     if parts.scheme not in ("ws", "wss"):
-        return f"'{url}' is not a WebSocket URL; it starts with ws:// or wss://"
+        return f"'{url}' is not a WebSocket URL; the form is ws://HOST:PORT or wss://HOST"
     if not parts.hostname or port == 0:
         return f"'{url}' has no host and port to connect to"
     try:

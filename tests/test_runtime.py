@@ -71,3 +71,10 @@ def test_sighup_is_ignored_under_nohup() -> None:
     """A SIGHUP that is ignored at start stays ignored."""
     status, written, _ = run("SIGHUP", 0.5, "nohup")
     assert (status, written) == (0, b"ignored")
+
+
+def test_signal_before_the_program_has_started_ends_the_process() -> None:
+    """While modules are being loaded there is a handler, or the kernel would ignore SIGTERM for process 1 of a container."""
+    loading = "import os, sys; sys.modules['sdpx.cli.app'] = type('M', (), {'main': lambda: os.kill(os.getpid(), 15)})"
+    command = [sys.executable, "-c", f"{loading}\nfrom sdpx.__main__ import main\nmain()"]
+    assert subprocess.run(command, check=False, capture_output=True, timeout=60).returncode == 128 + 15

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdpx.urls import MASK, mask_secrets, validate_http_url, validate_relay_url
+from sdpx.urls import MASK, complete_relay_url, mask_secrets, validate_http_url, validate_relay_url
 
 
 @pytest.mark.parametrize(
@@ -12,6 +12,26 @@ from sdpx.urls import MASK, mask_secrets, validate_http_url, validate_relay_url
 )
 def test_relay_url_has_a_websocket_scheme_and_a_host(url: str) -> None:
     assert validate_relay_url(url) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("relay.example", "ws://relay.example:8765"),
+        ("localhost:9000", "ws://localhost:9000"),
+        ("relay.example:443/signal?a=b", "wss://relay.example:443/signal?a=b"),
+        ("[::1]", "ws://[::1]:8765"),
+        ("[::1]:9", "ws://[::1]:9"),
+        ("http://h", "ws://h"),
+        ("HTTPS://h/p", "wss://h/p"),
+        ("wss://h", "wss://h"),
+        ("ftp://h", "ftp://h"),
+        ("", ""),
+        ("::1", "::1"),
+    ],
+)
+def test_host_or_http_url_stands_for_the_websocket_url(text: str, url: str) -> None:
+    assert complete_relay_url(text) == url
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
 """Command line of sdpx; `--help` loads no program, so that it is fast."""
 
+import os
+import sys
 from typing import Annotated, Final
 
 import typer
 
 from sdpx import __version__
+from sdpx.cli.environment import ignore_unknown
 from sdpx.cli.options import COMMANDS
 from sdpx.cli.signature import command_function
+from sdpx.cli.usage import describe
+from sdpx.errors import ExitStatus
 
 HELP: Final = {
     "serve": "Run a relay: it pairs clients by ID and relays offer, answer and candidates within a pair.",
@@ -59,6 +64,16 @@ def _sdpx(
     pass
 
 
-def main() -> None:
-    """Run the command line."""
-    app()
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line with these arguments, or those of the process; ends with the exit status of the command."""
+    for warning in ignore_unknown(os.environ):
+        typer.echo(f"sdpx: {warning}", err=True)
+    try:
+        status = typer.main.get_command(app).main(arguments, prog_name="sdpx", standalone_mode=False)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        if error.format_message():  # empty without arguments, when the help has been printed
+            typer.echo(describe(error, sys.argv[1:] if arguments is None else arguments), err=True)
+        status = ExitStatus.USAGE
+    sys.exit(status or ExitStatus.OK)

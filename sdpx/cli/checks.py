@@ -48,6 +48,8 @@ def peer(options: "PeerOptions") -> Iterator[Problem]:
     yield "--url", validate_relay_url(options.url)
     for option, client_id in (("--pair", options.pair), ("--id", options.client_id)):
         yield option, None if client_id is None else validate_id(client_id)
+    if options.target not in (None, options.pair):
+        yield "ID", "contradicts --pair; give one of the two"
     yield _token(options.token)
     yield from _tls(options.url, options.cafile, insecure=options.insecure)
     if options.wait and options.pair is None:

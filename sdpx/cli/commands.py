@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import typer
 from sdpx.cli import checks
 from sdpx.errors import ExitStatus
 from sdpx.options import BadOption, LogOptions
+from sdpx.urls import complete_relay_url
 
 if TYPE_CHECKING:
     from sdpx.bench.options import BenchOptions
@@ -41,6 +43,7 @@ def serve(options: "ServeCommand") -> int:
 
 def peer(options: "PeerOptions") -> int:
     """Run a peer."""
+    options = options.completed()
     _require(checks.peer(options))
     _require_ca_file(options.cafile)
     from sdpx.peer.app import run_peer  # noqa: PLC0415
@@ -83,6 +86,7 @@ def demo(options: "DemoOptions") -> int:
 
 def bench(options: "BenchOptions") -> int:
     """Run a measurement."""
+    options = replace(options, url=options.url and complete_relay_url(options.url))
     _require(checks.bench(options))
     _require_ca_file(options.cafile)
     from sdpx.bench.main import run_bench  # noqa: PLC0415

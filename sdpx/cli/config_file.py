@@ -6,14 +6,13 @@ Unknown keys and values of a wrong type are refused. The command line overrides 
 
 import tomllib
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from sdpx.cli.options import COMMANDS
-from sdpx.options import Option, options_of, values_of
+from sdpx.options import Option, did_you_mean, options_of, values_of
 from sdpx.urls import MASK, mask_secrets
 
 MAX_BYTES: Final = 1024 * 1024
@@ -68,8 +67,7 @@ def _values(where: str, found: Mapping[str, Any], declarations: type) -> dict[st
     for key, value in found.items():
         declared = known.get(key.replace("_", "-"))
         if declared is None:
-            near = get_close_matches(key, known, n=1)
-            raise ValueError(f"{where}unknown option '{key}'{f'; did you mean {near[0]!r}?' if near else ''}")
+            raise ValueError(f"{where}unknown option '{key}'{did_you_mean(key, known)}")
         if declared.name in values:
             raise ValueError(f"{where}'{key}' is set twice, with - and with _")
         try:
@@ -84,11 +82,12 @@ def _value(value: Any, declared: Option) -> Any:
     if declared.is_repeatable:
         value = value if isinstance(value, list) else [value]
     expected = list[declared.value_type] if declared.is_repeatable else declared.value_type  # type: ignore[name-defined]
+    if declared.choices:
+        declared.parse(value)
     try:
         converted = msgspec.convert(value, expected)
     except msgspec.ValidationError as error:
-        choices = f"; one of {', '.join(declared.choices)}" if declared.choices else ""
-        raise ValueError(f"{error}{choices}") from None
+        raise ValueError(str(error)) from None
     if MASK in str(converted):
         raise ValueError(f"'{MASK}' is where --print-config hides a secret; put the secret in")
     if problem := declared.range_problem(converted):

@@ -27,17 +27,21 @@ def command_function(command: str) -> Callable[..., None]:
 
 def _parameter(declared: Option) -> inspect.Parameter:
     """Return an option as a parameter of the signature that Typer reads."""
-    kind: Any = list[declared.value_type] | None if declared.is_repeatable else declared.kind  # type: ignore[name-defined]
+    kind: Any = bool if declared.value_type is bool else str  # `Option.parse` converts, with errors in our words
+    kind = list[kind] | None if declared.is_repeatable else kind if declared.default is MISSING else kind | None
     shown: dict[str, Any] = {
         "help": declared.help,
         "metavar": declared.metavar,
         "envvar": declared.env,
         "show_envvar": False,
         "rich_help_panel": declared.panel,
-        "callback": _use_config if declared is CONFIG else _check_range(declared),
+        "callback": _use_config if declared is CONFIG else _parse(declared),
         "is_eager": declared is CONFIG,
     }
-    info = typer.Argument(**shown) if declared.is_argument else typer.Option(flags(declared), **shown)
+    if declared.choices:
+        shown["autocompletion"] = lambda incomplete: [each for each in declared.choices if each.startswith(incomplete)]
+    decls = [flags(declared), *([declared.short] if declared.short else [])]
+    info = typer.Argument(**shown) if declared.is_argument else typer.Option(*decls, **shown)
     default = inspect.Parameter.empty if declared.default is MISSING else declared.default
     return inspect.Parameter(
         declared.name,
@@ -47,13 +51,14 @@ def _parameter(declared: Option) -> inspect.Parameter:
     )
 
 
-def _check_range(declared: Option) -> Callable[[Any], Any]:
-    def check(value: Any) -> Any:
-        if problem := declared.range_problem(value):
-            raise typer.BadParameter(problem)
-        return value
+def _parse(declared: Option) -> Callable[[Any], Any]:
+    def parse(value: Any) -> Any:
+        try:
+            return declared.parse(value)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
 
-    return check
+    return parse
 
 
 def _use_config(ctx: typer.Context, path: str | None) -> str | None:

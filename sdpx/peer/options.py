@@ -1,14 +1,16 @@
 """Options of `sdpx peer`, and the URLs that follow from them. Pure."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from sdpx.ice_servers import IceServer, parse_stun, parse_turn
 from sdpx.options import LogOptions, option
+from sdpx.urls import DEFAULT_PORT, complete_relay_url
 
 Expected = Literal["exchange", "connected", "channel", "message"]
+DEFAULT_URL: Final = f"ws://127.0.0.1:{DEFAULT_PORT}"
 _RESUME_KEYS: Final = ("seq", "resume", "last")
 
 
@@ -16,7 +18,7 @@ _RESUME_KEYS: Final = ("seq", "resume", "last")
 class PeerOptions(LogOptions):
     """Options of a peer. All times are in seconds; `timeout` includes all attempts of one pairing."""
 
-    url: str = option("ws://127.0.0.1:8765", "WebSocket URL of the relay.", "Network", "URL")
+    url: str = option(DEFAULT_URL, "Relay: ws://HOST:PORT, wss://HOST, or HOST:PORT.", "Network", "URL")
     client_id: str | None = option(
         None, "Request this ID: 1 to 64 letters, digits or -_.", "Network", "ID", flag="--id"
     )
@@ -25,6 +27,9 @@ class PeerOptions(LogOptions):
     )
     reconnect: bool = option(True, "Reconnect to a relay after the connection is lost.", "Network")
     pair: str | None = option(None, "Request a pairing with this ID, as initiator.", "Pairing", "ID")
+    target: str | None = option(
+        None, "Request a pairing with this peer; the same as --pair.", "Pairing", "ID", is_argument=True, in_file=False
+    )
     wait: float = option(0.0, "With --pair: time for that peer to come online.", "Pairing", "SECONDS", 0, 86400)
     timeout: float = option(
         30.0, "Time from pairing to open connection, all attempts included.", "Pairing", "SECONDS", 0.1, 86400
@@ -55,6 +60,11 @@ class PeerOptions(LogOptions):
     within: float | None = option(
         None, "With --expect: time to reach it, from the start.", "Input and exit", "SECONDS", 0.1, 86400
     )
+
+    def completed(self) -> "PeerOptions":
+        """Return the options with the URL in full, and with `pair` also where the ID is given as an argument."""
+        pair = self.target if self.pair is None else self.pair
+        return replace(self, url=complete_relay_url(self.url), pair=pair)
 
     @property
     def ice_servers(self) -> tuple[IceServer, ...] | None:

@@ -6,6 +6,7 @@ from typing import Literal
 from sdpx.options import LogOptions, OnLogFailure, option
 from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.core.limits import Limits
+from sdpx.urls import DEFAULT_PORT
 
 Engine = Literal["epoll", "trio-websocket"]
 
@@ -22,7 +23,7 @@ class ServeOptions(LogOptions):
         "ACTION",
     )
     port: int = option(
-        8765, "TCP port; 0: a free port, see server_listening in the log.", "Network", "NUMBER", 0, 65535
+        DEFAULT_PORT, "TCP port; 0: a free port, see server_listening in the log.", "Network", "NUMBER", 0, 65535
     )
     engine: Engine | None = option(
         None, "WebSocket engine; default: epoll, or trio-websocket (slower) where there is none.", "Network", "ENGINE"

@@ -94,7 +94,7 @@ def test_options_come_from_flags_then_variables_then_the_file(tmp_path: Any, tak
         (["serve", "--port", "65536"], {}, ["--port", "65536 is not from 0 to 65535"]),
         (["serve", "--rate", "-1"], {}, ["--rate", "is not 0 or more"]),
         (["serve", "--rate", "nan"], {}, ["--rate", "is not 0 or more"]),
-        (["serve"], {"SDPX_PORT": "x"}, ["--port", "integer"]),
+        (["serve"], {"SDPX_PORT": "x"}, ["--port", "'x' is not a whole number"]),
         (["serve"], {"SDPX_PORT": "-1"}, ["--port", "-1 is not from 0 to 65535"]),
         (["serve"], {"SDPX_ENGINE": "select"}, ["--engine", "'select'", "trio-websocket"]),
         (["peer"], {"SDPX_RECONNECT": "perhaps"}, ["--reconnect"]),

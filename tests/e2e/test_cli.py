@@ -53,7 +53,7 @@ def test_relay_does_not_load_the_webrtc_stack() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["peer", "--url", "http://x"], "ws://"),
+        (["peer", "--url", "ftp://x"], "ws://"),
         (["serve", "--idle-timeout", "10"], "longer"),
         (["dance"], "dance"),
     ],

@@ -40,3 +40,10 @@ def test_servers_of_stun_and_turn_are_parsed_and_absent_ones_are_none() -> None:
     assert PeerOptions("ws://h").ice_servers is None
     options = PeerOptions("ws://h", turn=("turn:u:p@t",), stun=("stun:s",))
     assert options.ice_servers == (IceServer("stun", "s", 3478), IceServer("turn", "t", 3478, "udp", "u", "p"))
+
+
+def test_argument_is_the_peer_to_pair_with_and_the_url_is_completed() -> None:
+    """`sdpx peer bob --url relay.example`."""
+    options = PeerOptions("relay.example", target="bob").completed()
+    assert (options.pair, options.url) == ("bob", "ws://relay.example:8765")
+    assert PeerOptions(pair="bob").completed().pair == "bob"

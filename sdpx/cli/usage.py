@@ -1,0 +1,39 @@
+"""Usage errors: one line in our words, with the nearest command, option or value."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from sdpx.cli.options import COMMANDS, command_options
+from sdpx.options import did_you_mean
+
+
+def describe(error: Any, arguments: Sequence[str]) -> str:
+    """Return a usage error of Typer as a line for stderr, and the way to the help."""
+    command = next((word for word in arguments if word in COMMANDS), "")
+    return f"sdpx: {_problem(error, command)}\nTry '{f'sdpx {command}'.rstrip()} --help'."
+
+
+def _problem(error: Any, command: str) -> str:
+    option = ascii(getattr(error, "option_name", ""))[1:-1]
+    match type(error).__name__:
+        case "NoSuchOption":
+            flags = [each.flag for each in command_options(command)] if command else ["--version", "--help"]
+            return f"no such option: {option}{did_you_mean(option, flags)}"
+        case "BadOptionUsage" if "requires an argument" in error.message:
+            return f"{option} needs a value"
+        case "MissingParameter":
+            return f"{_hint(error)} is required"
+        case "BadParameter":
+            problem, _, is_boolean = error.message.partition("Input should be a valid boolean")
+            return f"{_hint(error)}: {'the value is neither true nor false' if is_boolean else problem}"
+    message = str(error.format_message())
+    found = re.match(r"No such command '(.*?)'|Got unexpected extra argument.*? \((.*)\)", message)
+    if found and found[1]:
+        return f"no such command: {found[1]}{did_you_mean(found[1], COMMANDS)}"
+    return f"unexpected argument: {found[2]}" if found else message
+
+
+def _hint(error: Any) -> str:
+    """Return the option of an error, as it is written."""
+    return str(error.param_hint or error.param.opts[0])
