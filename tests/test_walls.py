@@ -122,7 +122,6 @@ LAYERS: Final = {
     "peer.signaling": {"peer.options"},
     "peer.webrtc": {"peer.negotiation", "peer.diagnostics"},
 }
-# Imports that still run upward.
 
 
 def test_packages_import_downward() -> None:
