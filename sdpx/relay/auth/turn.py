@@ -1,4 +1,4 @@
-"""The ICE servers that each client is told of, with TURN credentials that expire. Pure: secret and clock are given.
+"""The ICE servers of each client, with TURN credentials that expire. Pure: secret and clock are given.
 
 TURN credentials follow "A REST API For Access To TURN Services" (draft-uberti-behave-turn-rest), coturn's `use-auth-secret`:
 the user name is `expiry:id`, the expiry in seconds since the epoch; the password is the base64 of the HMAC-SHA1 of the user

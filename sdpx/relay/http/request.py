@@ -61,7 +61,7 @@ class HttpRequest:
         return [element.strip() for value in self.values(name) for element in value.split(",")]
 
     def has_element(self, name: bytes, element: str) -> bool:
-        """Tell whether a list header has an element, in any case; `element` is in lower case."""
+        """Return whether a list header has an element, in any case; `element` is in lower case."""
         return element in (found.lower() for found in self.elements(name))
 
     @cached_property

@@ -45,8 +45,8 @@ async def coturn(tmp_path: Path) -> AsyncIterator[int]:
             await process.wait()
 
 
-class Heard(asyncio.DatagramProtocol):
-    """What comes out of an allocation."""
+class Receiver(asyncio.DatagramProtocol):
+    """Receives what the allocation relays."""
 
     def __init__(self) -> None:
         self.data: asyncio.Queue[bytes] = asyncio.Queue()
@@ -63,11 +63,11 @@ class Echo(asyncio.DatagramProtocol):
         self.transport.sendto(data, addr)
 
 
-async def through(server: dict[str, Any], port: int) -> bytes:
+async def send_through(server: dict[str, Any], port: int) -> bytes:
     """Allocate a relayed address with these credentials, and send something through it and back."""
     loop = asyncio.get_running_loop()
     transport, protocol = await turn.create_turn_endpoint(
-        Heard, ("127.0.0.1", port), server["username"], server["credential"], 600
+        Receiver, ("127.0.0.1", port), server["username"], server["credential"], 600
     )
     echo, _ = await loop.create_datagram_endpoint(Echo, ("127.0.0.1", 0))
     try:
@@ -79,11 +79,11 @@ async def through(server: dict[str, Any], port: int) -> bytes:
         await asyncio.sleep(0.1)
 
 
-def passes(server: dict[str, Any], port: int) -> bool:
-    """Tell whether coturn relays for these credentials; a refusal of them is a no, all else is an error."""
+def is_accepted(server: dict[str, Any], port: int) -> bool:
+    """Return whether coturn accepts these credentials; raises for any other failure."""
     for _ in range(50):
         try:
-            return asyncio.run(through(server, port)) == b"through the relay"
+            return asyncio.run(send_through(server, port)) == b"through the relay"
         except stun.TransactionFailed as failure:
             if failure.response.attributes["ERROR-CODE"][0] == UNAUTHORIZED:
                 return False
@@ -100,40 +100,40 @@ async def first_server(url: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def minting(tmp_path: Path, port: int, ttl: int) -> AsyncIterator[tuple[Program, str]]:
+async def turn_relay(tmp_path: Path, port: int, ttl: int) -> AsyncIterator[tuple[Program, str]]:
     secret = write(tmp_path / "turn-secret", f"{SECRET}\n")
     url = f"turn:127.0.0.1:{port}"
     async with relay("--turn-secret-file", str(secret), "--turn-url", url, "--turn-ttl", str(ttl)) as found:
         yield found
 
 
-async def test_coturn_takes_what_the_relay_minted_until_it_ends(tmp_path: Path) -> None:
-    async with coturn(tmp_path) as port, minting(tmp_path, port, 600) as (_, url):
+async def test_coturn_accepts_issued_credentials_until_they_expire(tmp_path: Path) -> None:
+    async with coturn(tmp_path) as port, turn_relay(tmp_path, port, 600) as (_, url):
         server = await first_server(url)
         assert server["urls"] == [f"turn:127.0.0.1:{port}"]
-        assert await trio.to_thread.run_sync(passes, server, port)
+        assert await trio.to_thread.run_sync(is_accepted, server, port)
         forged = server | {"username": f"{int(server['username'].partition(':')[0]) + 1}:bob"}
-        assert not await trio.to_thread.run_sync(passes, forged, port)
-        async with minting(tmp_path, port, 1) as (_, brief_url):
-            brief = await first_server(brief_url)
+        assert not await trio.to_thread.run_sync(is_accepted, forged, port)
+        async with turn_relay(tmp_path, port, 1) as (_, short_url):
+            short_lived = await first_server(short_url)
         await trio.sleep(2.5)
-        assert not await trio.to_thread.run_sync(passes, brief, port)
+        assert not await trio.to_thread.run_sync(is_accepted, short_lived, port)
 
 
-async def test_who_stays_gets_credentials_that_coturn_still_takes(tmp_path: Path) -> None:
-    """Those of the beginning have ended by then."""
+async def test_connected_client_gets_renewed_credentials_that_coturn_accepts(tmp_path: Path) -> None:
+    """The first credentials have expired by then."""
     ttl = 10
     async with (
         coturn(tmp_path) as port,
-        minting(tmp_path, port, ttl) as (_, url),
+        turn_relay(tmp_path, port, ttl) as (_, url),
         open_websocket_url(f"{url}/?id=bob") as client,
     ):
         [old] = json.loads(await client.get_message())["ice_servers"]
         await trio.sleep(ttl + 1)
-        assert not await trio.to_thread.run_sync(passes, old, port)
+        assert not await trio.to_thread.run_sync(is_accepted, old, port)
         new = old
         while int(new["username"].partition(":")[0]) < time.time() + ttl / 2:
             frame = json.loads(await client.get_message())
             assert frame["type"] == "ice_servers"
             [new] = frame["ice_servers"]
-        assert await trio.to_thread.run_sync(passes, new, port)
+        assert await trio.to_thread.run_sync(is_accepted, new, port)
