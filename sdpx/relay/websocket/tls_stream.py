@@ -168,14 +168,13 @@ class TlsStream(SocketStream):
             return super().send_now(data)
         if self._ciphertext and not self._flush():
             return 0
-        plaintext = memoryview(data)[self._withheld : WRITE_BYTES]
-        taken = self._withheld + len(plaintext)
-        self._withheld = 0
+        withheld, size = self._withheld, min(len(data), WRITE_BYTES)
+        plaintext = data if size == len(data) and not withheld else memoryview(data)[withheld:size]
         if plaintext:
             self._tls.write(plaintext)
             self._ciphertext = self._outgoing.read()
-            self._withheld = 0 if self._flush() else 1
-        return taken - self._withheld
+        self._withheld = 0 if self._flush() else 1
+        return size - self._withheld
 
     def _flush(self) -> bool:
         """Send ciphertext, and return whether the socket took all of it."""
