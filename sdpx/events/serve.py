@@ -169,6 +169,13 @@ class EpollUnavailable(Event, frozen=True):
     sentence: ClassVar[str] = "This system has no epoll: connections are served by trio-websocket, which is slower"
 
 
+class SlowMasking(Event, frozen=True):
+    """The C extension of the package websockets is missing."""
+
+    level: ClassVar[Level] = "warning"
+    sentence: ClassVar[str] = "Masks are applied in Python, which is slow: the C extension of websockets is missing"
+
+
 class FdLimitLow(Event, frozen=True):
     """The limit on file descriptors is below --max-clients."""
 

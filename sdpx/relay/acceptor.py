@@ -35,7 +35,6 @@ from sdpx.relay.websocket.socket_stream import SocketStream
 from sdpx.relay.websocket.timers import NEVER
 from sdpx.relay.websocket.tls_stream import TlsHandshakeError, TlsRequiredError, TlsStream
 from sdpx.relay.websocket.trio_websocket_engine import TrioWebSocketConnection
-from sdpx.relay.websocket.validating_stream import ValidatingStream
 
 READ_BYTES: Final = 16 * 1024
 CANCELLED: Final = CloseReason("closed", ABNORMAL, "The connection was cut")
@@ -340,9 +339,10 @@ class Acceptor:
     async def _run_websocket(self, stream: trio.abc.Stream, accepted: AcceptedUpgrade) -> None:
         """Serve a client by trio-websocket until its connection ends."""
         session = self._relay.open_session(accepted)
-        limits, handler, head = self._limits, self._relay.handler, accepted.upgrade.head()
-        validating = ValidatingStream(stream, head, accepted.trailing_data, limits, handler, session)
-        connection = TrioWebSocketConnection(validating, limits, handler, session, self._relay.queued)
+        head, limits, relay = accepted.upgrade.head(), self._limits, self._relay
+        connection = TrioWebSocketConnection(
+            stream, head, accepted.trailing_data, limits, relay.handler, session, relay.queued
+        )
         try:
             self._relay.connect(session, connection, accepted)
             await connection.run(accepted.upgrade.subprotocol)

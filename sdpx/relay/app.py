@@ -25,6 +25,7 @@ from sdpx.relay.listeners import Listener, open_listeners, raise_file_limit, ser
 from sdpx.relay.memory import trim_heap_periodically
 from sdpx.relay.options import ServeOptions
 from sdpx.relay.relay import Relay
+from sdpx.relay.websocket import mask
 from sdpx.relay.websocket.epoll_engine import HAS_EPOLL, EpollEngine
 from sdpx.relay.websocket.socket_stream import SocketStream
 from sdpx.relay.websocket.tls_stream import TlsStream
@@ -139,6 +140,8 @@ def _start_epoll_engine(clients: trio.Nursery, background: trio.Nursery, log: Lo
     if not HAS_EPOLL:
         log.emit(serve.EpollUnavailable())
         return None
+    if not mask.IS_FAST:
+        log.emit(serve.SlowMasking())
     engine = EpollEngine(clients, log.begin_batch, log.end_batch)
     background.start_soon(engine.run)
     return engine

@@ -1,8 +1,8 @@
-"""Frames of the plain kind (RFC 6455, 5.2), out of bytes and into bytes. Pure.
+"""The parser of simple frames (RFC 6455, 5.2), and the building of frames. Pure.
 
-Plain is: a whole text frame within the limit, a whole close, ping or pong; masked, no reserved bit, the shortest form of a
-length of up to 64 KiB. The first frame that is anything else ends the lane: what begins there is handed over as it came.
-Each header is looked at as soon as the bytes are there that tell: the first, the second, the fourth.
+A simple frame is an unfragmented text within the size limit, a close, a ping or a pong; masked, without reserved bits, with the
+shortest form of a length below 64 KiB. The first frame of another kind ends the parsing: it is left to `FrameParser`, with all
+bytes behind it. Each header is checked as soon as its deciding byte is there: the first, the second or the fourth.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ CLOSE: Final = 0x88
 PING: Final = 0x89
 PONG: Final = 0x8A
 CONTROL: Final = frozenset({CLOSE, PING, PONG})
-PLAIN: Final = CONTROL | {TEXT}
+SIMPLE: Final = CONTROL | {TEXT}
 MASKED: Final = 0x80
 SHORT: Final = 125
 TWO_BYTES: Final = 126
@@ -28,39 +28,39 @@ Unmask = Callable[[bytes, bytes], bytes]
 
 
 class FastParser:
-    """The bytes of one connection, cut into frames."""
+    """Parses the bytes of one connection into simple frames."""
 
     __slots__ = ("_have", "_max_bytes", "_need", "_parts", "_unmask", "unparsed")
 
     def __init__(self, max_bytes: int, unmask: Unmask) -> None:
         self._max_bytes = max_bytes
         self._unmask = unmask
-        self._parts: list[bytes] = []  # of a frame that is not whole yet: joined once, when there is enough of it
+        self._parts: list[bytes] = []  # of an incomplete frame: joined once, when enough of it has arrived
         self._have = 0
         self._need = 0
         self.unparsed = b""
 
     @property
     def partial(self) -> int:
-        """How many bytes of a frame that is not whole are kept."""
+        """The bytes that are kept of an incomplete frame."""
         return self._have if self._parts else 0
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """Yield each whole frame: its first byte, which is one of `PLAIN`, and its payload, unmasked.
+        """Yield each complete frame: its first byte, which is one of `SIMPLE`, and its payload, unmasked.
 
-        Once an unusual frame begins, `unparsed` is what came from there on, and no more may be fed.
+        Once a frame of another kind begins, `unparsed` has the bytes from there on, and no more may be fed.
         """
         if self._parts:
             data = self._joined(data)
         at, end, unmask, most = 0, len(data), self._unmask, self._max_bytes
-        while end - at >= SMALLEST:  # whole texts, as nearly all are; what is anything else is looked at below
+        while end - at >= SMALLEST:  # complete texts, as nearly all are; all others are checked below
             kind, size = _start(data, at)
             if kind == LONG_TEXT:
-                body, is_plain = at + 8, SHORT < size <= most
+                body, is_simple = at + 8, SHORT < size <= most
             else:
                 body, size = at + 6, kind - SHORT_TEXT
-                is_plain = 0 <= size <= SHORT
-            if not is_plain or body + size > end:
+                is_simple = 0 <= size <= SHORT
+            if not is_simple or body + size > end:
                 break
             yield TEXT, unmask(data[body : body + size], data[body - 4 : body])
             at = body + size
@@ -69,10 +69,10 @@ class FastParser:
             size, head = second & 0x7F, 6
             if size == TWO_BYTES and first == TEXT:
                 size, head = int.from_bytes(data[at + 2 : at + 4]) if end - at >= 4 else TWO_BYTES, 8  # noqa: PLR2004
-                plain = SHORT < size <= most
+                is_simple = SHORT < size <= most
             else:
-                plain = first in PLAIN and size <= SHORT
-            if not plain or second < MASKED:
+                is_simple = first in SIMPLE and size <= SHORT
+            if not is_simple or second < MASKED:
                 self.unparsed = data[at:]
                 return
             body = at + head
@@ -83,7 +83,7 @@ class FastParser:
             at = body + size
 
     def _joined(self, data: bytes) -> bytes:
-        """Return what there is of a frame, or nothing as long as it is not enough to go on."""
+        """Return what has arrived of a frame, or nothing as long as it is not enough to go on."""
         self._parts.append(data)
         self._have += len(data)
         if self._have < self._need:
@@ -93,14 +93,14 @@ class FastParser:
         return data
 
     def _keep(self, start: bytes, whole: int) -> None:
-        """Keep the start of a frame, until there is more of its header, or all of it."""
+        """Keep the start of a frame until more of its header, or all of the frame, is there."""
         self._parts, self._have = [start], len(start)
         known = len(start) > 3 or (len(start) > 1 and start[1] & 0x7F != TWO_BYTES)  # noqa: PLR2004
         self._need = whole if known else len(start) + 1
 
 
 def single_text_frame(data: bytes, max_bytes: int) -> int:
-    """Return where the payload begins if the bytes are one plain text frame and no more, as nearly always; else 0."""
+    """Return the offset of the payload if the bytes are exactly one simple text frame, as nearly always; else 0."""
     whole = len(data)
     if whole < SMALLEST:
         return 0
@@ -111,7 +111,7 @@ def single_text_frame(data: bytes, max_bytes: int) -> int:
 
 
 def is_single_control_frame(data: bytes) -> bool:
-    """Tell whether the bytes are one plain control frame and no more; its payload begins behind six of them."""
+    """Return whether the bytes are exactly one simple control frame; its payload begins at offset 6."""
     return len(data) >= SMALLEST and data[0] in CONTROL and data[1] == MASKED | len(data) - SMALLEST <= MASKED | SHORT
 
 

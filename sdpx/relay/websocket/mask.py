@@ -1,4 +1,4 @@
-"""Masking (RFC 6455, 5.3): websockets' C function where it is there, 0.2 us for 4 KiB, else 8 us in Python."""
+"""Masking (RFC 6455, 5.3): by the C function of websockets, 0.2 us for 4 KiB, or in Python, 8 us."""
 
 from typing import Final
 
@@ -6,7 +6,7 @@ from sdpx.relay.websocket.fast_parser import Unmask
 
 
 def unmask_in_python(data: bytes, mask: bytes) -> bytes:
-    """Return the data with each byte XORed with the mask's byte in turn: as one large number each."""
+    """Return the data XORed with the repeated mask, both taken as one large number."""
     size = len(data)
     key = int.from_bytes((mask * (size // 4 + 1))[:size], "little")
     return (int.from_bytes(data, "little") ^ key).to_bytes(size, "little")
@@ -14,10 +14,11 @@ def unmask_in_python(data: bytes, mask: bytes) -> bytes:
 
 def _fastest() -> Unmask:
     try:
-        from websockets.speedups import apply_mask  # noqa: PLC0415  there may be none for this machine
+        from websockets.speedups import apply_mask  # noqa: PLC0415  it is missing on some machines
     except ImportError:
         return unmask_in_python
     return apply_mask
 
 
 unmask: Final = _fastest()
+IS_FAST: Final = unmask is not unmask_in_python

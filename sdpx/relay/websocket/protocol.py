@@ -1,7 +1,7 @@
-"""Frames of the unusual kind: fragments, binary, close frames, and everything that is wrong. Pure.
+"""The general frame parser of the epoll engine: fragments, binary messages, control frames, violations. Pure.
 
-The gate looks at headers first, and says what is wrong as it does in front of trio-websocket; behind it, wsproto puts
-messages together and checks their UTF-8. It is trio-websocket's own engine, without its tasks.
+`FrameValidator` checks the headers, as it does in front of trio-websocket; wsproto, which trio-websocket uses as well, joins
+fragments and checks UTF-8.
 """
 
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ from sdpx.relay.websocket.validator import FrameValidator, Violation
 
 
 class CloseReceived(NamedTuple):
-    """The client's close frame; 1005 if it bore no code."""
+    """The client's close frame; the code is 1005 if it has none."""
 
     code: int
     reason: str
 
 
 class PingReceived(NamedTuple):
-    """A ping, to be answered with its payload."""
+    """A ping, to be answered with a pong with the same payload."""
 
     payload: bytes
 
@@ -30,60 +30,62 @@ ParserEvent = str | bytes | PingReceived | CloseReceived | Violation
 
 
 class FrameParser:
-    """Reads on where the lane stopped, at the first byte of a frame."""
+    """Parses the bytes of one connection from the beginning of a frame on."""
 
     def __init__(self, max_bytes: int, max_fragments: int) -> None:
-        self._gate = FrameValidator(max_bytes, max_fragments)
+        self._validator = FrameValidator(max_bytes, max_fragments)
         self._connection = Connection(ConnectionType.SERVER)
-        self._texts: list[str] = []
-        self._blobs: list[bytes] = []
+        self._text_fragments: list[str] = []
+        self._binary_fragments: list[bytes] = []
 
     @property
     def frames(self) -> int:
-        """How many frames have come whole."""
-        return self._gate.frames
+        """The number of complete frames."""
+        return self._validator.frames
 
     @property
     def extra_frames(self) -> int:
-        """How many of them ended no message."""
-        return self._gate.extra_frames
+        """The number of complete frames that end no message."""
+        return self._validator.extra_frames
 
     @property
     def violation(self) -> Violation | None:
-        """The rule that was broken; what came before is still to be found."""
-        return self._gate.violation
+        """The rule that the client broke, if any; `events` returns what came before it."""
+        return self._validator.violation
 
     @property
     def unfinished(self) -> int:
-        """How many bytes of memory a message that is not whole takes, at most: text may take four for each that came."""
-        return 4 * (self._gate.kept + self._gate.partial)
+        """The bytes of memory that an incomplete message takes at most: four for each byte of text."""
+        return 4 * (self._validator.kept + self._validator.partial)
 
     def receive_data(self, data: bytes) -> None:
-        """Take bytes; `events` tells what they bring."""
-        in_order = self._gate.feed(data)
+        """Parse bytes; `events` returns the result."""
+        in_order = self._validator.feed(data)
         self._connection.receive_data(data[:in_order])
 
     def events(self) -> Iterator[ParserEvent]:
-        """Yield messages and pings, then perhaps the close or what is wrong, and nothing behind that."""
+        """Yield messages and pings, then a close frame or a violation, which is the last event."""
         for event in self._connection.events():
             yield from self._events(event)
-        if self._gate.violation:
-            yield self._gate.violation
+        if self._validator.violation:
+            yield self._validator.violation
 
     def _events(self, event: Event) -> Iterator[ParserEvent]:
         match event:
             case TextMessage(data=data, message_finished=finished):
-                self._texts.append(data)
+                self._text_fragments.append(data)
                 if finished:
-                    yield "".join(self._texts)
-                    self._texts.clear()
+                    yield "".join(self._text_fragments)
+                    self._text_fragments.clear()
             case BytesMessage(data=data, message_finished=finished):
-                self._blobs.append(bytes(data))
+                self._binary_fragments.append(bytes(data))
                 if finished:
-                    yield b"".join(self._blobs)
-                    self._blobs.clear()
+                    yield b"".join(self._binary_fragments)
+                    self._binary_fragments.clear()
             case Ping(payload=payload):
                 yield PingReceived(bytes(payload))
             case CloseConnection(code=code, reason=reason):
-                own = self._gate.closed and code == self._gate.close_code  # else it is what wsproto found wrong
+                own = (
+                    self._validator.closed and code == self._validator.close_code
+                )  # or else an error that wsproto found
                 yield CloseReceived(int(code), reason or "") if own else Violation(int(code), reason or "")

@@ -6,6 +6,7 @@
   deadline.
 """
 
+import math
 from collections.abc import Iterable
 from itertools import cycle
 from typing import Final
@@ -30,7 +31,7 @@ from sdpx.relay.websocket.handler import (
     from_violation,
 )
 from sdpx.relay.websocket.send_queue import QueuedBytes, SendQueue
-from sdpx.relay.websocket.validating_stream import ValidatingStream
+from sdpx.relay.websocket.validator import FrameValidator, Violation
 
 # Two reads for each 4 KiB offer cost a fifth of the throughput; 64 KiB is one read.
 READ_BYTES: Final = 64 * 1024
@@ -45,13 +46,16 @@ class TrioWebSocketConnection:
 
     def __init__(
         self,
-        stream: ValidatingStream,
+        stream: trio.abc.Stream,
+        head: bytes,
+        trailing_data: bytes,
         limits: Limits,
         handler: ConnectionHandler,
         session: object,
         total: QueuedBytes,
     ) -> None:
-        self._stream = stream
+        """Take over `stream`, of which the request's `head` and `trailing_data` have been read."""
+        self._stream = ValidatingStream(stream, head, trailing_data, limits, handler, session)
         self._limits = limits
         self._handler = handler
         self._session = session
@@ -98,7 +102,7 @@ class TrioWebSocketConnection:
                     nursery.start_soon(self._run_idle_timer, socket, nursery)
                     await self._ended.wait()
                     await self._flush()
-                is_whole = socket is not None and await self._stream.fall_silent()
+                is_whole = socket is not None and await self._stream.finish_sending()
                 nursery.cancel_scope.cancel()
             if is_whole:  # and the library does not read any more
                 await send_and_linger(self._stream.stream, self._final_bytes(), self._limits.close_timeout)
@@ -197,6 +201,150 @@ class TrioWebSocketConnection:
             return b""
         frames = b"".join([data for data, _, _ in self.queue.take_all()])
         return frames + close_frame(close_reason.code, close_reason.text)
+
+
+class ValidatingStream(trio.abc.Stream):
+    """The stream between a socket and the library: passes a request's head on to the library, then whole, valid frames.
+
+    A frame that breaks a rule, and all bytes behind it, never reach the library, for which the stream ends there; `violation`
+    is the reason. `last_heard` is when the client last completed a frame.
+
+    The library closes this stream and not `stream`, which is still needed for the close frame that the library does not send
+    where it finds an error of its own. Each send has `write_timeout`, and all of them `close_timeout` once the client has
+    sent its close frame; a send that is not completed leaves the stream `torn`, and nothing more can be sent. `late` says that
+    it was out of time.
+    """
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        head: bytes,
+        trailing_data: bytes,
+        limits: Limits,
+        handler: ConnectionHandler,
+        session: object,
+    ) -> None:
+        self.stream = stream
+        self._handler = handler
+        self._session = session
+        self.report_partial = True
+        self._head = head
+        self._trailing_data = trailing_data
+        self._limits = limits
+        self._validator = FrameValidator(limits.max_message_size, limits.max_fragments)
+        self._partial = bytearray()
+        self._reported = 0
+        self._accepted = trio.Event()
+        self._closed = False
+        self._send_until = math.inf
+        self._sending = trio.CancelScope()
+        self._sent = trio.Event()
+        self._sent.set()
+        self.torn = self.late = False
+        self.last_heard = trio.current_time()
+
+    @property
+    def violation(self) -> Violation | None:
+        """The rule that the client broke, if any."""
+        return self._validator.violation
+
+    @property
+    def client_closed(self) -> bool:
+        """Whether the client has sent its close frame."""
+        return self._validator.closed
+
+    @property
+    def close_code(self) -> int:
+        """The code in the client's close frame."""
+        return self._validator.close_code
+
+    def accepted(self) -> None:
+        """Pass on frames: the WebSocket is open. The library would leave earlier frames until its next read."""
+        self._accepted.set()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return the request's head, then whole, valid frames; empty at the end."""
+        if self._head:
+            head, self._head = self._head, b""
+            return head
+        await self._accepted.wait()
+        while self._validator.violation is None and not self._validator.closed:
+            data, self._trailing_data = self._trailing_data, b""
+            self._check_open()
+            data = data or bytes(await self.stream.receive_some(max_bytes))
+            if not data or (data := self._whole_frames(data)):
+                return data
+        return b""
+
+    def _whole_frames(self, data: bytes) -> bytes:
+        """Return the frames that these bytes complete, and keep the rest."""
+        now, frames, extra_frames = trio.current_time(), self._validator.frames, self._validator.extra_frames
+        self._partial += data[: self._validator.feed(data)]
+        if self._validator.frames > frames:
+            self.last_heard = now
+        if self._validator.extra_frames > extra_frames and self._validator.violation is None:
+            self._validator.violation = self._handler.on_non_message_frames(
+                self._session, self._validator.extra_frames - extra_frames, now
+            )
+            if self._validator.violation:
+                return b""
+        if self._validator.closed:
+            self._limit_sends()
+        return self._take_whole()
+
+    def _take_whole(self) -> bytes:
+        end = len(self._partial) - (0 if self._validator.violation else self._validator.partial)
+        whole = bytes(self._partial[:end])
+        del self._partial[:end]
+        # The library keeps fragments as text, in which one character may make all of them take four bytes each.
+        unfinished = len(self._partial) + 4 * self._validator.kept
+        if unfinished != self._reported and self.report_partial:
+            self._reported = unfinished
+            self._handler.on_partial_message(self._session, unfinished)
+        return whole
+
+    def _limit_sends(self) -> None:
+        """Limit the time of all sends from now on to `close_timeout`."""
+        self._send_until = min(self._send_until, trio.current_time() + self._limits.close_timeout)
+        self._sending.deadline = min(self._sending.deadline, self._send_until)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send under a deadline; raises `BrokenResourceError` when it has passed."""
+        self._check_open()
+        deadline = min(self._send_until, trio.current_time() + self._limits.write_timeout)
+        self._sending = trio.CancelScope(deadline=deadline)
+        self._sent = trio.Event()
+        whole = False
+        try:
+            with self._sending:
+                await self.stream.send_all(data)
+                whole = True
+        finally:
+            self.torn = self.torn or not whole
+            self._sent.set()
+        if not whole:
+            self.late = True
+            raise trio.BrokenResourceError("the client did not read in time")
+
+    async def finish_sending(self) -> bool:
+        """Refuse further sends of the library; wait for the current one, and return whether all were completed."""
+        self._closed = True
+        self._limit_sends()
+        await self._sent.wait()
+        return not self.torn
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait as the stream does."""
+        await self.stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        """Refuse all further use by the library."""
+        self._closed = True
+        await trio.lowlevel.checkpoint()
+
+    def _check_open(self) -> None:
+        if self._closed or self.torn:
+            raise trio.ClosedResourceError
 
 
 async def _give_way() -> None:

@@ -1,18 +1,17 @@
-"""A gate for WebSocket frames (RFC 6455, 5): looks at the headers of what a client sends, before the library does. Pure.
+"""Validation of a client's WebSocket frames (RFC 6455, 5), before a library parses them. Pure.
 
-The library behind it ends a protocol error with a bare FIN, measures messages in characters, and keeps empty fragments
-without a bound. The gate closes those holes. It looks at no payload but that of a close frame, and passes on whole what it
-finds in order:
+wsproto and trio-websocket end a protocol error without a close frame, measure messages in characters, and keep empty
+fragments without a bound. The validator reads no payload but that of a close frame, and accepts:
 
 - reserved bits 0, since no extension is ever negotiated; a known opcode; masked; the shortest form of the length;
 - control frames whole and of 125 bytes at most;
 - a continuation only within a message, a new message only outside one;
 - a message of `max_bytes` at most (close 1009), in `max_fragments` at most (1008);
-- a close frame with nothing in it, or with a code that may be sent and a reason in UTF-8 (1002, 1007).
+- a close frame that is empty, or has a code that may be sent and a reason in UTF-8 (1002, 1007).
 
-Behind a close frame nothing counts any more (5.5.1): what comes then is no violation, and is not passed on.
+Bytes behind a close frame are ignored (5.5.1).
 
-Each rule is checked as soon as the bytes that it needs are there: a header that is illegal after 2 bytes is refused after 2.
+Each rule is checked as soon as the bytes that it needs are there: a header that is invalid after 2 bytes is refused after 2.
 """
 
 from dataclasses import dataclass
@@ -26,14 +25,14 @@ _CLOSE: Final = 0x8
 _OPCODES: Final = frozenset({0x0, 0x1, 0x2, 0x8, 0x9, 0xA})
 _SHORT: Final = 125
 _TWO_BYTES: Final = 126
-NO_CODE: Final = 1005  # RFC 6455, 7.4.1: what a close frame without a code stands for
+NO_CODE: Final = 1005  # RFC 6455, 7.4.1: the code of a close frame without one
 _CLOSE_CODES: Final = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013})  # IANA's
 _OWN_CLOSE_CODES: Final = range(3000, 5000)  # of libraries and applications
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """What was wrong: the close code for it (RFC 6455, 7.4.1) and a sentence for the client."""
+    """A broken rule: the close code for it (RFC 6455, 7.4.1) and a sentence for the client."""
 
     code: int
     text: str
@@ -45,7 +44,7 @@ def close_code(payload: bytes) -> int:
 
 
 def validate_close(payload: bytes) -> Violation | None:
-    """Return what is wrong with the payload of a close frame (RFC 6455, 5.5.1 and 7.4)."""
+    """Return the violation in the payload of a close frame (RFC 6455, 5.5.1 and 7.4), if any."""
     code = int.from_bytes(payload[:2])
     if len(payload) == 1 or (payload and code not in _CLOSE_CODES and code not in _OWN_CLOSE_CODES):
         return Violation(1002, "A close frame bears no code, or one that may be sent")
@@ -57,7 +56,7 @@ def validate_close(payload: bytes) -> Violation | None:
 
 
 class FrameValidator:
-    """Follows the frames of one direction of one connection, in whatever chunks they come."""
+    """Validates the frames of one connection, in whatever chunks they arrive."""
 
     def __init__(self, max_bytes: int, max_fragments: int) -> None:
         self._max_bytes = max_bytes
@@ -75,17 +74,17 @@ class FrameValidator:
         self.violation: Violation | None = None
 
     def feed(self, data: bytes) -> int:
-        """Look at the next bytes and return how many of them are in order.
+        """Validate the next bytes and return how many of them are valid.
 
-        It is all of them, or, once there is a `violation`, those in front of the frame that broke a rule; or, once a close
-        frame has come and it is `closed`, those up to its end. `frames` counts the complete ones, `extra_frames` those of
-        them that end no message: control frames and fragments. `kept` is the bytes of the fragments of an unfinished message.
+        That is all of them; or, once there is a `violation`, those in front of the frame that broke a rule; or, once a close
+        frame has come and `closed` is set, those up to its end. `frames` counts complete frames, `extra_frames` those of
+        them that end no message: control frames and fragments. `kept` is the bytes of the fragments of an incomplete message.
         """
         position = 0
         while position < len(data) and not self.closed:
             if self._payload_left:
                 step = min(self._payload_left, len(data) - position)
-                self._see_payload(data[position : position + step] if self._is_close() else b"")
+                self._keep_close_payload(data[position : position + step] if self._is_close() else b"")
                 self._payload_left -= step
                 position += step
                 if not self._payload_left:
@@ -93,31 +92,31 @@ class FrameValidator:
             else:
                 self._header.append(data[position])
                 position += 1
-                self.violation = self._look_at_header()
+                self.violation = self._check_header()
             if self.violation:
                 return max(0, position - len(self._header) - len(self._close_payload))
         return position
 
     @property
     def partial(self) -> int:
-        """How many bytes of a frame that is not complete have come."""
+        """The bytes that have arrived of an incomplete frame."""
         return len(self._header) + self._payload_size - self._payload_left
 
     @property
     def close_code(self) -> int:
-        """The code in the close frame that came; 1005 if there is none."""
+        """The code in the close frame; 1005 if it has none."""
         return close_code(bytes(self._close_payload))
 
     def _is_close(self) -> bool:
         return self._header[0] & 0x0F == _CLOSE
 
-    def _see_payload(self, data: bytes) -> None:
-        """Keep what a close frame says, unmasked."""
+    def _keep_close_payload(self, data: bytes) -> None:
+        """Keep the payload of a close frame, unmasked."""
         mask = self._header[-4:]
         behind = len(self._close_payload)
         self._close_payload += bytes(byte ^ mask[(behind + i) % 4] for i, byte in enumerate(data))
 
-    def _look_at_header(self) -> Violation | None:
+    def _check_header(self) -> Violation | None:
         header = self._header
         size = len(header)
         if size == 1:
@@ -150,7 +149,7 @@ class FrameValidator:
         return None
 
     def _finish_header(self) -> Violation | None:
-        """Once length and mask are there, start on the payload."""
+        """Begin with the payload once length and mask are there."""
         header = self._header
         short = header[1] & 0x7F
         extra = 0 if short <= _SHORT else 2 if short == _TWO_BYTES else 8
@@ -178,7 +177,7 @@ class FrameValidator:
         return None
 
     def _complete(self) -> None:
-        """Count a frame whose last byte has come."""
+        """Count a frame whose last byte has arrived."""
         if self._is_close():
             self.violation = validate_close(bytes(self._close_payload))
             self.closed = self.violation is None

@@ -1,4 +1,4 @@
-"""The gate for WebSocket frames: what it lets through, what it refuses, and how early."""
+"""The validator for WebSocket frames: what it lets through, what it refuses, and how early."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ MAX_BYTES = 1000
 MAX_FRAGMENTS = 8
 
 
-def a_gate() -> FrameValidator:
+def a_validator() -> FrameValidator:
     return FrameValidator(MAX_BYTES, MAX_FRAGMENTS)
 
 
@@ -65,67 +65,67 @@ BAD = {
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 def test_a_violation_is_found_at_the_first_byte_that_proves_it(bad: Bad) -> None:
     """Each rule has its close code and is checked as soon as the bytes that it needs are there."""
-    gate = a_gate()
-    assert gate.feed(bad.before) == len(bad.before)
+    validator = a_validator()
+    assert validator.feed(bad.before) == len(bad.before)
     for byte in bad.data[: bad.needed - 1]:
-        assert gate.feed(bytes([byte])) == 1
-        assert gate.violation is None
-    assert gate.feed(bad.data[bad.needed - 1 : bad.needed]) == 0
-    assert gate.violation is not None
-    assert gate.violation.code == bad.code
+        assert validator.feed(bytes([byte])) == 1
+        assert validator.violation is None
+    assert validator.feed(bad.data[bad.needed - 1 : bad.needed]) == 0
+    assert validator.violation is not None
+    assert validator.violation.code == bad.code
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 def test_what_comes_before_a_violation_in_one_read_is_in_order(bad: Bad) -> None:
     """The bytes in front of the bad frame are counted as in order, and nothing of it or behind it."""
-    gate = a_gate()
+    validator = a_validator()
     good = frame(TEXT, b"good") + bad.before
-    assert gate.feed(good + bad.data + frame(TEXT, b"behind")) == len(good)
-    assert gate.violation is not None
+    assert validator.feed(good + bad.data + frame(TEXT, b"behind")) == len(good)
+    assert validator.violation is not None
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 999, MAX_BYTES])
 def test_a_message_of_any_size_up_to_the_bound_passes(size: int) -> None:
     """The bound itself is allowed."""
-    gate = a_gate()
+    validator = a_validator()
     data = frame(TEXT, bytes(size))
-    assert gate.feed(data) == len(data)
-    assert (gate.frames, gate.extra_frames, gate.violation) == (1, 0, None)
+    assert validator.feed(data) == len(data)
+    assert (validator.frames, validator.extra_frames, validator.violation) == (1, 0, None)
 
 
-def test_a_message_of_64_kib_passes_a_gate_of_that_size() -> None:
+def test_a_message_of_64_kib_passes_a_validator_of_that_size() -> None:
     """The length in eight bytes is in order where it is the shortest form."""
-    gate = FrameValidator(1 << 16, 1)
+    validator = FrameValidator(1 << 16, 1)
     data = frame(TEXT, bytes(1 << 16))
-    assert gate.feed(data) == len(data)
-    assert gate.frames == 1
+    assert validator.feed(data) == len(data)
+    assert validator.frames == 1
 
 
 def test_bytes_and_fragments_are_counted_afresh_for_each_message() -> None:
     """Many messages at the bound pass one after the other."""
-    gate = a_gate()
+    validator = a_validator()
     start, end = frame(TEXT, bytes(MAX_BYTES - 1), fin=False), frame(CONTINUATION, b"x")
-    assert gate.feed((start + end) * 20) == len(start + end) * 20
-    assert gate.frames == 40
+    assert validator.feed((start + end) * 20) == len(start + end) * 20
+    assert validator.frames == 40
 
 
 def test_control_frames_count_neither_as_bytes_nor_as_fragments() -> None:
     """Pings between the fragments of a message at the bound change nothing."""
-    gate = a_gate()
+    validator = a_validator()
     pings = frame(PING, bytes(125)) * 20
     data = frame(TEXT, bytes(MAX_BYTES - 1), fin=False) + pings + frame(CONTINUATION, b"x")
-    assert gate.feed(data) == len(data)
-    assert (gate.frames, gate.extra_frames) == (22, 21)
+    assert validator.feed(data) == len(data)
+    assert (validator.frames, validator.extra_frames) == (22, 21)
 
 
 def test_a_frame_counts_once_its_last_byte_has_come() -> None:
     """Half a frame is no sign of life."""
-    gate = a_gate()
+    validator = a_validator()
     data = frame(TEXT, b"hello")
-    gate.feed(data[:-1])
-    assert gate.frames == 0
-    gate.feed(data[-1:])
-    assert gate.frames == 1
+    validator.feed(data[:-1])
+    assert validator.frames == 0
+    validator.feed(data[-1:])
+    assert validator.frames == 1
 
 
 CONTROL = st.builds(
@@ -156,13 +156,13 @@ def chunks(draw: st.DrawFn, data: bytes) -> list[bytes]:
 def test_whatever_is_in_order_passes_whole_in_any_chunks(data: st.DataObject, sent: list[list[bytes]]) -> None:
     """Any valid frames, cut anywhere, pass and are counted."""
     frames = [each for message in sent for each in message]
-    gate = a_gate()
+    validator = a_validator()
     for chunk in data.draw(chunks(b"".join(frames))):
-        assert gate.feed(chunk) == len(chunk)
-    assert gate.violation is None
-    assert gate.frames == len(frames)
-    assert gate.extra_frames == sum(each[0] & 0x0F >= CLOSE or not each[0] & 0x80 for each in frames)
-    assert (gate.partial, gate.kept) == (0, 0)
+        assert validator.feed(chunk) == len(chunk)
+    assert validator.violation is None
+    assert validator.frames == len(frames)
+    assert validator.extra_frames == sum(each[0] & 0x0F >= CLOSE or not each[0] & 0x80 for each in frames)
+    assert (validator.partial, validator.kept) == (0, 0)
 
 
 @given(st.data(), st.lists(messages(), max_size=3), st.sampled_from(list(BAD.values())))
@@ -171,14 +171,14 @@ def test_in_any_chunks_all_in_front_of_a_violation_passes(
 ) -> None:
     """However the bytes are cut, the good frames pass, and of the bad one no more than an unfinished header."""
     good = b"".join(each for message in sent for each in message) + bad.before
-    gate = a_gate()
+    validator = a_validator()
     passed = 0
     for chunk in data.draw(chunks(good + bad.data)):
-        passed += gate.feed(chunk)
-        if gate.violation:
+        passed += validator.feed(chunk)
+        if validator.violation:
             break
-    assert gate.violation is not None
-    assert gate.violation.code == bad.code
+    assert validator.violation is not None
+    assert validator.violation.code == bad.code
     assert len(good) <= passed < len(good) + bad.needed
 
 
@@ -190,9 +190,9 @@ def test_in_any_chunks_all_in_front_of_a_violation_passes(
 def test_behind_a_close_frame_nothing_counts(data: st.DataObject, code: bytes, reason: str) -> None:
     """In any chunks: it passes whole, and what comes behind it, good or bad, neither passes nor is a violation."""
     sent = frame(TEXT, b"x") + frame(CLOSE, code + reason.encode() if code else b"")
-    gate = a_gate()
-    passed = sum(gate.feed(chunk) for chunk in data.draw(chunks(sent + b"\xff" + frame(TEXT, b"y"))))
-    assert (passed, gate.closed, gate.violation, gate.frames) == (len(sent), True, None, 2)
+    validator = a_validator()
+    passed = sum(validator.feed(chunk) for chunk in data.draw(chunks(sent + b"\xff" + frame(TEXT, b"y"))))
+    assert (passed, validator.closed, validator.violation, validator.frames) == (len(sent), True, None, 2)
 
 
 @given(st.data(), st.lists(messages(), min_size=1, max_size=3))
@@ -201,11 +201,11 @@ def test_what_is_unfinished_is_counted(data: st.DataObject, sent: list[list[byte
     frames = [each for message in sent for each in message]
     whole = data.draw(st.integers(0, len(frames) - 1))
     start = frames[whole][: data.draw(st.integers(0, len(frames[whole]) - 1))]
-    gate = a_gate()
+    validator = a_validator()
     for chunk in data.draw(chunks(b"".join(frames[:whole]) + start)):
-        gate.feed(chunk)
+        validator.feed(chunk)
     kept = 0
     for each in frames[:whole]:
         size = len(each) - (8 if each[1] & 0x7F == 126 else 6)
         kept = kept if each[0] & 0x0F >= CLOSE else 0 if each[0] & 0x80 else kept + size
-    assert (gate.partial, gate.kept) == (len(start), kept)
+    assert (validator.partial, validator.kept) == (len(start), kept)
