@@ -31,7 +31,7 @@ from sdpx.peer.webrtc.runtime import WebRtcRuntime, open_webrtc_runtime
 from sdpx.protocol import codec
 from sdpx.protocol.messages import Candidate, CandidateInit, Description, Paired
 from tests.harness.coturn import coturn
-from tests.harness.log import LogRecorder
+from tests.harness.log import Line, LogRecorder
 from tests.harness.stun import stun_server
 
 if TYPE_CHECKING:
@@ -91,6 +91,16 @@ class Side(LogRecorder):
             relayed = codec.parse_server(codec.encode(each))
             assert isinstance(relayed, Description | Candidate)
             self.other.pairing.receive(relayed)
+
+    async def reach_deadline(self, *events: str) -> Line:
+        """Let the deadline of the attempt pass as soon as these events are logged; returns the diagnosis."""
+        for event in events:
+            await self.wait_for(event)
+        attempt = self.pairing._attempt
+        assert attempt is not None
+        attempt._deadline = trio.current_time()
+        await attempt._watch_deadline()
+        return await self.wait_for("diagnosis")
 
     async def run(self) -> None:
         self.failure = await self.pairing.run()
@@ -452,30 +462,32 @@ async def test_changed_fingerprint_is_diagnosed_without_a_retry() -> None:
 
 
 async def test_missing_fingerprint_is_bad_sdp() -> None:
-    async with pairing(timeout=1.0, b=without_line("a=fingerprint:")) as (a, _):
+    async with pairing(retries=0, b=without_line("a=fingerprint:")) as (a, _):
         error = await a.wait_for("negotiation_error", type="answer", code="bad_sdp")
         assert "a=fingerprint" in error["message"]
-        assert (await a.wait_for("diagnosis"))["code"] == "bad_description"
+        assert (await a.reach_deadline())["code"] == "bad_description"
 
 
 async def test_two_dtls_servers_fail_at_the_deadline() -> None:
     """Each waits for the first message of the other."""
-    async with pairing(timeout=1.5, b=in_sdp("a=setup:passive", "a=setup:active")) as (a, b):
+    async with pairing(retries=0, b=in_sdp("a=setup:passive", "a=setup:active")) as (a, b):
         for side in (a, b):
-            verdict = await side.wait_for("diagnosis")
+            await side.wait_for("ice_connection_state", state="completed")
+        for side in (a, b):
+            verdict = await side.reach_deadline("exchange_complete")
             assert verdict["code"] == "dtls_failed"
             assert "exchange" in side.phases
             assert "connected" not in side.phases
 
 
 async def test_missing_answer_is_diagnosed() -> None:
-    async with pairing(timeout=0.5, b=nothing) as (a, _):
-        assert (await a.wait_for("diagnosis"))["code"] == "no_answer"
+    async with pairing(b=nothing) as (a, _):
+        assert (await a.reach_deadline("offer_sent"))["code"] == "no_answer"
 
 
 async def test_missing_offer_is_diagnosed() -> None:
-    async with pairing(timeout=0.5, a=nothing) as (_, b):
-        assert (await b.wait_for("diagnosis"))["code"] == "no_offer"
+    async with pairing(a=nothing) as (_, b):
+        assert (await b.reach_deadline("webrtc_started"))["code"] == "no_offer"
 
 
 def only(candidate: CandidateInit, *, ends: bool) -> Tamper:
@@ -497,16 +509,22 @@ HOLE = CandidateInit("candidate:1 1 udp 2122260223 192.0.2.1 9 typ host", "0", 0
 
 async def test_missing_path_is_diagnosed_without_the_end_of_candidates() -> None:
     """aiortc alone stays in `connecting`."""
-    async with pairing(timeout=1.5, a=only(HOLE, ends=False), b=only(HOLE, ends=False)) as (a, b):
+    async with pairing(retries=0, a=only(HOLE, ends=False), b=only(HOLE, ends=False)) as (a, b):
         for side in (a, b):
-            assert (await side.wait_for("diagnosis"))["code"] == "ice_failed"
+            await side.wait_for("candidate_received")
+            while not (side.pairing._attempt and side.pairing._attempt.pc.pair_count):
+                await trio.sleep(0.01)
+        for side in (a, b):
+            assert (await side.reach_deadline("exchange_complete"))["code"] == "ice_failed"
             assert side.pairing.trace.candidate_pairs
 
 
 async def test_mdns_candidates_alone_are_diagnosed() -> None:
-    async with pairing(timeout=2.5, a=only(NOWHERE, ends=True), b=only(NOWHERE, ends=True)) as (a, b):
+    async with pairing(retries=0, a=only(NOWHERE, ends=True), b=only(NOWHERE, ends=True)) as (a, b):
         for side in (a, b):
-            verdict = await side.wait_for("diagnosis")
+            await side.wait_for("candidate_received")
+        for side in (a, b):
+            verdict = await side.reach_deadline("exchange_complete")
             assert verdict["remote_mdns"] == 1
             assert verdict["code"] in ("only_mdns", "no_common_candidates")
 
@@ -642,10 +660,10 @@ async def test_turn_server_with_401_is_diagnosed(tmp_path: Path) -> None:
     async with coturn(tmp_path) as port:
         server = IceServer("turn", "127.0.0.1", port, "udp", "ann", "wrong")
         unreachable = only(HOLE, ends=False)
-        async with pairing(timeout=3.0, servers=(server,), a=unreachable, b=unreachable) as (a, _):
+        async with pairing(servers=(server,), a=unreachable, b=unreachable) as (a, _):
             failed = await a.wait_for("ice_server_failed")
             assert (failed["url"], failed["code"]) == (server.url, 401)
-            verdict = await a.wait_for("diagnosis")
+            verdict = await a.reach_deadline("exchange_complete")
             assert verdict["code"] == "turn_refused"
             assert verdict["turn_refusals"] == [f"{server.url} 401"]
 
@@ -656,8 +674,8 @@ async def test_a_silent_stun_server_is_the_diagnosis_without_a_path(monkeypatch:
         await unread.bind(("127.0.0.1", 0))
         server = IceServer("stun", "127.0.0.1", unread.getsockname()[1])
         tamper = only(HOLE, ends=False)
-        async with pairing(timeout=4.0, servers=(server,), a=tamper, b=tamper) as (a, _):
+        async with pairing(servers=(server,), a=tamper, b=tamper) as (a, _):
             assert (await a.wait_for("ice_server_failed"))["code"] is None
-            verdict = await a.wait_for("diagnosis")
+            verdict = await a.reach_deadline("exchange_complete")
             assert verdict["code"] == "stun_silent"
             assert verdict["silent_stun"] == [server.url]
