@@ -59,21 +59,21 @@ def marked(text: str) -> str:
         ('{"type":"pair_request","target_id":1,"target_id":"b"}', PairRequest("b")),
     ],
 )
-def test_a_message_is_known_by_its_type(text: str, message: messages.ClientMessage) -> None:
+def test_a_message_is_recognized_by_its_type(text: str, message: messages.ClientMessage) -> None:
     """Spelling, white space, keys of other types and earlier duplicates make no difference."""
     assert parse(text) == message
 
 
 @pytest.mark.parametrize("kind", ["offer", "answer"])
-def test_a_description_is_taken_as_it_came(kind: str) -> None:
-    """The text is kept, its size is in bytes of UTF-8, and nobody in particular is meant."""
+def test_the_body_of_a_description_is_its_text(kind: str) -> None:
+    """The size is in bytes of UTF-8, and no receiver is named."""
     text = json.dumps({"type": kind, "sdp": "é€😀"}, ensure_ascii=False)
     frame = peer_frame(text)
     assert (frame.type, frame.body, frame.size, frame.peer_id) == (kind, text.encode()[:-1], len(text.encode()), None)
 
 
-def test_a_frame_may_name_whom_it_is_meant_for() -> None:
-    """`peer_id` is read, escapes and all."""
+def test_a_frame_may_name_its_receiver() -> None:
+    """`peer_id` is decoded, with its escapes."""
     assert peer_frame('{"type":"offer","sdp":"","peer_id":"\\u0062"}').peer_id == "b"
 
 
@@ -89,12 +89,12 @@ def test_a_frame_may_name_whom_it_is_meant_for() -> None:
     ],
 )
 def test_a_candidate_is_an_init_dictionary_or_null(candidate: str) -> None:
-    """As RTCIceCandidateInit has it, every key optional, unknown ones allowed."""
+    """RTCIceCandidateInit: every key is optional, and unknown ones are allowed."""
     assert peer_frame(f'{{"type":"candidate","candidate":{candidate}}}').type == "candidate"
 
 
 @pytest.mark.parametrize("t", ["1", "1.0", "null", '"x"', "[1, 2]", '{"a": 1}', "1e400", "9" * 5000])
-def test_what_a_ping_bears_is_echoed_as_it_was_written(t: str) -> None:
+def test_the_t_of_a_ping_is_returned_as_it_was_written(t: str) -> None:
     """`t` is any JSON value, numbers of any size included."""
     message = parse(f'{{"type":"ping","t":{t}}}')
     assert isinstance(message, Ping)
@@ -109,8 +109,8 @@ def test_a_ping_without_t_is_answered_without_t() -> None:
 
 
 @pytest.mark.parametrize("value", ["1e400", "-1e400", "9" * 5000, "0." + "1" * 5000, "1E-999", '"\\u0000"', '"\\/"'])
-def test_values_that_the_relay_does_not_know_are_not_touched(value: str) -> None:
-    """RFC 8259 allows any number; it survives to the last digit."""
+def test_unknown_values_are_relayed_unchanged(value: str) -> None:
+    """RFC 8259 allows any number; all digits survive."""
     text = f'{{"type":"offer","sdp":"","x":{value}}}'
     assert marked(text) == text[:-1] + ',"from_peer":true}'
 
@@ -134,14 +134,14 @@ def test_values_that_the_relay_does_not_know_are_not_touched(value: str) -> None
         '{"type":"offer","sdp":"","x":' + "[" * 30_000 + "]" * 30_000 + "}",
     ],
 )
-def test_what_cannot_be_parsed_is_bad_json(text: str) -> None:
-    """NaN, Infinity, raw control characters, lone surrogates and bottomless nesting are no JSON here."""
+def test_text_that_is_not_json_is_bad_json(text: str) -> None:
+    """NaN, Infinity, raw control characters, escaped lone surrogates and unbounded nesting included."""
     assert refusal(text).code == "bad_json"
 
 
 @pytest.mark.parametrize("text", ["null", "true", "7", "1e400", '"type"', "[]", '[{"type":"pong"}]', "[1]"])
-def test_json_that_is_no_object_is_a_bad_message(text: str) -> None:
-    """It parses, so it is not bad_json."""
+def test_json_that_is_not_an_object_is_a_bad_message(text: str) -> None:
+    """It can be parsed, so it is not bad_json."""
     assert refusal(text).code == "bad_message"
 
 
@@ -172,7 +172,7 @@ def test_a_key_of_the_wrong_type_is_a_bad_message(kind: str | None, keys: str, k
 
 @pytest.mark.parametrize("kind", ["pair_request", "offer", "answer", "candidate"])
 def test_a_missing_key_is_a_bad_message(kind: str) -> None:
-    """What a type needs must be there."""
+    """The keys that a type needs."""
     found = refusal(f'{{"type":"{kind}"}}')
     assert (found.code, found.in_reply_to) == ("bad_message", kind)
 
@@ -192,7 +192,7 @@ def test_a_candidate_of_the_wrong_shape_is_a_bad_message(candidate: str) -> None
 
 @pytest.mark.parametrize("kind", ["your_id", "paired", "peer_disconnected", "unpaired", "error", "nope", "", "Offer"])
 def test_a_type_that_clients_may_not_send_is_unknown(kind: str) -> None:
-    """The server's own types are unknown from a client; so is any other, with its name in the reply."""
+    """The server's own types are unknown from a client; `in_reply_to` has the type."""
     found = refusal(json.dumps({"type": kind, "target_id": 7}))
     assert (found.code, found.in_reply_to) == ("unknown_type", kind)
 
@@ -207,13 +207,13 @@ def test_a_type_that_clients_may_not_send_is_unknown(kind: str) -> None:
         ('{"type":"nope","sdp":7}', "unknown_type"),
     ],
 )
-def test_the_first_code_that_applies_is_sent(text: str, code: str) -> None:
+def test_refusal_codes_have_an_order(text: str, code: str) -> None:
     """bad_json comes before bad_message, and that before unknown_type."""
     assert refusal(text).code == code
 
 
 def test_a_binary_frame_is_a_bad_message() -> None:
-    """The wire is text."""
+    """Messages are text frames."""
     assert codec.binary_refusal().code == "bad_message"
 
 
@@ -237,14 +237,14 @@ def test_a_binary_frame_is_a_bad_message() -> None:
     ],
 )
 def test_the_peer_receives_the_text_as_it_came(text: str, peer_text: str) -> None:
-    """The mark is spliced in; spelling, spacing and order of all else stay."""
+    """`from_peer` is spliced in; spelling, spacing and order of all other keys stay."""
     assert marked(text) == peer_text
 
 
 @pytest.mark.parametrize("key", ["from_peer", "fro\\u006d_peer", "\\u0066rom_peer"])
 @pytest.mark.parametrize("value", ["false", "true", "null", '"x"', '{"a":[1]}', "1e400"])
 def test_a_senders_own_from_peer_is_replaced(key: str, value: str) -> None:
-    """Whatever the sender wrote there, and however it spelled it, one key is left and it is the relay's."""
+    """Whatever its value and spelling, one key is left, and it is the relay's."""
     text = marked(f'{{"{key}":{value},"type":"offer","sdp":"v","{key}":{value},"n":{"9" * 5000}}}')
     pairs = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
     assert text.count("from_peer") == 1
@@ -253,8 +253,8 @@ def test_a_senders_own_from_peer_is_replaced(key: str, value: str) -> None:
     assert bytes(pairs["n"]) == b"9" * 5000
 
 
-def test_a_frame_as_deep_as_can_be_parsed_can_be_marked_and_relayed() -> None:
-    """What parse takes, nothing behind it stumbles over, though it be called from deeper down."""
+def test_a_frame_that_was_parsed_can_be_relayed_at_any_stack_depth() -> None:
+    """Nothing behind the parser decodes again."""
 
     def text(depth: int) -> str:
         return '{"type":"offer","sdp":"v","from_peer":0,"x":' + "[" * depth + "]" * depth + "}"
@@ -323,7 +323,7 @@ TEXTS = st.one_of(
 
 @given(TEXTS)
 def test_any_text_is_a_message_or_a_refusal(text: str) -> None:
-    """No text makes the border raise anything else, and whatever is taken for the peer can be marked."""
+    """The parser raises nothing else, and every frame can be marked."""
     message: messages.ClientMessage | Refusal
     try:
         message = codec.parse(text.encode(errors="replace"))
@@ -413,14 +413,14 @@ def test_other_frames_are_left_to_the_general_parser(text: str) -> None:
         Candidate(CandidateInit("candidate:1", sdpMid="0", sdpMLineIndex=0)),
     ],
 )
-def test_a_client_reads_what_the_relay_writes(message: messages.ServerMessage) -> None:
-    """Every message survives the way over the wire, also with keys that the client does not know."""
+def test_a_client_reads_the_messages_of_the_relay(message: messages.ServerMessage) -> None:
+    """Also with keys that the client does not know."""
     data = codec.encode(message)
     assert codec.parse_server(data) == message
     assert codec.parse_server(data[:-1] + b',"from_peer":true,"new":[1e400]}') == message
 
 
-def test_a_refusal_becomes_an_error_frame_with_the_keys_that_it_has() -> None:
+def test_an_error_frame_has_the_keys_of_its_refusal() -> None:
     """`target_id` and `in_reply_to` appear only where there is one."""
     plain = codec.encode(messages.error_frame(Refusal("bad_json", "No")))
     full = codec.encode(messages.error_frame(Refusal("c", "No", in_reply_to="pair_request", target_id="b")))
@@ -434,15 +434,15 @@ def test_a_refusal_becomes_an_error_frame_with_the_keys_that_it_has() -> None:
     }
 
 
-def test_a_client_passes_over_what_a_later_relay_adds() -> None:
-    """An unknown type is no message for this version, and no error."""
+def test_a_client_ignores_types_of_a_later_relay() -> None:
+    """`parse_server` returns None."""
     assert codec.parse_server('{"type":"weather","client_seq":7}') is None
 
 
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"type":"your_id"}', '{"type":"paired","peer_id":7}', '{"type":"offer"}']
 )
-def test_a_client_refuses_what_is_no_message(text: str) -> None:
-    """Something else than a relay of this protocol speaks there."""
+def test_a_client_refuses_text_that_is_not_a_message(text: str) -> None:
+    """The other side is not a relay of this protocol."""
     with pytest.raises(Refusal):
         codec.parse_server(text)

@@ -1,4 +1,4 @@
-"""What waits to be written to one client: in order, bounded, and open to a last look when it is closed."""
+"""The send queue: frames in order, bounded, and available to the last when it is closed."""
 
 import pytest
 import trio
@@ -35,14 +35,14 @@ async def texts(queue: SendQueue, count: int) -> list[str | None]:
     return taken
 
 
-async def test_frames_come_out_in_the_order_that_they_went_in() -> None:
+async def test_frames_leave_in_the_order_of_queueing() -> None:
     """First in, first out."""
     queue = filled("a", "b", "c")
     assert await texts(queue, 3) == ["a", "b", "c"]
     assert len(queue) == 0
 
 
-async def test_a_waiting_writer_gets_the_next_frame(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
+async def test_a_waiting_writer_is_woken_by_the_next_frame(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     """It sleeps until there is one."""
     queue = SendQueue(1, 1, QueuedBytes(), clock)
     got: list[str | None] = []
@@ -65,14 +65,14 @@ def test_frames_are_bounded_in_number() -> None:
     assert len(queue) == 2
 
 
-def test_frames_are_bounded_in_the_memory_that_they_take() -> None:
-    """The bound itself is allowed."""
+def test_frames_are_bounded_in_bytes() -> None:
+    """Of memory; the bound itself is allowed."""
     assert filled("x", size=2 * ONE).put(b"y")
     assert not filled("x", size=2 * ONE - 1).put(b"y")
 
 
-def test_all_queues_count_together() -> None:
-    """Until they are closed: what a client that goes is still sent is not the others' burden."""
+def test_the_bytes_of_all_queues_are_counted() -> None:
+    """Those of a closed queue no longer count."""
     total = QueuedBytes()
     queues = [SendQueue(5, 1000, total, clock) for _ in range(3)]
     for queue in queues:
@@ -84,8 +84,8 @@ def test_all_queues_count_together() -> None:
     assert total.bytes == ONE
 
 
-async def test_a_frame_stays_until_it_is_sent() -> None:
-    """It counts as waiting meanwhile, and is lost if it is not sent at all."""
+async def test_a_frame_stays_in_the_queue_until_it_is_written() -> None:
+    """It can still be taken out as undelivered."""
     queue = filled("x")
     assert await queue.wait()
     first = queue.peek(0)
@@ -94,8 +94,8 @@ async def test_a_frame_stays_until_it_is_sent() -> None:
     assert queue.take_all() == first
 
 
-def test_it_is_known_for_how_long_nothing_left() -> None:
-    """Since the last frame left, or since the first one began to wait."""
+def test_last_progress_is_the_time_of_the_last_write() -> None:
+    """Or of queueing the first frame."""
     times = iter([1.0, 3.0])
     queue = SendQueue(9, 1000, QueuedBytes(), lambda: next(times))
     queue.put(b"x")
@@ -108,14 +108,14 @@ def test_it_is_known_for_how_long_nothing_left() -> None:
     assert queue.last_progress == 3
 
 
-def test_a_frame_brings_its_sender_and_the_moment_at_which_it_came() -> None:
-    """So that the writer can tell how long it took, and the relay to whom an apology is owed."""
+def test_a_queued_frame_has_its_sender_and_time() -> None:
+    """For the metrics, and for notifying the sender of an undelivered frame."""
     queue, sender = filled(), object()
     queue.put(b"x", sender, 1.5)
     assert queue.peek(0) == [(b"x", sender, 1.5)]
 
 
-def test_an_emptied_queue_has_room() -> None:
+def test_an_emptied_queue_accepts_frames() -> None:
     queue = filled("x", frames=1)
     queue.take_all()
     assert queue.put(b"y")
@@ -123,21 +123,21 @@ def test_an_emptied_queue_has_room() -> None:
 
 @pytest.mark.parametrize("frames", [0, 5])
 def test_one_frame_always_fits(frames: int) -> None:
-    """Whatever its size: a client that reads gets every frame that the wire allows."""
+    """Whatever its size: a client that reads gets every frame that the protocol allows."""
     queue = SendQueue(frames, 1, QueuedBytes(), clock)
     assert queue.put(b"much too long")
     assert not queue.put(b"x")
 
 
-async def test_what_was_taken_out_makes_room() -> None:
+async def test_written_frames_no_longer_count_for_the_bounds() -> None:
     """In number and in bytes."""
     queue = filled("12345", frames=1, size=ONE + 4)
     queue.drop(1, clock())
     assert queue.put(b"67890")
 
 
-async def test_a_closed_queue_gives_what_waits_and_then_none() -> None:
-    """The last words still go out; nothing new comes in."""
+async def test_a_closed_queue_returns_its_frames_and_accepts_none() -> None:
+    """Then `wait` returns False."""
     queue = filled("a")
     queue.close()
     assert not queue.put(b"b")
@@ -145,7 +145,7 @@ async def test_a_closed_queue_gives_what_waits_and_then_none() -> None:
 
 
 async def test_closing_wakes_a_waiting_writer(nursery: trio.Nursery) -> None:
-    """A writer with nothing to write ends."""
+    """So that the writer ends."""
     queue = SendQueue(1, 1, QueuedBytes(), clock)
     nursery.start_soon(queue.wait)
     await wait_all_tasks_blocked()
@@ -155,8 +155,8 @@ async def test_closing_wakes_a_waiting_writer(nursery: trio.Nursery) -> None:
 
 
 @given(st.lists(st.text(max_size=6) | st.none(), max_size=40), st.integers(0, 5), st.integers(0, 6 * ONE))
-def test_the_bounds_hold_whatever_happens(steps: list[str | None], frames: int, size: int) -> None:
-    """A text is put, None takes one out; a frame is refused if and only if it would break a bound behind another."""
+def test_the_bounds_hold_in_any_sequence_of_operations(steps: list[str | None], frames: int, size: int) -> None:
+    """A text is queued, None takes one out; a frame is refused if and only if it would exceed a bound behind another."""
 
     async def play() -> None:
         queue, model = SendQueue(frames, size, QueuedBytes(), clock), list[str]()
