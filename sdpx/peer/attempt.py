@@ -323,16 +323,16 @@ class Attempt:
         self.trace.bytes_sent += _size(data)
         self._log.emit(peer.ChannelMessageSent(_size(data)))
 
-    def note_server(self, told: IceServerResult) -> None:
-        """Note the answer of a STUN or TURN server, and log one that was of no use."""
-        if told.answered and told.code is None:
+    def note_server(self, result: IceServerResult) -> None:
+        """Note the result of a query to a STUN or TURN server, and log a failure."""
+        if result.answered and result.code is None:
             return
-        if told.code is not None:
-            self.trace.turn_refusals.append(TurnRefusal(told.server.url, told.code))
-        elif not told.server.is_turn:
-            self.trace.silent_stun.append(told.server.url)
-        words = told.reason if told.code is None else f"it said {told.code} {told.reason}".strip()
-        self._log.emit(peer.IceServerFailed(told.server.url, told.code, words))
+        if result.code is not None:
+            self.trace.turn_refusals.append(TurnRefusal(result.server.url, result.code))
+        elif not result.server.is_turn:
+            self.trace.silent_stun.append(result.server.url)
+        reason = result.reason if result.code is None else f"it said {result.code} {result.reason}".strip()
+        self._log.emit(peer.IceServerFailed(result.server.url, result.code, reason))
 
     def note_state(self) -> None:
         """Note what the connection itself knows, while it exists."""

@@ -1,7 +1,7 @@
 """What follows the end of a pairing, of an attempt at a connection, of a request or of the relay connection. Pure.
 
-- A pairing whose data channel is open outlives the relay connection, and a peer whose heartbeat still comes: it is detached,
-  and ends with its channel.
+- A pairing with an open data channel is detached, and goes on until the channel closes, when the relay connection is lost, when
+  the relay shuts down, and when the other peer loses its relay connection and still sends heartbeats.
 - A pairing that fails ends the program if the program needs it: with `--pair`, with `--expect` unmet, or with `--once` once
   its channel was open. Otherwise the peer is ready for the next pairing.
 - With `--pair` the pairing is requested again if the relay connection was lost under it, not if the other peer left.
@@ -49,7 +49,7 @@ class PairingState:
 
 @dataclass(frozen=True, slots=True)
 class Departed:
-    """The other side left or closed the channel, for a `reason` in the relay's words.
+    """The other side left or closed the channel, for this `reason`: that of `peer_disconnected`, or `closed`.
 
     `unsent`: input is left that was not sent. `killed`: the channel was still open after the time that a close takes.
     """
@@ -108,10 +108,10 @@ def after_relay_lost(session: SessionState, pairing: PairingState | None) -> Det
 
 
 def after_peer_disconnected(pairing: PairingState, reason: str) -> Detach | None:
-    """Return whether a pairing outlives the relay's word that the other peer is gone; None: it ends.
+    """Return whether a pairing outlives the relay's message that the other peer is gone; None: it ends.
 
     On `shutdown` the relay is going, not the peer. On all but `left` the peer lost its socket, and its heartbeat tells
-    whether it lives.
+    whether it is alive.
     """
     if pairing.is_open and (reason == "shutdown" or (reason != "left" and pairing.has_heartbeat)):
         return Detach()

@@ -53,8 +53,8 @@ class Client:
             await self.send(type="candidate", candidate={"candidate": candidate, "sdpMLineIndex": 0})
         await self.send(type="candidate", candidate={"candidate": "", "sdpMid": "0"})
 
-    async def talk(self) -> None:
-        """Wait for the channel, say hello, wait for the answer."""
+    async def exchange_messages(self) -> None:
+        """Wait for the channel, send a message, wait for the reply."""
         async for event in self.pc.events:
             if isinstance(event, ChannelOpened):
                 await self.pc.channels.send("hello from a foreign client")
@@ -85,7 +85,7 @@ async def test_a_foreign_initiator_connects() -> None:
         assert answer["from_peer"] is True
         await me.pc.accept_answer(answer["sdp"])
         await program.say("hello from sdpx")
-        await me.talk()
+        await me.exchange_messages()
         await program.wait_for("channel_open", label="robot")
         await program.wait_for("channel_message", text="hello from a foreign client")
         assert "candidate_received" in program.events
@@ -98,7 +98,7 @@ async def test_a_foreign_receiver_connects() -> None:
         await me.pc.accept_offer((await me.receive("offer"))["sdp"])
         await me.send_description("answer", await me.pc.create_answer(), trickle=False)
         await program.say("hello from sdpx")
-        await me.talk()
+        await me.exchange_messages()
         await program.wait_for("channel_message", text="hello from a foreign client")
 
 

@@ -109,7 +109,7 @@ async def test_a_channel_survives_a_relay_that_is_restarted() -> None:
 
 
 async def test_pair_is_requested_again_when_relay_and_peer_come_back() -> None:
-    """The pairing was lost with the relay and the killed peer; nobody restarts the peer with `--pair`."""
+    """The pairing was lost with the relay and the killed peer; the peer with `--pair` is not restarted."""
     port = free_port()
     url = f"ws://127.0.0.1:{port}"
     async with relay_at(port) as first, two_peers(url) as (a, b):

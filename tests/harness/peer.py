@@ -1,4 +1,4 @@
-"""A peer's session in memory: a relay that a test plays, RTCPeerConnections that open when the test says so, and typed input."""
+"""A session in memory: the test plays the relay, opens and closes the fake connections, and types the input."""
 
 import json
 from collections.abc import AsyncIterator, Callable, Sequence

@@ -574,9 +574,9 @@ async def test_missing_common_cipher_suite_is_diagnosed(monkeypatch: pytest.Monk
 
 
 async def test_once_fails_if_consent_expires(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it has no heartbeat its consent expires (RFC 7675): the channel ends then, but nobody closed it.
+    """Without a heartbeat its consent expires (RFC 7675): the channel ends then, but the peer did not close it.
 
-    Without a retry: whichever side notices first, the other must not hear of a new offer before it has noticed, too.
+    Without a retry: the side that notices first must not send an offer to the other before that has noticed, too.
     """
     monkeypatch.setattr(aioice.ice, "CONSENT_INTERVAL", 0.1)
     monkeypatch.setattr(aioice.ice, "CONSENT_FAILURES", 10_000)  # however slow the machine is

@@ -1,4 +1,4 @@
-"""A peer's session, from the relay's first word to the exit status: the relay and the connections are fakes, the clock jumps."""
+"""Session, from the first message of the relay to the exit status: relay and connections are fakes, the clock jumps."""
 
 from typing import TYPE_CHECKING, Any
 
