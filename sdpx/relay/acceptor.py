@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import trio
 from msgspec import UNSET
 
-from sdpx.events import serve
+from sdpx.events import Event, serve
 from sdpx.relay.auth.authenticator import Authenticator
 from sdpx.relay.auth.tokens import UNRESTRICTED, Grant
 from sdpx.relay.client import AcceptedUpgrade
@@ -201,7 +201,7 @@ class Acceptor:
         try:
             engine.add(pending)
         except OSError as fault:  # the limits of epoll
-            self._fail(stream, fault)
+            self._close(stream, serve.InternalError(stream.remote, repr((fault,))))
             return
         engine.set_timer(pending, trio.current_time() + self.handshake_timeout)
         self._enter(self._clients, pending, stream.remote)
@@ -214,7 +214,7 @@ class Acceptor:
     def close_pending(self, pending: PendingConnection, *, evicted: bool) -> None:
         """Close a connection that has sent nothing."""
         self._clients.pending.leave(pending)
-        self._close_silent(pending.link, evicted=evicted)
+        self._close(pending.link, self._no_request(pending.link.remote, evicted=evicted))
 
     def _take_request(self, stream: SocketStream, request: bytes) -> None:
         """Open the WebSocket that a simple request may have at once; leave other requests to a task. Never raises."""
@@ -226,20 +226,15 @@ class Acceptor:
             if isinstance(decision, AcceptedUpgrade):
                 self._open_on_engine(self._engine, stream, decision)
             elif request or stream.handshake_error is not None:
-                self._engine.start_soon(self._serve, stream, request)
+                self._engine.start_soon(self._serve, stream, self._clients, request)
             else:
-                self._close_silent(stream, evicted=False)
+                self._close(stream, self._no_request(stream.remote, evicted=False))
         except Exception as fault:  # noqa: BLE001  a fault in serving one client must not end the others
-            self._fail(stream, fault)
+            self._close(stream, serve.InternalError(stream.remote, repr((fault,))))
 
-    def _close_silent(self, stream: SocketStream, *, evicted: bool) -> None:
-        self._log_silent(stream.remote, evicted=evicted)
+    def _close(self, stream: SocketStream, event: Event) -> None:
+        self._log(event)
         stream.close()
-        self._relay.connection_closed()
-
-    def _fail(self, stream: SocketStream, fault: Exception) -> None:
-        stream.close()
-        self._log(serve.InternalError(stream.remote, repr((fault,))))
         self._relay.connection_closed()
 
     # ---- connections in a task
@@ -247,22 +242,15 @@ class Acceptor:
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Serve one connection from its first byte; never raises. It may return while the engine serves on."""
         self._relay.connection_opened()
-        await self._serve(stream)
-
-    async def _serve(self, stream: trio.abc.Stream, received: bytes = b"") -> None:
-        is_on_engine = False
-        try:
-            is_on_engine = await self._guard(stream, self._clients, received)
-        finally:
-            if not is_on_engine:
-                self._relay.connection_closed()
+        await self._serve(stream, self._clients)
 
     async def serve_metrics(self, stream: trio.abc.Stream) -> None:
         """Serve one connection to the metrics port; never raises."""
-        await self._guard(stream, self._metrics)
+        await self._serve(stream, self._metrics)
 
-    async def _guard(self, stream: trio.abc.Stream, port: Port, received: bytes = b"") -> bool:
-        """Serve a connection and close it, unless the engine serves it on; returns whether it does."""
+    async def _serve(self, stream: trio.abc.Stream, port: Port, received: bytes = b"") -> None:
+        """Serve a connection, of which `received` has been read, and close it, unless the engine serves it on."""
+        is_on_engine = False
         remote = Remote.of(getattr(stream, "remote", "unknown"))
         try:
             async with AsyncExitStack() as stack:
@@ -271,14 +259,16 @@ class Acceptor:
                 if accepted is not None and self._engine is not None and isinstance(stream, SocketStream):
                     self._open_on_engine(self._engine, stream, accepted)
                     stack.pop_all()
-                    return True
-                if accepted is not None:
+                    is_on_engine = True
+                elif accepted is not None:
                     await self._run_websocket(stream, accepted)
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client closed the connection
         except* Exception as group:  # noqa: BLE001  a fault in serving one client must not end the others
             self._log(serve.InternalError(remote.shown, repr(group.exceptions)))
-        return False
+        finally:
+            if port is self._clients and not is_on_engine:
+                self._relay.connection_closed()
 
     async def _accept(
         self, stream: trio.abc.Stream, remote: Remote, port: Port, received: bytes
@@ -307,7 +297,7 @@ class Acceptor:
             finally:
                 port.pending.leave(pending)
         if pending.cancelled_caught and answer is None:
-            self._log_silent(remote.shown, evicted=True)
+            self._log(self._no_request(remote.shown, evicted=True))
         return None
 
     async def _read_request(self, stream: trio.abc.Stream, received: bytes) -> HttpRequest | HttpError | None:
@@ -358,17 +348,17 @@ class Acceptor:
         if evicted := port.pending.enter(pending, remote if by_socket else Remote.of(remote).address):
             evicted.cancel()
 
-    def _log_silent(self, remote: str, *, evicted: bool) -> None:
-        """Log that a connection ended before it sent a request."""
+    def _no_request(self, remote: str, *, evicted: bool) -> Event:
+        """Return the event for a connection that ends before it has sent a request."""
         reason = "too_many_connections" if evicted and not self._stopping else "no_request"
-        self._log(serve.ConnectionRefused(remote, None, reason))
+        return serve.ConnectionRefused(remote, None, reason)
 
     def _log_answer(
         self, answer: AcceptedUpgrade | Answer | None, request: HttpRequest | HttpError | None, remote: str
     ) -> None:
         asked_id, path = (request.asked_id, request.path) if isinstance(request, HttpRequest) else (None, "")
         if answer is None:
-            self._log_silent(remote, evicted=False)
+            self._log(self._no_request(remote, evicted=False))
         elif isinstance(answer, HttpResponse):
             self._log(serve.HttpRequest(remote, path, answer.status))
         elif isinstance(answer, HttpError):
