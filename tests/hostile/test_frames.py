@@ -1,4 +1,4 @@
-"""Attacks with WebSocket frames: what RFC 6455 forbids is refused by its close code, and what it allows costs nobody else."""
+"""Attacks with WebSocket frames: violations of RFC 6455 end the connection with their close code, and valid frames cost no other client."""
 
 import json
 import socket
@@ -29,7 +29,7 @@ BOUND: Final = 16 * 1024 * 1024  # what an endless sender can get rid of: the ke
 
 @pytest.fixture(scope="module")
 def hasty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
-    """A relay that asks soon after who is silent."""
+    """A relay with a short ping interval."""
     with relay_process(
         tmp_path_factory.mktemp("hasty"), "--ping-interval", "0.3", "--idle-timeout", str(SILENCE)
     ) as relay:
@@ -175,7 +175,7 @@ BROKEN: Final = {
 
 @in_one_attack("data", BROKEN)
 async def test_a_broken_frame_ends_the_connection_with_1002(attack: Attack, data: bytes) -> None:
-    """A protocol error is told to the one who made it, and its peer hears `refused`."""
+    """The client gets the close code of its protocol error, and its peer `peer_disconnected` with reason `refused`."""
     await check(attack, Bad(data, 1002))
 
 
@@ -188,7 +188,7 @@ CODES: Final = [0, 999, 1004, 1005, 1006, 1015, 2999, 5000]
     ids=["a close of one byte", *(f"close code {code}" for code in CODES)],
 )
 async def test_a_broken_close_frame_is_answered_with_1002(attack: Attack, data: bytes) -> None:
-    """RFC 6455, 7.4: codes that nobody may send, and half a code."""
+    """RFC 6455, 7.4: codes that may not be sent, and half a code."""
     await check(attack, Bad(data, 1002))
 
 
@@ -211,7 +211,7 @@ NO_UTF8: Final = {
 
 
 @in_one_attack("data", NO_UTF8)
-async def test_what_is_no_utf_8_ends_the_connection_with_1007(attack: Attack, data: bytes) -> None:
+async def test_invalid_utf_8_ends_the_connection_with_1007(attack: Attack, data: bytes) -> None:
     """RFC 6455, 8.1: in a text, across its fragments, or in a close reason."""
     await check(attack, Bad(data, 1007))
 
@@ -251,7 +251,7 @@ async def test_a_message_of_endless_fragments_ends_the_connection_with_1008(atta
     await check(attack, Bad(frame(TEXT, fin=False) + more * 3000, 1008))
 
 
-async def test_what_comes_before_a_broken_frame_is_relayed(attack: Attack) -> None:
+async def test_messages_before_a_broken_frame_are_relayed(attack: Attack) -> None:
     """Also when both come in one piece: the peer gets the frame first, then hears of the end."""
     pair = await duel(attack)
     await pair.attacker.send(text(type="offer", sdp="in time") + b"\xff" + text(type="offer", sdp="too late"))
@@ -260,7 +260,7 @@ async def test_what_comes_before_a_broken_frame_is_relayed(attack: Attack) -> No
     await pair.check_victim_is_told("refused")
 
 
-async def test_the_victim_of_a_refused_client_pairs_again(attack: Attack) -> None:
+async def test_the_peer_of_a_refused_client_can_pair_again(attack: Attack) -> None:
     """On the same connection, time after time."""
     victim = await attack.client()
     for _ in range(10):
@@ -290,7 +290,7 @@ async def test_a_binary_message_is_refused_and_the_connection_stays(attack: Atta
 
 
 async def test_a_flood_of_binary_messages_ends_the_connection_with_1008(attack: Attack) -> None:
-    """They count as any message does; who does not read the refusals may be cut for that first."""
+    """They count as any message does; a client that does not read the refusals may be disconnected for that first."""
     await check(attack, Bad(frame(BINARY, b"x") * 4000, 1008), "refused", "slow")
 
 
@@ -366,8 +366,8 @@ async def test_a_flood_of_control_frames_ends_the_connection_with_1008(attack: A
 
 
 @in_one_attack("one", FLOODS)
-async def test_a_flood_of_control_frames_without_reading_is_cut(hasty_attack: Attack, one: bytes) -> None:
-    """Pongs that nobody reads do not pile up: its limit ends it, or the silence of one whose pongs are stuck."""
+async def test_a_flood_of_control_frames_without_reading_ends_the_connection(hasty_attack: Attack, one: bytes) -> None:
+    """Unread pongs do not pile up: the limit of control frames ends the connection, or the idle timeout."""
     pair = await duel(hasty_attack)
     with trio.fail_after(SILENCE + LINGER):
         assert await sends_until_cut(pair.attacker, one * 200) < BOUND
@@ -382,7 +382,7 @@ AFTER_REFUSAL: Final = {
 
 
 @in_one_attack("more", AFTER_REFUSAL)
-async def test_who_sends_on_after_it_was_refused_is_cut(attack: Attack, more: bytes) -> None:
+async def test_a_refused_client_that_sends_on_is_disconnected(attack: Attack, more: bytes) -> None:
     """After a bounded amount, and none of it is relayed."""
     pair = await duel(attack)
     await pair.attacker.send(b"\xff")
@@ -391,7 +391,7 @@ async def test_who_sends_on_after_it_was_refused_is_cut(attack: Attack, more: by
     await pair.check_victim_is_told("refused")
 
 
-async def test_who_stays_after_it_was_refused_is_cut(attack: Attack) -> None:
+async def test_a_refused_client_that_stays_connected_is_disconnected(attack: Attack) -> None:
     """It neither closes nor reads, and the relay holds no socket for it."""
     pair = await duel(attack)
     before = attack.server.descriptors
@@ -414,7 +414,7 @@ MUTE: Final = ["nothing", "half a header", "half a message"]
 
 
 @in_one_attack("data", PARTS)
-async def test_a_reset_in_the_middle_is_told_to_the_peer_at_once(attack: Attack, data: bytes) -> None:
+async def test_a_reset_within_a_frame_disconnects_the_peer_at_once(attack: Attack, data: bytes) -> None:
     """`closed`, wherever in a frame it was."""
     pair = await duel(attack)
     await pair.attacker.send(data)
@@ -424,7 +424,7 @@ async def test_a_reset_in_the_middle_is_told_to_the_peer_at_once(attack: Attack,
 
 
 @in_one_attack("data", PARTS)
-async def test_a_fin_in_the_middle_is_told_to_the_peer_at_once(attack: Attack, data: bytes) -> None:
+async def test_a_fin_within_a_frame_disconnects_the_peer_at_once(attack: Attack, data: bytes) -> None:
     """Also of a client that closes only its own side, and stays."""
     pair = await duel(attack)
     await pair.attacker.send(data)
@@ -433,8 +433,8 @@ async def test_a_fin_in_the_middle_is_told_to_the_peer_at_once(attack: Attack, d
 
 
 @pytest.mark.parametrize("data", [PARTS[name] for name in MUTE], ids=MUTE)
-async def test_silence_in_the_middle_is_a_timeout(hasty_attack: Attack, data: bytes) -> None:
-    """Who does not answer pings hears 1008, its peer `timeout`, a little after the time that it had."""
+async def test_silence_within_a_frame_is_a_timeout(hasty_attack: Attack, data: bytes) -> None:
+    """A client that does not answer pings is closed with 1008, shortly after the idle timeout; its peer gets the reason `timeout`."""
     pair = await duel(hasty_attack)
     await pair.attacker.send(data)
     with trio.fail_after(SILENCE + PATIENCE):
@@ -463,8 +463,8 @@ async def _send_slowly(client: RawClient) -> None:
         return
 
 
-async def test_the_relays_pings_are_asked_of_the_silent_only_now_and_then(hasty_attack: Attack) -> None:
-    """One that says nothing hears a few pings and then 1008: the relay does not flood it."""
+async def test_a_silent_client_gets_few_pings(hasty_attack: Attack) -> None:
+    """And then the close code 1008: the relay does not flood it."""
     attacker, _ = await hasty_attack.raw()
     heard: list[int] = []
     with trio.fail_after(SILENCE + PATIENCE):
@@ -488,7 +488,7 @@ LATE: Final = ["an offer", "a second close", "a broken frame"]
 
 
 @in_one_attack("data", BEHIND_THE_CLOSE)
-async def test_what_comes_behind_a_close_frame_is_thrown_away(attack: Attack, data: bytes) -> None:
+async def test_bytes_behind_a_close_frame_are_ignored(attack: Attack, data: bytes) -> None:
     """RFC 6455, 5.5.1: the close is answered with its own code, nothing is relayed, the peer hears `closed` once."""
     pair = await duel(attack)
     await pair.attacker.send(close(4321, b"that was it") + data)
@@ -497,7 +497,7 @@ async def test_what_comes_behind_a_close_frame_is_thrown_away(attack: Attack, da
 
 
 @pytest.mark.parametrize("data", [BEHIND_THE_CLOSE[name] for name in LATE], ids=LATE)
-async def test_what_comes_a_moment_after_a_close_frame_is_thrown_away(attack: Attack, data: bytes) -> None:
+async def test_bytes_a_moment_after_a_close_frame_are_ignored(attack: Attack, data: bytes) -> None:
     """The same, in a segment of its own."""
     pair = await duel(attack)
     await pair.attacker.send(close(4321))
@@ -536,7 +536,7 @@ GOODBYES: Final = {
 
 
 @in_one_attack(("data", "reason"), GOODBYES)
-async def test_one_that_ends_without_reading_what_it_was_sent_is_gone(attack: Attack, data: bytes, reason: str) -> None:
+async def test_a_client_that_closes_without_reading_is_disconnected(attack: Attack, data: bytes, reason: str) -> None:
     """600 KB wait for it, and it reads none of them: its peer is told at once, its socket is gone soon."""
     pair = await duel(attack)
     for _ in range(20):

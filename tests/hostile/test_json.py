@@ -240,7 +240,7 @@ async def test_nesting_around_the_limit_of_a_ping(attack: Attack) -> None:
 
 
 async def test_a_type_of_60_kb(attack: Attack) -> None:
-    """A type that nobody knows is named in the answer, whatever its length."""
+    """An unknown type is named in the answer, whatever its length."""
     kind = "x" * 60_000
     error = await refusal(await attack.client(), json.dumps({"type": kind}))
     assert (error["code"], error["in_reply_to"]) == ("unknown_type", kind)

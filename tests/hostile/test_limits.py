@@ -28,7 +28,7 @@ CROWDED: Final = (429, "too_many_connections")
 
 
 def guesses(count: int) -> list[bytes]:
-    """Return as many requests for IDs that nobody has."""
+    """Return as many pair requests for unknown IDs."""
     return [message(type="pair_request", target_id=f"guess-{number}") for number in range(count)]
 
 
@@ -85,7 +85,7 @@ async def answers_until_cut(client: RawClient, sent: Sequence[bytes]) -> list[di
 
 
 async def test_more_connections_than_there_may_be(tmp_path: Path) -> None:
-    """Who comes when the relay is full gets 503; when some have left, others are served, though the refused linger."""
+    """A full relay answers 503; when some clients have left, others are served, though refused connections linger."""
     with relay_process(tmp_path, "--max-clients", "8") as server:
         async with attack_on(server) as attack:
             clients = [(await attack.raw())[0] for _ in range(6)]
@@ -96,7 +96,7 @@ async def test_more_connections_than_there_may_be(tmp_path: Path) -> None:
 
 
 async def test_more_connections_from_one_address_than_there_may_be(tmp_path: Path) -> None:
-    """Who has its share gets 429, an address beside it is served; when some have left, it is served again."""
+    """An address at its limit gets 429 and another one is served; when some of its clients have left, it is served again."""
     with relay_process(tmp_path, "--max-clients-per-ip", "4") as server:
         async with attack_on(server) as attack:
             clients = [(await attack.raw())[0] for _ in range(2)]
@@ -148,7 +148,7 @@ async def test_churn_of_connections(attack: Attack) -> None:
 
 
 async def test_churn_of_paired_clients(attack: Attack) -> None:
-    """A client whose peers come and go hears of each once, in order."""
+    """A client is notified of each of its peers once, in order."""
     a = await attack.client()
     for _ in range(50):
         raw, raw_id = await attack.raw()
@@ -170,7 +170,7 @@ FLOODS: Final = {
 
 @in_one_attack(("flood", "code"), FLOODS)
 async def test_a_flood_of_messages(attack: Attack, flood: bytes, code: str) -> None:
-    """Who sends too fast is told what was wrong, and cut when it goes on; its peer hears `refused`."""
+    """A client that sends too fast gets errors, and is disconnected when it goes on; its peer gets the reason `refused`."""
     a = await attack.client()
     fast, fast_id = await attack.raw()
     await fast.send(message(type="pair_request", target_id=a.id))
@@ -245,7 +245,7 @@ async def test_guesses_by_many_from_one_address(tmp_path: Path) -> None:
 
 
 async def test_guesses_that_go_on(tmp_path: Path) -> None:
-    """Who goes on guessing regardless is cut."""
+    """A client that goes on guessing is disconnected."""
     with relay_process(tmp_path) as server:
         async with attack_on(server) as attack:
             guesser, _ = await attack.raw()
@@ -255,7 +255,7 @@ async def test_guesses_that_go_on(tmp_path: Path) -> None:
 
 
 async def test_no_limit_of_guesses(tmp_path: Path) -> None:
-    """`--unknown-target-rate 0` lets a client ask for whom it likes."""
+    """`--unknown-target-rate 0` lets a client ask for any number of unknown IDs."""
     with relay_process(tmp_path, "--unknown-target-rate", "0") as server:
         async with attack_on(server) as attack:
             guesser, _ = await attack.raw()

@@ -1,4 +1,4 @@
-"""Overload and the end: no descriptors, a log that nobody reads, signals while clients misbehave."""
+"""Overload and shutdown: no free descriptors, an unread log, signals while clients misbehave."""
 
 import signal
 import subprocess
@@ -43,7 +43,7 @@ async def until(happened: Callable[[], Any]) -> None:
             await trio.sleep(0.02)
 
 
-async def test_without_descriptors_the_relay_keeps_what_it_has(poor: RelayProcess) -> None:
+async def test_without_free_descriptors_the_relay_serves_its_clients_on(poor: RelayProcess) -> None:
     """It says so, once and not ten times a second, idles, and lets connect_pair in as soon as there is room."""
     async with trio.open_nursery() as nursery:
         pair = await connect_pair(nursery, poor.url)
@@ -67,13 +67,13 @@ async def test_without_descriptors_the_relay_keeps_what_it_has(poor: RelayProces
     assert poor.events("fd_limit_low")
 
 
-async def test_it_says_when_there_are_fewer_descriptors_than_clients(poor: RelayProcess, server: RelayProcess) -> None:
+async def test_a_limit_of_descriptors_below_max_clients_is_logged(poor: RelayProcess, server: RelayProcess) -> None:
     """At its start, behind the line that says where it listens; and not where there are enough."""
     assert [line["event"] for line in poor.events()[:2]] == ["server_listening", "fd_limit_low"]
     assert not server.events("fd_limit_low")
 
 
-async def test_the_end_is_told_to_everybody(doomed: RelayProcess) -> None:
+async def test_all_clients_are_notified_of_a_shutdown(doomed: RelayProcess) -> None:
     """SIGTERM: a pair hears `shutdown` and 1001, connect_pair 503, health lives on, and silent ones hold nothing up."""
     async with trio.open_nursery() as nursery:
         pair = await connect_pair(nursery, doomed.url)
@@ -123,7 +123,7 @@ async def ask(server: RelayProcess, path: str) -> int:
 
 
 async def test_a_second_signal_stops_at_once(doomed: RelayProcess) -> None:
-    """Whoever does not read, and however long `--drain-timeout` is."""
+    """Whatever clients do not read, and however long `--drain-timeout` is."""
     deaf, talker = await deaf_client(doomed)
     doomed.process.send_signal(signal.SIGINT)
     await until(lambda: doomed.events("server_stopping"))
@@ -135,8 +135,8 @@ async def test_a_second_signal_stops_at_once(doomed: RelayProcess) -> None:
     assert doomed.stderr == ""
 
 
-async def test_a_log_that_nobody_reads_stalls_nobody() -> None:
-    """Its pipe and its queue are full: the pair works on, and what was dropped is told as soon as somebody reads."""
+async def test_an_unread_log_stalls_no_client() -> None:
+    """Its pipe and its queue are full: the pair is served on, and dropped lines are reported as soon as the log is read."""
     async with unread_log("--log-sdp", "--rate", "0") as (output, url), trio.open_nursery() as nursery:
         pair = await connect_pair(nursery, url)
         for _ in range(300):
@@ -156,7 +156,7 @@ async def test_a_log_that_nobody_reads_stalls_nobody() -> None:
 
 @asynccontextmanager
 async def unread_log(*options: str) -> AsyncIterator[tuple[trio.abc.ReceiveStream, str]]:
-    """Run a relay of whose log only the first line is read; yields the rest and the URL."""
+    """Run a relay and read the first line of its log only; yields the rest and the URL."""
     command = [sys.executable, "-m", "sdpx", "serve", "--port", "0", *options]
     process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, env=environment())
     assert process.stdout is not None

@@ -124,7 +124,7 @@ async def test_a_storm_of_partings(attack: Attack) -> None:
 
 @pytest.mark.parametrize("named", [False, True], ids=["to nobody", "by name"])
 async def test_a_third_party_that_sends_to_a_pair(attack: Attack, named: bool) -> None:
-    """A client without a peer reaches nobody, whomever it names; the pair hears nothing."""
+    """A client without a peer reaches no client, whichever ID it names; the pair gets nothing."""
     a, b = await attack.paired()
     third = await attack.client()
     for target in (a, b):
@@ -136,7 +136,7 @@ async def test_a_third_party_that_sends_to_a_pair(attack: Attack, named: bool) -
 
 
 async def test_a_paired_third_party_that_sends_to_a_pair(attack: Attack) -> None:
-    """A client that names somebody else than its peer reaches neither; both pairs go on."""
+    """A client that names another client than its peer reaches neither; both pairs go on."""
     a, b = await attack.paired()
     c, d = await attack.paired()
     for target in (a, b, c):
@@ -158,7 +158,7 @@ async def test_a_third_party_that_ends_a_pair(attack: Attack) -> None:
 
 
 async def test_asking_for_the_busy(attack: Attack) -> None:
-    """Who asks for one of a pair again and again hears that it is paired; the pair hears nothing."""
+    """A client that asks for one of a pair again and again gets `already paired` errors; the pair gets nothing."""
     a, b = await attack.paired()
     third, _ = await attack.raw()
     asked = [a.id, b.id] * 100
@@ -170,7 +170,7 @@ async def test_asking_for_the_busy(attack: Attack) -> None:
 
 
 async def test_asking_for_a_second_peer(attack: Attack) -> None:
-    """Who has a peer gets no other one: neither a free client, nor a busy one, nor the same again."""
+    """A paired client gets no other peer: neither a free client, nor a paired one, nor the same again."""
     a, b = await attack.paired()
     free, busy = await attack.client(), attack.pair.a
     for target in (free, busy, b):
@@ -180,7 +180,7 @@ async def test_asking_for_a_second_peer(attack: Attack) -> None:
 
 
 async def test_pairing_with_oneself(attack: Attack) -> None:
-    """Nobody is its own peer, free or paired."""
+    """A client cannot be its own peer, free or paired."""
     a, b = await attack.client(), await attack.client()
     await asks_for_itself(a)
     await a.pair(b)
@@ -195,7 +195,7 @@ async def asks_for_itself(client: Client) -> None:
 
 
 async def test_taking_an_id_that_is_in_use(attack: Attack) -> None:
-    """Who asks for an ID that somebody has gets 409; whoever has it goes on, and its peer, too."""
+    """A request for a taken ID gets 409; its holder and the peer are served on."""
     a, b = await attack.paired()
     for target in (a, b, attack.pair.a):
         assert await asks_for_id(attack, target.id) == (409, "id_taken")
@@ -225,7 +225,7 @@ async def test_many_that_want_one_id(attack: Attack) -> None:
 
 @in_one_attack("target", ABSURD_IDS)
 async def test_absurd_targets(attack: Attack, target: str) -> None:
-    """An ID that nobody can have is one that nobody has; the answer names it, and the log shows its start at most."""
+    """An invalid ID is an unknown ID; the answer names it, and the log shows its start at most."""
     client = await attack.client()
     await client.send(type="pair_request", target_id=target)
     answer = await client.receive()

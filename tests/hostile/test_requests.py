@@ -138,13 +138,13 @@ NO_HTTP: Final = {
 
 
 @in_one_attack("data", NO_HTTP)
-async def test_what_is_no_http_is_answered_as_a_bad_request(attack: Attack, data: bytes) -> None:
+async def test_bytes_that_are_not_http_get_400(attack: Attack, data: bytes) -> None:
     """Garbage hears 400 and is cut."""
     await check(attack, Refused(data, 400))
 
 
-async def test_a_tls_client_learns_that_this_port_is_plain(attack: Attack) -> None:
-    """A real ClientHello is answered with a sentence about wss://, for whoever looks at the bytes."""
+async def test_a_tls_client_is_told_that_this_port_has_no_tls(attack: Attack) -> None:
+    """A ClientHello is answered with a plain sentence about wss://."""
     client = await attack.connect()
     await client.send(client_hello())
     status, _, body = await client.response()
@@ -201,7 +201,7 @@ REQUESTS: Final = {
 
 
 @in_one_attack("refused", REQUESTS)
-async def test_a_plain_request_learns_what_this_is(attack: Attack, refused: Refused) -> None:
+async def test_a_plain_request_gets_a_description_of_the_service(attack: Attack, refused: Refused) -> None:
     """426, 404 or 405 with a sentence, and never a wait for a body."""
     await check(attack, refused)
 
@@ -247,7 +247,7 @@ async def test_invalid_upgrade_is_refused(attack: Attack, refused: Refused) -> N
     await check(attack, refused)
 
 
-async def test_a_wrong_version_learns_the_right_one(attack: Attack) -> None:
+async def test_a_wrong_websocket_version_is_answered_with_the_right_one(attack: Attack) -> None:
     """RFC 6455, 4.4: the answer has `Sec-WebSocket-Version: 13`."""
     client = await attack.connect()
     await client.send(but(b"Version: 13", b"Version: 25"))
@@ -335,7 +335,7 @@ ENDLESS: Final = {
 
 
 @in_one_attack(("start", "more"), ENDLESS)
-async def test_an_endless_sender_is_cut_after_a_bounded_amount(attack: Attack, start: bytes, more: bytes) -> None:
+async def test_an_endless_request_is_closed_after_a_bounded_amount(attack: Attack, start: bytes, more: bytes) -> None:
     """It sends as fast as it can and reads nothing: the relay stops reading, and closes."""
     client = await attack.connect()
     await client.send(start)
@@ -344,7 +344,7 @@ async def test_an_endless_sender_is_cut_after_a_bounded_amount(attack: Attack, s
 
 
 async def test_twenty_endless_senders_at_once_cost_no_more_than_one(attack: Attack) -> None:
-    """Each is cut, and nobody else notices."""
+    """Each is closed, and no other client is affected."""
     with trio.fail_after(2 * LINGER):
         async with trio.open_nursery() as nursery:
             for _ in range(20):
@@ -359,7 +359,7 @@ PIECES: Final = {
 
 
 @pytest.mark.parametrize(("data", "size", "pause"), PIECES.values(), ids=PIECES)
-async def test_a_slow_request_is_cut_at_the_deadline(
+async def test_a_slow_request_ends_at_the_handshake_timeout(
     hasty_attack: Attack, data: bytes, size: int, pause: float
 ) -> None:
     """Slowloris hears 408: the time is for the whole head, and a byte more does not prolong it."""
@@ -374,8 +374,8 @@ async def test_a_slow_request_is_cut_at_the_deadline(
         nursery.cancel_scope.cancel()
 
 
-async def test_a_slow_request_that_goes_on_after_its_answer_is_cut(hasty_attack: Attack) -> None:
-    """Who sends on, byte by byte, and never reads, holds no socket for it."""
+async def test_a_slow_request_that_goes_on_after_its_answer_is_closed(hasty_attack: Attack) -> None:
+    """A client that sends on, byte by byte, and never reads, keeps no socket open."""
     client = await hasty_attack.connect()
     with trio.fail_after(HASTE + LINGER):
         assert await sends_until_cut(client, b"X", 0.02) < 1000
@@ -391,15 +391,15 @@ UNFINISHED: Final = {
 
 
 @in_one_attack("data", UNFINISHED)
-async def test_what_might_become_a_request_is_cut_at_the_deadline(hasty_attack: Attack, data: bytes) -> None:
-    """Who began to say something and then falls silent is told so, or hears sooner that it is no HTTP."""
+async def test_an_unfinished_request_ends_at_the_handshake_timeout(hasty_attack: Attack, data: bytes) -> None:
+    """With the answer 408, or sooner with 400 if it cannot become a request."""
     client = await hasty_attack.connect()
     await client.send(data)
     with trio.fail_after(HASTE + PATIENCE):
         assert await refusal(client) in [(408, "timeout"), (400, "bad_request")]
 
 
-async def test_connections_that_say_nothing_are_cut_at_the_deadline(hasty_attack: Attack) -> None:
+async def test_silent_connections_end_at_the_handshake_timeout(hasty_attack: Attack) -> None:
     """Twenty of them, and without a word: they asked for nothing."""
     clients = [await hasty_attack.connect() for _ in range(20)]
     with trio.fail_after(HASTE + PATIENCE):
@@ -407,7 +407,7 @@ async def test_connections_that_say_nothing_are_cut_at_the_deadline(hasty_attack
             assert await client.rest() == b""
 
 
-async def test_silence_is_cut_after_5_s_by_default(attack: Attack) -> None:
+async def test_the_default_handshake_timeout_is_5_s(attack: Attack) -> None:
     """Not sooner than in 4 s, not later than in 7."""
     client = await attack.connect()
     began = trio.current_time()
@@ -416,7 +416,7 @@ async def test_silence_is_cut_after_5_s_by_default(attack: Attack) -> None:
     assert trio.current_time() - began > 4
 
 
-async def test_two_hundred_slow_requests_at_once_are_cut(hasty_attack: Attack) -> None:
+async def test_two_hundred_slow_requests_at_once_end_at_the_handshake_timeout(hasty_attack: Attack) -> None:
     """Each hears 408, and good clients come in between."""
     heard: list[tuple[int, str]] = []
 
@@ -435,7 +435,7 @@ async def test_two_hundred_slow_requests_at_once_are_cut(hasty_attack: Attack) -
 
 
 async def test_fin_in_the_middle_of_a_request_is_answered(attack: Attack) -> None:
-    """Who closed only its own side hears 400."""
+    """A client that has closed only its own side gets 400."""
     client = await attack.connect()
     await client.send(upgrade_request()[:-2])
     await half_close(client)
@@ -443,7 +443,7 @@ async def test_fin_in_the_middle_of_a_request_is_answered(attack: Attack) -> Non
         assert await refusal(client) == (400, "bad_request")
 
 
-async def test_fin_and_nothing_else_is_cut(attack: Attack) -> None:
+async def test_fin_and_nothing_else_is_closed(attack: Attack) -> None:
     """At once, and without a word, as a port scan is."""
     client = await attack.connect()
     await half_close(client)
@@ -545,8 +545,8 @@ async def test_a_malformed_id_is_refused(attack: Attack, name: str) -> None:
     await check(attack, Refused(upgrade_request(f"/?id={name}"), 400, "bad_id"))
 
 
-async def test_nobody_takes_an_id_that_is_taken(attack: Attack) -> None:
-    """Who asks for it hears 409, time and again, and its holder notices nothing."""
+async def test_a_taken_id_is_refused(attack: Attack) -> None:
+    """With 409, time and again, and its holder is not affected."""
     holder = await attack.client("/?id=holder")
     for _ in range(20):
         await check(attack, Refused(upgrade_request("/?id=holder"), 409, "id_taken"))
@@ -554,7 +554,7 @@ async def test_nobody_takes_an_id_that_is_taken(attack: Attack) -> None:
     assert await holder.receive() == {"type": "pong", "t": "still here"}
 
 
-async def test_of_many_who_ask_for_one_id_at_once_one_gets_it(attack: Attack) -> None:
+async def test_one_of_many_simultaneous_requests_for_an_id_gets_it(attack: Attack) -> None:
     """The others hear 409."""
     clients = [await attack.connect() for _ in range(30)]
     for client in clients:

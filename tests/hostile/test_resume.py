@@ -15,7 +15,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture(params=["--engine=epoll", "--engine=trio-websocket"])
 def forgetful(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RelayProcess]:
-    """A relay with a short memory, so that the next test finds nobody held."""
+    """A relay with a short resume window, so that the next test finds no suspended session."""
     with relay_process(tmp_path, "--resume-window", "2", "--rate", "0", request.param) as server:
         yield server
 
@@ -72,7 +72,7 @@ async def test_a_client_that_reads_and_never_confirms(attack: Attack) -> None:
 
 
 async def test_one_that_is_away_is_sent_without_end(attack: Attack) -> None:
-    """The same bound holds for who is held."""
+    """The same bound holds for suspended sessions."""
     gone, peer = await attack.connect(), await attack.client()
     name = (await gone.open("/?seq=1"))["id"]
     await peer.send(type="pair_request", target_id=name)

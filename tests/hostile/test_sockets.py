@@ -1,4 +1,4 @@
-"""Attacks by sockets: clients that do not read, read too slowly, vanish or freeze cost themselves, and nobody else."""
+"""Attacks by sockets: clients that do not read, read too slowly, vanish or freeze are disconnected, and affect no other client."""
 
 import signal
 import socket
@@ -31,7 +31,7 @@ RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER with no time to linger: a cl
 
 @pytest.fixture
 async def impatient(tmp_path: Path) -> AsyncIterator[Attack]:
-    """A attack on a relay that soon misses a client."""
+    """An attack on a relay with a short idle timeout."""
     with relay_process(tmp_path, "--ping-interval", "0.3", "--idle-timeout", "0.8") as server:
         async with attack_on(server) as attack:
             yield attack
@@ -47,7 +47,7 @@ async def with_raw(attack: Attack) -> tuple[Client, RawClient, str]:
 
 
 async def send_until_parted(a: Client, pause: float = 0, **sent: Any) -> dict[str, Any]:
-    """Send this again and again until the peer has gone, and return what was heard of that."""
+    """Send this message until the peer is disconnected, and return the notification."""
     heard: list[dict[str, Any]] = []
 
     async def hear() -> None:
@@ -62,7 +62,7 @@ async def send_until_parted(a: Client, pause: float = 0, **sent: Any) -> dict[st
 
 
 async def after_the_parting(a: Client) -> None:
-    """Hear the refusals of what crossed with the end of the pairing, and demand that the client is usable."""
+    """Receive the errors for messages that crossed with the end of the pairing, and demand that the client is usable."""
     await a.send(type="ping", t="the last")
     while (heard := await a.receive()) != {"type": "pong", "t": "the last"}:
         assert (heard["type"], heard["code"]) == ("error", "not_paired")
@@ -76,7 +76,7 @@ async def ended(client: RawClient) -> None:
 
 
 async def write_until_cut(client: RawClient, data: bytes) -> None:
-    """Write this again and again, and read nothing, until the relay ends that."""
+    """Write this again and again, and read nothing, until the relay closes the connection."""
     with pytest.raises(trio.BrokenResourceError):  # noqa: PT012  writing is one act
         while True:
             await client.send(data)
@@ -90,7 +90,7 @@ def reset(client: RawClient) -> None:
 
 
 async def test_a_client_that_never_reads(attack: Attack) -> None:
-    """A client that does not read what its peer sends is cut, and its peer hears `slow`."""
+    """A client that does not read its peer's messages is disconnected, and its peer gets the reason `slow`."""
     a, deaf, deaf_id = await with_raw(attack)
     assert await send_until_parted(a, type="offer", sdp=BIG) == {
         "type": "peer_disconnected",
@@ -102,7 +102,7 @@ async def test_a_client_that_never_reads(attack: Attack) -> None:
 
 
 async def test_a_client_that_reads_a_byte_now_and_then(attack: Attack) -> None:
-    """Reading a little is not reading: such a client is cut as well."""
+    """Such a client is disconnected as well."""
     a, slow, slow_id = await with_raw(attack)
 
     async def sip() -> None:
@@ -120,7 +120,7 @@ async def test_a_client_that_reads_a_byte_now_and_then(attack: Attack) -> None:
 
 
 async def test_many_clients_that_never_read(attack: Attack) -> None:
-    """Two dozen that do not read, all at once, are cut each for itself."""
+    """Two dozen at once are disconnected, one by one."""
     pairs = [await with_raw(attack) for _ in range(24)]
     heard: list[dict[str, Any]] = []
 
@@ -140,7 +140,7 @@ async def test_many_clients_that_never_read(attack: Attack) -> None:
     ids=["pongs", "unknown types", "refused requests"],
 )
 async def test_a_client_that_never_reads_its_own_answers(attack: Attack, asked: bytes) -> None:
-    """Who makes the relay answer and does not read the answers is cut, and its peer hears `slow`."""
+    """A client that does not read the relay's answers is disconnected, and its peer gets the reason `slow`."""
     a, deaf, deaf_id = await with_raw(attack)
     await write_until_cut(deaf, asked)
     assert await a.receive() == {"type": "peer_disconnected", "peer_id": deaf_id, "reason": "slow"}
@@ -148,7 +148,7 @@ async def test_a_client_that_never_reads_its_own_answers(attack: Attack, asked: 
 
 
 async def test_a_reset_in_mid_frame(attack: Attack) -> None:
-    """A connection that is reset in the middle of a frame is closed: the half frame reaches nobody."""
+    """A connection that is reset in the middle of a frame is closed, and the half frame is not relayed."""
     a, rude, rude_id = await with_raw(attack)
     await rude.send(message(type="offer", sdp=BIG)[:30_000])
     reset(rude)
@@ -168,7 +168,7 @@ async def test_a_reset_while_being_written_to(attack: Attack) -> None:
 
 
 async def test_a_half_closed_socket(attack: Attack) -> None:
-    """A client that has closed its side of the TCP connection has gone; the relay closes the other side."""
+    """A client that has closed its side of the TCP connection is disconnected; the relay closes the other side."""
     a, half, half_id = await with_raw(attack)
     await tcp_of(half).send_eof()
     assert await a.receive() == {"type": "peer_disconnected", "peer_id": half_id, "reason": "closed"}
@@ -187,7 +187,7 @@ async def test_a_half_closed_socket_in_mid_frame(attack: Attack) -> None:
 
 
 async def test_a_close_that_is_never_finished(attack: Attack) -> None:
-    """A client that says good-bye and keeps its socket open has gone for its peer, and is closed."""
+    """A client that sends a close frame and keeps its socket open is disconnected, and its socket is closed."""
     a, lingering, lingering_id = await with_raw(attack)
     await lingering.send(frame(CLOSE, (1000).to_bytes(2)))
     assert await a.receive() == {"type": "peer_disconnected", "peer_id": lingering_id, "reason": "closed"}
@@ -196,7 +196,7 @@ async def test_a_close_that_is_never_finished(attack: Attack) -> None:
 
 
 async def test_a_host_that_vanished(impatient: Attack) -> None:
-    """A client that answers no ping, as if its host had gone without FIN, is gone: its peer hears `timeout`."""
+    """A client that answers no ping, as if its host had gone without FIN, is disconnected: its peer gets the reason `timeout`."""
     a, vanished, vanished_id = await with_raw(impatient)
     assert await a.receive() == {"type": "peer_disconnected", "peer_id": vanished_id, "reason": "timeout"}
     await usable(a)
@@ -204,7 +204,7 @@ async def test_a_host_that_vanished(impatient: Attack) -> None:
 
 
 async def test_a_host_that_vanished_in_mid_frame(impatient: Attack) -> None:
-    """Half a frame is a sign of life only once."""
+    """Half a frame does not reset the idle timeout."""
     a, vanished, vanished_id = await with_raw(impatient)
     await vanished.send(message(type="offer", sdp=BIG)[:30_000])
     assert await a.receive() == {"type": "peer_disconnected", "peer_id": vanished_id, "reason": "timeout"}
@@ -212,7 +212,7 @@ async def test_a_host_that_vanished_in_mid_frame(impatient: Attack) -> None:
 
 
 async def test_a_host_that_vanished_while_being_written_to(impatient: Attack) -> None:
-    """What its peer goes on sending it keeps nobody alive."""
+    """Messages from its peer do not reset its idle timeout."""
     a, _, vanished_id = await with_raw(impatient)
 
     heard = await send_until_parted(a, 0.05, type="candidate", candidate=None)
@@ -221,7 +221,7 @@ async def test_a_host_that_vanished_while_being_written_to(impatient: Attack) ->
 
 
 async def test_a_quiet_client_that_answers_pings(impatient: Attack) -> None:
-    """A client that says nothing but pongs stays, far beyond the silence that is allowed."""
+    """A client that sends only pongs stays connected, far beyond the idle timeout."""
     a, quiet, _ = await with_raw(impatient)
     assert (await quiet.receive())["type"] == "paired"
     for _ in range(6):
@@ -234,7 +234,7 @@ async def test_a_quiet_client_that_answers_pings(impatient: Attack) -> None:
 
 
 async def test_a_frozen_process(impatient: Attack) -> None:
-    """A real client whose process is stopped, its socket open, is gone: its peer hears `timeout`."""
+    """A client whose process is stopped, with its socket open, is disconnected: its peer gets the reason `timeout`."""
     a = await impatient.client()
     async with peer(impatient.server.url) as (program, frozen_id):
         await a.send(type="pair_request", target_id=frozen_id)
@@ -261,7 +261,7 @@ async def reading_late(client: RawClient, seconds: float) -> AsyncIterator[list[
 
 @pytest.mark.parametrize("burst", [OFFERS, CANDIDATES], ids=["200 offers of 4 KiB", "900 candidates"])
 async def test_a_burst_to_a_client_that_reads(attack: Attack, burst: list[dict[str, Any]]) -> None:
-    """A short burst cuts nobody who reads, also if a little late: all of it arrives, in order."""
+    """A short burst disconnects no client that reads, even a little late: all of it arrives, in order."""
     a, b, b_id = await with_raw(attack)
     assert (await b.receive())["type"] == "paired"
     async with reading_late(b, 0.3) as received:

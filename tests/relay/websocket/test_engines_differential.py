@@ -252,7 +252,7 @@ SCRIPTS: Final = st.builds(Script, in_chunks(BYTES), st.booleans(), st.booleans(
     Script(
         [
             message(type="offer", sdp="x") + message(type="unpair") + message(type="offer", sdp="x"),
-            *in_bytes(frame(TEXT, b"a", fin=False) + frame(CONTINUATION, b"\xed\xa0\x80", mask=bytes(4))),
+            *in_bytes(frame(TEXT, b"a", fin=False) + frame(CONTINUATION, b"\xed\xa0\x80x", mask=bytes(4))),
         ],
         peer_talks=True,
     )
