@@ -18,7 +18,7 @@ import trio
 from sdpx.bench.accounting import Tally
 from sdpx.bench.load import SETUP_SECONDS, Job, Report
 from sdpx.bench.options import BenchOptions
-from sdpx.bench.report import FULL, PHASES, Figures, Flaw, figures, refused_sentence, table
+from sdpx.bench.report import FULL, PHASES, Figures, MeasurementError, figures, refused_sentence, table
 from sdpx.bench.ws_client import Target
 from sdpx.child_process import ChildProcess, child_process
 from sdpx.client_tls import client_context, describe_tls_failure
@@ -44,7 +44,7 @@ def run_bench(options: BenchOptions) -> ExitStatus:
         status = ExitStatus.OK if error is None else BenchFailed.status
     except* Ending as group:
         ending = leaf_exceptions(group)[0]
-        status, error = ending.status, Flaw(ending.code, ending.reason)
+        status, error = ending.status, MeasurementError(ending.code, ending.reason)
     if as_json:
         value = {"sound": False, "error": error} if result is None else result
         _print(msgspec.json.encode(value).decode() + "\n")

@@ -13,7 +13,7 @@ FULL: Final = ("429", "503")
 PHASES: Final = {"relay": "messages", "connect": "connects", "session": "sessions"}
 
 
-class Flaw(msgspec.Struct, frozen=True):
+class MeasurementError(msgspec.Struct, frozen=True):
     """Why the figures are not valid: code and sentence of an `error` event."""
 
     code: str
@@ -43,7 +43,7 @@ class Figures(msgspec.Struct):
     refused: dict[str, int]
     cut: dict[str, int]
     notes: list[str]
-    error: Flaw | None
+    error: MeasurementError | None
 
 
 def figures(
@@ -54,10 +54,10 @@ def figures(
     together = Tally()
     for tally in tallies.values():
         together.add(tally)
-    flaw = _flaw(together)
+    error = _error(together)
     return Figures(
         relay=url,
-        sound=flaw is None,
+        sound=error is None,
         clients=2 * options.pairs,
         pairs=options.pairs,
         payload=options.payload,
@@ -76,18 +76,18 @@ def figures(
         refused=together.refused,
         cut=together.cut,
         notes=_notes(tallies),
-        error=flaw,
+        error=error,
     )
 
 
-def _flaw(together: Tally) -> Flaw | None:
+def _error(together: Tally) -> MeasurementError | None:
     """Return the error, if any; refusals come first because they explain the others."""
     sentences = [refused_sentence(together.refused)] if together.refused else []
     if together.cut:
         sentences.append(f"Connections ended unexpectedly ({_listed(together.cut)})")
     if together.faults:
         sentences.append(f"Messages were lost or damaged ({_listed(together.faults)})")
-    return Flaw("bench_failed", ". ".join(sentences)) if sentences else None
+    return MeasurementError("bench_failed", ". ".join(sentences)) if sentences else None
 
 
 def refused_sentence(refused: dict[str, int]) -> str:

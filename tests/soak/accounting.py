@@ -81,10 +81,10 @@ class Accounting:
         """Record a violation."""
         self.figures.violations.append(f"Session {self._session}: {sentence}")
 
-    def joined(self, who: str) -> None:
-        if who in self._entries:
-            self.report(f"{who} got an ID that is in use")
-        self._entries[who] = _Entry()
+    def joined(self, client_id: str) -> None:
+        if client_id in self._entries:
+            self.report(f"{client_id} got an ID that is in use")
+        self._entries[client_id] = _Entry()
 
     def sent(self, sender: str, receiver: str, number: int, text: str) -> None:
         """A frame is sent to this receiver; `NO_RECEIVER` if the sender is not paired."""
@@ -124,78 +124,80 @@ class Accounting:
         """An `error` reported an undelivered frame."""
         self._entries[sender].refused += 1
 
-    def paired(self, who: str, peer: str) -> None:
-        if self._entries[who].peer is not None:
-            self.report(f"{who} was paired with {peer} while it was with {self._entries[who].peer}")
-        self._entries[who].peer = peer
+    def paired(self, client_id: str, peer: str) -> None:
+        if self._entries[client_id].peer is not None:
+            self.report(f"{client_id} was paired with {peer} while it was with {self._entries[client_id].peer}")
+        self._entries[client_id].peer = peer
 
-    def unpaired(self, who: str, peer: str) -> None:
+    def unpaired(self, client_id: str, peer: str) -> None:
         """The relay confirmed `unpair`."""
-        self._parted(who, peer, "unpaired")
-        self._entries[who].left[peer] += 1
+        self._end_pairing(client_id, peer, "unpaired")
+        self._entries[client_id].left[peer] += 1
 
-    def peer_disconnected(self, who: str, peer: str, reason: str) -> None:
+    def peer_disconnected(self, client_id: str, peer: str, reason: str) -> None:
         """The peer ended the pairing."""
-        self._parted(who, peer, f"peer_disconnected ({reason})")
+        self._end_pairing(client_id, peer, f"peer_disconnected ({reason})")
         reasons = self._entries[peer].reasons if peer in self._entries else None
         if reason == "left":
-            self._entries[who].notified_of[peer] += 1
+            self._entries[client_id].notified_of[peer] += 1
         elif reason not in (reasons or ()):
-            self.report(f"{who} was notified that {peer} ended by '{reason}'; possible: {sorted(reasons or ())}")
+            self.report(f"{client_id} was notified that {peer} ended by '{reason}'; possible: {sorted(reasons or ())}")
 
-    def _parted(self, who: str, peer: str, how: str) -> None:
-        if self._entries[who].peer != peer:
-            self.report(f"{who} received {how} of {peer} while its peer was {self._entries[who].peer}")
-        self._entries[who].peer = None
+    def _end_pairing(self, client_id: str, peer: str, how: str) -> None:
+        if self._entries[client_id].peer != peer:
+            self.report(f"{client_id} received {how} of {peer} while its peer was {self._entries[client_id].peer}")
+        self._entries[client_id].peer = None
 
-    def disconnecting(self, who: str, *reasons: str, in_order: bool = False) -> None:
+    def disconnecting(self, client_id: str, *reasons: str, in_order: bool = False) -> None:
         """The client causes the end of its connection; its peer may be notified of one of these reasons."""
-        entry = self._entries[who]
+        entry = self._entries[client_id]
         entry.reasons = (entry.reasons or frozenset()) | frozenset(reasons)
         entry.in_order = in_order
 
     def check(self) -> Figures:
         """Check all rules and return the figures."""
-        for who, entry in self._entries.items():
+        for client_id, entry in self._entries.items():
             if entry.is_connected or entry.in_order:
-                self._settle_frames(who, entry)
+                self._check_frames(client_id, entry)
             else:
                 self.figures.ended += len(entry.undelivered)
             if entry.is_connected:
-                self._settle_pairing(who, entry)
+                self._check_pairing(client_id, entry)
         return self.figures
 
-    def _settle_frames(self, who: str, entry: _Entry) -> None:
+    def _check_frames(self, client_id: str, entry: _Entry) -> None:
         """Check the undelivered frames."""
         undelivered = entry.undelivered
-        owed = [frame for frame in undelivered if not self._excused(who, frame)]
-        lost = max(0, len(owed) - entry.refused)
+        unexcused = [frame for frame in undelivered if not self._excused(client_id, frame)]
+        lost = max(0, len(unexcused) - entry.refused)
         self.figures.lost += lost
         self.figures.notified += len(undelivered) - lost
         if lost:
-            numbers = [frame.number for frame in owed]
-            self.report(f"{lost} of the numbers {numbers} of {who} were lost, with {entry.refused} errors")
+            numbers = [frame.number for frame in unexcused]
+            self.report(f"{lost} of the numbers {numbers} of {client_id} were lost, with {entry.refused} errors")
         if entry.refused > len(undelivered):
             self.figures.wrongly_notified += entry.refused - len(undelivered)
-            self.report(f"{who} was notified of {entry.refused} undelivered frames, and there are {len(undelivered)}")
+            self.report(
+                f"{client_id} was notified of {entry.refused} undelivered frames, and there are {len(undelivered)}"
+            )
 
-    def _excused(self, who: str, frame: _Frame) -> bool:
+    def _excused(self, client_id: str, frame: _Frame) -> bool:
         """Frames behind the last received one may be lost if the receiver disconnected; frames before it may not."""
         receiver = self._entries.get(frame.receiver)
-        return receiver is not None and not receiver.is_connected and frame.number > receiver.highest.get(who, 0)
+        return receiver is not None and not receiver.is_connected and frame.number > receiver.highest.get(client_id, 0)
 
-    def _settle_pairing(self, who: str, entry: _Entry) -> None:
+    def _check_pairing(self, client_id: str, entry: _Entry) -> None:
         if entry.peer is not None:
             peer = self._entries[entry.peer]
             if not peer.is_connected:
-                self.report(f"{who} was not notified that {entry.peer} ended")
-            elif peer.peer != who:
-                self.report(f"{who} is paired with {entry.peer}, which is paired with {peer.peer}")
+                self.report(f"{client_id} was not notified that {entry.peer} ended")
+            elif peer.peer != client_id:
+                self.report(f"{client_id} is paired with {entry.peer}, which is paired with {peer.peer}")
         for other, times in entry.notified_of.items():
-            if self._entries[other].is_connected and self._entries[other].left[who] != times:
+            if self._entries[other].is_connected and self._entries[other].left[client_id] != times:
                 self.report(
-                    f"{other} unpaired from {who} {self._entries[other].left[who]} times, with {times} notifications"
+                    f"{other} unpaired from {client_id} {self._entries[other].left[client_id]} times, with {times} notifications"
                 )
         for other, times in entry.left.items():
-            if self._entries[other].is_connected and self._entries[other].notified_of[who] != times:
-                self.report(f"{other} was not notified each time that {who} unpaired")
+            if self._entries[other].is_connected and self._entries[other].notified_of[client_id] != times:
+                self.report(f"{other} was not notified each time that {client_id} unpaired")
