@@ -118,6 +118,11 @@ def after_peer_disconnected(pairing: PairingState, reason: str) -> Detach | None
     return None
 
 
+def declines(present: PairingState, *, same_peer: bool) -> bool:
+    """Whether a new pairing is declined: the relay does not know that the present one, with another peer, goes on."""
+    return present.detached and present.is_open and not same_peer
+
+
 def after_pairing(
     session: SessionState, pairing: PairingState, end: Departed | Failed | Unpaired
 ) -> Finish | AskAgain | Ready:

@@ -135,7 +135,7 @@ class Session:
         return self._pairing is not None and self._pairing.channel_is_open
 
     async def pair(self, target: str) -> None:
-        """PairRequest a pairing and wait for the relay's answer. Raises `InputRejected` if that is not possible now."""
+        """Request a pairing and wait for the relay's answer. Raises `InputRejected` if that is not possible now."""
         if self._pairing is not None:
             reason = f'This peer is paired with {self._pairing.peer_id}; {{"unpair": true}} comes first'
             raise InputRejected("already_paired", reason)
@@ -164,7 +164,7 @@ class Session:
     # ---- requests -------------------------------------------------------------------------------------------------
 
     async def _keep_requesting(self, target: str) -> None:
-        """PairRequest the pairing of `--pair`, and again when the policy says so."""
+        """Request the pairing of `--pair`, and again when the policy says so."""
         wait = self._options.wait
         while True:
             await self._pairing_wanted.wait()
@@ -218,9 +218,7 @@ class Session:
                     self._requester.on_refused(message)
             case Description() | Candidate():
                 self._on_frame(message)
-            case IceServers(
-                ice_servers
-            ):  # for the pairings to come: the credentials of earlier ones are about to expire
+            case IceServers(ice_servers):  # for later pairings: the credentials of the earlier ones expire soon
                 self._relay = self._relay and replace(self._relay, ice_servers=ice_servers)
             case _:
                 pass  # `pong`
@@ -229,7 +227,7 @@ class Session:
         assert self._relay is not None
         relay, present = self._relay, self._pairing
         self._prompt.pause()
-        if present is not None and present.detached and present.channel_is_open and present.peer_id != paired.peer_id:
+        if present is not None and policy.declines(present.state, same_peer=present.peer_id == paired.peer_id):
             self._log.emit(peer.PairingDeclined(paired.peer_id, present.peer_id))
             await relay.channel.send(Unpair())
             return

@@ -184,6 +184,13 @@ def test_the_relay_says_that_the_peer_is_gone(reason: str, with_heartbeat: objec
     assert policy.after_peer_disconnected(PairingState(trace()), reason) is None
 
 
+@pytest.mark.parametrize(("detached", "is_open", "same_peer"), list(product((False, True), repeat=3)))
+def test_a_new_pairing_is_declined_only_during_a_detached_one(detached: bool, is_open: bool, same_peer: bool) -> None:
+    """Its channel is open, and the new pairing is with another peer."""
+    present = PairingState(trace(*PHASES[:4]), was_open=True, is_open=is_open, detached=detached)
+    assert policy.declines(present, same_peer=same_peer) is ((detached, is_open, same_peer) == (True, True, False))
+
+
 @pytest.mark.parametrize(
     ("changes", "may_pass", "step"),
     [
