@@ -280,15 +280,15 @@ GOOD_UPGRADE: Final = upgrade_request("/?id=attacker")
 @example([b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"], False)
 @example([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"], False)
 @example([b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 10_000], True)
-def test_any_bytes_instead_of_a_request_are_refused_in_clean_http(chunks: list[bytes], hangs_up: bool) -> None:
-    """Or cut, or, where they happen to be a good request, served."""
+def test_any_bytes_instead_of_a_request_get_a_valid_http_response(chunks: list[bytes], hangs_up: bool) -> None:
+    """Or the connection is closed; or, if they happen to be a valid request, it is served."""
     trio.run(attack, chunks, hangs_up, clock=MockClock(autojump_threshold=0))
 
 
 @examples(2)
 @given(chunked(st.binary(max_size=200)), st.booleans())
 def test_any_bytes_behind_the_upgrade_end_in_a_close_code(chunks: list[bytes], hangs_up: bool) -> None:
-    """Unless they are frames, which are answered."""
+    """Unless they are valid frames, which are answered."""
     trio.run(attack, [GOOD_UPGRADE, *chunks], hangs_up, clock=MockClock(autojump_threshold=0))
 
 
@@ -297,8 +297,8 @@ def test_any_bytes_behind_the_upgrade_end_in_a_close_code(chunks: list[bytes], h
 @example([frame(CLOSE, (1000).to_bytes(2)) + b"\xff"], False, True)
 @example([frame(CLOSE, (1000).to_bytes(2)) + frame(TEXT, b"{")], False, False)
 @example([frame(TEXT, b"\xff") + frame(CLOSE, (1000).to_bytes(2))], False, False)
-def test_bent_frames_end_in_a_close_code(chunks: list[bytes], hangs_up: bool, at_once: bool) -> None:
-    """Flipped, cut, spliced and repeated, in any chunks, also in the very chunk that the request came in."""
+def test_corrupted_frames_end_in_a_close_code(chunks: list[bytes], hangs_up: bool, at_once: bool) -> None:
+    """Frames with flipped bits, cut, spliced and repeated, in any chunks, also in the chunk of the request."""
     sent = [b"".join([GOOD_UPGRADE, *chunks[:1]]), *chunks[1:]] if at_once else [GOOD_UPGRADE, *chunks]
     trio.run(attack, sent, hangs_up, clock=MockClock(autojump_threshold=0))
 
@@ -393,8 +393,8 @@ def agrees(code: str | None, deserved: str | None, text: str) -> bool:
 @example('{"type":"offer","sdp":"","x":"\\ud800"}')
 @example("[" * 100_000)
 @example('{"type":"offer","x":' * 20_000)
-def test_what_is_json_is_what_the_standard_library_takes_for_it(text: str) -> None:
-    """`parse` refuses with the code that the text deserves, and otherwise finds the type that is there."""
+def test_the_codec_and_the_standard_library_agree_on_json(text: str) -> None:
+    """`parse` refuses with the code that follows, and otherwise finds the same type."""
     deserved, found = judgement(text)
     code, kind = parsed(text)
     assert agrees(code, deserved, text)
@@ -456,6 +456,6 @@ def check_exchange(text: str, answers: list[str], arrived: list[str]) -> None:
 @given(st.lists(bent_texts(), min_size=1, max_size=6))
 @example(['{"type":"offer","sdp":"","x":' + "[" * 1900 + "]" * 1900 + "}", '{"x":' * 800])
 @example(['{"type":"offer","sdp":"","from_peer":false,"x":' + "[" * 900 + "]" * 900 + "}"])
-def test_any_text_reaches_the_peer_as_it_was_or_is_answered(texts: list[str]) -> None:
-    """Nothing in between, and the connection of neither suffers."""
+def test_any_text_is_relayed_unchanged_or_answered(texts: list[str]) -> None:
+    """And both connections stay open."""
     trio.run(send_texts, texts, clock=MockClock(autojump_threshold=0))

@@ -1,8 +1,8 @@
-"""PROTOCOL.md's five invariants, on the real relay, over outboxes that fill: whatever clients do, in any order and at once.
+"""The five invariants of the protocol, on the real relay with send queues that fill: whatever clients do, in any order and at once.
 
-Each client numbers what it sends and puts a `ping` with its number behind it, so that the `pong`s cut what it heard into
-windows, one for each thing that it sent: what stands in a window is the answer. The relay's log tells in which order pairings
-came and went; what each client heard must be that story from its side, up to where it stopped listening.
+Each client numbers its messages and sends a `ping` with the number behind each, so that the `pong`s divide what it receives into
+windows, one for each message that it sent: the messages in a window are the answer. The relay's log tells in which order pairings
+began and ended; what each client received must agree with that order, up to where it stopped reading.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""PROTOCOL, Resume, on the wire: clients with numbers and their sockets, with the fast lane and without."""
+"""Resumable sessions on the wire, on both engines."""
 
 import json
 from collections.abc import Callable
@@ -57,10 +57,10 @@ class Pair:
         await wait_all_tasks_blocked()
 
 
-async def test_the_first_frame_has_a_token_and_all_others_a_number(
+async def test_your_id_has_a_resume_token_and_all_other_frames_a_seq(
     open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
-    """But for `pong` and `ack`."""
+    """Acks and pongs carry no `seq`."""
     async with open_relay() as relay:
         pair = await Pair(relay).meet()
         assert pair.first == {
@@ -81,8 +81,8 @@ async def test_the_first_frame_has_a_token_and_all_others_a_number(
         assert await pair.a.receive() == {"type": "ack", "client_seq": 2}
 
 
-async def test_who_asks_for_nothing_hears_nothing_of_it(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
-    """Its frames are as they ever were, and its own `seq` and `client_seq` are its own business."""
+async def test_a_plain_client_gets_no_token_and_no_numbers(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
+    """Its own `seq` and `client_seq` are relayed unchanged."""
     async with open_relay() as relay:
         a, b = relay.raw(), relay.raw()
         assert await a.open("/?id=a") == {"type": "your_id", "id": "a"}
@@ -94,10 +94,10 @@ async def test_who_asks_for_nothing_hears_nothing_of_it(open_relay: OpenRelay, a
         assert await b.receive() == {"type": "offer", "sdp": "", "seq": 5, "client_seq": -1, "from_peer": True}
 
 
-async def test_a_lost_client_comes_back_and_has_missed_nothing(
+async def test_a_resumed_client_gets_the_frames_that_it_missed(
     open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
-    """With its ID and its pairing; its peer has noticed nothing; what it has is not sent again."""
+    """And its peer notices nothing."""
     async with open_relay() as relay:
         pair = await Pair(relay).meet()
         await pair.tell_a("one", "two")
@@ -125,8 +125,8 @@ async def test_a_lost_client_comes_back_and_has_missed_nothing(
         assert relay.log.of("client_disconnected") == []
 
 
-async def test_no_resume_token_reaches_the_log(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
-    """At whatever level, whoever brings it, and however it is answered."""
+async def test_resume_tokens_are_not_logged(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
+    """At any level, from any client, with any answer."""
     async with open_relay() as relay:
         pair = await Pair(relay).meet()
         await lose(pair.a)
@@ -145,8 +145,8 @@ async def test_no_resume_token_reaches_the_log(open_relay: OpenRelay, autojump_c
         assert pair.first["resume_token"].encode() not in b"".join(relay.log.lines)
 
 
-async def test_the_senders_own_seq_gives_way_to_the_relays(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
-    """The key stands there once, as the last: whichever duplicate a reader believes, it is the relay's."""
+async def test_the_seq_of_the_relay_replaces_the_senders(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
+    """The key is there once, as the last one: no reader takes the sender's value for the relay's."""
     async with open_relay() as relay:
         pair = await Pair(relay).meet()
         await pair.b.send(frame(TEXT, b'{"type":"offer","seq":77,"s\\u0065q":"x","sdp":"v"}'))
@@ -154,8 +154,8 @@ async def test_the_senders_own_seq_gives_way_to_the_relays(open_relay: OpenRelay
         assert payload == b'{"type":"offer","sdp":"v","from_peer":true,"seq":2}'
 
 
-async def test_a_client_takes_over_its_own_socket(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
-    """At once, while the relay believes the old one alive; what the old one still says is heard by nobody."""
+async def test_a_client_takes_over_its_open_connection(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
+    """At once, while the relay takes the old connection for open; frames on the old one are ignored."""
     async with open_relay() as relay:
         pair = await Pair(relay).meet()
         again = relay.raw()
@@ -168,10 +168,10 @@ async def test_a_client_takes_over_its_own_socket(open_relay: OpenRelay, autojum
         assert relay.relay.clients == 2
 
 
-async def test_a_token_is_good_until_a_frame_comes_on_the_next_socket(
+async def test_a_token_is_valid_until_a_frame_arrives_on_the_next_connection(
     open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
-    """So that a cut in between locks nobody out; and from then on the old one is nobody's."""
+    """Then only the next token is."""
     async with open_relay() as relay:
         _, first = await numbered(relay, "a")
         lost = relay.raw()
@@ -187,10 +187,8 @@ async def test_a_token_is_good_until_a_frame_comes_on_the_next_socket(
         assert (await relay.raw().open(back(second)))["id"] == "a"
 
 
-async def test_nobody_takes_an_id_over_without_its_resume_token(
-    open_relay: OpenRelay, autojump_clock: MockClock
-) -> None:
-    """Neither while its client is here nor while it is held: wrong, old, altered and expired tokens are none."""
+async def test_an_id_is_taken_over_with_its_resume_token_only(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
+    """Other requests for the ID get 409."""
     async with open_relay() as relay:
         _, first = await numbered(relay, "a")
         a2 = relay.raw()
@@ -220,8 +218,8 @@ async def test_nobody_takes_an_id_over_without_its_resume_token(
         assert (await relay.raw().open(back(second)))["id"] != "a"
 
 
-async def test_a_flaw_in_what_is_asked_is_400(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
-    """It says so before any token is looked at."""
+async def test_an_invalid_resume_request_is_refused_with_400(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
+    """Before any token is looked up."""
     async with open_relay() as relay:
         for query in ("resume=a&resume=b", "resume=a&last=-1", "resume=a&last=1&last=2"):
             client = relay.raw()
@@ -239,10 +237,10 @@ async def _is_silent(client: RawClient) -> None:
 
 
 @pytest.mark.parametrize(("end", "reason"), [(_resets, "closed"), (_is_silent, "timeout")])
-async def test_the_peer_hears_only_when_the_window_is_over(
+async def test_the_peer_is_notified_when_the_resume_window_is_over(
     open_relay: OpenRelay, autojump_clock: MockClock, end: Callable[[RawClient], Any], reason: str
 ) -> None:
-    """And then why the socket was lost; meanwhile the name is taken, and the client counts."""
+    """With the reason of the loss."""
     async with open_relay() as relay:
         pair = await Pair(relay).meet()
         relay.nursery.start_soon(_keep_alive, pair.b)
@@ -265,8 +263,10 @@ async def _keep_alive(client: RawClient) -> None:
         await client.send(message(type="pong"))
 
 
-async def test_one_whose_socket_takes_nothing_may_come_back(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
-    """Its network is gone as likely as its reader; if it does not come back, it was slow."""
+async def test_a_client_whose_socket_accepts_nothing_is_suspended(
+    open_relay: OpenRelay, autojump_clock: MockClock
+) -> None:
+    """Its network may be gone; if it does not resume, the reason is `slow`."""
     async with open_relay(replace(QUIET, write_timeout=5)) as relay:
         stuck, b = relay.narrow(), relay.raw()
         first = await stuck.open("/?seq=1&id=a")
@@ -283,8 +283,10 @@ async def test_one_whose_socket_takes_nothing_may_come_back(open_relay: OpenRela
         assert (await b.receive())["reason"] == "closed"
 
 
-async def test_with_a_window_of_0_nobody_is_held(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
-    """A token still takes over a socket that is believed alive."""
+async def test_with_a_resume_window_of_0_no_session_is_suspended(
+    open_relay: OpenRelay, autojump_clock: MockClock
+) -> None:
+    """A token still takes over an open connection."""
     async with open_relay(Limits(resume_window=0)) as relay:
         pair = await Pair(relay).meet()
         again = relay.raw()
@@ -295,8 +297,8 @@ async def test_with_a_window_of_0_nobody_is_held(open_relay: OpenRelay, autojump
     assert relay.log.of("client_suspended") == []
 
 
-async def test_who_says_goodbye_leaves_at_once(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
-    """A close frame is no loss; its token is void."""
+async def test_a_close_frame_ends_the_session(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
+    """Its token is revoked."""
     async with open_relay() as relay:
         pair = await Pair(relay).meet()
         await pair.a.send(frame(CLOSE, (1000).to_bytes(2)))
@@ -304,8 +306,8 @@ async def test_who_says_goodbye_leaves_at_once(open_relay: OpenRelay, autojump_c
         assert (await relay.raw().open(back(pair.first)))["resumed"] is False
 
 
-async def test_a_gap_ends_the_connection(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
-    """With 1002, and its peer hears `refused`: there is nothing to come back to."""
+async def test_a_gap_in_client_seq_ends_the_session(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
+    """With 1002; the peer gets `refused`."""
     async with open_relay() as relay:
         pair = await Pair(relay).meet()
         await pair.a.send(message(type="answer", sdp="x", client_seq=2))
@@ -314,10 +316,10 @@ async def test_a_gap_ends_the_connection(open_relay: OpenRelay, autojump_clock: 
 
 
 @pytest.mark.parametrize("last", [None, 0])
-async def test_a_client_that_is_held_can_be_asked_and_leaves_senders_in_no_doubt(
+async def test_senders_to_a_suspended_client_are_notified_when_it_expires(
     open_relay: OpenRelay, autojump_clock: MockClock, last: int | None
 ) -> None:
-    """`paired` waits for it; and who sent what it never got, and has unpaired, is told at the end."""
+    """A suspended client can be paired; frames that it never got are reported to their senders."""
     async with open_relay() as relay:
         a, first = await numbered(relay, "a")
         await lose(a)
@@ -345,8 +347,10 @@ async def test_a_client_that_is_held_can_be_asked_and_leaves_senders_in_no_doubt
 # ---- bounds -----------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_kept_for_one_that_is_held_is_bounded(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
-    """Past it the client is let go, its peer hears `slow`, and the token is void."""
+async def test_the_replay_buffer_of_a_suspended_session_is_bounded(
+    open_relay: OpenRelay, autojump_clock: MockClock
+) -> None:
+    """Past the bound the session ends, its peer gets `slow`, and the token is revoked."""
     async with open_relay(replace(QUIET, send_queue_frames=20)) as relay:
         pair = await Pair(relay).meet()
         await lose(pair.a)
@@ -357,8 +361,10 @@ async def test_what_is_kept_for_one_that_is_held_is_bounded(open_relay: OpenRela
         assert (await relay.raw().open(back(pair.first)))["resumed"] is False
 
 
-async def test_a_client_that_never_confirms_is_let_go(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
-    """However well it reads."""
+async def test_a_client_that_never_acknowledges_is_disconnected(
+    open_relay: OpenRelay, autojump_clock: MockClock
+) -> None:
+    """Although it reads."""
     async with open_relay(replace(QUIET, send_queue_frames=20)) as relay:
         pair = await Pair(relay).meet()
         relay.nursery.start_soon(pair.a.rest)
@@ -367,8 +373,8 @@ async def test_a_client_that_never_confirms_is_let_go(open_relay: OpenRelay, aut
         assert relay.relay.clients == 1
 
 
-async def test_a_client_that_confirms_reads_on_for_ever(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
-    """Its acks cost it nothing of its rate."""
+async def test_a_client_that_acknowledges_stays_connected(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
+    """Its acks do not count for its rate."""
     async with open_relay(replace(QUIET, send_queue_frames=20, rate=0.1)) as relay:
         pair = await Pair(relay).meet()
         relay.relay._sessions["b"].rate_limit.unlimited = True
@@ -379,8 +385,8 @@ async def test_a_client_that_confirms_reads_on_for_ever(open_relay: OpenRelay, a
         assert relay.relay.clients == 2
 
 
-async def test_idle_frames_count_for_the_rate(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
-    """Acks of nothing and repetitions lead to nothing; a flood of them is one."""
+async def test_duplicate_frames_count_for_the_rate(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
+    """Acks that acknowledge nothing, and repeated frames."""
     async with open_relay(Limits(rate=10)) as relay:
         for flood in (
             message(type="ack", seq=0),
@@ -392,8 +398,8 @@ async def test_idle_frames_count_for_the_rate(open_relay: OpenRelay, autojump_cl
             assert await a.close_code() == 1008
 
 
-async def test_what_all_keep_is_bounded(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
-    """Who makes most be kept goes, be it here or held."""
+async def test_all_replay_buffers_together_are_bounded(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
+    """The session with the largest buffer ends, connected or suspended."""
     async with open_relay(replace(QUIET, max_queued_bytes=100_000)) as relay:
         pair = await Pair(relay).meet()
         await lose(pair.a)
@@ -404,8 +410,8 @@ async def test_what_all_keep_is_bounded(open_relay: OpenRelay, autojump_clock: M
         assert relay.relay._resume.snapshot().replay_buffer_bytes == 0
 
 
-async def test_a_flood_of_clients_that_vanish_is_bounded(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
-    """Who was lost first goes first; and after the window nothing is left of any."""
+async def test_suspended_sessions_are_bounded(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
+    """The oldest ends first; after the window nothing is kept."""
     async with open_relay(Limits(max_suspended_sessions=5)) as relay:
         for number in range(50):
             client, _ = await numbered(relay, f"n{number}")
@@ -422,16 +428,16 @@ async def test_a_flood_of_clients_that_vanish_is_bounded(open_relay: OpenRelay, 
         assert relay.relay.counts.total == 0
 
 
-async def test_one_that_never_got_its_token_is_not_held(autojump_clock: MockClock) -> None:
-    """Nobody could come back: the name is free again."""
+async def test_a_client_that_never_got_its_token_is_not_suspended(autojump_clock: MockClock) -> None:
+    """It could not resume: the ID is free again."""
     async with relay_harness() as relay:
         await relay.narrow().send(upgrade_request("/?seq=1&id=robot"))
         await trio.sleep(Limits().handshake_timeout + 1)
         assert (await relay.raw().open("/?id=robot"))["id"] == "robot"
 
 
-async def test_a_full_store_comes_back_whole(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
-    """It may be more than an outbox holds: that is no reason to be slow."""
+async def test_a_full_replay_buffer_is_replayed(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
+    """It may exceed the bounds of a send queue; the client is not slow for that."""
     async with open_relay(replace(QUIET, send_queue_frames=100)) as relay:
         pair = await Pair(relay).meet()
         await lose(pair.a)
@@ -443,10 +449,10 @@ async def test_a_full_store_comes_back_whole(open_relay: OpenRelay, autojump_clo
             assert [(await again.receive())["sdp"] for _ in range(99)] == list(map(str, range(99)))
 
 
-async def test_who_is_held_counts_and_finds_its_place_where_all_is_full(
+async def test_a_suspended_session_keeps_its_place_among_max_clients(
     open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
-    """A newcomer finds none."""
+    """It can resume while the relay is full."""
     async with open_relay(Limits(max_clients=1)) as relay:
         a, first = await numbered(relay, "a")
         await lose(a)
@@ -462,8 +468,8 @@ async def test_who_is_held_counts_and_finds_its_place_where_all_is_full(
         assert (await relay.raw().open())["type"] == "your_id"
 
 
-async def test_the_metrics_count_who_is_away(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
-    """And what is kept for them, who came back, and who did not."""
+async def test_metrics_of_suspended_and_resumed_sessions(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
+    """And of the bytes in replay buffers."""
     async with open_relay() as relay:
         pair = await Pair(relay).meet()
         gone, _ = await numbered(relay, "gone")
@@ -499,8 +505,8 @@ async def metrics(relay: RelayHarness) -> dict[str, float]:
 # ---- the end ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_relay_that_stops_holds_nobody(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
-    """Those that are held go at once, their peers hear `shutdown`, and who comes back now hears 503."""
+async def test_shutdown_ends_suspended_sessions(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
+    """At once; their peers get `shutdown`, and new requests 503."""
     async with open_relay() as relay:
         pair = await Pair(relay).meet()
         late = relay.raw()
@@ -518,10 +524,8 @@ async def test_a_relay_that_stops_holds_nobody(open_relay: OpenRelay, autojump_c
         assert relay.relay.clients == 0
 
 
-async def test_a_client_with_numbers_is_told_of_the_stop_and_not_held(
-    open_relay: OpenRelay, autojump_clock: MockClock
-) -> None:
-    """Its frames come before the close."""
+async def test_shutdown_ends_resumable_clients(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
+    """They get 1001 and are not suspended."""
     async with open_relay() as relay:
         pair = await Pair(relay).meet()
         await pair.tell_a("last words")

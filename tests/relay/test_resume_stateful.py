@@ -290,8 +290,8 @@ DICE: Final = st.integers(0, 1 << 64).map(random.Random)
 @pytest.mark.parametrize("engine", ENGINES)
 @given(dice=DICE, steps=st.integers(0, 150))
 @examples(0.5)
-def test_within_a_window_and_bounds_only_an_end_makes_holes(engine: Engine, dice: random.Random, steps: int) -> None:
-    """And when all have gone nothing is kept of anybody."""
+def test_frames_are_lost_only_with_the_end_of_a_session(engine: Engine, dice: random.Random, steps: int) -> None:
+    """With a short resume window and small bounds; at the end nothing is kept."""
     trio.run(partial(_bounded_talk, dice, steps, engine=engine), clock=MockClock(autojump_threshold=0))
 
 
@@ -302,23 +302,24 @@ def run(dice: random.Random, *, engine: Engine, goes_on: Callable[[Talk, int], b
 @pytest.mark.parametrize("engine", ENGINES)
 @given(dice=DICE, steps=st.integers(0, 120))
 @examples(0.5)
-def test_nothing_is_lost_and_nothing_comes_twice_wherever_a_link_breaks(
+def test_frames_arrive_exactly_once_wherever_a_connection_breaks(
     engine: Engine, dice: random.Random, steps: int
 ) -> None:
+    """In order."""
     run(dice, engine=engine, goes_on=lambda _, done: done < steps)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("seed", range(3))
-def test_hundreds_of_cuts(engine: Engine, seed: int) -> None:
-    """One talk that goes on and on."""
+def test_frames_arrive_exactly_once_over_hundreds_of_connections(engine: Engine, seed: int) -> None:
+    """In one long run."""
     talk = run(random.Random(seed), engine=engine, goes_on=lambda talk, _: talk.cuts < 150)
     assert len(talk.a.standings) > 50
     assert min(map(len, talk.sent.values())) > 100
 
 
-def test_the_clients_are_not_deaf() -> None:
-    """The tests above would hold for clients that count what they did not hear."""
+def test_the_clients_of_these_tests_do_receive_frames() -> None:
+    """The tests above would hold for clients that counted frames without receiving them."""
     talk = run(random.Random(1), engine="epoll", goes_on=lambda _, done: done < 50)
     talk.a.heard.pop()
     with pytest.raises(AssertionError):

@@ -199,8 +199,8 @@ TestWindows.settings = examples(1, stateful_step_count=50)
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("forgetful", [False, True])
-def test_a_thousand_cuts_lose_nothing_and_repeat_nothing(seed: int, forgetful: bool) -> None:
-    """Both clients are cut at random, in both directions, while they talk."""
+def test_frames_arrive_exactly_once_over_a_thousand_lost_connections(seed: int, forgetful: bool) -> None:
+    """Both clients lose connections at random, in both directions, while they send."""
     dice = random.Random(seed)
     world = paired_world(b_numbered=True, forgetful=forgetful)
     sent: dict[App, list[int]] = {app: [] for app in world.apps}
@@ -230,8 +230,8 @@ def test_a_thousand_cuts_lose_nothing_and_repeat_nothing(seed: int, forgetful: b
     assert world.relay.resumables.totals.resumed > 100
 
 
-def test_a_dial_that_was_given_up_and_comes_late_locks_nobody_out() -> None:
-    """It takes the ID over, for a moment: the client has the token of the socket that it displaced, and comes back."""
+def test_a_late_connection_attempt_does_not_lock_its_client_out() -> None:
+    """It takes the ID over for a moment: the client has the token of the connection that it displaced, and resumes."""
     world = paired_world(b_numbered=True)
     a = world.apps[0]
     late = world.dial(a)
@@ -247,8 +247,8 @@ def test_a_dial_that_was_given_up_and_comes_late_locks_nobody_out() -> None:
 
 @pytest.mark.parametrize("extra", EXTRAS)
 @pytest.mark.parametrize("b_numbered", [True, False])
-def test_seq_is_the_relays_where_it_numbers_and_the_senders_elsewhere(extra: str, b_numbered: bool) -> None:
-    """Numbered it is the relay's alone, written once and however the sender spelt it; else it arrives as sent."""
+def test_seq_is_the_relays_for_numbered_receivers_and_the_senders_for_others(extra: str, b_numbered: bool) -> None:
+    """A numbered receiver gets the key once, whatever the sender wrote; another one gets it as sent."""
     world = paired_world(b_numbered=b_numbered)
     a, b = world.apps
     a.send(offer(1, extra))
