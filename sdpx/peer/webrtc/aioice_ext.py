@@ -36,25 +36,12 @@ _PROBE_RESENDS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class ServerAddress:
-    """A server and the addresses that its name resolved to, the preferred one first."""
-
-    server: IceServer
-    addresses: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class IceGatherer:
     """The ICE agent of one transport, and the m-line that it belongs to."""
 
     connection: Connection
     mid: str
     index: int
-
-    @property
-    def username(self) -> str:
-        """The username fragment of its candidates."""
-        return str(self.connection.local_username)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +84,12 @@ def gatherers(pc: RTCPeerConnection, mids: Sequence[str]) -> list[IceGatherer]:
 
 async def query(
     agent: IceGatherer,
-    address: ServerAddress,
+    server: IceServer,
+    addresses: Sequence[str],
     on_candidate: Callable[[Candidate], None],
     on_result: Callable[[IceServerResult], None],
 ) -> None:
-    """Query a server for candidates, for `SERVER_SECONDS` at most.
+    """Query a server at its `addresses`, the preferred one first, for candidates; for `SERVER_SECONDS` at most.
 
     `on_candidate` is called for each new candidate, `on_result` once for the server.
     """
@@ -113,17 +101,18 @@ async def query(
             on_candidate(candidate)
 
     queries: list[Coroutine[Any, Any, None]] = []
-    if address.server.transport == "udp":  # a TURN server over UDP answers a Binding request, too
-        on_reflexive = (lambda _: None) if address.server.is_turn else on_result
-        queries.append(_query_reflexive(agent, address, add, on_reflexive))
-    if address.server.is_turn:
-        queries.append(_query_relayed(agent, address, add, on_result))
+    if server.transport == "udp":  # a TURN server over UDP answers a Binding request, too
+        on_reflexive = (lambda _: None) if server.is_turn else on_result
+        queries.append(_query_reflexive(agent, server, addresses, add, on_reflexive))
+    if server.is_turn:
+        queries.append(_query_relayed(agent, server, addresses, add, on_result))
     await asyncio.gather(*queries)
 
 
 async def _query_reflexive(
     agent: IceGatherer,
-    address: ServerAddress,
+    server: IceServer,
+    addresses: Sequence[str],
     add: Callable[[Candidate], None],
     on_result: Callable[[IceServerResult], None],
 ) -> None:
@@ -131,23 +120,23 @@ async def _query_reflexive(
 
     async def bind(protocol: StunProtocol, host: str) -> None:
         request = stun.Message(message_method=stun.Method.BINDING, message_class=stun.Class.REQUEST)
-        response, _ = await protocol.request(request, (host, address.server.port))
+        response, _ = await protocol.request(request, (host, server.port))
         add(_reflexive_candidate(protocol.local_candidate, response.attributes["XOR-MAPPED-ADDRESS"]))
 
     requests = []
     for protocol in agent.connection._protocols:  # noqa: SLF001
         family = ipaddress.ip_address(protocol.local_candidate.host).version
-        host = next((each for each in address.addresses if ipaddress.ip_address(each).version == family), None)
+        host = next((each for each in addresses if ipaddress.ip_address(each).version == family), None)
         if protocol.local_candidate.type == "host" and host is not None:
             requests.append(asyncio.wait_for(bind(protocol, host), SERVER_SECONDS))
     failures = await asyncio.gather(*requests, return_exceptions=True)
     if None in failures:  # at least one had no failure
-        on_result(IceServerResult(address.server, answered=True))
+        on_result(IceServerResult(server, answered=True))
     elif not failures:
         reason = "this machine has no address that can reach it"
-        on_result(IceServerResult(address.server, answered=False, reason=reason))
+        on_result(IceServerResult(server, answered=False, reason=reason))
     else:
-        on_result(IceServerResult(address.server, answered=False, reason=_failure_reason(failures[0])))
+        on_result(IceServerResult(server, answered=False, reason=_failure_reason(failures[0])))
 
 
 def _failure_reason(failure: object) -> str:
@@ -172,14 +161,14 @@ def _reflexive_candidate(base: Candidate, mapped: tuple[str, int]) -> Candidate:
 
 async def _query_relayed(
     agent: IceGatherer,
-    address: ServerAddress,
+    server: IceServer,
+    addresses: Sequence[str],
     add: Callable[[Candidate], None],
     on_result: Callable[[IceServerResult], None],
 ) -> None:
     """Allocate an address at a TURN server (RFC 8656, 7) and let the agent check its pairs."""
-    server = address.server
     # TLS verifies the name in the certificate, so it connects by name, which has just been resolved.
-    host = server.host if server.scheme == "turns" else address.addresses[0]
+    host = server.host if server.scheme == "turns" else addresses[0]
     allocation = relayed_candidate(
         component=1,
         hide_related_address=False,

@@ -208,13 +208,12 @@ class PeerConnection:
         def on_candidate(candidate: Candidate) -> None:
             self._on_local_candidate(gatherer, candidate)
 
-        address = aioice_ext.ServerAddress(server, addresses)
-        await trio_asyncio.aio_as_trio(aioice_ext.query)(gatherer, address, on_candidate, self._emit)
+        await trio_asyncio.aio_as_trio(aioice_ext.query)(gatherer, server, addresses, on_candidate, self._emit)
 
     def _on_local_candidate(self, gatherer: aioice_ext.IceGatherer, candidate: Candidate) -> None:
-        text = f"candidate:{candidate.to_sdp()}"
+        text, username = f"candidate:{candidate.to_sdp()}", str(gatherer.connection.local_username)
         try:
-            self._send_candidate.send_nowait(CandidateInit(text, gatherer.mid, gatherer.index, gatherer.username))
+            self._send_candidate.send_nowait(CandidateInit(text, gatherer.mid, gatherer.index, username))
         except trio.WouldBlock:
             logger.warning("A local candidate was dropped: there are too many")
         if self._pc.iceConnectionState == "new" and self._pc.remoteDescription is not None:
