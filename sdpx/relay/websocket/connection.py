@@ -37,6 +37,7 @@ from sdpx.relay.websocket.handler import (
     WRITE_TIMEOUT,
     CloseReason,
     ConnectionHandler,
+    flush_timeout,
     flushes_queue,
     from_violation,
 )
@@ -333,7 +334,7 @@ class EpollConnection:
             self._engine.remove(self)
             self.queue.close()  # first: its frames must not count while others are notified
             self._handler.on_disconnected(self._session, self, close_reason)
-            self._engine.close_soon(self)
+            self._engine.close_soon(self.close_now, self.close_gracefully)
 
     def close_now(self) -> bool:
         """Close the socket if nothing has to be waited for: the connection is lost, or the reply to a close frame is written."""
@@ -371,9 +372,7 @@ class EpollConnection:
             return
         unsent = self._unsent(close_reason)
         if unsent:
-            with trio.move_on_after(
-                limits.drain_timeout if close_reason.reason == "shutdown" else limits.close_timeout
-            ) as late:
+            with trio.move_on_after(flush_timeout(close_reason, limits)) as late:
                 await self.link.send_all(unsent)
             if late.cancelled_caught:
                 return  # a frame is half written: no close frame can follow it

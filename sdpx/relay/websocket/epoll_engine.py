@@ -53,16 +53,6 @@ class PolledConnection(TimerTarget, Protocol):
         """Write what is queued; never raises."""
 
 
-class ClosingConnection(Protocol):
-    """A connection that has ended and whose socket is still open."""
-
-    def close_now(self) -> bool:
-        """Close the socket and return True if nothing has to be waited for, else return False; never raises."""
-
-    async def close_gracefully(self) -> None:
-        """Write what is left under deadlines, then close the socket."""
-
-
 def _do_nothing() -> None:
     pass
 
@@ -85,7 +75,7 @@ class EpollEngine:
         self._timers = TimerWheel()
         self._in_batch = False
         self._to_flush: list[PolledConnection] = []
-        self._to_close: list[ClosingConnection] = []
+        self._to_close: list[tuple[Callable[[], bool], Callable[[], Awaitable[None]]]] = []
         self._epoll = select.epoll()
         self._polled: dict[int, PolledConnection] = {}
 
@@ -120,12 +110,16 @@ class EpollEngine:
         else:
             connection.on_writable(trio.current_time())
 
-    def close_soon(self, connection: ClosingConnection) -> None:
-        """Close it at the end of this batch, or in a task if there is none."""
+    def close_soon(self, close_now: Callable[[], bool], close_gracefully: Callable[[], Awaitable[None]]) -> None:
+        """Close a connection that has ended, at the end of this batch.
+
+        `close_now` returns whether the socket is closed and never raises. If it is not, or there is no batch, a task is started
+        for `close_gracefully`.
+        """
         if self._in_batch:
-            self._to_close.append(connection)
+            self._to_close.append((close_now, close_gracefully))
         else:
-            self.start_soon(connection.close_gracefully)
+            self.start_soon(close_gracefully)
 
     def start_soon(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
         """Start a task for a connection that has to wait."""
@@ -152,9 +146,9 @@ class EpollEngine:
             for connection in to_flush:
                 connection.on_writable(now)
             to_close, self._to_close = self._to_close, []
-            for closing in to_close:
-                if not closing.close_now():
-                    self.start_soon(closing.close_gracefully)
+            for close_now, close_gracefully in to_close:
+                if not close_now():
+                    self.start_soon(close_gracefully)
         self._in_batch = False
         self._on_batch_ended()
 

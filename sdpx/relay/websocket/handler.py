@@ -7,6 +7,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from sdpx.protocol.messages import DisconnectReason
+from sdpx.relay.core.limits import Limits
 from sdpx.relay.websocket.validator import Violation
 
 ABNORMAL: Final = 1006  # RFC 6455, 7.4.1: there was no close frame
@@ -45,6 +46,11 @@ def flushes_queue(close_reason: CloseReason, queued_bytes: int) -> bool:
     if close_reason.reason in ("slow", "closed"):
         return False
     return close_reason.reason == "shutdown" or queued_bytes <= FINAL_FLUSH_BYTES
+
+
+def flush_timeout(close_reason: CloseReason, limits: Limits) -> float:
+    """Return the seconds for writing the frames that precede the close frame."""
+    return limits.drain_timeout if close_reason.reason == "shutdown" else limits.close_timeout
 
 
 def from_violation(violation: Violation) -> CloseReason:

@@ -27,6 +27,7 @@ from sdpx.relay.websocket.handler import (
     WRITE_TIMEOUT,
     CloseReason,
     ConnectionHandler,
+    flush_timeout,
     flushes_queue,
     from_violation,
 )
@@ -185,9 +186,7 @@ class TrioWebSocketConnection:
         """Let the writer write what is queued, under a deadline."""
         close_reason = self.close_reason
         assert close_reason is not None
-        with trio.move_on_after(
-            self._limits.drain_timeout if close_reason.reason == "shutdown" else self._limits.close_timeout
-        ):
+        with trio.move_on_after(flush_timeout(close_reason, self._limits)):
             await self._flushed.wait()
 
     def _final_bytes(self) -> bytes:

@@ -180,8 +180,8 @@ async def test_connections_are_flushed_and_then_closed_at_the_end_of_a_batch(nur
         quick, slow = EndedConnection(closes_now=True), EndedConnection(closes_now=False)
 
         def ask() -> None:
-            engine.close_soon(quick)
-            engine.close_soon(slow)
+            engine.close_soon(quick.close_now, quick.close_gracefully)
+            engine.close_soon(slow.close_now, slow.close_gracefully)
             engine.flush_soon(b)
             seen.extend([b.writable, quick.tries, slow.tries])
 
