@@ -30,7 +30,7 @@ from sdpx.relay.auth.turn import IceServerIssuer
 from sdpx.relay.client import AcceptedUpgrade, ClientSession, Connection
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.overload import PartialMessageBudget, slowest_readers
-from sdpx.relay.core.pairing import Effect, PairingTable, Send
+from sdpx.relay.core.pairing import Effect, PairingTable, PairPolicy, Send
 from sdpx.relay.core.rate_limit import ClientRateLimit, ConnectionCounts, UnknownTargetLimit, admit
 from sdpx.relay.core.sessions import ResumeRequest
 from sdpx.relay.core.stats import RelaySnapshot, RelayStats
@@ -355,5 +355,5 @@ class Relay:
         return [each.connection for each in self._sessions.values() if each.connection is not None]
 
 
-def _policy(grant: Grant) -> Grant | None:
-    return grant if grant.pair is not None else None
+def _policy(grant: Grant) -> PairPolicy | None:
+    return None if grant.pair is None else grant.may_ask

@@ -11,8 +11,8 @@ Each method decides at once and returns the effects, in order. The caller execut
 is no lock and no race: concurrent requests are as if they had come one after the other.
 """
 
-from collections.abc import Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from msgspec import UNSET, Struct, UnsetType
 
@@ -48,11 +48,7 @@ class Send(Struct, frozen=True):
 Effect = Send | Event  # an event is to be logged
 
 
-class PairPolicy(Protocol):
-    """The pairings that a client's credentials allow."""
-
-    def may_ask(self, target_id: str) -> bool:
-        """Return whether the client may ask to be paired with `target_id`."""
+PairPolicy = Callable[[str], bool]  # whether a client's credentials let it ask for a pairing with this ID
 
 
 class PairingTable:
@@ -186,7 +182,7 @@ class PairingTable:
 
     def _may_ask(self, client_id: str, target_id: str) -> bool:
         policy = self._policies.get(client_id)
-        return policy is None or policy.may_ask(target_id)
+        return policy is None or policy(target_id)
 
     def _unpair(self, client_id: str) -> list[Effect]:
         peer_id = self._peers[client_id]
