@@ -1,8 +1,8 @@
-"""A world without I/O for resume: the relay's rules and the client's, and between them sockets that break anywhere.
+"""Resume without I/O: the rules of the relay and of the client, joined by simulated connections that are lost anywhere.
 
-A socket is two queues. What is in them is under way: each side takes it frame by frame, when the test says so. A cut lets an
-arbitrary part of either queue be the last that arrives, and each side notices it when it gets there, or not for long. A dial
-that the client has given up may reach the relay late, as dials through proxies do.
+A `Socket` is two queues of frames in transit: each side takes them one by one, when the test says so. When a socket is cut, an
+arbitrary part of either queue is the last that arrives; each side notices the loss when it gets there, or much later. A connection
+attempt that the client has given up may reach the relay late, as attempts through proxies do.
 """
 
 import json
@@ -31,7 +31,7 @@ SUPERSEDED: Final = 4001
 
 @dataclass(eq=False, repr=False)
 class Socket:
-    """A dial, and then a connection. `up` and `down` hold what is under way; a closed side hears and says nothing more."""
+    """A connection attempt, then a connection. `up` and `down` are the frames in transit; a closed side handles no more."""
 
     query: str
     name: str | None
@@ -46,7 +46,7 @@ class Socket:
     welcomed: bool = False
 
     def cut(self, up: int, down: int) -> None:
-        """Let no more than the first so many of what is under way arrive."""
+        """Lose the connection: only the first `up` and `down` frames in transit arrive."""
         self.is_cut = True
         for queue, whole in ((self.up, up), (self.down, down)):
             while len(queue) > whole:
@@ -55,7 +55,7 @@ class Socket:
 
 @dataclass(eq=False)
 class ResumableSession:
-    """A client that the relay knows."""
+    """A client's session at the relay."""
 
     client_id: str
     stream: ReplayBuffer | None
@@ -63,24 +63,24 @@ class ResumableSession:
 
 
 class RelayEnd:
-    """What the relay's shell does with the rules."""
+    """The relay: executes the rules of the core."""
 
     def __init__(self, limits: Limits) -> None:
         numbers = count(1)
         self.now = 0.0
-        self.lobby = PairingTable()
-        self.resumables = SessionStore(limits, lambda size: next(numbers).to_bytes(size))
+        self.table = PairingTable()
+        self.store = SessionStore(limits, lambda size: next(numbers).to_bytes(size))
         self.members: dict[str, ResumableSession] = {}
         self.void: set[str] = set()
         self.issued: dict[str, list[str]] = {}
         self._ids = (f"id{number}" for number in count(1))
 
     def accept(self, socket: Socket) -> None:
-        """Answer a dial."""
+        """Answer a connection attempt."""
         socket.accepted = True
         wish = parse_resume_request(parse_qs(socket.query))
         assert not isinstance(wish, HttpError)
-        stream = self.resumables.find(wish.token, wish.last) if wish.token else None
+        stream = self.store.find(wish.token, wish.last) if wish.token else None
         if stream is not None:
             assert wish.token is not None
             assert wish.token not in self.void, "a token that is void gave the ID away"
@@ -94,19 +94,19 @@ class RelayEnd:
         member = self.members[stream.client_id]
         if member.socket is not None:
             member.socket.relay_closed = SUPERSEDED
-        back = self.resumables.resume(token, last)
+        back = self.store.resume(token, last)
         member.socket = socket
         self._issue(socket, stream.client_id, back.token)
-        peer_id = self.lobby.peer_of(stream.client_id)
+        peer_id = self.table.peer_of(stream.client_id)
         first = YourId(stream.client_id, back.token, resumed=True, client_seq=back.client_seq, peer_id=peer_id)
         self._send(socket, [codec.encode(first).decode(), *(data.decode() for data in back.frames)])
 
     def _open(self, socket: Socket, *, numbered: bool) -> None:
         client_id = socket.name or next(self._ids)
         member = self.members[client_id] = ResumableSession(client_id, None, socket)
-        effects = self.lobby.join(client_id)
+        effects = self.table.join(client_id)
         if numbered:
-            member.stream, token = self.resumables.open(client_id)
+            member.stream, token = self.store.open(client_id)
             self._issue(socket, client_id, token)
             effects = [Send(client_id, YourId(client_id, token, resumed=False))]
         self.do(effects)
@@ -116,7 +116,7 @@ class RelayEnd:
         self.issued.setdefault(client_id, []).append(token)
 
     def read(self, socket: Socket) -> None:
-        """Take one frame, if the socket is still its client's."""
+        """Handle one frame, if the socket is still the one of its session."""
         text = socket.up.popleft()
         member = next((each for each in self.members.values() if each.socket is socket), None)
         if member is None or socket.relay_closed is not None:
@@ -128,21 +128,21 @@ class RelayEnd:
             if isinstance(message, RelayedFrame):
                 self._forward(member.client_id, message)
                 return
-            effects = self.lobby.handle(member.client_id, message)
+            effects = self.table.handle(member.client_id, message)
         except Refusal as refusal:
-            effects = self.lobby.refuse(member.client_id, refusal)
+            effects = self.table.refuse(member.client_id, refusal)
         self.do(effects)
 
     def _is_for_the_lobby(self, member: ResumableSession, stream: ReplayBuffer, text: str) -> bool:
         assert member.socket is not None
         own = member.socket.token
         self.void.update(token for token in self.issued[member.client_id] if token != own)
-        turn = self.resumables.check(stream, text.encode(), self.now)
+        turn = self.store.check(stream, text.encode(), self.now)
         assert turn is not FrameVerdict.GAP, "a client of ours left a gap"
         return turn is FrameVerdict.ACCEPT
 
     def suspend(self, socket: Socket) -> None:
-        """Notice that a socket is gone."""
+        """Notice that a connection is lost."""
         if socket.relay_closed is None:
             socket.relay_closed = 0
             for member in list(self.members.values()):
@@ -154,57 +154,57 @@ class RelayEnd:
         if member.stream is None:
             self.leave(member, "closed")
         else:
-            self._let_go(self.resumables.suspend(member.stream, "closed", self.now))
+            self._let_go(self.store.suspend(member.stream, "closed", self.now))
 
     def leave(self, member: ResumableSession, reason: DisconnectReason) -> None:
-        """Let a client go for good."""
+        """End a session."""
         del self.members[member.client_id]
         if member.stream is not None:
-            self.resumables.end(member.stream)
+            self.store.end(member.stream)
             self.void.update(self.issued.pop(member.client_id))
         if member.socket is not None:
             member.socket.relay_closed = 1008
-        self.do(self.lobby.leave(member.client_id, reason))
+        self.do(self.table.leave(member.client_id, reason))
 
     def _let_go(self, gone: Iterable[Eviction]) -> None:
         for stream, reason in gone:
             self.leave(self.members[stream.client_id], reason)
 
     def tick(self, now: float) -> None:
-        """Let time pass: acks and ends that are due."""
+        """Advance the clock: send the acks and end the sessions that are due."""
         self.now = now
-        for stream, ack in self.resumables.acks(now):
+        for stream, ack in self.store.acks(now):
             socket = self.members[stream.client_id].socket
             assert socket is not None
             self._send(socket, [codec.encode(ack).decode()])
-        self._let_go(self.resumables.expired(now))
-        due = self.resumables.next_due
+        self._let_go(self.store.expired(now))
+        due = self.store.next_due
         assert due is None or due > now
 
     def do(self, effects: Iterable[Effect]) -> None:
-        """Do what the lobby decided."""
+        """Execute effects of the pairing table."""
         for effect in effects:
             if isinstance(effect, Send) and effect.client_id in self.members:
                 is_numbered = not isinstance(effect.message, YourId | Pong)
                 body = codec.encode(effect.message)[:-1]
                 self._deliver(self.members[effect.client_id], body, codec.END, is_numbered=is_numbered)
-        self._let_go(self.resumables.over_budget())
+        self._let_go(self.store.over_budget())
 
     def _forward(self, client_id: str, frame: RelayedFrame) -> None:
-        receiver_id = self.lobby.route(client_id, frame)
+        receiver_id = self.table.route(client_id, frame)
         if isinstance(receiver_id, Refusal):
-            self.do(self.lobby.refuse_frame(client_id, frame, receiver_id))
+            self.do(self.table.refuse_frame(client_id, frame, receiver_id))
             return
         receiver, body = self.members[receiver_id], frame.body
         if receiver.stream is not None and frame.body_without_seq is not None:
             body = frame.body_without_seq
         self._deliver(receiver, body, codec.FROM_PEER, is_numbered=True)
-        self._let_go(self.resumables.over_budget())
+        self._let_go(self.store.over_budget())
 
     def _deliver(self, member: ResumableSession, body: bytes, end: bytes, *, is_numbered: bool) -> None:
         if member.stream is not None and is_numbered:
             end = sequence.with_seq(end, member.stream.sent + 1)
-            if not self.resumables.append(member.stream, body + end):
+            if not self.store.append(member.stream, body + end):
                 self.leave(member, "slow")
                 return
         if member.socket is not None:
@@ -217,7 +217,7 @@ class RelayEnd:
 
 
 class App:
-    """A client: what it sent, what it heard, and, if it asks for numbers, the rules that keep the two whole.
+    """A client, plain or resumable: its connection, its rules, and the frames that it received.
 
     One that is `forgetful` goes by acks alone: it sends again what `your_id` said to have been taken, and says to have nothing.
     """
@@ -230,12 +230,12 @@ class App:
         self.socket: Socket | None = None
         self.refused = False
         self.client_id: str | None = None
-        self.heard: list[Frame] = []
-        self.standings: list[ResumeResult] = []
+        self.received: list[Frame] = []
+        self.results: list[ResumeResult] = []
         self.undecided: list[str] = []
 
     def dial(self, *, asks_for_name: bool = True) -> Socket:
-        """Dial, anew if there was a dial before, which is given up."""
+        """Connect, and give up an earlier connection."""
         self.refused = False
         if self.socket is not None:
             self.socket.client_closed = True
@@ -245,7 +245,7 @@ class App:
         return self.socket
 
     def send(self, frame: Frame | str) -> None:
-        """Send a frame, or keep it for better times."""
+        """Send a frame, or keep it until there is a connection."""
         text = frame if isinstance(frame, str) else json.dumps(frame)
         if self.numbered:
             text = self.rules.send(text)
@@ -253,21 +253,21 @@ class App:
             self._write([text])
 
     def read(self, now: float) -> None:
-        """Take one frame from the socket."""
+        """Handle one frame from the socket."""
         assert self.socket is not None
         text = self.socket.down.popleft()
         frame = json.loads(text)
         if not self.socket.welcomed:
             self._take_welcome(text)
         elif not self.numbered:
-            self.heard.append(frame)
+            self.received.append(frame)
         elif frame["type"] == "ack":
-            assert self.rules.confirm(frame["client_seq"]), "the relay confirms what was not sent"
+            assert self.rules.confirm(frame["client_seq"]), "the relay acknowledges frames that were not sent"
         else:
             arrival = self.rules.receive(text, now)
             assert arrival is not SequenceCheck.GAP, "a relay of ours left a gap"
             if arrival is SequenceCheck.NEW:
-                self.heard.append(frame)
+                self.received.append(frame)
 
     def _take_welcome(self, text: str) -> None:
         assert self.socket is not None
@@ -278,7 +278,7 @@ class App:
         if self.numbered:
             unconfirmed = list(self.rules._unconfirmed)
             result = self.rules.welcome(your_id)
-            self.standings.append(result)
+            self.results.append(result)
             if result is not ResumeResult.RESUMED:
                 self.undecided += unconfirmed
                 return
@@ -287,7 +287,7 @@ class App:
             self._write(unconfirmed if self.forgetful else self.rules._unconfirmed)
 
     def tick(self, now: float) -> None:
-        """Confirm what came, if that is due."""
+        """Send an ack, if one is due."""
         due = self.rules.ack_due
         if self.numbered and due is not None and due <= now and self.socket is not None and self.socket.welcomed:
             self._write([self.rules.ack()])
@@ -298,7 +298,7 @@ class App:
             self.socket.up.extend(texts)
 
     def gone(self) -> bool:
-        """Tell whether the socket is of no more use and nothing comes from it any more, so that it is time to dial."""
+        """Return whether the socket has ended and all its frames are handled, so that the client connects again."""
         socket = self.socket
         if socket is None or socket.client_closed or socket.refused:
             return True
@@ -306,12 +306,12 @@ class App:
         return ended and not socket.down
 
     def of(self, *types: str) -> list[Frame]:
-        """Return what was heard of some types."""
-        return [frame for frame in self.heard if frame["type"] in types]
+        """Return the received frames of some types."""
+        return [frame for frame in self.received if frame["type"] in types]
 
 
 class World:
-    """A relay, apps, and all the sockets there ever were that still matter."""
+    """A relay, clients, and all sockets with frames in transit."""
 
     def __init__(self, apps: Iterable[App], limits: Limits) -> None:
         self.relay = RelayEnd(limits)
@@ -320,12 +320,12 @@ class World:
         self.now = 0.0
 
     def dial(self, app: App) -> Socket:
-        """Let an app dial, whatever it had before."""
+        """Let a client connect, whatever it had before."""
         self.sockets.append(app.dial())
         return self.sockets[-1]
 
     def pass_time(self, seconds: float) -> None:
-        """Let time pass for all."""
+        """Advance the clock of the relay and of all clients."""
         self.now += seconds
         self.relay.tick(self.now)
         for app in self.apps:
@@ -334,7 +334,7 @@ class World:
                 self.dial(app)
 
     def step(self, socket: Socket, side: str) -> None:
-        """Let one thing happen at one side of a socket: a dial is answered, a frame is read, an end is noticed."""
+        """Let one thing happen at one side of a socket: an attempt is answered, a frame is handled, or an end is noticed."""
         app = next((each for each in self.apps if each.socket is socket), None)
         if side == "relay":
             if not socket.accepted:
@@ -358,7 +358,7 @@ class World:
         return socket.accepted and over_here and socket.client_closed
 
     def settle(self) -> None:
-        """Break nothing any more and let everything arrive; then let acks go, and arrive."""
+        """Lose no more connections and let all frames and acks arrive."""
         for _ in range(20):
             self._arrive()
             self.pass_time(0.2)
@@ -375,8 +375,8 @@ class World:
                 self.step(socket, "client")
             if self._state() == before:
                 return
-        raise AssertionError("it does not come to rest")
+        raise AssertionError("frames are exchanged without end")
 
     def _state(self) -> list[object]:
         ends = [(id(each), len(each.up), len(each.down), each.accepted, each.relay_closed) for each in self.sockets]
-        return [ends, [len(app.heard) for app in self.apps]]
+        return [ends, [len(app.received) for app in self.apps]]

@@ -36,7 +36,7 @@ TIGHT = replace(ENDS, send_queue_frames=40, send_queue_bytes=20_000, max_queued_
 
 
 class Wire:
-    """A client's socket on a link to the relay."""
+    """A client's socket on a connection to the relay."""
 
     def __init__(self, socket: Socket, link: SocketStream, far_end: SocketStream) -> None:
         self.socket = socket
@@ -48,7 +48,7 @@ class Wire:
         self._is_open = False
 
     def write(self, size: int) -> None:
-        """Let the link carry so many bytes to the relay."""
+        """Let so many bytes reach the relay."""
         while self.socket.up:
             self._going += frame(TEXT, self.socket.up.popleft().encode(), mask=bytes(4))
         if self.link.is_closed or self.socket.is_cut:
@@ -60,7 +60,7 @@ class Wire:
         del self._going[:size]
 
     def read(self) -> None:
-        """Take what the link has brought."""
+        """Read what has arrived."""
         if self.link.is_closed or self.socket.is_cut:
             return
         data = self.link.receive_or_end()
@@ -92,7 +92,7 @@ class Wire:
             self._going += frame(PONG, payload)
 
     def cut(self, dice: random.Random) -> None:
-        """Break the link: what was under way arrives in part, if at all."""
+        """Lose the connection: bytes in transit arrive in part, or not at all."""
         self.write(dice.randrange(200))
         if not self.link.is_closed:
             coming = self.link.receive_or_end() or b""
@@ -106,7 +106,7 @@ class Wire:
 
 
 class Talk:
-    """Two clients at a relay, and all their links."""
+    """Two clients at a relay, and all their connections."""
 
     def __init__(self, relay: RelayHarness, dice: random.Random, *, b_numbered: bool, forgetful: bool) -> None:
         self._relay = relay
@@ -132,7 +132,7 @@ class Talk:
         self.wires[app] = Wire(app.dial(), *self._relay.connect_pair(room))
 
     def send(self, app: App) -> None:
-        """Send a frame; or one that is refused, by the wire or by the lobby."""
+        """Send a frame, or one that the codec or the pairing table refuses."""
         kind = self._dice.random()
         if kind < 0.8:
             self.number += 1
@@ -143,7 +143,7 @@ class Talk:
         app.send('{"type":"unpair" "y"}' if kind < 0.9 else {"type": "answer", "sdp": "", "peer_id": "nobody"})
 
     def take(self, app: App) -> None:
-        """Let a client read all that has come, and dial if that was all."""
+        """Let a client read all that has arrived, and connect again after the end of its connection."""
         wire = self.wires[app]
         wire.read()
         while wire.socket.down:
@@ -185,7 +185,7 @@ class Talk:
             app.tick(trio.current_time())
 
     async def settle(self) -> None:
-        """Break nothing any more, and let everything arrive."""
+        """Lose no more connections, and let all frames arrive."""
         for app in self.apps:
             if app.socket is None:
                 self.dial(app)
@@ -210,37 +210,37 @@ class Talk:
         return welcomed and confirmed and acked and not waiting and not under_way
 
     def check(self) -> None:
-        """What was heard is the beginning of what was sent."""
+        """The frames that a client received are the first ones that its peer sent."""
         for app, other in ((self.a, self.b), (self.b, self.a)):
-            heard = [int(each["sdp"]) for each in app.of("offer")]
-            assert heard == self.sent[other][: len(heard)]
+            received = [int(each["sdp"]) for each in app.of("offer")]
+            assert received == self.sent[other][: len(received)]
             assert len(app.of("error")) <= self.refused[app]
 
     def check_what_is_left(self) -> None:
-        """With holes where a pairing ended, and nowhere else: nothing twice, nothing out of order."""
+        """Frames are missing only where a pairing ended; none is repeated or out of order."""
         for app, other in ((self.a, self.b), (self.b, self.a)):
-            heard = [int(each["sdp"]) for each in app.of("offer")]
-            assert heard == sorted(set(heard))
-            assert set(heard) <= set(self.sent[other])
-            told = other.of("peer_disconnected") or ResumeResult.EXPIRED in other.standings
-            assert told or set(heard) == set(self.sent[other])
+            received = [int(each["sdp"]) for each in app.of("offer")]
+            assert received == sorted(set(received))
+            assert set(received) <= set(self.sent[other])
+            told = other.of("peer_disconnected") or ResumeResult.EXPIRED in other.results
+            assert told or set(received) == set(self.sent[other])
 
     async def all_go(self) -> None:
-        """Reset every link."""
+        """Reset every connection."""
         for wire in [*self.wires.values(), *self.old]:
             if not wire.link.is_closed:
                 reset(wire.link, wire.far_end)
         await trio.sleep(60)
 
     def check_the_end(self) -> None:
-        """And now it is all of it; each refusal was told once; nobody was told of an end; nothing is kept."""
+        """All frames arrived, each refusal was answered once, no pairing ended, and nothing is kept."""
         self.check()
         for app, other in ((self.a, self.b), (self.b, self.a)):
             assert len(app.of("offer")) == len(self.sent[other])
             assert len(app.of("error")) == self.refused[app]
             assert len(app.of("paired")) == 1
             assert app.of("peer_disconnected") == []
-            assert set(app.standings[1:]) <= {ResumeResult.RESUMED}
+            assert set(app.results[1:]) <= {ResumeResult.RESUMED}
         assert self._relay.relay.clients == 2
         assert self._relay.log.of("internal_error") == []
 
@@ -314,14 +314,14 @@ def test_frames_arrive_exactly_once_wherever_a_connection_breaks(
 def test_frames_arrive_exactly_once_over_hundreds_of_connections(engine: Engine, seed: int) -> None:
     """In one long run."""
     talk = run(random.Random(seed), engine=engine, goes_on=lambda talk, _: talk.cuts < 150)
-    assert len(talk.a.standings) > 50
+    assert len(talk.a.results) > 50
     assert min(map(len, talk.sent.values())) > 100
 
 
 def test_the_clients_of_these_tests_do_receive_frames() -> None:
     """The tests above would hold for clients that counted frames without receiving them."""
     talk = run(random.Random(1), engine="epoll", goes_on=lambda _, done: done < 50)
-    talk.a.heard.pop()
+    talk.a.received.pop()
     with pytest.raises(AssertionError):
         talk.check_the_end()
-    assert json.dumps(talk.a.heard)
+    assert json.dumps(talk.a.received)

@@ -40,7 +40,7 @@ def paired_world(*, b_numbered: bool, bounds: Limits = ALL_DAY, forgetful: bool 
 
 
 class Cuts(RuleBasedStateMachine):
-    """A and B are paired, and their sockets break. B may be a client that asked for no numbers: its own socket holds."""
+    """A and B are paired, and their connections are lost. B may be a plain client, whose connection is not."""
 
     bounds: ClassVar[Limits] = ALL_DAY
 
@@ -65,13 +65,13 @@ class Cuts(RuleBasedStateMachine):
 
     @rule(first=st.booleans(), wrong=st.sampled_from(['{"type":"offer"}', '{"type":"x"}', '{"type":"unpair" "y"}']))
     def send_what_is_refused(self, first: bool, wrong: str) -> None:
-        """By the wire's rules. Each is answered by one error, across sockets too."""
+        """Refused by the codec: each is answered by one error, across connections too."""
         self.refused[self.app(first)] += 1
         self.app(first).send(wrong)
 
     @rule(first=st.booleans())
     def send_to_somebody_else(self, first: bool) -> None:
-        """Refused by the lobby."""
+        """Refused by the pairing table."""
         self.refused[self.app(first)] += 1
         self.app(first).send({"type": "candidate", "candidate": None, "peer_id": "nobody"})
 
@@ -92,7 +92,7 @@ class Cuts(RuleBasedStateMachine):
 
     @rule(first=st.booleans())
     def dial_again(self, first: bool) -> None:
-        """The client gives a socket up that the relay believes alive, or a dial that the relay has not answered yet."""
+        """The client gives up a connection that is open at the relay, or an attempt that the relay has not answered."""
         if self.app(first).numbered:
             self.world.dial(self.app(first))
 
@@ -103,26 +103,26 @@ class Cuts(RuleBasedStateMachine):
     @precondition(lambda self: self.world.relay.void)
     @rule(data=st.data())
     def somebody_tries_an_old_token(self, data: st.DataObject) -> None:
-        """It is void since a frame came on a later socket."""
+        """It was revoked by a frame on a later connection."""
         token = data.draw(st.sampled_from(sorted(self.world.relay.void)), "token")
-        assert self.world.relay.resumables.find(token, 0) is None
+        assert self.world.relay.store.find(token, 0) is None
 
     @rule(token=st.text(max_size=50), last=st.none() | st.integers(0, 9))
     def somebody_guesses(self, token: str, last: int | None) -> None:
-        assert self.world.relay.resumables.find(token, last) is None
+        assert self.world.relay.store.find(token, last) is None
 
     @invariant()
     def nothing_comes_twice_or_out_of_order(self) -> None:
         for app, other in ((self.a, self.b), (self.b, self.a)):
-            heard = payloads(app)
-            assert heard == self.sent[other][: len(heard)]
+            received = payloads(app)
+            assert received == self.sent[other][: len(received)]
             assert len(app.of("error")) <= self.refused[app]
 
     @invariant()
     def the_relay_keeps_what_it_counts(self) -> None:
-        resumables = self.world.relay.resumables
+        store = self.world.relay.store
         streams = [member.stream for member in self.world.relay.members.values() if member.stream is not None]
-        assert resumables.bytes == sum(frame.data.__sizeof__() for each in streams for frame in each.unacknowledged())
+        assert store.bytes == sum(frame.data.__sizeof__() for each in streams for frame in each.unacknowledged())
         assert all(len(each) == each.sent - each.acked for each in streams)
 
     def teardown(self) -> None:
@@ -132,15 +132,15 @@ class Cuts(RuleBasedStateMachine):
         self.check_the_end()
 
     def check_the_end(self) -> None:
-        """All that was sent is there; each refusal was told once; nothing is kept any more; nobody was told anything else."""
+        """All frames arrived, each refusal was answered once, nothing is kept, and no other message came."""
         for app, other in ((self.a, self.b), (self.b, self.a)):
             assert payloads(app) == self.sent[other]
             assert len(app.of("error")) == self.refused[app]
             assert len(app.of("paired")) == 1
             assert app.of("peer_disconnected") == []
             assert app.rules.confirmed == app.rules.sent
-            assert set(app.standings[1:]) <= {ResumeResult.RESUMED}
-        assert self.world.relay.resumables.bytes == 0
+            assert set(app.results[1:]) <= {ResumeResult.RESUMED}
+        assert self.world.relay.store.bytes == 0
 
 
 TestCuts = Cuts.TestCase
@@ -148,7 +148,7 @@ TestCuts.settings = examples(1, stateful_step_count=50)
 
 
 class Windows(Cuts):
-    """The same with a window that ends, and little room: what is not delivered is told of, and still nothing comes twice."""
+    """The same with a short window and small bounds: undelivered frames are reported, and none is repeated."""
 
     bounds: ClassVar[Limits] = Limits(
         resume_window=3.0,
@@ -164,33 +164,33 @@ class Windows(Cuts):
 
     @rule(first=st.booleans())
     def ask(self, first: bool) -> None:
-        """Pair again, if there is nothing against it."""
+        """Request the pairing again."""
         self.refused[self.app(first)] += 1  # at most
         self.app(first).send({"type": "pair_request", "target_id": self.app(not first).client_id})
 
     @invariant()
     def nothing_comes_twice_or_out_of_order(self) -> None:
-        """What comes is a part of what was sent: only an end of the pairing makes holes."""
+        """Received frames are a part of the sent ones: only an end of the pairing loses frames."""
         for app, other in ((self.a, self.b), (self.b, self.a)):
-            heard = payloads(app)
-            assert heard == sorted(set(heard))
-            assert set(heard) <= set(self.sent[other])
+            received = payloads(app)
+            assert received == sorted(set(received))
+            assert set(received) <= set(self.sent[other])
 
     @invariant()
     def the_bounds_hold(self) -> None:
-        resumables = self.world.relay.resumables
-        assert resumables.suspended <= self.bounds.max_suspended_sessions
-        assert resumables.bytes <= self.bounds.max_queued_bytes
+        store = self.world.relay.store
+        assert store.suspended <= self.bounds.max_suspended_sessions
+        assert store.bytes <= self.bounds.max_queued_bytes
 
     def check_the_end(self) -> None:
-        """Who was not told of an end lost nothing; and when all have left nothing is kept of anybody."""
+        """A client that was not notified of an end lost no frame; when all have left nothing is kept."""
         for app, other in ((self.a, self.b), (self.b, self.a)):
-            told = app.of("peer_disconnected") or ResumeResult.EXPIRED in app.standings
+            told = app.of("peer_disconnected") or ResumeResult.EXPIRED in app.results
             assert told or set(self.sent[app]) <= set(payloads(other))
         relay = self.world.relay
         for member in list(relay.members.values()):
             relay.leave(member, "closed")
-        assert (relay.resumables.bytes, relay.resumables.suspended, relay.resumables._by_digest) == (0, 0, {})
+        assert (relay.store.bytes, relay.store.suspended, relay.store._by_digest) == (0, 0, {})
 
 
 TestWindows = Windows.TestCase
@@ -226,8 +226,8 @@ def test_frames_arrive_exactly_once_over_a_thousand_lost_connections(seed: int, 
     assert payloads(b) == sent[a]
     assert payloads(a) == sent[b]
     assert min(len(sent[a]), len(sent[b])) > 1000
-    assert world.relay.resumables.bytes == 0
-    assert world.relay.resumables.totals.resumed > 100
+    assert world.relay.store.bytes == 0
+    assert world.relay.store.totals.resumed > 100
 
 
 def test_a_late_connection_attempt_does_not_lock_its_client_out() -> None:
@@ -241,7 +241,7 @@ def test_a_late_connection_attempt_does_not_lock_its_client_out() -> None:
     world.step(late, "relay")
     assert prompt.relay_closed == 4001
     world.settle()
-    assert a.standings == [ResumeResult.NEW, ResumeResult.RESUMED, ResumeResult.RESUMED]
+    assert a.results == [ResumeResult.NEW, ResumeResult.RESUMED, ResumeResult.RESUMED]
     assert a.client_id == "a"
 
 
