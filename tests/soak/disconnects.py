@@ -196,7 +196,7 @@ DISCONNECTS: Final[dict[str, Step]] = {
     "reset": reset,
     "reset within a frame": reset_within_frame,
     "both at once": both_reset,
-    "stop_answering": stop_answering,
+    "stop answering": stop_answering,
     "stop reading under load": stop_reading,
     "violate RFC 6455": violate_frame_rule,
 }
