@@ -1,8 +1,8 @@
 """Options of the commands: one declaration holds the default, the help text, the range and the environment variable. Pure.
 
 The options of a command are a frozen dataclass whose fields are made by `option`; a field with another dataclass as its type
-adds the options of that one. The command line (sdpx/cli/signature.py), the configuration file and the tables of the documentation
-are derived from these declarations.
+adds the options of that one. The command line (sdpx/cli/signature.py), the configuration file and the tables of the
+documentation are derived from these declarations.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -2,15 +2,16 @@
 
 Reading
 - A message is one JSON object (RFC 8259: no NaN, no Infinity); of duplicate keys the last one counts.
-- Text that is not JSON is refused with `bad_json`. JSON that is not an object, has no string `type`, or has a key that is missing
-  or of the wrong type is refused with `bad_message`. A type that clients may not send is refused with `unknown_type`. The codes
-  are checked in this order.
+- Text that is not JSON is refused with `bad_json`. JSON that is not an object, has no string `type`, or has a key that is
+  missing or of the wrong type is refused with `bad_message`. A type that clients may not send is refused with `unknown_type`.
+  The codes are checked in this order.
 - The caller has checked that the bytes are UTF-8: the decoder does not look into values that it skips.
 
 Writing
-- A relayed frame goes out as it came in. Only `from_peer` and `seq` are the relay's, and they are spliced in before the closing
-  brace: numbers of any length, unknown keys, key order and spelling survive. A frame whose sender wrote one of these keys is the
-  exception: its members are written again without that key, so that no reader takes the client's value for the relay's.
+- A relayed frame goes out as it came in. Only `from_peer` and `seq` are the relay's, and they are spliced in before the
+  closing brace: numbers of any length, unknown keys, key order and spelling survive. A frame whose sender wrote one of these
+  keys is the exception: its members are written again without that key, so that no reader takes the client's value for the
+  relay's.
 - A receiver that did not ask for sequence numbers gets the sender's `seq` as it is.
 - Everything is decoded when a frame is read: a frame whose nesting just fits there might not fit deeper down the stack.
 """
@@ -150,8 +151,8 @@ def sdp_of(frame: Frame) -> str | UnsetType:
 def parse_server(data: bytes | str) -> ServerMessage | None:
     """Read one text frame of the relay, for a client.
 
-    Returns None for a type that this version does not know: a later relay may send more. Raises `Refusal` for a text that is not
-    a message, or that lacks a key of its type.
+    Returns None for a type that this version does not know: a later relay may send more. Raises `Refusal` for a text that is
+    not a message, or that lacks a key of its type.
     """
     kind = _require_type(open_envelope(data))
     if kind not in SERVER_TYPES:

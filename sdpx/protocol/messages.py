@@ -1,8 +1,8 @@
 """The messages of the signaling protocol (version 1), in both directions, as values.
 
 - A message is one JSON object in one text frame; `type` says which. `sdpx.protocol.codec` reads and writes them.
-- `Frame` is the form in which the relay passes an offer, answer or candidate on: the bytes as they came, never decoded and encoded
-  again. `Description` and `Candidate` are the forms in which a client reads and writes the same messages.
+- `Frame` is the form in which the relay passes an offer, answer or candidate on: the bytes as they came, never decoded and
+  encoded again. `Description` and `Candidate` are the forms in which a client reads and writes the same messages.
 - `seq` and `client_seq` (protocol: Resume) are not part of a message; `sdpx.protocol.sequence` adds and reads them.
 """
 

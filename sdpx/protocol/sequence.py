@@ -2,7 +2,8 @@
 
 - A frame carries its number as the last key, spliced in before the closing brace.
 - `ping` and `pong` carry no number. An `ack` carries the number of the other direction.
-- A number is an integer without sign, fraction and exponent. A number of more digits than any session reaches is read as `BEYOND`.
+- A number is an integer without sign, fraction and exponent. A number of more digits than any session reaches is read as
+  `BEYOND`.
 """
 
 import re

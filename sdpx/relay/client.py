@@ -32,8 +32,8 @@ class AcceptedUpgrade(Struct, frozen=True):
 class ClientSession:
     """A client, from its `your_id` to the end of its session.
 
-    A plain client has one `connection`, for the whole session. A resumable client has a `replay` buffer and one connection after
-    another; `connection` is None while it is suspended, and `suspended_by` is then the end of the last one.
+    A plain client has one `connection`, for the whole session. A resumable client has a `replay` buffer and one connection
+    after another; `connection` is None while it is suspended, and `suspended_by` is then the end of the last one.
     """
 
     __slots__ = (

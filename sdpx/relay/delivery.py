@@ -7,8 +7,8 @@ Every relayed frame reaches its receiver, or its sender learns that it may not h
 
 A frame is undelivered
 - to a plain client, if it was in the send queue when the socket closed: the connection collects the senders in `undelivered`;
-- to a resumable client, if it was not acknowledged when the session ended. An exception is a client that sent a close frame after
-  all its frames had been written: it is taken to have read them.
+- to a resumable client, if it was not acknowledged when the session ended. An exception is a client that sent a close frame
+  after all its frames had been written: it is taken to have read them.
 """
 
 from sdpx.protocol.messages import ErrorFrame

@@ -145,7 +145,7 @@ class Relay:
             await self._all_closed.wait()
 
     def find_session(self, request: ResumeRequest, bound_id: str | None = None) -> str | None:
-        """Return the ID of the session that a request resumes; None if there is none, or another than the one with `bound_id`."""
+        """Return the ID of the session that a request resumes; None without one, or if it differs from `bound_id`."""
         return self._resume.find(request, bound_id)
 
     def has_client(self, client_id: str) -> bool:
@@ -237,7 +237,7 @@ class Relay:
         return depth
 
     def on_non_message_frames(self, session: ClientSession, count: int, now: float) -> Violation | None:
-        """Count control frames and fragments as messages: they cost as much. Single ones over the rate are ignored, not refused."""
+        """Count control frames and fragments as messages, which cost as much. Single ones over the rate are ignored."""
         session.rate_limit.allows(now, count)
         return RATE_EXCEEDED if session.rate_limit.exhausted else None
 

@@ -1,7 +1,7 @@
 """Resumable sessions: their connections and timers (protocol: Resume). The rules are in `sdpx.relay.core.sessions`.
 
-- A session whose connection is lost without a close frame stays in the pairing table for the resume window, suspended. Every other
-  end of its connection ends the session.
+- A session whose connection is lost without a close frame stays in the pairing table for the resume window, suspended. Every
+  other end of its connection ends the session.
 - A frame is numbered, kept in the replay buffer and queued as the same bytes: memory holds it once.
 - One task sends the acks and ends the sessions that are due: `run`.
 """
@@ -68,7 +68,7 @@ class ResumeManager:
     # ---- open and resume
 
     def find(self, request: ResumeRequest, bound_id: str | None) -> str | None:
-        """Return the ID of the session that a request resumes; None if there is none, or another than the one with `bound_id`."""
+        """Return the ID of the session that a request resumes; None without one, or if it differs from `bound_id`."""
         if request.token is None or (buffer := self._store.find(request.token, request.last)) is None:
             return None
         return buffer.client_id if bound_id in (None, buffer.client_id) else None

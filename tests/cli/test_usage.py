@@ -9,7 +9,10 @@ from sdpx.cli.app import main
     ("arguments", "line"),
     [
         ("peer bob x y", "unexpected argument: x y"),
-        ("peer --expect chanel", "--expect: 'chanel' is not one of exchange, connected, channel, message; did you mean channel?"),
+        (
+            "peer --expect chanel",
+            "--expect: 'chanel' is not one of exchange, connected, channel, message; did you mean channel?",
+        ),
         ("peer --timeout soon", "--timeout: 'soon' is not a number"),
         ("peer --pair", "--pair needs a value"),
         ("serve --port abc", "--port: 'abc' is not a whole number"),

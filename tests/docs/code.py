@@ -92,7 +92,7 @@ def options(command: str) -> list[Any]:
 
 
 def ending_codes() -> dict[int, set[str]]:
-    """The literal codes of each exit status: those that its `Ending` classes are created with, and those of the diagnosis rules."""
+    """The literal codes of each exit status: those of its `Ending` classes, and those of the diagnosis rules."""
     found: dict[int, set[str]] = {int(status): set() for status in errors.ExitStatus}
     for name, each in vars(errors).items():
         if inspect.isclass(each) and issubclass(each, errors.Ending):

@@ -4,7 +4,10 @@ from typing import Final
 
 EXIT_STATUSES: Final = {
     0: "Success, or end by a signal",
-    1: "`serve` could not listen; the log could not be written; a step of `demo` failed; the figures of `bench` are invalid; an internal error",
+    1: (
+        "`serve` could not listen; the log could not be written; a step of `demo` failed; the figures of `bench` are invalid; "
+        "an internal error"
+    ),
     2: "Usage error; nothing was started",
     3: "The relay was unreachable, or the connection to it was lost",
     4: "The relay refused the pairing that `--pair` requested",
@@ -128,8 +131,8 @@ LIMITS: Final = {
     "send_queue_frames": "Frames in one send queue. Past it: the client is disconnected, its peer receives `slow`",
     "send_queue_bytes": "Memory of one send queue, in bytes. Past it: as for `send_queue_frames`",
     "max_queued_bytes": (
-        "Memory of all send queues, and separately of all replay buffers, in bytes. Past it: the client whose send queue has the "
-        "largest product of bytes and stall time is disconnected, or the session with the largest replay buffer is ended; "
+        "Memory of all send queues, and separately of all replay buffers, in bytes. Past it: the client whose send queue has "
+        "the largest product of bytes and stall time is disconnected, or the session with the largest replay buffer is ended; "
         "its peer receives `slow`"
     ),
     "write_timeout": "Seconds for one frame to be written. Past it: as for `send_queue_frames`",

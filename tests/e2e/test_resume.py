@@ -1,7 +1,7 @@
 """Resume with a real relay: a proxy resets the connections of its clients after any byte.
 
-The clients run the rules of `sdpx peer` (sdpx.peer.signaling.resume) on a socket. In each pair A sends offers and B answers them,
-each with candidates, repeatedly.
+The clients run the rules of `sdpx peer` (sdpx.peer.signaling.resume) on a socket. In each pair A sends offers and B answers
+them, each with candidates, repeatedly.
 """
 
 import json

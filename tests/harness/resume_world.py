@@ -1,8 +1,8 @@
 """Resume without I/O: the rules of the relay and of the client, joined by simulated connections that are lost anywhere.
 
-A `Socket` is two queues of frames in transit: each side takes them one by one, when the test says so. When a socket is cut, an
-arbitrary part of either queue is the last that arrives; each side notices the loss when it gets there, or much later. A connection
-attempt that the client has given up may reach the relay late, as attempts through proxies do.
+A `Socket` is two queues of frames in transit: each side takes them one by one, when the test says so. When a socket is cut,
+an arbitrary part of either queue is the last that arrives; each side notices the loss when it gets there, or much later. A
+connection attempt that the client has given up may reach the relay late, as attempts through proxies do.
 """
 
 import json

@@ -1,9 +1,9 @@
 """An attack on a real relay, an innocent pair at work beside it, and what the attack may not cost.
 
 A test gets an `Attack`, does its worst through it, and returns. Around that, `attack_on` demands: two well-behaved clients
-are relayed all the while, and two new ones can connect, pair and be relayed afterwards; no round takes longer than 2 s; the relay lives,
-has no more descriptors open than before, at most 64 MiB more memory, is idle when nothing is asked of it, wrote nothing on
-stderr, and logged no error.
+are relayed all the while, and two new ones can connect, pair and be relayed afterwards; no round takes longer than 2 s; the
+relay lives, has no more descriptors open than before, at most 64 MiB more memory, is idle when nothing is asked of it, wrote
+nothing on stderr, and logged no error.
 """
 
 import ssl

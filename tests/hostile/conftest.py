@@ -1,4 +1,4 @@
-"""The relays that are attacked. A module says in `SERVERS` which it runs with: code that all share is attacked once, on epoll."""
+"""The relays under attack. `SERVERS` of a module names its relays: shared code is attacked once, on epoll."""
 
 import ssl
 from collections.abc import AsyncIterator, Iterator

@@ -1,4 +1,4 @@
-"""Attacks with WebSocket frames: violations of RFC 6455 end the connection with their close code, and valid frames cost no other client."""
+"""Attacks with WebSocket frames: violations of RFC 6455 end the connection, and valid frames affect no other client."""
 
 import json
 import socket
@@ -434,7 +434,7 @@ async def test_a_fin_within_a_frame_disconnects_the_peer_at_once(attack: Attack,
 
 @pytest.mark.parametrize("data", [PARTS[name] for name in MUTE], ids=MUTE)
 async def test_silence_within_a_frame_is_a_timeout(hasty_attack: Attack, data: bytes) -> None:
-    """A client that does not answer pings is closed with 1008, shortly after the idle timeout; its peer gets the reason `timeout`."""
+    """A client that does not answer pings is closed with 1008 after the idle timeout; its peer gets the reason `timeout`."""
     pair = await duel(hasty_attack)
     await pair.attacker.send(data)
     with trio.fail_after(SILENCE + PATIENCE):

@@ -1,4 +1,4 @@
-"""Attacks by sockets: clients that do not read, read too slowly, vanish or freeze are disconnected, and affect no other client."""
+"""Attacks by sockets: clients that do not read, read slowly, vanish or freeze are disconnected and affect no other client."""
 
 import signal
 import socket
@@ -196,7 +196,7 @@ async def test_a_close_that_is_never_finished(attack: Attack) -> None:
 
 
 async def test_a_host_that_vanished(impatient: Attack) -> None:
-    """A client that answers no ping, as if its host had gone without FIN, is disconnected: its peer gets the reason `timeout`."""
+    """A client that answers no ping, like a host without power, is disconnected: its peer gets the reason `timeout`."""
     a, vanished, vanished_id = await with_raw(impatient)
     assert await a.receive() == {"type": "peer_disconnected", "peer_id": vanished_id, "reason": "timeout"}
     await usable(a)

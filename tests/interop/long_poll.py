@@ -1,4 +1,4 @@
-"""A long-poll client of the control server on libsoup, for gstreamer.py and the system's Python: fetch scenarios, run them, report."""
+"""A long-poll client of the control server on libsoup, for gstreamer.py and the system's Python."""
 
 import json
 from collections.abc import Callable

@@ -68,7 +68,7 @@ class Servers:
 
 
 async def run_scenario(control: ControlServer, servers: Servers, role: Role, style: SignalingStyle) -> Run:
-    """Connect `sdpx peer`, in this role, with the client of a control server, and check everything. Both sides trickle, or neither."""
+    """Connect `sdpx peer`, in this role, with the client of a control server. Both sides trickle, or neither."""
     script: dict[str, Any] = {"relay": servers.relay, "target": None} | vars(style)
     arguments = ["--url", servers.relay, "--once", *(("--stun", servers.stun) if style.trickle else ("--no-stun",))]
     if role == "initiator":

@@ -117,7 +117,7 @@ def _no_gstreamer() -> str | None:
 
 @dataclass(frozen=True)
 class Stack:
-    """A WebRTC stack: `command(url, profile)` is the command to start it, `missing()` returns what is not installed, or None."""
+    """A WebRTC stack: `command(url, profile)` starts it, `missing()` returns what is not installed, or None."""
 
     name: str
     command: Callable[[str, Path], list[str]]

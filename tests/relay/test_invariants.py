@@ -1,8 +1,8 @@
-"""The five invariants of the protocol, on the real relay with send queues that fill: whatever clients do, in any order and at once.
+"""The five invariants of the protocol, on the real relay with send queues that fill, under any actions of its clients.
 
-Each client numbers its messages and sends a `ping` with the number behind each, so that the `pong`s divide what it receives into
-windows, one for each message that it sent: the messages in a window are the answer. The relay's log tells in which order pairings
-began and ended; what each client received must agree with that order, up to where it stopped reading.
+Each client numbers its messages and sends a `ping` with the number behind each, so that the `pong`s divide what it receives
+into windows, one for each message that it sent: the messages in a window are the answer. The relay's log tells in which order
+pairings began and ended; what each client received must agree with that order, up to where it stopped reading.
 """
 
 import json

@@ -194,10 +194,9 @@ class Accounting:
             elif peer.peer != client_id:
                 self.report(f"{client_id} is paired with {entry.peer}, which is paired with {peer.peer}")
         for other, times in entry.notified_of.items():
-            if self._entries[other].is_connected and self._entries[other].left[client_id] != times:
-                self.report(
-                    f"{other} unpaired from {client_id} {self._entries[other].left[client_id]} times, with {times} notifications"
-                )
+            left = self._entries[other].left[client_id]
+            if self._entries[other].is_connected and left != times:
+                self.report(f"{other} unpaired from {client_id} {left} times, with {times} notifications")
         for other, times in entry.left.items():
             if self._entries[other].is_connected and self._entries[other].notified_of[client_id] != times:
                 self.report(f"{other} was not notified each time that {client_id} unpaired")

@@ -1,12 +1,13 @@
 """Overload: which clients the relay disconnects to keep its memory within bounds.
 
 Three kinds of memory have a bound over all clients, and each bound has its own measure of blame:
-- Send queues (`slowest_readers`): bytes times the time since the socket last accepted any. Neither the size alone, which may have
-  arrived just now, nor the time alone, which costs little where little is queued.
+- Send queues (`slowest_readers`): bytes times the time since the socket last accepted any. Neither the size alone, which may
+  have arrived just now, nor the time alone, which costs little where little is queued.
 - Replay buffers (`largest_buffers`): bytes.
 - Partial messages (`PartialMessageBudget`): bytes.
 
-Past a bound more is freed than necessary, down to `TARGET_SHARE` of it: looking at all clients for each frame would stall the relay.
+Past a bound more is freed than necessary, down to `TARGET_SHARE` of it: looking at all clients for each frame would stall the
+relay.
 """
 
 from collections.abc import Hashable, Iterable

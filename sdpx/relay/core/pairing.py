@@ -1,14 +1,14 @@
 """The pairing table: the clients of a relay and their pairings. All pairing rules, and nothing else.
 
 - A client is in the table from `join` to `leave`, under an ID that no other client has meanwhile.
-- Two clients are a pair or they are not: each names the other, or neither does. Only a `pair_request` of a free client for another
-  free client makes a pair, and the requesting client is the initiator.
+- Two clients are a pair or they are not: each names the other, or neither does. Only a `pair_request` of a free client for
+  another free client makes a pair, and the requesting client is the initiator.
 - A frame goes to the sender's present peer and to no other client (`route`). A frame that names another client is refused.
 - A pairing ends by `unpair`, by either client leaving, or by the relay stopping; the other side is notified once.
 - Every refused message is answered by one `error`, to its sender.
 
-Each method decides at once and returns the effects, in order. The caller executes them without a checkpoint in between, so there
-is no lock and no race: concurrent requests are as if they had come one after the other.
+Each method decides at once and returns the effects, in order. The caller executes them without a checkpoint in between, so
+there is no lock and no race: concurrent requests are as if they had come one after the other.
 """
 
 from collections.abc import Callable, Sequence

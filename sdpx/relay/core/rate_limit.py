@@ -2,9 +2,10 @@
 
 - A token bucket lets a burst pass and then a steady rate. A message that finds it empty is refused.
 - A second token bucket limits refusals; when it is empty too, the client is `exhausted` and the relay disconnects it.
-- A pair request for an ID that is not connected is a guess, or a client waiting for its peer. Each client has three of them free, and
-  one more every five seconds; beyond them its pair requests use the limit of its address. So guesses from an address are slowed,
-  and another client of that address that knows its peer's ID, or looks for it now and then, is not affected.
+- A pair request for an ID that is not connected is a guess, or a client waiting for its peer. Each client has three of them
+  free, and one more every five seconds; beyond them its pair requests use the limit of its address. So guesses from an
+  address are slowed, and another client of that address that knows its peer's ID, or looks for it now and then, is not
+  affected.
 - Failed authentication attempts are limited by address. An address without attempts left is refused before its next token is
   checked. A success costs nothing. Attempts that are under way at the same time may all fail: they count below zero.
 - An address is an IPv4 address or an IPv6 /64, which one host may have for itself (RFC 6177).
@@ -241,8 +242,8 @@ T = TypeVar("T", bound=Hashable)
 class PendingHandshakes(Generic[T]):
     """Connections that have not sent a request, in the order in which they came.
 
-    Past a limit the oldest is evicted: a real client sends its request at once, so that the oldest are silent ones, and a flood of
-    silent connections does not keep real clients out.
+    Past a limit the oldest is evicted: a real client sends its request at once, so that the oldest are silent ones, and a
+    flood of silent connections does not keep real clients out.
     """
 
     def __init__(self, limit: int, limit_per_address: int) -> None:

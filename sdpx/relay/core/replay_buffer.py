@@ -10,9 +10,10 @@ To the client
 From the client
 - The next `client_seq` is accepted. One that was accepted before is acknowledged again and otherwise ignored. A gap ends the
   connection.
-- An accepted frame counts even if it is refused afterwards, for its type, the rate limit or the pairing. A frame without a readable
-  number (`bad_json`, a binary frame, a `client_seq` of the wrong type) is refused and does not count. An exception: in text that is
-  not JSON a visible `client_seq` counts if it is the next one; the client could not get past that frame otherwise.
+- An accepted frame counts even if it is refused afterwards, for its type, the rate limit or the pairing. A frame without a
+  readable number (`bad_json`, a binary frame, a `client_seq` of the wrong type) is refused and does not count. An exception:
+  in text that is not JSON a visible `client_seq` counts if it is the next one; the client could not get past that frame
+  otherwise.
 - Accepted frames are acknowledged within `ACK_SECONDS`, all by one `ack`; `ack_due` is the time.
 """
 

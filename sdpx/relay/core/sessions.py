@@ -1,15 +1,16 @@
 """Resumable sessions: tokens, suspension and replay on the relay's side (protocol: Resume).
 
-- A client that asked for sequence numbers gets a token, which stands for its ID. A resume issues the next token, and the first
-  frame on the new connection revokes all others: until then the relay does not know which token reached the client, and an
-  earlier connection attempt may still come through. The token that follows another is always the same, so that many attempts with
-  one token lead to no more than one new token. Of the tokens that no frame has decided between, the latest `TOKENS` are valid.
-- The store keeps digests of tokens only and looks a token up by its digest: the time that a look-up takes reveals nothing about a
-  token, and the relay's memory holds nothing that a client could present.
-- A client whose connection was lost without a close frame is suspended for the resume window and then ends, with the reason of the
-  loss. With a window of 0 no client is suspended; a token then only takes over a connection that is still open.
-- `last` in a resume request is an ack. A value below the highest ack, or none, means the highest ack. A value above the highest sent
-  `seq` is invalid: the client gets a new session, and the old one stays.
+- A client that asked for sequence numbers gets a token, which stands for its ID. A resume issues the next token, and the
+  first frame on the new connection revokes all others: until then the relay does not know which token reached the client, and
+  an earlier connection attempt may still come through. The token that follows another is always the same, so that many
+  attempts with one token lead to no more than one new token. Of the tokens that no frame has decided between, the latest
+  `TOKENS` are valid.
+- The store keeps digests of tokens only and looks a token up by its digest: the time that a look-up takes reveals nothing
+  about a token, and the relay's memory holds nothing that a client could present.
+- A client whose connection was lost without a close frame is suspended for the resume window and then ends, with the reason
+  of the loss. With a window of 0 no client is suspended; a token then only takes over a connection that is still open.
+- `last` in a resume request is an ack. A value below the highest ack, or none, means the highest ack. A value above the
+  highest sent `seq` is invalid: the client gets a new session, and the old one stays.
 - Bounds: the frames of each session (`ReplayBuffer.append`), the bytes of all (`over_budget`), the number of suspended sessions
   (`suspend` ends the one that was suspended first). A session that a bound ends has the reason `slow`.
 

@@ -1,7 +1,7 @@
 """One client's connection on the epoll engine: what its socket brings, what is sent to it, and how it ends.
 
-- Only `on_writable` writes frames, from the front of the send queue, many in one write; a frame leaves the queue once all of it has
-  been written. What was written of the first frame stays counted in `_written`.
+- Only `on_writable` writes frames, from the front of the send queue, many in one write; a frame leaves the queue once all of
+  it has been written. What was written of the first frame stays counted in `_written`.
 - `end` takes effect once: the relay is told, and from then on nothing is read or queued. `close_now` or `close_gracefully` then
   closes the socket.
 - Nothing but `close_gracefully` waits; a connection has no task until it needs one for that.
@@ -337,7 +337,7 @@ class EpollConnection:
             self._engine.close_soon(self.close_now, self.close_gracefully)
 
     def close_now(self) -> bool:
-        """Close the socket if nothing has to be waited for: the connection is lost, or the reply to a close frame is written."""
+        """Close the socket if the connection is lost or the reply to a close frame is written."""
         assert self.close_reason is not None
         if self.close_reason.code != ABNORMAL and not (self._close_reply and not self._written and self._reply_now()):
             return False

@@ -185,7 +185,7 @@ class EpollEngine:
                 await trio.lowlevel.checkpoint()
 
     def _receive(self, events: list[tuple[int, int]], now: float) -> "list[Received]":
-        """Receive from sockets that have bytes, and write to those that have room, for `LONG_SECONDS`: TLS handshakes take long."""
+        """Receive from readable sockets and write to writable ones, for `LONG_SECONDS`: TLS handshakes take long."""
         polled, received, long_after = self._polled, list[Received](), perf_counter() + LONG_SECONDS
         for count, (descriptor, flags) in enumerate(events, 1):
             connection = polled.get(descriptor)

@@ -62,8 +62,8 @@ def from_violation(violation: Violation) -> CloseReason:
 class ConnectionHandler:
     """The relay's callbacks, one set for all connections; none of them waits.
 
-    The first argument is the client's session, which the engines do not look into. `connection` identifies the caller: a session
-    that was resumed ignores its earlier connections.
+    The first argument is the client's session, which the engines do not look into. `connection` identifies the caller: a
+    session that was resumed ignores its earlier connections.
     """
 
     # A message that came whole at `now`, as the bytes of its text; None for a binary one. Returns the number of frames in the

@@ -18,9 +18,9 @@ class QueuedBytes:
 class SendQueue:
     """Frames in order, from any sender, to the one writer of a socket.
 
-    `put` never blocks: when a bound is reached it returns 0, and the caller disconnects the client, since a client that does not
-    read must not affect the others. One frame always fits, whatever its size. Sizes are of memory. `last_progress` is the time at
-    which a frame was last written, or at which the first frame was queued.
+    `put` never blocks: when a bound is reached it returns 0, and the caller disconnects the client, since a client that does
+    not read must not affect the others. One frame always fits, whatever its size. Sizes are of memory. `last_progress` is the
+    time at which a frame was last written, or at which the first frame was queued.
     """
 
     __slots__ = (

@@ -1,4 +1,4 @@
-"""A timer wheel: one task for the timers of all connections; a timer that is cleared leaves nothing behind but an empty tick."""
+"""A timer wheel: one task for the timers of all connections; a cleared timer costs at most an empty tick."""
 
 from heapq import heappop, heappush
 from math import ceil, inf

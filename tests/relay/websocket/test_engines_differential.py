@@ -5,8 +5,8 @@ peer, nor by the log. These deliberate differences are left out of the compariso
 
 - **The reason behind a close code.** A reason that the relay finds itself is the same on both; the reason for text that is not
   UTF-8 is wsproto's on trio-websocket, and not always the same on epoll, which decodes whole texts.
-- **Pongs among texts.** trio-websocket sends pongs past the send queue: pongs keep their order, and so do texts, but their order
-  among each other is not specified by RFC 6455. On epoll all frames keep the order of what they answer.
+- **Pongs among texts.** trio-websocket sends pongs past the send queue: pongs keep their order, and so do texts, but their
+  order among each other is not specified by RFC 6455. On epoll all frames keep the order of what they answer.
 - **The name of one of two errors in one read.** Behind text that is not UTF-8, a frame that breaks another rule: epoll reads in
   order and closes with 1007; trio-websocket's validator has seen the whole read first, and closes with the code for that frame.
 - **The moment at which text that is not UTF-8 is noticed.** On epoll as soon as the bytes are there, on trio-websocket once the
