@@ -31,8 +31,8 @@ RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER with no time to linger: a cl
 
 @pytest.fixture
 async def impatient(tmp_path: Path) -> AsyncIterator[Attack]:
-    """An attack on a relay with a short idle timeout."""
-    with relay_process(tmp_path, "--ping-interval", "0.3", "--idle-timeout", "0.8") as server:
+    """An attack on a relay with a short idle timeout and resume window."""
+    with relay_process(tmp_path, "--ping-interval", "0.3", "--idle-timeout", "0.8", "--resume-window", "1") as server:
         async with attack_on(server) as attack:
             yield attack
 
