@@ -14,9 +14,11 @@ import trio
 from sdpx.child_process import ChildProcess, child_process
 from sdpx.concurrency import RepeatedEvent, leaf_exceptions
 from sdpx.errors import DemoFailed
+from sdpx.events import Event
 from sdpx.events.demo import DemoFinished
 from sdpx.log import Log
 from sdpx.runtime import ShutdownRequest
+from sdpx.terminal import View
 
 Line = dict[str, Any]
 # The steps of a connection, in order: a phase, and the event with which it ends at both peers.
@@ -26,6 +28,36 @@ STEPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
     "connection": ("connection_state", {"state": "connected"}),
     "channel": ("channel_open", {}),
 }
+
+
+# The story at a terminal: the lines for the events of a process, mostly of one, since the logs of several have no common order.
+STORY: Final = {
+    ("relay", "server_listening"): "listens on {url}",
+    ("bob", "id_assigned"): "is connected to the relay, with the ID {id}",
+    ("alice", "id_assigned"): "is connected to the relay, with the ID {id}",
+    ("bob", "paired"): "is paired with alice",
+    ("bob", "offer_received"): "receives alice's SDP offer through the relay, {bytes} bytes",
+    ("bob", "answer_sent"): "sends its SDP answer through the relay, {bytes} bytes",
+    ("bob", "path_selected"): "is connected to alice without the relay: {message}",
+    ("bob", "channel_open"): "has an open data channel, '{label}'",
+    ("bob", "channel_message"): "receives: {text}",
+    ("alice", "channel_message"): "receives: {text}",
+    ("bob", "ready"): "sees alice leave, and is ready for another peer",
+}
+
+
+class DemoView(View):
+    """The view of the demonstration: what each process does, in a line."""
+
+    def show(self, event: Event, now: float) -> str | None:
+        """Return the lines for an event of the demonstration itself."""
+        return event.message() if isinstance(event, DemoFinished) else super().show(event, now)
+
+    def show_forwarded(self, line: Line) -> str | None:
+        """Return the line for an event of a process."""
+        step = STORY.get((line["who"], line["event"]))
+        told = super().show_forwarded(line) if step is None else step.format_map(line)
+        return told and f"{line['who']:<7}{told}"
 
 
 class LoggedProcess(ChildProcess):

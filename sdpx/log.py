@@ -1,4 +1,4 @@
-"""The log: events as JSON lines, or as aligned text.
+"""The log: events as JSON lines, as aligned text, or as what a person sees at a terminal (sdpx/terminal.py).
 
 - A line is rendered in the task that emits the event, and leaves through a bounded queue and one thread, so a slow reader
   of stdout never blocks the program. Lines beyond the bound are counted, and a `log_dropped` event reports their number.
@@ -24,6 +24,7 @@ import msgspec
 
 from sdpx.events import LEVELS, Event, Library, LogDropped
 from sdpx.options import Format, Level
+from sdpx.terminal import COLOUR_END, COLOURS, View, escape
 
 # Queues finished lines without blocking, as many as there is room for, and returns the number of lines queued.
 Put = Callable[[Sequence[bytes]], int]
@@ -36,25 +37,16 @@ CLOSE_SECONDS: Final = 2.0
 NEWLINE: Final = ord("\n")
 
 _LIBRARIES: Final = ["trio", "trio-websocket", "trio_websocket", "aiortc", "aioice", "libav", "asyncio", "trio-asyncio"]
-_COLOURS: Final = {"debug": "\x1b[2m", "info": "", "warning": "\x1b[33m", "error": "\x1b[31m"}
 _RANK: Final[dict[Level, int]] = {level: rank for rank, level in enumerate(LEVELS)}
 _MICROSECONDS: Final = tuple(f"{number:03}Z" for number in range(1000))  # the end of a timestamp
 _encode = msgspec.json.Encoder().encode
-_UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def escape(text: str) -> str:
-    """Return `text` with each character that may control a terminal or its line in the form of JSON (RFC 8259, 7)."""
-    if text.isascii() and text.isprintable():
-        return text
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class Log:
     """Renders events as lines.
 
     `clock` returns seconds since the epoch. With `started`, a time of the same clock, every line ends with `ms`, the
-    milliseconds since then.
+    milliseconds since then. With a `view`, its lines are written in place of one line for each event.
     """
 
     def __init__(
@@ -66,11 +58,13 @@ class Log:
         form: Format = "json",
         colour: bool = False,
         started: float | None = None,
+        view: View | None = None,
     ) -> None:
+        self._view = view
         self._queue = put
         self._clock = clock
         self._threshold = LEVELS.index(level)
-        self._is_json = form == "json"
+        self._is_json = form == "json" and view is None
         self._uses_rendered = self._is_json and started is None
         self._timestamp_cache = (-1.0, "")  # a millisecond, in seconds since the epoch, and the start of its lines
         self._batch_timestamp = ""  # the start of all lines of the open batch
@@ -79,6 +73,11 @@ class Log:
         self._started = started
         self._dropped = 0
         self.total_dropped = 0
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the lines are for people."""
+        return not self._is_json
 
     def emit(self, event: Event) -> None:
         """Write an event, unless its level is below the threshold. Never blocks and never raises for a lost reader."""
@@ -110,16 +109,32 @@ class Log:
     def forward(self, line: dict[str, Any], who: str) -> None:
         """Write a line of another sdpx program, with a `who` key behind the common ones."""
         common = {key: line.pop(key, "") for key in ("ts", "level", "event", "message")}
-        if self._is_json:
+        if self._view:
+            drawn = self._view.draw(self._view.show_forwarded(common | {"who": who} | line), common["level"])
+            self._put([drawn] if drawn else [])
+        elif self._is_json:
             self._put([_encode(common | {"who": who} | line) + b"\n"])
         else:
             self._put([self._aligned(**common, own={"who": who} | line)])
+
+    def draw_prompt(self) -> bool:
+        """Draw the prompt of the view, if it is interactive; returns False if there is no view."""
+        if self._view and self._view.interactive:
+            self._put([self._view.draw("")])
+        return self._view is not None
+
+    def end(self) -> None:
+        """Clear the prompt of the view: the program ends."""
+        if self._view and (line := self._view.end()):
+            self._put([line])
 
     def count_dropped(self, lines: int) -> None:
         """Add lines that were queued and could not be written."""
         self.total_dropped += lines
 
     def _put(self, lines: Sequence[bytes]) -> None:
+        if not lines:
+            return
         if self._dropped and self._queue([self._line(LogDropped(self._dropped))]):
             self._dropped = 0
         lost = len(lines) - (0 if self._dropped else self._queue(lines))
@@ -134,6 +149,8 @@ class Log:
         if self._uses_rendered and (rendered := event.render()):
             start = self._batch_timestamp or self._timestamp(self._clock())
             return f"{start}{_head(type(event), level)}{rendered}}}\n".encode()
+        if self._view:
+            return self._view.draw(self._view.show(event, self._clock()), level)
         if not self._is_json:
             return self._aligned(timestamp(self._clock()), level, event.name(), event.message(), event.shown())
         try:
@@ -157,10 +174,11 @@ class Log:
         )
 
     def _aligned(self, ts: str, level: str, event: str, message: str, own: dict[str, Any]) -> bytes:
-        keys = " ".join(f"{key}={_encode(_encodable(value)).decode()}" for key, value in own.items())
+        unsaid = ((key, value) for key, value in own.items() if key == "who" or not _is_said(value, message))
+        keys = " ".join(f"{key}={_encode(_encodable(value)).decode()}" for key, value in unsaid)
         line = escape(f"{ts[11:23]} {level:<7} {event:<21} {message}  {keys}").rstrip()
-        colour = _COLOURS.get(level, "") if self._colour else ""
-        return (f"{colour}{line}\x1b[0m\n" if colour else f"{line}\n").encode()
+        colour = COLOURS.get(level, "") if self._colour else ""
+        return (f"{colour}{line}{COLOUR_END}\n" if colour else f"{line}\n").encode()
 
     def _timestamp(self, now: float) -> str:
         """Return the start of a JSON line of that moment."""
@@ -171,6 +189,12 @@ class Log:
             start = f'{{"ts":"{_date(milliseconds // 1000)}.{milliseconds % 1000:03}'
             self._timestamp_cache = milliseconds / 1000, start
         return start + _MICROSECONDS[microseconds]
+
+
+def _is_said(value: Any, message: str) -> bool:
+    """Return whether a value stands in the message already, as a word, or is empty."""
+    text = str(value)
+    return re.search(rf"(?<!\w){re.escape(text)}(?!\w)", message) is not None or not text
 
 
 def _encodable(value: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 T = TypeVar("T")
 
 Level = Literal["debug", "info", "warning", "error"]
-Format = Literal["json", "text"]
+Format = Literal["auto", "json", "text"]
 OnLogFailure = Literal["serve", "exit"]
 
 
@@ -145,8 +145,18 @@ class LogFormatOptions:
     """Form of the log on stdout."""
 
     log_format: Format = option(
-        "json", "json: a JSON object per line; text: aligned lines for reading.", "Logging", "FORMAT"
+        "auto",
+        "json: a JSON object per line; text: for reading; auto: text at a terminal, else json.",
+        "Logging",
+        "FORMAT",
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewOptions:
+    """Content of the text at a terminal."""
+
+    verbose: bool = option(False, "At a terminal: show every event, as a line of the log.", "Logging", short="-v")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

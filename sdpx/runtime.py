@@ -9,6 +9,7 @@
 import errno
 import math
 import os
+import shutil
 import signal
 import sys
 import time
@@ -22,10 +23,13 @@ import trio
 from sdpx.concurrency import leaf_exceptions
 from sdpx.errors import Ending, ExitStatus
 from sdpx.events import Error, LogDropped
-from sdpx.log import Log, ThreadSink, capture_libraries, escape, reader_is_gone
+from sdpx.log import Log, ThreadSink, capture_libraries, reader_is_gone
 from sdpx.options import LogOptions, OnLogFailure
+from sdpx.terminal import View, escape
 
+STDIN: Final = 0
 STDOUT: Final = 1
+STDERR: Final = 2
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 READER_POLL_SECONDS: Final = 0.5
 REPORT_SECONDS: Final = 60.0
@@ -68,15 +72,19 @@ def run(
     elapsed: bool = False,
     reloads: bool = False,
     on_log_failure: OnLogFailure = "exit",
+    view: Callable[..., View] | None = None,
 ) -> ExitStatus:
     """Run a program under Trio and return its exit status. `elapsed` adds `ms`, the time since the start, to the log.
+
+    `view` makes the view that a person at a terminal sees in place of log lines.
 
     SIGHUP, sent when the terminal closes, requests a shutdown, except under nohup and if the program `reloads` on it.
     """
     _fill_standard_descriptors()
+    signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # a job in the background reads nothing, and is not stopped
     hangup_ends = not reloads and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
     signals = (*SIGNALS, signal.SIGHUP) if hangup_ends else SIGNALS
-    return trio.run(_run, main, options, signals, elapsed, on_log_failure)
+    return trio.run(_run, main, options, signals, elapsed, on_log_failure, view)
 
 
 def _fill_standard_descriptors() -> None:
@@ -127,6 +135,7 @@ async def _run(
     signals: Sequence[signal.Signals],
     elapsed: bool,
     on_log_failure: OnLogFailure,
+    view: Callable[..., View] | None,
 ) -> ExitStatus:
     stop = ShutdownRequest()
     token = trio.lowlevel.current_trio_token()
@@ -142,26 +151,53 @@ async def _run(
 
     failures = LogFailures(on_log_failure, shut_down, time.monotonic)
     sink = ThreadSink(STDOUT, on_failure, on_recovery=lambda lines: log.emit_from_thread(LogDropped(lines)))
+    has_terminal = os.isatty(STDOUT)
+    form = options.log_format if options.log_format != "auto" else "text" if has_terminal else "json"
+    has_view = view is not None and has_terminal and form == "text" and options.log_level != "debug"
     log = Log(
         sink.put,
         time.time,
         level=options.log_level,
-        form=options.log_format,
-        colour=os.isatty(STDOUT),
+        form=form,
+        colour=_has_colour(),
         started=time.time() if elapsed else None,
+        view=view(interactive=_is_interactive(), colour=_has_colour(), width=shutil.get_terminal_size().columns)
+        if view is not None and has_view
+        else None,
     )
     capture_libraries(log)
-    status = ExitStatus.INTERNAL
     try:
-        status = await _supervise(main, log, stop, signals, failures)
+        status, reason = await _supervise(main, log, stop, signals, failures)
     finally:
+        log.end()
         all_written = sink.close()
+    if reason:
+        print_error(reason)  # behind the log, which may be on the same terminal
     return status or failures.status(all_written=all_written)
+
+
+def _has_colour() -> bool:
+    """Return whether stdout shows colours, and the user wants them (https://no-color.org)."""
+    return os.isatty(STDOUT) and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _is_interactive() -> bool:
+    """Return whether a person can type and sees it: stdin is a terminal, in the foreground, that can clear a line."""
+    return os.isatty(STDIN) and in_foreground(STDIN) and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def in_foreground(terminal: int) -> bool:
+    """Return whether this process may read from its terminal; a job in the background of a shell may not."""
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:  # it is not the controlling terminal, which alone has a foreground
+        return True
 
 
 async def _supervise(
     main: Main, log: Log, stop: ShutdownRequest, signals: Sequence[signal.Signals], log_failures: LogFailures
-) -> ExitStatus:
+) -> tuple[ExitStatus, str]:
+    """Run the program; returns its exit status and the sentence for stderr."""
     failures: list[BaseException] = []
     try:
         async with trio.open_nursery() as nursery:
@@ -174,18 +210,18 @@ async def _supervise(
     return _report(failures, log)
 
 
-def _report(failures: list[BaseException], log: Log) -> ExitStatus:
-    """Report the failures that ended the program; one that is no `Ending` is a bug, with its traceback on stderr."""
+def _report(failures: list[BaseException], log: Log) -> tuple[ExitStatus, str]:
+    """Log the failures that ended the program; one that is no `Ending` is a bug, with its traceback on stderr."""
     if not failures:
-        return ExitStatus.OK
+        return ExitStatus.OK, ""
     unexpected = [failure for failure in failures if not isinstance(failure, Ending)]
     for failure in unexpected:
         traceback.print_exception(failure)
     first = (unexpected or failures)[0]
     ending = first if isinstance(first, Ending) else Ending("internal", f"Internal error: {first!r}")
-    log.emit(Error(ending.code, ending.reason))
-    print_error(ending.reason)
-    return ending.status
+    if not (log.is_text and os.isatty(STDOUT) and os.isatty(STDERR)):  # there the sentence is enough
+        log.emit(Error(ending.code, ending.reason))
+    return ending.status, ending.reason
 
 
 def print_error(reason: str) -> None:

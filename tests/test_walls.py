@@ -14,7 +14,8 @@ ASYNCIO: Final = {"asyncio", "trio_asyncio", "aiortc", "aioice", "av"}
 WEBRTC: Final = "peer.webrtc"
 # Packages and modules that decide: no I/O, no clock, no randomness, no task. Time and random numbers are arguments.
 PURE: Final = (
-    *("protocol", "errors", "events", "ice_servers", "ids", "options", "urls"),
+    *("protocol", "errors", "events", "ice_servers", "ids", "options", "terminal", "urls", "peer.terminal"),
+    *("cli.environment", "cli.usage"),
     *("bench.options", "cli.checks", "cli.options"),
     *("relay.core", "relay.http.request", "relay.http.upgrade", "relay.http.responses"),
     *(

@@ -47,13 +47,15 @@ def peer(options: "PeerOptions") -> int:
     _require(checks.peer(options))
     _require_ca_file(options.cafile)
     from sdpx.peer.app import run_peer  # noqa: PLC0415
+    from sdpx.peer.terminal import PeerView  # noqa: PLC0415
     from sdpx.runtime import run  # noqa: PLC0415
 
     if options.insecure:
         from sdpx.events.peer import TlsVerificationDisabled  # noqa: PLC0415
 
         typer.echo(f"sdpx: {TlsVerificationDisabled().message()}", err=True)
-    return run(partial(run_peer, options), options, elapsed=True)
+    view = None if options.view.verbose else partial(PeerView, options)
+    return run(partial(run_peer, options), options, elapsed=True, view=view)
 
 
 def token(options: "TokenOptions") -> int:
@@ -78,10 +80,11 @@ def token(options: "TokenOptions") -> int:
 
 def demo(options: "DemoOptions") -> int:
     """Run the demonstration."""
-    from sdpx.demo import run_demo  # noqa: PLC0415
+    from sdpx.demo import DemoView, run_demo  # noqa: PLC0415
     from sdpx.runtime import run  # noqa: PLC0415
 
-    return run(partial(run_demo, options.timeout), LogOptions(log_format=options.log_format))
+    view = None if options.view.verbose else lambda **terminal: DemoView(**terminal | {"interactive": False})
+    return run(partial(run_demo, options.timeout), LogOptions(log_format=options.log_format), view=view)
 
 
 def bench(options: "BenchOptions") -> int:

@@ -3,11 +3,11 @@
 The options of the relay, the peer and the measurement are declared beside these programs; the others are declared here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from sdpx.bench.options import BenchOptions
-from sdpx.options import LogFormatOptions, Option, option, options_of
+from sdpx.options import LogFormatOptions, Option, ViewOptions, option, options_of
 from sdpx.peer.options import PeerOptions
 from sdpx.relay.options import ServeOptions
 
@@ -46,6 +46,7 @@ class DemoOptions(LogFormatOptions):
     """Options of `sdpx demo`."""
 
     timeout: float = option(30.0, "Time for the whole demonstration.", "Timeouts", "SECONDS", 1, 3600)
+    view: ViewOptions = field(default_factory=ViewOptions)
 
 
 COMMANDS: Final[dict[str, type]] = {

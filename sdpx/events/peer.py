@@ -208,6 +208,16 @@ class SignalingState(_State, frozen=True):
     sentence: ClassVar[str] = "Signaling State: {e.state}"
 
 
+class PathSelected(Event, frozen=True):
+    """The connection is established: the candidates that ICE selected, by type and address."""
+
+    sentence: ClassVar[str] = "{e.local_candidate} {e.local_address} -> {e.remote_candidate} {e.remote_address}"
+    local_candidate: str
+    local_address: str
+    remote_candidate: str
+    remote_address: str
+
+
 class ChannelOpen(Event, frozen=True):
     """The data channel is open."""
 

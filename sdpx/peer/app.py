@@ -3,6 +3,7 @@
 import os
 import random
 import select
+import time
 from types import ModuleType
 from typing import Final
 
@@ -18,9 +19,9 @@ from sdpx.peer.options import PeerOptions
 from sdpx.peer.session import Session
 from sdpx.peer.signaling.client import SignalingClient
 from sdpx.peer.webrtc.runtime import open_webrtc_runtime
-from sdpx.runtime import ShutdownRequest
+from sdpx.runtime import STDIN, ShutdownRequest, in_foreground
 
-STDIN: Final = 0
+FOREGROUND_POLL_SECONDS: Final = 0.5
 
 
 async def run_peer(options: PeerOptions, log: Log, stop: ShutdownRequest) -> None:
@@ -31,10 +32,13 @@ async def run_peer(options: PeerOptions, log: Log, stop: ShutdownRequest) -> Non
         tls = client_context(options.cafile, insecure=options.insecure)
         signaling = SignalingClient(options, tls, log, random.random)
         is_json = options.stdin == "json"
-        lines = Lines(_read_stdin, log, MAX_COMMAND if is_json else MAX_LINE)
+        is_terminal = not is_json and os.isatty(STDIN)
+        lines = Lines(_read_stdin, log, MAX_COMMAND if is_json else MAX_LINE, at_once=is_terminal)
         session = Session(options, signaling, runtime, lines, log, random.random)
         commands = CommandRunner(lines, session.queue, session, log)
         nursery.start_soon(signaling.run)
+        if is_terminal:
+            nursery.start_soon(_leave_at_end, lines, session)
         try:
             with trio.CancelScope() as scope:  # the tasks of signaling and runtime are needed to close in order
                 nursery.start_soon(stop.cancel, scope)
@@ -46,6 +50,12 @@ async def run_peer(options: PeerOptions, log: Log, stop: ShutdownRequest) -> Non
             nursery.cancel_scope.cancel()
 
 
+async def _leave_at_end(lines: Lines, session: Session) -> None:
+    """End the program when a person types Ctrl-D."""
+    await lines.ended.wait()
+    await session.quit("Ctrl-D")
+
+
 def _load_webrtc() -> ModuleType:
     from sdpx.peer.webrtc import peer_connection  # noqa: PLC0415  imported in a thread
 
@@ -53,9 +63,13 @@ def _load_webrtc() -> ModuleType:
 
 
 def _read_stdin(size: int) -> bytes:
-    """Wait for bytes of standard input, also if another program made it non-blocking."""
+    """Wait for bytes of standard input, also if another program made it non-blocking, or the job is in the background."""
     while True:
         try:
             return os.read(STDIN, size)
         except BlockingIOError:
             select.select([STDIN], [], [])
+        except OSError:
+            if in_foreground(STDIN):
+                raise
+            time.sleep(FOREGROUND_POLL_SECONDS)

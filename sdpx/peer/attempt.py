@@ -334,6 +334,14 @@ class Attempt:
         reason = result.reason if result.code is None else f"it said {result.code} {result.reason}".strip()
         self._log.emit(peer.IceServerFailed(result.server.url, result.code, reason))
 
+    def note_connected(self) -> None:
+        """Note that the connection is established, and log the path that it takes."""
+        self.connected = True
+        self.note_state()
+        if pair := self.pc.selected_pair:
+            selected = (pair.local_type, pair.local_address, pair.remote_type, pair.remote_address)
+            self._log.emit(peer.PathSelected(*selected))
+
     def note_state(self) -> None:
         """Note what the connection itself knows, while it exists."""
         pair = self.pc.selected_pair

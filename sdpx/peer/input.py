@@ -6,6 +6,7 @@ non-blocking; when the program ends the thread is left in its read.
 """
 
 import sys
+from codecs import BOM_UTF8
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
@@ -25,14 +26,21 @@ QUEUE_BOUND: Final = 1024
 class Lines:
     """The lines of an input; `read(n)` blocks and returns up to n bytes, none at the end.
 
-    A line over `max_size` bytes, or not in UTF-8, is logged as `input_rejected` and skipped.
+    A line over `max_size` bytes, or not in UTF-8, is logged as `input_rejected` and skipped. A line ends with LF or CRLF; a byte
+    order mark at the start is skipped. With `at_once` it does not wait for the first line to be needed.
     """
 
-    def __init__(self, read: Callable[[int], bytes], log: Log, max_size: int = MAX_LINE) -> None:
+    def __init__(
+        self, read: Callable[[int], bytes], log: Log, max_size: int = MAX_LINE, *, at_once: bool = False
+    ) -> None:
         self._read = read
         self._log = log
         self._max_size = max_size
         self._wanted = trio.Event()
+        if at_once:
+            self._wanted.set()
+        self._is_first = True
+        self.ended = trio.Event()
         self._held: str | None = None
         self._send, self._receive = trio.open_memory_channel[str](0)
 
@@ -55,6 +63,7 @@ class Lines:
                     pending, skipping = bytearray(), True
             if pending:
                 await self._offer(bytes(pending))
+        self.ended.set()
 
     async def next(self) -> str | None:
         """Return the next line, without its line end; None at the end of the input."""
@@ -87,10 +96,11 @@ class Lines:
             self._reject_long()
             return
         try:
-            text = line.decode()
+            text = line.removeprefix(BOM_UTF8 if self._is_first else b"").removesuffix(b"\r").decode()
         except UnicodeDecodeError:
             self._log.emit(peer.InputRejected("not_utf8", "A line of the input is not UTF-8 and was not sent"))
             return
+        self._is_first = False
         await self._send.send(text)
 
     def _reject_long(self) -> None:
@@ -243,8 +253,8 @@ class Prompt:
         while True:
             while not self._free.is_set():  # checked again after each wait: a pairing may have begun meanwhile
                 await self._free.wait()
-            if sys.stdin and sys.stderr and sys.stdin.isatty() and sys.stderr.isatty():
-                print("ID of the peer to pair with (or wait to be asked): ", end="", file=sys.stderr, flush=True)  # noqa: T201
+            if not self._log.draw_prompt() and sys.stdin and sys.stderr and sys.stdin.isatty() and sys.stderr.isatty():
+                print("Type an ID to connect to, or wait to be called: ", end="", file=sys.stderr, flush=True)  # noqa: T201
             with trio.CancelScope() as self._reading:
                 line = await self._lines.next()
                 if self._free.is_set() or line is None:

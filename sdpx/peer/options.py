@@ -1,12 +1,12 @@
 """Options of `sdpx peer`, and the URLs that follow from them. Pure."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from sdpx.ice_servers import IceServer, parse_stun, parse_turn
-from sdpx.options import LogOptions, option
+from sdpx.options import LogOptions, ViewOptions, option
 from sdpx.urls import DEFAULT_PORT, complete_relay_url
 
 Expected = Literal["exchange", "connected", "channel", "message"]
@@ -57,6 +57,7 @@ class PeerOptions(LogOptions):
         "Input and exit",
         "STATE",
     )
+    view: ViewOptions = field(default_factory=ViewOptions)
     within: float | None = option(
         None, "With --expect: time to reach it, from the start.", "Input and exit", "SECONDS", 0.1, 86400
     )

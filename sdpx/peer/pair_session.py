@@ -321,8 +321,7 @@ class PairSession:
 
     def _on_connection_state(self, state: str, attempt: Attempt) -> None:
         if state == "connected":
-            attempt.connected = True
-            attempt.note_state()
+            attempt.note_connected()
             self._reached(attempt, "connected")
         elif self._attempt is attempt:
             attempt.note_state()

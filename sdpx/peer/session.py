@@ -153,13 +153,13 @@ class Session:
                 await self._end_pairing()
                 self._apply(policy.after_pairing(self._state, pairing.state, policy.Unpaired()), pairing)
 
-    async def quit(self) -> None:
+    async def quit(self, cause: str = '{"close": true}') -> None:
         """End the program, once the present peer has all that was sent."""
         self._last = self._pairing
         if self._pairing is not None:
             await self._runtime.run_and_wait(self._pairing.close_channel)
         unmet = self._expectation.is_unmet
-        self._finish(self._expectation_failure('ended by {"close": true}') if unmet else None)
+        self._finish(self._expectation_failure(f"ended by {cause}") if unmet else None)
 
     # ---- requests -------------------------------------------------------------------------------------------------
 

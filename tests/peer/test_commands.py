@@ -95,7 +95,7 @@ class Peer(Session):
     async def unpair(self) -> None:
         self.done.append("unpair")
 
-    async def quit(self) -> None:
+    async def quit(self, cause: str = "") -> None:
         self.done.append("close")
 
     async def take_from(self, queue: MessageQueue) -> None:

@@ -46,10 +46,12 @@ class IceGatherer:
 
 @dataclass(frozen=True, slots=True)
 class SelectedPair:
-    """The types of the two candidates that ICE selected."""
+    """The types and addresses of the two candidates that ICE selected."""
 
     local_type: str
+    local_address: str
     remote_type: str
+    remote_address: str
 
 
 def fits(feature: Feature) -> bool:
@@ -213,7 +215,10 @@ def start_ice(pc: RTCPeerConnection) -> None:
 def selected_pair(agent: IceGatherer) -> SelectedPair | None:
     """Return the pair that carries the data, once ICE has selected one."""
     pair = agent.connection._nominated.get(1)  # noqa: SLF001
-    return None if pair is None else SelectedPair(pair.local_candidate.type, pair.remote_candidate.type)
+    if pair is None:
+        return None
+    local, remote = pair.local_candidate, pair.remote_candidate
+    return SelectedPair(local.type, local.host, remote.type, remote.host)
 
 
 def pair_count(agent: IceGatherer) -> int:

@@ -1,0 +1,59 @@
+"""What a person sees at a terminal in place of log lines: the base of the views of `sdpx peer` and `sdpx demo`. Pure.
+
+A view turns events into a few lines, and draws them above a prompt. What is being typed is on the terminal's own line: lines that
+come meanwhile push it up, and it is sent as it was typed.
+"""
+
+import re
+from typing import Any, Final
+
+from sdpx.events import Event
+from sdpx.options import Level
+
+COLOURS: Final = {"debug": "\x1b[2m", "info": "", "warning": "\x1b[33m", "error": "\x1b[31m"}
+COLOUR_END: Final = "\x1b[0m"
+_CLEAR_LINE: Final = "\r\x1b[K"
+_UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def escape(text: str) -> str:
+    """Return `text` with each character that may control a terminal or its line in the form of JSON (RFC 8259, 7)."""
+    if text.isascii() and text.isprintable():
+        return text
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class View:
+    """Lines for events. `prompt` is drawn behind them if the view is `interactive`: if a person can type and see it."""
+
+    def __init__(self, *, interactive: bool = False, colour: bool = False, width: int = 80) -> None:
+        self.interactive = interactive
+        self.width = width
+        self.prompt = ""
+        self._colour = colour
+
+    def show(self, event: Event, now: float) -> str | None:  # noqa: ARG002  for views with durations
+        """Return the lines for an event, in seconds `now`; "" if the prompt alone has to be drawn, None for nothing."""
+        return event.message() if event.severity() in ("warning", "error") else None
+
+    def show_forwarded(self, line: dict[str, Any]) -> str | None:
+        """Return the lines for a log line of another sdpx program, with its `who`, as `show` does."""
+        return line["message"] if line["level"] in ("warning", "error") else None
+
+    def draw(self, lines: str | None, level: Level = "info") -> bytes:
+        """Return what has to be written for these lines."""
+        if lines is None:
+            return b""
+        start = COLOURS[level] if self._colour else ""
+        end = COLOUR_END if start else ""
+        drawn = "".join(f"{start}{escape(line)}{end}\n" for line in lines.split("\n")) if lines else ""
+        return (f"{_CLEAR_LINE}{drawn}{self.prompt}" if self.interactive else drawn).encode()
+
+    def end(self) -> bytes:
+        """Return what has to be written at the end of the program, so that the prompt of the shell has its own line."""
+        return _CLEAR_LINE.encode() if self.interactive and self.prompt else b""
+
+
+def milliseconds(label: str, seconds: float) -> str:
+    """Return a line with a phase and its duration; durations stand below each other."""
+    return f"{label:<16}{seconds * 1000:4.0f} ms" if len(label) <= 16 else f"{label}   {seconds * 1000:.0f} ms"  # noqa: PLR2004

@@ -1,0 +1,129 @@
+"""What a person sees of `sdpx peer` at a terminal."""
+
+from typing import Any
+
+from msgspec import UNSET
+
+from sdpx.demo import STORY, DemoView
+from sdpx.events import Event, peer
+from sdpx.events.demo import DemoFinished
+from sdpx.peer.options import PeerOptions
+from sdpx.peer.terminal import PeerView
+
+CLEAR = "\r\x1b[K"
+
+
+class Screen:
+    """A view, and the lines that it has drawn."""
+
+    def __init__(self, *, width: int = 120, interactive: bool = True, **options: Any) -> None:
+        self.view = PeerView(PeerOptions(**options), interactive=interactive, colour=False, width=width)
+        self.drawn = ""
+
+    def show(self, *events: tuple[float, Event]) -> None:
+        for now, event in events:
+            self.drawn += self.view.draw(self.view.show(event, now), event.severity()).decode()
+
+    @property
+    def text(self) -> str:
+        """What is visible: each line as it was drawn last."""
+        return "\n".join(line.rpartition(CLEAR)[2] for line in self.drawn.split("\n"))
+
+
+SUMMARY = peer.ConnectionSummary("bob", True, {}, "host", "host", 5, 8)
+CONVERSATION: list[tuple[float, Event]] = [
+    (0.0, peer.Connecting("ws://127.0.0.1:8765")),
+    (0.1, peer.IdAssigned("gr5jcudfqx22zkbr3")),
+    (2.0, peer.PairRequested("bob")),
+    (2.001, peer.Paired("bob", True)),
+    (2.002, peer.OfferCreated(9)),
+    (2.017, peer.ExchangeComplete()),
+    (2.042, peer.PathSelected("host", "10.0.0.5", "host", "10.0.0.7")),
+    (2.047, peer.ChannelOpen("chat")),
+    (3.0, peer.ChannelMessageSent(5)),
+    (4.0, peer.ChannelMessage("hi there")),
+    (14.0, peer.ChannelClosed("chat")),
+    (14.1, peer.PeerDisconnected("bob", "closed")),
+    (14.1, SUMMARY),
+    (14.1, peer.Closing()),
+    (14.1, peer.Ready("bob", "closed")),
+]
+
+
+def test_connection_and_conversation_take_some_ten_lines() -> None:
+    """IDs, phases with milliseconds, the path, the messages, the end."""
+    screen = Screen()
+    screen.show(*CONVERSATION)
+    assert screen.text.splitlines() == [
+        "Your ID: gr5jcudfqx22zkbr3   on ws://127.0.0.1:8765        Ctrl-D leaves, Ctrl-C stops",
+        "From elsewhere:  sdpx peer gr5jcudfqx22zkbr3",
+        "paired with bob    1 ms",
+        "exchange          16 ms",
+        "path  host 10.0.0.5 -> host 10.0.0.7   25 ms",
+        "channel open       5 ms   (47 ms in all; -v shows every state)",
+        "bob> hi there",
+        "bob left (closed). Connected for 12.1 s, 5 bytes sent, 8 received.",
+        "Connect to (or wait): ",
+    ]
+
+
+def test_prompt_follows_the_state() -> None:
+    """It asks for an ID, then for messages, and is drawn again below what comes meanwhile."""
+    screen = Screen()
+    screen.show(*CONVERSATION[:2])
+    assert screen.drawn.endswith("\nConnect to (or wait): ")
+    screen.show(*CONVERSATION[2:8])
+    assert screen.drawn.endswith("\nyou> ")
+    screen.show(CONVERSATION[8])
+    assert screen.drawn.endswith(f"{CLEAR}you> ")
+    screen.show(CONVERSATION[9])
+    assert screen.drawn.endswith(f"{CLEAR}bob> hi there\nyou> ")
+    assert screen.view.end().decode() == CLEAR
+
+
+def test_lines_fit_80_columns() -> None:
+    """The hint on the keys has a line of its own where the first line is too long for it."""
+    screen = Screen(width=80)
+    screen.show(*CONVERSATION)
+    assert max(map(len, screen.text.splitlines())) <= 80
+    assert "\nCtrl-D leaves, Ctrl-C stops\n" in screen.text
+
+
+def test_messages_cannot_control_the_terminal_or_pose_as_another_speaker() -> None:
+    screen = Screen(pair="bob")
+    screen.show(
+        *CONVERSATION[:8], (5.0, peer.ChannelMessage("\x1b[2Ja\nyou> b")), (6.0, peer.ChannelMessage(UNSET, 3, "AAAA"))
+    )
+    assert screen.text.splitlines()[-4:] == ["bob> \\u001b[2Ja", "bob> you> b", "bob> [3 bytes]", "you> "]
+
+
+def test_view_without_a_person_has_neither_prompt_nor_control_sequences() -> None:
+    """Stdin is not a terminal, or carries commands."""
+    for screen in (Screen(interactive=False), Screen(stdin="json")):
+        screen.show(*CONVERSATION)
+        assert "\x1b" not in screen.drawn
+        assert "> hi there\n" in screen.drawn
+        assert "Connect to" not in screen.drawn
+        assert screen.view.end() == b""
+
+
+def test_warnings_are_shown_and_the_final_error_is_left_to_stderr() -> None:
+    """With `--pair` its refusal is the final error: it is said once."""
+    refusal = peer.ServerError("peer_not_found", "bob", "pair_request", "No client 'bob' is connected")
+    retries = [(1.0, peer.PairRetryScheduled("bob", "peer_not_found", 500.0))] * 3
+    called, asked = Screen(pair="bob", wait=30), Screen()
+    called.show((0.0, refusal), *retries)
+    asked.show((0.0, refusal))
+    assert called.text == "'bob' is not connected yet; trying for 30.0 s\n"
+    assert asked.text == "No client 'bob' is connected\n"
+
+
+def test_demo_tells_its_story_in_a_dozen_lines() -> None:
+    """A line for each step, warnings, and the result; nothing else of what the processes log."""
+    view = DemoView()
+    line = {"who": "bob", "level": "info", "message": "host a -> host b", "event": "path_selected"}
+    assert view.show_forwarded(line) == "bob    is connected to alice without the relay: host a -> host b"
+    assert view.show_forwarded(line | {"event": "signaling_state"}) is None
+    assert view.show_forwarded(line | {"event": "x", "level": "warning"}) == "bob    host a -> host b"
+    assert view.show(DemoFinished(True, {"pairing": 3.0}), 0.0) == "Demo finished: pairing 3 ms."
+    assert len(STORY) <= 12
