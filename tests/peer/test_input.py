@@ -66,11 +66,13 @@ async def read_all(*chunks: bytes | OSError) -> tuple[list[str], list[str]]:
         ([b"\n\na\n"], ["", "", "a"]),
         (["é€😀\n".encode()[:4], "é€😀\n".encode()[4:]], ["é€😀"]),
         ([b"a b\tc\x0bd\x0ce\n"], ["a b\tc\x0bd\x0ce"]),
+        ([b"\xef\xbb\xbffirst\r\nsecond\r\n"], ["first", "second"]),
+        ([b"a\r\r\n\xef\xbb\xbfb\n"], ["a\r", "\ufeffb"]),
         (["a\u2028b\x85c\n".encode()], ["a\u2028b\x85c"]),
     ],
 )
 async def test_lines_end_at_a_newline_or_at_the_end_of_the_input(chunks: list[bytes], lines: list[str]) -> None:
-    """An empty line is a line; no other character ends one."""
+    """Or at CRLF. An empty line is a line; a byte order mark at the start is skipped; no other character ends a line."""
     assert await read_all(*chunks) == (lines, [])
 
 
