@@ -26,8 +26,8 @@ QUEUE_BOUND: Final = 1024
 class Lines:
     """The lines of an input; `read(n)` blocks and returns up to n bytes, none at the end.
 
-    A line over `max_size` bytes, or not in UTF-8, is logged as `input_rejected` and skipped. A line ends with LF or CRLF; a byte
-    order mark at the start is skipped. With `at_once` it does not wait for the first line to be needed.
+    A line over `max_size` bytes, or not in UTF-8, is logged as `input_rejected` and skipped. A line ends with LF or CRLF; a
+    byte order mark at the start is skipped. With `at_once` it does not wait for the first line to be needed.
     """
 
     def __init__(
