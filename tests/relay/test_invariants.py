@@ -41,7 +41,7 @@ SECONDS: Final = Limits(
 )
 
 
-class Wire:
+class ClientSocket:
     """A client's end of a connection on which there is `room` for that many bytes to it: the relay waits while it is full."""
 
     def __init__(self, relay: RelayHarness, number: int, room: int) -> None:
@@ -71,7 +71,7 @@ class Wire:
         self._changed.set()
 
     def close(self, *, is_reset: bool) -> None:
-        """Vanish; a reset also loses what the relay has not read yet."""
+        """Close the socket without a close frame; a reset also discards bytes that the relay has not read yet."""
         if is_reset:
             reset(self._end, self._far_end)
         self._end.close()
@@ -80,83 +80,83 @@ class Wire:
 
 @dataclass(frozen=True)
 class Sent:
-    """What a client sent: a message, or a text that deserves an error with this code."""
+    """What a client sent: a message, or an invalid text and the code of its error."""
 
     message: Frame = field(default_factory=dict)
-    deserves: str | None = None
+    code: str | None = None
 
     @property
     def kind(self) -> str:
-        return "refused" if self.deserves else str(self.message["type"])
+        return "refused" if self.code else str(self.message["type"])
 
 
 @dataclass(eq=False)
-class Life:
-    """One connection of a client, from its request to its end: what it sent, what it heard, what it did wrong."""
+class Connection:
+    """One connection of a client: the messages that it sent and received, and its other actions."""
 
     name: str
-    wire: Wire
+    socket: ClientSocket
     sent: list[Sent] = field(default_factory=list)
-    heard: list[Frame] = field(default_factory=list)
-    deeds: set[str] = field(default_factory=set)
+    received: list[Frame] = field(default_factory=list)
+    actions: set[str] = field(default_factory=set)
     status: int = 0
-    over: bool = False
+    closed: bool = False
     _reader: FrameReader = field(default_factory=FrameReader)
 
-    def say(self, sent: Sent, text: str) -> None:
-        """Send a text, and the ping that marks where it was taken."""
+    def send(self, sent: Sent, text: str) -> None:
+        """Send a text, and a ping that marks its position."""
         mark = json.dumps({"type": "ping", "t": len(self.sent)})
         self.sent.append(sent)
-        self.wire.put(frame(TEXT, text.encode()) + frame(TEXT, mark.encode()))
+        self.socket.put(frame(TEXT, text.encode()) + frame(TEXT, mark.encode()))
 
-    def act(self, deed: str) -> None:
-        """Do something that other clients must not suffer from."""
-        self.deeds.add(deed)
-        match deed:
+    def perform(self, action: str) -> None:
+        """Perform an action that must not affect other clients."""
+        self.actions.add(action)
+        match action:
             case "stop_reading" | "read_again":
-                self.wire.read(reading=deed == "read_again")
+                self.socket.read(reading=action == "read_again")
             case "vanish" | "reset":
-                self.wire.close(is_reset=deed == "reset")
-                self.over = True
+                self.socket.close(is_reset=action == "reset")
+                self.closed = True
             case _:
-                self.wire.put(RUDE.get(deed, b""))
+                self.socket.put(ACTION_FRAMES.get(action, b""))
 
     async def listen(self) -> None:
-        """Read to the end, and answer pings unless muted."""
-        while data := await self.wire.take():
+        """Read to the end, and answer pings unless mute."""
+        while data := await self.socket.take():
             self._reader.data += data
-            if self.status or self._opens():
-                self._hear()
-        self.over = True
+            if self.status or self._read_head():
+                self._on_frames()
+        self.closed = True
 
     @property
     def finished(self) -> bool:
-        """Whether it is still there and has read the answer to the last thing that it sent."""
-        return not self.over and {"type": "pong", "t": len(self.sent) - 1} in self.heard
+        """Whether the client is connected and has received the answer to its last message."""
+        return not self.closed and {"type": "pong", "t": len(self.sent) - 1} in self.received
 
     @property
-    def left_over(self) -> bytes:
-        """Whatever of a frame came before the end: its header has up to 4 bytes, and all texts here are ASCII."""
+    def incomplete(self) -> bytes:
+        """The incomplete frame at the end of the connection: a header of up to 4 bytes, then ASCII."""
         return bytes(self._reader.data)
 
-    def _opens(self) -> bool:
+    def _read_head(self) -> bool:
         if (head := self._reader.next_head()) is not None:
             self.status = int(head.split()[1])
         return self.status == 101
 
-    def _hear(self) -> None:
+    def _on_frames(self) -> None:
         while (found := self._reader.next_frame()) is not None:
             opcode, payload = found
             if opcode == TEXT:
-                self.heard.append(json.loads(payload))
-            elif opcode == PING and "mute" not in self.deeds:
-                self.wire.put(frame(PONG, payload))
+                self.received.append(json.loads(payload))
+            elif opcode == PING and "mute" not in self.actions:
+                self.socket.put(frame(PONG, payload))
             elif opcode == CLOSE:
-                self.wire.put(frame(CLOSE, payload))
-                self.over = True
+                self.socket.put(frame(CLOSE, payload))
+                self.closed = True
 
 
-RUDE: Final = {
+ACTION_FRAMES: Final = {
     "close": frame(CLOSE, (1000).to_bytes(2)),
     "bad_frame": b"\xff",
     "bad_utf8": frame(TEXT, b"\xff"),
@@ -164,19 +164,19 @@ RUDE: Final = {
 }
 
 
-# ---- what may happen --------------------------------------------------------------------------------------------
+# ---- steps ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Come:
-    """A client connects, unless it is here."""
+class Connect:
+    """A client connects, unless it is connected."""
 
     name: str
 
 
 @dataclass(frozen=True)
-class Say:
-    """A client sends a message, `count` times, each with a number of its own."""
+class Send:
+    """A client sends a message `count` times, each with its own number."""
 
     name: str
     message: tuple[tuple[str, Any], ...]
@@ -184,71 +184,73 @@ class Say:
 
 
 @dataclass(frozen=True)
-class Blunder:
-    """A client sends a text that deserves an error."""
+class SendInvalid:
+    """A client sends an invalid text."""
 
     name: str
     text: str
-    deserves: str
+    code: str
 
 
 @dataclass(frozen=True)
-class Act:
-    """A client does something that is no message."""
+class Perform:
+    """A client performs an action other than a message."""
 
     name: str
-    deed: str
+    action: str
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Others get to run: for some turns of the scheduler, until all are idle, or for a time."""
+    """Other tasks run: for some turns of the scheduler, until all are idle, or for a time."""
 
     turns: int = 0
     seconds: float = 0
 
 
-Step = Come | Say | Blunder | Act | Wait
+Step = Connect | Send | SendInvalid | Perform | Wait
 
 
 @dataclass
-class Scene:
-    """The relay and the clients' lives so far; steps are done without letting anybody run, but for `Wait`."""
+class Clients:
+    """The relay and all connections so far; no other task runs during a step, except for `Wait`."""
 
     relay: RelayHarness
     room: int
-    lives: list[Life] = field(default_factory=list)
+    connections: list[Connection] = field(default_factory=list)
     numbers: int = 0
 
-    def here(self, name: str) -> Life | None:
-        return next((life for life in self.lives if life.name == name and not life.over), None)
+    def connected(self, name: str) -> Connection | None:
+        return next(
+            (connection for connection in self.connections if connection.name == name and not connection.closed), None
+        )
 
     async def do(self, step: Step) -> None:
         if isinstance(step, Wait):
             await self._wait(step)
-        elif isinstance(step, Come):
-            self.come(step.name)
-        elif (life := self.here(step.name)) is None:
+        elif isinstance(step, Connect):
+            self.connect(step.name)
+        elif (connection := self.connected(step.name)) is None:
             return
-        elif isinstance(step, Act):
-            life.act(step.deed)
-        elif isinstance(step, Blunder):
-            life.say(Sent(deserves=step.deserves), step.text)
+        elif isinstance(step, Perform):
+            connection.perform(step.action)
+        elif isinstance(step, SendInvalid):
+            connection.send(Sent(code=step.code), step.text)
         else:
             for _ in range(step.count):
-                self.say(life, **dict(step.message))
+                self.send(connection, **dict(step.message))
 
-    def come(self, name: str) -> None:
-        if self.here(name) is None:
-            life = Life(name, Wire(self.relay, len(self.lives), self.room))
-            self.lives.append(life)
-            self.relay.nursery.start_soon(life.listen)
-            life.wire.put(upgrade_request(f"/?id={name}"))
+    def connect(self, name: str) -> None:
+        if self.connected(name) is None:
+            connection = Connection(name, ClientSocket(self.relay, len(self.connections), self.room))
+            self.connections.append(connection)
+            self.relay.nursery.start_soon(connection.listen)
+            connection.socket.put(upgrade_request(f"/?id={name}"))
 
-    def say(self, life: Life, **message: Any) -> None:
+    def send(self, connection: Connection, **message: Any) -> None:
         self.numbers += 1
         sent = Sent({**message, "number": self.numbers})
-        life.say(sent, json.dumps(sent.message))
+        connection.send(sent, json.dumps(sent.message))
 
     async def _wait(self, step: Wait) -> None:
         for _ in range(step.turns):
@@ -260,7 +262,7 @@ class Scene:
 
 
 NAME: Final = st.sampled_from(NAMES)
-PARTNER: Final = {"a": "b", "b": "a", "c": "d", "d": "c"}  # of whom they mostly pair with
+PARTNER: Final = {"a": "b", "b": "a", "c": "d", "d": "c"}  # the usual target of a pair request
 RELAYS: Final[list[Frame]] = [
     {"type": "offer", "sdp": "v=0", "x": [1, {"a": None}], "é": "\0"},
     {"type": "answer", "sdp": "", "from_peer": False},
@@ -268,47 +270,47 @@ RELAYS: Final[list[Frame]] = [
     {"type": "candidate", "candidate": {"candidate": "x", "y": 1}, "from_peer": {"from_peer": 1}},
     {"type": "offer", "sdp": "v" * 400},
 ]
-BLUNDERS: Final = [
+INVALID_TEXTS: Final = [
     ("{", "bad_json"),
     ("[]", "bad_message"),
     ('{"type":"offer"}', "bad_message"),
     ('{"type":"paired","peer_id":"a","is_initiator":true}', "unknown_type"),
 ]
-DEEDS: Final = ["stop_reading", "read_again", "close", "vanish", "reset", "mute", "bad_frame", "bad_utf8", "too_big"]
+ACTIONS: Final = ["stop_reading", "read_again", "close", "vanish", "reset", "mute", "bad_frame", "bad_utf8", "too_big"]
 
 
 def _to(message: Frame, addressee: str | None) -> tuple[tuple[str, Any], ...]:
     return tuple((message if addressee is None else {**message, "peer_id": addressee}).items())
 
 
-ASK: Final = st.builds(
-    lambda name, asked: Say(name, (("type", "pair_request"), ("target_id", asked[name]))),
+PAIR_REQUEST: Final = st.builds(
+    lambda name, target: Send(name, (("type", "pair_request"), ("target_id", target[name]))),
     NAME,
     st.sampled_from([PARTNER, PARTNER, *(dict.fromkeys(NAMES, name) for name in f"{NAMES}z")]),
 )
 RELAY: Final = st.builds(
-    lambda name, message, addressee, count: Say(name, _to(message, addressee.get(name)), count),
+    lambda name, message, addressee, count: Send(name, _to(message, addressee.get(name)), count),
     NAME,
     st.sampled_from(RELAYS),
     st.sampled_from([{}, {}, PARTNER, PARTNER, dict.fromkeys(NAMES, "a"), dict.fromkeys(NAMES, "d")]),
     st.integers(1, 6),
 )
 STEP: Final[st.SearchStrategy[Step]] = st.one_of(
-    st.builds(Come, NAME),
-    ASK,
-    ASK,
+    st.builds(Connect, NAME),
+    PAIR_REQUEST,
+    PAIR_REQUEST,
     RELAY,
     RELAY,
-    st.builds(lambda name: Say(name, (("type", "unpair"),)), NAME),
-    st.builds(lambda name, blunder: Blunder(name, *blunder), NAME, st.sampled_from(BLUNDERS)),
-    st.builds(Act, NAME, st.sampled_from(DEEDS)),
-    st.builds(Act, NAME, st.sampled_from(["stop_reading", "read_again"])),
+    st.builds(lambda name: Send(name, (("type", "unpair"),)), NAME),
+    st.builds(lambda name, invalid: SendInvalid(name, *invalid), NAME, st.sampled_from(INVALID_TEXTS)),
+    st.builds(Perform, NAME, st.sampled_from(ACTIONS)),
+    st.builds(Perform, NAME, st.sampled_from(["stop_reading", "read_again"])),
     st.builds(Wait, turns=st.integers(0, 12)),
     st.builds(Wait, seconds=st.sampled_from([0, 0.1, 0.7, 2, 5, 12])),
 )
 TWO_PAIRS: Final[list[Step]] = [
-    *(Wait(), Say("a", (("type", "pair_request"), ("target_id", "b")))),
-    *(Say("c", (("type", "pair_request"), ("target_id", "d"))), Wait()),
+    *(Wait(), Send("a", (("type", "pair_request"), ("target_id", "b")))),
+    *(Send("c", (("type", "pair_request"), ("target_id", "d"))), Wait()),
 ]
 STEPS: Final = st.builds(
     list.__add__,
@@ -317,76 +319,76 @@ STEPS: Final = st.builds(
 )
 
 
-# ---- the story, as the relay's log tells it ---------------------------------------------------------------------
+# ---- the pairings, read from the log ----------------------------------------------------------------------------
 
 
 @dataclass(eq=False)
-class PairSession:
-    """Two lives that were a pair, and which of them ended it, and why."""
+class Pairing:
+    """Two paired connections, the one that ended the pairing, and the reason."""
 
-    initiator: Life
-    other: Life
-    ended_by: Life | None = None
+    initiator: Connection
+    other: Connection
+    ended_by: Connection | None = None
     reason: str = ""
 
-    def peer_of(self, life: Life) -> Life:
-        return self.other if life is self.initiator else self.initiator
+    def peer_of(self, connection: Connection) -> Connection:
+        return self.other if connection is self.initiator else self.initiator
 
-    def seen_by(self, life: Life) -> list[tuple[object, ...]]:
-        """Return what one of the two has to hear of it."""
-        peer = self.peer_of(life).name
-        begin: tuple[object, ...] = ("paired", peer, life is self.initiator)
-        if self.ended_by is None or (self.ended_by is life and self.reason != "left"):
+    def seen_by(self, connection: Connection) -> list[tuple[object, ...]]:
+        """Return the messages about the pairing that one of the two must receive."""
+        peer = self.peer_of(connection).name
+        begin: tuple[object, ...] = ("paired", peer, connection is self.initiator)
+        if self.ended_by is None or (self.ended_by is connection and self.reason != "left"):
             return [begin]
-        if self.ended_by is life:
+        if self.ended_by is connection:
             return [begin, ("unpaired", peer)]
         return [begin, ("peer_disconnected", peer, self.reason)]
 
 
-def pairings_of(records: list[Frame], lives: list[Life]) -> list[PairSession]:
-    """Read the log: all pairings in order. Nobody is in two at once."""
-    present: dict[str, Life] = {}
-    paired: dict[Life, PairSession] = {}
-    pairings: list[PairSession] = []
+def pairings_of(records: list[Frame], connections: list[Connection]) -> list[Pairing]:
+    """Return all pairings in order, read from the log. No client is in two pairings at once."""
+    present: dict[str, Connection] = {}
+    paired: dict[Connection, Pairing] = {}
+    pairings: list[Pairing] = []
     for record in records:
         if record["event"] == "client_connected":
-            present[record["client_id"]] = lives[int(record["remote"].partition(":")[2])]
+            present[record["client_id"]] = connections[int(record["remote"].partition(":")[2])]
         elif record["event"] == "paired":
-            pairing = PairSession(present[record["client_id"]], present[record["peer_id"]])
+            pairing = Pairing(present[record["client_id"]], present[record["peer_id"]])
             assert not {pairing.initiator, pairing.other} & paired.keys(), "a client is in two pairs"
             paired[pairing.initiator] = paired[pairing.other] = pairing
             pairings.append(pairing)
         elif record["event"] == "unpaired":
-            leaver = present[record["client_id"]]
-            pairing = paired.pop(leaver)
+            ended_by = present[record["client_id"]]
+            pairing = paired.pop(ended_by)
             assert paired.pop(present[record["peer_id"]]) is pairing
-            pairing.ended_by, pairing.reason = leaver, record["reason"]
+            pairing.ended_by, pairing.reason = ended_by, record["reason"]
     return pairings
 
 
 @dataclass
 class Window:
-    """What a client heard between two marks: each frame with the pairing before it; and all pairings that it was in."""
+    """The frames received between two marks, each with the pairing before it; and all pairings in this time."""
 
-    frames: list[tuple[Frame, PairSession | None]] = field(default_factory=list)
-    pairings: list[PairSession] = field(default_factory=list)
+    frames: list[tuple[Frame, Pairing | None]] = field(default_factory=list)
+    pairings: list[Pairing] = field(default_factory=list)
 
 
-def windows_of(life: Life, pairings: list[PairSession]) -> list[Window]:
-    """Cut what a client heard at its marks. The last window is what came behind the last one."""
-    coming = iter([pairing for pairing in pairings if life in (pairing.initiator, pairing.other)])
-    now: PairSession | None = None
+def windows_of(connection: Connection, pairings: list[Pairing]) -> list[Window]:
+    """Divide the received frames at the marks. The last window is behind the last mark."""
+    coming = iter([pairing for pairing in pairings if connection in (pairing.initiator, pairing.other)])
+    now: Pairing | None = None
     windows = [Window()]
-    for heard in life.heard:
-        if heard["type"] == "pong":
-            assert heard["t"] == len(windows) - 1, "its own frames were answered out of order"
+    for received in connection.received:
+        if received["type"] == "pong":
+            assert received["t"] == len(windows) - 1, "its own frames were answered out of order"
             windows.append(Window(pairings=[now] if now else []))
             continue
-        windows[-1].frames.append((heard, now))
-        if heard["type"] == "paired":
+        windows[-1].frames.append((received, now))
+        if received["type"] == "paired":
             now = next(coming)
             windows[-1].pairings.append(now)
-        elif heard["type"] in ("unpaired", "peer_disconnected"):
+        elif received["type"] in ("unpaired", "peer_disconnected"):
             now = None
     return windows
 
@@ -396,130 +398,143 @@ def windows_of(life: Life, pairings: list[PairSession]) -> list[Window]:
 
 @dataclass
 class Expectations:
-    """All that happened, and whether the invariants hold."""
+    """The checks of the invariants."""
 
-    lives: list[Life]
-    pairings: list[PairSession]
+    connections: list[Connection]
+    pairings: list[Pairing]
     small: bool
 
     def check(self) -> None:
-        for life in self.lives:
-            if life.status == 101:
-                self.check_story(life)
-                windows = windows_of(life, self.pairings)
-                self.check_relayed(life, windows)
-                for sent, window in zip(life.sent, windows[:-1], strict=False):
-                    self.check_answer(life, sent, window)
-            assert life.left_over[4:].isascii(), "a frame was written into another, half written one"
-            excused = life.deeds or self.small or life.status == 409
-            assert life.finished or excused, "somebody else's deeds cost a client its connection"
+        for connection in self.connections:
+            if connection.status == 101:
+                self.check_pairings(connection)
+                windows = windows_of(connection, self.pairings)
+                self.check_relayed(connection, windows)
+                for sent, window in zip(connection.sent, windows[:-1], strict=False):
+                    self.check_answer(connection, sent, window)
+            assert connection.incomplete[4:].isascii(), "a frame was written into another, half written one"
+            excused = connection.actions or self.small or connection.status == 409
+            assert connection.finished or excused, "another client's action ended a connection"
         for pairing in self.pairings:
             self.check_order(pairing, pairing.initiator)
             self.check_order(pairing, pairing.other)
             self.check_reason(pairing)
 
-    def check_story(self, life: Life) -> None:
-        """4, 5: each pairing begins once for both; its end is told once, to the other side; nothing else is told."""
-        told = [
-            tuple(heard[key] for key in ("type", "peer_id", "is_initiator", "reason") if key in heard)
-            for heard in life.heard
-            if heard["type"] in ("paired", "unpaired", "peer_disconnected")
+    def check_pairings(self, connection: Connection) -> None:
+        """4, 5: each pairing is reported once to both, and its end once to the other client; nothing else is reported."""
+        reported = [
+            tuple(received[key] for key in ("type", "peer_id", "is_initiator", "reason") if key in received)
+            for received in connection.received
+            if received["type"] in ("paired", "unpaired", "peer_disconnected")
         ]
-        mine = [pairing for pairing in self.pairings if life in (pairing.initiator, pairing.other)]
-        story = [scene for pairing in mine for scene in pairing.seen_by(life)]
-        assert told == story[: len(told)]
-        assert not life.finished or told == story
-        assert [heard for heard in life.heard if heard["type"] == "your_id"] == life.heard[:1]
+        mine = [pairing for pairing in self.pairings if connection in (pairing.initiator, pairing.other)]
+        expected = [clients for pairing in mine for clients in pairing.seen_by(connection)]
+        assert reported == expected[: len(reported)]
+        assert not connection.finished or reported == expected
+        assert [received for received in connection.received if received["type"] == "your_id"] == connection.received[
+            :1
+        ]
 
-    def check_relayed(self, life: Life, windows: list[Window]) -> None:
-        """1, 2: what arrives comes from the present peer, and is what that one sent, but for `from_peer`."""
-        for heard, pairing in (found for window in windows for found in window.frames):
-            if heard["type"] in RELAYED:
+    def check_relayed(self, connection: Connection, windows: list[Window]) -> None:
+        """1, 2: a relayed frame comes from the current peer, and is unaltered except for `from_peer`."""
+        for received, pairing in (found for window in windows for found in window.frames):
+            if received["type"] in RELAYED:
                 assert pairing is not None, "a frame arrived outside a pairing"
-                [sent] = [sent for sent in pairing.peer_of(life).sent if sent.message.get("number") == heard["number"]]
-                assert heard == sent.message | {"from_peer": True}
-                assert heard["from_peer"] is True
-                assert _keys(heard) == _keys(sent.message)
-                assert sent.message.get("peer_id") in (None, life.name)
+                [sent] = [
+                    sent
+                    for sent in pairing.peer_of(connection).sent
+                    if sent.message.get("number") == received["number"]
+                ]
+                assert received == sent.message | {"from_peer": True}
+                assert received["from_peer"] is True
+                assert _keys(received) == _keys(sent.message)
+                assert sent.message.get("peer_id") in (None, connection.name)
             else:
-                assert "from_peer" not in heard
+                assert "from_peer" not in received
 
-    def check_order(self, pairing: PairSession, sender: Life) -> None:
-        """1: what one sends to its peer within a pairing arrives in that order, each once, with nothing left out between."""
+    def check_order(self, pairing: Pairing, sender: Connection) -> None:
+        """1: frames to a peer within a pairing arrive once, in order and without gaps."""
         receiver = pairing.peer_of(sender)
         arrived = list(self._arrived(receiver, pairing))
-        meant = [
+        sent_in_order = [
             sent.message["number"]
             for sent in sender.sent
             if sent.kind in RELAYED and sent.message.get("peer_id") in (None, receiver.name)
         ]
-        start = meant.index(arrived[0]) if arrived else 0
-        assert arrived == meant[start : start + len(arrived)]
+        start = sent_in_order.index(arrived[0]) if arrived else 0
+        assert arrived == sent_in_order[start : start + len(arrived)]
 
-    def check_answer(self, life: Life, sent: Sent, window: Window) -> None:
-        """3, 4: each thing that a client sends has one answer, or, if it was for the peer, arrives or is told of."""
+    def check_answer(self, connection: Connection, sent: Sent, window: Window) -> None:
+        """3, 4: each message has one answer, or, if it is for the peer, is delivered or reported."""
         answers = [
-            (heard, pairing)
-            for heard, pairing in window.frames
-            if heard["type"] in ("error", "unpaired") or heard.get("is_initiator")
-            if not _is_apology(heard)
+            (received, pairing)
+            for received, pairing in window.frames
+            if received["type"] in ("error", "unpaired") or received.get("is_initiator")
+            if not _is_undelivered_report(received)
         ]
         if sent.kind in RELAYED and not answers:
-            self.check_delivered_or_told(life, sent, window)
+            self.check_delivered_or_reported(connection, sent, window)
             return
         [(answer, pairing)] = answers
-        if sent.deserves:
-            assert answer["code"] == sent.deserves
+        if sent.code:
+            assert answer["code"] == sent.code
         elif answer["type"] == "error":
             assert answer["in_reply_to"] == sent.kind
             assert answer.get("target_id") == sent.message.get("target_id")
-            assert answer["code"] in self._fair_codes(life, sent, pairing)
-            assert sent.message.get("number") not in self._all_arrived(), "a refused frame arrived all the same"
+            assert answer["code"] in self._possible_codes(connection, sent, pairing)
+            assert sent.message.get("number") not in self._all_arrived(), "a refused frame was delivered"
         else:
             assert (sent.kind, answer["type"]) in {("pair_request", "paired"), ("unpair", "unpaired")}
             assert sent.message.get("target_id") in (None, answer["peer_id"])
 
-    def check_delivered_or_told(self, life: Life, sent: Sent, window: Window) -> None:
-        """3: its peer has it, or the pairing ended and whoever sent it heard of that, or ended it itself."""
+    def check_delivered_or_reported(self, connection: Connection, sent: Sent, window: Window) -> None:
+        """3: the peer received the frame, or the pairing ended and the sender was notified of that or ended it."""
         addressee = sent.message.get("peer_id")
-        fitting = [p for p in window.pairings if addressee in (None, p.peer_of(life).name)]
+        fitting = [p for p in window.pairings if addressee in (None, p.peer_of(connection).name)]
         assert fitting, "a frame without a peer to go to was not refused"
         number = sent.message["number"]
-        arrived = any(number in self._arrived(p.peer_of(life), p) for p in fitting)
-        assert arrived or any(self._was_lost_fairly(life, p) for p in fitting), "a frame was dropped in silence"
+        arrived = any(number in self._arrived(p.peer_of(connection), p) for p in fitting)
+        assert arrived or any(self._may_be_lost(connection, p) for p in fitting), "a frame was dropped in silence"
 
-    def _was_lost_fairly(self, life: Life, pairing: PairSession) -> bool:
-        """Tell whether a frame can have gone with its receiver. That its sender was told is checked with the story."""
-        return not pairing.peer_of(life).finished and (pairing.ended_by is not None or not life.finished)
+    def _may_be_lost(self, connection: Connection, pairing: Pairing) -> bool:
+        """Return whether a frame may be lost with its receiver; `check_pairings` checks the notification of its sender."""
+        return not pairing.peer_of(connection).finished and (pairing.ended_by is not None or not connection.finished)
 
-    def _fair_codes(self, life: Life, sent: Sent, pairing: PairSession | None) -> set[str]:
+    def _possible_codes(self, connection: Connection, sent: Sent, pairing: Pairing | None) -> set[str]:
         if sent.kind == "pair_request":
-            if sent.message["target_id"] == life.name:
+            if sent.message["target_id"] == connection.name:
                 return {"self_pair"}
             return {"already_paired"} if pairing else {"target_not_found", "target_already_paired"}
         if pairing is None:
             return {"not_paired"}
-        return set() if sent.message.get("peer_id") in (None, pairing.peer_of(life).name) else {"peer_unreachable"}
+        return (
+            set() if sent.message.get("peer_id") in (None, pairing.peer_of(connection).name) else {"peer_unreachable"}
+        )
 
-    def check_reason(self, pairing: PairSession) -> None:
-        """5: the other side hears why, and that is what happened."""
-        leaver = pairing.ended_by
-        if leaver is not None:
+    def check_reason(self, pairing: Pairing) -> None:
+        """5: the other client receives the right reason."""
+        ended_by = pairing.ended_by
+        if ended_by is not None:
             assert pairing.reason in REASONS
-            unpaired = {"unpair"} & {sent.kind for sent in leaver.sent}
+            unpaired = {"unpair"} & {sent.kind for sent in ended_by.sent}
             small = {"small"} if self.small else set()
-            unopened = {"unopened"} if leaver.status != 101 else set()
-            assert REASONS[pairing.reason] & (leaver.deeds | unpaired | small | unopened)
+            unopened = {"unopened"} if ended_by.status != 101 else set()
+            assert REASONS[pairing.reason] & (ended_by.actions | unpaired | small | unopened)
 
-    def _arrived(self, receiver: Life, pairing: PairSession) -> Iterator[int]:
-        """Yield the numbers of the frames that came to one side of a pairing."""
+    def _arrived(self, receiver: Connection, pairing: Pairing) -> Iterator[int]:
+        """Yield the numbers of the frames that one side of a pairing received."""
         for window in windows_of(receiver, self.pairings):
-            for heard, during in window.frames:
-                if during is pairing and heard["type"] in RELAYED:
-                    yield heard["number"]
+            for received, during in window.frames:
+                if during is pairing and received["type"] in RELAYED:
+                    yield received["number"]
 
     def _all_arrived(self) -> Counter[int]:
-        return Counter(heard["number"] for life in self.lives for heard in life.heard if heard["type"] in RELAYED)
+        return Counter(
+            received["number"]
+            for connection in self.connections
+            for received in connection.received
+            if received["type"] in RELAYED
+        )
 
 
 REASONS: Final[dict[str, set[str]]] = {
@@ -538,13 +553,13 @@ def _keys(message: Frame) -> list[str]:
 # ---- the property -----------------------------------------------------------------------------------------------
 
 
-def _is_apology(heard: Frame) -> bool:
-    """Tell whether the relay says by itself that a former peer went before it had read all; it answers nothing."""
-    return heard.get("code") == "peer_unreachable" and "in_reply_to" not in heard
+def _is_undelivered_report(received: Frame) -> bool:
+    """Return whether the relay reports frames that a former peer had not read; it is not an answer."""
+    return received.get("code") == "peer_unreachable" and "in_reply_to" not in received
 
 
-class Patience(trio.abc.Instrument):
-    """Ends a run in which somebody spins, so that the clock never moves on."""
+class SpinGuard(trio.abc.Instrument):
+    """Ends a run in which a task spins, so that the clock never advances."""
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
@@ -557,27 +572,29 @@ class Patience(trio.abc.Instrument):
 
 
 def run(steps: list[Step], room: int, send_queue_frames: int, *, engine: Engine) -> None:
-    patience = Patience()
+    guard = SpinGuard()
 
-    async def patiently() -> None:
-        with patience.scope:
-            await act_out(steps, room, send_queue_frames, engine=engine)
+    async def guarded() -> None:
+        with guard.scope:
+            await run_steps(steps, room, send_queue_frames, engine=engine)
 
-    trio.run(patiently, clock=MockClock(autojump_threshold=0), instruments=[patience])
-    assert not patience.scope.cancelled_caught, "a task spins"
+    trio.run(guarded, clock=MockClock(autojump_threshold=0), instruments=[guard])
+    assert not guard.scope.cancelled_caught, "a task spins"
 
 
-async def act_out(steps: list[Step], room: int, send_queue_frames: int, *, engine: Engine) -> None:
+async def run_steps(steps: list[Step], room: int, send_queue_frames: int, *, engine: Engine) -> None:
     async with relay_harness(_limits(send_queue_frames), engine=engine) as relay:
-        scene = Scene(relay, room)
+        clients = Clients(relay, room)
         for name in NAMES:
-            scene.come(name)
+            clients.connect(name)
         for step in steps:
-            await scene.do(step)
-        await come_to_rest(scene)
-        Expectations(scene.lives, pairings_of(relay.log.records, scene.lives), send_queue_frames < BROAD).check()
-        await pair_again(scene)
-        await all_leave(scene)
+            await clients.do(step)
+        await settle(clients)
+        Expectations(
+            clients.connections, pairings_of(relay.log.records, clients.connections), send_queue_frames < BROAD
+        ).check()
+        await pair_again(clients)
+        await disconnect_all(clients)
         assert relay.log.of("internal_error") == []
 
 
@@ -586,55 +603,70 @@ def _limits(send_queue_frames: int) -> Limits:
     return Limits(**{**kept, "send_queue_frames": send_queue_frames, "send_queue_bytes": send_queue_frames * 250})
 
 
-async def come_to_rest(scene: Scene) -> None:
-    """Let everybody read again, and what must time out do so; then each that is left marks where it is."""
-    for life in scene.lives:
-        if not life.over:
-            life.wire.read(reading=True)
+async def settle(clients: Clients) -> None:
+    """Let all clients read and all timeouts expire; then each remaining client sends a mark."""
+    for connection in clients.connections:
+        if not connection.closed:
+            connection.socket.read(reading=True)
     await trio.sleep(3 * SECONDS.idle_timeout)
-    for life in scene.lives:
-        if not life.over:
-            scene.say(life, type="unpair")
+    for connection in clients.connections:
+        if not connection.closed:
+            clients.send(connection, type="unpair")
     await wait_all_tasks_blocked()
-    for life in scene.lives:
-        assert life.over or life.finished, "a client that is there and reads has no answer"
-        assert life.over or "mute" not in life.deeds, "a client that answers no pings is still here"
+    for connection in clients.connections:
+        assert connection.closed or connection.finished, "a client that is there and reads has no answer"
+        assert connection.closed or "mute" not in connection.actions, (
+            "a client that answers no pings is still connected"
+        )
 
 
-async def pair_again(scene: Scene) -> None:
-    """5: all that are left are free now, and can pair on the same connection, and be heard."""
+async def pair_again(clients: Clients) -> None:
+    """5: all remaining clients are unpaired, and can pair and relay on the same connection."""
     for name in NAMES:
-        scene.come(name)
+        clients.connect(name)
     await wait_all_tasks_blocked()
-    a, b, c, d = (scene.here(name) for name in NAMES)
-    for asker, asked in ((a, b), (c, d)):
-        assert asker is not None
-        assert asked is not None
-        scene.say(asker, type="pair_request", target_id=asked.name)
+    a, b, c, d = (clients.connected(name) for name in NAMES)
+    for initiator, target in ((a, b), (c, d)):
+        assert initiator is not None
+        assert target is not None
+        clients.send(initiator, type="pair_request", target_id=target.name)
         await wait_all_tasks_blocked()
-        scene.say(asker, type="offer", sdp="again")
+        clients.send(initiator, type="offer", sdp="again")
         await wait_all_tasks_blocked()
-        assert asked.heard[-2] == {"type": "paired", "peer_id": asker.name, "is_initiator": False}
-        assert asked.heard[-1] == asker.sent[-1].message | {"from_peer": True}
+        assert target.received[-2] == {"type": "paired", "peer_id": initiator.name, "is_initiator": False}
+        assert target.received[-1] == initiator.sent[-1].message | {"from_peer": True}
 
 
-async def all_leave(scene: Scene) -> None:
-    """Nothing is left of anybody."""
-    for deed, name in zip(["close", "vanish", "bad_frame", "reset"], NAMES, strict=True):
-        await scene.do(Act(name, deed))
+async def disconnect_all(clients: Clients) -> None:
+    """All clients disconnect, and no task or client is left."""
+    for action, name in zip(["close", "vanish", "bad_frame", "reset"], NAMES, strict=True):
+        await clients.do(Perform(name, action))
     await trio.sleep(3 * SECONDS.idle_timeout)
-    assert all(life.over for life in scene.lives)
-    assert scene.relay.relay.clients == 0
-    assert not scene.relay.nursery.child_tasks
+    assert all(connection.closed for connection in clients.connections)
+    assert clients.relay.relay.clients == 0
+    assert not clients.relay.nursery.child_tasks
 
 
 STALLED_CLOSE: Final = [
-    *(Wait(), Act("a", "stop_reading"), Blunder("a", "{", "bad_json"), Blunder("a", "{", "bad_json"), Wait()),
-    *(Act("a", "close"), Wait(seconds=1), Act("a", "read_again")),
+    *(
+        Wait(),
+        Perform("a", "stop_reading"),
+        SendInvalid("a", "{", "bad_json"),
+        SendInvalid("a", "{", "bad_json"),
+        Wait(),
+    ),
+    *(Perform("a", "close"), Wait(seconds=1), Perform("a", "read_again")),
 ]
 FULL_AND_PAIRED: Final = [
-    *(Wait(), Act("a", "stop_reading"), Blunder("a", "{", "bad_json"), Wait(), Blunder("a", "{", "bad_json"), Wait()),
-    Say("a", (("type", "pair_request"), ("target_id", "b"))),
+    *(
+        Wait(),
+        Perform("a", "stop_reading"),
+        SendInvalid("a", "{", "bad_json"),
+        Wait(),
+        SendInvalid("a", "{", "bad_json"),
+        Wait(),
+    ),
+    Send("a", (("type", "pair_request"), ("target_id", "b"))),
 ]
 
 
