@@ -428,7 +428,7 @@ class Expectations:
             if received["type"] in ("paired", "unpaired", "peer_disconnected")
         ]
         mine = [pairing for pairing in self.pairings if connection in (pairing.initiator, pairing.other)]
-        expected = [clients for pairing in mine for clients in pairing.seen_by(connection)]
+        expected = [event for pairing in mine for event in pairing.seen_by(connection)]
         assert reported == expected[: len(reported)]
         assert not connection.finished or reported == expected
         assert [received for received in connection.received if received["type"] == "your_id"] == connection.received[
