@@ -16,10 +16,10 @@ Writing
 - Everything is decoded when a frame is read: a frame whose nesting just fits there might not fit deeper down the stack.
 """
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from sdpx.errors import Refusal
 from sdpx.protocol.messages import (
@@ -56,6 +56,9 @@ class Envelope(Struct, frozen=True, gc=False):
     client_seq: Raw | UnsetType = UNSET
 
 
+Absent = Annotated[int, Meta(gt=0, lt=0)]  # the decoder accepts no value
+
+
 class _RelayedKeys(Struct, frozen=True, gc=False):
     """The keys of an offer, answer or candidate, typed: the decoder checks them in its one pass."""
 
@@ -63,8 +66,8 @@ class _RelayedKeys(Struct, frozen=True, gc=False):
     sdp: Raw | UnsetType = UNSET
     candidate: CandidateInit | UnsetType | None = UNSET
     peer_id: str | UnsetType = UNSET
-    from_peer: Raw | UnsetType = UNSET
-    seq: Raw | UnsetType = UNSET
+    from_peer: Absent | UnsetType = UNSET
+    seq: Absent | UnsetType = UNSET
 
 
 _decode_relayed = msgspec.json.Decoder(_RelayedKeys).decode
@@ -96,7 +99,7 @@ def _parse_usual_frame(data: bytes) -> Frame | None:
         is_complete = sdp is not UNSET and memoryview(sdp)[0] == QUOTE
     else:
         is_complete = kind == "candidate" and keys.candidate is not UNSET
-    if not is_complete or data[-1] != BRACE or keys.from_peer is not UNSET or keys.seq is not UNSET:
+    if not is_complete or data[-1] != BRACE:  # white space may follow
         return None
     peer_id = keys.peer_id
     return Frame(kind, data[:-1], len(data), None if peer_id is UNSET else peer_id, sdp)  # type: ignore[arg-type]
