@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdpx.relay.websocket.socket_stream import SocketStream
-from sdpx.relay.websocket.tls_stream import TlsHandshakeError, TlsRequiredError, TlsStream
+from sdpx.relay.websocket.tls_stream import (
+    MAX_UNSENT_BYTES,
+    WRITE_BYTES,
+    TlsHandshakeError,
+    TlsRequiredError,
+    TlsStream,
+)
 from tests.harness.socket_pair import socket_pair, unread
 
 CA = trustme.CA()
@@ -190,3 +196,16 @@ async def test_the_end_of_sending_is_close_notify_and_then_the_sockets(connectio
     assert connection.client.stream.receive_now() == b""
     connection.client.send(b"still sent")
     assert connection.server.receive_now() not in (b"", None)  # not decrypted, but read
+
+
+def test_unread_answers_of_the_tls_layer_are_bounded() -> None:
+    """As a client could provoke by key updates (RFC 8446, 4.6.3): the connection ends."""
+    connection = connect(5000)
+    rounds = 0
+    while connection.server.receive_or_end() is None:
+        connection.server._outgoing.write(bytes(WRITE_BYTES))
+        connection.server._send_answers()
+        rounds += 1
+    assert rounds <= MAX_UNSENT_BYTES // WRITE_BYTES + 1
+    connection.server.close()
+    connection.client.stream.close()
