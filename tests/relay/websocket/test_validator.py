@@ -1,4 +1,4 @@
-"""The validator for WebSocket frames: what it lets through, what it refuses, and how early."""
+"""The validator for WebSocket frames: valid frames, violations, and the byte at which a violation is found."""
 
 from typing import NamedTuple
 
@@ -76,8 +76,8 @@ def test_a_violation_is_found_at_the_first_byte_that_proves_it(bad: Bad) -> None
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
-def test_what_comes_before_a_violation_in_one_read_is_in_order(bad: Bad) -> None:
-    """The bytes in front of the bad frame are counted as in order, and nothing of it or behind it."""
+def test_bytes_before_a_violation_in_one_read_are_valid(bad: Bad) -> None:
+    """Neither the bad frame nor any byte behind it is."""
     validator = a_validator()
     good = frame(TEXT, b"good") + bad.before
     assert validator.feed(good + bad.data + frame(TEXT, b"behind")) == len(good)
@@ -94,7 +94,7 @@ def test_a_message_of_any_size_up_to_the_bound_passes(size: int) -> None:
 
 
 def test_a_message_of_64_kib_passes_a_validator_of_that_size() -> None:
-    """The length in eight bytes is in order where it is the shortest form."""
+    """A length in eight bytes is valid where it is the shortest form."""
     validator = FrameValidator(1 << 16, 1)
     data = frame(TEXT, bytes(1 << 16))
     assert validator.feed(data) == len(data)
@@ -118,8 +118,8 @@ def test_control_frames_count_neither_as_bytes_nor_as_fragments() -> None:
     assert (validator.frames, validator.extra_frames) == (22, 21)
 
 
-def test_a_frame_counts_once_its_last_byte_has_come() -> None:
-    """Half a frame is no sign of life."""
+def test_a_frame_counts_when_its_last_byte_has_arrived() -> None:
+    """Half a frame does not reset the idle timeout."""
     validator = a_validator()
     data = frame(TEXT, b"hello")
     validator.feed(data[:-1])
@@ -153,8 +153,8 @@ def chunks(draw: st.DrawFn, data: bytes) -> list[bytes]:
 
 
 @given(st.data(), st.lists(messages(), max_size=4))
-def test_whatever_is_in_order_passes_whole_in_any_chunks(data: st.DataObject, sent: list[list[bytes]]) -> None:
-    """Any valid frames, cut anywhere, pass and are counted."""
+def test_valid_frames_pass_in_any_chunks(data: st.DataObject, sent: list[list[bytes]]) -> None:
+    """They pass whole and are counted, wherever the bytes are cut."""
     frames = [each for message in sent for each in message]
     validator = a_validator()
     for chunk in data.draw(chunks(b"".join(frames))):
@@ -166,10 +166,8 @@ def test_whatever_is_in_order_passes_whole_in_any_chunks(data: st.DataObject, se
 
 
 @given(st.data(), st.lists(messages(), max_size=3), st.sampled_from(list(BAD.values())))
-def test_in_any_chunks_all_in_front_of_a_violation_passes(
-    data: st.DataObject, sent: list[list[bytes]], bad: Bad
-) -> None:
-    """However the bytes are cut, the good frames pass, and of the bad one no more than an unfinished header."""
+def test_frames_before_a_violation_pass_in_any_chunks(data: st.DataObject, sent: list[list[bytes]], bad: Bad) -> None:
+    """Of the bad frame no more passes than an incomplete header."""
     good = b"".join(each for message in sent for each in message) + bad.before
     validator = a_validator()
     passed = 0
@@ -187,8 +185,8 @@ def test_in_any_chunks_all_in_front_of_a_violation_passes(
     st.sampled_from([b"", *(code.to_bytes(2) for code in (1000, 1001, 1007, 3000, 4999))]),
     st.text(max_size=30),
 )
-def test_behind_a_close_frame_nothing_counts(data: st.DataObject, code: bytes, reason: str) -> None:
-    """In any chunks: it passes whole, and what comes behind it, good or bad, neither passes nor is a violation."""
+def test_bytes_behind_a_close_frame_are_ignored(data: st.DataObject, code: bytes, reason: str) -> None:
+    """In any chunks: the close frame passes whole, and valid or invalid bytes behind it neither pass nor are a violation."""
     sent = frame(TEXT, b"x") + frame(CLOSE, code + reason.encode() if code else b"")
     validator = a_validator()
     passed = sum(validator.feed(chunk) for chunk in data.draw(chunks(sent + b"\xff" + frame(TEXT, b"y"))))
@@ -196,8 +194,8 @@ def test_behind_a_close_frame_nothing_counts(data: st.DataObject, code: bytes, r
 
 
 @given(st.data(), st.lists(messages(), min_size=1, max_size=3))
-def test_what_is_unfinished_is_counted(data: st.DataObject, sent: list[list[bytes]]) -> None:
-    """Bytes of the frame that is not complete, and payload of the fragments in front of it."""
+def test_bytes_of_incomplete_frames_and_messages_are_counted(data: st.DataObject, sent: list[list[bytes]]) -> None:
+    """The bytes of the incomplete frame, and the payload of the fragments in front of it."""
     frames = [each for message in sent for each in message]
     whole = data.draw(st.integers(0, len(frames) - 1))
     start = frames[whole][: data.draw(st.integers(0, len(frames[whole]) - 1))]
