@@ -91,14 +91,14 @@ class Wire:
             assert opcode == PING
             self._going += frame(PONG, payload)
 
-    def cut(self, dice: random.Random) -> None:
+    def cut(self, rng: random.Random) -> None:
         """Lose the connection: bytes in transit arrive in part, or not at all."""
-        self.write(dice.randrange(200))
+        self.write(rng.randrange(200))
         if not self.link.is_closed:
             coming = self.link.receive_or_end() or b""
-            self._parse(coming[: dice.randrange(len(coming) + 1)])
+            self._parse(coming[: rng.randrange(len(coming) + 1)])
         self.socket.is_cut = True
-        how = dice.random()
+        how = rng.random()
         if how < 0.35:
             reset(self.link, self.far_end)
         if how < 0.7:
@@ -108,9 +108,9 @@ class Wire:
 class Talk:
     """Two clients at a relay, and all their connections."""
 
-    def __init__(self, relay: RelayHarness, dice: random.Random, *, b_numbered: bool, forgetful: bool) -> None:
+    def __init__(self, relay: RelayHarness, rng: random.Random, *, b_numbered: bool, forgetful: bool) -> None:
         self._relay = relay
-        self._dice = dice
+        self._dice = rng
         self.a = App("a", numbered=True, forgetful=forgetful)
         self.b = App("b", numbered=b_numbered, forgetful=forgetful)
         self.apps = [self.a, self.b]
@@ -158,25 +158,25 @@ class Talk:
 
     async def step(self) -> None:
         """Let one thing happen."""
-        dice = self._dice
-        app = dice.choice(self.apps)
-        match dice.random():
+        rng = self._dice
+        app = rng.choice(self.apps)
+        match rng.random():
             case chance if chance < 0.25:
                 self.send(app)
             case chance if chance < 0.5:
-                self.wires[app].write(dice.randrange(500))
+                self.wires[app].write(rng.randrange(500))
             case chance if chance < 0.75:
                 self.take(app)
             case chance if chance < 0.8 and self.old:
-                dice.choice(self.old).write(500)
+                rng.choice(self.old).write(500)
             case chance if chance < 0.85 and app.numbered and not self.wires[app].socket.is_cut:
                 self.cuts += 1
-                self.wires[app].cut(dice)
+                self.wires[app].cut(rng)
             case chance if chance < 0.87 and app.numbered:
                 self.dial(app)  # it gives up a socket, or a dial that is not answered yet
             case chance if chance < 0.92:
-                await self.pass_time(0.1 * dice.random())
-        if dice.random() < 0.7:
+                await self.pass_time(0.1 * rng.random())
+        if rng.random() < 0.7:
             await wait_all_tasks_blocked()
 
     async def pass_time(self, seconds: float) -> None:
@@ -245,15 +245,15 @@ class Talk:
         assert self._relay.log.of("internal_error") == []
 
 
-async def _bounded_talk(dice: random.Random, steps: int, *, engine: Engine) -> Talk:
+async def _bounded_talk(rng: random.Random, steps: int, *, engine: Engine) -> Talk:
     async with relay_harness(TIGHT, engine=engine) as relay:
-        talk = Talk(relay, dice, b_numbered=True, forgetful=dice.random() < 0.3)
+        talk = Talk(relay, rng, b_numbered=True, forgetful=rng.random() < 0.3)
         await talk.meet()
         for _ in range(steps):
             await talk.step()
-            if dice.random() < 0.05:
-                await talk.pass_time(4 * dice.random())
-            if dice.random() < 0.05:
+            if rng.random() < 0.05:
+                await talk.pass_time(4 * rng.random())
+            if rng.random() < 0.05:
                 talk.a.send({"type": "pair_request", "target_id": str(talk.b.client_id)})
             away = relay.relay._resume.snapshot()
             assert away.clients <= TIGHT.max_suspended_sessions
@@ -267,9 +267,9 @@ async def _bounded_talk(dice: random.Random, steps: int, *, engine: Engine) -> T
         return talk
 
 
-async def _talk(dice: random.Random, *, engine: Engine, goes_on: Callable[[Talk, int], bool]) -> Talk:
+async def _talk(rng: random.Random, *, engine: Engine, goes_on: Callable[[Talk, int], bool]) -> Talk:
     async with relay_harness(PATIENT, engine=engine) as relay:
-        talk = Talk(relay, dice, b_numbered=dice.random() < 0.7, forgetful=dice.random() < 0.3)
+        talk = Talk(relay, rng, b_numbered=rng.random() < 0.7, forgetful=rng.random() < 0.3)
         await talk.meet()
         steps = 0
         while goes_on(talk, steps):
@@ -284,29 +284,29 @@ async def _talk(dice: random.Random, *, engine: Engine, goes_on: Callable[[Talk,
 
 # By their seed: what is thrown depends on how far a talk is, which is not the same twice, since tasks that can run do so in any
 # order. Dice that hypothesis throws itself have to fall alike.
-DICE: Final = st.integers(0, 1 << 64).map(random.Random)
+RNGS: Final = st.integers(0, 1 << 64).map(random.Random)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@given(dice=DICE, steps=st.integers(0, 150))
+@given(rng=RNGS, steps=st.integers(0, 150))
 @examples(0.5)
-def test_frames_are_lost_only_with_the_end_of_a_session(engine: Engine, dice: random.Random, steps: int) -> None:
+def test_frames_are_lost_only_with_the_end_of_a_session(engine: Engine, rng: random.Random, steps: int) -> None:
     """With a short resume window and small bounds; at the end nothing is kept."""
-    trio.run(partial(_bounded_talk, dice, steps, engine=engine), clock=MockClock(autojump_threshold=0))
+    trio.run(partial(_bounded_talk, rng, steps, engine=engine), clock=MockClock(autojump_threshold=0))
 
 
-def run(dice: random.Random, *, engine: Engine, goes_on: Callable[[Talk, int], bool]) -> Talk:
-    return trio.run(partial(_talk, dice, engine=engine, goes_on=goes_on), clock=MockClock(autojump_threshold=0))
+def run(rng: random.Random, *, engine: Engine, goes_on: Callable[[Talk, int], bool]) -> Talk:
+    return trio.run(partial(_talk, rng, engine=engine, goes_on=goes_on), clock=MockClock(autojump_threshold=0))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@given(dice=DICE, steps=st.integers(0, 120))
+@given(rng=RNGS, steps=st.integers(0, 120))
 @examples(0.5)
 def test_frames_arrive_exactly_once_wherever_a_connection_breaks(
-    engine: Engine, dice: random.Random, steps: int
+    engine: Engine, rng: random.Random, steps: int
 ) -> None:
     """In order."""
-    run(dice, engine=engine, goes_on=lambda _, done: done < steps)
+    run(rng, engine=engine, goes_on=lambda _, done: done < steps)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -201,26 +201,26 @@ TestWindows.settings = examples(1, stateful_step_count=50)
 @pytest.mark.parametrize("forgetful", [False, True])
 def test_frames_arrive_exactly_once_over_a_thousand_lost_connections(seed: int, forgetful: bool) -> None:
     """Both clients lose connections at random, in both directions, while they send."""
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     world = paired_world(b_numbered=True, forgetful=forgetful)
     sent: dict[App, list[int]] = {app: [] for app in world.apps}
     cuts = number = 0
     while cuts < 1000:
-        match dice.random():
+        match rng.random():
             case chance if chance < 0.08:
-                app = dice.choice(world.apps)
+                app = rng.choice(world.apps)
                 number += 1
                 sent[app].append(number)
                 app.send(offer(number))
             case chance if chance < 0.95 and world.sockets:
-                world.step(dice.choice(world.sockets), dice.choice(["relay", "client"]))
+                world.step(rng.choice(world.sockets), rng.choice(["relay", "client"]))
             case chance if chance < 0.98:
-                world.pass_time(0.1 * dice.random())
+                world.pass_time(0.1 * rng.random())
             case _:
                 fit = [socket for socket in world.sockets if not socket.is_cut]
                 if fit:
                     cuts += 1
-                    dice.choice(fit).cut(dice.randrange(6), dice.randrange(6))
+                    rng.choice(fit).cut(rng.randrange(6), rng.randrange(6))
     world.settle()
     a, b = world.apps
     assert payloads(b) == sent[a]
