@@ -13,6 +13,8 @@ _SURPLUS: Final = bytes(range(256 - 256 % len(ALPHABET), 256))
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
+_ESCAPED: Final = re.compile(r"[^A-Za-z0-9._-]|_(?=x[0-9A-F]{2})", re.ASCII)
+
 
 def make_id(random_bytes: Callable[[int], bytes]) -> str:
     """Return an unguessable ID; `random_bytes(n)` returns n uniform and unpredictable bytes."""
@@ -29,4 +31,19 @@ def is_name(text: str) -> bool:
 
 def validate_id(text: str) -> str | None:
     """Return the reason why a text is not a client ID."""
-    return None if is_name(text) else f"'{text}' is not a client ID: 1 to 64 letters, digits or -_."
+    if is_name(text):
+        return None
+    mapped = id_of(text)
+    hint = f"; the ID of a token for it is {mapped}" if is_name(mapped) else ""
+    return f"'{text}' is not a client ID: 1 to 64 letters, digits or -_.{hint}"
+
+
+def id_of(name: str) -> str:
+    """Return the ID for a name of an identity provider, such as `auth0|123`; it is a valid one unless too long or empty.
+
+    Letters, digits, `-`, `_` and `.` stay; each other byte of UTF-8 becomes `_x` and two hexadecimal digits, and so does a `_`
+    that would look like the start of one. Different names have different IDs.
+    """
+    return _ESCAPED.sub(
+        lambda found: "".join(f"_x{byte:02X}" for byte in found[0].encode(errors="surrogatepass")), name
+    )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdpx.ids import ALPHABET, LENGTH, is_name, make_id
+from sdpx.ids import ALPHABET, LENGTH, id_of, is_name, make_id, validate_id
 
 
 def test_alphabet_has_no_ambiguous_letters() -> None:
@@ -56,3 +56,27 @@ def test_valid_requested_id(name: str) -> None:
 @pytest.mark.parametrize("name", ["", "x" * 65, "a b", "a/b", "é", "٣", "a\n", "\x00", "a:b", "%61"])
 def test_invalid_requested_id(name: str) -> None:
     assert not is_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "mapped"),
+    [
+        ("robot-1.arm_2", "robot-1.arm_2"),
+        ("auth0|64b0", "auth0_x7C64b0"),
+        ("bob@example.com", "bob_x40example.com"),
+        ("José", "Jos_xC3_xA9"),
+        ("a_x40b", "a_x5Fx40b"),
+        ("a_xylophone", "a_xylophone"),
+    ],
+)
+def test_name_of_an_identity_provider_is_mapped_to_an_id(name: str, mapped: str) -> None:
+    assert id_of(name) == mapped
+
+
+@given(st.text(alphabet="_x5F40|@a", max_size=12), st.text(alphabet="_x5F40|@a", max_size=12))
+def test_different_names_have_different_ids(first: str, second: str) -> None:
+    assert (id_of(first) == id_of(second)) is (first == second)
+
+
+def test_error_for_a_name_of_an_identity_provider_shows_its_id() -> None:
+    assert "bob_x40example.com" in (validate_id("bob@example.com") or "")

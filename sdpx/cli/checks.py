@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from sdpx.ice_servers import parse_server, parse_stun, parse_turn
-from sdpx.ids import validate_id
+from sdpx.ids import id_of, is_name, validate_id
 from sdpx.relay.auth.origins import validate_origin
 from sdpx.relay.auth.proxies import validate_network
-from sdpx.relay.auth.tokens import parse_duration, validate_pattern
+from sdpx.relay.auth.tokens import parse_duration, pattern_of, validate_pattern
 from sdpx.relay.auth.turn import validate_turn_url
 from sdpx.urls import validate_http_url, validate_relay_url
 
@@ -39,8 +39,9 @@ def _auth(options: "AuthOptions") -> Iterator[Problem]:
     yield from (("--turn-url", validate_turn_url(each)) for each in options.turn_url)
     yield from _both("--tls-cert", options.tls_cert, "--tls-key", options.tls_key)
     yield from _both("--turn-secret-file", options.turn_secret_file, "--turn-url", options.turn_url)
-    if options.auth_audience is not None and not options.asks_for_tokens:
-        yield "--auth-audience", "needs --auth-secret-file or --auth-jwks; without one, no tokens are checked"
+    for option, value in (("--auth-audience", options.auth_audience), ("--id-claim", options.id_claim)):
+        if value is not None and not options.asks_for_tokens:
+            yield option, "needs --auth-secret-file or --auth-jwks; without one, no tokens are checked"
 
 
 def peer(options: "PeerOptions") -> Iterator[Problem]:
@@ -64,8 +65,8 @@ def peer(options: "PeerOptions") -> Iterator[Problem]:
 
 def token(options: "TokenOptions") -> Iterator[Problem]:
     """Check the options of `sdpx token`."""
-    yield "--sub", validate_id(options.sub)
-    yield from (("--pair", validate_pattern(each)) for each in options.pair)
+    yield "--sub", None if is_name(id_of(options.sub)) else validate_id(options.sub)
+    yield from (("--pair", validate_pattern(pattern_of(each))) for each in options.pair)
     if parse_duration(options.ttl) is None:
         yield "--ttl", f"'{options.ttl}' is not a duration; the form is 90s, 15m, 1h or 7d"
     if options.auth_secret_file is None:

@@ -35,6 +35,8 @@ def serve(options: "ServeCommand") -> int:
 
         typer.echo(render("serve", options), nl=False)
     if options.check:
+        for warning in credentials.ignored_keys:
+            typer.echo(f"sdpx serve: {warning.message()}", err=True)
         typer.echo("sdpx serve: the options and all files are valid", err=True)
     if options.check or options.print_config:
         return ExitStatus.OK

@@ -111,6 +111,16 @@ class WeakSecret(Event, frozen=True):
     path: str
 
 
+class KeyIgnored(Event, frozen=True):
+    """A key of the JWK set cannot be used and is ignored; `number` is its place in the set, from 1."""
+
+    level: ClassVar[Level] = "warning"
+    sentence: ClassVar[str] = "Key {e.number} of '{e.path}' is ignored: it {e.reason}"
+    path: str
+    number: int
+    reason: str
+
+
 class AuthWebhookFailed(Event, frozen=True):
     """The authentication webhook is unavailable; new connections are refused meanwhile."""
 

@@ -95,6 +95,8 @@ def _ice_server_issuer(options: ServeOptions, credentials: Credentials) -> IceSe
 
 def _warn_if_insecure(options: AuthOptions, credentials: Credentials, host: str, log: Log) -> None:
     """Log which valid options are not secure for a relay that listens on the address `host`."""
+    for event in credentials.ignored_keys:
+        log.emit(event)
     if credentials.has_weak_secret:
         log.emit(serve.WeakSecret(str(options.auth_secret_file)))
     if not (options.requires_authentication or options.allow_origin or ip_address(host).is_loopback):

@@ -92,9 +92,9 @@ class Authenticator:
             raise BadToken("A token is required: 'Authorization: Bearer TOKEN', or '?token=TOKEN'")
         claims = self._credentials.keys.claims(token)
         try:
-            grant = parse_claims(claims, self._clock(), self._options.auth_audience)
+            grant = parse_claims(claims, self._clock(), self._options.auth_audience, self._options.id_claim)
         except BadToken as error:
-            raise BadToken(str(error), subject_of(claims)) from None
+            raise BadToken(str(error), subject_of(claims, self._options.id_claim)) from None
         if grant.client_id is not None and asked_id not in (None, grant.client_id):
             message = f"The token is for the ID '{grant.client_id}', not '{asked_id}'"
             raise BadToken(message, grant.client_id)

@@ -33,6 +33,7 @@ class Credentials:
         }
         self._files = {option: Path(file) for option, file in files.items() if file is not None}
         self._loaded: dict[str, Any] = {}
+        self.ignored_keys: list[serve.KeyIgnored] = []  # of the JWK set that was read last
 
     def load(self) -> None:
         """Read all files; raises `BadOption`."""
@@ -56,6 +57,8 @@ class Credentials:
         done, failed = await trio.to_thread.run_sync(self._reload, abandon_on_cancel=True)
         for option, reason in failed:
             log(serve.ReloadFailed(option, reason))
+        for event in self.ignored_keys:
+            log(event)
         if done or not failed:
             log(serve.Reloaded(", ".join(done) or "no option: none has one"))
 
@@ -83,7 +86,8 @@ class Credentials:
             case "--auth-jwks":
                 from sdpx.relay.auth.keys import public_keys  # noqa: PLC0415
 
-                return public_keys(file)
+                self.ignored_keys = []
+                return public_keys(file, lambda *key: self.ignored_keys.append(serve.KeyIgnored(str(file), *key)))
             case "--tls-cert":
                 from sdpx.relay.auth.tls import load_context  # noqa: PLC0415
 

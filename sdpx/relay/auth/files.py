@@ -1,9 +1,11 @@
 """Reads files that contain secrets, keys and certificates: bounded in size, without quoting their contents."""
 
+import codecs
 from pathlib import Path
 from typing import Final
 
 MAX_BYTES: Final = 1024 * 1024
+_BYTE_ORDER_MARKS: Final = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 class BadFile(Exception):
@@ -22,6 +24,18 @@ def read_bytes(path: Path) -> bytes:
         raise BadFile(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if len(data) > MAX_BYTES:
         raise BadFile(path, "is larger than 1 MiB")
+    return _without_byte_order_mark(data)
+
+
+def _without_byte_order_mark(data: bytes) -> bytes:
+    """Return text that an editor saved with a byte order mark as UTF-8 without one; random bytes stay as they are."""
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if data.startswith(mark):
+            try:
+                text = data.decode(encoding)
+            except UnicodeDecodeError:
+                return data
+            return text.encode() if encoding == "utf-8-sig" or text.isascii() else data
     return data
 
 

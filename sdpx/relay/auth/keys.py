@@ -5,7 +5,7 @@ P-256 key for ES256, an Ed25519 key for EdDSA (RFC 8725, 3.1 and 3.2).
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ _ALGORITHMS: Final = {("RSA", None): "RS256", ("EC", "P-256"): "ES256", ("OKP", 
 _MIN_SECRET_BYTES: Final = 32  # RFC 7518, 3.2: at least the size of the hash
 _MIN_RSA_BITS: Final = 2048
 _MAX_KEYS: Final = 100
+_MAX_REASONS: Final = 3
 _PRIVATE_PARAMETERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _PARSE_ERRORS: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
@@ -103,38 +104,60 @@ def sign(claims: Mapping[str, object], key: Key) -> str:
         return jwt.encode(dict(claims), key.key, key.algorithm)
 
 
-def public_keys(path: Path) -> list[Key]:
-    """Return the keys of a JWK set (RFC 7517, 5) in a file; raises `BadFile`.
+def public_keys(path: Path, ignored: Callable[[int, str], None] = lambda _number, _reason: None) -> list[Key]:
+    """Return the usable keys of a JWK set in a file; raises `BadFile`, also if there is none.
 
-    Unlike `jwt.PyJWKSet` it refuses a set with an unusable key, a private key, or a key that is too short.
+    `ignored` is called with the number of every other key and the reason (RFC 7517, 5).
     """
     try:
         jwk_set = msgspec.json.decode(read_bytes(path), type=dict[str, Any])
     except _PARSE_ERRORS:
         raise BadFile(path, 'is not a JSON object; a JWK set looks like {"keys": [...]}') from None
     jwks = jwk_set.get("keys")
-    if not isinstance(jwks, list) or not all(isinstance(each, dict) for each in jwks):
+    if not isinstance(jwks, list):
         raise BadFile(path, 'has no list of keys; a JWK set looks like {"keys": [...]}')
     if len(jwks) > _MAX_KEYS:
         raise BadFile(path, f"has more than {_MAX_KEYS} keys")
-    keys = [_public_key(path, number, jwk) for number, jwk in enumerate(jwks, 1) if jwk.get("use", "sig") == "sig"]
+    keys: dict[object, Key] = {}
+    reasons: list[str] = []
+    for number, jwk in enumerate(jwks, 1):
+        try:
+            key = _public_key(jwk)
+            name = (key.algorithm, key.kid) if key.kid is not None else number
+            reason = "has the 'kid' of an earlier key" if keys.setdefault(name, key) is not key else ""
+        except _UnusableKeyError as error:
+            reason = str(error)
+        if reason:
+            reasons.append(f"key {number} {reason}")
+            ignored(number, reason)
     if not keys:
-        raise BadFile(path, "has no key for signatures")
-    return keys
+        raise BadFile(path, "; ".join(["has no usable key for signatures", *reasons[:_MAX_REASONS]]))
+    return list(keys.values())
 
 
-def _public_key(path: Path, number: int, jwk: dict[str, Any]) -> Key:
+class _UnusableKeyError(ValueError):
+    """The message is a predicate whose subject is the key."""
+
+
+def _public_key(jwk: Any) -> Key:
+    """Return the key of a JWK (RFC 7517, 4); raises `_UnusableKeyError`."""
+    if not isinstance(jwk, dict):
+        raise _UnusableKeyError("is not a JSON object")
+    jwk = {name: value for name, value in jwk.items() if value is not None}
+    uses, operations = jwk.get("use", "sig"), jwk.get("key_ops", ["verify"])
+    if uses != "sig" or not isinstance(operations, list) or "verify" not in operations:
+        raise _UnusableKeyError("is not for the verification of signatures ('use', 'key_ops')")
     if not _PRIVATE_PARAMETERS.isdisjoint(jwk):
         kind = "a shared secret; use --auth-secret-file" if "k" in jwk else "a private key; use its public part"
-        raise BadFile(path, f"cannot be used: key {number} is {kind}")
+        raise _UnusableKeyError(f"is {kind}")
     algorithm = _ALGORITHMS.get((str(jwk.get("kty")), None if jwk.get("kty") == "RSA" else str(jwk.get("crv"))))
     if algorithm is None or jwk.get("alg", algorithm) != algorithm:
-        raise BadFile(path, f"cannot be used: key {number} is not for RS256, ES256 (P-256) or EdDSA (Ed25519)")
+        raise _UnusableKeyError("is not for RS256, ES256 (P-256) or EdDSA (Ed25519)")
     try:
         key = jwt.PyJWK(jwk, algorithm).key
     except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError):
-        raise BadFile(path, f"cannot be used: key {number} is not valid") from None
+        raise _UnusableKeyError("is not valid") from None
     if algorithm == "RS256" and getattr(key, "key_size", _MIN_RSA_BITS) < _MIN_RSA_BITS:
-        raise BadFile(path, f"cannot be used: key {number} is an RSA key of less than {_MIN_RSA_BITS} bits")
+        raise _UnusableKeyError(f"is an RSA key of less than {_MIN_RSA_BITS} bits")
     kid = jwk.get("kid")
     return Key(algorithm, key, kid if isinstance(kid, str) else None)

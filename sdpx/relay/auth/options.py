@@ -16,6 +16,12 @@ class AuthOptions:
         None, "Require a token signed by a public key in this JWK set.", "Authentication", "FILE"
     )
     auth_audience: str | None = option(None, "Require tokens to have this audience ('aud').", "Authentication", "NAME")
+    id_claim: str | None = option(
+        None,
+        "Claim of the token that gives the client's ID; default: 'sub', which may be missing.",
+        "Authentication",
+        "NAME",
+    )
     auth_webhook: str | None = option(
         None, "Ask this HTTP service whether a client may connect.", "Authentication", "URL"
     )

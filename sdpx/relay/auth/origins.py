@@ -12,6 +12,8 @@ _ORIGIN: Final = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<wildcard>\*\.)?"
     r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*)(?::(?P<port>[0-9]{1,5}))?"
 )
+# The origin of a sandboxed page or a file (HTML 7.1.1), and that of a file in some web views.
+_WITHOUT_HOST: Final = ("null", "file://")
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 _LARGEST_PORT: Final = 65535
 
@@ -21,18 +23,19 @@ class Origins:
 
     def __init__(self, allowed: Sequence[str] = ()) -> None:
         matches = [match for each in allowed if (match := _ORIGIN.fullmatch(each.lower()))]
-        assert len(matches) == len(allowed), "an origin that `validate_origin` refuses"
         self._any = not allowed
+        self._named = {each.lower() for each in allowed}.intersection(_WITHOUT_HOST)
+        assert len(matches) + len(self._named) >= len(set(allowed)), "an origin that `validate_origin` refuses"
         self._exact = {_parts(match) for match in matches if not match["wildcard"]}
         self._suffixes = [_parts(match) for match in matches if match["wildcard"]]
 
     def allow(self, origin: str | None) -> bool:
         """Return whether a request with this Origin header, or without one, is allowed."""
-        if self._any or origin is None:
+        if self._any or origin is None or origin in self._named:
             return True
         match = _ORIGIN.fullmatch(origin.lower())
         if match is None or match["wildcard"]:
-            return False  # such as `null`, the origin of a sandboxed page or a file
+            return False
         scheme, host, port = _parts(match)
         return (scheme, host, port) in self._exact or any(
             (scheme, port) == (allowed_scheme, allowed_port) and host.endswith(f".{domain}")
@@ -43,8 +46,10 @@ class Origins:
 def validate_origin(text: str) -> str | None:
     """Return what is wrong with an origin to allow."""
     match = _ORIGIN.fullmatch(text.lower())
+    if text.lower() in _WITHOUT_HOST:
+        return None
     if match is None or int(match["port"] or 1) not in range(1, _LARGEST_PORT + 1):
-        return f"'{text}' is not an origin; use https://HOST, https://HOST:PORT or https://*.HOST"
+        return f"'{text}' is not an origin; use https://HOST, https://HOST:PORT, https://*.HOST, null or file://"
     return None
 
 

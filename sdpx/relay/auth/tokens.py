@@ -1,8 +1,9 @@
 """The claims of a token whose signature is valid (RFC 7519). Pure: the time is an argument, in seconds since the epoch.
 
-- `sub` binds the ID: a client that asks for no ID, or for the same one, gets it; a request for another ID is refused.
-- `pair` limits the targets of pair requests: an ID or a list of them, `*` standing for any characters. An empty list allows
-  none.
+- `sub`, or the claim of `--id-claim`, binds the ID: a client that asks for no ID, or for the same one, gets it; a request for
+  another ID is refused. `sdpx.ids.id_of` maps its value to the ID.
+- `pair` limits the targets of pair requests: an ID, or a name that is mapped to one, or a list of them, `*` standing for any
+  characters. An empty list allows none.
 - `exp`, `nbf` and `iat` are checked with `LEEWAY_SECONDS`; a token without `exp` does not expire.
 - `aud` must contain this relay's audience.
 """
@@ -14,9 +15,10 @@ from math import isfinite
 from typing import Final
 
 from sdpx.ice_servers import RtcIceServer
-from sdpx.ids import is_name
+from sdpx.ids import id_of, is_name
 
 LEEWAY_SECONDS: Final = 30
+_LARGEST_NUMBER: Final = 2**63
 _PATTERN: Final = re.compile(r"[A-Za-z0-9._*-]{1,64}", re.ASCII)
 _DURATION: Final = re.compile(r"(?P<count>[0-9]{1,9})(?P<unit>[smhd])?", re.ASCII)
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -46,8 +48,8 @@ class Grant:
 UNRESTRICTED: Final = Grant()
 
 
-def parse_claims(claims: object, now: float, audience: str | None = None) -> Grant:
-    """Return what the claims of a token allow at `now`; raises `BadToken`."""
+def parse_claims(claims: object, now: float, audience: str | None = None, id_claim: str | None = None) -> Grant:
+    """Return what the claims of a token allow at `now`; raises `BadToken`, also if there is an `id_claim` and it is missing."""
     if not isinstance(claims, dict):
         raise BadToken("The token's payload is not a JSON object")
     expires_at, not_before, issued_at = (_seconds(claims, name) for name in ("exp", "nbf", "iat"))
@@ -56,23 +58,30 @@ def parse_claims(claims: object, now: float, audience: str | None = None) -> Gra
     if any(start is not None and now < start - LEEWAY_SECONDS for start in (not_before, issued_at)):
         raise BadToken("The token is not valid yet; compare the clocks of its issuer and of this relay")
     _check_audience(claims.get("aud"), audience)
-    sub, pair = claims.get("sub"), claims.get("pair")
-    if sub is not None and not (isinstance(sub, str) and is_name(sub)):
-        raise BadToken("The token's 'sub' is not a valid ID: 1 to 64 letters, digits, '-', '_' or '.'")
+    client_id, pair, name = subject_of(claims, id_claim), claims.get("pair"), id_claim or "sub"
+    if client_id is None and (id_claim is not None or claims.get(name) is not None):
+        raise BadToken(f"The token's '{name}' is missing, or gives no ID of 1 to 64 characters")
     if pair is None:
-        return Grant(sub)
-    patterns = [pair] if isinstance(pair, str) else pair
-    if not isinstance(patterns, list) or not all(
-        isinstance(each, str) and _PATTERN.fullmatch(each) for each in patterns
-    ):
+        return Grant(client_id)
+    names = [pair] if isinstance(pair, str) else pair
+    patterns = [pattern_of(each) for each in names if isinstance(each, str)] if isinstance(names, list) else []
+    if not isinstance(names, list) or len(patterns) < len(names) or any(map(validate_pattern, patterns)):
         raise BadToken("The token's 'pair' must be an ID, a pattern such as robot-*, or a list of them")
-    return Grant(sub, tuple(patterns))
+    return Grant(client_id, tuple(patterns))
 
 
-def subject_of(claims: object) -> str | None:
-    """Return the ID that claims are for, valid or not at this time; None if there is no valid ID."""
-    sub = claims.get("sub") if isinstance(claims, dict) else None
-    return sub if isinstance(sub, str) and is_name(sub) else None
+def subject_of(claims: object, id_claim: str | None = None) -> str | None:
+    """Return the ID that claims are for, valid or not at this time; None if there is no valid ID. Whole numbers are names."""
+    name = claims.get(id_claim or "sub") if isinstance(claims, dict) else None
+    if isinstance(name, int) and not isinstance(name, bool) and 0 <= name <= _LARGEST_NUMBER:
+        name = str(name)
+    client_id = id_of(name) if isinstance(name, str) else ""
+    return client_id if is_name(client_id) else None
+
+
+def pattern_of(text: str) -> str:
+    """Return the pattern of IDs for an entry of `pair`, in which names are mapped to IDs."""
+    return "*".join(map(id_of, text.split("*")))
 
 
 def make_claims(sub: str, pair: Sequence[str], audience: str | None, now: float, ttl: float) -> dict[str, object]:

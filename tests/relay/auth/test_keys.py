@@ -151,9 +151,9 @@ def test_unusable_secret_file_is_named(tmp_path: Path, text: str | bytes, word: 
 @pytest.mark.parametrize(
     ("keys", "word"),
     [
-        ([], "no key for signatures"),
+        ([], "no usable key for signatures"),
         ([{"kty": "oct", "k": "c2VjcmV0"}], "key 1 is a shared secret"),
-        ([public_jwk(ED), private_jwk(ED)], "key 2 is a private key"),
+        ([{}, private_jwk(ED)], "key 2 is a private key"),
         ([public_jwk(KEYS["RS256"], alg="RS512")], "not for RS256"),
         ([public_jwk(KEYS["RS256"], alg="HS256")], "not for RS256"),
         ([public_jwk(ec.generate_private_key(ec.SECP384R1()))], "not for RS256"),
@@ -163,7 +163,8 @@ def test_unusable_secret_file_is_named(tmp_path: Path, text: str | bytes, word: 
         ([{"kty": "EC", "crv": "P-256", "x": "AA", "y": "AA"}], "is not valid"),
         ([{"kty": "OKP", "crv": "Ed25519", "x": "!"}], "is not valid"),
         ([{}], "not for RS256"),
-        ([public_jwk(ED, use="enc")], "no key for signatures"),
+        ([public_jwk(ED, use="enc")], "key 1 is not for the verification of signatures"),
+        ([1], "key 1 is not a JSON object"),
         ([public_jwk(ED)] * 101, "more than 100"),
     ],
 )
@@ -172,7 +173,55 @@ def test_unusable_jwk_set_is_named(tmp_path: Path, keys: list[dict[str, Any]], w
         public_keys(jwks_file(tmp_path, *keys))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"keys": {}}', '{"keys": [1]}', "[" * 100_000, b"\xff"])
+@pytest.mark.parametrize(
+    ("other", "word"),
+    [
+        (1, "not a JSON object"),
+        ({"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA"}, "not for RS256"),
+        ({"kty": "EC", "crv": "secp256k1", "alg": "ES256K", "x": "AA", "y": "AA"}, "not for RS256"),
+        (public_jwk(ec.generate_private_key(ec.SECP384R1()), alg="ES384"), "not for RS256"),
+        (public_jwk(KEYS["RS256"], alg="RSA-OAEP"), "not for RS256"),
+        (public_jwk(KEYS["RS256"], use="enc"), "not for the verification"),
+        (public_jwk(KEYS["RS256"]) | {"key_ops": ["encrypt"]}, "not for the verification"),
+        (private_jwk(ED), "private key"),
+        ({"kty": "RSA", "e": "AQAB", "alg": "RS256"}, "is not valid"),
+        (public_jwk(KEYS["RS256"], kid="main"), "'kid' of an earlier key"),
+    ],
+)
+def test_other_keys_of_a_jwk_set_are_ignored(tmp_path: Path, other: Any, word: str) -> None:
+    """RFC 7517, 5: keys of unknown kinds, broken keys, and a second key of one algorithm with one 'kid'."""
+    ignored: list[tuple[int, str]] = []
+    jwks = jwks_file(tmp_path, public_jwk(KEYS["RS256"], kid="main"), other)
+    [key] = public_keys(jwks, lambda number, reason: ignored.append((number, reason)))
+    assert key.kid == "main"
+    [(number, reason)] = ignored
+    assert number == 2
+    assert word in reason
+
+
+def test_keys_of_different_algorithms_may_have_one_kid(tmp_path: Path) -> None:
+    """RFC 7517, 4.5."""
+    jwks = jwks_file(tmp_path, *[public_jwk(key, kid="main") for key in KEYS.values()])
+    assert [key.algorithm for key in public_keys(jwks)] == list(KEYS)
+
+
+@pytest.mark.parametrize("text", [f"\ufeff{SECRET}\r\n".encode(), f"{SECRET}\r\n".encode("utf-16")])
+def test_byte_order_mark_is_not_part_of_a_secret(tmp_path: Path, text: bytes) -> None:
+    """Windows programs write one in front of UTF-8 and UTF-16."""
+    assert secret_key(write(tmp_path / "secret", text)).key == SECRET.encode()
+
+
+def test_random_bytes_that_look_like_a_byte_order_mark_are_kept(tmp_path: Path) -> None:
+    secret = b"\xff\xfe" + bytes(range(128, 160))
+    assert secret_key(write(tmp_path / "secret", secret)).key == secret
+
+
+def test_jwk_set_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    jwks = jwks_file(tmp_path, public_jwk(ED))
+    assert public_keys(write(jwks, b"\xef\xbb\xbf" + jwks.read_bytes()))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"keys": {}}', "[" * 100_000, b"\xff"])
 def test_file_without_a_jwk_set_is_named(tmp_path: Path, text: str | bytes) -> None:
     with pytest.raises(BadFile, match="JWK set"):
         public_keys(write(tmp_path / "jwks.json", text))

@@ -57,7 +57,16 @@ def test_another_host_is_never_allowed(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["https://a.test", "http://localhost:3000", "https://*.a.test", "http://[::1]:80", "app://local"]
+    "text",
+    [
+        "https://a.test",
+        "http://localhost:3000",
+        "https://*.a.test",
+        "http://[::1]:80",
+        "app://local",
+        "null",
+        "file://",
+    ],
 )
 def test_valid_origin_passes_validation(text: str) -> None:
     assert validate_origin(text) is None
@@ -75,7 +84,8 @@ def test_valid_origin_passes_validation(text: str) -> None:
             "https://*",
             "https://a.*.test",
             "https://a.test:0",
-            "null",
+            "Null-",
+            "file:///",
         ),
         *("https://a.test:65536", "https://a b", "//a.test", "https://*a.test"),
     ],
@@ -84,3 +94,11 @@ def test_invalid_origin_is_named(text: str) -> None:
     error = validate_origin(text)
     assert error is not None
     assert f"'{text}'" in error
+
+
+@pytest.mark.parametrize("name", ["null", "file://"])
+def test_origin_without_a_host_is_allowed_only_by_name(name: str) -> None:
+    """Sandboxed pages, and pages from files."""
+    origins = Origins([name])
+    assert origins.allow(name)
+    assert not any(map(origins.allow, {"null", "file://", "https://null", ""} - {name}))

@@ -161,9 +161,9 @@ def test_token_command_warns_of_a_short_secret(tmp_path: Path) -> None:
     [
         (["--sub", "bob"], ["--auth-secret-file", "required"]),
         (["--auth-secret-file", "{secret}"], ["--sub"]),
-        (["--sub", "a b", "--auth-secret-file", "{secret}"], ["--sub", "'a b'"]),
+        (["--sub", "x" * 65, "--auth-secret-file", "{secret}"], ["--sub", "not a client ID"]),
         (["--sub", "bob", "--auth-secret-file", "{secret}", "--ttl", "soon"], ["--ttl", "'soon'"]),
-        (["--sub", "bob", "--auth-secret-file", "{secret}", "--pair", "a b"], ["--pair", "'a b'"]),
+        (["--sub", "bob", "--auth-secret-file", "{secret}", "--pair", "x" * 65], ["--pair", "not an ID"]),
         (["--sub", "bob", "--auth-secret-file", "/nowhere"], ["--auth-secret-file", "No such file"]),
     ],
 )
