@@ -161,7 +161,7 @@ class Attempt:
     async def _open(self, remote: Description, found: list[CandidateInit | None]) -> None:
         """Use the candidates that came in the peer's description and before it: it is set now."""
         self.wants_connection = media_count(remote.sdp) > 0
-        self.both_sdpx = remote.agent is not UNSET and remote.agent.startswith("sdpx") and self.wants_connection
+        self.both_sdpx = isinstance(remote.agent, str) and remote.agent.startswith("sdpx") and self.wants_connection
         self.trace.description_received = True
         if self.both_sdpx:
             await self.pc.channels.create_heartbeat()

@@ -65,11 +65,12 @@ def parse_command(line: str) -> Command:
 
 
 def _object(line: str) -> dict[str, Any]:
+    """Return the keys of an object; one with null is absent, as some serializers write what is not set."""
     try:
         value = msgspec.json.decode(line)
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         raise InputRejected("bad_json", f"A line of the input is not JSON: {error}") from None
-    return value if isinstance(value, dict) else {}
+    return {key: each for key, each in value.items() if each is not None} if isinstance(value, dict) else {}
 
 
 def _decoded(text: str) -> bytes:

@@ -3,7 +3,8 @@
 Reading
 - A message is one JSON object (RFC 8259: no NaN, no Infinity); of duplicate keys the last one counts.
 - Text that is not JSON is refused with `bad_json`. JSON that is not an object, has no string `type`, or has a key that is
-  missing or of the wrong type is refused with `bad_message`. A type that clients may not send is refused with `unknown_type`.
+  missing or of the wrong type is refused with `bad_message`; a `peer_id`, which is optional, is missing if it is null. A
+  type that clients may not send is refused with `unknown_type`.
   The codes are checked in this order.
 - The caller has checked that the bytes are UTF-8: the decoder does not look into values that it skips.
 
@@ -65,7 +66,7 @@ class _RelayedKeys(Struct, frozen=True, gc=False):
     type: str
     sdp: Raw | UnsetType = UNSET
     candidate: CandidateInit | UnsetType | None = UNSET
-    peer_id: str | UnsetType = UNSET
+    peer_id: str | UnsetType | None = UNSET
     from_peer: Absent | UnsetType = UNSET
     seq: Absent | UnsetType = UNSET
 
@@ -173,7 +174,7 @@ def _frame(kind: RelayedType, envelope: Envelope, data: bytes) -> Frame:
         _check_candidate(envelope.candidate)
     else:
         _require_string(envelope.sdp, "sdp", kind)
-    peer_id = None if envelope.peer_id is UNSET else _string(envelope.peer_id, "peer_id", kind)
+    peer_id = None if envelope.peer_id in (UNSET, Raw(b"null")) else _string(envelope.peer_id, "peer_id", kind)
     body = data.rstrip()[:-1] if envelope.from_peer is UNSET else _body_without(data, "from_peer")
     without_seq = None if envelope.seq is UNSET else _body_without(data, "from_peer", "seq")
     return Frame(kind, body, len(data), peer_id, envelope.sdp, without_seq)

@@ -31,12 +31,15 @@ class CandidateInit(Struct, frozen=True, omit_defaults=True):
 
 
 class Description(Struct, frozen=True):
-    """An offer or an answer (RFC 8829). `agent` names the program that made it, if it names itself."""
+    """An offer or an answer (RFC 8829). `agent` names the program that made it, if it names itself.
+
+    A `peer_id` or `agent` of null is absent: some serializers write null for a value that is not set.
+    """
 
     type: Literal["offer", "answer"]
     sdp: str
-    peer_id: str | UnsetType = UNSET
-    agent: str | UnsetType = UNSET
+    peer_id: str | UnsetType | None = UNSET
+    agent: str | UnsetType | None = UNSET
 
 
 class Candidate(Struct, frozen=True):
@@ -44,7 +47,7 @@ class Candidate(Struct, frozen=True):
 
     candidate: CandidateInit | None
     type: Literal["candidate"] = "candidate"
-    peer_id: str | UnsetType = UNSET
+    peer_id: str | UnsetType | None = UNSET
 
 
 class Frame(Struct, frozen=True, gc=False):

@@ -59,6 +59,11 @@ def test_invalid_command_is_rejected_with_its_code(line: str, code: str) -> None
     assert len(caught.value.reason) < 300
 
 
+def test_key_with_null_is_absent() -> None:
+    """Some serializers write null for what is not set."""
+    assert parse_command('{"send":"x","pair":null,"close":null}') == Send("x")
+
+
 @given(st.binary(max_size=50), st.text(st.characters(codec="utf-8"), max_size=50))
 def test_message_is_sent_as_written(data: bytes, text: str) -> None:
     """Any bytes and any text, in every JSON spelling; the longest message fits into a line."""

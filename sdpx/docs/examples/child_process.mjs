@@ -2,6 +2,7 @@ import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 
 const command = ["peer", "--pair", "robot", "--wait", "30", "--once", "--stdin", "json"];
+command.push("--expect", "message", "--within", "60");
 const peer = spawn("sdpx", command, { stdio: ["pipe", "pipe", "inherit"] });
 const exited = new Promise((resolve) => peer.on("exit", resolve));
 const send = (command) => peer.stdin.write(JSON.stringify(command) + "\n");

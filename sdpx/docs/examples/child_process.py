@@ -4,6 +4,7 @@ import json
 import subprocess
 
 command = ["sdpx", "peer", "--pair", "robot", "--wait", "30", "--once", "--stdin", "json"]
+command += ["--expect", "message", "--within", "60"]
 with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as peer:
     assert peer.stdin
     assert peer.stdout

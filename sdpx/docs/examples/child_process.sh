@@ -1,4 +1,4 @@
-coproc PEER { exec sdpx peer --pair robot --wait 30 --once --stdin json; }
+coproc PEER { exec sdpx peer --pair robot --wait 30 --once --expect message --within 60 --stdin json; }
 pid=$PEER_PID
 send() { jq -cn "$@" >&"${PEER[1]}"; }
 
