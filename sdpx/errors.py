@@ -3,6 +3,11 @@
 from enum import IntEnum
 
 
+def describe_os_error(error: BaseException) -> str:
+    """Return the system's own sentence for an error, without its number."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
 class ExitStatus(IntEnum):
     """The exit statuses of all commands."""
 
@@ -120,7 +125,7 @@ class ChannelLost(Ending):
 
 
 class ExpectationFailed(Ending):
-    """The event of `--expect` did not happen within `--expect-timeout`."""
+    """The event of `--expect` did not happen within `--within`."""
 
     status = ExitStatus.EXPECTATION_FAILED
 

@@ -21,7 +21,7 @@ from typing import Final
 import trio
 
 from sdpx.concurrency import leaf_exceptions
-from sdpx.errors import Ending, ExitStatus
+from sdpx.errors import Ending, ExitStatus, describe_os_error
 from sdpx.events import Error, LogDropped
 from sdpx.log import Log, ThreadSink, capture_libraries, reader_is_gone
 from sdpx.options import LogOptions, OnLogFailure
@@ -113,7 +113,7 @@ class LogFailures:
     def on_failure(self, error: OSError, lines: int) -> None:
         """Note the loss of some lines."""
         self.lost += lines
-        self._reason = self._reason or f"Cannot write the log to stdout: {error.strerror or error}"
+        self._reason = self._reason or f"Cannot write the log to stdout: {describe_os_error(error)}"
         if self._action == "exit":
             self._shut_down()
         elif self._clock() >= self._next_report:

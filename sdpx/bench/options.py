@@ -30,6 +30,6 @@ class BenchOptions:
     in_flight: int = option(1, "Messages in flight at once in each pair.", "Load", "NUMBER", 1, 1024)
     seconds: float = option(5.0, "Duration of each of the three phases.", "Load", "SECONDS", 0.1, 3600)
     processes: int = option(
-        0, "Processes that generate load; 0: one less than CPU cores, at most 4.", "Load", "NUMBER", 0, 64
+        0, "Load-generating processes; 0: one fewer than CPU cores, at most 4.", "Load", "NUMBER", 0, 64
     )
     format: Literal["table", "json"] = option("table", "table, or json for one JSON object.", "Output", "FORMAT")

@@ -15,14 +15,14 @@ from sdpx.errors import ExitStatus
 
 HELP: Final = {
     "serve": "Run a relay: it pairs clients by ID and relays offer, answer and candidates within a pair.",
-    "peer": """Run a WebRTC peer: it sends lines of stdin to the other peer and logs its events on stdout.
+    "peer": """Connect as a WebRTC peer: lines of stdin are sent as messages, and events are logged on stdout.
 
     Exit status: 0 success, 1 internal error, 2 usage, 3 relay unreachable or
     lost, 4 pairing refused, 5 no connection, 6 refused by the relay,
     7 pairing lost, 8 no answer, 9 no common candidates, 10 ICE failed,
     11 DTLS failed, 12 channel lost, 13 --expect not met.
     """,
-    "token": "Create a token for `sdpx serve --auth-secret-file` and print it on stdout.",
+    "token": "Create an access token for a relay that uses --auth-secret-file; prints only the token.",
     "demo": "Run a demonstration: a relay and two peers, each a process, pair, connect and send messages.",
     "bench": """Measure a relay: messages, connections and sessions per second, and latency.
 

@@ -37,7 +37,7 @@ def serve(options: "ServeCommand") -> int:
     if options.check:
         for warning in credentials.ignored_keys:
             typer.echo(f"sdpx serve: {warning.message()}", err=True)
-        typer.echo("sdpx serve: the options and all files are valid", err=True)
+        typer.echo("sdpx serve: configuration OK", err=True)
     if options.check or options.print_config:
         return ExitStatus.OK
     return run(partial(run_server, options, credentials), options, reloads=True, on_log_failure=options.on_log_failure)

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from sdpx.cli.options import COMMANDS
+from sdpx.errors import describe_os_error
 from sdpx.options import Option, did_you_mean, options_of, values_of
 from sdpx.urls import MASK, mask_secrets
 
@@ -26,7 +27,7 @@ def load(path: str, command: str) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not UTF-8 text") from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+        raise ValueError(f"{path}: {describe_os_error(error)}") from None
 
 
 def parse(text: str, command: str) -> dict[str, Any]:

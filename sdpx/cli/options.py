@@ -18,7 +18,7 @@ class ServeCommand(ServeOptions):
 
     check: bool = option(False, "Check the options and all files, and exit.", "Configuration", in_file=False)
     print_config: bool = option(
-        False, "Print the options in force, in the form that --config reads, and exit.", "Configuration", in_file=False
+        False, "Print the effective options as a --config file, and exit.", "Configuration", in_file=False
     )
 
 
@@ -26,9 +26,9 @@ class ServeCommand(ServeOptions):
 class TokenOptions:
     """Options of `sdpx token`."""
 
-    sub: str = option(..., "Client ID that the token is for.", "Authentication", "ID")  # type: ignore[assignment]
+    sub: str = option(..., "The only client ID that this token allows.", "Authentication", "ID")  # type: ignore[assignment]
     auth_secret_file: str | None = option(
-        None, "File with the shared secret, the same as the relay's.", "Authentication", "FILE"
+        None, "The relay's secret file; the token is signed with it.", "Authentication", "FILE"
     )
     ttl: str = option("1h", "Lifetime of the token: 90s, 15m, 1h, 7d.", "Authentication", "TIME")
     pair: tuple[str, ...] = option(

@@ -277,11 +277,14 @@ class ServerError(Event, frozen=True):
     """The relay refused a frame of this peer."""
 
     level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = "{e._message}"
     code: str
     target_id: str | UnsetType
     in_reply_to: str | UnsetType
     _message: str
+
+    def message(self) -> str:
+        """Return the sentence of the relay; it does not name the target that it did not find."""
+        return f"No client '{self.target_id}' is connected" if self.code == "target_not_found" else self._message
 
 
 class Disconnected(Event, frozen=True):
@@ -313,26 +316,33 @@ class Reconnecting(Event, frozen=True):
 
     def message(self) -> str:
         """Return the reason, and the time until the next attempt."""
-        when = f"in {self.delay_ms} ms" if self.delay_ms else "immediately"
-        return f"{self.reason}. Reconnecting {when}."
+        when = f"in {self.delay_ms / 1000:.1f} s" if self.delay_ms else "at once"
+        return f"{self.reason}. Retrying {when}."
 
 
 class RelayResumed(Event, frozen=True):
     """The session was resumed on a new connection to the relay: ID, pairing and pending messages are kept."""
 
-    sentence: ClassVar[str] = "Resumed session {e.id} after {e.away_ms} ms; no message was lost."
     id: str
     away_ms: float
     unconfirmed: int
+
+    def message(self) -> str:
+        """Return the ID, and for how long it had no connection."""
+        return f"Resumed session {self.id} after {self.away_ms / 1000:.1f} s; no message was lost."
 
 
 class PairRetryScheduled(Event, frozen=True):
     """The target of `--pair` is not connected yet, or busy; the request is repeated after a delay."""
 
-    sentence: ClassVar[str] = "Cannot pair with {e.target_id} yet ({e.code}); trying again in {e.delay_ms} ms."
     target_id: str
     code: str
     delay_ms: float
+
+    def message(self) -> str:
+        """Return the reason, and the time until the next request."""
+        state = "not connected" if self.code == "target_not_found" else "paired with another client"
+        return f"'{self.target_id}' is {state}; trying again in {self.delay_ms / 1000:.1f} s."
 
 
 class PairingDeclined(Event, frozen=True):

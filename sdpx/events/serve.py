@@ -132,8 +132,11 @@ class AuthWebhookFailed(Event, frozen=True):
 class Reloaded(Event, frozen=True):
     """On SIGHUP the files of these options were read again; they apply to new connections."""
 
-    sentence: ClassVar[str] = "Reloaded the files of {e.options}"
     options: str
+
+    def message(self) -> str:
+        """Return the options, or that there are none."""
+        return f"Reloaded the files of {self.options}" if self.options else "Nothing to reload: no option names a file"
 
 
 class ReloadFailed(Event, frozen=True):

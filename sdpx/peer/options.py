@@ -30,7 +30,14 @@ class PeerOptions(LogOptions):
     target: str | None = option(
         None, "Request a pairing with this peer; the same as --pair.", "Pairing", "ID", is_argument=True, in_file=False
     )
-    wait: float = option(0.0, "With --pair: time for that peer to come online.", "Pairing", "SECONDS", 0, 86400)
+    wait: float = option(
+        0.0,
+        "Keep trying for this long while the peer of --pair is not connected or is busy.",
+        "Pairing",
+        "SECONDS",
+        0,
+        86400,
+    )
     timeout: float = option(
         30.0, "Time from pairing to open connection, all attempts included.", "Pairing", "SECONDS", 0.1, 86400
     )

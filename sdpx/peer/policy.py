@@ -207,7 +207,10 @@ def after_refusal(refusal: ErrorFrame, *, target: str, required: bool, reconnect
 
 
 def _pairing_refused(target: str, refusal: ErrorFrame) -> PairingRefused:
-    return PairingRefused(refusal.code, f"The relay refused the pairing with '{target}': {refusal.message}")
+    reason = f"The relay refused the pairing with '{target}': {refusal.message}"
+    if refusal.code == "target_not_found":
+        reason = f"No client '{target}' is connected: start it first, or use --wait 30"
+    return PairingRefused(refusal.code, reason)
 
 
 def before_any_pairing(

@@ -35,8 +35,8 @@ class PeerView(View):
                 lines = self._greeting(own_id)
             case peer.PairRetryScheduled(target_id, code):
                 is_new, self._waiting_for = code != self._waiting_for, code
-                state = "is busy" if code == "peer_busy" else "is not connected yet"
-                lines = f"'{target_id}' {state}; trying for {self._options.wait:.1f} s" if is_new else None
+                state = "not connected yet" if code == "target_not_found" else "paired with another client"
+                lines = f"'{target_id}' is {state}; trying for {self._options.wait:.1f} s" if is_new else None
             case peer.ServerError() if self._options.pair is not None:
                 pass  # its sentence follows on stderr
             case peer.ChannelMessage(text, size):

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import trio
 
-from sdpx.errors import CannotListen
+from sdpx.errors import CannotListen, describe_os_error
 from sdpx.events import Event, serve
 from sdpx.relay.websocket.socket_stream import SocketStream
 
@@ -22,6 +22,10 @@ SEND_BUFFER_BYTES: Final = 128 * 1024
 SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 NO_LISTENER: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP, errno.EFAULT})
 RETRY_SECONDS: Final = 0.1
+_HINTS: Final = {
+    errno.EADDRINUSE: "; choose another port with --port",
+    errno.EACCES: "; ports below 1024 need a privilege, choose another with --port",
+}
 LOG_INTERVAL: Final = 10.0
 
 
@@ -89,7 +93,7 @@ async def open_listeners(host: str, port: int) -> list[Listener]:
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise CannotListen(
-            "cannot_listen", f"Cannot listen on '{host}': not an address of this host ({error})"
+            "cannot_listen", f"Cannot listen on '{host}': not an address of this host ({describe_os_error(error)})"
         ) from None
     addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
     for tries_left in reversed(range(PORT_TRIES if port == 0 else 1)):
@@ -97,7 +101,8 @@ async def open_listeners(host: str, port: int) -> list[Listener]:
             return _listen_on_all(addresses, port)
         except OSError as error:
             if not tries_left:
-                raise CannotListen("cannot_listen", f"Cannot listen on {host}:{port}: {error}") from None
+                reason = f"{describe_os_error(error)}{_HINTS.get(error.errno or 0, '')}"
+                raise CannotListen("cannot_listen", f"Cannot listen on {host}:{port}: {reason}") from None
     raise AssertionError
 
 

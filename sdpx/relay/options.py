@@ -15,7 +15,7 @@ Engine = Literal["epoll", "trio-websocket"]
 class ServeOptions(LogOptions):
     """Options of a relay; with a `metrics_port`, /metrics is served there and not at `port`."""
 
-    host: str = option("127.0.0.1", "Address or host name to listen on.", "Network", "HOST")
+    host: str = option("127.0.0.1", "Address or host name to listen on (all addresses of the name).", "Network", "HOST")
     on_log_failure: OnLogFailure = option(
         "serve",
         "If the log cannot be written (disk full, pipe closed): serve on, with a note on stderr, or exit with status 1.",

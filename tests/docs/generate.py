@@ -186,6 +186,10 @@ class _Placeholder(str):
     def __format__(self, _spec: str) -> str:
         return str(self)
 
+    def __truediv__(self, _divisor: int) -> "_Placeholder":
+        """Milliseconds as seconds."""
+        return _Placeholder(self.removesuffix("_MS"))
+
 
 def event_table(module: str) -> str:
     """The events of a module of `sdpx.events`."""

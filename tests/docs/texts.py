@@ -232,5 +232,8 @@ MESSAGE_VARIANTS: Final[dict[str, dict[str, object]]] = {
     "webrtc_started": {"is_initiator": False},
     "relay_refused": {"peer_id": None},
     "reconnecting": {"delay_ms": 0.0},
+    "pair_retry_scheduled": {"code": "target_not_found"},
+    "server_error": {"code": "target_not_found"},
+    "reloaded": {"options": ""},
     "demo_finished": {"ok": False, "phases": {}},
 }

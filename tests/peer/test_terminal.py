@@ -109,8 +109,8 @@ def test_view_without_a_person_has_neither_prompt_nor_control_sequences() -> Non
 
 def test_warnings_are_shown_and_the_final_error_is_left_to_stderr() -> None:
     """With `--pair` its refusal is the final error: it is said once."""
-    refusal = peer.ServerError("peer_not_found", "bob", "pair_request", "No client 'bob' is connected")
-    retries = [(1.0, peer.PairRetryScheduled("bob", "peer_not_found", 500.0))] * 3
+    refusal = peer.ServerError("target_not_found", "bob", "pair_request", "No client 'bob' is connected")
+    retries = [(1.0, peer.PairRetryScheduled("bob", "target_not_found", 500.0))] * 3
     called, asked = Screen(pair="bob", wait=30), Screen()
     called.show((0.0, refusal), *retries)
     asked.show((0.0, refusal))

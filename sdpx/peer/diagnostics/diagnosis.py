@@ -142,7 +142,7 @@ def _credentials_refused(trace: ConnectionTrace) -> bool:
 
 _CLOSED: Final = "The connection to {t.peer_id} was established, and the peer closed it, or is gone"
 _TURN_REFUSED: Final = "No network path to {t.peer_id} was found, and the TURN server {turn.url} answered {turn.code}: "
-_WRONG_CREDENTIALS: Final = _TURN_REFUSED + "the user or password is wrong, or has expired (--turn)"
+_WRONG_CREDENTIALS: Final = _TURN_REFUSED + "wrong user name or password, or the credentials have expired (--turn)"
 _ASK_OPERATOR: Final = _TURN_REFUSED + "ask its operator (--turn)"
 
 # Another attempt has the same outcome.

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from errno import errorcode
 from os import strerror
-from socket import gaierror
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -28,7 +27,7 @@ from trio_websocket import (
 
 from sdpx.client_tls import client_context, describe_tls_failure
 from sdpx.concurrency import leaf_exceptions
-from sdpx.errors import Ending, Refusal, Refused, RelayUnreachable
+from sdpx.errors import Ending, Refusal, Refused, RelayUnreachable, describe_os_error
 from sdpx.peer.signaling.reliable_channel import ReliableChannel
 from sdpx.protocol import codec
 from sdpx.protocol.messages import PROTOCOL, YourId
@@ -266,8 +265,7 @@ def _rejected(url: str, error: ConnectionRejected, hint: str) -> Ending:
 def _os_failure(error: BaseException) -> str:
     """Return the system's message without its number and the address, which is in the URL."""
     if isinstance(error, ConnectionRefusedError):
-        return "connection refused: is a relay running there?"
+        return "connection refused (is the relay running?)"
     if isinstance(error, OSError) and error.errno is not None and error.errno in errorcode:
         return strerror(error.errno)
-    message = error.strerror if isinstance(error, gaierror) else None
-    return message or str(error) or type(error).__name__
+    return describe_os_error(error)

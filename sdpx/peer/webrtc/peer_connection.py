@@ -18,6 +18,7 @@ from aioice.ice import get_host_addresses
 from aiortc import RTCConfiguration, RTCIceServer, RTCIceTransportPolicy, RTCPeerConnection, RTCSessionDescription
 from aiortc.sdp import candidate_from_sdp
 
+from sdpx.errors import describe_os_error
 from sdpx.ice_servers import IceServer
 from sdpx.peer.negotiation import sdp
 from sdpx.peer.webrtc import aioice_ext, dtls_patch
@@ -200,7 +201,7 @@ class PeerConnection:
                 found = await trio.socket.getaddrinfo(server.host, server.port, type=trio.socket.SOCK_DGRAM)
                 addresses = tuple(dict.fromkeys(str(each[4][0]) for each in found))
             except (OSError, UnicodeError) as error:
-                reason = f"its name does not resolve: {error}"
+                reason = f"its name does not resolve: {describe_os_error(error)}"
         if not addresses:
             self._emit(IceServerResult(server, answered=False, reason=reason))
             return

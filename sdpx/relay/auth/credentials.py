@@ -60,7 +60,7 @@ class Credentials:
         for event in self.ignored_keys:
             log(event)
         if done or not failed:
-            log(serve.Reloaded(", ".join(done) or "no option: none has one"))
+            log(serve.Reloaded(", ".join(done)))
 
     def _reload(self) -> tuple[list[str], list[tuple[str, str]]]:
         """Read all files again; returns the options whose files are in force now, and the others with the reason."""

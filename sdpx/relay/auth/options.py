@@ -27,7 +27,7 @@ class AuthOptions:
     )
     auth_webhook_timeout: float = option(3.0, "Time for the webhook to answer.", "Authentication", "SECONDS", 0.1, 60)
     auth_rate: float = option(
-        1.0, "Failed attempts a second from one IP address; 0: no limit.", "Authentication", "NUMBER", 0
+        1.0, "Failed attempts per second and IP address; 0: no limit.", "Authentication", "NUMBER", 0
     )
     allow_origin: tuple[str, ...] = option(
         (),
@@ -36,11 +36,13 @@ class AuthOptions:
         "ORIGIN",
     )
     trusted_proxy: tuple[str, ...] = option(
-        (), "Trust the client address that this reverse proxy forwards; repeatable.", "Authentication", "CIDR"
+        (), "Trust X-Forwarded-For and Forwarded from this network; repeatable.", "Authentication", "CIDR"
     )
     tls_cert: str | None = option(None, "Serve wss:// with this certificate chain (PEM).", "TLS", "FILE")
     tls_key: str | None = option(None, "Private key of the certificate (PEM).", "TLS", "FILE")
-    turn_secret_file: str | None = option(None, "static-auth-secret of coturn, for --turn-url.", "TURN and ICE", "FILE")
+    turn_secret_file: str | None = option(
+        None, "File with the static-auth-secret of coturn, for --turn-url.", "TURN and ICE", "FILE"
+    )
     turn_url: tuple[str, ...] = option(
         (), "Issue clients credentials for this TURN server; repeatable.", "TURN and ICE", "URL"
     )

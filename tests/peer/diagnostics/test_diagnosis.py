@@ -79,7 +79,7 @@ PHASES: list[tuple[Phase, float]] = [
             },
             "turn_refused",
             ExitStatus.ICE_FAILED,
-            "has expired",
+            "have expired",
         ),
         (
             {"remote_candidates": Counter(), "candidate_pairs": 0},
@@ -94,7 +94,7 @@ PHASES: list[tuple[Phase, float]] = [
             {"turn_refusals": [TurnRefusal("turn:t:3478", 401)]},
             "turn_refused",
             ExitStatus.ICE_FAILED,
-            "turn:t:3478 answered 401: the user or password is wrong, or has expired",
+            "turn:t:3478 answered 401: wrong user name or password, or the credentials have expired",
         ),
         ({"turn_refusals": [TurnRefusal("turn:t", 486)]}, "turn_refused", ExitStatus.ICE_FAILED, "answered 486"),
         (

@@ -59,7 +59,7 @@ async def test_a_refused_connection_has_a_plain_error() -> None:
         with pytest.raises(RelayUnreachable) as caught:
             async with dial(url, url):
                 pass
-    assert caught.value.reason == f"Cannot reach the relay at {url}: connection refused: is a relay running there?"
+    assert caught.value.reason == f"Cannot reach the relay at {url}: connection refused (is the relay running?)"
 
 
 async def test_an_assigned_id_is_given_up_after_a_few_refusals() -> None:
