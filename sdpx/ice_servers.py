@@ -5,7 +5,7 @@ The URL of a TURN server may contain user and password, percent-encoded if they 
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Required, TypedDict, get_args
 from urllib.parse import unquote
@@ -65,16 +65,19 @@ DEFAULT_STUN: Final = IceServer("stun", "stun.l.google.com", 19302)
 
 def parse_server(url: str) -> IceServer:
     """Parse the URL of a STUN or TURN server. Raises ValueError with a sentence for the user."""
-    scheme, _, rest = url.partition(":")
+    scheme, _, rest = url.strip().partition(":")
+    scheme = scheme.lower()
     if scheme not in _SCHEMES:
         raise ValueError(
             f"'{_shown(url)}' is not the URL of a STUN or TURN server; use stun:HOST:PORT or turn:USER:PASS@HOST:PORT"
         )
-    login, at, place = rest.rpartition("@")
+    login, at, place = rest.removeprefix("//").rpartition("@")
     address, mark, query = place.partition("?")
+    if rest.startswith("//"):  # the form of other programs
+        address = address.removesuffix("/")
     host, port = _address(address, url, _PORTS[scheme])
     if scheme in ("stun", "stuns"):
-        if at or mark:
+        if at or (mark and query.lower() != f"transport={'udp' if scheme == 'stun' else 'tcp'}"):
             raise ValueError(f"'{_shown(url)}' has parts that a STUN URL does not allow; use stun:HOST:PORT")
         return IceServer(_scheme(scheme), host, port)
     transport = _transport(scheme, query if mark else None, url)
@@ -87,7 +90,7 @@ def parse_server(url: str) -> IceServer:
 
 def parse_stun(url: str) -> IceServer:
     """Parse the URL of a STUN server (RFC 7064). Raises ValueError."""
-    if not url.startswith(("stun:", "stuns:")):
+    if not url.lower().startswith(("stun:", "stuns:")):
         raise ValueError(f"'{_shown(url)}' is not the URL of a STUN server; use stun:HOST or stun:HOST:PORT")
     return parse_server(url)
 
@@ -95,7 +98,7 @@ def parse_stun(url: str) -> IceServer:
 def parse_turn(url: str) -> IceServer:
     """Parse the URL of a TURN server with credentials (RFC 7065). Raises ValueError."""
     form = "turn:USER:PASS@HOST:PORT?transport=udp"
-    if not url.startswith(("turn:", "turns:")):
+    if not url.lower().startswith(("turn:", "turns:")):
         raise ValueError(f"'{_shown(url)}' is not the URL of a TURN server; use {form}")
     server = parse_server(url)
     if server.username is None:
@@ -103,31 +106,38 @@ def parse_turn(url: str) -> IceServer:
     return server
 
 
-def servers_from(dictionaries: Any) -> tuple[IceServer, ...]:
-    """Return the servers in a list of RTCIceServer dictionaries; invalid entries are ignored."""
-    if not isinstance(dictionaries, Sequence):
+def servers_from(dictionaries: Any, ignored: Callable[[str], None] = lambda _reason: None) -> tuple[IceServer, ...]:
+    """Return the servers in a list of RTCIceServer dictionaries; `ignored` is called with the problem of each other entry."""
+    if not isinstance(dictionaries, list):
+        ignored("the relay's 'ice_servers' is not a list")
         return ()
-    named = [server for each in dictionaries if isinstance(each, dict) for server in _of_dictionary(each)]
+    named = [server for each in dictionaries for server in _of_dictionary(each, ignored)]
     return tuple(dict.fromkeys(named))[:MAX_SERVERS]
 
 
 def choose(named: Iterable[IceServer] | None, offered: Any, *, no_stun: bool) -> tuple[IceServer, ...]:
     """Return the servers to use: those of the command line, else the relay's `offered`, else the default STUN server.
 
-    `named` is None if the command line has no server. `no_stun` removes all STUN servers.
+    `named` is None if the command line has no server. `offered` is None without a list of the relay, which is used even if
+    no server in it is valid. `no_stun` removes all STUN servers.
     """
-    servers = tuple(named) if named is not None else servers_from(offered) or (DEFAULT_STUN,)
+    servers = (DEFAULT_STUN,) if offered is None else servers_from(offered)
+    servers = servers if named is None else tuple(named)
     return tuple(server for server in servers if server.is_turn or not no_stun)
 
 
-def _of_dictionary(named: dict[str, Any]) -> list[IceServer]:
+def _of_dictionary(named: Any, ignored: Callable[[str], None]) -> list[IceServer]:
+    if not isinstance(named, dict):
+        ignored("an entry of the relay's 'ice_servers' is not an object")
+        return []
     urls: Any = named.get("urls", named.get("url"))  # `url` is the name in an old version of the W3C draft
     user, credential = named.get("username"), named.get("credential")
     servers = []
     for url in urls if isinstance(urls, list) else [urls]:
         try:
-            server = parse_server(url)
-        except (ValueError, AttributeError):
+            server = parse_server(url if isinstance(url, str) else "")
+        except ValueError as error:
+            ignored(str(error))
             continue
         if server.is_turn and isinstance(user, str) and isinstance(credential, str):
             server = IceServer(server.scheme, server.host, server.port, server.transport, user, credential)
@@ -147,7 +157,7 @@ def _address(text: str, url: str, default_port: int) -> tuple[str, int]:
 
 def _transport(scheme: str, query: str | None, url: str) -> Transport:
     default = "transport=udp" if scheme == "turn" else "transport=tcp"
-    key, _, value = (default if query is None else query).partition("=")
+    key, _, value = (default if query is None else query.lower()).partition("=")
     if key != "transport" or value not in get_args(Transport):
         raise ValueError(f"'{_shown(url)}' has an unknown transport; use ?transport=udp or ?transport=tcp")
     if scheme == "turns" and value == "udp":

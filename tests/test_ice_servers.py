@@ -3,7 +3,6 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import UNSET
 
 from sdpx.ice_servers import (
     DEFAULT_STUN,
@@ -36,6 +35,13 @@ TURN = IceServer("turn", "t.example", 3478, "udp", "u", "p")
         ("turn:1700000000:bob:x==@h", IceServer("turn", "h", 3478, "udp", "1700000000", "bob:x==")),
         ("turn:u@v:p@h", IceServer("turn", "h", 3478, "udp", "u@v", "p")),
         ("turn:h", IceServer("turn", "h", 3478)),
+        ("STUN:h", IceServer("stun", "h", 3478)),
+        ("stun:h:9?transport=udp", IceServer("stun", "h", 9)),
+        ("stuns:h?transport=TCP", IceServer("stuns", "h", 5349)),
+        ("stun://h:9/", IceServer("stun", "h", 9)),
+        ("turn://u:p@h", IceServer("turn", "h", 3478, "udp", "u", "p")),
+        ("TURN:u:P@h?transport=TCP", IceServer("turn", "h", 3478, "tcp", "u", "P")),
+        (" turn:h\n", IceServer("turn", "h", 3478)),
     ],
 )
 def test_valid_url_is_parsed(url: str, server: IceServer) -> None:
@@ -46,13 +52,13 @@ def test_valid_url_is_parsed(url: str, server: IceServer) -> None:
 @pytest.mark.parametrize(
     ("url", "word"),
     [
-        *[(url, "not the URL") for url in ("", "h", "h:3478", "http://h", "STUN:h")],
+        *[(url, "not the URL") for url in ("", "h", "h:3478", "http://h", "stun2:h")],
         *[
             (url, "host")
-            for url in ("stun", "stun:", "stun://h", "stun::3478", "stun:h h", "turn:u:p@", "stun:[::1", "stun:::1")
+            for url in ("stun", "stun:", "stun:///h", "stun::3478", "stun:h h", "turn:u:p@", "stun:[::1", "stun:::1")
         ],
         *[(f"stun:h:{port}", "port") for port in ("", "0", "65536", "-1", "abc", "\u0663", "1.5", "9" * 5000)],
-        *[(url, "does not allow") for url in ("stun:u:p@h", "stun:h?transport=udp")],
+        *[(url, "does not allow") for url in ("stun:u:p@h", "stun:h?transport=tcp", "stun:h?", "stun:h?x=udp")],
         *[(url, "transport") for url in ("turn:u:p@h?transport=sctp", "turn:u:p@h?x=udp", "turn:u:p@h?")],
         ("turns:u:p@h?transport=udp", "DTLS"),
         *[(url, "user and password") for url in ("turn:u@h", "turn:@h", "turn::p@h")],
@@ -117,7 +123,7 @@ def test_dictionaries_are_parsed() -> None:
     )
 
 
-@pytest.mark.parametrize("value", [UNSET, None, 1, "stun:h", {}, {"urls": "stun:h"}, [1, None, "stun:h", [], {}]])
+@pytest.mark.parametrize("value", [None, 1, "stun:h", {}, {"urls": "stun:h"}, [1, None, "stun:h", [], {}]])
 def test_invalid_dictionaries_are_ignored(value: object) -> None:
     assert servers_from(value) == ()
 
@@ -141,11 +147,33 @@ def test_command_line_takes_precedence_over_relay_and_default() -> None:
     named = (IceServer("stun", "mine", 1),)
     assert choose(named, offered, no_stun=False) == named
     assert choose(None, offered, no_stun=False) == (IceServer("stun", "relay", 3478), TURN)
-    assert choose(None, UNSET, no_stun=False) == (DEFAULT_STUN,)
+    assert choose(None, None, no_stun=False) == (DEFAULT_STUN,)
+
+
+@pytest.mark.parametrize("offered", [[], [{"urls": "http://h"}], [{}], {}, "stun:h", 7, False])
+def test_default_server_does_not_replace_a_list_of_the_relay(offered: object) -> None:
+    """However few of its servers can be used: a stranger's server is not asked then."""
+    assert choose(None, offered, no_stun=False) == ()
+
+
+@pytest.mark.parametrize(
+    ("offered", "words"),
+    [
+        ([{"urls": ["stun:a", "http://h"]}, 1], ["'http://h'", "not an object"]),
+        ([{"urls": ["turns:h?transport=udp", None]}], ["DTLS", "not the URL"]),
+        ("stun:h", ["not a list"]),
+        ([{"urls": "stun:a?transport=udp"}], []),
+    ],
+)
+def test_ignored_entries_are_named(offered: object, words: list[str]) -> None:
+    reasons: list[str] = []
+    servers_from(offered, reasons.append)
+    assert len(reasons) == len(words)
+    assert all(word in reason for word, reason in zip(words, reasons, strict=True))
 
 
 def test_no_stun_removes_every_stun_server() -> None:
     """TURN servers stay."""
-    assert choose(None, UNSET, no_stun=True) == ()
+    assert choose(None, None, no_stun=True) == ()
     assert choose(None, [{"urls": "stun:relay"}, TURN.dictionary()], no_stun=True) == (TURN,)
     assert choose((TURN,), [], no_stun=True) == (TURN,)

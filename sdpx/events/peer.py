@@ -71,6 +71,14 @@ class WebrtcFeatureUnavailable(Event, frozen=True):
     version: str
 
 
+class IceServerIgnored(Event, frozen=True):
+    """An entry of the relay's list of ICE servers cannot be used. No other server takes its place."""
+
+    level: ClassVar[Level] = "warning"
+    sentence: ClassVar[str] = "An ICE server of the relay is ignored: {e.reason}"
+    reason: str
+
+
 class PcCreated(Event, frozen=True):
     """An RTCPeerConnection was created and its state handlers attached."""
 

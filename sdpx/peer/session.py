@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from sdpx.errors import Ending, ExpectationFailed
 from sdpx.events import peer
-from sdpx.ice_servers import choose
+from sdpx.ice_servers import choose, servers_from
 from sdpx.log import Log
 from sdpx.peer import policy
 from sdpx.peer.commands import InputRejected
@@ -191,6 +191,7 @@ class Session:
         match event:
             case Connected():
                 self._relay, self._idle_since = event, trio.current_time()
+                self._check_ice_servers(event.ice_servers)
                 self._relay_connected.set()
                 self._prompt.start()
             case Disconnected():
@@ -220,8 +221,14 @@ class Session:
                 self._on_frame(message)
             case IceServers(ice_servers):  # for later pairings: the credentials of the earlier ones expire soon
                 self._relay = self._relay and replace(self._relay, ice_servers=ice_servers)
+                self._check_ice_servers(ice_servers)
             case _:
                 pass  # `pong`
+
+    def _check_ice_servers(self, offered: object) -> None:
+        """Log which entries of the relay's list of ICE servers are ignored."""
+        if offered is not None and offered is not UNSET and self._options.ice_servers is None:
+            servers_from(offered, lambda reason: self._log.emit(peer.IceServerIgnored(reason)))
 
     async def _on_paired(self, paired: Paired) -> None:
         assert self._relay is not None
@@ -241,7 +248,11 @@ class Session:
             self._source,
             relay.channel.send,
             self._runtime,
-            servers=choose(self._options.ice_servers, relay.ice_servers, no_stun=self._options.no_stun),
+            servers=choose(
+                self._options.ice_servers,
+                None if relay.ice_servers is UNSET else relay.ice_servers,
+                no_stun=self._options.no_stun,
+            ),
             before={"dial": relay.seconds, "pairing": trio.current_time() - self._idle_since},
             on_phase=self._on_phase,
         )

@@ -90,7 +90,8 @@ async def run_server(options: ServeOptions, credentials: Credentials, log: Log, 
 
 def _ice_server_issuer(options: ServeOptions, credentials: Credentials) -> IceServerIssuer:
     fixed, auth = [parse_server(url).dictionary() for url in options.ice_server], options.auth
-    return IceServerIssuer(time.time, fixed, auth.turn_url, auth.turn_ttl, lambda: credentials.turn_secret)
+    turn_urls = [parse_server(url).url for url in auth.turn_url]
+    return IceServerIssuer(time.time, fixed, turn_urls, auth.turn_ttl, lambda: credentials.turn_secret)
 
 
 def _warn_if_insecure(options: AuthOptions, credentials: Credentials, host: str, log: Log) -> None:

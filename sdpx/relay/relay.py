@@ -189,7 +189,9 @@ class Relay:
         self._table.set_policy(session.client_id, _policy(accepted.grant))
         ice_servers = self._ice.reissue(session.client_id, accepted.grant.ice_servers)
         peer_id = self._table.peer_of(session.client_id)
-        your_id = YourId(session.client_id, ice_servers=ice_servers or UNSET, resumed=True, peer_id=peer_id)
+        your_id = YourId(
+            session.client_id, ice_servers=UNSET if ice_servers is None else ice_servers, resumed=True, peer_id=peer_id
+        )
         self._resume.resume(session, connection, accepted.upgrade.resume, your_id)
 
     # ---- callbacks of the engines (`ConnectionHandler`)

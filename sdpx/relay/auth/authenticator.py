@@ -6,7 +6,7 @@ A refusal of a token names what is wrong with the token and quotes nothing of it
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
@@ -16,25 +16,23 @@ from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.auth.origins import Origins
 from sdpx.relay.auth.proxies import Proxies
 from sdpx.relay.auth.tokens import UNRESTRICTED, BadToken, Grant, parse_claims, subject_of
+from sdpx.relay.auth.webhook import Unavailable, Webhook, WebhookRequest
 from sdpx.relay.core.rate_limit import FailedAuthLimit, network_of
 from sdpx.relay.http.request import HttpRequest, Remote, host_of
 from sdpx.relay.http.responses import HttpError
-
-if TYPE_CHECKING:
-    from sdpx.relay.auth.webhook import Webhook
 
 LOG_INTERVAL: Final = 10.0
 MAX_SHOWN_ORIGIN: Final = 100
 
 
 class Authenticator:
-    """Decides what a request is allowed. `clock` returns seconds since the epoch; the caller closes `webhook`."""
+    """Decides what a request is allowed. `clock` returns seconds since the epoch."""
 
     def __init__(
         self,
         options: AuthOptions,
         credentials: Credentials,
-        webhook: "Webhook | None",
+        webhook: Webhook | None,
         clock: Callable[[], float],
         log: Callable[[Event], None],
     ) -> None:
@@ -105,8 +103,6 @@ class Authenticator:
     ) -> Grant | HttpError:
         if self._webhook is None:
             return grant
-        from sdpx.relay.auth.webhook import Unavailable, WebhookRequest  # noqa: PLC0415  slow to load
-
         client_id = grant.client_id or request.asked_id
         try:
             answer = await self._webhook.ask(WebhookRequest(client_id, remote.shown, origin, token, request.path))
@@ -116,7 +112,7 @@ class Authenticator:
             return HttpError(503, "auth_unavailable", message, (("Retry-After", "5"),), client_id)
         if not answer.allowed:
             raise BadToken(answer.denial(token), client_id)
-        return replace(grant, ice_servers=tuple(answer.ice_servers or ()))
+        return replace(grant, ice_servers=answer.ice_servers)
 
     def _log_unavailable(self, reason: str) -> None:
         now = trio.current_time()
@@ -143,11 +139,7 @@ async def open_authenticator(
     if options.auth_webhook is None:
         yield Authenticator(options, credentials, None, clock, log) if options.inspects_requests else None
         return
-    from sdpx.relay.auth.webhook import Webhook  # noqa: PLC0415  slow to load
-
-    webhook = Webhook(options.auth_webhook, options.auth_webhook_timeout)
-    try:
+    async with trio.open_nursery() as nursery:
+        webhook = Webhook(options.auth_webhook, options.auth_webhook_timeout, nursery)
         yield Authenticator(options, credentials, webhook, clock, log)
-    finally:
-        with trio.CancelScope(shield=True), trio.move_on_after(1):
-            await webhook.aclose()
+        nursery.cancel_scope.cancel()

@@ -34,11 +34,11 @@ class BadToken(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a client is allowed: its ID, if bound; the targets of its pair requests, if limited; its own ICE servers."""
+    """What a client is allowed: its ID, if bound; the targets of its pair requests, if limited; its own ICE servers, if any."""
 
     client_id: str | None = None
     pair: tuple[str, ...] | None = None
-    ice_servers: tuple[RtcIceServer, ...] = ()
+    ice_servers: Sequence[RtcIceServer] | None = None
 
     def may_ask(self, target_id: str) -> bool:
         """Return whether the client may ask to be paired with `target_id`."""

@@ -9,19 +9,14 @@ has changed. Connections that are established are not affected.
 """
 
 import hmac
-import re
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from sdpx.ice_servers import RtcIceServer
+from sdpx.ice_servers import RtcIceServer, parse_server
 
 RENEW_AT: Final = 0.8
 RENEWALS_PER_CHECK: Final = 200
-_LARGEST_PORT: Final = 65535
-_URL: Final = re.compile(
-    r"(?:turns?|stuns?):(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?(?:\?transport=(?:udp|tcp))?"
-)
 
 
 def turn_server(secret: bytes, urls: Sequence[str], client_id: str, expiry: int) -> RtcIceServer:
@@ -33,11 +28,12 @@ def turn_server(secret: bytes, urls: Sequence[str], client_id: str, expiry: int)
 
 def validate_turn_url(url: str) -> str | None:
     """Return what is wrong with the URL of a TURN server (RFC 7065)."""
-    match = _URL.fullmatch(url)
-    if match is None or not url.startswith("turn"):
+    try:
+        server = parse_server(url)
+    except ValueError as error:
+        return str(error)
+    if not server.is_turn or server.username is not None:
         return f"'{url}' is not the URL of a TURN server; use turn:HOST, turn:HOST:PORT?transport=tcp or turns:HOST"
-    if int(match["port"] or 1) not in range(1, _LARGEST_PORT + 1):
-        return f"'{url}' has no port from 1 to 65535"
     return None
 
 
@@ -62,22 +58,22 @@ class IceServerIssuer:
         self._secret = secret
         self._used_secret = b""
         # Clients with credentials: when they were issued, and the client's own servers; the oldest first.
-        self._issued: dict[str, tuple[float, Sequence[RtcIceServer]]] = {}
+        self._issued: dict[str, tuple[float, Sequence[RtcIceServer] | None]] = {}
 
     @property
     def check_interval(self) -> float | None:
         """Seconds between calls of `renew`; None if there is nothing to renew."""
         return max(self._ttl * (1 - RENEW_AT) / 4, 0.05) if self._turn_urls else None
 
-    def issue(self, client_id: str, own: Sequence[RtcIceServer] = ()) -> list[RtcIceServer]:
-        """Return a client's ICE servers; `own` are those that the webhook gave it."""
+    def issue(self, client_id: str, own: Sequence[RtcIceServer] | None = None) -> list[RtcIceServer] | None:
+        """Return a client's ICE servers, None if none are configured; `own` are those that the webhook gave it."""
         servers = self._servers(client_id, own)
         if self._turn_urls:
             self._issued.pop(client_id, None)
             self._issued[client_id] = self._clock(), own
         return servers
 
-    def reissue(self, client_id: str, own: Sequence[RtcIceServer] = ()) -> list[RtcIceServer]:
+    def reissue(self, client_id: str, own: Sequence[RtcIceServer] | None = None) -> list[RtcIceServer] | None:
         """Return the ICE servers of a client that resumes its session; the time of its next renewal stays.
 
         A message with earlier credentials may follow from its replay buffer.
@@ -94,20 +90,21 @@ class IceServerIssuer:
         """Send new credentials to the clients that need them, `RENEWALS_PER_CHECK` at most."""
         self._read_secret()
         renew_before = self._clock() - self._ttl * RENEW_AT
-        due: list[tuple[str, Sequence[RtcIceServer]]] = []
+        due: list[tuple[str, Sequence[RtcIceServer] | None]] = []
         for client_id, (issued_at, own) in self._issued.items():
             if issued_at > renew_before or len(due) == RENEWALS_PER_CHECK:
                 break
             due.append((client_id, own))
-        renewed = [(client_id, self.issue(client_id, own)) for client_id, own in due]
+        renewed = [(client_id, self.issue(client_id, own) or []) for client_id, own in due]
         for client_id, servers in renewed:  # last, because a full send queue may make the relay `forget` a client
             send(client_id, servers)
 
-    def _servers(self, client_id: str, own: Sequence[RtcIceServer]) -> list[RtcIceServer]:
-        if not self._turn_urls:
-            return [*self._fixed, *own]
-        turn = turn_server(self._read_secret(), self._turn_urls, client_id, int(self._clock()) + self._ttl)
-        return [*self._fixed, *own, turn]
+    def _servers(self, client_id: str, own: Sequence[RtcIceServer] | None) -> list[RtcIceServer] | None:
+        servers = [*self._fixed, *(own or ())]
+        if self._turn_urls:
+            expiry = int(self._clock()) + self._ttl
+            servers.append(turn_server(self._read_secret(), self._turn_urls, client_id, expiry))
+        return None if own is None and not servers else servers
 
     def _read_secret(self) -> bytes:
         """Return the secret; a new one makes all credentials that were issued under the old one due for renewal."""

@@ -1,23 +1,26 @@
-"""The authentication webhook: an HTTP service of the operator that allows or denies each request. httpx is slow to load.
+"""The authentication webhook: an HTTP service of the operator that allows or denies each request.
 
 Only a valid answer allows a request: an error, a timeout, a status other than 200, an answer that is too long or has another
 form all raise `Unavailable`.
 """
 
-import re
 import ssl
-from typing import Final
+from base64 import b64encode
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
-import httpx
+import h11
 import msgspec
 import trio
 
+from sdpx.concurrency import leaf_exceptions
 from sdpx.ice_servers import RtcIceServer
 
 MAX_REQUESTS: Final = 64  # at the same time
 MAX_ANSWER_BYTES: Final = 64 * 1024
 MAX_REASON: Final = 200
-_NOT_PRINTABLE: Final = re.compile(r"[^ -~\u00a0-\ud7ff\ue000-\uffff]+")
+LONGEST_HOLD: Final = 3
 
 
 class WebhookRequest(msgspec.Struct, frozen=True):
@@ -38,69 +41,120 @@ class WebhookAnswer(msgspec.Struct, frozen=True):
     ice_servers: list[RtcIceServer] | None = None
 
     def denial(self, token: str | None) -> str:
-        """Return the reason of a denial for the client: one line, truncated, without the token."""
+        """Return the reason of a denial for the client: one line, truncated, without the token and invisible characters."""
         reason = self.reason or ""
         if token:
             reason = reason.replace(token, "...")
-        return _NOT_PRINTABLE.sub(" ", reason).strip()[:MAX_REASON] or "Connection not authorized"
+        printable = "".join(character if character.isprintable() else " " for character in reason)
+        return " ".join(printable.split())[:MAX_REASON] or "Connection not authorized"
 
 
 class Unavailable(Exception):
     """The service gave no usable answer. The message says why, and quotes nothing of the answer."""
 
 
-class Webhook:
-    """One service. `seconds` bounds the whole request, including the wait for one of `MAX_REQUESTS` slots."""
+class _Question:
+    """A question that has a slot, and its outcome once `done` is set: the body of the answer, or why there is none."""
 
-    def __init__(self, url: str, seconds: float) -> None:
-        self._url = url
+    def __init__(self, request: WebhookRequest) -> None:
+        self.body = msgspec.json.encode(request)
+        self.done = trio.Event()
+        self.outcome: bytes | Unavailable = Unavailable("it did not answer")
+
+
+class Webhook:
+    """One service. `seconds` bounds the time of a client, including the wait for one of `MAX_REQUESTS` slots.
+
+    A question keeps its slot until the service has answered or closed the connection, even if its client no longer waits, but
+    for `LONGEST_HOLD` times as long at most: the service works on it. Its tasks run in `nursery`.
+    """
+
+    def __init__(self, url: str, seconds: float, nursery: trio.Nursery) -> None:
+        self._url = urlsplit(url)
         self._seconds = seconds
+        self._nursery = nursery
         self._slots = trio.CapacityLimiter(MAX_REQUESTS)
-        self._client = httpx.AsyncClient(
-            verify=ssl.create_default_context(),
-            trust_env=False,
-            follow_redirects=False,
-            timeout=seconds,
-            # One connection for each request: a reused one may be closing, or hold a second answer to an earlier request.
-            limits=httpx.Limits(max_connections=MAX_REQUESTS, max_keepalive_connections=0),
-            headers={
-                "Accept": "application/json",
-                "Accept-Encoding": "identity",
-                "Content-Type": "application/json",
-                "User-Agent": "sdpx",
-            },
-        )
+        self._tls = ssl.create_default_context() if self._url.scheme == "https" else None
 
     async def ask(self, request: WebhookRequest) -> WebhookAnswer:
         """Send a request and return the answer; raises `Unavailable`."""
+        question = _Question(request)
         with trio.move_on_after(self._seconds):
-            async with self._slots:
-                body = await self._post(msgspec.json.encode(request))
-            try:
-                return msgspec.json.decode(body, type=WebhookAnswer)
-            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-                form = '{"allowed": true or false, "reason": "...", "ice_servers": [...]}'
-                raise Unavailable(f"its answer does not have the form {form}") from None
+            await self._slots.acquire_on_behalf_of(question)
+            self._nursery.start_soon(self._put, question)
+            await question.done.wait()
+            if isinstance(question.outcome, Unavailable):
+                raise question.outcome
+            return _parse(question.outcome)
         raise Unavailable(f"it did not answer within {self._seconds:g} s")
 
-    async def aclose(self) -> None:
-        """Close the connections to the service."""
-        await self._client.aclose()
+    async def _put(self, question: _Question) -> None:
+        """Send a question, wait for the outcome, and release the slot."""
+        try:
+            with trio.move_on_after(LONGEST_HOLD * self._seconds):
+                question.outcome = await self._post(question.body)
+        except Unavailable as unavailable:
+            question.outcome = unavailable
+        except Exception as error:  # noqa: BLE001  of sockets, TLS, DNS and h11; the message may quote the URL
+            group = error.__cause__  # one error for each address that was tried
+            cause = leaf_exceptions(group)[0] if isinstance(group, ExceptionGroup) else error
+            question.outcome = Unavailable(f"the request failed ({type(cause).__name__})")
+        finally:
+            self._slots.release_on_behalf_of(question)
+            question.done.set()
+
+    async def _connect(self) -> trio.abc.Stream:
+        host, port = self._url.hostname or "", self._url.port
+        if self._tls is None:
+            return await trio.open_tcp_stream(host, port or 80)
+        return await trio.open_ssl_over_tcp_stream(host, port or 443, ssl_context=self._tls, https_compatible=True)
 
     async def _post(self, body: bytes) -> bytes:
-        answer = bytearray()
-        try:
-            async with self._client.stream("POST", self._url, content=body) as response:
-                if response.status_code != httpx.codes.OK:
-                    raise Unavailable(f"it answered with status {response.status_code}, not 200")
-                async for chunk in response.aiter_raw():  # read to its end: httpx leaks a stream that is left earlier
-                    answer += chunk if len(answer) <= MAX_ANSWER_BYTES else b""
-        except (
-            httpx.HTTPError,
-            httpx.InvalidURL,
-            ValueError,
-        ) as error:  # the message may quote the URL with a password
-            raise Unavailable(f"the request failed ({type(error).__name__})") from None
-        if len(answer) > MAX_ANSWER_BYTES:
-            raise Unavailable(f"its answer is longer than {MAX_ANSWER_BYTES} bytes")
-        return bytes(answer)
+        """Return the body of the answer; each question has its own connection, without surplus answers to earlier ones."""
+        url, connection, answer = self._url, h11.Connection(h11.CLIENT), bytearray()
+        target = f"{url.path or '/'}{'?' if url.query else ''}{url.query}"
+        request = h11.Request(
+            method="POST", target=target, headers=[*self._headers(), ("Content-Length", str(len(body)))]
+        )
+        async with await self._connect() as stream:
+            data = connection.send(request) + connection.send(h11.Data(body)) + connection.send(h11.EndOfMessage())
+            await stream.send_all(data)
+            while True:
+                event = connection.next_event()
+                if event is h11.NEED_DATA:
+                    connection.receive_data(bytes(await stream.receive_some(MAX_ANSWER_BYTES)))
+                elif isinstance(event, h11.Response) and event.status_code != HTTPStatus.OK:
+                    raise Unavailable(f"it answered with status {event.status_code}, not 200")
+                elif isinstance(event, h11.Data):
+                    answer += event.data
+                    if len(answer) > MAX_ANSWER_BYTES:
+                        raise Unavailable(f"its answer is longer than {MAX_ANSWER_BYTES} bytes")
+                elif isinstance(event, h11.EndOfMessage):
+                    return bytes(answer)
+
+    def _headers(self) -> list[tuple[str, str]]:
+        user, at, host = self._url.netloc.rpartition("@")
+        login = b64encode(unquote(user).encode()).decode()
+        return [
+            ("Host", host),
+            *([("Authorization", f"Basic {login}")] if at else []),
+            ("Accept", "application/json"),
+            ("Accept-Encoding", "identity"),
+            ("Content-Type", "application/json"),
+            ("User-Agent", "sdpx"),
+        ]
+
+
+def _parse(body: bytes) -> WebhookAnswer:
+    """Return the answer in a body, in which a key with null counts as absent; raises `Unavailable`."""
+    try:
+        return msgspec.convert(_without_nulls(msgspec.json.decode(body)), WebhookAnswer)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        form = '{"allowed": true or false, "reason": "...", "ice_servers": [...]}'
+        raise Unavailable(f"its answer does not have the form {form}") from None
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value

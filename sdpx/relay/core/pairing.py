@@ -80,7 +80,7 @@ class PairingTable:
     def join(
         self,
         client_id: str,
-        ice_servers: Sequence[RtcIceServer] = (),
+        ice_servers: Sequence[RtcIceServer] | None = None,
         policy: PairPolicy | None = None,
         resume_token: str | UnsetType = UNSET,
         resumed: bool | UnsetType = UNSET,
@@ -89,7 +89,11 @@ class PairingTable:
         assert client_id not in self._peers
         self._peers[client_id] = None
         self.set_policy(client_id, policy)
-        return [Send(client_id, YourId(client_id, resume_token, list(ice_servers) or UNSET, resumed))]
+        return [
+            Send(
+                client_id, YourId(client_id, resume_token, UNSET if ice_servers is None else list(ice_servers), resumed)
+            )
+        ]
 
     def set_policy(self, client_id: str, policy: PairPolicy | None) -> None:
         """Apply this policy to the client from now on."""

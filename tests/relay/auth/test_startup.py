@@ -353,7 +353,7 @@ async def test_secrets_appear_in_no_log_metric_or_response(tmp_path: Path) -> No
 
 
 def test_relay_without_authentication_imports_no_authentication_library() -> None:
-    """PyJWT, cryptography and httpx would slow the start."""
+    """PyJWT and cryptography would slow the start."""
     probe = (
         "import sys, sdpx.cli.app, sdpx.relay.app; "
         "print([name for name in ('jwt', 'cryptography', 'httpx', 'tomllib', 'asyncio') if name in sys.modules])"

@@ -22,7 +22,15 @@ def test_credentials_are_those_that_coturn_computes() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["turn:h", "turns:h", "turn:h:3478", "turn:192.0.2.1:3478?transport=tcp", "turn:[2001:db8::1]:3478?transport=udp"],
+    [
+        "turn:h",
+        "turns:h",
+        "turn:h:3478",
+        "turn:192.0.2.1:3478?transport=tcp",
+        "turn:[2001:db8::1]:3478?transport=udp",
+        "turn://h",
+        "TURN:h?transport=TCP",
+    ],
 )
 def test_turn_url_is_valid(url: str) -> None:
     """RFC 7065."""
@@ -30,7 +38,7 @@ def test_turn_url_is_valid(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "h", "stun:h", "turn:", "turn://h", "turn:h:0", "turn:h:65536", "turn:h?transport=sctp", "turn:h:"]
+    "url", ["", "h", "stun:h", "turn:", "turn:u:p@h", "turn:h:0", "turn:h:65536", "turn:h?transport=sctp", "turn:h:"]
 )
 def test_invalid_turn_url_is_named(url: str) -> None:
     error = validate_turn_url(url)
@@ -59,13 +67,14 @@ def renewed(issuer: IceServerIssuer) -> list[tuple[str, list[RtcIceServer]]]:
 
 def test_client_gets_fixed_servers_own_servers_and_credentials() -> None:
     own: RtcIceServer = {"urls": "turn:own", "username": "u", "credential": "c"}
-    fixed, webhooks, turn = issuer_at(Clock()).issue("bob", [own])
+    fixed, webhooks, turn = issuer_at(Clock()).issue("bob", [own]) or []
     assert (fixed, webhooks, turn["username"]) == ({"urls": "stun:s"}, own, "6000:bob")
 
 
 def test_issuer_without_turn_urls_keeps_nothing() -> None:
     issuer = IceServerIssuer(Clock())
-    assert issuer.issue("bob") == []
+    assert issuer.issue("bob") is None
+    assert issuer.issue("bob", []) == []
     assert issuer.issue("bob", [{"urls": "stun:own"}]) == [{"urls": "stun:own"}]
     assert issuer.check_interval is None
     assert renewed(issuer) == []
@@ -101,7 +110,7 @@ def test_resuming_keeps_the_time_of_renewal() -> None:
     issuer.issue("bob")
     clock.now += TTL * 0.7
     own: list[RtcIceServer] = [{"urls": "turn:own"}]
-    again = issuer.reissue("bob", own)
+    again = issuer.reissue("bob", own) or []
     assert again[1:2] == own
     assert again[-1]["username"] == f"{int(clock.now) + TTL}:bob"
     clock.now += TTL * 0.11
@@ -143,7 +152,7 @@ def test_new_secret_renews_all_credentials_in_batches() -> None:
     """Credentials are invalid as soon as the TURN server has the new secret."""
     clock, secret = Clock(), [b"north"]
     issuer = issuer_at(clock, secret)
-    before = {str(number): issuer.issue(str(number))[-1] for number in range(RENEWALS_PER_CHECK + 1)}
+    before = {str(number): (issuer.issue(str(number)) or [])[-1] for number in range(RENEWALS_PER_CHECK + 1)}
     secret[0] = b"south"
     after = renewed(issuer)
     assert len(after) == RENEWALS_PER_CHECK

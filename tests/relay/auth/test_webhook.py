@@ -40,6 +40,25 @@ async def test_allowed_client_gets_the_ice_servers_of_the_answer() -> None:
         assert your_id["ice_servers"] == [server, {"urls": "stun:s"}]
 
 
+async def test_nulls_of_an_answer_are_absent_keys() -> None:
+    """Serializers write null for what is not set."""
+    server = {"urls": "stun:s", "username": None, "credential": None}
+    async with (
+        webhook_server(answer_json(allowed=True, reason=None, ice_servers=[server])) as service,
+        auth_relay(webhook_options(service)) as relay,
+    ):
+        assert (await relay.ask("/?id=bob"))[1] == {"type": "your_id", "id": "bob", "ice_servers": [{"urls": "stun:s"}]}
+
+
+async def test_empty_list_of_ice_servers_reaches_the_client() -> None:
+    """It says that the client is to use none, which is not the same as no list."""
+    async with (
+        webhook_server(answer_json(allowed=True, ice_servers=[])) as service,
+        auth_relay(webhook_options(service)) as relay,
+    ):
+        assert (await relay.ask("/?id=bob"))[1]["ice_servers"] == []
+
+
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
@@ -48,10 +67,11 @@ async def test_allowed_client_gets_the_ice_servers_of_the_answer() -> None:
         (answer_json(allowed=False, reason="Your subscription ended"), "Your subscription ended"),
         (answer_json(allowed=False, reason="No 'guess-me', no!\r\nX: y \x00"), "No '...', no! X: y"),
         (answer_json(allowed=False, reason="x" * 5000), "x" * 200),
+        (answer_json(allowed=False, reason="a\u202eb\u2028c\u2066d\x9be\u200b\x7f"), "a b c d e"),
     ],
 )
 async def test_denied_client_gets_401_with_the_reason(answer: Answer, message: str) -> None:
-    """The reason is one line, truncated, without the token."""
+    """The reason is one line, truncated, without the token, bidirectional and other invisible characters."""
     async with webhook_server(answer) as service, auth_relay(webhook_options(service)) as relay:
         status, body = await relay.ask("/?token=guess-me")
         assert (status, body["code"], body["message"]) == (401, "unauthorized", message)
@@ -153,6 +173,46 @@ async def test_concurrent_webhook_requests_are_bounded() -> None:
                 nursery.start_soon(connect)
         assert statuses == [101] * MAX_REQUESTS * 2
         assert 1 < service.most_concurrent <= MAX_REQUESTS
+
+
+async def test_question_keeps_its_slot_while_the_service_works_on_it() -> None:
+    """Even if its client has got 503 by then."""
+
+    finish = trio.Event()
+
+    async def slow(_: WebhookServer) -> tuple[int, bytes]:
+        await finish.wait()
+        return 200, YES
+
+    async with webhook_server(slow) as service, auth_relay(webhook_options(service, auth_webhook_timeout=2)) as relay:
+        async with trio.open_nursery() as nursery:
+            for _ in range(MAX_REQUESTS):
+                nursery.start_soon(relay.ask)
+        with trio.move_on_after(0.5):
+            await relay.ask()
+        assert len(service.requests) == MAX_REQUESTS
+        finish.set()
+        assert (await relay.ask())[0] == 101
+
+
+async def test_endless_answer_does_not_hold_up_other_clients() -> None:
+    """It is cut at the bound of its size."""
+
+    async def answer(stream: trio.SocketStream) -> None:
+        with suppress(trio.BrokenResourceError):
+            async with stream:
+                await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n")
+                while True:
+                    await stream.send_all(b" " * 65536)
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, answer, [listener])
+        url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        async with auth_relay(AuthOptions(auth_webhook=url, auth_webhook_timeout=60)) as relay:
+            with trio.fail_after(20):
+                assert [(await relay.ask())[0] for _ in range(100)] == [503] * 100
+        nursery.cancel_scope.cancel()
 
 
 async def test_one_of_two_concurrent_requests_for_an_id_gets_it() -> None:
