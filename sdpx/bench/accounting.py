@@ -1,11 +1,11 @@
-"""Accounting of a measurement: which messages arrived, and how long they took. Pure.
+"""The counters of a measurement. Pure.
 
-Each message has a number. A message that was sent is pending until it is received; what is pending at the end is lost.
 Latencies are counted in microseconds, so that the results of several processes can be added.
 """
 
+from collections import Counter
 from collections.abc import Mapping
-from typing import Final, TypeVar
+from typing import Any, Final, get_args
 
 import msgspec
 
@@ -15,13 +15,6 @@ REORDERED: Final = "reordered"
 ALTERED: Final = "altered"
 UNMARKED: Final = "unmarked"
 FAULTS: Final = (LOST, REPEATED, REORDERED, ALTERED, UNMARKED)
-
-Key = TypeVar("Key", int, str)
-
-
-def increment(counts: dict[Key, int], key: Key, by: int = 1) -> None:
-    """Add to a counter."""
-    counts[key] = counts.get(key, 0) + by
 
 
 class Tally(msgspec.Struct):
@@ -35,77 +28,35 @@ class Tally(msgspec.Struct):
     count: int = 0
     rate: float = 0.0
     busy: float = 0.0
-    latencies: dict[int, int] = msgspec.field(default_factory=dict)
-    faults: dict[str, int] = msgspec.field(default_factory=dict)
-    refused: dict[str, int] = msgspec.field(default_factory=dict)
-    cut: dict[str, int] = msgspec.field(default_factory=dict)
+    latencies: Counter[int] = msgspec.field(default_factory=Counter)
+    faults: Counter[str] = msgspec.field(default_factory=Counter)
+    refused: Counter[str] = msgspec.field(default_factory=Counter)
+    cut: Counter[str] = msgspec.field(default_factory=Counter)
 
     @property
     def failures(self) -> int:
         """The number of refusals and lost connections."""
-        return sum(self.refused.values()) + sum(self.cut.values())
+        return self.refused.total() + self.cut.total()
 
     def add(self, other: "Tally") -> None:
         """Add the counters of another process in the same phase."""
         self.count += other.count
         self.rate += other.rate
         self.busy = max(self.busy, other.busy)
-        for latency, number in other.latencies.items():
-            increment(self.latencies, latency, number)
-        self.add_failures(other)
-
-    def add_failures(self, other: "Tally") -> None:
-        """Add faults, refusals and lost connections."""
-        for own, added in ((self.faults, other.faults), (self.refused, other.refused), (self.cut, other.cut)):
-            for name, number in added.items():
-                increment(own, name, number)
+        self.latencies.update(other.latencies)
+        self.faults.update(other.faults)
+        self.refused.update(other.refused)
+        self.cut.update(other.cut)
 
 
-class DeliveryTracker:
-    """The messages of one direction of one pair. Times are seconds of any one clock."""
+def decode_result(line: bytes) -> int | Tally:
+    """Return a line of a load process: the progress of a phase, or its result."""
+    return msgspec.json.decode(line, type=int | Tally, dec_hook=_counter)
 
-    __slots__ = ("_highest", "_next", "_pending", "_refused", "_tally")
 
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
-        self._pending: dict[int, float] = {}
-        self._next = 0
-        self._highest = -1
-        self._refused = 0
-
-    @property
-    def has_pending(self) -> bool:
-        """Whether a message is neither received nor refused yet."""
-        return len(self._pending) > self._refused
-
-    def sent(self, now: float) -> int:
-        """Register a message and return its number."""
-        number = self._next
-        self._next = number + 1
-        self._pending[number] = now
-        return number
-
-    def received(self, number: int, now: float) -> None:
-        """Count a message that arrived unaltered."""
-        began = self._pending.pop(number, None)
-        if began is None:
-            increment(self._tally.faults, REPEATED if 0 <= number < self._next else ALTERED)
-            return
-        self._tally.count += 1
-        increment(self._tally.latencies, int((now - began) * 1e6))
-        if number < self._highest:
-            increment(self._tally.faults, REORDERED)
-        else:
-            self._highest = number
-
-    def refused(self) -> None:
-        """Count a pending message as refused: it will not arrive, and is not lost."""
-        self._refused += 1
-
-    def finish(self) -> None:
-        """Count the messages that are still pending as lost."""
-        if self.has_pending:
-            increment(self._tally.faults, LOST, len(self._pending) - self._refused)
+def _counter(kind: Any, counts: dict[str, int]) -> Counter[Any]:
+    (key,) = get_args(kind)
+    return Counter({key(name): number for name, number in counts.items()})
 
 
 def percentile(counted: Mapping[int, int], share: float) -> int:

@@ -1,7 +1,7 @@
 """A load process: reads commands from stdin and writes results to stdout, one JSON value a line.
 
-The first line is the `Job`. Each further line is the name of a phase; the process answers with a `Report` of its progress
-every `REPORT_SECONDS`, and with one that has the `Tally` of the phase at its end.
+The first line is the `Job`. Each further line is the name of a phase; the process answers with the number of its progress
+every `REPORT_SECONDS`, and with the `Tally` of the phase at its end.
 """
 
 import sys
@@ -9,23 +9,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, TypeVar
+from selectors import DefaultSelector
+from typing import Final
 
 import msgspec
 
-from sdpx.bench.accounting import Tally, increment
+from sdpx.bench.accounting import Tally
 from sdpx.bench.pair import Pair
-from sdpx.bench.ws_client import NORMAL, CloseInfo, Loop, Target, WsClient
+from sdpx.bench.ws_client import Target, WsClient
 
 SETUP_SECONDS: Final = 30.0
 DRAIN_SECONDS: Final = 5.0
 REPORT_SECONDS: Final = 0.5
+TICK_SECONDS: Final = 0.1
 STUCK: Final = f"not closed {DRAIN_SECONDS:g} s after the end"
 CONCURRENT: Final = 16  # connections or pairs that are set up at once, within the backlog of any relay
 MAX_FAILURES: Final = 100  # of a phase, which ends then
-
-
-T = TypeVar("T", WsClient, Pair)
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -38,20 +37,13 @@ class Job(msgspec.Struct, frozen=True):
     seconds: float
 
 
-class Report(msgspec.Struct, frozen=True):
-    """The progress of a phase; at its end with all counters."""
-
-    count: int
-    tally: Tally | None = None
-
-
 class Load:
     """The clients of one process, and the phases of the measurement."""
 
-    def __init__(self, job: Job, report: Callable[[Report], None]) -> None:
+    def __init__(self, job: Job, report: Callable[[int | Tally], None]) -> None:
         self._job = job
         self._report = report
-        self._loop = Loop()
+        self._selector = DefaultSelector()
         self._pairs: list[Pair] = []
         self._tally = Tally()
         self._reported_at = 0.0
@@ -61,35 +53,32 @@ class Load:
         phases = {"setup": self._setup, "relay": self._relay, "connect": self._connect, "session": self._sessions}
         self._tally = Tally() if phase != "relay" else self._tally
         phases[phase]()
-        self._report(Report(self._tally.count, self._tally))
+        self._report(self._tally)
 
     def _setup(self) -> None:
-        """Connect and pair all pairs; after a failure no more are started."""
-        settled = 0
+        """Connect and pair all pairs, some at a time; after a failure no more are started."""
+        unpaired: list[Pair] = []
 
-        def settle(pair: Pair) -> None:
-            nonlocal settled
-            settled += 1
-            self._tally.count += not pair.closed
-            begin()
+        def check() -> bool:
+            unpaired[:] = [pair for pair in unpaired if not pair.paired and not pair.closed]
+            while len(unpaired) < CONCURRENT and len(self._pairs) < self._job.pairs and not self._tally.failures:
+                pair = Pair(self._selector, self._job.target, self._job.payload, self._tally)
+                self._pairs.append(pair)
+                unpaired.append(pair)
+            self._tally.count = len(self._pairs) - len(unpaired)
+            return not unpaired
 
-        def begin() -> None:
-            if len(self._pairs) < self._job.pairs and not self._tally.failures:
-                self._pairs.append(self._pair(settle, lambda _: None, settle, self._tally))
-
-        for _ in range(CONCURRENT):
-            begin()
-        self._run(SETUP_SECONDS, lambda: settled >= len(self._pairs))
+        self._run(SETUP_SECONDS, check)
 
     def _relay(self) -> None:
         """Exchange messages in all pairs, then wait for the pending ones."""
         self._tally.count = 0
         with self._measured():
             for pair in self._pairs:
-                pair.start(self._job.in_flight, -1)
+                pair.start(self._job.in_flight)
             self._run(self._job.seconds, lambda: self._tally.failures > 0 and not self._has_pending())
         for pair in self._pairs:
-            pair.turns = 0
+            pair.replies = 0
         self._run(DRAIN_SECONDS, lambda: not self._has_pending())
         for pair in self._pairs:
             pair.abort()
@@ -97,76 +86,50 @@ class Load:
     def _connect(self) -> None:
         """Connect, receive the ID and disconnect, repeatedly."""
 
-        def start(ended: Callable[[WsClient], None]) -> WsClient:
-            def on_closed(info: CloseInfo) -> None:
-                if info.code == NORMAL and not info.refused:
-                    self._tally.count += 1
-                else:
-                    increment(self._tally.refused if info.refused else self._tally.cut, str(info))
-                ended(client)
-
-            client = WsClient(self._loop, self._job.target, lambda _: client.start_closing(), on_closed)
+        def start() -> WsClient:
+            client = WsClient(self._selector, self._job.target, self._tally, lambda _: client.start_closing())
             return client
 
-        self._repeat(start, self._tally)
+        self._repeat(start)
 
     def _sessions(self) -> None:
         """Connect two clients, pair them, exchange an offer and an answer and disconnect, repeatedly."""
-        messages = Tally()  # its failures count, its number of messages does not
+        tally = self._tally
+        messages = Tally(faults=tally.faults, refused=tally.refused, cut=tally.cut)  # their number is not counted
 
-        def start(ended: Callable[[Pair], None]) -> Pair:
-            def on_closed(pair: Pair) -> None:
-                self._tally.count += pair.completed
-                ended(pair)
+        self._repeat(lambda: Pair(self._selector, self._job.target, self._job.payload, messages, once=True))
 
-            return self._pair(lambda pair: pair.start(1, 1), Pair.start_closing, on_closed, messages)
+    def _repeat(self, start: Callable[[], WsClient | Pair]) -> None:
+        """Run connections, some at a time, for the duration of a phase: `start` begins one, which is over once it is closed."""
+        active: list[WsClient | Pair] = []
 
-        self._repeat(start, messages)
-        self._tally.add_failures(messages)
+        def check() -> bool:
+            self._tally.count += sum(each.completed for each in active if each.closed)
+            active[:] = [each for each in active if not each.closed]
+            while len(active) < min(self._job.pairs, CONCURRENT) and self._tally.failures < MAX_FAILURES:
+                active.append(start())
+            return not active
 
-    def _repeat(self, start: Callable[[Callable[[T], None]], T], tally: Tally) -> None:
-        """Run activities, some at a time, for the duration of a phase: `start(ended)` begins one and returns it."""
-        active: set[T] = set()
-        running = True
-
-        def begin() -> None:
-            active.add(start(ended))
-
-        def ended(activity: T) -> None:
-            active.discard(activity)
-            if running and tally.failures < MAX_FAILURES:
-                begin()
-
-        for _ in range(min(self._job.pairs, CONCURRENT)):
-            begin()
         with self._measured():
-            self._run(self._job.seconds, lambda: not active)
-        running = False
-        self._run(DRAIN_SECONDS, lambda: not active)
-        for activity in active:
-            increment(tally.cut, STUCK)
-            activity.abort()
-
-    def _pair(
-        self,
-        on_ready: Callable[[Pair], None],
-        on_done: Callable[[Pair], None],
-        on_closed: Callable[[Pair], None],
-        tally: Tally,
-    ) -> Pair:
-        return Pair(self._loop, self._job.target, self._job.payload, tally, on_ready, on_done, on_closed)
+            self._run(self._job.seconds, check)
+        self._run(DRAIN_SECONDS, lambda: all(each.closed for each in active))
+        for each in active:
+            if not each.closed:
+                self._tally.cut[STUCK] += 1
+                each.abort()
 
     def _has_pending(self) -> bool:
         return any(pair.has_pending for pair in self._pairs)
 
     def _run(self, seconds: float, done: Callable[[], bool]) -> None:
-        def check() -> bool:
-            if (now := time.monotonic()) >= self._reported_at + REPORT_SECONDS:
+        """Serve the sockets for a time, or until `done`, which is checked after each round; reports the progress."""
+        until = time.monotonic() + seconds
+        while not done() and (now := time.monotonic()) < until:
+            if now >= self._reported_at + REPORT_SECONDS:
                 self._reported_at = now
-                self._report(Report(self._tally.count))
-            return done()
-
-        self._loop.run(time.monotonic() + seconds, check)
+                self._report(self._tally.count)
+            for key, events in self._selector.select(min(until - now, TICK_SECONDS)):
+                key.data(events)
 
     @contextmanager
     def _measured(self) -> Iterator[None]:
@@ -187,8 +150,8 @@ def _busy_seconds() -> float:
     return time.process_time() + waited
 
 
-def _write(report: Report) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
+def _write(result: int | Tally) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(result) + b"\n")
     sys.stdout.buffer.flush()
 
 

@@ -15,8 +15,8 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 import trio
 
-from sdpx.bench.accounting import Tally
-from sdpx.bench.load import SETUP_SECONDS, Job, Report
+from sdpx.bench.accounting import Tally, decode_result
+from sdpx.bench.load import SETUP_SECONDS, Job
 from sdpx.bench.options import BenchOptions
 from sdpx.bench.report import FULL, PHASES, Figures, MeasurementError, figures, refused_sentence, table
 from sdpx.bench.ws_client import Target
@@ -36,31 +36,25 @@ FRAME_BYTES: Final = 65_536
 
 def run_bench(options: BenchOptions) -> ExitStatus:
     """Measure, print the figures on stdout, and return the exit status."""
-    as_json = options.format == "json"
-    status, error, result = ExitStatus.OK, None, None
+    output, status, error = "", ExitStatus.OK, None
     try:
         result = trio.run(_run_until_signal, options)
-        error = result.error
-        status = ExitStatus.OK if error is None else BenchFailed.status
+        output = msgspec.json.encode(result).decode() + "\n" if options.format == "json" else table(result)
+        if error := result.error:
+            status = BenchFailed.status
     except* Ending as group:
         ending = leaf_exceptions(group)[0]
         status, error = ending.status, MeasurementError(ending.code, ending.reason)
-    if as_json:
-        value = {"sound": False, "error": error} if result is None else result
-        _print(msgspec.json.encode(value).decode() + "\n")
-    elif result is not None:
-        _print(table(result))
-    if error is not None:
-        sys.stderr.write(f"sdpx: {error.reason}\n")
-    return status
-
-
-def _print(text: str) -> None:
+        if options.format == "json":
+            output = msgspec.json.encode({"sound": False, "error": error}).decode() + "\n"
     try:
-        sys.stdout.write(text)
+        sys.stdout.write(output)
         sys.stdout.flush()
     except BrokenPipeError:  # the interpreter would report it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error is not None:
+        sys.stderr.write(f"sdpx: {error.reason}\n")
+    return status
 
 
 async def _run_until_signal(options: BenchOptions) -> Figures:
@@ -73,8 +67,8 @@ async def _run_until_signal(options: BenchOptions) -> Figures:
 
 async def _raise_on_signal() -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for number in signals:
-            raise BenchFailed("interrupted", f"The measurement was interrupted ({signal.Signals(number).name})")
+        number = await anext(signals)
+        raise BenchFailed("interrupted", f"The measurement was interrupted ({signal.Signals(number).name})")
 
 
 async def bench(options: BenchOptions, pid: int | None = None) -> Figures:
@@ -112,23 +106,25 @@ async def _own_relay(options: BenchOptions) -> AsyncIterator[tuple[str, int]]:
 class LoadProcess(ChildProcess):
     """A load process, with its progress in the current phase."""
 
-    count = 0
+    progress = 0
 
-    async def finish_phase(self, total: Tally) -> None:
-        """Read the progress until the end of the phase, and add the counters to `total`."""
-        self.count = 0
+    async def run_phase(self, phase: str, total: Tally) -> None:
+        """Run a phase, and add its counters to `total`."""
+        self.progress = 0
+        await self.send_line(phase)
         while line := await self.receive_line():
-            report = msgspec.json.decode(line, type=Report)
-            self.count = report.count
-            if report.tally is not None:
-                total.add(report.tally)
+            result = decode_result(line)
+            if isinstance(result, Tally):
+                total.add(result)
                 return
+            self.progress = result
         raise BenchFailed("bench_failed", "A load process ended unexpectedly; see its error above")
 
 
 async def _measure(options: BenchOptions, url: str, pid: int | None) -> Figures:
     target = await _target(url, options)
-    processes = min(options.processes or _default_processes(), options.pairs)
+    spare_cores = max(1, (os.cpu_count() or 1) - 1)  # one is left for a relay on this machine
+    processes = min(options.processes or min(MAX_PROCESSES, spare_cores), options.pairs)
     async with AsyncExitStack() as stack:
         loads = []
         for number in range(processes):
@@ -148,21 +144,14 @@ async def _measure(options: BenchOptions, url: str, pid: int | None) -> Figures:
     return figures(options, url, processes, tallies, relay_cpu)
 
 
-def _default_processes() -> int:
-    """Return the number of load processes that leaves a core for a relay on this machine."""
-    return min(MAX_PROCESSES, max(1, (os.cpu_count() or 1) - 1))
-
-
 async def _run_phase(phase: str, loads: list[LoadProcess]) -> Tally:
     """Run a phase in all load processes, and report progress."""
     total = Tally()
-    for load in loads:
-        await load.send_line(phase)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_report_progress, phase, loads)
-        async with trio.open_nursery() as finishing:
+        async with trio.open_nursery() as running:
             for load in loads:
-                finishing.start_soon(load.finish_phase, total)
+                running.start_soon(load.run_phase, phase, total)
         nursery.cancel_scope.cancel()
     return total
 
@@ -170,7 +159,7 @@ async def _run_phase(phase: str, loads: list[LoadProcess]) -> Tally:
 async def _report_progress(phase: str, loads: list[LoadProcess]) -> None:
     while True:
         await trio.sleep(1)
-        sys.stderr.write(f"{sum(load.count for load in loads):,} {PHASES.get(phase, 'pairs connected')}\n")
+        sys.stderr.write(f"{sum(load.progress for load in loads):,} {PHASES.get(phase, 'pairs connected')}\n")
 
 
 def _require_paired(result: Tally, pairs: int) -> None:

@@ -1,21 +1,20 @@
 """A WebSocket client of low cost: a non-blocking socket, and the frames that a relay sends."""
 
-import base64
 import errno
-import hashlib
 import os
 import re
-import selectors
 import socket
 import ssl
-import time
+from collections import Counter
 from collections.abc import Callable
 from functools import cache
+from selectors import EVENT_READ, EVENT_WRITE, BaseSelector
 from typing import Final
 
 import msgspec
 
-from sdpx.bench.payloads import client_frame
+from sdpx.bench.accounting import Tally
+from sdpx.bench.payloads import client_frame, decode_object
 from sdpx.client_tls import client_context, describe_tls_failure
 from sdpx.relay.websocket.fast_parser import CLOSE, PING, PONG, SHORT, TEXT, TWO_BYTES
 
@@ -23,12 +22,8 @@ READ_BYTES: Final = 256 * 1024
 HEAD_BYTES: Final = 16 * 1024
 NORMAL: Final = 1000
 ABNORMAL: Final = 1006
-TICK_SECONDS: Final = 0.1
-KEY: Final = base64.b64encode(os.urandom(16)).decode()  # one for all connections of a process
-ACCEPT: Final = base64.b64encode(
-    hashlib.sha1(f"{KEY}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()  # noqa: S324  RFC 6455, 4.2.2
-)
-READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+KEY: Final = "dGhlIHNhbXBsZSBub25jZQ=="  # one for all connections: the example of RFC 6455, 1.3, and its answer
+ACCEPT: Final = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -52,46 +47,32 @@ class Target(msgspec.Struct, frozen=True):
         ).encode()
 
 
-class CloseInfo(msgspec.Struct, frozen=True):
-    """The end of a connection: a close code, an HTTP status that `refused` it, or code 0 for another cause."""
-
-    code: int
-    reason: str = ""
-    refused: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.code} {self.reason}".strip() if self.code else self.reason
-
-
-class Loop:
-    """Calls the handler of each socket that is ready."""
-
-    def __init__(self) -> None:
-        self.selector = selectors.DefaultSelector()
-
-    def run(self, until: float, done: Callable[[], bool]) -> None:
-        """Serve the sockets until that time, or until `done`, which is checked after each round."""
-        while not done() and (left := until - time.monotonic()) > 0:
-            for key, events in self.selector.select(min(left, TICK_SECONDS)):
-                key.data(events)
-
-
 _context = cache(client_context)
 
 
 class WsClient:
-    """One connection. `on_text` is called with each message, `on_closed` once; neither during construction."""
+    """One connection, `closed` at its end, and `completed` if that was a close handshake which `start_closing` began.
+
+    `on_text` is called with each message. Any other end is counted in the tally, and `on_failed` is called. Neither is called
+    during construction.
+    """
 
     def __init__(
-        self, loop: Loop, target: Target, on_text: Callable[[bytes], None], on_closed: Callable[[CloseInfo], None]
+        self,
+        selector: BaseSelector,
+        target: Target,
+        tally: Tally,
+        on_text: Callable[[bytes], None],
+        on_failed: Callable[[], None] = lambda: None,
     ) -> None:
-        self._loop = loop
+        self._selector = selector
+        self._tally = tally
         self.on_text = on_text
-        self.on_closed = on_closed
-        self.closed = False
-        self._close_sent = False
-        self._buffer = b""
+        self._on_failed = on_failed
+        self.closed = self.completed = False
+        self._closing = self._close_sent = False
         self._close_code, self._close_reason = ABNORMAL, ""
+        self._buffer = b""
         self._out = [target.request]
         self._receive = self._receive_head
         self._socket = socket.socket(socket.AF_INET6 if ":" in target.host else socket.AF_INET, socket.SOCK_STREAM)
@@ -104,8 +85,8 @@ class WsClient:
             self._socket, self._handshake = secured, secured.do_handshake
         error = self._socket.connect_ex((target.host, target.port))  # reported when the socket is first written to
         self._connect_error = "" if error in {0, errno.EINPROGRESS, errno.EAGAIN} else os.strerror(error)
-        self._events = READ | WRITE
-        loop.selector.register(self._socket, self._events, self._on_ready)
+        self._events = EVENT_READ | EVENT_WRITE
+        selector.register(self._socket, self._events, self._on_ready)
 
     def post(self, frame: bytes) -> None:
         """Send this frame at the next `flush`, or after the received data has been handled."""
@@ -115,28 +96,38 @@ class WsClient:
         """Write what the socket accepts; the rest follows when it is writable."""
         if not self._out or self.closed:
             return
-        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        data = b"".join(self._out)
         try:
             sent = self._socket.send(data)
         except WOULD_BLOCK:
             sent = 0
         except OSError as error:
-            self._close(self._failure(error))
+            self._fail_with(error)
             return
         self._out = [data[sent:]] if sent < len(data) else []
-        self._set_events(READ | WRITE if self._out else READ)
+        self._set_events(EVENT_READ | EVENT_WRITE if self._out else EVENT_READ)
 
     def start_closing(self) -> None:
         """Send a close frame; the connection is closed when the relay has answered."""
+        self._closing = True
         self._post_close(NORMAL.to_bytes(2))
         self.flush()
 
     def abort(self) -> None:
-        """Close the socket; `on_closed` is not called."""
+        """Close the socket; `on_failed` is not called."""
         if not self.closed:
             self.closed = True
-            self._loop.selector.unregister(self._socket)
+            self._selector.unregister(self._socket)
             self._socket.close()
+
+    def _fail(self, counts: Counter[str], cause: str) -> None:
+        counts[cause] += 1
+        self.abort()
+        self._on_failed()
+
+    def _fail_with(self, error: OSError) -> None:
+        cause = self._connect_error or describe_tls_failure(error) or error.strerror or "lost"
+        self._fail(self._tally.cut, cause)
 
     def _post_close(self, code: bytes) -> None:
         if not self._close_sent:
@@ -146,31 +137,23 @@ class WsClient:
     def _set_events(self, events: int) -> None:
         if events != self._events:
             self._events = events
-            self._loop.selector.modify(self._socket, events, self._on_ready)
-
-    def _close(self, info: CloseInfo) -> None:
-        if not self.closed:
-            self.abort()
-            self.on_closed(info)
-
-    def _failure(self, error: OSError) -> CloseInfo:
-        return CloseInfo(0, self._connect_error or describe_tls_failure(error) or error.strerror or "lost")
+            self._selector.modify(self._socket, events, self._on_ready)
 
     def _on_ready(self, events: int) -> None:
         if self._handshake is not None:
             try:
                 self._handshake()
             except WOULD_BLOCK as wait:
-                self._set_events(WRITE if isinstance(wait, ssl.SSLWantWriteError) else READ)
+                self._set_events(EVENT_WRITE if isinstance(wait, ssl.SSLWantWriteError) else EVENT_READ)
                 return
             except OSError as error:
-                self._close(self._failure(error))
+                self._fail_with(error)
                 return
             self._handshake = None
-            events = READ | WRITE
-        if events & WRITE:
+            events = EVENT_READ | EVENT_WRITE
+        if events & EVENT_WRITE:
             self.flush()
-        if events & READ and not self.closed:
+        if events & EVENT_READ and not self.closed:
             self._read()
 
     def _read(self) -> None:
@@ -179,28 +162,38 @@ class WsClient:
         except WOULD_BLOCK:
             return
         except OSError as error:
-            self._close(self._failure(error))
+            self._fail_with(error)
             return
         if data:
             self._receive(self._buffer + data if self._buffer else data)
             self.flush()
         elif self._receive == self._receive_head and self._buffer:
-            head, _, body = self._buffer.partition(b"\r\n\r\n")
-            self._close(_refusal(head.split(b" ", 2)[1:2], body))
+            self._end_refused()
+        elif self._closing and self._close_code == NORMAL:
+            self.completed = True
+            self.abort()
         else:
-            self._close(CloseInfo(self._close_code, self._close_reason))
+            self._fail(self._tally.cut, f"{self._close_code} {self._close_reason}".rstrip())
 
     def _receive_head(self, data: bytes) -> None:
-        head, blank, rest = data.partition(b"\r\n\r\n")
         self._buffer = data
-        if not blank and len(data) < HEAD_BYTES:
-            return
-        status = head.split(b" ", 2)[1:2]
-        if status == [b"101"] and ACCEPT in head:
+        head, blank, body = data.partition(b"\r\n\r\n")
+        if head.startswith(b"HTTP/1.1 101 ") and blank and ACCEPT in head:
             self._receive = self._receive_frames
-            self._receive_frames(rest)
-        elif len(rest) >= _content_length(head):
-            self._close(_refusal(status, rest))
+            self._receive_frames(body)
+        elif blank or len(data) >= HEAD_BYTES:
+            length = re.search(rb"(?i)\r\ncontent-length: *(\d{1,9})", head)
+            if length is None or len(body) >= int(length[1]):
+                self._end_refused()
+
+    def _end_refused(self) -> None:
+        """End the connection after a response that does not open a WebSocket."""
+        head, _, body = self._buffer.partition(b"\r\n\r\n")
+        status = head.split(b" ", 2)[1:2]
+        if status and status[0].isdigit():
+            self._fail(self._tally.refused, f"{int(status[0])} {decode_object(body).get('code', '')}".rstrip())
+        else:
+            self._fail(self._tally.cut, "the answer is not HTTP")
 
     def _receive_frames(self, data: bytes) -> None:
         at, end = 0, len(data)
@@ -229,20 +222,4 @@ class WsClient:
             self._close_reason = payload[2:].decode(errors="replace")
             self._post_close(payload[:2])
         elif first != PONG:
-            self._close(CloseInfo(0, f"a frame that begins with 0x{first:02x}"))
-
-
-def _content_length(head: bytes) -> int:
-    found = re.search(rb"(?i)\r\ncontent-length: *(\d{1,9})", head)
-    return int(found[1]) if found else 0
-
-
-def _refusal(status: list[bytes], body: bytes) -> CloseInfo:
-    """Return the meaning of a response that does not open a WebSocket."""
-    if not status or not status[0].isdigit():
-        return CloseInfo(0, "the answer is not HTTP")
-    try:
-        code = msgspec.json.decode(body, type=dict[str, str]).get("code", "")
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        code = ""
-    return CloseInfo(int(status[0]), code, refused=True)
+            self._fail(self._tally.cut, f"a frame that begins with 0x{first:02x}")

@@ -4,14 +4,16 @@ import json
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
-from sdpx.bench.accounting import ALTERED, FAULTS, LOST, REORDERED, REPEATED, UNMARKED, Tally, percentile
+from sdpx.bench.accounting import ALTERED, FAULTS, LOST, REORDERED, REPEATED, UNMARKED, Tally, decode_result, percentile
 from sdpx.bench.options import MIN_PAYLOAD, BenchOptions
 from sdpx.bench.payloads import DIGITS, MASK, MessageStream
 from sdpx.bench.report import figures, refused_sentence, table
@@ -40,7 +42,7 @@ class Direction:
     def take(self, *payloads: bytes) -> dict[str, int]:
         for payload in payloads:
             self.stream.receive(payload, 0.001)
-        self.stream.tracker.finish()
+        self.stream.finish()
         return self.tally.faults
 
 
@@ -118,8 +120,8 @@ def test_missing_from_peer_is_detected(end: bytes) -> None:
 def test_refused_message_is_not_lost() -> None:
     direction = Direction()
     direction.make()
-    direction.stream.tracker.refused()
-    assert not direction.stream.tracker.has_pending
+    direction.stream.refuse()
+    assert not direction.stream.has_pending
     assert direction.take() == {}
 
 
@@ -136,26 +138,33 @@ def test_refused_message_is_not_lost() -> None:
     ],
 )
 def test_percentiles(values: Any, share: float, expected: int) -> None:
-    counted: dict[int, int] = {}
-    for value in values:
-        counted[value] = counted.get(value, 0) + 1
-    assert percentile(counted, share) == expected
+    assert percentile(Counter(values), share) == expected
 
 
 def tallies(**relay: Any) -> dict[str, Tally]:
     return {"relay": Tally(**relay), "connect": Tally(), "session": Tally()}
 
 
+def tally(count: int, rate: float, busy: float, *counters: dict[Any, int]) -> Tally:
+    return Tally(count, rate, busy, *map(Counter, counters))
+
+
 def test_tallies_are_added() -> None:
     """Counts and rates are summed; `busy` is the maximum."""
-    total = Tally(2, 20.0, 0.5, {1: 2}, {LOST: 1})
-    total.add(Tally(3, 30.0, 0.7, {1: 1, 5: 2}, {LOST: 1, ALTERED: 2}, {"429": 1}, {"1006": 1}))
-    assert total == Tally(5, 50.0, 0.7, {1: 3, 5: 2}, {LOST: 2, ALTERED: 2}, {"429": 1}, {"1006": 1})
+    total = tally(2, 20.0, 0.5, {1: 2}, {LOST: 1})
+    total.add(tally(3, 30.0, 0.7, {1: 1, 5: 2}, {LOST: 1, ALTERED: 2}, {"429": 1}, {"1006": 1}))
+    assert total == tally(5, 50.0, 0.7, {1: 3, 5: 2}, {LOST: 2, ALTERED: 2}, {"429": 1}, {"1006": 1})
+
+
+def test_tally_of_a_load_process_is_decoded() -> None:
+    sent = tally(3, 30.0, 0.7, {1: 1, 5: 2}, {LOST: 1}, {"429": 1}, {"1006": 1})
+    assert decode_result(msgspec.json.encode(sent)) == sent
+    assert decode_result(b"7") == 7
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_any_fault_fails_the_measurement(fault: str) -> None:
-    result = figures(BenchOptions(), "ws://x", 1, tallies(count=10, rate=10.0, faults={fault: 1}))
+    result = figures(BenchOptions(), "ws://x", 1, tallies(count=10, rate=10.0, faults=Counter({fault: 1})))
     assert not result.sound
     assert result.error
     assert (result.error.code, fault in result.error.reason, fault in table(result)) == ("bench_failed", True, True)
@@ -312,7 +321,7 @@ async def test_wss_relay_is_measured(tmp_path: Path) -> None:
         (["ws://x", "--insecure"], "wss://"),
         (["--cafile", "x"], "wss://"),
         (["wss://x", "--cafile", "/none"], "cannot be read"),
-        (["http://x"], "ws://"),
+        (["ftp://x"], "ws://"),
         (["--payload", "1"], "128"),
     ],
 )
