@@ -20,6 +20,7 @@ INITIATOR = [
     "offer_sent",
     "answer_received",
     "exchange_complete",
+    "path_selected",
     "channel_open",
 ]
 RECEIVER = [
@@ -34,6 +35,7 @@ RECEIVER = [
     "answer_created",
     "answer_sent",
     "exchange_complete",
+    "path_selected",
     "channel_open",
 ]
 STATES = {"ice_gathering_state", "ice_connection_state", "connection_state", "signaling_state"}

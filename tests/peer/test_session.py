@@ -113,13 +113,13 @@ async def test_a_relay_without_an_answer_ends_a_peer_that_may_not_reconnect(auto
 # ---- requests -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_refusal_ends_a_peer_with_pair_in_the_relays_words(autojump_clock: MockClock) -> None:
+async def test_a_refusal_ends_a_peer_with_pair_and_names_the_remedy(autojump_clock: MockClock) -> None:
     async with session(pair="bob") as peer:
         await peer.relay.say(NOT_FOUND)
         assert await peer.ended() == 4
         assert peer.ending is not None
         assert peer.ending.code == "target_not_found"
-        assert NOT_FOUND.message in peer.ending.reason
+        assert peer.ending.reason == "No client 'bob' is connected: start it first, or use --wait 30"
         assert peer.codes("server_error") == ["target_not_found"]
 
 
