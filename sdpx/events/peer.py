@@ -128,6 +128,14 @@ class RemoteDescriptionSet(Event, frozen=True):
     type: str
 
 
+class MediaDeclined(Event, frozen=True):
+    """An offer has media beside the data channel: those sections are answered `inactive`, or rejected with port 0."""
+
+    sentence: ClassVar[str] = "Media of the offer are not used: {e.inactive} inactive, {e.rejected} rejected."
+    inactive: list[str]
+    rejected: list[str]
+
+
 class AnswerCreated(_Sdp, frozen=True):
     """The receiver's local description is set."""
 

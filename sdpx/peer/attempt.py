@@ -8,7 +8,7 @@ candidates are added in their order, except names in .local, which are resolved 
 import base64
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import trio
@@ -20,6 +20,7 @@ from sdpx.log import Log
 from sdpx.peer.diagnostics.diagnosis import summarize
 from sdpx.peer.diagnostics.trace import ConnectionTrace, TurnRefusal
 from sdpx.peer.negotiation.candidates import RemoteCandidates
+from sdpx.peer.negotiation.description import BadDescription, Kind, RemoteDescription, parse_description
 from sdpx.peer.negotiation.heartbeat import Heartbeat, HeartbeatAction
 from sdpx.peer.negotiation.sdp import (
     candidate_address,
@@ -49,6 +50,18 @@ _LATE: Final = {
     "answer": "No answer came from the peer within {seconds:g} s of the pairing",
     "connection": "The connection did not come up within {seconds:g} s of the pairing",
 }
+
+
+def parse_remote(frame: Description) -> RemoteDescription:
+    """Return what the peer's description says. Raises `NegotiationFailed`."""
+    try:
+        return parse_description(frame.sdp, frame.type)
+    except BadDescription as bad:
+        code = "data_rejected" if bad.rejected else "bad_sdp"
+        reason = f"The peer's {frame.type} is not a valid session description: {bad}"
+        if bad.rejected:
+            reason = f"The peer's {frame.type} cannot be used: {bad}"
+        raise NegotiationFailed(code, reason) from None
 
 
 class Attempt:
@@ -121,16 +134,25 @@ class Attempt:
         await self.pc.channels.create(CHANNEL_LABEL)
         await self._send_description("offer", await self.pc.create_offer())
 
-    async def answer(self, offer: Description) -> None:
-        """Set the offer, create an answer and send it. Raises `NegotiationFailed`."""
-        found = await self.pc.accept_offer(offer.sdp)
+    async def answer(self, offer: Description, remote: RemoteDescription) -> None:
+        """Set the offer, create an answer and send it. Raises `NegotiationFailed`.
+
+        A further offer, which continues the present connection, changes it: it may restart ICE, and add media.
+        """
+        is_first = self.pc.remote is None
+        await self.pc.accept_offer(remote)
         self._log.emit(peer.RemoteDescriptionSet("offer"))
-        await self._open(offer, found)
+        if remote.inactive or remote.rejected:
+            self._log.emit(peer.MediaDeclined(remote.inactive, remote.rejected))
+        if is_first:
+            await self._open(offer, remote)
+        else:
+            await self._add_all(remote.candidates)
         answer = await self.pc.create_answer()
         self.exchanged = True
-        await self._send_description("answer", answer)
+        await self._send_description("answer", answer, is_first=is_first)
 
-    async def _send_description(self, kind: Literal["offer", "answer"], sdp: str) -> None:
+    async def _send_description(self, kind: Kind, sdp: str, *, is_first: bool = True) -> None:
         created, sent = _DESCRIPTION_EVENTS[kind]
         shown = sdp if self._options.log_sdp else UNSET
         self._log.emit(created(len(sdp), shown))
@@ -142,6 +164,8 @@ class Attempt:
                 self._on_exchanged(self)
 
         await self._send(Description(kind, sdp, self._peer_id, AGENT), on_written)
+        if not is_first:
+            return
         for line in sdp.splitlines():
             if line.startswith("a=candidate:"):
                 self.trace.add_local(candidate_type(line))
@@ -151,27 +175,34 @@ class Attempt:
         else:
             self._note_gathered()
 
-    async def accept(self, answer: Description) -> None:
+    async def accept(self, answer: Description, remote: RemoteDescription) -> None:
         """Set the answer. Raises `NegotiationFailed`."""
-        found = await self.pc.accept_answer(answer.sdp)
+        await self.pc.accept_answer(remote)
         self.exchanged = True
         self._on_exchanged(self)
-        await self._open(answer, found)
+        await self._open(answer, remote)
 
-    async def _open(self, remote: Description, found: list[CandidateInit | None]) -> None:
+    async def _open(self, frame: Description, remote: RemoteDescription) -> None:
         """Use the candidates that came in the peer's description and before it: it is set now."""
-        self.wants_connection = media_count(remote.sdp) > 0
-        self.both_sdpx = isinstance(remote.agent, str) and remote.agent.startswith("sdpx") and self.wants_connection
+        self.wants_connection = bool(remote.sections)
+        self.both_sdpx = isinstance(frame.agent, str) and frame.agent.startswith("sdpx") and self.wants_connection
         self.trace.description_received = True
         if self.both_sdpx:
             await self.pc.channels.create_heartbeat()
-        for candidate in found:
-            self._note_remote(candidate)
-        for candidate in self._candidates.on_description(found, trio.current_time()):
-            await self._add(candidate)
+        await self._add_all(remote.candidates)
         self.start_soon(self._end_candidates)
 
+    async def _add_all(self, described: list[CandidateInit | None]) -> None:
+        for candidate in described:
+            self._note_remote(candidate)
+        for candidate in self._candidates.on_description(described, trio.current_time()):
+            await self._add(candidate)
+
     # ---- candidates of the peer -----------------------------------------------------------------------------------
+
+    def early_candidates(self) -> list[CandidateInit | None]:
+        """Return the candidates that wait for the peer's description."""
+        return self._candidates.early
 
     async def take_candidate(self, candidate: CandidateInit | None) -> None:
         """Add a candidate that the peer trickled, or the end of candidates. Raises `NegotiationFailed`."""
@@ -250,9 +281,9 @@ class Attempt:
         await trio.sleep_until(self._deadline)
         if not self.connected and self.wants_connection:
             awaited = "connection" if self.exchanged else "answer" if self.trace.is_initiator else "offer"
-            self._log.emit(
-                peer.NegotiationError(awaited, "timeout", _LATE[awaited].format(seconds=self._options.timeout))
-            )
+            if self.exchanged or not self.trace.description_flaw:  # the one that came has been refused already
+                reason = _LATE[awaited].format(seconds=self._options.timeout)
+                self._log.emit(peer.NegotiationError(awaited, "timeout", reason))
             self._on_lost(self)
 
     async def _watch_gathering(self) -> None:

@@ -6,6 +6,7 @@ cancellation included, closes its RTCPeerConnection.
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -15,7 +16,7 @@ from sdpx.events import Event, peer
 from sdpx.ice_servers import IceServer
 from sdpx.log import Log
 from sdpx.peer import policy
-from sdpx.peer.attempt import Attempt
+from sdpx.peer.attempt import Attempt, parse_remote
 from sdpx.peer.diagnostics.diagnosis import Diagnosis, diagnose
 from sdpx.peer.diagnostics.trace import ConnectionTrace, Phase
 from sdpx.peer.input import MessageSource
@@ -24,11 +25,12 @@ from sdpx.peer.policy import PairingState, Step
 from sdpx.peer.webrtc import events
 from sdpx.peer.webrtc.events import NegotiationFailed
 from sdpx.peer.webrtc.runtime import WebRtcRuntime
-from sdpx.protocol.messages import Candidate, Description, Paired
+from sdpx.protocol.messages import Candidate, CandidateInit, Description, Paired
 
 INBOX_BOUND: Final = 512
 OWN_BOUND: Final = 64  # room in the inbox for the items of this side, which are never dropped: a few for each attempt
 CLOSING_SECONDS: Final = 0.05
+GLARE_SECONDS: Final = 0.5  # for the answer to an offer that crossed one of the peer
 RETURN_SECONDS: Final = 5.0  # for the side that closed the only channel to open another, or to offer afresh
 
 _STATES: Final[dict[events.StateKind, Callable[[str], Event]]] = {
@@ -39,8 +41,16 @@ _STATES: Final[dict[events.StateKind, Callable[[str], Event]]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Rollback:
+    """The offer of `attempt` is given up for an `offer` of the peer, which crossed it, unless it has been answered."""
+
+    attempt: Attempt
+    offer: Description
+
+
 # An attempt stands for its failure, an event is set when all items before it have been used.
-_Item = Description | Candidate | Attempt | trio.Event
+_Item = Description | Candidate | Attempt | _Rollback | trio.Event
 
 
 class PairSession:
@@ -160,7 +170,7 @@ class PairSession:
     # ---- negotiation ----------------------------------------------------------------------------------------------
 
     async def _negotiate(self, nursery: trio.Nursery) -> None:
-        await self._begin(nursery)
+        await self._begin(nursery, offers=self._is_initiator)
         async for item in self._inbox:
             match item:
                 case trio.Event():
@@ -168,39 +178,66 @@ class PairSession:
                 case Attempt():
                     if item is self._attempt:
                         await self._on_attempt_failed(item, nursery)
+                case _Rollback():
+                    if item.attempt is self._attempt and item.attempt.pc.remote is None:
+                        await self._use(item.offer, nursery, early=item.attempt.early_candidates())
                 case _:
                     await self._use(item, nursery)
 
-    async def _use(self, frame: Description | Candidate, nursery: trio.Nursery) -> None:
+    async def _use(
+        self, frame: Description | Candidate, nursery: trio.Nursery, early: list[CandidateInit | None] | None = None
+    ) -> None:
+        """Use a frame of the peer; an offer that was held back comes with the candidates behind it."""
         try:
             if isinstance(frame, Candidate):
                 if self._attempt is not None:
                     await self._attempt.take_candidate(frame.candidate)
             elif frame.type == "offer":
-                await self._use_offer(frame, nursery)
+                await self._use_offer(frame, nursery, early)
             else:
                 await self._use_answer(frame)
         except NegotiationFailed as failed:
-            if frame.type != "candidate" and failed.code == "bad_sdp":
+            if frame.type != "candidate" and failed.code in ("bad_sdp", "data_rejected"):
                 self.trace.description_flaw = failed.reason
             self._log.emit(peer.NegotiationError(frame.type, failed.code, failed.reason))
+            if frame.type == "answer" and failed.code == "data_rejected" and self._attempt is not None:
+                self.trace.data_rejected = True
+                self._post.send_nowait(self._attempt)
 
-    async def _use_offer(self, offer: Description, nursery: trio.Nursery) -> None:
+    async def _use_offer(
+        self, offer: Description, nursery: trio.Nursery, early: list[CandidateInit | None] | None
+    ) -> None:
         self._log.emit(peer.OfferReceived(len(offer.sdp), offer.sdp if self._options.log_sdp else msgspec.UNSET))
-        if self._is_initiator:
-            raise NegotiationFailed("wrong_state", "Received offer, but this side is the initiator and sends it")
+        remote = parse_remote(offer)
         attempt = self._attempt
-        if attempt is not None and attempt.connected:  # the time of the first connection does not count for this one
-            self._deadline = trio.current_time() + self._options.timeout
-        if attempt is None or attempt.pc.used:  # a further offer is for a new connection
-            attempt = await self._begin(nursery)
-        await attempt.answer(offer)
+        if attempt is None or not attempt.pc.continues(remote):
+            crosses = self._is_initiator and attempt is not None and attempt.pc.remote is None
+            if crosses and attempt is not None and early is None:
+                nursery.start_soon(self._roll_back, offer, attempt)
+                return
+            if (
+                attempt is not None and attempt.connected
+            ):  # the time of the first connection does not count for this one
+                self._deadline = trio.current_time() + self._options.timeout
+            if attempt is None or crosses or attempt.pc.remote is not None:  # of another session: for a new connection
+                attempt = await self._begin(nursery, offers=False)
+                for candidate in early or ():
+                    await attempt.take_candidate(candidate)
+        await attempt.answer(offer, remote)
 
     async def _use_answer(self, answer: Description) -> None:
         self._log.emit(peer.AnswerReceived(len(answer.sdp), answer.sdp if self._options.log_sdp else msgspec.UNSET))
         if self._attempt is None or not self._is_initiator:
             raise NegotiationFailed("wrong_state", "Received answer, but this side has sent no offer")
-        await self._attempt.accept(answer)
+        await self._attempt.accept(answer, parse_remote(answer))
+
+    async def _roll_back(self, offer: Description, attempt: Attempt) -> None:
+        """Give up this side's offer, which crossed that of the peer, unless the peer answers it (RFC 8829, 4.1.10.2).
+
+        One side of crossing offers has to give in; a peer that gives in itself answers at once.
+        """
+        await trio.sleep(GLARE_SECONDS)
+        self._post.send_nowait(_Rollback(attempt, offer))
 
     def _on_exchanged(self, attempt: Attempt) -> None:
         if attempt is self._attempt:  # the frame of an attempt that was given up may leave later
@@ -209,8 +246,8 @@ class PairSession:
 
     # ---- attempts -------------------------------------------------------------------------------------------------
 
-    async def _begin(self, nursery: trio.Nursery) -> Attempt:
-        """Close the present connection, if any, and create another; the initiator sends its offer."""
+    async def _begin(self, nursery: trio.Nursery, *, offers: bool) -> Attempt:
+        """Close the present connection, if any, and create another; `offers` says whether this side sends an offer."""
         await self._close_attempt()
         if self._attempts:
             self._began = trio.current_time()
@@ -237,7 +274,7 @@ class PairSession:
         nursery.start_soon(self._consume_events, attempt)
         self._log.emit(peer.PcCreated([server.url for server in self._servers]))
         self._log.emit(peer.WebrtcStarted(self._is_initiator))
-        if self._is_initiator:
+        if offers:
             try:
                 await attempt.offer()
             except NegotiationFailed as failed:
@@ -267,7 +304,7 @@ class PairSession:
             self._end(self._failure)
         elif step is Step.RETRY:
             self._log.emit(peer.ConnectionRetry(self.peer_id, self._retries, options.retries))
-            await self._begin(nursery)
+            await self._begin(nursery, offers=self._is_initiator)
         else:
             await self._close_attempt()
             nursery.start_soon(self._await_offer, self._attempts)

@@ -159,6 +159,10 @@ DIAGNOSES: Final = {
     "dtls_failed": ("The DTLS handshake failed or timed out", "Check that the other side completes DTLS; read its log"),
     "channel_closed": ("The connection was established, and the other side closed it", "Read the other side's log"),
     "bad_description": ("An offer or answer could not be created or used", "Read the `negotiation_error` before it"),
+    "data_rejected": (
+        "The answer rejects the data section, or has none",
+        "Check that the other program takes data channels",
+    ),
     "no_answer": (
         "No answer arrived; the message says whether the offer was sent",
         "Check that the other program answers offers",

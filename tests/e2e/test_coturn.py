@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from sdpx.ice_servers import IceServer, parse_server
+from sdpx.peer.negotiation.description import parse_description
 from sdpx.peer.negotiation.sdp import candidate_type
 from sdpx.peer.webrtc import peer_connection
 from sdpx.peer.webrtc.events import ChannelOpened, IceServerResult, MessageReceived, RtcEvent
@@ -52,8 +53,8 @@ async def forward(source: PeerConnection, target: PeerConnection, kinds: set[str
 async def connect_over(a: PeerConnection, b: PeerConnection, kinds: set[str]) -> None:
     """Connect two peers that know nothing of each other but the candidates of these types that come late."""
     await a.channels.create("chat")
-    await b.accept_offer(without_candidates(await a.create_offer()))
-    await a.accept_answer(without_candidates(await b.create_answer()))
+    await b.accept_offer(parse_description(without_candidates(await a.create_offer()), "offer"))
+    await a.accept_answer(parse_description(without_candidates(await b.create_answer()), "answer"))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(a.gather)
         nursery.start_soon(b.gather)

@@ -14,6 +14,7 @@ from sdpx.ice_servers import IceServer
 from sdpx.log import Log
 from sdpx.peer.command_runner import CommandRunner
 from sdpx.peer.input import Lines
+from sdpx.peer.negotiation.description import RemoteDescription, parse_description
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.session import Session
 from sdpx.peer.signaling.client import Connected, Disconnected, SignalingClient, SignalingEvent, Stopped
@@ -25,8 +26,12 @@ from sdpx.peer.webrtc.runtime import Job, WebRtcRuntime
 from sdpx.protocol.messages import CandidateInit, Description, Paired, PairRequest, ServerMessage
 from tests.harness.log import LogRecorder
 
-SDP = "v=0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=end-of-candidates\r\n"
-CANDIDATES = "a=candidate:1 1 udp 2130706431 192.0.2.1 9 typ host\r\n"
+SDP = (
+    "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n"
+    "a=ice-ufrag:abcd\r\na=ice-pwd:efgh\r\na=fingerprint:sha-256 00:11\r\na=setup:active\r\n"
+    "a=candidate:1 1 udp 2130706431 192.0.2.1 9 typ host\r\na=end-of-candidates\r\n"
+)
+OTHER_SDP = SDP.replace("o=- 1 1", "o=- 2 1")  # of another session
 
 
 class TypedLines(Lines):
@@ -98,8 +103,9 @@ class FakePeerConnection(PeerConnection):
 
     def __init__(self, servers: Sequence[IceServer]) -> None:
         self.servers = list(servers)
-        self.used = False
+        self.remote = None
         self.closed = False
+        self.candidates: list[CandidateInit] = []
         self._fake_events, self.events = trio.open_memory_channel[RtcEvent](1000)
         self.fake_channels = FakeDataChannels(self._fake_events.send_nowait)
         self.channels = self.fake_channels
@@ -132,18 +138,22 @@ class FakePeerConnection(PeerConnection):
         await self.emit(*map(MessageReceived, messages))
 
     async def create_offer(self) -> str:
-        return SDP + CANDIDATES
+        return SDP
 
     async def create_answer(self) -> str:
-        return SDP + CANDIDATES
+        return SDP
 
-    async def accept_offer(self, text: str) -> list[CandidateInit | None]:
-        self.used = True
-        return [CandidateInit(CANDIDATES.strip()), None]
+    async def accept_offer(self, offer: RemoteDescription) -> None:
+        self.remote = offer
 
-    accept_answer = accept_offer
+    async def accept_answer(self, answer: RemoteDescription) -> None:
+        self.remote = answer
 
-    async def add_candidate(self, init: CandidateInit) -> None: ...
+    def continues(self, offer: RemoteDescription) -> bool:
+        return self.remote is not None and offer.continues(self.remote)
+
+    async def add_candidate(self, init: CandidateInit) -> None:
+        self.candidates.append(init)
 
     async def end_candidates(self) -> None: ...
 
@@ -308,3 +318,21 @@ async def session(*, connected: bool = True, **options: Any) -> AsyncIterator[Se
             await harness.relay.connect()
         yield harness
         nursery.cancel_scope.cancel()
+
+
+async def negotiate(a: PeerConnection, b: PeerConnection) -> None:
+    """Let one real connection offer a data channel, and the other answer."""
+    await a.channels.create("chat")
+    offer = parse_description(await a.create_offer(), "offer")
+    await b.accept_offer(offer)
+    await add_all(b, offer)
+    answer = parse_description(await b.create_answer(), "answer")
+    await a.accept_answer(answer)
+    await add_all(a, answer)
+
+
+async def add_all(pc: PeerConnection, remote: RemoteDescription) -> None:
+    """Add all candidates of a description."""
+    for candidate in remote.candidates:
+        if candidate is not None:
+            await pc.add_candidate(candidate)

@@ -625,7 +625,7 @@ async def test_unparsable_certificate_is_accepted_by_its_fingerprint(
         await both_open(a, b)
 
 
-async def test_unknown_fingerprint_algorithm_is_not_a_mismatch() -> None:
+async def test_unknown_fingerprint_algorithm_is_refused_at_once() -> None:
     def weaken(frame: Frame) -> list[Frame]:
         if isinstance(frame, Description):
             sdp = re.sub("a=fingerprint:sha-[0-9]+ .*", "a=fingerprint:sha-1 " + ":".join(["00"] * 20), frame.sdp)
@@ -633,9 +633,8 @@ async def test_unknown_fingerprint_algorithm_is_not_a_mismatch() -> None:
         return [frame]
 
     async with pairing(b=weaken) as (a, _):
-        verdict = await a.wait_for("diagnosis")
-        assert verdict["code"] == "dtls_failed"
-        assert verdict["dtls"] == "its description has no fingerprint by sha-256, sha-384, sha-512"
+        error = await a.wait_for("negotiation_error", type="answer", code="bad_sdp")
+        assert "is no fingerprint by sha-256, sha-384, sha-512" in error["message"]
 
 
 async def test_exception_in_the_dtls_task_is_diagnosed(monkeypatch: pytest.MonkeyPatch) -> None:

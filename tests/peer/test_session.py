@@ -6,10 +6,12 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from sdpx.errors import ExpectationFailed, Refused, RelayLost
+from sdpx.errors import ExitStatus, ExpectationFailed, Refused, RelayLost
 from sdpx.ice_servers import IceServer
 from sdpx.peer.webrtc.events import StateChanged
 from sdpx.protocol.messages import (
+    Candidate,
+    CandidateInit,
     Description,
     ErrorFrame,
     IceServers,
@@ -19,7 +21,7 @@ from sdpx.protocol.messages import (
     Unpair,
     Unpaired,
 )
-from tests.harness.peer import SDP, SessionHarness, session
+from tests.harness.peer import OTHER_SDP, SDP, SessionHarness, session
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -484,14 +486,73 @@ async def test_requests_that_cross_leave_the_pairing(autojump_clock: MockClock) 
         assert not peer.pc.closed
 
 
+async def test_a_further_offer_of_the_same_session_keeps_the_connection(autojump_clock: MockClock) -> None:
+    """RFC 8829, 5.2.2: it renegotiates or restarts ICE, in both roles; an unusable one changes nothing."""
+    for is_initiator in (True, False):
+        async with session(timeout=2.0) as peer:
+            first = await peer.pair(is_initiator=is_initiator)
+            await peer.exchange()
+            await first.open()
+            before = len(peer.relay.sent)
+            await peer.relay.say(Description("offer", SDP), Description("offer", "garbage"))
+            (answer,) = peer.relay.sent[before:]
+            assert isinstance(answer, Description)
+            assert answer.type == "answer"
+            assert not first.closed
+            assert peer.codes("negotiation_error") == ["bad_sdp"]
+            await trio.sleep(5)
+            await peer.type("still here")
+            assert first.sent == ["still here"]
+
+
+async def test_crossing_offers_are_resolved_for_a_polite_and_an_impolite_peer(autojump_clock: MockClock) -> None:
+    """This side gives up its own offer, unless the peer gives up and answers it (RFC 8829, 4.1.10.2)."""
+    async with session() as peer:
+        polite = await peer.pair()
+        await peer.relay.say(Description("offer", OTHER_SDP), Description("answer", SDP))
+        await trio.sleep(1)
+        assert not polite.closed
+    async with session() as peer:
+        impolite = await peer.pair()
+        candidate = CandidateInit("candidate:1 1 udp 1 192.0.2.9 9 typ host", "0", 0)
+        await peer.relay.say(Description("offer", OTHER_SDP), Candidate(candidate))
+        await trio.sleep(1)
+        assert impolite.closed
+        assert isinstance(peer.relay.sent[-1], Description)
+        assert peer.relay.sent[-1].type == "answer"
+        assert candidate in peer.pc.candidates
+        await peer.pc.open()
+        assert "negotiation_error" not in peer.events
+
+
+async def test_an_answer_that_rejects_the_data_section_ends_the_attempt_at_once(autojump_clock: MockClock) -> None:
+    """No other attempt follows, and no event says that the answer did not come."""
+    async with session(pair="bob", timeout=9.0) as peer:
+        await peer.pair()
+        await peer.relay.say(Description("answer", SDP.replace("m=application 9", "m=application 0")))
+        assert await peer.ended() == ExitStatus.NO_CONNECTION.value
+        assert peer.codes("negotiation_error") == peer.codes("diagnosis") == ["data_rejected"]
+
+
+async def test_a_refused_offer_is_the_cause_at_the_deadline(autojump_clock: MockClock) -> None:
+    async with session(timeout=2.0) as peer:
+        await peer.pair(is_initiator=False)
+        await peer.relay.say(Description("offer", SDP.replace("a=setup:active", "a=setup:holdconn")))
+        (error,) = peer.log.of("negotiation_error")
+        assert "RFC 4145" in error["message"]
+        await trio.sleep(3)
+        assert peer.codes("negotiation_error") == ["bad_sdp"]
+        assert peer.codes("diagnosis") == ["bad_description"]
+
+
 async def test_a_further_offer_has_a_connection_and_a_deadline_of_its_own(autojump_clock: MockClock) -> None:
-    """However long the first connection was up, and with `--once` its end is not the program's."""
+    """One of another session, however long the first connection was up; with `--once` its end is not the program's."""
     async with session(timeout=2.0, once=True) as peer:
         first = await peer.pair(is_initiator=False)
         await peer.exchange()
         await first.open()
         await trio.sleep(5)
-        await peer.relay.say(Description("offer", SDP))
+        await peer.relay.say(Description("offer", OTHER_SDP))
         assert first.closed
         assert peer.pc is not first
         await trio.sleep(1)

@@ -147,7 +147,8 @@ _ASK_OPERATOR: Final = _TURN_REFUSED + "ask its operator (--turn)"
 
 # Another attempt has the same outcome.
 _PERMANENT: Final = {
-    *("fingerprint_mismatch", "no_answer", "no_offer", "no_turn", "no_network", "only_mdns", "no_common_candidates")
+    *("fingerprint_mismatch", "no_answer", "no_offer", "no_turn", "no_network", "only_mdns", "no_common_candidates"),
+    "data_rejected",
 }
 RULES: Final = (
     Rule(
@@ -170,6 +171,12 @@ RULES: Final = (
         "The network path to {t.peer_id} works, but the DTLS handshake failed: {t.dtls_error}",
     ),
     Rule("channel_closed", ChannelLost, lambda t: t.succeeded, _CLOSED),
+    Rule(
+        "data_rejected",
+        NoConnection,
+        lambda t: t.data_rejected,
+        "{t.peer_id} answered without a data channel: {t.description_flaw}",
+    ),
     Rule(
         "bad_description",
         NoConnection,

@@ -18,7 +18,7 @@ class RemoteCandidates:
     """The candidates of one connection. Times are seconds of any monotonic clock."""
 
     def __init__(self) -> None:
-        self._early: list[CandidateInit | None] = []
+        self.early: list[CandidateInit | None] = []
         self._described = False
         self._last = 0.0
         self._ended = False
@@ -28,9 +28,9 @@ class RemoteCandidates:
     def add(self, candidate: CandidateInit | None, now: float) -> list[CandidateInit]:
         """Add one from the peer; return those that ICE gets now. Raises ValueError for too many early ones."""
         if not self._described:
-            if len(self._early) >= MAX_EARLY:
+            if len(self.early) >= MAX_EARLY:
                 raise ValueError(f"More than {MAX_EARLY} candidates came before the description")
-            self._early.append(candidate)
+            self.early.append(candidate)
             return []
         self._last = now
         if candidate is None or not normalize_candidate(candidate.candidate):
@@ -41,7 +41,7 @@ class RemoteCandidates:
     def on_description(self, described: list[CandidateInit | None], now: float) -> list[CandidateInit]:
         """Note that the description, with these candidates, is set; return all that ICE gets now."""
         self._described = True
-        early, self._early = self._early, []
+        early, self.early = self.early, []
         return [ready for candidate in described + early for ready in self.add(candidate, now)]
 
     def count_resolving(self, change: int) -> None:

@@ -71,17 +71,38 @@ def unfit_library(feature: Feature) -> tuple[str, str] | None:
 # ---- trickled candidates ----------------------------------------------------------------------------------------------
 
 
-def gatherers(pc: RTCPeerConnection, mids: Sequence[str]) -> list[IceGatherer]:
-    """Return the ICE agents of a connection whose local description has these `mids`; bundled m-lines share the first."""
-    by_mid = {each.mid: each.receiver.transport.transport for each in pc.getTransceivers()}
-    if pc.sctp is not None:
-        by_mid[pc.sctp.mid] = pc.sctp.transport.transport
-    found: dict[int, IceGatherer] = {}
-    for index, mid in enumerate(mids):
-        if mid in by_mid:
-            connection = by_mid[mid]._connection  # noqa: SLF001
-            found.setdefault(id(connection), IceGatherer(connection, mid, index))
-    return list(found.values())
+def gatherer(pc: RTCPeerConnection, mid: str, index: int) -> IceGatherer:
+    """Return the ICE agent of the data channel, for candidates of the section with this mid and index."""
+    assert pc.sctp is not None
+    return IceGatherer(pc.sctp.transport.transport._connection, mid, index)  # noqa: SLF001
+
+
+def restart_ice(pc: RTCPeerConnection, agent: IceGatherer, ufrag: str, password: str) -> None:
+    """Continue with new credentials of the peer, and take candidates again (RFC 8445, 9).
+
+    aioice keeps its own credentials and its selected pair until the peer nominates another one. Checks with the peer's earlier
+    username are still answered: the data takes the earlier path meanwhile.
+    """
+    assert pc.sctp is not None
+    connection, transport = agent.connection, pc.sctp.transport.transport
+    known = {connection.remote_username, ufrag}
+
+    def valid_username(username: str) -> bool:
+        local, _, remote = username.partition(":")
+        return local == connection.local_username and remote in known
+
+    vars(connection)["_valid_username"] = valid_username
+    connection.remote_username, connection.remote_password = ufrag, password
+    connection._remote_candidates_end = transport.iceGatherer._remote_candidates_end = False  # noqa: SLF001
+
+
+def check_late_pairs(agent: IceGatherer) -> None:
+    """Start the checks of pairs that came after ICE had selected one: aioice checks only until then."""
+    connection = agent.connection
+    if connection._check_list_done and not connection._closing:  # noqa: SLF001
+        for pair in connection._check_list:  # noqa: SLF001
+            if pair.state in (pair.State.FROZEN, pair.State.WAITING):
+                connection.check_start_task(pair)
 
 
 async def query(

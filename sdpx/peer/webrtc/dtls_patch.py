@@ -108,7 +108,7 @@ class _PatchedTransport:
         known = [each for each in parameters.fingerprints if each.algorithm.lower() in DIGESTS]
         if not known:
             self._fail(f"its description has no fingerprint by {', '.join(DIGESTS)}")
-        elif certificate is None or any(_digest(certificate, each.algorithm) != each.value.upper() for each in known):
+        elif certificate is None or all(_digest(certificate, each.algorithm) != each.value.upper() for each in known):
             self._fail(FINGERPRINT_MISMATCH)
 
     def set_up_srtp(self) -> None:

@@ -21,6 +21,7 @@ from aiortc.sdp import candidate_from_sdp
 from sdpx.errors import describe_os_error
 from sdpx.ice_servers import IceServer
 from sdpx.peer.negotiation import sdp
+from sdpx.peer.negotiation.description import MID, RemoteDescription
 from sdpx.peer.webrtc import aioice_ext, dtls_patch
 from sdpx.peer.webrtc.data_channel import DataChannels
 from sdpx.peer.webrtc.events import IceServerResult, NegotiationFailed, RtcEvent, StateChanged, StateKind
@@ -69,15 +70,16 @@ class PeerConnection:
         self._send_candidate, self.local_candidates = trio.open_memory_channel[CandidateInit](LOCAL_CANDIDATES_BOUND)
         self._trickles = aioice_ext.fits("trickle_ice")
         self._servers = tuple(servers) if self._trickles else ()
-        self._gatherers: list[aioice_ext.IceGatherer] = []
+        self._gatherer: aioice_ext.IceGatherer | None = None
         self._gathering = trio.CancelScope()
         self._gathered = trio.Event()
         self._gathered.set()
+        self._gathering_ended = False
         self._dtls_error = ""
-        self._remote = ""  # the remote description as received
-        self._rejected: dict[int, str] = {}  # media sections of the offer that aiortc cannot answer
+        self.remote: RemoteDescription | None = None  # set last, even if that failed halfway
+        self._has_dtls_role = False
+        self._restarted = False
         self._close_began = False
-        self.used = False  # a remote description was set, even if that failed halfway
         rtc_servers = [] if self._trickles else [RTCIceServer(**server.dictionary()) for server in servers]
         policy = RTCIceTransportPolicy.RELAY if relay_only else RTCIceTransportPolicy.ALL
         self._pc = RTCPeerConnection(RTCConfiguration(rtc_servers, iceTransportPolicy=policy))
@@ -109,67 +111,72 @@ class PeerConnection:
     async def create_offer(self) -> str:
         """Create an offer and set it as local description; return the SDP for the peer (RFC 8829, 4.1.8)."""
         await self._patch_dtls()
-        return await self._create(self._pc.createOffer)
+        text = await self._create(self._pc.createOffer)
+        self._has_dtls_role = True  # from the answer
+        return self._announce(text, MID, 0)
 
     async def create_answer(self) -> str:
         """Create an answer and set it as local description; return the SDP for the peer (RFC 8829, 4.1.9)."""
+        remote = self.remote
+        assert remote is not None
 
         async def create() -> RTCSessionDescription:
             answer = await self._pc.createAnswer()
-            return RTCSessionDescription(sdp.with_passive_setup(answer.sdp, self._remote), answer.type)
+            if not self._has_dtls_role and remote.setup != "passive":
+                # aiortc as a DTLS client fails against RSA certificates; as a server it accepts them (RFC 8842, 5.3).
+                answer.sdp = answer.sdp.replace("a=setup:active", "a=setup:passive")
+            return answer
 
-        return await self._create(create)
+        text = remote.complete_answer(await self._create(create))
+        self._has_dtls_role = bool(remote.sections)
+        return self._announce(text, *remote.tagged)
 
     async def _create(self, create: Callable[[], Awaitable[RTCSessionDescription]]) -> str:
         with _map_exceptions("wrong_state", "No description could be created"):
             description = await trio_asyncio.aio_as_trio(create)()
             await trio_asyncio.aio_as_trio(self._pc.setLocalDescription)(description)
-        text = sdp.insert_rejected_media(str(self._pc.localDescription.sdp), self._rejected)
-        if self._trickles:
-            self._gatherers = aioice_ext.gatherers(self._pc, [mid or "" for mid in sdp.mids(text)])
-        return sdp.announce_trickle(text, more_follow=bool(self._gatherers and self._servers))
+        return str(self._pc.localDescription.sdp)
 
-    async def accept_offer(self, text: str) -> list[CandidateInit | None]:
-        """Set the peer's offer as remote description; its audio and video will be answered `inactive`.
+    def _announce(self, text: str, mid: str, index: int) -> str:
+        if self._trickles and self._gatherer is None and self._pc.sctp is not None:
+            self._gatherer = aioice_ext.gatherer(self._pc, mid, index)
+        more_follow = self._gatherer is not None and bool(self._servers) and not self._gathering_ended
+        return sdp.announce_trickle(text, more_follow=more_follow)
 
-        Returns its candidates, for `add_candidate`; None is the end of candidates.
-        """
-        candidates = await self._set_remote("offer", text)
-        for transceiver in self._pc.getTransceivers():
-            transceiver.direction = "inactive"  # media that is not consumed would accumulate
-        await self._patch_dtls()
-        return candidates
+    def continues(self, offer: RemoteDescription) -> bool:
+        """Whether an offer is a further one for this connection, while it exists (RFC 8829, 5.2.2)."""
+        alive = self._pc.connectionState not in ("failed", "closed")
+        return alive and self.remote is not None and offer.continues(self.remote)
 
-    async def accept_answer(self, text: str) -> list[CandidateInit | None]:
-        """Set the peer's answer as remote description; returns its candidates, as `accept_offer` does."""
-        return await self._set_remote("answer", text)
+    async def accept_offer(self, offer: RemoteDescription) -> None:
+        """Set the peer's offer as remote description: the first one, or a further one on the present connection."""
+        earlier = self.remote
+        await self._set_remote("offer", offer)
+        if earlier is None:
+            await self._patch_dtls()
+        elif self._gatherer is not None and offer.restarts(earlier):
+            self._restarted = True
+            await in_asyncio(aioice_ext.restart_ice, self._pc, self._gatherer, offer.ufrag, offer.password)
 
-    async def _set_remote(self, kind: Literal["offer", "answer"], text: str) -> list[CandidateInit | None]:
-        if error := sdp.validate_sdp(text):
-            raise NegotiationFailed("bad_sdp", f"The peer's {kind} is not a valid session description: {error}")
-        self.used = True
+    async def accept_answer(self, answer: RemoteDescription) -> None:
+        """Set the peer's answer as remote description."""
+        await self._set_remote("answer", answer)
+
+    async def _set_remote(self, kind: Literal["offer", "answer"], remote: RemoteDescription) -> None:
         expected = "have-local-offer" if kind == "answer" else "stable"
         if self._pc.signalingState != expected:
             raise NegotiationFailed("wrong_state", f"Received {kind} in signaling state '{self._pc.signalingState}'")
-        rest, candidates = sdp.split_candidates(text)
-        rest, self._rejected = sdp.remove_unsupported_media(rest) if kind == "offer" else (rest, {})
-        self._remote = text
+        self.remote = remote
         with _map_exceptions("bad_sdp", f"The peer's {kind} cannot be used"):
-            description = RTCSessionDescription(sdp=rest, type=kind)
+            description = RTCSessionDescription(sdp=remote.text, type=kind)
             await trio_asyncio.aio_as_trio(self._pc.setRemoteDescription)(description)
-        return candidates
 
     async def _patch_dtls(self) -> None:
         def on_error(reason: str) -> None:
             self._dtls_error = reason
 
-        if not aioice_ext.fits("dtls_diagnosis"):
-            return
-        transports = {each.receiver.transport for each in self._pc.getTransceivers()}
-        if self._pc.sctp is not None:
-            transports.add(self._pc.sctp.transport)
-        for transport in transports:
-            await in_asyncio(dtls_patch.patch, transport, on_error)
+        if aioice_ext.fits("dtls_diagnosis") and self._pc.sctp is not None:
+            await in_asyncio(dtls_patch.patch, self._pc.sctp.transport, on_error)
 
     # ---- candidates (RFC 8445, ICE; RFC 8838, trickle ICE) ----------------------------------------------------------
 
@@ -182,14 +189,16 @@ class PeerConnection:
         try:
             with self._gathering:
                 async with trio.open_nursery() as nursery:
-                    for gatherer in self._gatherers:
-                        for server in self._servers:
-                            nursery.start_soon(self._query, gatherer, server)
+                    for server in self._servers:
+                        nursery.start_soon(self._query, server)
         finally:
+            self._gathering_ended = True
             self._send_candidate.close()
             self._gathered.set()
 
-    async def _query(self, gatherer: aioice_ext.IceGatherer, server: IceServer) -> None:
+    async def _query(self, server: IceServer) -> None:
+        gatherer = self._gatherer
+        assert gatherer is not None
         if server.scheme == "stuns":
             reason = "STUN over TLS cannot tell the address of a UDP socket"
             self._emit(IceServerResult(server, answered=False, reason=reason))
@@ -227,27 +236,29 @@ class PeerConnection:
         )
         if error := sdp.validate_candidate(init):
             raise _bad_candidate(error)
+        if not self._is_for_data(init):
+            return
         with _map_exceptions("bad_candidate", "The peer's candidate cannot be used"):
             candidate = candidate_from_sdp(init.candidate.removeprefix("candidate:"))
-            candidate.sdpMid, candidate.sdpMLineIndex = self._media_section(init)
+            candidate.sdpMid, candidate.sdpMLineIndex = MID, 0
             await trio_asyncio.aio_as_trio(self._pc.addIceCandidate)(candidate)
+        if self._restarted and self._gatherer is not None:
+            await in_asyncio(aioice_ext.check_late_pairs, self._gatherer)
 
-    def _media_section(self, init: CandidateInit) -> tuple[str | None, int | None]:
-        """Return the mid and index of a candidate's section for aiortc: of the first section, if all are bundled."""
-        mids = sdp.mids(self._remote)
-        index = init.sdpMLineIndex
-        if init.sdpMid is not None and init.sdpMid in mids:
-            index = mids.index(init.sdpMid)
-        elif init.sdpMid is None and index is None:
+    def _is_for_data(self, init: CandidateInit) -> bool:
+        """Whether a candidate is for the transport of the data section. Raises `NegotiationFailed` for an unknown section."""
+        remote = self.remote
+        assert remote is not None
+        index = 0 if init.sdpMid is None and init.sdpMLineIndex is None else init.sdpMLineIndex
+        if init.sdpMid is not None and init.sdpMid in remote.mids:
+            index = remote.mids.index(init.sdpMid)
+        elif init.sdpMid == MID and remote.mids == [""]:
             index = 0
-        if index is None or index >= len(mids):
+        if index is None or index >= len(remote.mids):
             raise _bad_candidate("its description has no such media section")
-        if init.usernameFragment and init.usernameFragment not in sdp.ice_ufrags(self._remote):
+        if init.usernameFragment and init.usernameFragment != remote.ufrag:
             raise _bad_candidate("it belongs to another description")
-        usable = [number for number in range(len(mids)) if number not in self._rejected]
-        if "a=group:BUNDLE" in self._remote or index not in usable:
-            index = usable[0]
-        return mids[index], usable.index(index)
+        return remote.shares_transport(index)
 
     async def end_candidates(self) -> None:
         """Tell ICE that there are no more remote candidates: from now on it may fail (RFC 8838, 13)."""
@@ -259,12 +270,12 @@ class PeerConnection:
     @property
     def selected_pair(self) -> aioice_ext.SelectedPair | None:
         """The candidates that ICE selected; None before that, and without trickle ICE."""
-        return next((pair for each in self._gatherers if (pair := aioice_ext.selected_pair(each))), None)
+        return None if self._gatherer is None else aioice_ext.selected_pair(self._gatherer)
 
     @property
     def pair_count(self) -> int | None:
         """How many candidate pairs ICE has to check; None without trickle ICE."""
-        return sum(map(aioice_ext.pair_count, self._gatherers)) if self._gatherers else None
+        return None if self._gatherer is None else aioice_ext.pair_count(self._gatherer)
 
     @property
     def dtls_error(self) -> str:
@@ -281,7 +292,7 @@ class PeerConnection:
     @property
     def consent_expired(self) -> bool:
         """Whether the connection, which was up, ended because the peer answered no checks for half a minute (RFC 7675)."""
-        return any(map(aioice_ext.consent_expired, self._gatherers))
+        return self._gatherer is not None and aioice_ext.consent_expired(self._gatherer)
 
     async def close(self) -> None:
         """Close the connection in any state, and end `events`. A second call does nothing."""
@@ -301,10 +312,11 @@ def _bad_candidate(reason: str) -> NegotiationFailed:
 
 @contextmanager
 def _map_exceptions(code: str, message: str) -> Iterator[None]:
-    """Map the exceptions of aiortc: hostile SDP raises KeyError, AssertionError, AttributeError and ValueError."""
+    """Map the exceptions of aiortc. Their texts are for its developers, and go to the log of the library."""
     try:
         yield
     except NegotiationFailed:
         raise
     except Exception as error:
-        raise NegotiationFailed(code, f"{message}: {str(error) or type(error).__name__}") from error
+        logger.info("%s: %r", message, error)
+        raise NegotiationFailed(code, message) from error

@@ -14,9 +14,8 @@ from sdpx.ice_servers import IceServer, parse_server
 from sdpx.peer.webrtc import aioice_ext, peer_connection
 from sdpx.peer.webrtc.aioice_ext import Feature
 from sdpx.peer.webrtc.events import ChannelOpened, IceServerResult
-from sdpx.peer.webrtc.peer_connection import PeerConnection
 from sdpx.peer.webrtc.runtime import asyncio_loop
-from sdpx.protocol.messages import CandidateInit
+from tests.harness.peer import negotiate
 from tests.harness.stun import stun_server
 
 
@@ -80,12 +79,6 @@ async def test_a_probe_of_a_tcp_server_connects_to_it(nursery: trio.Nursery) -> 
     assert await aioice_ext.answering_servers([server]) == (server,)
 
 
-async def add_all(peer: PeerConnection, candidates: list[CandidateInit | None]) -> None:
-    for candidate in candidates:
-        if candidate is not None:
-            await peer.add_candidate(candidate)
-
-
 async def test_without_trickle_ice_the_description_has_all_candidates(
     monkeypatch: pytest.MonkeyPatch, answering_server: IceServer, silent_server: IceServer
 ) -> None:
@@ -95,12 +88,10 @@ async def test_without_trickle_ice_the_description_has_all_candidates(
         async with asyncio_loop():
             a, b = await peer_connection.connect([silent_server, answering_server]), await peer_connection.connect([])
             try:
-                await a.channels.create("chat")
-                offer = await a.create_offer()
-                assert " typ srflx " in offer
-                assert "a=end-of-candidates" in offer
-                await add_all(b, await b.accept_offer(offer))
-                await add_all(a, await a.accept_answer(await b.create_answer()))
+                await negotiate(a, b)
+                assert b.remote is not None
+                assert any(each and " typ srflx " in each.candidate for each in b.remote.candidates)
+                assert b.remote.candidates[-1] is None
                 await a.gather()
                 assert [candidate async for candidate in a.local_candidates] == []
                 while not isinstance(await a.events.receive(), ChannelOpened):
