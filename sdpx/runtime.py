@@ -97,7 +97,7 @@ def _fill_standard_descriptors() -> None:
 
 
 class LogFailures:
-    """What follows when the log cannot be written: a shutdown, or a sentence on stderr, at once and then once a minute.
+    """The consequence of a log that cannot be written: a shutdown, or a sentence on stderr, at once and then once a minute.
 
     `on_failure` is called in the thread of the log; `clock` returns seconds.
     """

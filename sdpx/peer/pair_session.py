@@ -109,7 +109,7 @@ class PairSession:
 
     @property
     def state(self) -> PairingState:
-        """What the pairing has come to."""
+        """The state of the pairing."""
         has_heartbeat = self._attempt is not None and self._attempt.heartbeat is not None
         return PairingState(
             self.trace, self._was_open, self.channel_is_open, has_heartbeat, detached=bool(self.detached)

@@ -1,4 +1,4 @@
-"""What follows the end of a pairing, of an attempt at a connection, of a request or of the relay connection. Pure.
+"""The step that follows the end of a pairing, of an attempt at a connection, of a request or of the relay connection. Pure.
 
 - A pairing with an open data channel is detached, and goes on until the channel closes, when the relay connection is lost, when
   the relay shuts down, and when the other peer loses its relay connection and still sends heartbeats.
@@ -38,7 +38,7 @@ class SessionState:
 
 @dataclass(frozen=True, slots=True)
 class PairingState:
-    """What a pairing has come to. `was_open` and `is_open` are of its data channel."""
+    """The state of a pairing. `was_open` and `is_open` are of its data channel."""
 
     trace: ConnectionTrace
     was_open: bool = False
@@ -162,7 +162,7 @@ def _after_failure(session: SessionState, pairing: PairingState, diagnosis: Diag
 
 
 class Step(Enum):
-    """What follows within a pairing."""
+    """The next step within a pairing."""
 
     CONTINUE = auto()
     RETRY = auto()  # begin another attempt, with an offer

@@ -1,4 +1,4 @@
-"""What a person sees of `sdpx peer` at a terminal: some eight lines up to an open channel, then the conversation. Pure."""
+"""The view of `sdpx peer` at a terminal: some eight lines up to an open channel, then the conversation. Pure."""
 
 from typing import Final
 

@@ -85,7 +85,7 @@ Pending = PendingConnection | trio.CancelScope  # of the task that reads the req
 
 
 class Port(NamedTuple):
-    """What differs between the port of the clients and the metrics port."""
+    """The differences between the port of the clients and the metrics port."""
 
     decide: Callable[[HttpRequest, Remote], Awaitable[AcceptedUpgrade | Answer]]
     pending: PendingHandshakes[Pending]

@@ -1,8 +1,8 @@
-"""PROTOCOL, Resume: exactly once, in order, with the real relay between two clients whose links break anywhere, in any byte.
+"""Session resumption on the wire: every frame exactly once and in order, wherever a connection between client and relay breaks.
 
-`resume_world` has the clients, whose rules are those of `sdpx peer`; here their sockets are memory links to a `Relay`, with the
-fast lane and without. A link is cut in the middle of what it carries, either way: by an end, by a reset, or in silence, so that
-the relay finds out much later, or by the client's coming back.
+The clients (`resume_world`) follow the rules of `sdpx peer`; their sockets are socket pairs to a real `Relay`, on both engines. A
+connection is cut at any byte, in either direction: by an end, by a reset, or in silence, so that the relay notices it much later
+or when the client comes back.
 """
 
 import json
@@ -105,7 +105,7 @@ class Wire:
             self.link.close()
 
 
-class Talk:
+class Conversation:
     """Two clients at a relay, and all their connections."""
 
     def __init__(self, relay: RelayHarness, rng: random.Random, *, b_numbered: bool, forgetful: bool) -> None:
@@ -245,45 +245,45 @@ class Talk:
         assert self._relay.log.of("internal_error") == []
 
 
-async def _bounded_talk(rng: random.Random, steps: int, *, engine: Engine) -> Talk:
+async def _bounded_talk(rng: random.Random, steps: int, *, engine: Engine) -> Conversation:
     async with relay_harness(TIGHT, engine=engine) as relay:
-        talk = Talk(relay, rng, b_numbered=True, forgetful=rng.random() < 0.3)
-        await talk.meet()
+        conversation = Conversation(relay, rng, b_numbered=True, forgetful=rng.random() < 0.3)
+        await conversation.meet()
         for _ in range(steps):
-            await talk.step()
+            await conversation.step()
             if rng.random() < 0.05:
-                await talk.pass_time(4 * rng.random())
+                await conversation.pass_time(4 * rng.random())
             if rng.random() < 0.05:
-                talk.a.send({"type": "pair_request", "target_id": str(talk.b.client_id)})
+                conversation.a.send({"type": "pair_request", "target_id": str(conversation.b.client_id)})
             away = relay.relay._resume.snapshot()
             assert away.clients <= TIGHT.max_suspended_sessions
             assert away.replay_buffer_bytes <= TIGHT.max_queued_bytes
-        await talk.settle()
-        talk.check_what_is_left()
-        await talk.all_go()
+        await conversation.settle()
+        conversation.check_what_is_left()
+        await conversation.all_go()
         away = relay.relay._resume.snapshot()
         assert (away.clients, away.replay_buffer_bytes, relay.relay.clients, relay.relay.counts.total) == (0, 0, 0, 0)
         assert relay.log.of("internal_error") == []
-        return talk
+        return conversation
 
 
-async def _talk(rng: random.Random, *, engine: Engine, goes_on: Callable[[Talk, int], bool]) -> Talk:
+async def _talk(rng: random.Random, *, engine: Engine, goes_on: Callable[[Conversation, int], bool]) -> Conversation:
     async with relay_harness(PATIENT, engine=engine) as relay:
-        talk = Talk(relay, rng, b_numbered=rng.random() < 0.7, forgetful=rng.random() < 0.3)
-        await talk.meet()
+        conversation = Conversation(relay, rng, b_numbered=rng.random() < 0.7, forgetful=rng.random() < 0.3)
+        await conversation.meet()
         steps = 0
-        while goes_on(talk, steps):
+        while goes_on(conversation, steps):
             steps += 1
-            await talk.step()
+            await conversation.step()
             if not steps % 20:
-                talk.check()
-        await talk.settle()
-        talk.check_the_end()
-        return talk
+                conversation.check()
+        await conversation.settle()
+        conversation.check_the_end()
+        return conversation
 
 
-# By their seed: what is thrown depends on how far a talk is, which is not the same twice, since tasks that can run do so in any
-# order. Dice that hypothesis throws itself have to fall alike.
+# Hypothesis draws a seed and not the random numbers: how many numbers a conversation needs depends on the order in which runnable
+# tasks run, which differs between runs, and Hypothesis demands that its own draws do not.
 RNGS: Final = st.integers(0, 1 << 64).map(random.Random)
 
 
@@ -295,7 +295,7 @@ def test_frames_are_lost_only_with_the_end_of_a_session(engine: Engine, rng: ran
     trio.run(partial(_bounded_talk, rng, steps, engine=engine), clock=MockClock(autojump_threshold=0))
 
 
-def run(rng: random.Random, *, engine: Engine, goes_on: Callable[[Talk, int], bool]) -> Talk:
+def run(rng: random.Random, *, engine: Engine, goes_on: Callable[[Conversation, int], bool]) -> Conversation:
     return trio.run(partial(_talk, rng, engine=engine, goes_on=goes_on), clock=MockClock(autojump_threshold=0))
 
 
@@ -313,15 +313,15 @@ def test_frames_arrive_exactly_once_wherever_a_connection_breaks(
 @pytest.mark.parametrize("seed", range(3))
 def test_frames_arrive_exactly_once_over_hundreds_of_connections(engine: Engine, seed: int) -> None:
     """In one long run."""
-    talk = run(random.Random(seed), engine=engine, goes_on=lambda talk, _: talk.cuts < 150)
-    assert len(talk.a.results) > 50
-    assert min(map(len, talk.sent.values())) > 100
+    conversation = run(random.Random(seed), engine=engine, goes_on=lambda conversation, _: conversation.cuts < 150)
+    assert len(conversation.a.results) > 50
+    assert min(map(len, conversation.sent.values())) > 100
 
 
 def test_the_clients_of_these_tests_do_receive_frames() -> None:
     """The tests above would hold for clients that counted frames without receiving them."""
-    talk = run(random.Random(1), engine="epoll", goes_on=lambda _, done: done < 50)
-    talk.a.received.pop()
+    conversation = run(random.Random(1), engine="epoll", goes_on=lambda _, done: done < 50)
+    conversation.a.received.pop()
     with pytest.raises(AssertionError):
-        talk.check_the_end()
-    assert json.dumps(talk.a.received)
+        conversation.check_the_end()
+    assert json.dumps(conversation.a.received)

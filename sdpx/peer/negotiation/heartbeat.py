@@ -15,7 +15,7 @@ LATE_SECONDS: Final = 0.5  # a check that comes this much later than asked for: 
 
 
 class HeartbeatAction(Enum):
-    """What to do after a check."""
+    """The action that a check calls for."""
 
     NONE = auto()
     SEND = auto()

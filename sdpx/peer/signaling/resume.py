@@ -27,7 +27,7 @@ ACK_BYTES: Final = 256 * 1024
 
 
 class ResumeResult(Enum):
-    """What `your_id` says about the previous session."""
+    """The fate of the previous session, as `your_id` states it."""
 
     NEW = auto()  # there was none
     RESUMED = auto()
@@ -36,7 +36,7 @@ class ResumeResult(Enum):
 
 
 class SequenceCheck(Enum):
-    """What a received frame is."""
+    """The kind of a received frame, by its `seq`."""
 
     NEW = auto()
     DUPLICATE = auto()  # drop it

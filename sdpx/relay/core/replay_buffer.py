@@ -32,7 +32,7 @@ ACK_SECONDS: Final = 0.1  # the protocol allows 0.2; the rest is for the network
 
 
 class FrameVerdict(Enum):
-    """What follows from a numbered client's frame."""
+    """The verdict on a frame of a client with sequence numbers."""
 
     ACCEPT = auto()  # handle it
     ACKED = auto()  # an ack that confirmed something; there are no more of these than frames that the relay sent

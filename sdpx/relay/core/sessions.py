@@ -35,7 +35,7 @@ TOKENS: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class ResumeRequest:
-    """What an upgrade request asks for: sequence numbers, or with a token the session of that token from `last` on."""
+    """The session that an upgrade request asks for: a new one with `numbered`, or that of `token` from `last` on."""
 
     numbered: bool = False
     token: str | None = field(default=None, repr=False)

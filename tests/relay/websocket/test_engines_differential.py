@@ -51,7 +51,7 @@ ENDS: Final = ["hangs up", "says goodbye", "resets"]
 
 
 @dataclass
-class Party:
+class RecordingClient:
     """A client that writes bytes and keeps what it hears."""
 
     stream: SocketStream
@@ -116,10 +116,10 @@ class Script:
         return [OPENING + PAIRING + first, *rest] if self.at_once else [OPENING, PAIRING, first, *rest]
 
 
-async def enter(relay: RelayHarness) -> Party:
-    party = Party(*relay.connect_pair())
-    relay.nursery.start_soon(party.listen)
-    return party
+async def enter(relay: RelayHarness) -> RecordingClient:
+    client = RecordingClient(*relay.connect_pair())
+    relay.nursery.start_soon(client.listen)
+    return client
 
 
 async def act_out(script: Script, engine: Engine) -> Record:
@@ -150,7 +150,7 @@ async def act_out(script: Script, engine: Engine) -> Record:
         }
 
 
-async def leave(sender: Party, end: str) -> None:
+async def leave(sender: RecordingClient, end: str) -> None:
     if end == "says goodbye":
         await sender.say(frame(CLOSE, (1000).to_bytes(2) + b"bye"))
     else:
@@ -160,7 +160,7 @@ async def leave(sender: Party, end: str) -> None:
     await wait_all_tasks_blocked()
 
 
-def codes_of(sender: Party, relay: RelayHarness) -> list[int]:
+def codes_of(sender: RecordingClient, relay: RelayHarness) -> list[int]:
     """The close codes that the sender was told, if any, and that stand in the log."""
     heard = [int.from_bytes(payload[:2]) for opcode, payload in sender.frames_heard if opcode == CLOSE]
     logged = [record["code"] for record in relay.log.of("client_disconnected") if record["client_id"] == "sender"]
