@@ -1,8 +1,8 @@
-"""Session resumption on the wire: every frame exactly once and in order, wherever a connection between client and relay breaks.
+"""Session resumption on the wire: every frame exactly once and in order, wherever a connection to the relay breaks.
 
-The clients (`resume_world`) follow the rules of `sdpx peer`; their sockets are socket pairs to a real `Relay`, on both engines. A
-connection is cut at any byte, in either direction: by an end, by a reset, or in silence, so that the relay notices it much later
-or when the client comes back.
+The clients (`resume_world`) follow the rules of `sdpx peer`; their sockets are socket pairs to a real `Relay`, on both engines.
+A connection is cut at any byte, in either direction: by an end, by a reset, or in silence, so that the relay notices it much
+later, or when the client comes back.
 """
 
 import json
@@ -282,8 +282,8 @@ async def _talk(rng: random.Random, *, engine: Engine, goes_on: Callable[[Conver
         return conversation
 
 
-# Hypothesis draws a seed and not the random numbers: how many numbers a conversation needs depends on the order in which runnable
-# tasks run, which differs between runs, and Hypothesis demands that its own draws do not.
+# Hypothesis draws a seed and not the random numbers: how many numbers a conversation needs depends on the order in which
+# runnable tasks run, which differs between runs, and Hypothesis demands that its own draws do not.
 RNGS: Final = st.integers(0, 1 << 64).map(random.Random)
 
 
