@@ -32,13 +32,14 @@ class Event(Struct, frozen=True):
         return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()
 
     @classmethod
+    @cache
     def keys(cls) -> list[str]:
         """Return the names of the event's own keys, in their order."""
         return [field for field in cls.__struct_fields__ if not field.startswith("_")]
 
     def body(self) -> Any:
         """Return a value that encodes to the event's own keys: the event itself, unless it has private fields."""
-        return self.shown() if _has_private_fields(type(self)) else self
+        return self if len(self.keys()) == len(self.__struct_fields__) else self.shown()
 
     def shown(self) -> dict[str, Any]:
         """Return the event's own keys that are set, with their values."""
@@ -58,9 +59,16 @@ class Event(Struct, frozen=True):
         return self.level
 
 
-@cache
-def _has_private_fields(kind: type[Event]) -> bool:
-    return bool(kind.__struct_fields__) and kind.__struct_fields__[-1].startswith("_")
+class WarningEvent(Event, frozen=True):
+    """An event of level `warning`."""
+
+    level = "warning"
+
+
+class ErrorEvent(Event, frozen=True):
+    """An event of level `error`."""
+
+    level = "error"
 
 
 @cache
@@ -93,20 +101,16 @@ class Library(Event, frozen=True):
         return self._level
 
 
-class LogDropped(Event, frozen=True):
+class LogDropped(WarningEvent, frozen=True):
     """Lines were dropped because stdout was not read fast enough, or could not be written."""
 
-    level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = (
-        "{e.count} log lines were dropped: stdout was not read fast enough, or could not be written"
-    )
+    sentence = "{e.count} log lines were dropped: stdout was not read fast enough, or could not be written"
     count: int
 
 
-class Error(Event, frozen=True):
+class Error(ErrorEvent, frozen=True):
     """The error that ended the program."""
 
-    level: ClassVar[Level] = "error"
-    sentence: ClassVar[str] = "{e.reason}"
+    sentence = "{e.reason}"
     code: str
     reason: str

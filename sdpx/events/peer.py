@@ -1,47 +1,44 @@
 """The events of `sdpx peer`. Every line ends with `ms`, the milliseconds since the program started."""
 
-from typing import ClassVar
-
 from msgspec import UNSET, UnsetType
 
-from sdpx.events import Event
-from sdpx.options import Level
+from sdpx.events import Event, WarningEvent
 
 
 class Connecting(Event, frozen=True):
     """A connection to the relay is being opened."""
 
-    sentence: ClassVar[str] = "Connecting to server at {e.url}..."
+    sentence = "Connecting to server at {e.url}..."
     url: str
 
 
-class TlsVerificationDisabled(Event, frozen=True):
+class TlsVerificationDisabled(WarningEvent, frozen=True):
     """`--insecure` is set."""
 
-    level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = (
-        "TLS certificate verification is disabled (--insecure): a machine in the middle can read and change the signaling"
+    sentence = (
+        "TLS certificate verification is disabled (--insecure): "
+        "a machine in the middle can read and change the signaling"
     )
 
 
 class Connected(Event, frozen=True):
     """The WebSocket to the relay is open."""
 
-    sentence: ClassVar[str] = "Connected to server."
+    sentence = "Connected to server."
     url: str
 
 
 class IdAssigned(Event, frozen=True):
     """The relay assigned this peer its ID."""
 
-    sentence: ClassVar[str] = "Your Client ID: {e.id}"
+    sentence = "Your Client ID: {e.id}"
     id: str
 
 
 class PairRequested(Event, frozen=True):
     """The request for a pairing was written to the relay's socket."""
 
-    sentence: ClassVar[str] = "Requesting pairing with {e.target_id}..."
+    sentence = "Requesting pairing with {e.target_id}..."
     target_id: str
 
 
@@ -57,32 +54,30 @@ class Paired(Event, frozen=True):
         return f"Paired with {self.peer_id}! You are the {role}."
 
 
-class WebrtcFeatureUnavailable(Event, frozen=True):
+class WebrtcFeatureUnavailable(WarningEvent, frozen=True):
     """The installed version of a library does not have the private parts that a feature needs; the peer works without it.
 
     The features are `trickle_ice` (later candidates, several servers, facts about candidate pairs) and `dtls_diagnosis` (the
     reasons of failed handshakes, certificates with RSA keys).
     """
 
-    level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = "The feature '{e.feature}' is unavailable: it does not fit {e.library} {e.version}."
+    sentence = "The feature '{e.feature}' is unavailable: it does not fit {e.library} {e.version}."
     feature: str
     library: str
     version: str
 
 
-class IceServerIgnored(Event, frozen=True):
+class IceServerIgnored(WarningEvent, frozen=True):
     """An entry of the relay's list of ICE servers cannot be used. No other server takes its place."""
 
-    level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = "An ICE server of the relay is ignored: {e.reason}"
+    sentence = "An ICE server of the relay is ignored: {e.reason}"
     reason: str
 
 
 class PcCreated(Event, frozen=True):
     """An RTCPeerConnection was created and its state handlers attached."""
 
-    sentence: ClassVar[str] = "Creating new RTCPeerConnection"
+    sentence = "Creating new RTCPeerConnection"
     ice_servers: list[str]
 
 
@@ -106,32 +101,32 @@ class _Sdp(Event, frozen=True):
 class OfferCreated(_Sdp, frozen=True):
     """The initiator's local description is set."""
 
-    sentence: ClassVar[str] = "Offer created and set as local description."
+    sentence = "Offer created and set as local description."
 
 
 class OfferSent(_Sdp, frozen=True):
     """The offer was written to the relay."""
 
-    sentence: ClassVar[str] = "Sent offer to signaling server."
+    sentence = "Sent offer to signaling server."
 
 
 class OfferReceived(_Sdp, frozen=True):
     """The peer's offer was received."""
 
-    sentence: ClassVar[str] = "Received offer from peer via signaling server."
+    sentence = "Received offer from peer via signaling server."
 
 
 class RemoteDescriptionSet(Event, frozen=True):
     """The receiver's remote description is set."""
 
-    sentence: ClassVar[str] = "Set remote description ({e.type}). Creating answer..."
+    sentence = "Set remote description ({e.type}). Creating answer..."
     type: str
 
 
 class MediaDeclined(Event, frozen=True):
     """An offer has media beside the data channel: those sections are answered `inactive`, or rejected with port 0."""
 
-    sentence: ClassVar[str] = "Media of the offer are not used: {e.inactive} inactive, {e.rejected} rejected."
+    sentence = "Media of the offer are not used: {e.inactive} inactive, {e.rejected} rejected."
     inactive: list[str]
     rejected: list[str]
 
@@ -139,31 +134,31 @@ class MediaDeclined(Event, frozen=True):
 class AnswerCreated(_Sdp, frozen=True):
     """The receiver's local description is set."""
 
-    sentence: ClassVar[str] = "Answer created and set as local description."
+    sentence = "Answer created and set as local description."
 
 
 class AnswerSent(_Sdp, frozen=True):
     """The answer was written to the relay."""
 
-    sentence: ClassVar[str] = "Sent answer to signaling server."
+    sentence = "Sent answer to signaling server."
 
 
 class AnswerReceived(_Sdp, frozen=True):
     """The peer's answer was received."""
 
-    sentence: ClassVar[str] = "Received answer from peer via signaling server."
+    sentence = "Received answer from peer via signaling server."
 
 
 class ExchangeComplete(Event, frozen=True):
     """This peer has set both descriptions and sent its own."""
 
-    sentence: ClassVar[str] = "Set remote description (answer). SDP Offer/Answer exchange complete."
+    sentence = "Set remote description (answer). SDP Offer/Answer exchange complete."
 
 
 class CandidateSent(Event, frozen=True):
     """A trickled candidate was written to the relay; `candidate_type` is null for the end of candidates."""
 
-    sentence: ClassVar[str] = "Sent candidate to signaling server."
+    sentence = "Sent candidate to signaling server."
     candidate_type: str | None
     end_of_candidates: bool
 
@@ -171,26 +166,24 @@ class CandidateSent(Event, frozen=True):
 class CandidateReceived(Event, frozen=True):
     """A trickled candidate of the peer was received; `candidate_type` is null for the end of candidates."""
 
-    sentence: ClassVar[str] = "Received candidate from peer via signaling server."
+    sentence = "Received candidate from peer via signaling server."
     candidate_type: str | None
     end_of_candidates: bool
 
 
-class IceServerFailed(Event, frozen=True):
+class IceServerFailed(WarningEvent, frozen=True):
     """A STUN or TURN server gave no candidate: it answered with an error `code` (401: wrong credentials), or not at all."""
 
-    level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = "No candidate from {e.url}: {e._reason}"
+    sentence = "No candidate from {e.url}: {e._reason}"
     url: str
     code: int | None
     _reason: str
 
 
-class NegotiationError(Event, frozen=True):
+class NegotiationError(WarningEvent, frozen=True):
     """A message of the other peer was invalid or did not arrive; this peer stays usable."""
 
-    level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = "{e._reason}"
+    sentence = "{e._reason}"
     type: str
     code: str
     _reason: str
@@ -203,31 +196,31 @@ class _State(Event, frozen=True):
 class IceGatheringState(_State, frozen=True):
     """RTCPeerConnection.iceGatheringState changed."""
 
-    sentence: ClassVar[str] = "ICE Gathering State: {e.state}"
+    sentence = "ICE Gathering State: {e.state}"
 
 
 class IceConnectionState(_State, frozen=True):
     """RTCPeerConnection.iceConnectionState changed."""
 
-    sentence: ClassVar[str] = "ICE Connection State: {e.state}"
+    sentence = "ICE Connection State: {e.state}"
 
 
 class ConnectionState(_State, frozen=True):
     """RTCPeerConnection.connectionState changed."""
 
-    sentence: ClassVar[str] = "Connection State: {e.state}"
+    sentence = "Connection State: {e.state}"
 
 
 class SignalingState(_State, frozen=True):
     """RTCPeerConnection.signalingState changed."""
 
-    sentence: ClassVar[str] = "Signaling State: {e.state}"
+    sentence = "Signaling State: {e.state}"
 
 
 class PathSelected(Event, frozen=True):
     """The connection is established: the candidates that ICE selected, by type and address."""
 
-    sentence: ClassVar[str] = "{e.local_candidate} {e.local_address} -> {e.remote_candidate} {e.remote_address}"
+    sentence = "{e.local_candidate} {e.local_address} -> {e.remote_candidate} {e.remote_address}"
     local_candidate: str
     local_address: str
     remote_candidate: str
@@ -237,21 +230,21 @@ class PathSelected(Event, frozen=True):
 class ChannelOpen(Event, frozen=True):
     """The data channel is open."""
 
-    sentence: ClassVar[str] = "Data channel '{e.label}' is open."
+    sentence = "Data channel '{e.label}' is open."
     label: str
 
 
 class ChannelClosed(Event, frozen=True):
     """The data channel is closed."""
 
-    sentence: ClassVar[str] = "Data channel '{e.label}' is closed."
+    sentence = "Data channel '{e.label}' is closed."
     label: str
 
 
 class ChannelMessage(Event, frozen=True):
     """A message was received: `text`, or `bytes` and `base64` if it is binary."""
 
-    sentence: ClassVar[str] = "Received a message from peer."
+    sentence = "Received a message from peer."
     text: str | UnsetType = UNSET
     bytes: int | UnsetType = UNSET
     base64: str | UnsetType = UNSET
@@ -260,15 +253,14 @@ class ChannelMessage(Event, frozen=True):
 class ChannelMessageSent(Event, frozen=True):
     """A line of input was queued in the data channel; `bytes` is its length in UTF-8."""
 
-    sentence: ClassVar[str] = "Sent a message to peer."
+    sentence = "Sent a message to peer."
     bytes: int
 
 
-class InputRejected(Event, frozen=True):
+class InputRejected(WarningEvent, frozen=True):
     """A line of input was invalid and is ignored."""
 
-    level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = "{e._reason}"
+    sentence = "{e._reason}"
     code: str
     _reason: str
 
@@ -276,7 +268,7 @@ class InputRejected(Event, frozen=True):
 class PeerDisconnected(Event, frozen=True):
     """The other peer ended the pairing, or disconnected from the relay."""
 
-    sentence: ClassVar[str] = "Peer {e.peer_id} disconnected ({e.reason})."
+    sentence = "Peer {e.peer_id} disconnected ({e.reason})."
     peer_id: str
     reason: str
 
@@ -284,15 +276,14 @@ class PeerDisconnected(Event, frozen=True):
 class Ready(Event, frozen=True):
     """A pairing ended; this peer can be paired again on the same connection to the relay."""
 
-    sentence: ClassVar[str] = "Ready for new connection."
+    sentence = "Ready for new connection."
     peer_id: str
     reason: str
 
 
-class ServerError(Event, frozen=True):
+class ServerError(WarningEvent, frozen=True):
     """The relay refused a frame of this peer."""
 
-    level: ClassVar[Level] = "warning"
     code: str
     target_id: str | UnsetType
     in_reply_to: str | UnsetType
@@ -303,11 +294,10 @@ class ServerError(Event, frozen=True):
         return f"No client '{self.target_id}' is connected" if self.code == "target_not_found" else self._message
 
 
-class Disconnected(Event, frozen=True):
+class Disconnected(WarningEvent, frozen=True):
     """The connection to the relay was lost."""
 
-    level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = "Disconnected from server (code {e.code})."
+    sentence = "Disconnected from server (code {e.code})."
     code: int
     reason: str
 
@@ -315,16 +305,15 @@ class Disconnected(Event, frozen=True):
 class ConnectionRetry(Event, frozen=True):
     """A WebRTC connection that failed or was lost is established again, with a new offer."""
 
-    sentence: ClassVar[str] = "Connecting to {e.peer_id} again, attempt {e.attempt} of {e.retries}."
+    sentence = "Connecting to {e.peer_id} again, attempt {e.attempt} of {e.retries}."
     peer_id: str
     attempt: int
     retries: int
 
 
-class Reconnecting(Event, frozen=True):
+class Reconnecting(WarningEvent, frozen=True):
     """The relay is unreachable; this peer connects again after a delay."""
 
-    level: ClassVar[Level] = "warning"
     attempt: int
     delay_ms: float
     code: str
@@ -364,16 +353,15 @@ class PairRetryScheduled(Event, frozen=True):
 class PairingDeclined(Event, frozen=True):
     """A pairing was declined: the data channel to the previous peer is still open after the relay was lost."""
 
-    sentence: ClassVar[str] = "Declined the pairing with {e.peer_id}: the data channel to {e.present_peer_id} is open."
+    sentence = "Declined the pairing with {e.peer_id}: the data channel to {e.present_peer_id} is open."
     peer_id: str
     present_peer_id: str
 
 
-class Diagnosis(Event, frozen=True):
+class Diagnosis(WarningEvent, frozen=True):
     """The cause of a failed connection, and the evidence for it. Durations are milliseconds since the attempt started."""
 
-    level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = "{e._sentence}"
+    sentence = "{e._sentence}"
     code: str
     peer_id: str
     is_initiator: bool
@@ -413,10 +401,10 @@ class ConnectionSummary(Event, frozen=True):
 class Closing(Event, frozen=True):
     """The RTCPeerConnection is being closed."""
 
-    sentence: ClassVar[str] = "Closing RTCPeerConnection..."
+    sentence = "Closing RTCPeerConnection..."
 
 
 class Closed(Event, frozen=True):
     """The RTCPeerConnection is closed."""
 
-    sentence: ClassVar[str] = "RTCPeerConnection closed."
+    sentence = "RTCPeerConnection closed."

@@ -1,17 +1,14 @@
 """The events of `sdpx serve`."""
 
-from typing import ClassVar
-
 from msgspec import UNSET, UnsetType
 
-from sdpx.events import Event
-from sdpx.options import Level
+from sdpx.events import ErrorEvent, Event, WarningEvent
 
 
 class ServerListening(Event, frozen=True):
     """The relay listens on an address; one event for each."""
 
-    sentence: ClassVar[str] = "Server listening on {e.url}"
+    sentence = "Server listening on {e.url}"
     url: str
     host: str
     port: int
@@ -22,7 +19,7 @@ class ServerListening(Event, frozen=True):
 class MetricsListening(Event, frozen=True):
     """The metrics have a separate port; one event for each of its addresses."""
 
-    sentence: ClassVar[str] = "Metrics at {e.url}"
+    sentence = "Metrics at {e.url}"
     url: str
     host: str
     port: int
@@ -31,7 +28,7 @@ class MetricsListening(Event, frozen=True):
 class ClientConnected(Event, frozen=True):
     """A client was accepted and has its ID."""
 
-    sentence: ClassVar[str] = "Client {e.client_id} connected from {e.remote}"
+    sentence = "Client {e.client_id} connected from {e.remote}"
     client_id: str
     remote: str
 
@@ -39,7 +36,7 @@ class ClientConnected(Event, frozen=True):
 class ClientDisconnected(Event, frozen=True):
     """A client disconnected; its ID is free."""
 
-    sentence: ClassVar[str] = "Client {e.client_id} disconnected"
+    sentence = "Client {e.client_id} disconnected"
     client_id: str
     code: int
     reason: str
@@ -49,7 +46,7 @@ class ClientDisconnected(Event, frozen=True):
 class ClientSuspended(Event, frozen=True):
     """A resumable client lost its socket without a close frame; its session is kept for `--resume-window`."""
 
-    sentence: ClassVar[str] = "Client {e.client_id} lost its connection; its session is kept"
+    sentence = "Client {e.client_id} lost its connection; its session is kept"
     client_id: str
     code: int
     reason: str
@@ -58,21 +55,20 @@ class ClientSuspended(Event, frozen=True):
 class ClientResumed(Event, frozen=True):
     """A client resumed its session on a new socket; `again` is the number of frames sent again."""
 
-    sentence: ClassVar[str] = "Client {e.client_id} resumed from {e.remote}"
+    sentence = "Client {e.client_id} resumed from {e.remote}"
     client_id: str
     remote: str
     again: int
 
 
-class ConnectionRefused(Event, frozen=True):
+class ConnectionRefused(WarningEvent, frozen=True):
     """A connection was refused before the WebSocket opened. `status` is the HTTP status, null if no response was sent.
 
     `detail` explains refused credentials and origins, as in the response. `client_id` is the requested ID, or the ID in a
     token with a valid signature.
     """
 
-    level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = "Connection from {e.remote} refused: {e.reason}"
+    sentence = "Connection from {e.remote} refused: {e.reason}"
     remote: str
     status: int | None
     reason: str
@@ -80,52 +76,47 @@ class ConnectionRefused(Event, frozen=True):
     client_id: str | UnsetType = UNSET
 
 
-class TlsHandshakeFailed(Event, frozen=True):
+class TlsHandshakeFailed(WarningEvent, frozen=True):
     """A TLS handshake failed: no common version or cipher, or the client rejected the certificate."""
 
-    level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = "TLS handshake with {e.remote} failed: {e.reason}"
+    sentence = "TLS handshake with {e.remote} failed: {e.reason}"
     remote: str
     reason: str
 
 
-class AuthenticationDisabled(Event, frozen=True):
+class AuthenticationDisabled(WarningEvent, frozen=True):
     """The relay listens on a non-loopback address without authentication."""
 
-    level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = (
+    sentence = (
         "Every client and every web page that reaches {e.host} can connect: "
         "use --auth-secret-file or --auth-webhook, and --allow-origin"
     )
     host: str
 
 
-class WeakSecret(Event, frozen=True):
+class WeakSecret(WarningEvent, frozen=True):
     """The token secret is short enough for an offline brute-force attack on a token."""
 
-    level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = (
+    sentence = (
         "The secret in {e.path} is shorter than 32 bytes and can be found by brute force: "
         "generate one with `openssl rand -base64 48`"
     )
     path: str
 
 
-class KeyIgnored(Event, frozen=True):
+class KeyIgnored(WarningEvent, frozen=True):
     """A key of the JWK set cannot be used and is ignored; `number` is its place in the set, from 1."""
 
-    level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = "Key {e.number} of '{e.path}' is ignored: it {e.reason}"
+    sentence = "Key {e.number} of '{e.path}' is ignored: it {e.reason}"
     path: str
     number: int
     reason: str
 
 
-class AuthWebhookFailed(Event, frozen=True):
+class AuthWebhookFailed(ErrorEvent, frozen=True):
     """The authentication webhook is unavailable; new connections are refused meanwhile."""
 
-    level: ClassVar[Level] = "error"
-    sentence: ClassVar[str] = "Authentication webhook unavailable, refusing new connections: {e.reason}"
+    sentence = "Authentication webhook unavailable, refusing new connections: {e.reason}"
     reason: str
 
 
@@ -139,20 +130,18 @@ class Reloaded(Event, frozen=True):
         return f"Reloaded the files of {self.options}" if self.options else "Nothing to reload: no option names a file"
 
 
-class ReloadFailed(Event, frozen=True):
+class ReloadFailed(ErrorEvent, frozen=True):
     """On SIGHUP the new file of this option could not be used; the previous one stays in use."""
 
-    level: ClassVar[Level] = "error"
-    sentence: ClassVar[str] = "Cannot reload the file of {e.option}, the previous one stays in use: {e.reason}"
+    sentence = "Cannot reload the file of {e.option}, the previous one stays in use: {e.reason}"
     option: str
     reason: str
 
 
-class InternalError(Event, frozen=True):
+class InternalError(ErrorEvent, frozen=True):
     """An internal error occurred while one client was served; other clients are not affected."""
 
-    level: ClassVar[Level] = "error"
-    sentence: ClassVar[str] = "Internal error while serving {e.remote}: {e.reason}"
+    sentence = "Internal error while serving {e.remote}: {e.reason}"
     remote: str
     reason: str
 
@@ -160,42 +149,36 @@ class InternalError(Event, frozen=True):
 class HttpRequest(Event, frozen=True):
     """An HTTP request for health, readiness or metrics was answered."""
 
-    level: ClassVar[Level] = "debug"
-    sentence: ClassVar[str] = "Served {e.path} to {e.remote}"
+    level = "debug"
+    sentence = "Served {e.path} to {e.remote}"
     remote: str
     path: str
     status: int
 
 
-class AcceptFailed(Event, frozen=True):
+class AcceptFailed(ErrorEvent, frozen=True):
     """The system refused to accept a connection; the relay tries again, and existing clients are not affected."""
 
-    level: ClassVar[Level] = "error"
-    sentence: ClassVar[str] = "Cannot accept connections: {e.reason}. Trying again; existing clients are not affected."
+    sentence = "Cannot accept connections: {e.reason}. Trying again; existing clients are not affected."
     reason: str
 
 
-class EpollUnavailable(Event, frozen=True):
+class EpollUnavailable(WarningEvent, frozen=True):
     """The system has no epoll: trio-websocket serves the connections."""
 
-    level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = "This system has no epoll: connections are served by trio-websocket, which is slower"
+    sentence = "This system has no epoll: connections are served by trio-websocket, which is slower"
 
 
-class SlowMasking(Event, frozen=True):
+class SlowMasking(WarningEvent, frozen=True):
     """The C extension of the package websockets is missing."""
 
-    level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = "Masks are applied in Python, which is slow: the C extension of websockets is missing"
+    sentence = "Masks are applied in Python, which is slow: the C extension of websockets is missing"
 
 
-class FdLimitLow(Event, frozen=True):
+class FdLimitLow(WarningEvent, frozen=True):
     """The limit on file descriptors is below --max-clients."""
 
-    level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = (
-        "Only {e.limit} file descriptors for {e.max_clients} clients: raise 'ulimit -Hn' or lower --max-clients"
-    )
+    sentence = "Only {e.limit} file descriptors for {e.max_clients} clients: raise 'ulimit -Hn' or lower --max-clients"
     limit: int
     max_clients: int
 
@@ -203,7 +186,7 @@ class FdLimitLow(Event, frozen=True):
 class PairRequested(Event, frozen=True):
     """A client requested a pairing."""
 
-    sentence: ClassVar[str] = "Client {e.client_id} requests pairing with {e.target_id}"
+    sentence = "Client {e.client_id} requests pairing with {e.target_id}"
     client_id: str
     target_id: str
 
@@ -211,16 +194,15 @@ class PairRequested(Event, frozen=True):
 class Paired(Event, frozen=True):
     """Two clients were paired; `client_id` is the initiator."""
 
-    sentence: ClassVar[str] = "Pairing successful: {e.client_id} <-> {e.peer_id}"
+    sentence = "Pairing successful: {e.client_id} <-> {e.peer_id}"
     client_id: str
     peer_id: str
 
 
-class PairRefused(Event, frozen=True):
+class PairRefused(WarningEvent, frozen=True):
     """A pairing was refused."""
 
-    level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = "Pairing of {e.client_id} with {e.target_id} refused: {e.code}"
+    sentence = "Pairing of {e.client_id} with {e.target_id} refused: {e.code}"
     client_id: str
     target_id: str
     code: str
@@ -250,10 +232,9 @@ class Relayed(Event, frozen=True):
         )
 
 
-class RelayRefused(Event, frozen=True):
+class RelayRefused(WarningEvent, frozen=True):
     """A frame could not be relayed: its sender is not paired, or the peer is gone."""
 
-    level: ClassVar[Level] = "warning"
     type: str
     client_id: str
     peer_id: str | None
@@ -266,11 +247,10 @@ class RelayRefused(Event, frozen=True):
         return f"Cannot relay message to peer {self.peer_id}: Client not found or disconnected."
 
 
-class MessageRefused(Event, frozen=True):
+class MessageRefused(WarningEvent, frozen=True):
     """A frame violated the protocol."""
 
-    level: ClassVar[Level] = "warning"
-    sentence: ClassVar[str] = "Message from {e.client_id} refused: {e.code}"
+    sentence = "Message from {e.client_id} refused: {e.code}"
     client_id: str
     code: str
 
@@ -278,7 +258,7 @@ class MessageRefused(Event, frozen=True):
 class Unpaired(Event, frozen=True):
     """A pairing ended; `client_id` is the client that ended it."""
 
-    sentence: ClassVar[str] = "Unpaired: {e.client_id} left {e.peer_id} ({e.reason})"
+    sentence = "Unpaired: {e.client_id} left {e.peer_id} ({e.reason})"
     client_id: str
     peer_id: str
     reason: str
@@ -287,7 +267,7 @@ class Unpaired(Event, frozen=True):
 class ServerStopping(Event, frozen=True):
     """A signal requested the shutdown; clients are notified."""
 
-    sentence: ClassVar[str] = "Server stopping on {e.signal}: closing {e.clients} clients"
+    sentence = "Server stopping on {e.signal}: closing {e.clients} clients"
     signal: str
     clients: int
 
@@ -295,5 +275,5 @@ class ServerStopping(Event, frozen=True):
 class ServerStopped(Event, frozen=True):
     """The relay has shut down; the last line of its log."""
 
-    sentence: ClassVar[str] = "Server stopped."
+    sentence = "Server stopped."
     ms: float

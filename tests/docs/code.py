@@ -13,7 +13,7 @@ import typer
 import sdpx
 from sdpx import errors, events
 from sdpx.cli import app
-from sdpx.events import Event
+from sdpx.events import ErrorEvent, Event, WarningEvent
 from sdpx.peer.diagnostics import diagnosis
 
 PACKAGE: Final = Path(sdpx.__file__).parent
@@ -110,7 +110,7 @@ def event_modules() -> dict[str, list[type[Event]]]:
         module = importlib.import_module(f"sdpx.events.{name}" if name else "sdpx.events")
         for each in vars(module).values():
             own = isinstance(each, type) and each.__module__ == module.__name__ and not each.__name__.startswith("_")
-            if own and issubclass(each, Event) and each is not Event:
+            if own and issubclass(each, Event) and each not in (Event, ErrorEvent, WarningEvent):
                 found.setdefault("" if name in ("", "common", "library") else name, []).append(each)
     return found
 
