@@ -13,7 +13,7 @@ import trio
 
 from sdpx.child_process import ChildProcess, child_process
 from sdpx.concurrency import RepeatedEvent, leaf_exceptions
-from sdpx.errors import DemoFailed
+from sdpx.errors import Ending
 from sdpx.events import Event
 from sdpx.events.demo import DemoFinished
 from sdpx.log import Log
@@ -82,20 +82,20 @@ class LoggedProcess(ChildProcess):
         self._changed.set()
 
     async def wait_for(self, event: str, **keys: object) -> Line:
-        """Wait for a line of this event with these keys, and return it. Raises `DemoFailed` if the process has ended."""
+        """Wait for a line of this event with these keys, and return it. Raises an `Ending` if the process has ended."""
         while True:
             for line in self._lines:
                 if line["event"] == event and keys.items() <= line.items():
                     return line
             if self._ended:
-                raise DemoFailed("demo_failed", f"'{self.name}' ended before its event '{event}'; see its log lines")
+                raise Ending("demo_failed", f"'{self.name}' ended before its event '{event}'; see its log lines")
             await self._changed.wait()
 
     async def terminate(self) -> None:
-        """Send SIGTERM and wait for the end. Raises `DemoFailed` if the exit status is not 0."""
+        """Send SIGTERM and wait for the end. Raises an `Ending` if the exit status is not 0."""
         self.process.terminate()
         if status := await self.process.wait():
-            raise DemoFailed("demo_failed", f"'{self.name}' ended with status {status}; see its log lines")
+            raise Ending("demo_failed", f"'{self.name}' ended with status {status}; see its log lines")
 
 
 @asynccontextmanager
@@ -123,9 +123,9 @@ class Phases:
 
 
 async def run_demo(seconds: float, log: Log, stop: ShutdownRequest) -> None:
-    """Run the demonstration. Raises `DemoFailed` if a step fails, or takes longer than `seconds` in total."""
+    """Run the demonstration. Raises an `Ending` if a step fails, or takes longer than `seconds` in total."""
     phases = Phases(trio.current_time)
-    failure: DemoFailed | None = None
+    failure: Ending | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stop.cancel, nursery.cancel_scope)
         try:
@@ -133,12 +133,12 @@ async def run_demo(seconds: float, log: Log, stop: ShutdownRequest) -> None:
                 await _run_steps(log, phases)
         except* trio.TooSlowError:
             done = ", ".join(phases.took) or "none"
-            failure = DemoFailed("demo_failed", f"The demo did not end within {seconds:g} s; completed phases: {done}")
-        except* DemoFailed as group:
+            failure = Ending("demo_failed", f"The demo did not end within {seconds:g} s; completed phases: {done}")
+        except* Ending as group:
             failure = leaf_exceptions(group)[0]
         nursery.cancel_scope.cancel()
     if stop.requested:
-        failure = DemoFailed("interrupted", f"The demo was interrupted ({stop.cause})")
+        failure = Ending("interrupted", f"The demo was interrupted ({stop.cause})")
     log.emit(DemoFinished(failure is None, phases.took))
     if failure is not None:
         raise failure
@@ -181,4 +181,4 @@ async def _require_network() -> None:
             "This machine has no network interface except loopback, and aiortc does not gather loopback candidates, "
             "so the peers cannot connect. Enable a network interface and try again"
         )
-        raise DemoFailed("no_network", reason)
+        raise Ending("no_network", reason)

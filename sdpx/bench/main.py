@@ -23,7 +23,7 @@ from sdpx.bench.ws_client import Target
 from sdpx.child_process import ChildProcess, child_process
 from sdpx.client_tls import client_context, describe_tls_failure
 from sdpx.concurrency import leaf_exceptions
-from sdpx.errors import BenchFailed, Ending, ExitStatus, RelayLost, RelayUnreachable
+from sdpx.errors import Ending, ExitStatus
 from sdpx.relay.listeners import raise_file_limit
 
 CONNECT_SECONDS: Final = 5.0
@@ -41,7 +41,7 @@ def run_bench(options: BenchOptions) -> ExitStatus:
         result = trio.run(_run_until_signal, options)
         output = msgspec.json.encode(result).decode() + "\n" if options.format == "json" else table(result)
         if error := result.error:
-            status = BenchFailed.status
+            status = ExitStatus.INTERNAL
     except* Ending as group:
         ending = leaf_exceptions(group)[0]
         status, error = ending.status, MeasurementError(ending.code, ending.reason)
@@ -68,7 +68,7 @@ async def _run_until_signal(options: BenchOptions) -> Figures:
 async def _raise_on_signal() -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         number = await anext(signals)
-        raise BenchFailed("interrupted", f"The measurement was interrupted ({signal.Signals(number).name})")
+        raise Ending("interrupted", f"The measurement was interrupted ({signal.Signals(number).name})")
 
 
 async def bench(options: BenchOptions, pid: int | None = None) -> Figures:
@@ -76,7 +76,7 @@ async def bench(options: BenchOptions, pid: int | None = None) -> Figures:
     limit = raise_file_limit()
     if 0 <= limit < 2 * options.pairs + SPARE_DESCRIPTORS:
         reason = f"Only {limit} file descriptors for {2 * options.pairs} clients: raise 'ulimit -Hn' or lower --pairs"
-        raise BenchFailed("bench_failed", reason)
+        raise Ending("bench_failed", reason)
     if options.url is not None:
         return await _measure(options, options.url, pid)
     async with _own_relay(options) as (url, own):
@@ -96,8 +96,8 @@ async def _own_relay(options: BenchOptions) -> AsyncIterator[tuple[str, int]]:
         with trio.move_on_after(START_SECONDS):
             line = await relay.receive_line()
         if not line:
-            raise RelayUnreachable(
-                "relay_unreachable", "The relay of the measurement did not start; see its error above"
+            raise Ending(
+                "relay_unreachable", "The relay of the measurement did not start; see its error above", ExitStatus.RELAY
             )
         nursery.start_soon(relay.discard_output)
         yield str(msgspec.json.decode(line)["url"]), process.pid
@@ -118,7 +118,7 @@ class LoadProcess(ChildProcess):
                 total.add(result)
                 return
             self.progress = result
-        raise BenchFailed("bench_failed", "A load process ended unexpectedly; see its error above")
+        raise Ending("bench_failed", "A load process ended unexpectedly; see its error above")
 
 
 async def _measure(options: BenchOptions, url: str, pid: int | None) -> Figures:
@@ -139,7 +139,9 @@ async def _measure(options: BenchOptions, url: str, pid: int | None) -> Figures:
         for phase in ("connect", "session"):
             tallies[phase] = await _run_phase(phase, loads)
     if tallies["relay"].count == 0 and tallies["relay"].cut:
-        raise RelayLost("relay_lost", f"The connection to the relay at {url} was lost before it relayed a message")
+        raise Ending(
+            "relay_lost", f"The connection to the relay at {url} was lost before it relayed a message", ExitStatus.RELAY
+        )
     relay_cpu = None if before is None or after is None else after - before
     return figures(options, url, processes, tallies, relay_cpu)
 
@@ -166,14 +168,14 @@ def _require_paired(result: Tally, pairs: int) -> None:
     """Raise an `Ending` unless all pairs were connected."""
     if statuses := [code for code in result.refused if code.isdigit() and code not in FULL]:
         reason = f"The server is not an sdpx relay: it answered with HTTP status {', '.join(statuses)}"
-        raise RelayUnreachable("not_a_relay", reason)
+        raise Ending("not_a_relay", reason, ExitStatus.RELAY)
     if result.refused:
-        raise BenchFailed("bench_failed", refused_sentence(result.refused))
+        raise Ending("bench_failed", refused_sentence(result.refused))
     if result.cut:
-        raise RelayUnreachable("not_a_relay", f"The server is not an sdpx relay: {', '.join(result.cut)}")
+        raise Ending("not_a_relay", f"The server is not an sdpx relay: {', '.join(result.cut)}", ExitStatus.RELAY)
     if result.count < pairs:
         reason = f"Only {result.count} of {pairs} pairs were connected within {SETUP_SECONDS:g} s: lower --pairs"
-        raise BenchFailed("bench_failed", reason)
+        raise Ending("bench_failed", reason)
 
 
 async def _target(url: str, options: BenchOptions) -> Target:
@@ -192,7 +194,7 @@ async def _target(url: str, options: BenchOptions) -> Target:
             await trio.aclose_forcefully(secured or stream)
     except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
         reason = describe_tls_failure(error) or getattr(error, "strerror", None) or str(error) or "no answer"
-        raise RelayUnreachable("relay_unreachable", f"Cannot reach a relay at {url}: {reason}") from None
+        raise Ending("relay_unreachable", f"Cannot reach a relay at {url}: {reason}", ExitStatus.RELAY) from None
     query = [parts.query, "" if options.token is None else urlencode({"token": options.token})]
     path = "?".join(filter(None, [parts.path or "/", "&".join(filter(None, query))]))
     name = parts.netloc.rpartition("@")[2]

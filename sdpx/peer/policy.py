@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from sdpx.errors import Ending, PairingRefused, RelayLost, RelayUnreachable
+from sdpx.errors import Ending, ExitStatus
 from sdpx.peer.diagnostics.diagnosis import Diagnosis, diagnose_departure
 from sdpx.peer.diagnostics.trace import ConnectionTrace
 from sdpx.protocol.messages import ErrorFrame
@@ -200,17 +200,17 @@ def after_channel_closed(pairing: PairingState, *, once: bool, unmet: bool) -> S
 def after_refusal(refusal: ErrorFrame, *, target: str, required: bool, reconnect: bool) -> Finish | None:
     """Return what follows a refused request; None: go on. The pairing with `target` is `required` by `--pair`."""
     if refusal.code == NO_REPLY and not reconnect:
-        return Finish(RelayLost(RELAY_LOST, refusal.message))
+        return Finish(Ending(RELAY_LOST, refusal.message, ExitStatus.RELAY))
     if required and refusal.code not in (RELAY_LOST, NO_REPLY):
         return Finish(_pairing_refused(target, refusal))
     return None
 
 
-def _pairing_refused(target: str, refusal: ErrorFrame) -> PairingRefused:
+def _pairing_refused(target: str, refusal: ErrorFrame) -> Ending:
     reason = f"The relay refused the pairing with '{target}': {refusal.message}"
     if refusal.code == "target_not_found":
         reason = f"No client '{target}' is connected: start it first, or use --wait 30"
-    return PairingRefused(refusal.code, reason)
+    return Ending(refusal.code, reason, ExitStatus.PAIRING_REFUSED)
 
 
 def before_any_pairing(
@@ -218,5 +218,7 @@ def before_any_pairing(
 ) -> Ending | None:
     """Return why `--expect` was not met in time where there is no pairing; None: no reason but the time."""
     if not connected:
-        return RelayUnreachable("relay_unreachable", f"The relay at {url} could not be reached within {within:g} s")
+        return Ending(
+            "relay_unreachable", f"The relay at {url} could not be reached within {within:g} s", ExitStatus.RELAY
+        )
     return _pairing_refused(target, refusal) if target is not None and refusal is not None else None

@@ -12,7 +12,7 @@ from typing import Final
 import trio
 from msgspec import UNSET
 
-from sdpx.errors import Ending, ExpectationFailed
+from sdpx.errors import Ending
 from sdpx.events import peer
 from sdpx.ice_servers import choose, servers_from
 from sdpx.log import Log
@@ -113,7 +113,7 @@ class Session:
             raise self._ending
 
     def check_expectation(self, cause: str) -> None:
-        """Raise `ExpectationFailed` if the expectation is unmet when `cause` ends the program."""
+        """Raise an `Ending` if the expectation is unmet when `cause` ends the program."""
         if self._expectation.is_unmet:
             raise self._expectation_failure(f"ended by {cause}")
 
@@ -379,6 +379,6 @@ class Session:
             )
         return ending or self._expectation_failure(f"{within:g} s went by")
 
-    def _expectation_failure(self, cause: str) -> ExpectationFailed:
+    def _expectation_failure(self, cause: str) -> Ending:
         pairing = self._pairing or self._last
         return self._expectation.failure(cause, None if pairing is None else pairing.trace)

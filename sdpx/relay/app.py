@@ -44,7 +44,7 @@ def load_credentials(options: ServeOptions) -> Credentials:
 
 
 async def run_server(options: ServeOptions, credentials: Credentials, log: Log, stop: ShutdownRequest) -> None:
-    """Run a relay until `stop` is requested; raises `CannotListen` if a port cannot be opened."""
+    """Run a relay until `stop` is requested; raises an `Ending` if a port cannot be opened."""
     descriptors = raise_file_limit()
     listeners = await open_listeners(options.host, options.port)
     metrics_listeners: list[Listener] = []

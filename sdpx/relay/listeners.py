@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import trio
 
-from sdpx.errors import CannotListen, describe_os_error
+from sdpx.errors import Ending, describe_os_error
 from sdpx.events import Event, serve
 from sdpx.relay.websocket.socket_stream import SocketStream
 
@@ -87,12 +87,12 @@ async def serve_listener(
 async def open_listeners(host: str, port: int) -> list[Listener]:
     """Listen on every address of `host`; with port 0 all use the port that the system gives the first one.
 
-    Raises `CannotListen`.
+    Raises an `Ending`.
     """
     try:
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        raise CannotListen(
+        raise Ending(
             "cannot_listen", f"Cannot listen on '{host}': not an address of this host ({describe_os_error(error)})"
         ) from None
     addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
@@ -102,7 +102,7 @@ async def open_listeners(host: str, port: int) -> list[Listener]:
         except OSError as error:
             if not tries_left:
                 reason = f"{describe_os_error(error)}{_HINTS.get(error.errno or 0, '')}"
-                raise CannotListen("cannot_listen", f"Cannot listen on {host}:{port}: {reason}") from None
+                raise Ending("cannot_listen", f"Cannot listen on {host}:{port}: {reason}") from None
     raise AssertionError
 
 

@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import inspect
 import pkgutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -91,14 +90,15 @@ def options(command: str) -> list[Any]:
     ]
 
 
-def ending_codes() -> dict[int, set[str]]:
-    """The literal codes of each exit status: those of its `Ending` classes, and those of the diagnosis rules."""
+def ending_codes(under: str = "") -> dict[int, set[str]]:
+    """The literal codes of each exit status: those of each `Ending`, and those of the diagnosis rules."""
     found: dict[int, set[str]] = {int(status): set() for status in errors.ExitStatus}
-    for name, each in vars(errors).items():
-        if inspect.isclass(each) and issubclass(each, errors.Ending):
-            found[int(each.status)] |= arguments(calls(name, under=""), 0, str)
+    for call in calls("Ending", under=under):
+        status = ast.unparse(call.args[2]).removeprefix("ExitStatus.") if len(call.args) > 2 else "INTERNAL"
+        if status in errors.ExitStatus.__members__:
+            found[errors.ExitStatus[status]] |= arguments([call], 0, str)
     for rule in diagnosis.RULES:
-        found[int(rule.ending.status)].add(rule.code)
+        found[rule.status].add(rule.code)
     return found
 
 

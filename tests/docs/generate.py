@@ -17,7 +17,6 @@ from sdpx.events import Event
 from sdpx.ice_servers import DEFAULT_STUN
 from sdpx.options import Option
 from sdpx.peer import commands as stdin_commands
-from sdpx.peer.diagnostics import diagnosis
 from sdpx.protocol import messages
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.stats import RelaySnapshot, RelayStats
@@ -93,15 +92,8 @@ def exit_statuses() -> str:
 
 
 def diagnoses() -> str:
-    found = {
-        each: int(kind.status)
-        for name, kind in vars(errors).items()
-        if inspect.isclass(kind) and issubclass(kind, errors.Ending)
-        for each in code.arguments(code.calls(name, under="peer.diagnostics"), 0, str)
-    } | {rule.code: int(rule.ending.status) for rule in diagnosis.RULES}
-    found = {
-        each: status for each, status in found.items() if status in range(5, 13) and status != errors.Refused.status
-    }
+    codes = code.ending_codes(under="peer.diagnostics")
+    found = {each: status for status in range(5, 13) for each in codes[status]}
     code.check_cover("DIAGNOSES", texts.DIAGNOSES, found)
     rows = ((f"`{each}`", str(found[each]), *text) for each, text in texts.DIAGNOSES.items())
     return table(("code", "status", "meaning", "remedy"), rows)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
-from sdpx.errors import ChannelLost, NoAnswer, RelayLost
+from sdpx.errors import Ending, ExitStatus
 from sdpx.peer import policy
 from sdpx.peer.diagnostics.diagnosis import Diagnosis
 from sdpx.peer.diagnostics.expectation import EXPECTED, Expectation
@@ -29,9 +29,9 @@ from sdpx.peer.policy import (
 )
 from sdpx.protocol.messages import ErrorFrame
 
-STOPPED = RelayLost("relay_lost", "The connection to the relay was lost")
-SILENT = Diagnosis(ChannelLost("peer_silent", "The peer has been silent"))
-NO_REPLY_FROM_PEER = Diagnosis(NoAnswer("no_answer", "No answer came"), may_pass=False)
+STOPPED = Ending("relay_lost", "The connection to the relay was lost", ExitStatus.RELAY)
+SILENT = Diagnosis(Ending("peer_silent", "The peer has been silent", ExitStatus.CHANNEL_LOST))
+NO_REPLY_FROM_PEER = Diagnosis(Ending("no_answer", "No answer came", ExitStatus.NO_ANSWER), may_pass=False)
 PHASES: tuple[Phase, ...] = ("exchange", "ice", "connected", "channel", "message")
 
 # Each row is an end. Four columns without `--expect`, or with one that is met, and four with one that is not:
@@ -117,7 +117,7 @@ def cell(step: Finish | Ready | AskAgain | Detach) -> str:
             return "detach"
 
 
-def check(row: Row, progress: tuple[Phase, ...], stopped: RelayLost | None = None) -> None:
+def check(row: Row, progress: tuple[Phase, ...], stopped: Ending | None = None) -> None:
     end, was_open = ENDS[row.end], "channel" in progress
     pairing = PairingState(trace(*progress), was_open, detached=row.end.startswith("detached"))
     for unmet in expectations(progress):

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from sdpx.errors import ExitStatus, ExpectationFailed, Refused, RelayLost
+from sdpx.errors import Ending, ExitStatus
 from sdpx.ice_servers import IceServer
 from sdpx.peer.webrtc.events import StateChanged
 from sdpx.protocol.messages import (
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 NOT_FOUND = ErrorFrame("target_not_found", "Client 'bob' is not connected", "bob", "pair_request")
-LOST = RelayLost("relay_lost", "The connection to the relay was lost")
+LOST = Ending("relay_lost", "The connection to the relay was lost", ExitStatus.RELAY)
 
 
 def verdict(peer: SessionHarness, code: str, status: int) -> None:
@@ -44,7 +44,7 @@ def verdict(peer: SessionHarness, code: str, status: int) -> None:
 @pytest.mark.parametrize("code", ["unauthorized", "full"])
 async def test_a_relay_that_refuses_the_peer_ends_it_with_the_relays_code(code: str, autojump_clock: MockClock) -> None:
     async with session(connected=False, pair="bob") as peer:
-        await peer.relay.stop(Refused(code, "Not you"))
+        await peer.relay.stop(Ending(code, "Not you", ExitStatus.REFUSED))
         assert await peer.ended() == 6
         assert peer.ending is not None
         assert (peer.ending.code, peer.ending.reason) == (code, "Not you")
@@ -234,7 +234,7 @@ async def test_a_program_that_is_ended_before_is_no_success(paired: bool, autoju
             await peer.pair()
         peer.session._scope.cancel()
         await peer.finished.wait()
-        with pytest.raises(ExpectationFailed) as caught:
+        with pytest.raises(Ending) as caught:
             peer.session.check_expectation("SIGTERM")
         assert "ended by SIGTERM" in caught.value.reason
         assert ("no answer had come from bob" if paired else "no peer was paired") in caught.value.reason

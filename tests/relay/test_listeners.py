@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from sdpx.errors import CannotListen
+from sdpx.errors import Ending
 from sdpx.events import Event, serve
 from sdpx.relay.listeners import open_listeners, serve_listener
 
@@ -72,6 +72,6 @@ async def test_address_is_formatted_as_in_a_url(host: str, prefix: str) -> None:
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.254", "x" * 70, "\ud800"])
 async def test_address_of_another_host_raises_cannot_listen(host: str) -> None:
-    with pytest.raises(CannotListen) as caught:
+    with pytest.raises(Ending) as caught:
         await open_listeners(host, 0)
     assert caught.value.code == "cannot_listen"

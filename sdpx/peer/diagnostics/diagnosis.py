@@ -1,23 +1,14 @@
 """Why a connection failed, derived from its trace: the most likely cause, and what to do about it. Pure.
 
-The first of `RULES` that applies decides; certain causes come before likely ones. Each has an `Ending` in `sdpx.errors`, and
-so an exit status.
+The first of `RULES` that applies decides; certain causes come before likely ones. Each has its
+exit status.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from sdpx.errors import (
-    ChannelLost,
-    DtlsFailed,
-    Ending,
-    IceFailed,
-    NoAnswer,
-    NoCommonCandidates,
-    NoConnection,
-    PairingLost,
-)
+from sdpx.errors import Ending, ExitStatus
 from sdpx.events import peer
 from sdpx.peer.diagnostics.trace import ConnectionTrace
 
@@ -72,7 +63,7 @@ class Rule:
     """A cause with its code, and when it applies. `sentence` is a template for the trace `t` and the values of `_values`."""
 
     code: str
-    ending: type[Ending]
+    status: ExitStatus
     applies: Callable[[ConnectionTrace], object]
     sentence: str
 
@@ -82,7 +73,7 @@ def diagnose(trace: ConnectionTrace, now: float) -> Diagnosis:
     rule = next(rule for rule in RULES if rule.applies(trace))
     sentence = rule.sentence.format(t=trace, **_values(trace, now))
     may_pass = rule.code not in _PERMANENT and not _lacks_relayed(trace)
-    return Diagnosis(rule.ending(rule.code, sentence), may_pass)
+    return Diagnosis(Ending(rule.code, sentence, rule.status), may_pass)
 
 
 def diagnose_departure(trace: ConnectionTrace, reason: str, *, unsent: bool = False) -> Diagnosis:
@@ -92,13 +83,13 @@ def diagnose_departure(trace: ConnectionTrace, reason: str, *, unsent: bool = Fa
     """
     if trace.succeeded and unsent:
         sentence = f"The peer {trace.peer_id} closed the connection or is gone, and input was left unsent"
-        return Diagnosis(ChannelLost("channel_closed", sentence))
+        return Diagnosis(Ending("channel_closed", sentence, ExitStatus.CHANNEL_LOST))
     if trace.succeeded:
-        return Diagnosis(ChannelLost("channel_closed", _CLOSED.format(t=trace)))
+        return Diagnosis(Ending("channel_closed", _CLOSED.format(t=trace), ExitStatus.CHANNEL_LOST))
     if trace.gathered and _lacks_relayed(trace):
         return diagnose(trace, 0.0)
     sentence = f"The peer {trace.peer_id} left before the connection was established ({reason}); request it again later"
-    return Diagnosis(PairingLost("pairing_lost", sentence))
+    return Diagnosis(Ending("pairing_lost", sentence, ExitStatus.PAIRING_LOST))
 
 
 def summarize(trace: ConnectionTrace) -> peer.ConnectionSummary:
@@ -153,117 +144,122 @@ _PERMANENT: Final = {
 RULES: Final = (
     Rule(
         "fingerprint_mismatch",
-        DtlsFailed,
+        ExitStatus.DTLS_FAILED,
         lambda t: t.fingerprint_mismatch,
         "The certificate of {t.peer_id} does not match the fingerprint in its description: the description was changed on "
         "the way, or another party answers. Do not trust this connection",
     ),
     Rule(
         "peer_silent",
-        ChannelLost,
+        ExitStatus.CHANNEL_LOST,
         lambda t: t.vanished,
         "The peer {t.peer_id} has been silent{silent}: its process, its machine or the network between is down",
     ),
     Rule(
         "dtls_failed",
-        DtlsFailed,
+        ExitStatus.DTLS_FAILED,
         lambda t: t.ice_completed and t.dtls_error,  # without a network path DTLS always fails
         "The network path to {t.peer_id} works, but the DTLS handshake failed: {t.dtls_error}",
     ),
-    Rule("channel_closed", ChannelLost, lambda t: t.succeeded, _CLOSED),
+    Rule("channel_closed", ExitStatus.CHANNEL_LOST, lambda t: t.succeeded, _CLOSED),
     Rule(
         "data_rejected",
-        NoConnection,
+        ExitStatus.NO_CONNECTION,
         lambda t: t.data_rejected,
         "{t.peer_id} answered without a data channel: {t.description_flaw}",
     ),
     Rule(
         "bad_description",
-        NoConnection,
+        ExitStatus.NO_CONNECTION,
         lambda t: t.description_flaw and "exchange" not in t.reached_at,
         "The offer/answer exchange failed: {t.description_flaw}",
     ),
-    Rule("turn_refused", IceFailed, lambda t: _lacks_relayed(t) and _credentials_refused(t), _WRONG_CREDENTIALS),
-    Rule("turn_refused", IceFailed, lambda t: _lacks_relayed(t) and t.turn_refusals, _ASK_OPERATOR),
+    Rule(
+        "turn_refused",
+        ExitStatus.ICE_FAILED,
+        lambda t: _lacks_relayed(t) and _credentials_refused(t),
+        _WRONG_CREDENTIALS,
+    ),
+    Rule("turn_refused", ExitStatus.ICE_FAILED, lambda t: _lacks_relayed(t) and t.turn_refusals, _ASK_OPERATOR),
     Rule(
         "no_turn",
-        NoCommonCandidates,
+        ExitStatus.NO_COMMON_CANDIDATES,
         _lacks_relayed,
         "Only relayed candidates are allowed (--ice-transport relay), and no TURN server provided one: give one that "
         "answers (--turn), or configure it at the relay (sdpx serve --turn-url)",
     ),
     Rule(
         "no_answer",
-        NoAnswer,
+        ExitStatus.NO_ANSWER,
         lambda t: t.is_initiator and not t.description_received and t.description_sent,
         "No answer from {t.peer_id} arrived within {now:.1f} s, although the relay forwarded the offer: its program does "
         "not answer offers, or hangs",
     ),
     Rule(
         "no_answer",
-        NoAnswer,
+        ExitStatus.NO_ANSWER,
         lambda t: t.is_initiator and not t.description_received,
         "No answer from {t.peer_id} arrived within {now:.1f} s, because the offer was not sent: the connection to the relay "
         "is down",
     ),
     Rule(
         "no_offer",
-        NoAnswer,
+        ExitStatus.NO_ANSWER,
         lambda t: not t.description_received,
         "No offer from {t.peer_id} arrived within {now:.1f} s of the pairing: it is the initiator, and its program sends "
         "none, or hangs",
     ),
     Rule(
         "no_network",
-        NoCommonCandidates,
+        ExitStatus.NO_COMMON_CANDIDATES,
         lambda t: not t.local_candidates and t.ice_state not in ("completed", "connected"),
         "This machine has no network address for a candidate (loopback addresses are not used): bring up a network "
         "interface, or give a TURN server (--turn)",
     ),
     Rule(
         "dtls_failed",
-        DtlsFailed,
+        ExitStatus.DTLS_FAILED,
         lambda t: t.ice_completed,
         "The network path to {t.peer_id} works, but the DTLS handshake did not end within {now:.1f} s: the peer does not "
         "take part in it",
     ),
     Rule(
         "no_connection",
-        NoConnection,
+        ExitStatus.NO_CONNECTION,
         lambda t: not t.is_initiator and not t.description_sent,
         "The answer to {t.peer_id} was not sent within {now:.1f} s: the connection to the relay is down",
     ),
     Rule(
         "only_mdns",
-        NoCommonCandidates,
+        ExitStatus.NO_COMMON_CANDIDATES,
         lambda t: t.remote_candidates and t.remote_mdns >= t.remote_candidates.total(),
         "All candidates of {t.peer_id} are mDNS names (.local, as of browsers without camera permission), and none worked: "
         "they resolve within one local network only. Give both sides a STUN or TURN server",
     ),
     Rule(
         "no_common_candidates",
-        NoCommonCandidates,
+        ExitStatus.NO_COMMON_CANDIDATES,
         lambda t: not t.remote_candidates,
         "{t.peer_id} offered no candidates, so there is no address to connect to: check its network",
     ),
     Rule(
         "no_common_candidates",
-        NoCommonCandidates,
+        ExitStatus.NO_COMMON_CANDIDATES,
         lambda t: t.candidate_pairs == 0,
         "No candidate of {t.peer_id} fits a local one (IPv4 or IPv6, UDP or TCP): " + _NETWORKS,
     ),
-    Rule("turn_refused", IceFailed, _credentials_refused, _WRONG_CREDENTIALS),
-    Rule("turn_refused", IceFailed, lambda t: t.turn_refusals, _ASK_OPERATOR),
+    Rule("turn_refused", ExitStatus.ICE_FAILED, _credentials_refused, _WRONG_CREDENTIALS),
+    Rule("turn_refused", ExitStatus.ICE_FAILED, lambda t: t.turn_refusals, _ASK_OPERATOR),
     Rule(
         "stun_silent",
-        IceFailed,
+        ExitStatus.ICE_FAILED,
         lambda t: t.silent_stun and not t.local_candidates["srflx"],
         "No network path to {t.peer_id} was found, and the STUN server {t.silent_stun[0]} does not answer, so this side "
         "could not offer a public address: check --stun, and that the network lets UDP out",
     ),
     Rule(
         "ice_failed",
-        IceFailed,
+        ExitStatus.ICE_FAILED,
         lambda _: True,
         "No pair of candidates worked between this side and {t.peer_id}{pairs}: " + _NETWORKS,
     ),

@@ -2,7 +2,7 @@
 
 from typing import Final, get_args
 
-from sdpx.errors import ExpectationFailed
+from sdpx.errors import Ending, ExitStatus
 from sdpx.peer.diagnostics.trace import ConnectionTrace, Phase
 from sdpx.peer.options import Expected
 
@@ -29,7 +29,7 @@ class Expectation:
         self.is_unmet = False
         return True
 
-    def failure(self, cause: str, trace: ConnectionTrace | None) -> ExpectationFailed:
+    def failure(self, cause: str, trace: ConnectionTrace | None) -> Ending:
         """Return the ending of an unmet expectation.
 
         `cause` is what ended the wait, `trace` that of the last connection, None if there was no pairing.
@@ -37,7 +37,7 @@ class Expectation:
         assert self._expected is not None
         so_far = "no peer was paired with this one" if trace is None else _progress(trace)
         reason = f"--expect {self._expected}: {cause} before {_WANTED[self._expected]}; {so_far}"
-        return ExpectationFailed("expectation_not_met", reason)
+        return Ending("expectation_not_met", reason, ExitStatus.EXPECTATION_FAILED)
 
 
 def _progress(trace: ConnectionTrace) -> str:

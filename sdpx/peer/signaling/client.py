@@ -18,7 +18,7 @@ import msgspec
 import trio
 
 from sdpx.concurrency import RepeatedEvent, leaf_exceptions
-from sdpx.errors import Ending, RelayLost
+from sdpx.errors import Ending, ExitStatus
 from sdpx.events import peer
 from sdpx.log import Log
 from sdpx.peer.options import PeerOptions
@@ -207,10 +207,14 @@ class SignalingClient:
         else:
             await self._end_session()
         if code == SUPERSEDED:
-            return RelayLost("taken_over", "Another connection has taken over this peer's session at the relay")
+            return Ending(
+                "taken_over", "Another connection has taken over this peer's session at the relay", ExitStatus.RELAY
+            )
         if code == GOING_AWAY:
-            return RelayLost("relay_lost", f"The relay at {self._options.shown_url} is stopping")
-        return RelayLost("relay_lost", f"The connection to the relay at {self._options.shown_url} was lost")
+            return Ending("relay_lost", f"The relay at {self._options.shown_url} is stopping", ExitStatus.RELAY)
+        return Ending(
+            "relay_lost", f"The connection to the relay at {self._options.shown_url} was lost", ExitStatus.RELAY
+        )
 
     # ---- between two connections ----------------------------------------------------------------------------------
 

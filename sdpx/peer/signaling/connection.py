@@ -27,7 +27,7 @@ from trio_websocket import (
 
 from sdpx.client_tls import client_context, describe_tls_failure
 from sdpx.concurrency import leaf_exceptions
-from sdpx.errors import Ending, Refusal, Refused, RelayUnreachable, describe_os_error
+from sdpx.errors import Ending, ExitStatus, Refusal, describe_os_error
 from sdpx.peer.signaling.reliable_channel import ReliableChannel
 from sdpx.protocol import codec
 from sdpx.protocol.messages import PROTOCOL, YourId
@@ -118,7 +118,7 @@ class SignalingConnection:
 async def dial(url: str, shown_url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[SignalingConnection]:
     """Connect to the relay at `url` and receive `your_id`; `shown_url` is `url` without secrets, `tls` is for wss:// URLs.
 
-    Yields the connection, and closes it at the end. Raises `RelayUnreachable` or `Refused`.
+    Yields the connection, and closes it at the end. Raises an `Ending`.
     """
     opened = False
     try:
@@ -146,7 +146,9 @@ async def _open(
     with trio.move_on_after(DIAL_SECONDS):
         socket = await _open_socket(nursery, await _open_stream(stack, url, tls), url)
         return SignalingConnection(socket, await _receive_your_id(socket, shown_url), nursery)
-    raise RelayUnreachable("relay_unreachable", f"The relay at {shown_url} did not answer within {DIAL_SECONDS:.0f} s")
+    raise Ending(
+        "relay_unreachable", f"The relay at {shown_url} did not answer within {DIAL_SECONDS:.0f} s", ExitStatus.RELAY
+    )
 
 
 class _EofWatchedStream(trio.abc.Stream):
@@ -229,8 +231,10 @@ async def _receive_your_id(socket: WebSocketConnection, shown_url: str) -> YourI
         message = None
     if isinstance(message, YourId):
         return message
-    raise RelayUnreachable(
-        "not_a_relay", f"The server at {shown_url} is not an sdpx relay: it did not send 'your_id' first"
+    raise Ending(
+        "not_a_relay",
+        f"The server at {shown_url} is not an sdpx relay: it did not send 'your_id' first",
+        ExitStatus.RELAY,
     )
 
 
@@ -241,12 +245,12 @@ def _unreachable(url: str, error: BaseException, *, has_token: bool) -> Ending:
     if isinstance(error, ConnectionRejected):
         return _rejected(url, error, "" if has_token else " (--token or SDPX_TOKEN)")
     if isinstance(error, ConnectionClosed):
-        return RelayUnreachable("relay_unreachable", f"The relay at {url} closed the connection at once")
+        return Ending("relay_unreachable", f"The relay at {url} closed the connection at once", ExitStatus.RELAY)
     reason = describe_tls_failure(error)
     if not reason:
         causes = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else [error]
         reason = "; ".join(dict.fromkeys(map(_os_failure, causes)))  # one for each address that was tried
-    return RelayUnreachable("relay_unreachable", f"Cannot reach the relay at {url}: {reason}")
+    return Ending("relay_unreachable", f"Cannot reach the relay at {url}: {reason}", ExitStatus.RELAY)
 
 
 def _rejected(url: str, error: ConnectionRejected, hint: str) -> Ending:
@@ -257,9 +261,15 @@ def _rejected(url: str, error: ConnectionRejected, hint: str) -> Ending:
     try:
         body = msgspec.json.decode(error.body or b"", type=dict[str, object])
         code = str(body["code"])
-        return Refused(code, f"The relay at {url} refused: {body['message']}{hint if code == 'unauthorized' else ''}")
+        return Ending(
+            code,
+            f"The relay at {url} refused: {body['message']}{hint if code == 'unauthorized' else ''}",
+            ExitStatus.REFUSED,
+        )
     except (msgspec.DecodeError, KeyError):
-        return RelayUnreachable("relay_unreachable", f"The server at {url} is not a relay: HTTP {error.status_code}")
+        return Ending(
+            "relay_unreachable", f"The server at {url} is not a relay: HTTP {error.status_code}", ExitStatus.RELAY
+        )
 
 
 def _os_failure(error: BaseException) -> str:

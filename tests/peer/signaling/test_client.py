@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sdpx.errors import ExitStatus, RelayUnreachable
+from sdpx.errors import Ending, ExitStatus
 from sdpx.peer.signaling.client import ID_TRIES, Connected, Disconnected, SignalingClient, SignalingEvent, Stopped
 from sdpx.peer.signaling.connection import dial
 from sdpx.protocol.messages import Paired
@@ -56,7 +56,7 @@ async def test_a_refused_connection_has_a_plain_error() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"ws://127.0.0.1:{unused.getsockname()[1]}"
-        with pytest.raises(RelayUnreachable) as caught:
+        with pytest.raises(Ending) as caught:
             async with dial(url, url):
                 pass
     assert caught.value.reason == f"Cannot reach the relay at {url}: connection refused (is the relay running?)"

@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair
 
-from sdpx.errors import RelayUnreachable
+from sdpx.errors import Ending
 from sdpx.log import Log
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.signaling.backoff import Backoff
@@ -285,7 +285,7 @@ async def test_a_dial_that_is_reset_before_its_request_fails_at_once(monkeypatch
         return ours
 
     monkeypatch.setattr("trio.open_tcp_stream", open_closed_stream)
-    with trio.fail_after(5), pytest.raises(RelayUnreachable, match="closed the connection"):
+    with trio.fail_after(5), pytest.raises(Ending, match="closed the connection"):
         async with dial("ws://127.0.0.1:1", "ws://127.0.0.1:1"):
             pass
 
