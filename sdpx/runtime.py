@@ -108,6 +108,7 @@ class LogFailures:
         self._clock = clock
         self._next_report = -math.inf
         self._reason = ""
+        self._is_reported = False
         self.lost = 0
 
     def on_failure(self, error: OSError, lines: int) -> None:
@@ -118,12 +119,12 @@ class LogFailures:
             self._shut_down()
         elif self._clock() >= self._next_report:
             self._next_report = self._clock() + REPORT_SECONDS
-            print_error(f"{self._reason}; lines lost: {self.lost}. The relay keeps serving")
+            self._is_reported |= print_error(f"{self._reason}; lines lost: {self.lost}. The relay keeps serving")
 
     def status(self, *, all_written: bool) -> ExitStatus:
         """Return the exit status of a program that succeeded but for its log, and say on stderr why it is not 0."""
         reason = self._reason if all_written else "The end of the log was not written: stdout is not read"
-        if not reason or (self._reason and self._action == "serve"):
+        if not reason or self._is_reported:
             return ExitStatus.OK
         print_error(reason + (f"; lines lost: {self.lost}" if self.lost else ""))
         return ExitStatus.INTERNAL
@@ -224,10 +225,13 @@ def _report(failures: list[BaseException], log: Log) -> tuple[ExitStatus, str]:
     return ending.status, ending.reason
 
 
-def print_error(reason: str) -> None:
-    """Print a sentence on stderr, with control characters escaped."""
-    with suppress(OSError):
+def print_error(reason: str) -> bool:
+    """Print a sentence on stderr, with control characters escaped; returns whether it was written."""
+    try:
         print(f"sdpx: {escape(reason)}", file=sys.stderr, flush=True)  # noqa: T201
+    except OSError:
+        return False
+    return True
 
 
 async def _handle_signals(

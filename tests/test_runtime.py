@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from sdpx.errors import ExitStatus
-from sdpx.runtime import LogFailures
+from sdpx.runtime import LogFailures, print_error
 
 PROGRAM = """
 import os, signal, trio
@@ -65,6 +67,24 @@ def test_relay_that_serves_on_says_so_once_a_minute(capsys: pytest.CaptureFixtur
         "40. The relay keeps serving",
     ]
     assert failures.status(all_written=True) is ExitStatus.OK
+
+
+def test_unwritten_log_that_cannot_be_reported_either_is_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The relay serves on, but its exit status is not 0."""
+    failures = LogFailures("serve", pytest.fail, float)
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        failures.on_failure(OSError(28, "No space left on device"), 3)
+        assert failures.status(all_written=True) is ExitStatus.INTERNAL
+        monkeypatch.undo()
+        with suppress(OSError):
+            full.close()
+
+
+def test_sentence_on_stderr_has_no_character_that_controls_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Such as an answer of a hostile relay."""
+    assert print_error("The relay refused: \x1b[2J\x9b\u202e")
+    assert capsys.readouterr().err == "sdpx: The relay refused: \\u001b[2J\\u009b\\u202e\n"
 
 
 def test_sighup_is_ignored_under_nohup() -> None:

@@ -25,6 +25,7 @@ from sdpx.client_tls import client_context, describe_tls_failure
 from sdpx.concurrency import leaf_exceptions
 from sdpx.errors import Ending, ExitStatus
 from sdpx.relay.listeners import raise_file_limit
+from sdpx.runtime import print_error
 
 CONNECT_SECONDS: Final = 5.0
 START_SECONDS: Final = 30.0
@@ -53,7 +54,7 @@ def run_bench(options: BenchOptions) -> ExitStatus:
     except BrokenPipeError:  # the interpreter would report it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if error is not None:
-        sys.stderr.write(f"sdpx: {error.reason}\n")
+        print_error(error.reason)
     return status
 
 

@@ -35,5 +35,9 @@ def _problem(error: Any, command: str) -> str:
 
 
 def _hint(error: Any) -> str:
-    """Return the option of an error, as it is written."""
-    return str(error.param_hint or error.param.opts[0])
+    """Return the option of an error, as it is written, and the environment variable if that set it."""
+    if error.param_hint:
+        return str(error.param_hint)
+    source = error.ctx.get_parameter_source(error.param.name) if error.ctx else None
+    variable = f" ({error.param.envvar})" if getattr(source, "name", "") == "ENVIRONMENT" else ""
+    return f"{error.param.opts[0]}{variable}"

@@ -9,14 +9,21 @@ import msgspec
 
 from sdpx.errors import SdpxError
 from sdpx.ids import validate_id
+from sdpx.options import did_you_mean
 
 MAX_MESSAGE: Final = 64 * 1024
 MAX_COMMAND: Final = 512 * 1024  # a message of that size, each byte spelt `\u0000`, and the rest
-_FORMS: Final = '{"send": TEXT}, {"send_base64": TEXT}, {"pair": ID}, {"unpair": true} or {"close": true}'
+_FORMS: Final = {
+    "send": '{"send": TEXT}',
+    "send_base64": '{"send_base64": TEXT}',
+    "pair": '{"pair": ID}',
+    "unpair": '{"unpair": true}',
+    "close": '{"close": true}',
+}
 
 
 class InputRejected(SdpxError):
-    """A line is no command; nothing else comes of it."""
+    """A line is not a command, and has no other effect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +54,9 @@ Command = Send | Pair | Unpair | Close
 
 
 def parse_command(line: str) -> Command:
-    """Return the command that a line is. Raises `InputRejected` for what is none, or too long."""
-    match _object(line):
+    """Return the command in a line. Raises `InputRejected` for another line, and for a message that is too long."""
+    found = _object(line)
+    match found:
         case {"send": str(text), **rest} if not rest:
             return _sized(text)
         case {"send_base64": str(text), **rest} if not rest:
@@ -61,7 +69,11 @@ def parse_command(line: str) -> Command:
             return Unpair()
         case {"close": True, **rest} if not rest:
             return Close()
-    raise InputRejected("bad_command", f"A line of the input is no command; one is {_FORMS}")
+    near = [
+        form for key in found for name, form in _FORMS.items() if key[:80] == name or did_you_mean(key[:80], [name])
+    ]
+    forms = near or list(_FORMS.values())
+    raise InputRejected("bad_command", f"A line of the input is not a command; did you mean {' or '.join(forms)}?")
 
 
 def _object(line: str) -> dict[str, Any]:

@@ -25,18 +25,14 @@ class PeerView(View):
         self._opened = 0.0
         self._left = ""  # why the other peer left; empty while it has not
         self._is_told = False  # the end of the pairing
-        self._waiting_for = ""
+        self._retrying_for = ""  # the code of the retries that have been told
 
     def show(self, event: Event, now: float) -> str | None:
         """Return the lines for an event."""
         lines: str | None = None
         match event:
-            case peer.IdAssigned(own_id):
-                lines = self._greeting(own_id)
-            case peer.PairRetryScheduled(target_id, code):
-                is_new, self._waiting_for = code != self._waiting_for, code
-                state = "not connected yet" if code == "target_not_found" else "paired with another client"
-                lines = f"'{target_id}' is {state}; trying for {self._options.wait:.1f} s" if is_new else None
+            case peer.TlsVerificationDisabled() | peer.Disconnected():
+                pass  # the sentence is on stderr, or the next event has it
             case peer.ServerError() if self._options.pair is not None:
                 pass  # its sentence follows on stderr
             case peer.ChannelMessage(text, size):
@@ -44,14 +40,26 @@ class PeerView(View):
                 lines = "\n".join(f"{self._peer_id}> {line}" for line in text.split("\n"))
             case peer.ChannelMessageSent():
                 lines = ""
-            case peer.RelayResumed():
-                lines = event.message()
+            case peer.Reconnecting(_, _, code) | peer.PairRetryScheduled(_, code):
+                is_new, self._retrying_for = code != self._retrying_for, code
+                lines = event.message() if is_new else None
             case peer.Ready(_, reason):
                 self.prompt = "" if self._options.pair is not None else _CALL_PROMPT
                 lines = "" if self._is_told else f"{self._peer_id} left ({reason})."
             case _:
-                lines = self._phase(event, now) or super().show(event, now)
+                lines = self._on_relay(event) or self._phase(event, now) or super().show(event, now)
         return lines
+
+    def _on_relay(self, event: Event) -> str | None:
+        """Return the lines for an event of the connection to the relay."""
+        match event:
+            case peer.Connected():
+                self._retrying_for = ""
+            case peer.IdAssigned(own_id):
+                return self._greeting(own_id)
+            case peer.RelayResumed():
+                return event.message()
+        return None
 
     def _phase(self, event: Event, now: float) -> str | None:
         """Return the line for a step of a connection."""

@@ -19,12 +19,16 @@ from sdpx.cli.app import main
         ("serve --prot 1", "no such option: --prot; did you mean --port?"),
         ("serv", "no such command: serv; did you mean serve?"),
         ("token", "--sub is required"),
+        ("bench --payload 7", "--payload: 7 is not from 128 to 1048576"),
+        ("demo", "--timeout (SDPX_TIMEOUT): 'x' is not a number"),
     ],
 )  # fmt: skip
 def test_usage_error_is_one_line_with_the_nearest_word(
-    arguments: str, line: str, capsys: pytest.CaptureFixture[str]
+    arguments: str, line: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second line names the help of the command."""
+    """A second line names the help of the command; the environment variable that set the value is named, too."""
+    if "SDPX_TIMEOUT" in line:
+        monkeypatch.setenv("SDPX_TIMEOUT", "x")
     with pytest.raises(SystemExit, match="2"):
         main(arguments.split())
     command = "" if line.startswith("no such command") else f" {arguments.split(maxsplit=1)[0]}"

@@ -64,6 +64,21 @@ def test_key_with_null_is_absent() -> None:
     assert parse_command('{"send":"x","pair":null,"close":null}') == Send("x")
 
 
+@pytest.mark.parametrize(
+    ("line", "forms"),
+    [
+        ('{"sned":"x"}', ['{"send": TEXT}']),
+        ('{"send":7}', ['{"send": TEXT}']),
+        ('{"zzz":7}', ['{"send": TEXT}', '{"pair": ID}', '{"close": true}']),
+    ],
+)
+def test_rejected_command_names_the_nearest_form(line: str, forms: list[str]) -> None:
+    with pytest.raises(InputRejected) as caught:
+        parse_command(line)
+    assert caught.value.code == "bad_command"
+    assert all(form in caught.value.reason for form in forms)
+
+
 @given(st.binary(max_size=50), st.text(st.characters(codec="utf-8"), max_size=50))
 def test_message_is_sent_as_written(data: bytes, text: str) -> None:
     """Any bytes and any text, in every JSON spelling; the longest message fits into a line."""

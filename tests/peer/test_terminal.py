@@ -114,8 +114,22 @@ def test_warnings_are_shown_and_the_final_error_is_left_to_stderr() -> None:
     called, asked = Screen(pair="bob", wait=30), Screen()
     called.show((0.0, refusal), *retries)
     asked.show((0.0, refusal))
-    assert called.text == "'bob' is not connected yet; trying for 30.0 s\n"
+    assert called.text == "'bob' is not connected; trying again in 0.5 s.\n"
     assert asked.text == "No client 'bob' is connected\n"
+
+
+def test_outage_of_the_relay_takes_a_line_for_each_cause() -> None:
+    """The repeated attempts have none."""
+    screen = Screen(interactive=False)
+    lost = (0.0, peer.Disconnected(1006, ""))
+    attempts = [(1.0, peer.Reconnecting(n, 500.0, "relay_unreachable", "Cannot reach the relay")) for n in range(3)]
+    screen.show(lost, (0.0, peer.Reconnecting(1, 0.0, "relay_lost", "The relay was lost")), *attempts)
+    screen.show((9.0, peer.Connected("ws://h")), *attempts[:1])
+    assert screen.text.splitlines() == [
+        "The relay was lost. Retrying at once.",
+        "Cannot reach the relay. Retrying in 0.5 s.",
+        "Cannot reach the relay. Retrying in 0.5 s.",
+    ]
 
 
 def test_demo_tells_its_story_in_a_dozen_lines() -> None:
