@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 def serve(options: "ServeCommand") -> int:
     """Run a relay; with `--check` or `--print-config` only check its options and files."""
     _require(checks.serve(options))
-    from sdpx.relay.app import load_credentials, run_server  # noqa: PLC0415
+    from sdpx.relay.app import check_hosts, load_credentials, run_server  # noqa: PLC0415
     from sdpx.runtime import run  # noqa: PLC0415
 
     try:
         credentials = load_credentials(options)
+        if options.check:
+            check_hosts(options)
     except BadOption as error:
         raise typer.BadParameter(error.problem, param_hint=error.option) from None
     if options.print_config:

@@ -113,6 +113,16 @@ class KeyIgnored(WarningEvent, frozen=True):
     reason: str
 
 
+class ProxyNotTrusted(WarningEvent, frozen=True):
+    """A request from an address that is no trusted proxy has X-Forwarded-For or Forwarded; logged once."""
+
+    sentence = (
+        "{e.host} forwards the addresses of clients, but is not trusted, so that all of its clients count as one: "
+        "if it is your proxy, use --trusted-proxy {e.host}"
+    )
+    host: str
+
+
 class AuthWebhookFailed(ErrorEvent, frozen=True):
     """The authentication webhook is unavailable; new connections are refused meanwhile."""
 

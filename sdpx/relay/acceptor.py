@@ -5,11 +5,13 @@ without authentication opens its WebSocket at once; every other request is read,
 epoll engine each connection has a task from the start.
 
 Each request has `handshake_timeout` to arrive. Pending connections are bounded, in all and per address: past a bound the
-oldest one is closed (`PendingHandshakes`).
+oldest one is closed (`PendingHandshakes`). Connections whose request has been read, and which wait for the decision, have a
+bound of their own.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack
+import re
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -37,6 +39,7 @@ from sdpx.relay.websocket.tls_stream import TlsHandshakeError, TlsRequiredError,
 from sdpx.relay.websocket.trio_websocket_engine import TrioWebSocketConnection
 
 READ_BYTES: Final = 16 * 1024
+FORWARDED: Final = re.compile(rb"\r\n(?:x-forwarded-for|forwarded):", re.IGNORECASE)
 CANCELLED: Final = CloseReason("closed", ABNORMAL, "The connection was cut")
 
 Answer = HttpResponse | HttpError
@@ -88,7 +91,8 @@ class Port(NamedTuple):
     """The differences between the port of the clients and the metrics port."""
 
     decide: Callable[[HttpRequest, Remote], Awaitable[AcceptedUpgrade | Answer]]
-    pending: PendingHandshakes[Pending]
+    pending: PendingHandshakes[Pending]  # before the request, and while an answer is written
+    undecided: PendingHandshakes[Pending]  # while the webhook is asked
 
 
 class Acceptor:
@@ -116,9 +120,11 @@ class Acceptor:
         self._pages = {
             path: page for path, page in self._metrics_pages.items() if path != "/metrics" or not metrics_port
         }
-        self._clients = Port(self._decide, PendingHandshakes(limits.pending, limits.max_clients_per_ip))
-        self._metrics = Port(self._decide_metrics, PendingHandshakes(limits.pending, limits.max_clients_per_ip))
+        bounds = (limits.pending, limits.max_clients_per_ip)
+        self._clients = Port(self._decide, PendingHandshakes(*bounds), PendingHandshakes(*bounds))
+        self._metrics = Port(self._decide_metrics, PendingHandshakes(*bounds), PendingHandshakes(*bounds))
         self._stopping = False
+        self._found_proxy = False
 
     @property
     def handshake_timeout(self) -> float:
@@ -128,7 +134,7 @@ class Acceptor:
     def stop(self) -> None:
         """Accept no client any more, shorten the deadline of pending connections, and stop the relay."""
         self._stopping = True
-        for pending in self._clients.pending:
+        for pending in (*self._clients.pending, *self._clients.undecided):
             pending.deadline = trio.current_time() + self.handshake_timeout
         self._relay.stop()
 
@@ -204,7 +210,7 @@ class Acceptor:
             self._close(stream, serve.InternalError(stream.remote, repr((fault,))))
             return
         engine.set_timer(pending, trio.current_time() + self.handshake_timeout)
-        self._enter(self._clients, pending, stream.remote)
+        _enter(self._clients.pending, pending, self._pending_address(stream.remote))
 
     def on_request(self, pending: PendingConnection, request: bytes) -> None:
         """Handle the first bytes of a pending connection, which are empty at the end of its stream."""
@@ -221,7 +227,8 @@ class Acceptor:
         assert self._engine is not None
         decision: AcceptedUpgrade | HttpError | None = None
         try:
-            if self._authenticator is None and (upgrade := parse_simple_upgrade(request)) is not None:
+            is_fast = self._authenticator is None and (self._found_proxy or not FORWARDED.search(request))
+            if is_fast and (upgrade := parse_simple_upgrade(request)) is not None:
                 decision = self._reserve_id(upgrade, UNRESTRICTED, Remote.of(stream.remote))
             if isinstance(decision, AcceptedUpgrade):
                 self._open_on_engine(self._engine, stream, decision)
@@ -278,24 +285,26 @@ class Acceptor:
         with trio.CancelScope() as pending:
             if self._stopping:
                 pending.deadline = trio.current_time() + self.handshake_timeout
-            self._enter(port, pending, remote.shown)
+            address = self._pending_address(remote.shown)
             try:
-                request = await self._read_request(stream, received)
+                with _counted(port.pending, pending, address):
+                    request = await self._read_request(stream, received)
                 if isinstance(request, HttpRequest):
+                    self._warn_of_proxy(request, remote)
                     if self._authenticator is not None:
                         remote = self._authenticator.client_behind(request, remote)
-                    answer = await port.decide(request, remote)
+                    with _counted(port.undecided, pending, remote.address):
+                        answer = await port.decide(request, remote)
                 else:
                     answer = STOPPING if request and self._stopping else request
                 self._log_answer(answer, request, remote.shown)
                 if not isinstance(answer, HttpResponse | HttpError):
                     return answer
                 head_only = isinstance(request, HttpRequest) and request.method == b"HEAD"
-                await send_and_linger(stream, answer.render(head_only=head_only), self._limits.close_timeout)
+                with _counted(port.pending, pending, address):
+                    await send_and_linger(stream, answer.render(head_only=head_only), self._limits.close_timeout)
             except TlsHandshakeError as failure:
                 self._log(serve.TlsHandshakeFailed(remote.shown, str(failure)))
-            finally:
-                port.pending.leave(pending)
         if pending.cancelled_caught and answer is None:
             self._log(self._no_request(remote.shown, evicted=True))
         return None
@@ -342,11 +351,18 @@ class Acceptor:
 
     # ---- counting and logging
 
-    def _enter(self, port: Port, pending: Pending, remote: str) -> None:
-        """Count a pending connection, by its socket where many clients share a proxy's address; evict one past a bound."""
+    def _pending_address(self, remote: str) -> str:
+        """Return the address that a pending connection counts for: its socket's, where many clients share a proxy's address."""
         by_socket = self._authenticator is not None and self._authenticator.is_proxy(host_of(remote))
-        if evicted := port.pending.enter(pending, remote if by_socket else Remote.of(remote).address):
-            evicted.cancel()
+        return remote if by_socket else Remote.of(remote).address
+
+    def _warn_of_proxy(self, request: HttpRequest, remote: Remote) -> None:
+        """Log the first address that forwards the addresses of clients, but is not a trusted proxy."""
+        is_forwarded = request.values(b"x-forwarded-for") or request.values(b"forwarded")
+        host = host_of(remote.shown)
+        if is_forwarded and not self._found_proxy and not (self._authenticator and self._authenticator.is_proxy(host)):
+            self._found_proxy = True
+            self._log(serve.ProxyNotTrusted(host))
 
     def _no_request(self, remote: str, *, evicted: bool) -> Event:
         """Return the event for a connection that ends before it has sent a request."""
@@ -365,3 +381,19 @@ class Acceptor:
             detail = answer.message if answer.code in ("unauthorized", "origin") else UNSET
             client_id = asked_id or answer.client_id or UNSET
             self._log(serve.ConnectionRefused(remote, answer.status, answer.code, detail, client_id))
+
+
+def _enter(connections: PendingHandshakes[Pending], pending: Pending, address: str) -> None:
+    """Count a connection; evict one past a bound."""
+    if evicted := connections.enter(pending, address):
+        evicted.cancel()
+
+
+@contextmanager
+def _counted(connections: PendingHandshakes[Pending], pending: Pending, address: str) -> Iterator[None]:
+    """Count a connection during a block."""
+    _enter(connections, pending, address)
+    try:
+        yield
+    finally:
+        connections.leave(pending)

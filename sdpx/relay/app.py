@@ -11,6 +11,7 @@ from ipaddress import ip_address
 
 import trio
 
+from sdpx.errors import Ending
 from sdpx.events import serve
 from sdpx.ice_servers import parse_server
 from sdpx.log import Log
@@ -41,6 +42,16 @@ def load_credentials(options: ServeOptions) -> Credentials:
     credentials = Credentials(options.auth, time.time)
     credentials.load()
     return credentials
+
+
+def check_hosts(options: ServeOptions) -> None:
+    """Raise `BadOption` for a host on which the relay cannot listen, whichever port is free."""
+    for option, host in (("--host", options.host), ("--metrics-host", options.metrics_host)):
+        try:
+            for listener in trio.run(open_listeners, host, 0) if host is not None else ():
+                listener.socket.close()
+        except Ending as error:
+            raise BadOption(option, error.reason) from None
 
 
 async def run_server(options: ServeOptions, credentials: Credentials, log: Log, stop: ShutdownRequest) -> None:

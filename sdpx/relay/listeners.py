@@ -17,6 +17,8 @@ from sdpx.relay.websocket.socket_stream import SocketStream
 BACKLOG: Final = 1024
 ACCEPT_BATCH: Final = 32  # connections that are accepted before other tasks run
 PORT_TRIES: Final = 10
+ANY_IPV6: Final = "::"
+ANY_IPV4: Final = "0.0.0.0"  # noqa: S104  for --host ::
 # A small kernel buffer lets the send queue of a client that does not read fill up, where limits apply.
 SEND_BUFFER_BYTES: Final = 128 * 1024
 SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
@@ -85,17 +87,20 @@ async def serve_listener(
 
 
 async def open_listeners(host: str, port: int) -> list[Listener]:
-    """Listen on every address of `host`; with port 0 all use the port that the system gives the first one.
+    """Listen on every address of `host`, `::` being those of IPv4, too; an address of IPv6 may be in brackets.
 
-    Raises an `Ending`.
+    With port 0 all use the port that the system gives the first one. Raises an `Ending`.
     """
+    name = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
-        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = await trio.socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise Ending(
             "cannot_listen", f"Cannot listen on '{host}': not an address of this host ({describe_os_error(error)})"
         ) from None
-    addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+    addresses = list(dict.fromkeys(sockaddr for *_, sockaddr in found))
+    if addresses[0][0] == ANY_IPV6:
+        addresses.append((ANY_IPV4, port))
     for tries_left in reversed(range(PORT_TRIES if port == 0 else 1)):
         try:
             return _listen_on_all(addresses, port)
@@ -106,7 +111,7 @@ async def open_listeners(host: str, port: int) -> list[Listener]:
     raise AssertionError
 
 
-def _listen_on_all(addresses: Sequence[str], port: int) -> list[Listener]:
+def _listen_on_all(addresses: Sequence[tuple[Any, ...]], port: int) -> list[Listener]:
     listeners: list[Listener] = []
     try:
         for address in addresses:
@@ -118,9 +123,9 @@ def _listen_on_all(addresses: Sequence[str], port: int) -> list[Listener]:
     return listeners
 
 
-def _listening_socket(address: str, port: int) -> socket.socket:
-    """Return a listening socket, whose options the accepted sockets inherit."""
-    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+def _listening_socket(address: tuple[Any, ...], port: int) -> socket.socket:
+    """Return a listening socket, whose options the accepted sockets inherit; `address` is that of the socket module."""
+    sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -128,7 +133,7 @@ def _listening_socket(address: str, port: int) -> socket.socket:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((address, port))
+        sock.bind((address[0], port, *address[2:]))
         sock.listen(BACKLOG)
     except BaseException:
         sock.close()

@@ -220,7 +220,7 @@ def metrics() -> str:
     numbers.refusals["bad_json"] = 1
     required = [each for each in dataclasses.fields(RelaySnapshot) if each.default_factory is dataclasses.MISSING]
     present: Any = RelaySnapshot(**dict.fromkeys((each.name for each in required), 0))  # type: ignore[arg-type]
-    page = metrics_page(numbers, present, "").body.decode()
+    page = metrics_page(numbers, lambda: present, "", {}, 0).body.decode()
     rows = []
     for family in text_string_to_metric_families(page):
         if family.name.startswith("sdpx_"):

@@ -112,7 +112,8 @@ LIMITS: Final = {
     "max_clients_per_ip": (
         "Clients from one address (IPv6: one /64). Past it: HTTP 429. As many pending connections; past it the oldest is closed"
     ),
-    "pending": "Connections without a completed handshake. Past it: the oldest is closed",
+    "pending": "Connections without a completed handshake; as many that wait for the webhook. Past it: the oldest one of "
+    "the address with most is closed",
     "rate": (
         "Messages per second and client, control frames and fragments included, with a burst of 5 s. "
         "Past it: `rate_limited`; a client that continues is disconnected with 1008"

@@ -51,7 +51,8 @@ def refusals(relay: RelayHarness) -> list[tuple[int | None, str]]:
         (HEAD.format(path="/", more=KEY + "Content-Length: 5\r\n"), 400, "bad_request"),
         ("nonsense\r\n\r\n", 400, "bad_request"),
         ("GET //[ HTTP/1.1\r\nHost: x\r\n\r\n", 404, "not_found"),
-        (HEAD.format(path="/", more=KEY + "Sec-WebSocket-Protocol: \xff\r\n").encode("latin-1"), 400, "bad_request"),
+        (HEAD.format(path="/", more=KEY[:-3] + "\xff\r\n").encode("latin-1"), 400, "bad_request"),
+        ("\r\n" * 10_000, 431, "bad_request"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(40) + b"\r\n\r\n", 400, "bad_request"),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "bad_request"),
         ("GET / HTTP/1.1\r\nHost: x\r\n" + "X: y\r\n" * 10_000, 431, "bad_request"),
@@ -216,6 +217,65 @@ async def test_a_silent_connection_is_evicted_for_a_client_of_its_address(
         assert await takes(first.rest) < 0.1
         await a.send(type="offer", sdp="x")
         assert (await b.receive())["sdp"] == "x"
+
+
+async def test_a_flood_of_silent_connections_does_not_evict_a_client_of_another_address(
+    open_relay: OpenRelay, autojump_clock: MockClock
+) -> None:
+    """However long its request takes."""
+    async with open_relay(Limits(pending=5, max_clients_per_ip=0)) as relay:
+        late = relay.raw(remote="192.0.2.1:1")
+        for number in range(20):
+            relay.raw(remote=f"192.0.2.2:{number}")
+            await trio.sleep(0.1)
+        assert (await late.open())["type"] == "your_id"
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For: 192.0.2.7", "forwarded: for=192.0.2.7"])
+async def test_proxy_that_is_not_trusted_is_logged_once(
+    open_relay: OpenRelay, autojump_clock: MockClock, header: str
+) -> None:
+    async with open_relay() as relay:
+        for _ in range(3):
+            client = relay.raw(remote="192.0.2.1:1")
+            await client.send(HEAD.format(path="/", more=f"{KEY}{header}\r\n").encode())
+            assert (await client.response())[0] == 101
+        [line] = relay.log.of("proxy_not_trusted")
+        assert (line["level"], line["host"]) == ("warning", "192.0.2.1")
+
+
+@pytest.mark.parametrize(
+    "more", ["Cookie: name=Jos\u00e9\r\n", "User-Agent: Kiosk (Z\u00fcrich)\r\n", "X-City: \u5317\u4eac\r\n"]
+)
+async def test_headers_may_have_bytes_beyond_ascii(open_relay: OpenRelay, autojump_clock: MockClock, more: str) -> None:
+    """Cookies, and what proxies add, in UTF-8 or Latin-1."""
+    async with open_relay() as relay:
+        for encoding in ("utf-8", "latin-1"):
+            client = relay.raw()
+            await client.send(HEAD.format(path="/", more=KEY + more).encode(encoding, "replace"))
+            assert (await client.response())[0] == 101
+
+
+async def test_empty_lines_in_front_of_a_request_are_ignored(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
+    """RFC 9112, 2.2. They may arrive alone."""
+    async with open_relay() as relay:
+        client = relay.raw()
+        for part in ("\r\n", "\r", "\n" + HEAD.format(path="/", more=KEY)):
+            await client.send(part.encode())
+            await trio.sleep(0.1)
+        assert (await client.response())[0] == 101
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [("http://x/healthz", 200), ("HTTPS://x:8765/healthz?a", 200), ("http://x", 426), ("http://x?id=a", 426)],
+)
+async def test_target_may_be_in_absolute_form(
+    open_relay: OpenRelay, autojump_clock: MockClock, target: str, status: int
+) -> None:
+    """RFC 9112, 3.2.2."""
+    async with open_relay() as relay:
+        assert (await ask(relay, f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == status
 
 
 async def test_pending_connections_are_bounded(open_relay: OpenRelay, autojump_clock: MockClock) -> None:

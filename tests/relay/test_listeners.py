@@ -9,7 +9,10 @@ from trio.testing import MockClock
 
 from sdpx.errors import Ending
 from sdpx.events import Event, serve
+from sdpx.options import BadOption
+from sdpx.relay.app import check_hosts
 from sdpx.relay.listeners import open_listeners, serve_listener
+from sdpx.relay.options import ServeOptions
 
 
 class Failing:
@@ -68,6 +71,37 @@ async def test_address_is_formatted_as_in_a_url(host: str, prefix: str) -> None:
     [listener] = await open_listeners(host, 0)
     with listener.socket:
         assert listener.address == f"{prefix}{listener.port}"
+
+
+async def test_unspecified_address_of_ipv6_is_that_of_ipv4_too() -> None:
+    """On one port."""
+    listeners = await open_listeners("::", 0)
+    assert [listener.host for listener in listeners] == ["::", "0.0.0.0"]
+    assert len({listener.port for listener in listeners}) == 1
+    for listener in listeners:
+        listener.socket.close()
+
+
+async def test_address_may_be_in_brackets() -> None:
+    [listener] = await open_listeners("[::1]", 0)
+    with listener.socket:
+        assert listener.host == "::1"
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [
+        (ServeOptions(host="192.0.2.254"), "--host"),
+        (ServeOptions(host="[127.0.0.1"), "--host"),
+        (ServeOptions(metrics_port=0, metrics_host="no.such.host.invalid"), "--metrics-host"),
+    ],
+)
+def test_host_that_is_not_local_is_an_error_of_its_option(options: ServeOptions, flag: str) -> None:
+    """`--check` refuses what the start would refuse."""
+    check_hosts(ServeOptions(host="[::1]"))
+    with pytest.raises(BadOption) as caught:
+        check_hosts(options)
+    assert caught.value.option == flag
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.254", "x" * 70, "\ud800"])

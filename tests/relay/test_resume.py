@@ -481,6 +481,7 @@ async def test_metrics_of_suspended_and_resumed_sessions(open_relay: OpenRelay, 
         assert now["sdpx_suspended_bytes"] == now["sdpx_replay_buffer_bytes"] > 1000
         again = relay.raw()
         await again.open(back(pair.first, last=1))
+        await trio.sleep(1)  # the page is rendered once a second
         now = await metrics(relay)
         assert (now["sdpx_sessions_suspended"], now["sdpx_suspended_bytes"], now["sdpx_clients_resumed_total"]) == (
             1,

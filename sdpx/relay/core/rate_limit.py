@@ -240,10 +240,11 @@ T = TypeVar("T", bound=Hashable)
 
 
 class PendingHandshakes(Generic[T]):
-    """Connections that have not sent a request, in the order in which they came.
+    """Connections that have not sent a request, or wait for an answer, in the order in which they came.
 
-    Past a limit the oldest is evicted: a real client sends its request at once, so that the oldest are silent ones, and a
-    flood of silent connections does not keep real clients out.
+    Past the limit of an address its oldest one is evicted: a client sends its request soon, so that the oldest ones are
+    silent. Past the limit in all it is the oldest one of the address that has most: a flood evicts connections of other
+    addresses only if it comes from about as many addresses itself.
     """
 
     def __init__(self, limit: int, limit_per_address: int) -> None:
@@ -251,6 +252,8 @@ class PendingHandshakes(Generic[T]):
         self._limit_per_address = limit_per_address
         self._all: dict[T, str] = {}
         self._by_address: dict[str, dict[T, None]] = {}
+        self._by_count: dict[int, dict[str, None]] = {}  # the addresses that have so many
+        self._most = 0
 
     def __iter__(self) -> Iterator[T]:
         return iter(self._all)
@@ -260,13 +263,30 @@ class PendingHandshakes(Generic[T]):
         same_address = self._by_address.setdefault(address, {})
         same_address[connection] = None
         self._all[connection] = address
+        self._recount(address, len(same_address) - 1, len(same_address))
         if self._limit_per_address and len(same_address) > self._limit_per_address:
             return next(iter(same_address))
-        return next(iter(self._all)) if self._limit and len(self._all) > self._limit else None
+        if not self._limit or len(self._all) <= self._limit:
+            return None
+        return next(iter(self._all if self._most == 1 else self._by_address[next(iter(self._by_count[self._most]))]))
 
     def leave(self, connection: T) -> None:
         """Count a connection no more."""
         address = self._all.pop(connection)
-        del self._by_address[address][connection]
-        if not self._by_address[address]:
+        same_address = self._by_address[address]
+        del same_address[connection]
+        self._recount(address, len(same_address) + 1, len(same_address))
+        if not same_address:
             del self._by_address[address]
+
+    def _recount(self, address: str, before: int, after: int) -> None:
+        """Note that an address has one connection more, or one less."""
+        if before:
+            addresses = self._by_count[before]
+            del addresses[address]
+            if not addresses:
+                del self._by_count[before]
+                self._most = after if before == self._most else self._most
+        if after:
+            self._by_count.setdefault(after, {})[address] = None
+            self._most = max(self._most, after)

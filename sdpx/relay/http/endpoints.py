@@ -1,11 +1,16 @@
 """The pages for operators: liveness, readiness and metrics."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+import trio
 
 from sdpx.relay.core.stats import RelaySnapshot, RelayStats
 from sdpx.relay.http.responses import JSON, HttpResponse
 from sdpx.relay.http.upgrade import Pages
+
+if TYPE_CHECKING:
+    from sdpx.relay.http.metrics import Rendered
 
 ALIVE: Final = HttpResponse(200, JSON, b'{"status":"alive"}\n')
 READY: Final = HttpResponse(200, JSON, b'{"status":"ready"}\n')
@@ -13,15 +18,16 @@ DRAINING: Final = HttpResponse(503, JSON, b'{"status":"draining"}\n')
 
 
 def operator_pages(stats: RelayStats, snapshot: Callable[[], RelaySnapshot], is_ready: Callable[[], bool]) -> Pages:
-    """Return the pages by path; each reads the state when it is requested."""
+    """Return the pages by path; each reads the state when it is requested, the metrics once a second at most."""
+    rendered: dict[str, Rendered] = {}
+
+    def metrics(accept: str) -> HttpResponse:
+        from sdpx.relay.http.metrics import metrics_page  # noqa: PLC0415  the import takes a tenth of a second
+
+        return metrics_page(stats, snapshot, accept, rendered, trio.current_time())
+
     return {
         "/healthz": lambda _accept: ALIVE,
         "/readyz": lambda _accept: READY if is_ready() else DRAINING,
-        "/metrics": lambda accept: _metrics(stats, snapshot(), accept),
+        "/metrics": metrics,
     }
-
-
-def _metrics(stats: RelayStats, snapshot: RelaySnapshot, accept: str) -> HttpResponse:
-    from sdpx.relay.http.metrics import metrics_page  # noqa: PLC0415  the import takes a tenth of a second
-
-    return metrics_page(stats, snapshot, accept)

@@ -1,7 +1,8 @@
-"""The metrics page, as Prometheus text or OpenMetrics, rendered at each request. Imports prometheus-client: import it late."""
+"""The metrics page, as Prometheus text or OpenMetrics, rendered once a second at most. Imports prometheus-client, slowly."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
+from math import inf
 from typing import Final, TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -14,20 +15,29 @@ from sdpx.relay.core.stats import RELAY_SECONDS, RelaySnapshot, RelayStats
 from sdpx.relay.http.responses import HttpResponse
 
 INFINITY: Final = "+Inf"
+CACHE_SECONDS: Final = 1.0
+
+Rendered = tuple[float, HttpResponse]  # when a page was rendered, and the page
 
 Family = TypeVar("Family", CounterMetricFamily, GaugeMetricFamily)
 
 
-def metrics_page(stats: RelayStats, snapshot: RelaySnapshot, accept: str) -> HttpResponse:
-    """Return the page in the format that the `Accept` header of the scraper names."""
-    registry = CollectorRegistry()
-    registry.register(_RelayCollector(stats, snapshot))
-    ProcessCollector(registry=registry)
+def metrics_page(
+    stats: RelayStats, snapshot: Callable[[], RelaySnapshot], accept: str, rendered: dict[str, Rendered], now: float
+) -> HttpResponse:
+    """Return the page in the format that the `Accept` header of the scraper names, and keep it in `rendered`."""
     try:
         encode, content_type = choose_encoder(accept)
     except (TypeError, ValueError):  # raised for a version that is not a number
         encode, content_type = choose_encoder("")
-    return HttpResponse(200, content_type, encode(registry))
+    then, page = rendered.get(content_type, (-inf, None))
+    if page is None or now >= then + CACHE_SECONDS:
+        registry = CollectorRegistry()
+        registry.register(_RelayCollector(stats, snapshot()))
+        ProcessCollector(registry=registry)
+        page = HttpResponse(200, content_type, encode(registry))
+        rendered[content_type] = now, page
+    return page
 
 
 class _RelayCollector(Collector):

@@ -1,5 +1,6 @@
 """An HTTP request's head, parsed once by h11 within a bound on its size. Pure."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from sdpx.ids import is_name
 from sdpx.relay.core.rate_limit import network_of
 from sdpx.relay.http.responses import HttpError
 
+_ABSOLUTE: Final = re.compile(r"(?:http|ws)s?://[^/?]*", re.IGNORECASE)
 HEAD_TOO_LARGE: Final = HttpError(431, "bad_request", "The request head is too large")
 
 
@@ -47,10 +49,11 @@ class HttpRequest:
 
     @classmethod
     def of(cls, request: h11.Request, trailing_data: bytes = b"") -> "HttpRequest":
-        """Return what h11 has parsed."""
-        path, _, query = request.target.decode("latin-1").partition("?")
+        """Return what h11 has parsed; a target in absolute form is taken for its path and query (RFC 9112, 3.2.2)."""
+        target = _ABSOLUTE.sub("", request.target.decode("latin-1"))
+        path, _, query = target.partition("?")
         parameters = parse_qs(query, keep_blank_values=True)
-        return cls(request.method, request.http_version, path, parameters, list(request.headers), trailing_data)
+        return cls(request.method, request.http_version, path or "/", parameters, list(request.headers), trailing_data)
 
     def values(self, name: bytes) -> list[str]:
         """Return the values of a header, one for each line; `name` is in lower case."""
@@ -82,8 +85,12 @@ class RequestParser:
 
     def receive_data(self, data: bytes) -> HttpRequest | HttpError | None:
         """Take bytes, empty at the end of the stream; returns the request or what to answer, None while it is incomplete."""
-        self._start = self._start or data[:16]
         self.bytes_received += len(data)
+        if not self._start:
+            start = data.lstrip(b"\r\n")  # empty lines in front of a request (RFC 9112, 2.2)
+            if data and not start:
+                return HEAD_TOO_LARGE if self.bytes_received > self._max_bytes else None
+            data, self._start = start, start[:16]
         self._connection.receive_data(data)
         try:
             event = self._connection.next_event()

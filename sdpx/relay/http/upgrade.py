@@ -156,7 +156,6 @@ def _validate(request: HttpRequest) -> HttpError | None:
         (request.has_element(b"connection", "upgrade"), "A WebSocket needs the header 'Connection: Upgrade'"),
         (request.elements(b"sec-websocket-version") == ["13"], BAD_VERSION),
         (_has_valid_key(request), "A WebSocket needs one Sec-WebSocket-Key of 16 bytes in base64"),
-        (all(value.isascii() for _, value in request.headers), "The headers of a WebSocket request must be ASCII"),
         (not _has_body(request), "A WebSocket request must not have a body"),
     )
     broken = next((error for is_met, error in rules if not is_met), None)

@@ -9,6 +9,7 @@ import trio
 
 from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.auth.webhook import MAX_ANSWER_BYTES, MAX_REQUESTS
+from sdpx.relay.core.limits import Limits
 from tests.harness.auth_relay import auth_relay
 from tests.harness.credentials import secret_file, token
 from tests.harness.webhook_server import Answer, WebhookServer, answer_bytes, answer_json, webhook_server
@@ -193,6 +194,36 @@ async def test_question_keeps_its_slot_while_the_service_works_on_it() -> None:
         assert len(service.requests) == MAX_REQUESTS
         finish.set()
         assert (await relay.ask())[0] == 101
+
+
+async def test_client_that_waits_for_the_webhook_is_not_evicted_by_silent_connections() -> None:
+    """It has sent its request, and counts separately."""
+    silent_came = trio.Event()
+
+    async def slow(_: WebhookServer) -> tuple[int, bytes]:
+        await silent_came.wait()
+        return 200, YES
+
+    async with (
+        webhook_server(slow) as service,
+        auth_relay(webhook_options(service), Limits(pending=5, max_clients_per_ip=5)) as relay,
+        trio.open_nursery() as nursery,
+    ):
+        statuses: list[int] = []
+
+        async def connect() -> None:
+            statuses.append((await relay.ask(host="192.0.2.1"))[0])
+
+        nursery.start_soon(connect)
+        while not service.requests:
+            await trio.sleep(0.01)
+        for number in range(20):
+            relay.raw(remote=f"192.0.2.1:{number}")
+            await trio.sleep(0)
+        silent_came.set()
+        while not statuses:
+            await trio.sleep(0.01)
+        assert statuses == [101]
 
 
 async def test_endless_answer_does_not_hold_up_other_clients() -> None:

@@ -1,5 +1,7 @@
 """Rate limits: a burst passes, a flood does not, and 0 disables a limit."""
 
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,6 +107,37 @@ def test_the_oldest_pending_connection_is_evicted() -> None:
     pending = PendingHandshakes[int](3, 2)
     assert [pending.enter(number, address) for number, address in enumerate("abcd")] == [None, None, None, 0]
     assert list(pending) == [0, 1, 2, 3]
+
+
+def test_the_address_with_most_pending_connections_loses_its_oldest() -> None:
+    """Past the limit in all; other addresses lose none, however old."""
+    pending = PendingHandshakes[int](4, 0)
+    assert [pending.enter(number, address) for number, address in enumerate("abbbb")] == [None] * 4 + [1]
+    pending.leave(1)
+    assert pending.enter(5, "c") == 2
+    pending.leave(2)
+    assert pending.enter(6, "d") == 3
+    pending.leave(3)
+    assert pending.enter(7, "e") == 0
+
+
+@given(st.lists(st.tuples(st.sampled_from("aaabbcd"), st.booleans()), max_size=60))
+def test_evicted_connection_is_the_oldest_of_an_address_with_most(steps: list[tuple[str, bool]]) -> None:
+    """Whatever comes and goes."""
+    pending, held = PendingHandshakes[int](5, 0), dict[int, str]()
+    for number, (address, leaves) in enumerate(steps):
+        if leaves and held:
+            pending.leave(first := next(iter(held)))
+            del held[first]
+        held[number] = address
+        evicted = pending.enter(number, address)
+        assert (evicted is None) == (len(held) <= 5)
+        if evicted is not None:
+            counts = Counter(held.values())
+            assert counts[held[evicted]] == max(counts.values())
+            assert evicted == next(each for each in held if held[each] == held[evicted])
+            pending.leave(evicted)
+            del held[evicted]
 
 
 def test_the_lowest_rate_passes_one_message() -> None:

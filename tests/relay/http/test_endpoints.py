@@ -135,6 +135,18 @@ async def test_metrics_count_evictions_and_send_queues(autojump_clock: MockClock
     assert (after["sdpx_send_queue_frames"], after["sdpx_send_queue_bytes"]) == (0, 0)
 
 
+async def test_metrics_are_rendered_once_a_second(autojump_clock: MockClock) -> None:
+    """However many scrapers ask; each format has its page."""
+    async with relay_harness() as relay:
+        first = await numbers(relay)
+        await relay.client()
+        assert await numbers(relay) == first
+        _, text = await page(relay.raw(), "/metrics", "Accept: application/openmetrics-text; version=1.0.0\r\n")
+        assert "sdpx_clients 1.0" in text
+        await trio.sleep(1)
+        assert (await numbers(relay))["sdpx_clients"] == 1
+
+
 async def test_counter_counts_dropped_log_lines(autojump_clock: MockClock) -> None:
     async with relay_harness() as relay:
         relay.log.room = 0
