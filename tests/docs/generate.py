@@ -57,7 +57,8 @@ def options(command: str) -> str:
     """The options of a command, a table for each panel of its `--help`."""
     panels: dict[str, list[tuple[str, ...]]] = {}
     for each in command_options(command):
-        name = each.metavar if each.is_argument else f"{flags(each)} {each.metavar}".rstrip()
+        flag = f"{each.short}, {flags(each)}" if each.short else flags(each)
+        name = each.metavar if each.is_argument else f"{flag} {each.metavar}".rstrip()
         row = (f"`{name}`", f"`{each.env}`" if each.env else "", _default(each), f"{each.help}{_range(each)}")
         panels.setdefault(each.panel, []).append(row)
     head = ("option", "environment", "default", "meaning")
