@@ -31,7 +31,7 @@ SDP = (
     "a=ice-ufrag:abcd\r\na=ice-pwd:efgh\r\na=fingerprint:sha-256 00:11\r\na=setup:active\r\n"
     "a=candidate:1 1 udp 2130706431 192.0.2.1 9 typ host\r\na=end-of-candidates\r\n"
 )
-OTHER_SDP = SDP.replace("o=- 1 1", "o=- 2 1")  # of another session
+OTHER_SDP = SDP.replace("o=- 1 1", "o=- 2 1").replace("abcd", "wxyz")  # of another session
 
 
 class TypedLines(Lines):

@@ -30,6 +30,7 @@ def _read(name: str) -> bytes:
 FILES: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
     "/": ("text/html", lambda: _read("page.html")),
     "/client.mjs": ("text/javascript", lambda: _read("client.mjs")),
+    "/perfect.mjs": ("text/javascript", lambda: _read("perfect.mjs")),
     "/page.mjs": ("text/javascript", lambda: _read("page.mjs")),
     "/peer.html": ("text/html", EXAMPLE.read_bytes),
 }
@@ -56,6 +57,10 @@ class Scenario:
     def _add(self, report: Report) -> None:
         self.reports.append(report)
         self._changed.set()
+
+    async def change(self) -> None:
+        """Wait for the next report."""
+        await self._changed.wait()
 
     async def wait_for(self, event: str, **keys: object) -> Report:
         """Wait for a report with these keys and return the first; a `failed` report fails the test."""

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import trio
 
 from tests.harness.processes import Program, peer
 from tests.harness.stun import stun_server
 from tests.interop.control import ControlServer, Scenario
-from tests.interop.scenario import ROLES, Role, Run, Servers, SignalingStyle, run_scenario
+from tests.interop.scenario import ROLES, SECONDS, Role, Run, Servers, SignalingStyle, run_scenario
 from tests.interop.stacks import missing, relay_process, running_stack
 
 pytestmark = pytest.mark.e2e
@@ -144,6 +145,53 @@ async def check_page(program: Program, page: Scenario) -> None:
     await program.end_input()
     assert await program.ended() == 0
     await page.wait_for("line", text="peer gone: closed")
+
+
+@pytest.mark.parametrize("eager", [False, True], ids=["plain", "crossing"])
+@pytest.mark.parametrize("polite", [True, False], ids=["polite", "impolite"])
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("name", ["chromium", "firefox"])
+async def test_a_page_with_perfect_negotiation_offers_again(
+    stacks: Stacks, name: str, role: Role, polite: bool, eager: bool
+) -> None:
+    """A transceiver, an ICE restart and a second channel change the present connection; offers that cross are resolved."""
+    control, relay = stacks.control(name), stacks.servers.relay
+    script = {"perfect": True, "relay": relay, "polite": polite, "eager": eager}
+    with trio.fail_after(SECONDS):
+        if role == "initiator":
+            page = control.start(**script)
+            async with peer(relay, "--pair", (await page.wait_for("id"))["id"]) as (program, _):
+                await renegotiate(program, page)
+                rolled_back = eager and not polite
+                assert program.events.count("pc_created") == 1 + rolled_back
+        else:
+            async with peer(relay) as (program, peer_id):
+                await renegotiate(program, control.start(**script, target=peer_id))
+                assert program.events.count("pc_created") == 1
+
+
+async def renegotiate(program: Program, page: Scenario) -> None:
+    """Let the page offer again, and exchange messages on the first channel after each change."""
+    try:
+        await page.wait_for("open", label=(await program.wait_for("channel_open"))["label"])
+        for command, sections in (("track", 2), ("restart", 2)):
+            before = len(page.reports)
+            await program.say(command)
+            while not any(each["event"] == "negotiated" for each in page.reports[before:]):
+                await page.change()
+            assert [each["sections"] for each in page.reports[before:] if each["event"] == "negotiated"] == [sections]
+            await program.say(f"after {command}")
+            await program.wait_for("channel_message", text=f"echo after {command}")
+        await program.say("second")
+        await page.wait_for("open", label="second")
+        await program.say("last")
+        await program.wait_for("channel_message", text="echo last")
+        assert not [line for line in program.lines if line["event"] == "channel_closed"]
+        await program.end()
+        await page.wait_for("ended")
+    except BaseException as error:
+        error.add_note(f"{page.reports}\n{program.lines}")
+        raise
 
 
 def test_the_documentation_lists_the_tested_stacks() -> None:

@@ -123,8 +123,12 @@ class RemoteDescription:
         return [section.first("mid") for section in self.sections]
 
     def continues(self, earlier: "RemoteDescription") -> bool:
-        """Whether it is of the same connection as an earlier one: its session and a certificate (RFC 8829, 5.2.2)."""
-        return self.session_id == earlier.session_id and bool(self.fingerprints & earlier.fingerprints)
+        """Whether it is of the same connection as an earlier one: its session and a certificate (RFC 8829, 5.2.2).
+
+        aiortc gives each offer another session ID; the ICE credentials are those of the connection then.
+        """
+        same_session = self.session_id == earlier.session_id or not self.restarts(earlier)
+        return same_session and bool(self.fingerprints & earlier.fingerprints)
 
     def restarts(self, earlier: "RemoteDescription") -> bool:
         """Whether it restarts ICE (RFC 8839, 5.4)."""

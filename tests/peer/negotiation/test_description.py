@@ -136,7 +136,8 @@ def test_a_further_offer_has_the_session_and_a_fingerprint_of_the_earlier_one() 
     assert further.continues(first)
     assert further.restarts(first)
     assert not first.restarts(first)
-    assert not offer(HEAD.replace("4711", "4712") + DATA).continues(first)
+    assert offer(HEAD.replace("4711", "4712") + DATA).continues(first)  # aiortc
+    assert not offer(HEAD.replace("4711", "4712") + DATA.replace("Fd7k", "new1")).continues(first)
     assert not offer(HEAD + DATA.replace("0C:87", "0C:88")).continues(first)
 
 
