@@ -65,3 +65,7 @@ class ClientSession:
         self.unacknowledged: list[object] | None = (
             None  # of a resumable session: the senders of frames in its replay buffer
         )
+
+    def release(self) -> None:
+        """Drop what refers back to a session that has ended, so that its memory does not wait for the garbage collector."""
+        self.connection = self.last_peer = self.unacknowledged = None

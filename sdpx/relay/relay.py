@@ -298,6 +298,7 @@ class Relay:
                 self._execute([Send(sender.client_id, delivery.peer_unreachable(session.client_id))])
         ms = round((trio.current_time() - session.began) * 1000, 3)
         self.log_event(serve.ClientDisconnected(session.client_id, close_reason.code, close_reason.text, ms))
+        session.release()
 
     def _end_suspended(self, session: ClientSession, reason: DisconnectReason, text: str) -> None:
         """Remove and finish a session that has no connection."""

@@ -578,3 +578,13 @@ async def test_bad_clients_by_the_dozen_at_once(attack: Attack) -> None:
         async with trio.open_nursery() as nursery:
             for bad in attacks:
                 nursery.start_soon(send, bad)
+
+
+async def test_unfinished_frames_of_clients_that_reconnect(attack: Attack) -> None:
+    """The memory of a connection's unfinished frame is freed at its end, however many follow it."""
+    unfinished = frame(TEXT, b"x" * 60_000)[:-1]
+    for _ in range(1200):
+        client, _ = await attack.raw()
+        await client.send(unfinished)
+        await trio.aclose_forcefully(client.stream)
+        attack.opened.pop()

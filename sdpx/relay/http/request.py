@@ -95,6 +95,7 @@ class RequestParser:
         try:
             event = self._connection.next_event()
         except h11.RemoteProtocolError as error:
+            error.__traceback__ = None  # a frame in it refers to the error, and keeps this parser
             return not_http(error, self._start)
         if not isinstance(event, h11.Request):
             return None

@@ -332,6 +332,7 @@ class EpollConnection:
         if self.close_reason is None:
             self.close_reason = close_reason
             self._engine.remove(self)
+            self._parser = self._fast_parser = None  # with what they keep of an incomplete message
             self.queue.close()  # first: its frames must not count while others are notified
             self._handler.on_disconnected(self._session, self, close_reason)
             self._engine.close_soon(self.close_now, self.close_gracefully)
@@ -395,7 +396,8 @@ class EpollConnection:
     def _closed(self) -> None:
         self._mark_undelivered(self.queue.take_all())
         self.link.close()
-        self._handler.on_closed(self._session, self, self._fault)
+        fault, self._fault = self._fault, None  # its traceback refers to this connection
+        self._handler.on_closed(self._session, self, fault)
 
 
 def accepted(key: str, subprotocol: str | None) -> bytes:

@@ -82,7 +82,7 @@ class TlsStream(SocketStream):
         if self._is_raw:
             return super().receive_now()
         if self.handshake_error is not None:
-            raise self.handshake_error
+            raise self._copied(self.handshake_error)
         if self._plaintext:
             data, self._plaintext = self._plaintext, b""
             return data
@@ -108,7 +108,7 @@ class TlsStream(SocketStream):
                 return False
             if received[0] != HANDSHAKE:
                 self.handshake_error = TlsRequiredError("the client does not speak TLS")
-                raise self.handshake_error
+                raise self._copied(self.handshake_error)
             self._tls = self._context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         try:
             self._tls.do_handshake()
@@ -120,9 +120,14 @@ class TlsStream(SocketStream):
             self.handshake_error = TlsHandshakeError(
                 "the client closed the connection" if is_gone else error.reason or "protocol error"
             )
-            raise self.handshake_error from None
+            raise self._copied(self.handshake_error) from None
         self._is_open = True
         return True
+
+    @staticmethod
+    def _copied(error: TlsHandshakeError) -> TlsHandshakeError:
+        """Return the error to raise: its traceback refers to the stream, and must not be kept in it."""
+        return type(error)(*error.args)
 
     def _decrypt(self) -> bytes:
         """Return the plaintext of all records that are complete."""
