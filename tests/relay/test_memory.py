@@ -114,7 +114,7 @@ async def fault(relay: RelayHarness) -> None:
     """An exception of the relay's own while it handles a frame."""
     client = relay.raw()
     session_id = (await client.open())["id"]
-    del relay.relay._sessions[session_id].rate_limit  # noqa: SLF001  any fault will do
+    del relay.relay._sessions[session_id].rate_limit
     with suppress(Exception):
         await client.send(message(type="ping"))
         await client.rest()
@@ -197,9 +197,9 @@ async def test_an_ended_connection_leaves_no_reference_cycle(
 
     async def churn(relay: RelayHarness) -> None:
         await flow(relay)
-        for client_end in relay._streams[::2]:  # noqa: SLF001
+        for client_end in relay._streams[::2]:
             client_end.close()
-        relay._streams.clear()  # noqa: SLF001  the test would keep them
+        relay._streams.clear()
         await trio.sleep(LONGER_THAN_ALL_TIMEOUTS)
 
     async with open_relay(LIMITS) as relay:
