@@ -3,24 +3,23 @@
 import ssl
 from typing import Final
 
+from sdpx.errors import describe_os_error
+from sdpx.options import BadOption
+
 _NAME_MISMATCH: Final = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
-
-
-class BadCaFile(Exception):
-    """The file holds no CA certificates; the message says why."""
 
 
 def client_context(cafile: str | None = None, *, insecure: bool = False) -> ssl.SSLContext:
     """Return a TLS context, 1.2 and up, that trusts the system's authorities, or only those in `cafile` (PEM).
 
-    With `insecure` it verifies nothing. Raises `BadCaFile`.
+    With `insecure` it verifies nothing. Raises `BadOption` for an unusable `cafile`.
     """
     try:
         context = ssl.create_default_context(cafile=cafile)
     except ssl.SSLError:
-        raise BadCaFile(f"'{cafile}' holds no certificate in PEM ('-----BEGIN CERTIFICATE-----')") from None
+        raise BadOption("--cafile", f"'{cafile}' holds no certificate in PEM ('-----BEGIN CERTIFICATE-----')") from None
     except (OSError, ValueError) as error:
-        raise BadCaFile(f"'{cafile}' cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise BadOption("--cafile", f"'{cafile}' cannot be read: {describe_os_error(error)}") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if insecure:
         context.check_hostname = False

@@ -167,6 +167,17 @@ class LogOptions(LogFormatOptions):
     log_sdp: bool = option(False, "Log SDP bodies, which contain ICE passwords.", "Logging")
 
 
+@dataclass(frozen=True, slots=True)
+class AccessOptions:
+    """Options of a client of the relay: its token, and the verification of the relay's certificate."""
+
+    token: str | None = option(
+        None, "Token for a relay that requires one; safer in the environment.", "Network", "TOKEN"
+    )
+    cafile: str | None = option(None, "Trust only the certificate authorities in this file (PEM).", "TLS", "FILE")
+    insecure: bool = option(False, "Do not verify the certificate of the relay; for tests.", "TLS")
+
+
 class BadOption(Exception):
     """An option has an unusable value; `problem` says why and quotes no secret."""
 

@@ -184,7 +184,8 @@ async def _target(url: str, options: BenchOptions) -> Target:
     parts = urlsplit(url)
     host, secure = parts.hostname or "", parts.scheme == "wss"
     port = parts.port or (443 if secure else 80)
-    context = client_context(options.cafile, insecure=options.insecure) if secure else None
+    access = options.access
+    context = client_context(access.cafile, insecure=access.insecure) if secure else None
     try:
         with trio.fail_after(CONNECT_SECONDS):
             stream = await trio.open_tcp_stream(host, port)
@@ -196,11 +197,11 @@ async def _target(url: str, options: BenchOptions) -> Target:
     except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
         reason = describe_tls_failure(error) or getattr(error, "strerror", None) or str(error) or "no answer"
         raise Ending("relay_unreachable", f"Cannot reach a relay at {url}: {reason}", ExitStatus.RELAY) from None
-    query = [parts.query, "" if options.token is None else urlencode({"token": options.token})]
+    query = [parts.query, "" if access.token is None else urlencode({"token": access.token})]
     path = "?".join(filter(None, [parts.path or "/", "&".join(filter(None, query))]))
     name = parts.netloc.rpartition("@")[2]
     tls_name = host if secure else None
-    return Target(str(address[0]), int(address[1]), name, path, tls_name, options.cafile, options.insecure)
+    return Target(str(address[0]), int(address[1]), name, path, tls_name, access.cafile, access.insecure)
 
 
 def _cpu_seconds(pid: int | None) -> float | None:

@@ -1,9 +1,9 @@
 """Options of `sdpx bench`. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from sdpx.options import option
+from sdpx.options import AccessOptions, option
 
 MIN_PAYLOAD: Final = 128
 
@@ -20,11 +20,7 @@ class BenchOptions:
         is_argument=True,
         in_file=False,
     )
-    token: str | None = option(
-        None, "Token for a relay that requires one; safer in the environment.", "Network", "TOKEN"
-    )
-    cafile: str | None = option(None, "Trust only the certificate authorities in this file (PEM).", "TLS", "FILE")
-    insecure: bool = option(False, "Do not verify the certificate of the relay; for tests.", "TLS")
+    access: AccessOptions = field(default_factory=AccessOptions)
     pairs: int = option(32, "Pairs of clients.", "Load", "NUMBER", 1, 100_000)
     payload: int = option(4096, "Size of a message.", "Load", "BYTES", MIN_PAYLOAD, 1024**2)
     in_flight: int = option(1, "Messages in flight at once in each pair.", "Load", "NUMBER", 1, 1024)

@@ -14,6 +14,7 @@ from sdpx.urls import validate_http_url, validate_relay_url
 if TYPE_CHECKING:
     from sdpx.bench.options import BenchOptions
     from sdpx.cli.options import TokenOptions
+    from sdpx.options import AccessOptions
     from sdpx.peer.options import PeerOptions
     from sdpx.relay.auth.options import AuthOptions
     from sdpx.relay.options import ServeOptions
@@ -51,8 +52,7 @@ def peer(options: "PeerOptions") -> Iterator[Problem]:
         yield option, None if client_id is None else validate_id(client_id)
     if options.target not in (None, options.pair):
         yield "ID", "contradicts --pair; give one of the two"
-    yield _token(options.token)
-    yield from _tls(options.url, options.cafile, insecure=options.insecure)
+    yield from _access(options.access, options.url)
     if options.wait and options.pair is None:
         yield "--wait", "needs --pair; without it, the peer waits for a pairing without a time limit"
     if options.within is not None and options.expect is None:
@@ -75,22 +75,19 @@ def token(options: "TokenOptions") -> Iterator[Problem]:
 
 def bench(options: "BenchOptions") -> Iterator[Problem]:
     """Check the options of `sdpx bench`."""
-    yield _token(options.token)
     if options.url is not None:
         yield "URL", validate_relay_url(options.url)
-    yield from _tls(options.url or "", options.cafile, insecure=options.insecure)
+    yield from _access(options.access, options.url or "")
 
 
-def _tls(url: str, cafile: str | None, *, insecure: bool) -> Iterator[Problem]:
-    if cafile is not None and insecure:
+def _access(access: "AccessOptions", url: str) -> Iterator[Problem]:
+    if access.token is not None and not access.token.strip():
+        yield "--token", "the token is empty (--token, SDPX_TOKEN)"
+    if access.cafile is not None and access.insecure:
         yield "--insecure", "contradicts --cafile; give one of the two"
-    if not url.lower().startswith("wss://"):
-        for option, given in (("--cafile", cafile is not None), ("--insecure", insecure)):
-            yield option, "is for TLS, and the URL does not start with wss://" if given else None
-
-
-def _token(given: str | None) -> Problem:
-    return "--token", "the token is empty (--token, SDPX_TOKEN)" if given is not None and not given.strip() else None
+    for option, value in (("--cafile", access.cafile), ("--insecure", access.insecure)):
+        if value not in (None, False) and not url.lower().startswith("wss://"):
+            yield option, "is for TLS, and the URL does not start with wss://"
 
 
 def _both(first: str, given: object, second: str, also_given: object) -> Iterator[Problem]:

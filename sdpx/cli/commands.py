@@ -1,4 +1,7 @@
-"""The commands: each checks its options, then loads and runs its program and returns the exit status."""
+"""The commands: each checks its options, then loads and runs its program and returns the exit status.
+
+Raises `BadOption` for an option whose value is unusable.
+"""
 
 import time
 from collections.abc import Iterator
@@ -26,12 +29,9 @@ def serve(options: "ServeCommand") -> int:
     from sdpx.relay.app import check_hosts, load_credentials, run_server  # noqa: PLC0415
     from sdpx.runtime import run  # noqa: PLC0415
 
-    try:
-        credentials = load_credentials(options)
-        if options.check:
-            check_hosts(options)
-    except BadOption as error:
-        raise typer.BadParameter(error.problem, param_hint=error.option) from None
+    credentials = load_credentials(options)
+    if options.check:
+        check_hosts(options)
     if options.print_config:
         from sdpx.cli.config_file import render  # noqa: PLC0415
 
@@ -49,12 +49,13 @@ def peer(options: "PeerOptions") -> int:
     """Run a peer."""
     options = options.completed()
     _require(checks.peer(options))
-    _require_ca_file(options.cafile)
+    from sdpx.client_tls import client_context  # noqa: PLC0415
     from sdpx.peer.app import run_peer  # noqa: PLC0415
     from sdpx.peer.terminal import PeerView  # noqa: PLC0415
     from sdpx.runtime import run  # noqa: PLC0415
 
-    if options.insecure:
+    client_context(options.access.cafile)
+    if options.access.insecure:
         from sdpx.events.peer import TlsVerificationDisabled  # noqa: PLC0415
 
         typer.echo(f"sdpx: {TlsVerificationDisabled().message()}", err=True)
@@ -72,7 +73,7 @@ def token(options: "TokenOptions") -> int:
     try:
         key = secret_key(Path(options.auth_secret_file or ""))
     except BadFile as error:
-        raise typer.BadParameter(str(error), param_hint="--auth-secret-file") from None
+        raise BadOption("--auth-secret-file", str(error)) from None
     if is_weak(key):
         from sdpx.events.serve import WeakSecret  # noqa: PLC0415
 
@@ -95,24 +96,15 @@ def bench(options: "BenchOptions") -> int:
     """Run a measurement."""
     options = replace(options, url=options.url and complete_relay_url(options.url))
     _require(checks.bench(options))
-    _require_ca_file(options.cafile)
     from sdpx.bench.main import run_bench  # noqa: PLC0415
+    from sdpx.client_tls import client_context  # noqa: PLC0415
 
+    client_context(options.access.cafile)
     return run_bench(options)
 
 
-def _require_ca_file(path: str | None) -> None:
-    """Report an unusable `--cafile` as a usage error."""
-    from sdpx.client_tls import BadCaFile, client_context  # noqa: PLC0415
-
-    try:
-        client_context(path)
-    except BadCaFile as error:
-        raise typer.BadParameter(str(error), param_hint="--cafile") from None
-
-
 def _require(found: Iterator[checks.Problem]) -> None:
-    """Report the first problem that is one, as a usage error."""
+    """Raise `BadOption` for the first problem that is one."""
     for option, problem in found:
         if problem:
-            raise typer.BadParameter(problem, param_hint=option)
+            raise BadOption(option, problem)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sdpx.cli.options import COMMANDS, CONFIG, command_options, flags
-from sdpx.options import Option, build
+from sdpx.options import BadOption, Option, build
 
 
 def command_function(command: str) -> Callable[..., None]:
@@ -17,7 +17,11 @@ def command_function(command: str) -> Callable[..., None]:
     def run(**values: Any) -> None:
         from sdpx.cli import commands  # noqa: PLC0415  loads what `--help` does not need
 
-        raise typer.Exit(getattr(commands, command)(build(COMMANDS[command], values)))
+        try:
+            status = getattr(commands, command)(build(COMMANDS[command], values))
+        except BadOption as error:
+            raise typer.BadParameter(error.problem, param_hint=error.option) from None
+        raise typer.Exit(status)
 
     parameters = [_parameter(each) for each in command_options(command)]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -27,9 +27,9 @@ FOREGROUND_POLL_SECONDS: Final = 0.5
 async def run_peer(options: PeerOptions, log: Log, stop: ShutdownRequest) -> None:
     """Run a peer until its session ends or `stop` is requested; raises the `Ending` that ended it."""
     async with open_webrtc_runtime(_load_webrtc, log) as runtime, trio.open_nursery() as nursery:
-        if options.insecure:
+        if options.access.insecure:
             log.emit(peer.TlsVerificationDisabled())
-        tls = client_context(options.cafile, insecure=options.insecure)
+        tls = client_context(options.access.cafile, insecure=options.access.insecure)
         signaling = SignalingClient(options, tls, log, random.random)
         is_json = options.stdin == "json"
         is_terminal = not is_json and os.isatty(STDIN)

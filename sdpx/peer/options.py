@@ -6,7 +6,7 @@ from typing import Final, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from sdpx.ice_servers import IceServer, parse_stun, parse_turn
-from sdpx.options import LogOptions, ViewOptions, option
+from sdpx.options import AccessOptions, LogOptions, ViewOptions, option
 from sdpx.urls import DEFAULT_PORT, complete_relay_url
 
 Expected = Literal["exchange", "connected", "channel", "message"]
@@ -21,9 +21,6 @@ class PeerOptions(LogOptions):
     url: str = option(DEFAULT_URL, "Relay: ws://HOST:PORT, wss://HOST, or HOST:PORT.", "Network", "URL")
     client_id: str | None = option(
         None, "Request this ID: 1 to 64 letters, digits or -_.", "Network", "ID", flag="--id"
-    )
-    token: str | None = option(
-        None, "Token for a relay that requires one; safer in the environment.", "Network", "TOKEN"
     )
     reconnect: bool = option(True, "Reconnect to a relay after the connection is lost.", "Network")
     pair: str | None = option(None, "Request a pairing with this ID, as initiator.", "Pairing", "ID")
@@ -52,8 +49,7 @@ class PeerOptions(LogOptions):
     ice_transport: Literal["all", "relay"] = option(
         "all", "Paths to use: all, or relay for those through a TURN server only.", "TURN and ICE", "POLICY"
     )
-    cafile: str | None = option(None, "Trust only the certificate authorities in this file (PEM).", "TLS", "FILE")
-    insecure: bool = option(False, "Do not verify the certificate of the relay; for tests.", "TLS")
+    access: AccessOptions = field(default_factory=AccessOptions)
     stdin: Literal["lines", "json"] = option(
         "lines", "lines: each line is a message; json: each line is a command.", "Input and exit", "FORM"
     )
@@ -96,7 +92,7 @@ class PeerOptions(LogOptions):
         """
         parts = urlsplit(self.url)
         query = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] not in _RESUME_KEYS]
-        for key, value in (("id", client_id), ("token", self.token)):
+        for key, value in (("id", client_id), ("token", self.access.token)):
             if value is not None:
                 query = [pair for pair in query if pair[0] != key] + [(key, value)]
         return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", urlencode([*query, *resume]), ""))

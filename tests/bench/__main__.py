@@ -23,6 +23,7 @@ import trio
 from sdpx.bench.main import NO_LIMITS, bench
 from sdpx.bench.options import BenchOptions
 from sdpx.bench.report import Figures
+from sdpx.options import AccessOptions
 from tests.harness.processes import server_process
 from tests.harness.tls import write_certificate
 
@@ -56,9 +57,9 @@ async def measure(asked: argparse.Namespace, folder: Path) -> Runs:
         for name, done in runs.items():
             sys.stderr.write(f"Run {number + 1} of {asked.runs}: {name}\n")
             with server_process(folder, *servers[name]) as server:
-                cafile = str(folder / "ca.pem") if server.url.startswith("wss") else None
+                access = AccessOptions(cafile=str(folder / "ca.pem") if server.url.startswith("wss") else None)
                 one = BenchOptions(
-                    url=server.url, cafile=cafile, pairs=asked.pairs, payload=asked.payload, seconds=asked.seconds
+                    url=server.url, access=access, pairs=asked.pairs, payload=asked.payload, seconds=asked.seconds
                 )
                 many = replace(one, in_flight=asked.in_flight)
                 done.append((await bench(one, server.process.pid), await bench(many, server.process.pid)))

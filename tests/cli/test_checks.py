@@ -8,6 +8,7 @@ import pytest
 from sdpx.bench.options import BenchOptions
 from sdpx.cli import checks
 from sdpx.cli.options import TokenOptions
+from sdpx.options import AccessOptions
 from sdpx.peer.options import PeerOptions
 from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.core.limits import Limits
@@ -45,10 +46,14 @@ def first_problem(options: Any) -> tuple[str, str] | None:
         (PeerOptions(target="alice", pair="bob"), "ID", "contradicts --pair"),
         (PeerOptions(pair=""), "--pair", "not a client ID"),
         (PeerOptions(client_id="a b"), "--id", "'a b' is not a client ID"),
-        (PeerOptions(token=" "), "--token", "empty"),
-        (PeerOptions(url="wss://h", cafile="f", insecure=True), "--insecure", "contradicts --cafile"),
-        (PeerOptions(cafile="f"), "--cafile", "wss://"),
-        (PeerOptions(insecure=True), "--insecure", "wss://"),
+        (PeerOptions(access=AccessOptions(token=" ")), "--token", "empty"),
+        (
+            PeerOptions(url="wss://h", access=AccessOptions(cafile="f", insecure=True)),
+            "--insecure",
+            "contradicts --cafile",
+        ),
+        (PeerOptions(access=AccessOptions(cafile="f")), "--cafile", "wss://"),
+        (PeerOptions(access=AccessOptions(insecure=True)), "--insecure", "wss://"),
         (PeerOptions(wait=5), "--wait", "needs --pair"),
         (PeerOptions(within=5), "--within", "needs --expect"),
         (PeerOptions(stun=("stun:x",), no_stun=True), "--no-stun", "contradicts --stun"),
@@ -59,8 +64,8 @@ def first_problem(options: Any) -> tuple[str, str] | None:
         (TokenOptions("bob", "s", ttl="soon"), "--ttl", "'soon'"),
         (TokenOptions("bob", "s", pair=("x" * 65,)), "--pair", "is not an ID or a pattern"),
         (BenchOptions("http://h"), "URL", "ws://"),
-        (BenchOptions(token=""), "--token", "empty"),
-        (BenchOptions("ws://h", insecure=True), "--insecure", "wss://"),
+        (BenchOptions(access=AccessOptions(token="")), "--token", "empty"),
+        (BenchOptions("ws://h", access=AccessOptions(insecure=True)), "--insecure", "wss://"),
     ],
 )
 def test_problem_names_the_option_and_the_remedy(options: Any, option: str, words: str) -> None:
@@ -79,11 +84,19 @@ def test_problem_names_the_option_and_the_remedy(options: Any, option: str, word
         ServeOptions(auth=AuthOptions(tls_cert="c", tls_key="k", turn_secret_file="s", turn_url=("turn:h",))),
         ServeOptions(auth=AuthOptions(auth_jwks="j", auth_audience="x", allow_origin=("https://a.test",))),
         PeerOptions(),
-        PeerOptions(url="WSS://h", cafile="f", pair="bob", wait=5, expect="message", within=5, turn=("turn:u:p@h",)),
-        PeerOptions(no_stun=True, client_id="me", token="t"),
+        PeerOptions(
+            url="WSS://h",
+            access=AccessOptions(cafile="f"),
+            pair="bob",
+            wait=5,
+            expect="message",
+            within=5,
+            turn=("turn:u:p@h",),
+        ),
+        PeerOptions(no_stun=True, client_id="me", access=AccessOptions(token="t")),
         TokenOptions("bob", "s", ttl="7d", pair=("robot-*",)),
         BenchOptions(),
-        BenchOptions("ws://h", token="t"),
+        BenchOptions("ws://h", access=AccessOptions(token="t")),
     ],
 )
 def test_valid_options_have_no_problem(options: Any) -> None:

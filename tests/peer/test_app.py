@@ -13,6 +13,7 @@ from trio_websocket import ConnectionClosed, WebSocketRequest, serve_websocket
 from sdpx.concurrency import leaf_exceptions
 from sdpx.errors import Ending, ExitStatus
 from sdpx.log import Log
+from sdpx.options import AccessOptions
 from sdpx.peer import app
 from sdpx.peer.options import PeerOptions
 from sdpx.runtime import ShutdownRequest
@@ -100,7 +101,7 @@ async def test_a_relay_that_is_not_there_is_an_ending(monkeypatch: pytest.Monkey
     monkeypatch.setattr(app, "_read_stdin", lambda _: b"")
     peer = Run()
     with trio.fail_after(20):
-        await peer.run(PeerOptions("ws://127.0.0.1:1", insecure=True))
+        await peer.run(PeerOptions("ws://127.0.0.1:1", access=AccessOptions(insecure=True)))
     assert peer.ending is not None
     assert peer.ending.status is ExitStatus.RELAY
     assert peer.log.events[0] == "tls_verification_disabled"

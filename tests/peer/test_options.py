@@ -3,6 +3,7 @@
 import pytest
 
 from sdpx.ice_servers import IceServer
+from sdpx.options import AccessOptions
 from sdpx.peer.options import PeerOptions
 
 
@@ -26,7 +27,7 @@ def test_dialled_url_requests_the_id(url: str, client_id: str | None, dialled: s
 
 def test_token_is_in_the_dialled_url_and_not_in_the_shown_one() -> None:
     """`--token` replaces a token in the URL."""
-    options = PeerOptions("ws://h/?token=old&x=1", token="a+b")
+    options = PeerOptions("ws://h/?token=old&x=1", access=AccessOptions(token="a+b"))
     assert options.dial_url_for("me") == "ws://h/?x=1&id=me&token=a%2Bb"
     assert "a" not in options.shown_url.replace("token", "")
 
