@@ -102,7 +102,7 @@ class LogFailures:
     `on_failure` is called in the thread of the log; `clock` returns seconds.
     """
 
-    def __init__(self, action: OnLogFailure, shut_down: Callable[[], None], clock: Callable[[], float]) -> None:
+    def __init__(self, action: OnLogFailure, shut_down: Callable[[str], None], clock: Callable[[], float]) -> None:
         self._action = action
         self._shut_down = shut_down
         self._clock = clock
@@ -116,7 +116,7 @@ class LogFailures:
         self.lost += lines
         self._reason = self._reason or f"Cannot write the log to stdout: {describe_os_error(error)}"
         if self._action == "exit":
-            self._shut_down()
+            self._shut_down("stdout closed" if isinstance(error, BrokenPipeError) else "failed writes to stdout")
         elif self._clock() >= self._next_report:
             self._next_report = self._clock() + REPORT_SECONDS
             self._is_reported |= print_error(f"{self._reason}; lines lost: {self.lost}. The relay keeps serving")
@@ -146,9 +146,9 @@ async def _run(
         with suppress(trio.RunFinishedError):
             token.run_sync_soon(log.count_dropped, lines)
 
-    def shut_down() -> None:
+    def shut_down(cause: str) -> None:
         with suppress(trio.RunFinishedError):
-            token.run_sync_soon(stop.request, "stdout closed")
+            token.run_sync_soon(stop.request, cause)
 
     failures = LogFailures(on_log_failure, shut_down, time.monotonic)
     sink = ThreadSink(STDOUT, on_failure, on_recovery=lambda lines: log.emit_from_thread(LogDropped(lines)))

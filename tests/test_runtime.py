@@ -40,11 +40,11 @@ def test_signal_right_after_start_shuts_down_in_order(name: str) -> None:
 
 def test_unwritten_log_shuts_down_with_status_1_and_a_sentence_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     """`--on-log-failure exit`, and every program but the relay."""
-    requests: list[None] = []
-    failures = LogFailures("exit", lambda: requests.append(None), float)
+    requests: list[str] = []
+    failures = LogFailures("exit", requests.append, float)
     assert failures.status(all_written=True) is ExitStatus.OK
     failures.on_failure(OSError(28, "No space left on device"), 3)
-    assert requests
+    assert requests == ["failed writes to stdout"]
     assert failures.status(all_written=True) is ExitStatus.INTERNAL
     assert capsys.readouterr().err == "sdpx: Cannot write the log to stdout: No space left on device; lines lost: 3\n"
 

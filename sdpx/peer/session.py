@@ -130,6 +130,11 @@ class Session:
         return self.has_peer or not self._was_paired or self._pairing_wanted.is_set()
 
     @property
+    def has_unsent(self) -> bool:
+        """Whether a message was read and not sent."""
+        return self._source.has_unsent
+
+    @property
     def channel_is_open(self) -> bool:
         """Whether a message that is sent now goes out now."""
         return self._pairing is not None and self._pairing.channel_is_open
