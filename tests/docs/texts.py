@@ -43,11 +43,10 @@ SERVER_MESSAGES: Final = {
 # Wire, client to relay: type -> (keys, reply).
 CLIENT_MESSAGES: Final = {
     "pair_request": ("`target_id`", "`paired` to both clients, or `error`"),
-    "offer": ("`sdp`; optional `peer_id`: the intended receiver (null: absent)", "Relayed to the peer"),
-    "answer": ("`sdp`; optional `peer_id`: the intended receiver (null: absent)", "Relayed to the peer"),
+    "offer": ("`sdp`; optional `peer_id`: the receiver (null: absent)", "Relayed to the peer"),
+    "answer": ("`sdp`; optional `peer_id`: the receiver (null: absent)", "Relayed to the peer"),
     "candidate": (
-        "`candidate`: an RTCIceCandidateInit, or null for end-of-candidates; optional `peer_id`: the intended receiver "
-        "(null: absent)",
+        "`candidate`: an RTCIceCandidateInit, or null for end-of-candidates; optional `peer_id`: the receiver (null: absent)",
         "Relayed to the peer",
     ),
     "unpair": ("", "`unpaired`; the peer receives `peer_disconnected`, and both clients are free"),
