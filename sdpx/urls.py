@@ -2,10 +2,11 @@
 
 import re
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 MASK: Final = "***"
 DEFAULT_PORT: Final = 8765
+MAX_SHOWN: Final = 200
 _VISIBLE: Final = re.compile(r"[!-~]*")
 _TURN_PASSWORD: Final = re.compile(r"^(turns?:[^:@]*:).*@", re.DOTALL)  # turn:USER:PASS@HOST
 
@@ -25,6 +26,16 @@ def complete_relay_url(text: str) -> str:
         return text
     scheme = "wss" if host.endswith(":443") else "ws"
     return f"{scheme}://{host}{'' if has_port else f':{DEFAULT_PORT}'}{slash}{path}"
+
+
+def redirected_relay_url(url: str, location: str) -> str:
+    """Return the WebSocket URL for a redirect from `url` (RFC 9110, 10.2.2), without its query and unprintable characters."""
+    try:
+        target = urlsplit(urljoin(f"http{url[2:]}", location))
+    except ValueError:
+        target = urlsplit("")
+    shown = complete_relay_url(f"{target.scheme}://{target.netloc.rpartition('@')[2]}{target.path}")
+    return "".join(character for character in shown if character.isprintable())[:MAX_SHOWN]
 
 
 def validate_relay_url(url: str) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 import trio
@@ -197,11 +197,11 @@ async def _target(url: str, options: BenchOptions) -> Target:
     except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
         reason = describe_tls_failure(error) or getattr(error, "strerror", None) or str(error) or "no answer"
         raise Ending("relay_unreachable", f"Cannot reach a relay at {url}: {reason}", ExitStatus.RELAY) from None
-    query = [parts.query, "" if access.token is None else urlencode({"token": access.token})]
-    path = "?".join(filter(None, [parts.path or "/", "&".join(filter(None, query))]))
+    path = "?".join(filter(None, [parts.path or "/", parts.query]))
     name = parts.netloc.rpartition("@")[2]
     tls_name = host if secure else None
-    return Target(str(address[0]), int(address[1]), name, path, tls_name, access.cafile, access.insecure)
+    token = access.token and access.token.strip()
+    return Target(str(address[0]), int(address[1]), name, path, tls_name, access.cafile, access.insecure, token)
 
 
 def _cpu_seconds(pid: int | None) -> float | None:

@@ -37,13 +37,15 @@ class Target(msgspec.Struct, frozen=True):
     tls_name: str | None = None
     cafile: str | None = None
     insecure: bool = False
+    token: str | None = None
 
     @property
     def request(self) -> bytes:
         """Return the upgrade request."""
+        authorization = "" if self.token is None else f"Authorization: Bearer {self.token}\r\n"
         return (
             f"GET {self.path} HTTP/1.1\r\nHost: {self.name}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{authorization}\r\n"
         ).encode()
 
 

@@ -81,8 +81,11 @@ def bench(options: "BenchOptions") -> Iterator[Problem]:
 
 
 def _access(access: "AccessOptions", url: str) -> Iterator[Problem]:
-    if access.token is not None and not access.token.strip():
+    token = None if access.token is None else access.token.strip()
+    if token == "":
         yield "--token", "the token is empty (--token, SDPX_TOKEN)"
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        yield "--token", "the token has a character that an HTTP header cannot have"
     if access.cafile is not None and access.insecure:
         yield "--insecure", "contradicts --cafile; give one of the two"
     for option, value in (("--cafile", access.cafile), ("--insecure", access.insecure)):

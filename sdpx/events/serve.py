@@ -44,7 +44,7 @@ class ClientDisconnected(Event, frozen=True):
 
 
 class ClientSuspended(Event, frozen=True):
-    """A resumable client lost its socket without a close frame; its session is kept for `--resume-window`."""
+    """A resumable client lost its connection, or a proxy closed it; its session is kept for `--resume-window`."""
 
     sentence = "Client {e.client_id} lost its connection; its session is kept"
     client_id: str

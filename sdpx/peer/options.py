@@ -1,9 +1,10 @@
 """Options of `sdpx peer`, and the URLs that follow from them. Pure."""
 
+from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from sdpx.ice_servers import IceServer, parse_stun, parse_turn
 from sdpx.options import AccessOptions, LogOptions, ViewOptions, option
@@ -86,16 +87,33 @@ class PeerOptions(LogOptions):
         return self.client_id is not None or "id" in dict(parse_qsl(urlsplit(self.url).query))
 
     def dial_url_for(self, client_id: str | None, resume: Iterable[tuple[str, str]] = ()) -> str:
-        """Return the URL to connect to: with the token, the requested ID if it is not None, and the `resume` parameters.
+        """Return the URL to connect to: with the requested ID if it is not None, and the `resume` parameters.
 
-        Parameters of resume in the user's URL are dropped (PROTOCOL: Resume).
+        Parameters of resume in the user's URL are dropped (PROTOCOL: Resume), and so is a token that `--token` replaces. The
+        token is in the URL only if user and password need the header.
         """
         parts = urlsplit(self.url)
-        query = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] not in _RESUME_KEYS]
-        for key, value in (("id", client_id), ("token", self.access.token)):
-            if value is not None:
-                query = [pair for pair in query if pair[0] != key] + [(key, value)]
+        dropped = {
+            *_RESUME_KEYS,
+            *(("id",) if client_id is not None else ()),
+            *(("token",) if self.access.token else ()),
+        }
+        query = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] not in dropped]
+        query += [("id", client_id)] if client_id is not None else []
+        query += [("token", self.access.token.strip())] if self.access.token is not None and "@" in parts.netloc else []
         return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", urlencode([*query, *resume]), ""))
+
+    @property
+    def dial_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The Authorization header of a dial: user and password of the URL (RFC 7617), else the token (RFC 6750)."""
+        login, at, _ = urlsplit(self.url).netloc.rpartition("@")
+        if not at and self.access.token is None:
+            return ()
+        user, _, password = login.partition(":")
+        basic = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+        return (
+            (b"Authorization", (f"Basic {basic}" if at else f"Bearer {(self.access.token or '').strip()}").encode()),
+        )
 
     @property
     def shown_url(self) -> str:

@@ -47,6 +47,8 @@ def first_problem(options: Any) -> tuple[str, str] | None:
         (PeerOptions(pair=""), "--pair", "not a client ID"),
         (PeerOptions(client_id="a b"), "--id", "'a b' is not a client ID"),
         (PeerOptions(access=AccessOptions(token=" ")), "--token", "empty"),
+        (PeerOptions(access=AccessOptions(token="a\r\nX: b")), "--token", "HTTP header"),
+        (BenchOptions(access=AccessOptions(token="é")), "--token", "HTTP header"),
         (
             PeerOptions(url="wss://h", access=AccessOptions(cafile="f", insecure=True)),
             "--insecure",

@@ -1,5 +1,7 @@
 """Options of a peer and the URLs that follow from them."""
 
+from base64 import b64encode
+
 import pytest
 
 from sdpx.ice_servers import IceServer
@@ -25,11 +27,22 @@ def test_dialled_url_requests_the_id(url: str, client_id: str | None, dialled: s
     assert PeerOptions(url).dial_url_for(client_id) == dialled
 
 
-def test_token_is_in_the_dialled_url_and_not_in_the_shown_one() -> None:
-    """`--token` replaces a token in the URL."""
-    options = PeerOptions("ws://h/?token=old&x=1", access=AccessOptions(token="a+b"))
-    assert options.dial_url_for("me") == "ws://h/?x=1&id=me&token=a%2Bb"
-    assert "a" not in options.shown_url.replace("token", "")
+def test_token_is_in_a_header_and_not_in_the_url() -> None:
+    """`--token` replaces a token in the URL; URLs are logged by proxies."""
+    options = PeerOptions("ws://h/?token=old&x=1", access=AccessOptions(token="a+b\n"))
+    assert options.dial_headers == ((b"Authorization", b"Bearer a+b"),)
+    assert options.dial_url_for("me") == "ws://h/?x=1&id=me"
+    assert PeerOptions().dial_headers == ()
+
+
+def test_user_and_password_of_the_url_are_sent() -> None:
+    """RFC 7617. The token then is in the URL, because a request has one Authorization header."""
+    options = PeerOptions("ws://u%40x:p%3A@h/")
+    assert options.dial_headers == ((b"Authorization", b"Basic " + b64encode(b"u@x:p:")),)
+    both = PeerOptions("ws://u:p@h/", access=AccessOptions(token="a+b"))
+    assert both.dial_headers == ((b"Authorization", b"Basic dTpw"),)
+    assert "token=a%2Bb" in both.dial_url_for(None)
+    assert "token" not in both.shown_url
 
 
 def test_token_with_special_characters_stays_percent_encoded() -> None:

@@ -297,6 +297,27 @@ async def test_with_a_resume_window_of_0_no_session_is_suspended(
     assert relay.log.of("client_suspended") == []
 
 
+@pytest.mark.parametrize(
+    "close",
+    [
+        *(frame(CLOSE, code.to_bytes(2)) for code in (1001, 1012, 1013)),
+        frame(CLOSE, (1001).to_bytes(2), masked=False),
+        frame(CLOSE, masked=False),
+    ],
+)
+async def test_a_close_frame_of_a_proxy_suspends_the_session(
+    open_relay: OpenRelay, autojump_clock: MockClock, close: bytes
+) -> None:
+    """It stops or loads its configuration; Caddy does not even mask the frame."""
+    async with open_relay() as relay:
+        pair = await Pair(relay).meet()
+        await pair.a.send(close)
+        await pair.a.rest()
+        assert relay.log.of("client_suspended")[0]["code"] in (1001, 1012, 1013)
+        assert (await relay.raw().open(back(pair.first)))["resumed"] is True
+        assert relay.log.of("unpaired") == []
+
+
 async def test_a_close_frame_ends_the_session(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """Its token is revoked."""
     async with open_relay() as relay:

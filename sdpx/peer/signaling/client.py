@@ -139,7 +139,7 @@ class SignalingClient:
         query = self._state.query() if self._options.reconnect else []
         url = self._options.dial_url_for(self._client_id, query)
         try:
-            async with dial(url, self._options.shown_url, self._tls) as connection:
+            async with dial(url, self._options.shown_url, self._tls, self._options.dial_headers) as connection:
                 with trio.CancelScope() as self._serving:  # `close` cancels this, but not the task that writes
                     self._log.emit(peer.Connected(self._options.shown_url))
                     self._connection, self._connected_since = connection, trio.current_time()
@@ -211,7 +211,11 @@ class SignalingClient:
                 "taken_over", "Another connection has taken over this peer's session at the relay", ExitStatus.RELAY
             )
         if code == GOING_AWAY:
-            return Ending("relay_lost", f"The relay at {self._options.shown_url} is stopping", ExitStatus.RELAY)
+            return Ending(
+                "relay_lost",
+                f"The relay at {self._options.shown_url}, or a proxy before it, is stopping",
+                ExitStatus.RELAY,
+            )
         return Ending(
             "relay_lost", f"The connection to the relay at {self._options.shown_url} was lost", ExitStatus.RELAY
         )

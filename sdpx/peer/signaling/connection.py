@@ -7,9 +7,10 @@
 """
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from errno import errorcode
+from http import HTTPStatus
 from os import strerror
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
@@ -31,6 +32,7 @@ from sdpx.errors import Ending, ExitStatus, Refusal, describe_os_error
 from sdpx.peer.signaling.reliable_channel import ReliableChannel
 from sdpx.protocol import codec
 from sdpx.protocol.messages import PROTOCOL, YourId
+from sdpx.urls import redirected_relay_url
 
 DIAL_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 1.0
@@ -38,6 +40,8 @@ WRITE_SECONDS: Final = 15.0
 PING_SECONDS: Final = 10.0
 PONG_SECONDS: Final = 10.0
 # The relay limits the size of what it receives; what it relays is a little longer, and a later relay may allow more.
+GATEWAY_ERRORS: Final = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+REDIRECTION: Final = 3  # the first digit of the status
 MAX_MESSAGE: Final = 1024 * 1024
 
 ByteStream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
@@ -115,7 +119,9 @@ class SignalingConnection:
 
 
 @asynccontextmanager
-async def dial(url: str, shown_url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[SignalingConnection]:
+async def dial(
+    url: str, shown_url: str, tls: ssl.SSLContext | None = None, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> AsyncIterator[SignalingConnection]:
     """Connect to the relay at `url` and receive `your_id`; `shown_url` is `url` without secrets, `tls` is for wss:// URLs.
 
     Yields the connection, and closes it at the end. Raises an `Ending`.
@@ -123,7 +129,9 @@ async def dial(url: str, shown_url: str, tls: ssl.SSLContext | None = None) -> A
     opened = False
     try:
         async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
-            connection = await _open(nursery, stack, url, shown_url, tls)
+            with trio.fail_after(DIAL_SECONDS):
+                socket = await _open_socket(nursery, await _open_stream(stack, url, tls), url, headers)
+                connection = SignalingConnection(socket, await _receive_your_id(socket, shown_url), nursery)
             opened = True
             nursery.start_soon(connection.keep_alive)
             try:
@@ -136,19 +144,8 @@ async def dial(url: str, shown_url: str, tls: ssl.SSLContext | None = None) -> A
     except* Exception as group:  # another server may answer anything, and the libraries raise as many exceptions
         if opened:
             raise
-        has_token = "token" in parse_qs(urlsplit(url).query)
+        has_token = bool(headers) or "token" in parse_qs(urlsplit(url).query)
         raise _unreachable(shown_url, leaf_exceptions(group)[0], has_token=has_token) from None
-
-
-async def _open(
-    nursery: trio.Nursery, stack: AsyncExitStack, url: str, shown_url: str, tls: ssl.SSLContext | None
-) -> SignalingConnection:
-    with trio.move_on_after(DIAL_SECONDS):
-        socket = await _open_socket(nursery, await _open_stream(stack, url, tls), url)
-        return SignalingConnection(socket, await _receive_your_id(socket, shown_url), nursery)
-    raise Ending(
-        "relay_unreachable", f"The relay at {shown_url} did not answer within {DIAL_SECONDS:.0f} s", ExitStatus.RELAY
-    )
 
 
 class _EofWatchedStream(trio.abc.Stream):
@@ -199,7 +196,9 @@ async def _open_stream(stack: AsyncExitStack, url: str, tls: ssl.SSLContext | No
     return stream
 
 
-async def _open_socket(nursery: trio.Nursery, stream: ByteStream, url: str) -> WebSocketConnection:
+async def _open_socket(
+    nursery: trio.Nursery, stream: ByteStream, url: str, headers: Sequence[tuple[bytes, bytes]]
+) -> WebSocketConnection:
     parts = urlsplit(url)
     watched = _EofWatchedStream(stream)
     handshake = trio.CancelScope()
@@ -216,6 +215,7 @@ async def _open_socket(nursery: trio.Nursery, stream: ByteStream, url: str) -> W
         parts.netloc.rpartition("@")[2],
         f"{parts.path or '/'}{'?' if parts.query else ''}{parts.query}",
         subprotocols=[PROTOCOL],
+        extra_headers=list(headers),
         max_message_size=MAX_MESSAGE,
         receive_buffer_size=64 * 1024,
     )
@@ -244,6 +244,9 @@ async def _receive_your_id(socket: WebSocketConnection, shown_url: str) -> YourI
 def _unreachable(url: str, error: BaseException, *, has_token: bool) -> Ending:
     if isinstance(error, ConnectionRejected):
         return _rejected(url, error, "" if has_token else " (--token or SDPX_TOKEN)")
+    if isinstance(error, trio.TooSlowError):
+        reason = f"The relay at {url} did not answer within {DIAL_SECONDS:.0f} s"
+        return Ending("relay_unreachable", reason, ExitStatus.RELAY)
     if isinstance(error, ConnectionClosed):
         return Ending("relay_unreachable", f"The relay at {url} closed the connection at once", ExitStatus.RELAY)
     reason = describe_tls_failure(error)
@@ -254,10 +257,12 @@ def _unreachable(url: str, error: BaseException, *, has_token: bool) -> Ending:
 
 
 def _rejected(url: str, error: ConnectionRejected, hint: str) -> Ending:
-    """Return the relay's own error (PROTOCOL: error codes), or the HTTP status of another server.
+    """Return the relay's own error (PROTOCOL: error codes), or what the HTTP status of another server means.
 
     `hint` says how to give a token, if the request had none.
     """
+    status = error.status_code
+    location = dict(error.headers or ()).get(b"location", b"").decode("latin-1")
     try:
         body = msgspec.json.decode(error.body or b"", type=dict[str, object])
         code = str(body["code"])
@@ -267,9 +272,14 @@ def _rejected(url: str, error: ConnectionRejected, hint: str) -> Ending:
             ExitStatus.REFUSED,
         )
     except (msgspec.DecodeError, KeyError):
-        return Ending(
-            "relay_unreachable", f"The server at {url} is not a relay: HTTP {error.status_code}", ExitStatus.RELAY
-        )
+        reason = f"The server at {url} is not a relay: HTTP {status}"
+        if status in GATEWAY_ERRORS:
+            reason = f"The proxy at {url} answers ({status}), but the relay behind it does not"
+        elif status // 100 == REDIRECTION and location:
+            reason = f"The server at {url} redirects ({status}): use --url {redirected_relay_url(url, location)}"
+        elif status == HTTPStatus.BAD_REQUEST and url.lower().startswith("ws:"):
+            reason += "; if it is a TLS port, use wss://"
+        return Ending("relay_unreachable", reason, ExitStatus.RELAY)
 
 
 def _os_failure(error: BaseException) -> str:

@@ -8,9 +8,10 @@ from msgspec import Struct
 
 from sdpx.protocol.messages import DisconnectReason
 from sdpx.relay.core.limits import Limits
-from sdpx.relay.websocket.validator import Violation
+from sdpx.relay.websocket.validator import UNMASKED_CLOSE, Violation
 
 ABNORMAL: Final = 1006  # RFC 6455, 7.4.1: there was no close frame
+PROXY_CODES: Final = (1001, 1012, 1013)  # RFC 6455, 7.4.1, and IANA: going away, service restart, try again later
 # Queued bytes up to which a client that is disconnected still gets them: answers, but not a whole queue.
 FINAL_FLUSH_BYTES: Final = 16 * 1024
 
@@ -30,12 +31,19 @@ SLOW_CONSUMER: Final = CloseReason("slow", 1008, "You did not read what was sent
 WRITE_TIMEOUT: Final = CloseReason("slow", 1008, "Your socket took nothing of what was sent to you")
 HANDSHAKE_ABORTED: Final = CloseReason("closed", ABNORMAL, "The WebSocket did not open")
 SUPERSEDED: Final = CloseReason("closed", 4001, "Your session was resumed on another connection")
+PROXY_CLOSED: Final = CloseReason("closed", 1001, "A proxy closed the connection")
 INVALID_UTF8: Final = CloseReason("refused", 1007, "A text message is UTF-8")
 
 
 def is_connection_loss(close_reason: CloseReason) -> bool:
-    """Return whether a connection was lost: no close frame came or went, or none could be expected to."""
-    return close_reason.code == ABNORMAL or close_reason.reason == "timeout" or close_reason == WRITE_TIMEOUT
+    """Return whether a connection was lost: no close frame of the client came, and none could be sent to it.
+
+    The close codes by which a proxy ends connections, when it stops or loads its configuration, are those of a loss.
+    """
+    is_proxys = close_reason.reason == "closed" and close_reason.code in PROXY_CODES
+    return (
+        is_proxys or close_reason.code == ABNORMAL or close_reason.reason == "timeout" or close_reason == WRITE_TIMEOUT
+    )
 
 
 def flushes_queue(close_reason: CloseReason, queued_bytes: int) -> bool:
@@ -54,7 +62,9 @@ def flush_timeout(close_reason: CloseReason, limits: Limits) -> float:
 
 
 def from_violation(violation: Violation) -> CloseReason:
-    """Return the close reason of a client that broke a rule."""
+    """Return the close reason of a client that broke a rule, or of a proxy that closed the connection."""
+    if violation == UNMASKED_CLOSE:
+        return PROXY_CLOSED
     return CloseReason("refused", violation.code, violation.text)
 
 

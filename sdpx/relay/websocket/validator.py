@@ -38,6 +38,10 @@ class Violation:
     text: str
 
 
+# Clients mask their frames: it comes from a proxy, such as Caddy, that ends the connections that it forwards.
+UNMASKED_CLOSE: Final = Violation(1002, "A client's close frame is masked")
+
+
 def close_code(payload: bytes) -> int:
     """Return the code in a close frame's payload; 1005 if there is none."""
     return int.from_bytes(payload[:2]) or NO_CODE
@@ -143,7 +147,7 @@ class FrameValidator:
 
     def _check_second(self, first: int, second: int) -> Violation | None:
         if not second & _MASKED:
-            return Violation(1002, "A client's frames are masked")
+            return UNMASKED_CLOSE if first & 0x0F == _CLOSE else Violation(1002, "A client's frames are masked")
         if first & 0x0F >= _CLOSE and second & 0x7F > _SHORT:
             return Violation(1002, "A control frame has 125 bytes at most")
         return None

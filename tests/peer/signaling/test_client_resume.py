@@ -382,6 +382,16 @@ async def test_an_expired_session_is_followed_by_a_new_one() -> None:
     assert queries(relay) == ["seq=1", "seq=1&resume=T1&last=1"]
 
 
+@pytest.mark.parametrize("code", [None, 1000, 1001, 1002, 1008, 1011, 1012, 1013])
+async def test_the_resume_token_is_used_after_every_close_but_4001(code: int | None) -> None:
+    """A proxy may have closed the connection, and the relay may keep the session."""
+    async with connected_to(accepts(NEW_SESSION, code=code), accepts(RESUMED, code=0)) as (client, relay):
+        assert await next_events(client, 1) == [Connected]
+        while len(relay.paths) < 2:
+            await trio.sleep(0.001)
+    assert queries(relay) == ["seq=1", KNOWN]
+
+
 async def test_a_relay_without_sequence_numbers_gets_plain_frames() -> None:
     """An older version of the relay may have been started in between."""
     async with connected_to(accepts(NEW_SESSION), accepts({}), accepts({}, code=0)) as (client, relay):

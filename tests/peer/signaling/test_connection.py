@@ -65,3 +65,32 @@ async def test_a_server_that_is_not_a_relay_is_unreachable_within_10_s(
         assert url in leaf.reason
         assert trio.current_time() - began <= 10
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("response", "words"),
+    [
+        *((f"HTTP/1.1 {status} x", f"({status}), but the relay behind it does not") for status in (502, 503, 504)),
+        ("HTTP/1.1 301 x\r\nLocation: /signal/?token=SECRET", "(301): use --url ws://127.0.0.1:{port}/signal/"),
+        ("HTTP/1.1 308 x\r\nLocation: https://moved.example/signal/", "(308): use --url wss://moved.example/signal/"),
+        ("HTTP/1.1 308 x", "is not a relay: HTTP 308"),
+        ("HTTP/1.1 400 x", "is not a relay: HTTP 400; if it is a TLS port, use wss://"),
+        ("HTTP/1.1 404 x", "is not a relay: HTTP 404"),
+    ],
+)
+async def test_answer_of_a_proxy_is_named(response: str, words: str) -> None:
+    async def answer(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(f"{response}\r\nContent-Length: 0\r\n\r\n".encode())
+        await trio.sleep(1)
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, partial(serve, answer), 0, host="127.0.0.1"))
+        port = listener.socket.getsockname()[1]
+        with pytest.raises((Ending, ExceptionGroup)) as caught:
+            async with dial(f"ws://127.0.0.1:{port}/signal", f"ws://127.0.0.1:{port}/signal", None):
+                pass
+        (leaf,) = leaf_exceptions(caught.value) if isinstance(caught.value, ExceptionGroup) else [caught.value]
+        assert words.format(port=port) in str(leaf)
+        assert "SECRET" not in str(leaf)
+        nursery.cancel_scope.cancel()
