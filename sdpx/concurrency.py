@@ -1,5 +1,6 @@
 """Helpers for Trio programs."""
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import trio
@@ -25,6 +26,15 @@ class RepeatedEvent:
     async def wait(self) -> None:
         """Wait for the next `set`."""
         await self._waiting.park()
+
+
+async def wait_while(is_pending: Callable[[], object], changed: RepeatedEvent, seconds: float) -> None:
+    """Wait until nothing is pending, or until `changed` is not set for `seconds`."""
+    is_changing = True
+    while is_pending() and is_changing:
+        with trio.move_on_after(seconds) as scope:
+            await changed.wait()
+        is_changing = not scope.cancelled_caught
 
 
 def leaf_exceptions(group: BaseExceptionGroup[E]) -> list[E]:

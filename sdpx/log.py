@@ -2,6 +2,7 @@
 
 - A line is rendered in the task that emits the event, and leaves through a bounded queue and one thread, so a slow reader
   of stdout never blocks the program. Lines beyond the bound are counted, and a `log_dropped` event reports their number.
+- The messages of a data channel are never dropped. Their number is bounded by their sender, which is told when each is written.
 - A failed write (a full disk, a closed pipe) is reported with the number of lost lines; the lines after it are tried again.
   `reader_is_gone` detects a closed pipe while nothing is written.
 - Control characters, line separators and bidirectional controls are escaped: received data cannot control a terminal,
@@ -15,6 +16,7 @@ import re
 import select
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -22,6 +24,7 @@ from typing import Any, Final
 
 import msgspec
 
+from sdpx.concurrency import RepeatedEvent
 from sdpx.events import LEVELS, Event, Library, LogDropped
 from sdpx.options import Format, Level
 from sdpx.terminal import COLOUR_END, COLOURS, View, escape
@@ -40,6 +43,10 @@ _LIBRARIES: Final = ["trio", "trio-websocket", "trio_websocket", "aiortc", "aioi
 _RANK: Final[dict[Level, int]] = {level: rank for rank, level in enumerate(LEVELS)}
 _MICROSECONDS: Final = tuple(f"{number:03}Z" for number in range(1000))  # the end of a timestamp
 _encode = msgspec.json.Encoder().encode
+
+
+class Kept(bytes):
+    """A line that is never dropped."""
 
 
 class Log:
@@ -73,6 +80,8 @@ class Log:
         self._started = started
         self._dropped = 0
         self.total_dropped = 0
+        self._undelivered: deque[Callable[[], object]] = deque()
+        self.progress = RepeatedEvent()  # set when messages are written
 
     @property
     def is_text(self) -> bool:
@@ -91,6 +100,25 @@ class Log:
         """Write an event from any thread; it does not join the open batch."""
         if line := self._line(event):
             self._put([line])
+
+    def deliver(self, event: Event, on_written: Callable[[], object]) -> None:
+        """Write an event that is never dropped; `on_written` is called when that is done, or below the threshold at once."""
+        if line := self._line(event):
+            self._undelivered.append(on_written)
+            self._put([Kept(line)])
+        else:
+            on_written()
+
+    @property
+    def undelivered(self) -> int:
+        """The number of delivered events that are not written yet."""
+        return len(self._undelivered)
+
+    def note_written(self, lines: int) -> None:
+        """Note that the first delivered events are written."""
+        for _ in range(lines):
+            self._undelivered.popleft()()
+        self.progress.set()
 
     def begin_batch(self) -> None:
         """Give all lines until `end_batch` one timestamp, and queue them together then; the caller must not wait meanwhile.
@@ -137,7 +165,7 @@ class Log:
             return
         if self._dropped and self._queue([self._line(LogDropped(self._dropped))]):
             self._dropped = 0
-        lost = len(lines) - (0 if self._dropped else self._queue(lines))
+        lost = len(lines) - (0 if self._dropped and not isinstance(lines[0], Kept) else self._queue(lines))
         self._dropped += lost
         self.total_dropped += lost
 
@@ -262,7 +290,8 @@ def reader_is_gone(fd: int) -> bool:
 class ThreadSink:
     """A bounded queue of lines, and the thread that writes them to `fd`.
 
-    `on_failure` is called in that thread with the error and the number of lines lost each time that a write fails; the next
+    A `Kept` line is always queued, and `on_written` is called in that thread with the number of such lines just written.
+    `on_failure` is called there with the error and the number of lines lost each time that a write fails; the next
     lines are tried again, and `on_recovery` is called with the sum when a write succeeds. The thread is a daemon: a stalled
     reader cannot delay the program's exit.
 
@@ -276,10 +305,13 @@ class ThreadSink:
         on_failure: Callable[[OSError, int], object],
         max_lines: int = QUEUE_LINES,
         on_recovery: Callable[[int], object] = id,
+        on_written: Callable[[int], object] = id,
     ) -> None:
         self._fd = fd
         self._on_failure = on_failure
         self._on_recovery = on_recovery
+        self._on_written = on_written
+        self._kept = 0  # `Kept` lines that are queued; guarded by the lock
         self._lost = 0  # lines, since the last successful write
         self._max_lines = max_lines
         self._lines: list[bytes] = []
@@ -293,7 +325,10 @@ class ThreadSink:
 
     def put(self, lines: Sequence[bytes]) -> int:
         """Queue one or more lines, as many as there is room for, and return their number. Never blocks."""
-        if len(self._lines) + len(lines) > self._max_lines or len(max(lines, key=len)) > LONG_LINE:
+        if isinstance(lines[0], Kept):
+            with self._changed:
+                self._kept += len(lines)
+        elif len(self._lines) - self._kept + len(lines) > self._max_lines or len(max(lines, key=len)) > LONG_LINE:
             lines = self._fitting(lines)
         self._lines.extend(lines)
         if self._is_waiting:  # read after appending; the thread reads the lines after setting it
@@ -303,7 +338,7 @@ class ThreadSink:
 
     def _fitting(self, lines: Sequence[bytes]) -> Sequence[bytes]:
         """Return the first lines, as many as there is room for."""
-        room = max(0, self._max_lines - len(self._lines))
+        room = max(0, self._max_lines - len(self._lines) + self._kept)
         for count, line in enumerate(lines[:room]):
             if len(line) > LONG_LINE and not self._reserve(len(line)):
                 return lines[:count]
@@ -326,13 +361,17 @@ class ThreadSink:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while batch := self._next_batch():
-            self._write(batch)
+        while lines := self._next_lines():
+            kept = sum(isinstance(line, Kept) for line in lines) if self._kept else 0
+            if self._write(b"".join(lines)) and kept:
+                self._on_written(kept)
+            with self._changed:
+                self._kept -= kept
             if not self._closing:
                 time.sleep(WRITE_INTERVAL)
 
-    def _write(self, batch: bytes) -> None:
-        """Write all of `batch`, also to a non-blocking descriptor; after a failure all but a line begun is dropped."""
+    def _write(self, batch: bytes) -> bool:
+        """Write all of `batch`, also to a non-blocking descriptor; after a failure (False) all but a line begun is dropped."""
         view = memoryview(self._rest + batch)
         is_within = bool(self._rest)
         self._rest = b""
@@ -347,15 +386,16 @@ class ThreadSink:
                 lost = bytes(view[end:]).count(b"\n")
                 self._lost += lost
                 self._on_failure(error, lost)
-                return
+                return False
             else:
                 is_within = view[written - 1] != NEWLINE
                 view = view[written:]
         if self._lost:
             lost, self._lost = self._lost, 0
             self._on_recovery(lost)
+        return True
 
-    def _next_batch(self) -> bytes:
+    def _next_lines(self) -> list[bytes]:
         """Wait for lines and remove all of them; returns nothing once the sink is closed and empty."""
         if not self._lines:
             with self._changed:
@@ -366,5 +406,7 @@ class ThreadSink:
         del self._lines[: len(lines)]
         if self._long_bytes:
             with self._changed:
-                self._long_bytes -= sum(len(line) for line in lines if len(line) > LONG_LINE)
-        return b"".join(lines)
+                self._long_bytes -= sum(
+                    len(line) for line in lines if len(line) > LONG_LINE and not isinstance(line, Kept)
+                )
+        return lines

@@ -150,8 +150,17 @@ async def _run(
         with suppress(trio.RunFinishedError):
             token.run_sync_soon(stop.request, cause)
 
+    def on_written(messages: int) -> None:
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(log.note_written, messages)
+
     failures = LogFailures(on_log_failure, shut_down, time.monotonic)
-    sink = ThreadSink(STDOUT, on_failure, on_recovery=lambda lines: log.emit_from_thread(LogDropped(lines)))
+    sink = ThreadSink(
+        STDOUT,
+        on_failure,
+        on_recovery=lambda lines: log.emit_from_thread(LogDropped(lines)),
+        on_written=on_written,
+    )
     has_terminal = os.isatty(STDOUT)
     form = options.log_format if options.log_format != "auto" else "text" if has_terminal else "json"
     has_view = view is not None and has_terminal and form == "text" and options.log_level != "debug"

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from sdpx.events import Error, LogDropped, peer, serve
-from sdpx.log import QUEUE_BYTES, LibraryHandler, Log, ThreadSink, reader_is_gone, timestamp
+from sdpx.log import QUEUE_BYTES, Kept, LibraryHandler, Log, ThreadSink, reader_is_gone, timestamp
 from sdpx.options import Format, Level
 from tests.harness.log import LogRecorder
 
@@ -210,6 +211,44 @@ def test_long_lines_are_bounded_in_bytes(pipe: tuple[int, int]) -> None:
     assert sink.put([megabyte]) == 1
     os.close(reader)
     assert gone.wait(5)
+
+
+def test_messages_are_queued_beyond_the_bounds_and_reported_when_written(pipe: tuple[int, int]) -> None:
+    """They take no room from other lines."""
+    reader, writer = pipe
+    written: list[int] = []
+    sink = ThreadSink(writer, ignore, max_lines=5, on_written=written.append)
+    message = Kept(b"x" * 100_000 + b"\n")
+    assert [sink.put([message]) for _ in range(100)] == [1] * 100
+    assert [sink.put([b"y\n"]) for _ in range(6)] == [1, 1, 1, 1, 1, 0]
+    assert written == []
+    received = 0
+    while received < 100 * len(message) + 10:
+        received += len(os.read(reader, 1 << 20))
+    assert sink.close(5)
+    assert sum(written) == 100
+
+
+def test_message_is_delivered_in_order_and_below_the_threshold_at_once() -> None:
+    log, sink = make_log()
+    done: list[str] = []
+    for text in "ab":
+        log.deliver(peer.ChannelMessage(text=text), partial(done.append, text))
+    assert (log.undelivered, done) == (2, [])
+    log.note_written(1)
+    assert (log.undelivered, done) == (1, ["a"])
+    quiet, sink = make_log(level="warning")
+    quiet.deliver(peer.ChannelMessage(text="c"), partial(done.append, "c"))
+    assert (sink.lines, done) == ([], ["a", "c"])
+
+
+def test_message_is_logged_while_other_lines_are_dropped() -> None:
+    log, sink = make_log()
+    sink.room = 0
+    log.emit(peer.Closing())
+    log.deliver(peer.ChannelMessage(text="a"), ignore)
+    assert sink.events == ["channel_message"]
+    assert log.total_dropped == 1
 
 
 def test_lines_of_several_threads_are_all_written(pipe: tuple[int, int]) -> None:

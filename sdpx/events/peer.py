@@ -57,8 +57,8 @@ class Paired(Event, frozen=True):
 class WebrtcFeatureUnavailable(WarningEvent, frozen=True):
     """The installed version of a library does not have the private parts that a feature needs; the peer works without it.
 
-    The features are `trickle_ice` (later candidates, several servers, facts about candidate pairs) and `dtls_diagnosis` (the
-    reasons of failed handshakes, certificates with RSA keys).
+    The features are `trickle_ice` (later candidates, several servers, facts about candidate pairs), `dtls_diagnosis` (the
+    reasons of failed handshakes, certificates with RSA keys) and `flow_control` (senders other than sdpx are held back).
     """
 
     sentence = "The feature '{e.feature}' is unavailable: it does not fit {e.library} {e.version}."
@@ -242,7 +242,7 @@ class ChannelClosed(Event, frozen=True):
 
 
 class ChannelMessage(Event, frozen=True):
-    """A message was received: `text`, or `bytes` and `base64` if it is binary."""
+    """A message was received: `text`, or `bytes` and `base64` if it is binary. This event is never dropped."""
 
     sentence = "Received a message from peer."
     text: str | UnsetType = UNSET
@@ -254,6 +254,15 @@ class ChannelMessageSent(Event, frozen=True):
     """A line of input was queued in the data channel; `bytes` is its length in UTF-8."""
 
     sentence = "Sent a message to peer."
+    bytes: int
+
+
+class MessagesUnconfirmed(WarningEvent, frozen=True):
+    """A pairing ended, and messages may not have reached the other peer: it has not confirmed them."""
+
+    sentence = "{e.peer_id} has not confirmed the last messages ({e.messages}, with {e.bytes} bytes)"
+    peer_id: str
+    messages: int
     bytes: int
 
 

@@ -20,6 +20,7 @@ from sdpx.log import Log
 from sdpx.peer.diagnostics.diagnosis import summarize
 from sdpx.peer.diagnostics.trace import ConnectionTrace, TurnRefusal
 from sdpx.peer.negotiation.candidates import RemoteCandidates
+from sdpx.peer.negotiation.confirmation import Receipt
 from sdpx.peer.negotiation.description import BadDescription, Kind, RemoteDescription, parse_description
 from sdpx.peer.negotiation.heartbeat import Heartbeat, HeartbeatAction
 from sdpx.peer.negotiation.sdp import (
@@ -68,7 +69,8 @@ class Attempt:
     """One RTCPeerConnection with a peer, and the tasks that belong to it.
 
     `send` queues a frame for the relay and calls back when it is written. `on_exchanged` is called when both descriptions are
-    exchanged, `on_lost` when the attempt has failed, its `deadline` included, or its connection is lost.
+    exchanged, `on_lost` when the attempt has failed, its `deadline` included, or its connection is lost. `receipt` returns the
+    counts for a heartbeat.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Attempt:
         send: Callable[[msgspec.Struct, Callable[[], None]], Awaitable[None]],
         on_exchanged: Callable[["Attempt"], None],
         on_lost: Callable[["Attempt"], None],
+        receipt: Callable[[], Receipt],
     ) -> None:
         self.pc = pc
         self.trace = trace
@@ -92,12 +95,17 @@ class Attempt:
         self.connected = False
         self.both_sdpx = False
         self.heartbeat: Heartbeat | None = None
+        self.first_receipt: Receipt | None = None
+        self.heartbeat_came = trio.Event()
+        self.caught_up = trio.Event()  # what earlier connections have lost was sent again
+        self.receipt_due = trio.Event()
         self._deadline = deadline
         self._options = options
         self._log = log
         self._send = send
         self._on_exchanged = on_exchanged
         self._on_lost = on_lost
+        self._receipt = receipt
         self._nursery: trio.Nursery | None = None
         self._candidates = RemoteCandidates()
         self._resolvers = trio.Semaphore(RESOLVING_BOUND)
@@ -307,23 +315,47 @@ class Attempt:
 
     async def _beat(self, heartbeat: Heartbeat) -> None:
         while True:
-            await trio.sleep_until(heartbeat.next_check)
+            with trio.move_on_at(heartbeat.next_check):
+                await self.receipt_due.wait()
+            if self.receipt_due.is_set():
+                self.receipt_due = trio.Event()
+                await self.send_receipt()
+                continue
+            if self.pc.channels.last_packet > heartbeat.last_heard:
+                heartbeat.heard(self.pc.channels.last_packet)
             action = heartbeat.check(trio.current_time())
             if action is HeartbeatAction.SEND:
-                await self.pc.channels.send_beat()
+                await self.send_receipt()
             elif action is HeartbeatAction.VANISHED:
                 self.trace.vanished = True
                 self.trace.last_heard = heartbeat.last_heard - self.began
                 self._on_lost(self)
                 return
 
+    async def send_receipt(self) -> None:
+        """Send a heartbeat with the present counts."""
+        await self.pc.channels.send_beat(self._receipt())
+
     def note_alive(self) -> None:
         """Note that something came from the peer."""
         if self.heartbeat is not None:
             self.heartbeat.heard(trio.current_time())
 
+    def note_heartbeat(self, receipt: Receipt | None) -> None:
+        """Note a heartbeat; the first one says whether the peer confirms messages, and what it has received before."""
+        self.note_alive()
+        if not self.heartbeat_came.is_set():
+            self.first_receipt = receipt
+            self.heartbeat_came.set()
+
+    @property
+    def confirms(self) -> bool:
+        """Whether the peer confirms messages: an sdpx whose heartbeats have counts, or have not come yet."""
+        return self.both_sdpx and (self.first_receipt is not None or not self.heartbeat_came.is_set())
+
     async def close(self) -> None:
         """Close the connection, and wait until its last event has been handled."""
+        self.caught_up.set()
         try:
             self.note_state()
             if self.trace.succeeded:
@@ -339,15 +371,21 @@ class Attempt:
 
     # ---- trace ------------------------------------------------------------------------------------------------------
 
-    def note_message(self, data: str | bytes) -> None:
-        """Note a message of the peer."""
+    def note_message(self, data: str | bytes, on_written: Callable[[], None]) -> None:
+        """Note a message of the peer; `on_written` is called when it is written to the log."""
         self.note_alive()
         self.trace.bytes_received += _size(data)
-        self._log.emit(
+        event = (
             peer.ChannelMessage(text=data)
             if isinstance(data, str)
             else peer.ChannelMessage(bytes=len(data), base64=base64.b64encode(data).decode())
         )
+
+        def release() -> None:
+            self.pc.channels.release(data)
+            on_written()
+
+        self._log.deliver(event, release)
 
     def note_sent(self, data: str | bytes) -> None:
         """Note a message that was sent."""

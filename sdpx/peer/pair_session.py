@@ -7,19 +7,22 @@ cancellation included, closes its RTCPeerConnection.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import msgspec
 import trio
 
+from sdpx.concurrency import RepeatedEvent
 from sdpx.events import Event, peer
 from sdpx.ice_servers import IceServer
 from sdpx.log import Log
 from sdpx.peer import policy
 from sdpx.peer.attempt import Attempt, parse_remote
-from sdpx.peer.diagnostics.diagnosis import Diagnosis, diagnose
+from sdpx.peer.diagnostics.diagnosis import Diagnosis, diagnose, diagnose_doubt
 from sdpx.peer.diagnostics.trace import ConnectionTrace, Phase
 from sdpx.peer.input import MessageSource
+from sdpx.peer.negotiation.confirmation import WINDOW, Receipt, Unconfirmed, size_of
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.policy import PairingState, Step
 from sdpx.peer.webrtc import events
@@ -31,6 +34,8 @@ INBOX_BOUND: Final = 512
 OWN_BOUND: Final = 64  # room in the inbox for the items of this side, which are never dropped: a few for each attempt
 CLOSING_SECONDS: Final = 0.05
 GLARE_SECONDS: Final = 0.5  # for the answer to an offer that crossed one of the peer
+POLL_SECONDS: Final = 0.05
+RECEIPT_SECONDS: Final = 1.0  # for messages to be written before this side leaves
 RETURN_SECONDS: Final = 5.0  # for the side that closed the only channel to open another, or to offer afresh
 
 _STATES: Final[dict[events.StateKind, Callable[[str], Event]]] = {
@@ -97,6 +102,12 @@ class PairSession:
         self._is_ending = False
         self._scope = trio.CancelScope()
         self.closed = trio.Event()
+        self._unconfirmed = Unconfirmed()
+        self._doubtful = (0, 0)  # messages, and bytes, that earlier connections have left unacknowledged
+        self._received = 0
+        self._written = 0
+        self._unreported = 0  # bytes written since the last receipt
+        self._changed = RepeatedEvent()  # a message was confirmed or written, or the data channel was closed
 
     def _new_trace(self, before: dict[str, float]) -> ConnectionTrace:
         options = self._options
@@ -134,8 +145,28 @@ class PairSession:
         await self._post.send(used)
         await used.wait()
 
+    @property
+    def in_doubt(self) -> tuple[int, int]:
+        """How many sent messages, and bytes, the peer has not confirmed; if it does not confirm, its SCTP counts."""
+        messages, size = self._doubtful
+        if self._attempt is not None and not self._attempt.confirms:
+            more, more_bytes = self._attempt.pc.channels.unacknowledged()
+            messages, size = messages + more, size + more_bytes
+        return messages + len(self._unconfirmed), size + self._unconfirmed.size
+
     async def close_channel(self) -> None:
-        """Close the data channel, if there is one, and wait until the peer has all that was sent."""
+        """Close the data channel, if there is one, once the peer has confirmed all that was sent.
+
+        Given up when nothing changes for `--timeout`: then something is `in_doubt`.
+        """
+        last, deadline = None, trio.current_time()
+        while any(self.in_doubt) and not self._is_ending and not self.closed.is_set():
+            if self.in_doubt != last:
+                last, deadline = self.in_doubt, trio.current_time() + self._options.timeout
+            elif trio.current_time() >= deadline:
+                break
+            with trio.move_on_after(POLL_SECONDS):  # SCTP does not report an acknowledgement
+                await self._changed.wait()
         if self._attempt is not None:
             await self._attempt.pc.channels.finish()
 
@@ -158,6 +189,8 @@ class PairSession:
                     finally:
                         await self._close_attempt()
         finally:
+            if any(self.in_doubt):
+                self._log.emit(peer.MessagesUnconfirmed(self.peer_id, *self.in_doubt))
             self.closed.set()
         return self._result
 
@@ -264,6 +297,7 @@ class PairSession:
             self._send_frame,
             self._on_exchanged,
             self._post.send_nowait,
+            lambda: Receipt(self._received, self._written),
         )
         try:
             await nursery.start(attempt.run_tasks)
@@ -316,9 +350,18 @@ class PairSession:
             self._end(self._failure)
 
     async def _close_attempt(self) -> None:
-        attempt, self._attempt = self._attempt, None
-        if attempt is not None:
-            await attempt.close()
+        attempt = self._attempt
+        if attempt is None:
+            return
+        if attempt.confirms and attempt.pc.channels.is_open and not attempt.trace.vanished:
+            with trio.move_on_after(RECEIPT_SECONDS, shield=True):
+                while self._written < self._received:
+                    await self._changed.wait()
+                await attempt.send_receipt()
+        if not attempt.confirms:
+            self._doubtful = self.in_doubt
+        self._attempt = None
+        await attempt.close()
 
     async def _send_frame(self, frame: msgspec.Struct, on_written: Callable[[], None]) -> None:
         if not self.detached:
@@ -336,25 +379,34 @@ class PairSession:
     def _on_event(self, event: events.RtcEvent, attempt: Attempt) -> None:
         match event:
             case events.StateChanged(kind, state):
-                self._log.emit(_STATES[kind](state))
-                if kind == "connection":
-                    self._on_connection_state(state, attempt)
-                elif kind == "ice_connection" and self._attempt is attempt:  # not one that is being closed
-                    attempt.trace.ice_state = state
-                    if state == "completed":
-                        self._reached(attempt, "ice")
-                        attempt.start_soon(attempt.watch_dtls)
+                self._on_state(kind, state, attempt)
             case events.ChannelOpened(label):
                 self._on_channel_open(label, attempt)
             case events.ChannelClosed(label):
                 self._on_channel_closed(label, attempt)
             case events.MessageReceived(data):
-                attempt.note_message(data)
+                self._received += 1
+                attempt.note_message(data, partial(self._on_written, size_of(data)))
                 self._reached(attempt, "message")
-            case events.HeartbeatReceived():
-                attempt.note_alive()
+            case events.HeartbeatReceived(receipt):
+                attempt.note_heartbeat(receipt)
+                if receipt is not None and self._unconfirmed.confirm(receipt):
+                    self._changed.set()
+            case events.Overrun():
+                attempt.trace.overrun = True
+                self._post.send_nowait(attempt)
             case events.IceServerResult():
                 attempt.note_server(event)
+
+    def _on_state(self, kind: events.StateKind, state: str, attempt: Attempt) -> None:
+        self._log.emit(_STATES[kind](state))
+        if kind == "connection":
+            self._on_connection_state(state, attempt)
+        elif kind == "ice_connection" and self._attempt is attempt:  # not one that is being closed
+            attempt.trace.ice_state = state
+            if state == "completed":
+                self._reached(attempt, "ice")
+                attempt.start_soon(attempt.watch_dtls)
 
     def _on_connection_state(self, state: str, attempt: Attempt) -> None:
         if state == "connected":
@@ -371,12 +423,14 @@ class PairSession:
         self._log.emit(peer.ChannelOpen(label))
         self._channel_opened.set()
         self._reached(attempt, "channel")
+        attempt.start_soon(self._catch_up, attempt)
         if attempt.both_sdpx and self._attempt is attempt:
             attempt.start_heartbeat()
 
     def _on_channel_closed(self, label: str, attempt: Attempt) -> None:
         self._log.emit(peer.ChannelClosed(label))
         self._channel_opened = trio.Event()
+        self._changed.set()
         if self._attempt is None:
             return  # this side closes it, perhaps only to begin another attempt
         attempt.note_state()
@@ -405,15 +459,53 @@ class PairSession:
         """Send each message once the channel is open, until there are no more."""
         while True:
             await self._channel_opened.wait()
+            if self._unconfirmed.is_full:
+                await self._changed.wait()
+                continue
             item = await self._source.next()
             if item is None:
                 break
-            attempt = self._attempt
-            if attempt is not None and await attempt.pc.channels.send(item):
-                attempt.note_sent(item)
-            else:
+            if not await self._send_message(item):
                 self._source.unread(item)
                 await trio.sleep(CLOSING_SECONDS)  # the channel is being closed: its event comes soon
-        if self._options.once and self._attempt is not None:
-            await self._attempt.pc.channels.finish()
-            self._end(None)
+        if self._options.once:
+            await self.close_channel()
+            failure = diagnose_doubt(self.trace, *self.in_doubt)
+            if failure is not None:
+                self._log.emit(failure.event(self.trace, self.age, retrying=False))
+            self._end(failure)
+
+    async def _send_message(self, item: str | bytes) -> bool:
+        attempt = self._attempt
+        if attempt is None:
+            return False
+        await attempt.caught_up.wait()
+        if confirms := attempt.confirms:
+            self._unconfirmed.add(item)
+        sent = await attempt.pc.channels.send(item)
+        if sent:
+            attempt.note_sent(item)
+        elif confirms:
+            self._unconfirmed.take_back()
+        return sent
+
+    async def _catch_up(self, attempt: Attempt) -> None:
+        """Send again what an earlier connection has lost, if the peer says what it has received."""
+        if self._unconfirmed:
+            if attempt.both_sdpx:
+                await attempt.heartbeat_came.wait()
+            if attempt.first_receipt is None:
+                self._doubtful, self._unconfirmed = self.in_doubt, Unconfirmed()
+            else:
+                for item in self._unconfirmed.missing(attempt.first_receipt):
+                    if not await attempt.pc.channels.send(item):
+                        break
+        attempt.caught_up.set()
+
+    def _on_written(self, size: int) -> None:
+        self._written += 1
+        self._unreported += size
+        self._changed.set()
+        if self._attempt is not None and (self._written == self._received or self._unreported >= WINDOW // 4):
+            self._unreported = 0
+            self._attempt.receipt_due.set()

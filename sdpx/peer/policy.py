@@ -51,7 +51,8 @@ class PairingState:
 class Departed:
     """The other side left or closed the channel, for this `reason`: that of `peer_disconnected`, or `closed`.
 
-    `unsent`: input is left that was not sent. `killed`: the channel was still open after the time that a close takes.
+    `unsent`: input is left that was not sent, or not confirmed. `killed`: the channel was still open after the time that a
+    close takes.
     """
 
     reason: str

@@ -12,13 +12,14 @@ from typing import Final
 import trio
 from msgspec import UNSET
 
+from sdpx.concurrency import wait_while
 from sdpx.errors import Ending
 from sdpx.events import peer
 from sdpx.ice_servers import choose, servers_from
 from sdpx.log import Log
 from sdpx.peer import policy
 from sdpx.peer.commands import InputRejected
-from sdpx.peer.diagnostics.diagnosis import diagnose
+from sdpx.peer.diagnostics.diagnosis import Diagnosis, diagnose, diagnose_doubt
 from sdpx.peer.diagnostics.expectation import Expectation
 from sdpx.peer.diagnostics.trace import Phase
 from sdpx.peer.input import Lines, LineSource, MessageQueue, MessageSource, Prompt
@@ -109,6 +110,7 @@ class Session:
             self._last = self._pairing
             with trio.CancelScope(shield=True):  # closing has deadlines of its own
                 await self._end_pairing()
+        await wait_while(lambda: self._log.undelivered, self._log.progress, self._options.timeout)
         if self._ending is not None:
             raise self._ending
 
@@ -159,12 +161,16 @@ class Session:
                 self._apply(policy.after_pairing(self._state, pairing.state, policy.Unpaired()), pairing)
 
     async def quit(self, cause: str = '{"close": true}') -> None:
-        """End the program, once the present peer has all that was sent."""
-        self._last = self._pairing
-        if self._pairing is not None:
-            await self._runtime.run_and_wait(self._pairing.close_channel)
-        unmet = self._expectation.is_unmet
-        self._finish(self._expectation_failure(f"ended by {cause}") if unmet else None)
+        """End the program, once the present peer has confirmed all that was sent."""
+        pairing = self._last = self._pairing
+        failure: Diagnosis | None = None
+        if pairing is not None:
+            await self._runtime.run_and_wait(pairing.close_channel)
+            failure = diagnose_doubt(pairing.trace, *pairing.in_doubt)
+        if self._expectation.is_unmet:
+            self._finish(self._expectation_failure(f"ended by {cause}"))
+        else:
+            self._finish(failure.ending if failure else None)
 
     # ---- requests -------------------------------------------------------------------------------------------------
 
@@ -325,7 +331,7 @@ class Session:
             self._idle_since = trio.current_time()
 
     def _on_departed(self, pairing: PairSession, reason: str, *, killed: bool = False) -> None:
-        end = Departed(reason, self._source.has_unsent, killed)
+        end = Departed(reason, self._source.has_unsent or any(pairing.in_doubt), killed)
         self._apply(policy.after_pairing(self._state, pairing.state, end), pairing)
 
     def _on_phase(self, phase: Phase) -> None:

@@ -153,12 +153,20 @@ DIAGNOSES: Final = {
         "The DTLS certificate does not match the fingerprint in the session description: a possible attack; not retried",
         "Do not trust the connection; check the relay and the signaling path",
     ),
+    "receiver_overrun": (
+        "The other side sent faster than this side's output was read, and could not be held back; a message was lost",
+        "Read stdout without pauses, or pace the sender",
+    ),
     "peer_silent": (
         "No packet arrived for three seconds: the peer's process, host or network is down",
         "Check the other machine and the network",
     ),
     "dtls_failed": ("The DTLS handshake failed or timed out", "Check that the other side completes DTLS; read its log"),
     "channel_closed": ("The connection was established, and the other side closed it", "Read the other side's log"),
+    "unconfirmed": (
+        "At the end the other side had not confirmed all messages, although nothing moved for `--timeout`",
+        "Read the other side's log: is its stdout read?",
+    ),
     "bad_description": ("An offer or answer could not be created or used", "Read the `negotiation_error` before it"),
     "data_rejected": (
         "The answer rejects the data section, or has none",
@@ -205,7 +213,7 @@ COMMANDS: Final = {
     ),
     '{"send_base64": TEXT}': "Send a binary message",
     '{"pair": ID}': "Request a pairing as initiator, and wait for the relay's reply",
-    '{"unpair": true}': "Leave the pairing once all messages are delivered; unsendable messages are dropped and reported",
+    '{"unpair": true}': "Leave the pairing once all messages are confirmed; unsendable messages are dropped and reported",
     '{"close": true}': "As `unpair`, then end the program",
 }
 

@@ -1,11 +1,12 @@
 """A log in memory: the one sink that tests give to a `Log`, or fill with the lines of a process."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from sdpx.concurrency import RepeatedEvent
+from sdpx.log import Kept
 
 Line = dict[str, Any]
 
@@ -16,13 +17,17 @@ class LogRecorder:
     def __init__(self, room: int = 1_000_000) -> None:
         self.lines: list[bytes] = []
         self.room = room
+        self.on_written: Callable[[int], object] | None = None  # called at once for lines that are never dropped
         self.changed = RepeatedEvent()
         self._records: list[Line] = []
 
     def put(self, lines: Sequence[bytes]) -> int:
-        taken = lines[: max(0, self.room - len(self.lines))]
+        kept = isinstance(lines[0], Kept)
+        taken = lines if kept else lines[: max(0, self.room - len(self.lines))]
         self.lines += taken
         self.changed.set()
+        if kept and self.on_written is not None:
+            self.on_written(len(taken))
         return len(taken)
 
     @property

@@ -14,6 +14,7 @@ from sdpx.ice_servers import IceServer
 from sdpx.log import Log
 from sdpx.peer.command_runner import CommandRunner
 from sdpx.peer.input import Lines
+from sdpx.peer.negotiation.confirmation import Receipt
 from sdpx.peer.negotiation.description import RemoteDescription, parse_description
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.session import Session
@@ -72,12 +73,21 @@ class FakeDataChannels(DataChannels):
     def __init__(self, emit: Callable[[RtcEvent], None]) -> None:
         self._emit = emit
         self.sent: list[str | bytes] = []
+        self.receipts: list[Receipt] = []
 
     async def create(self, label: str) -> None: ...
 
     async def create_heartbeat(self) -> None: ...
 
-    async def send_beat(self) -> None: ...
+    async def send_beat(self, receipt: Receipt) -> None:
+        self.receipts.append(receipt)
+
+    last_packet = 0.0
+
+    def release(self, data: str | bytes) -> None: ...
+
+    def unacknowledged(self) -> tuple[int, int]:
+        return 0, 0
 
     async def send(self, data: str | bytes) -> bool:
         await trio.lowlevel.checkpoint()
@@ -247,6 +257,7 @@ class SessionHarness:
         self.runtime = FakeRuntime(nursery)
         self.lines = TypedLines()
         log = Log(self.log.put, trio.current_time)
+        self.log.on_written = log.note_written
         self.session = Session(options, self.relay, self.runtime, self.lines, log, lambda: 0.0)
         commands = CommandRunner(self.lines, self.session.queue, self.session, log)
         self._run_commands = commands.run if options.stdin == "json" else None

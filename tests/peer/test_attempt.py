@@ -9,6 +9,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from sdpx.log import Log
 from sdpx.peer.attempt import Attempt
 from sdpx.peer.diagnostics.trace import ConnectionTrace
+from sdpx.peer.negotiation.confirmation import Receipt
 from sdpx.peer.options import PeerOptions
 from tests.harness.log import LogRecorder
 from tests.harness.peer import FakePeerConnection
@@ -32,6 +33,7 @@ def attempt(lost: list[Attempt], log: LogRecorder) -> Attempt:
         sent,
         lost.append,
         lost.append,
+        Receipt,
     )
     made.events_consumed.set()
     return made

@@ -23,6 +23,8 @@ from trio.testing import wait_all_tasks_blocked
 from sdpx.ice_servers import IceServer, parse_server
 from sdpx.log import Log
 from sdpx.peer import pair_session
+from sdpx.peer.input import MessageQueue
+from sdpx.peer.negotiation.confirmation import WINDOW
 from sdpx.peer.negotiation.sdp import has_end_of_candidates
 from sdpx.peer.options import Expected, PeerOptions
 from sdpx.peer.pair_session import PairSession
@@ -42,19 +44,6 @@ Frame = Description | Candidate
 Tamper = Callable[[Frame], list[Frame]]
 
 
-class Silent:
-    """Nothing to send."""
-
-    has_unsent = False
-
-    async def next(self) -> str | bytes | None:
-        await trio.Event().wait()
-        return None
-
-    def unread(self, item: str | bytes) -> None:
-        raise AssertionError(item)
-
-
 class Side(LogRecorder):
     """One side of a pairing: its log as lines, the phases it reached, the frames that it sent."""
 
@@ -68,11 +57,14 @@ class Side(LogRecorder):
         self.other: Side
         self.tamper: Tamper = lambda frame: [frame]
         self.unwritten: list[Callable[[], None]] | None = None  # a list collects what waits for the relay
+        self.program_log = Log(self.put, trio.current_time)
+        self.on_written = self.program_log.note_written
+        self.source = MessageQueue(trio.lowlevel.checkpoint)
         self.pairing = PairSession(
             paired,
             options,
-            Log(self.put, trio.current_time),
-            Silent(),
+            self.program_log,
+            self.source,
             self._send,
             runtime,
             servers=servers,
@@ -296,6 +288,77 @@ async def test_a_pair_connects_with_untested_library_versions(monkeypatch: pytes
             assert "candidate_sent" not in side.events
             assert has_end_of_candidates(side.sent[0].sdp)  # type: ignore[union-attr]
             assert side.pairing.trace.candidate_pairs is None
+
+
+async def test_sender_waits_while_its_messages_are_not_written() -> None:
+    """A receiver whose output is not read holds the sender back; nothing is lost, and all is confirmed in the end."""
+    async with pairing(once=True) as (a, b):
+        b.on_written = None
+        await both_open(a, b)
+        messages = [f"{number} " + "x" * 60_000 for number in range(30)]
+        for message in messages:
+            a.source.put(message)
+        a.source.end()
+        sent, held = WINDOW // 60_000, 0
+        while a.events.count("channel_message_sent") <= sent or held != b.program_log.undelivered:
+            held = b.program_log.undelivered
+            await trio.sleep(0.3)
+        assert a.pairing.in_doubt[0] == held == sent + 1
+        b.on_written = b.program_log.note_written
+        b.on_written(held)
+        await a.wait_for("ended")
+        assert (a.failure, a.pairing.in_doubt) == (None, (0, 0))
+        assert [line["text"] for line in b.of("channel_message")] == messages
+
+
+async def test_unconfirmed_messages_are_a_failure_after_the_timeout() -> None:
+    async with pairing(once=True, timeout=2.0) as (a, b):
+        b.on_written = None
+        await both_open(a, b)
+        a.source.put("x" * 1000)
+        a.source.end()
+        event = await a.wait_for("messages_unconfirmed")
+        await a.wait_for("ended")
+        assert (event["messages"], event["bytes"]) == (1, 1000)
+        assert a.failure is not None
+        assert (a.failure.code, a.failure.ending.status) == ("unconfirmed", 12)
+
+
+async def test_messages_in_a_lost_connection_are_sent_again_once() -> None:
+    """The next connection begins with what the receiver did not get, and repeats nothing."""
+    async with pairing(once=True, retries=3) as (a, b):
+        await both_open(a, b)
+        texts = [f"{number} " + "x" * 20_000 for number in range(60)]
+        for text in texts:
+            a.source.put(text)
+        await b.wait_for("channel_message")
+        first = a.pairing._attempt
+        assert first is not None
+        first.trace.vanished = True  # as if the heartbeat had been missing
+        a.pairing._post.send_nowait(first)
+        await a.wait_for("connection_retry")
+        a.source.end()
+        await a.wait_for("ended")
+        assert a.failure is None
+        assert [line["text"] for line in b.of("channel_message")] == texts
+
+
+async def test_acknowledgement_of_sctp_is_enough_where_the_peer_confirms_nothing() -> None:
+    """Another stack, or an sdpx whose heartbeats have no counts; nothing of it is written yet."""
+
+    def strip(frame: Frame) -> list[Frame]:
+        return [Description(frame.type, frame.sdp, frame.peer_id)] if isinstance(frame, Description) else [frame]
+
+    async with pairing(a=strip, b=strip, once=True) as (a, b):
+        b.on_written = None
+        await both_open(a, b)
+        for number in range(30):
+            a.source.put(f"{number} " + "x" * 20_000)
+        a.source.end()
+        await a.wait_for("ended")
+        assert (a.failure, a.pairing.in_doubt) == (None, (0, 0))
+        await b.wait_for("ended")
+        assert len(b.of("channel_message")) == 30
 
 
 async def test_two_sdpx_have_a_heartbeat() -> None:

@@ -79,10 +79,12 @@ def diagnose(trace: ConnectionTrace, now: float) -> Diagnosis:
 def diagnose_departure(trace: ConnectionTrace, reason: str, *, unsent: bool = False) -> Diagnosis:
     """Return what a departure of the peer means; `reason` is the relay's, or this side's for a closed channel.
 
-    `unsent` says that input remains which was not sent.
+    `unsent` says that input remains which was not sent, or not confirmed.
     """
     if trace.succeeded and unsent:
-        sentence = f"The peer {trace.peer_id} closed the connection or is gone, and input was left unsent"
+        sentence = (
+            f"The peer {trace.peer_id} closed the connection or is gone, and input was left unsent or unconfirmed"
+        )
         return Diagnosis(Ending("channel_closed", sentence, ExitStatus.CHANNEL_LOST))
     if trace.succeeded:
         return Diagnosis(Ending("channel_closed", _CLOSED.format(t=trace), ExitStatus.CHANNEL_LOST))
@@ -90,6 +92,14 @@ def diagnose_departure(trace: ConnectionTrace, reason: str, *, unsent: bool = Fa
         return diagnose(trace, 0.0)
     sentence = f"The peer {trace.peer_id} left before the connection was established ({reason}); request it again later"
     return Diagnosis(Ending("pairing_lost", sentence, ExitStatus.PAIRING_LOST))
+
+
+def diagnose_doubt(trace: ConnectionTrace, messages: int, size: int) -> Diagnosis | None:
+    """Return what it means at the end that so many messages, and bytes, were not confirmed; None if there are none."""
+    if not messages and not size:
+        return None
+    sentence = f"The peer {trace.peer_id} has not confirmed the last messages in time ({messages}, with {size} bytes)"
+    return Diagnosis(Ending("unconfirmed", sentence, ExitStatus.CHANNEL_LOST))
 
 
 def summarize(trace: ConnectionTrace) -> peer.ConnectionSummary:
@@ -139,7 +149,7 @@ _ASK_OPERATOR: Final = _TURN_REFUSED + "ask its operator (--turn)"
 # Another attempt has the same outcome.
 _PERMANENT: Final = {
     *("fingerprint_mismatch", "no_answer", "no_offer", "no_turn", "no_network", "only_mdns", "no_common_candidates"),
-    "data_rejected",
+    *("data_rejected", "receiver_overrun"),
 }
 RULES: Final = (
     Rule(
@@ -148,6 +158,13 @@ RULES: Final = (
         lambda t: t.fingerprint_mismatch,
         "The certificate of {t.peer_id} does not match the fingerprint in its description: the description was changed on "
         "the way, or another party answers. Do not trust this connection",
+    ),
+    Rule(
+        "receiver_overrun",
+        ExitStatus.CHANNEL_LOST,
+        lambda t: t.overrun,
+        "{t.peer_id} sends faster than the output of this side is read, and cannot be held back: a message was lost, so "
+        "the connection is closed",
     ),
     Rule(
         "peer_silent",

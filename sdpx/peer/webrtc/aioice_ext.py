@@ -26,9 +26,13 @@ from aiortc import RTCPeerConnection
 from sdpx.ice_servers import IceServer
 from sdpx.peer.webrtc.events import IceServerResult
 
-Feature = Literal["trickle_ice", "dtls_diagnosis"]
+Feature = Literal["trickle_ice", "dtls_diagnosis", "flow_control"]
 TESTED: Final = {"aiortc": (1, 16), "aioice": (0, 13)}
-NEEDS: Final[dict[Feature, tuple[str, ...]]] = {"trickle_ice": ("aiortc", "aioice"), "dtls_diagnosis": ("aiortc",)}
+NEEDS: Final[dict[Feature, tuple[str, ...]]] = {
+    "trickle_ice": ("aiortc", "aioice"),
+    "dtls_diagnosis": ("aiortc",),
+    "flow_control": ("aiortc",),
+}
 SERVER_SECONDS: Final = 5.0
 PROBE_SECONDS: Final = 1.0
 _BINDING_REQUEST: Final = bytes.fromhex("000100002112a442")

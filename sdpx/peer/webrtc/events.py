@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sdpx.ice_servers import IceServer
+from sdpx.peer.negotiation.confirmation import Receipt
 
 StateKind = Literal["ice_gathering", "ice_connection", "connection", "signaling"]
 
@@ -48,7 +49,14 @@ class MessageReceived:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatReceived:
-    """A message was received on the heartbeat channel."""
+    """A message was received on the heartbeat channel; `receipt` is None without counts."""
+
+    receipt: Receipt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Overrun:
+    """The other side could not be held back: a message was lost, and no later one will be delivered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +69,6 @@ class IceServerResult:
     reason: str = ""
 
 
-RtcEvent = StateChanged | ChannelOpened | ChannelClosed | MessageReceived | HeartbeatReceived | IceServerResult
+RtcEvent = (
+    StateChanged | ChannelOpened | ChannelClosed | MessageReceived | HeartbeatReceived | Overrun | IceServerResult
+)

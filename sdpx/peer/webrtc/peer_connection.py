@@ -7,6 +7,7 @@
 """
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final, Literal
@@ -24,14 +25,20 @@ from sdpx.peer.negotiation import sdp
 from sdpx.peer.negotiation.description import MID, RemoteDescription
 from sdpx.peer.webrtc import aioice_ext, dtls_patch
 from sdpx.peer.webrtc.data_channel import DataChannels
-from sdpx.peer.webrtc.events import IceServerResult, NegotiationFailed, RtcEvent, StateChanged, StateKind
+from sdpx.peer.webrtc.events import (
+    HeartbeatReceived,
+    IceServerResult,
+    NegotiationFailed,
+    RtcEvent,
+    StateChanged,
+    StateKind,
+)
 from sdpx.peer.webrtc.runtime import in_asyncio
 from sdpx.protocol.messages import CandidateInit
 
 logger = logging.getLogger("aiortc")
 
-EVENTS_BOUND: Final = 4096
-MESSAGES_BOUND: Final = 4000  # the rest of the events is reserved for state changes
+HEARTBEATS_BOUND: Final = 4096  # messages are bounded in bytes by their flow control, other events are few
 LOCAL_CANDIDATES_BOUND: Final = 256
 CLOSE_SECONDS: Final = 5.0
 RESOLVE_SECONDS: Final = 5.0
@@ -66,7 +73,7 @@ class PeerConnection:
     """
 
     def __init__(self, servers: Sequence[IceServer], relay_only: bool) -> None:
-        self._send_event, self.events = trio.open_memory_channel[RtcEvent](EVENTS_BOUND)
+        self._send_event, self.events = trio.open_memory_channel[RtcEvent](math.inf)
         self._send_candidate, self.local_candidates = trio.open_memory_channel[CandidateInit](LOCAL_CANDIDATES_BOUND)
         self._trickles = aioice_ext.fits("trickle_ice")
         self._servers = tuple(servers) if self._trickles else ()
@@ -83,7 +90,7 @@ class PeerConnection:
         rtc_servers = [] if self._trickles else [RTCIceServer(**server.dictionary()) for server in servers]
         policy = RTCIceTransportPolicy.RELAY if relay_only else RTCIceTransportPolicy.ALL
         self._pc = RTCPeerConnection(RTCConfiguration(rtc_servers, iceTransportPolicy=policy))
-        self.channels = DataChannels(self._pc, self._emit, self._is_full)
+        self.channels = DataChannels(self._pc, self._emit)
         states: dict[StateKind, Callable[[], str]] = {
             "ice_gathering": lambda: self._pc.iceGatheringState,
             "ice_connection": lambda: self._pc.iceConnectionState,
@@ -98,13 +105,13 @@ class PeerConnection:
             self._pc.on(f"{kind.replace('_', '')}statechange", on_change)
 
     def _emit(self, event: RtcEvent) -> None:
+        waiting = self._send_event.statistics().current_buffer_used
+        if isinstance(event, HeartbeatReceived) and waiting >= HEARTBEATS_BOUND:
+            return  # the counts of the next one include those of this one
         try:
             self._send_event.send_nowait(event)
-        except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             logger.warning("An event of the connection was lost: %s", type(event).__name__)
-
-    def _is_full(self) -> bool:
-        return self._send_event.statistics().current_buffer_used >= MESSAGES_BOUND
 
     # ---- descriptions (RFC 8829, JSEP) ----------------------------------------------------------------------------
 
@@ -175,6 +182,7 @@ class PeerConnection:
         def on_error(reason: str) -> None:
             self._dtls_error = reason
 
+        await in_asyncio(self.channels.control_flow)
         if aioice_ext.fits("dtls_diagnosis") and self._pc.sctp is not None:
             await in_asyncio(dtls_patch.patch, self._pc.sctp.transport, on_error)
 

@@ -7,17 +7,18 @@ import pytest
 import trio
 
 from sdpx.peer.negotiation.description import parse_description
-from sdpx.peer.webrtc import peer_connection
+from sdpx.peer.webrtc import aioice_ext, data_channel, peer_connection
 from sdpx.peer.webrtc.events import (
     ChannelClosed,
     ChannelOpened,
     MessageReceived,
     NegotiationFailed,
+    Overrun,
     RtcEvent,
     StateChanged,
 )
 from sdpx.peer.webrtc.peer_connection import PeerConnection
-from sdpx.peer.webrtc.runtime import asyncio_loop
+from sdpx.peer.webrtc.runtime import asyncio_loop, in_asyncio
 from sdpx.protocol.messages import CandidateInit
 from tests.harness.peer import negotiate
 
@@ -34,7 +35,7 @@ async def two_peers() -> AsyncIterator[tuple[PeerConnection, PeerConnection]]:
                 await b.close()
 
 
-async def until(peer: PeerConnection, wanted: type[RtcEvent]) -> RtcEvent:
+async def until(peer: PeerConnection, wanted: type[RtcEvent] | tuple[type[RtcEvent], ...]) -> RtcEvent:
     while not isinstance(event := await peer.events.receive(), wanted):
         pass
     return event
@@ -77,6 +78,48 @@ async def test_finish_waits_until_the_peer_has_all_messages() -> None:
             if isinstance(event, MessageReceived):
                 received.append(event.data)
     assert len(received) == 200
+
+
+async def test_a_burst_of_messages_is_held_back_and_loses_none() -> None:
+    """The receive window closes (RFC 9260, 6.2) while they are not released; the sender goes on when it opens again."""
+    async with two_peers() as (a, b):
+        await negotiate(a, b)
+        await until(a, ChannelOpened)
+        await until(b, ChannelOpened)
+        count, window = 3000, 100_000
+        b._pc.sctp._advertised_rwnd = window  # type: ignore[union-attr]
+
+        async def burst() -> None:
+            for number in range(count):
+                await in_asyncio(a.channels._channel.send, f"{number:020}")  # type: ignore[union-attr]
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(burst)
+            held = -1
+            while b.channels._held != held or not held:
+                held = b.channels._held
+                await trio.sleep(0.3)
+            assert window <= held < window + 100
+            assert a.channels.unacknowledged()[0] > 0
+            for number in range(count):
+                event = await until(b, MessageReceived)
+                assert event == MessageReceived(f"{number:020}")
+                b.channels.release(f"{number:020}")
+        assert b.channels._held == 0
+
+
+async def test_nothing_is_delivered_after_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without `flow_control` a sender is cut off at a bound."""
+    monkeypatch.setattr(aioice_ext, "fits", lambda feature: feature != "flow_control")
+    monkeypatch.setattr(data_channel, "HELD_BYTES", 10_000)
+    async with two_peers() as (a, b):
+        await negotiate(a, b)
+        await until(a, ChannelOpened)
+        for number in range(20):
+            await a.channels.send(f"{number} " + "x" * 1000)
+        await until(b, Overrun)
+        await a.channels.finish()
+        assert not isinstance(await until(b, (MessageReceived, ChannelClosed)), MessageReceived)
 
 
 async def test_send_without_an_open_channel_returns_false() -> None:

@@ -40,4 +40,4 @@ async def test_an_unavailable_feature_is_logged(monkeypatch: pytest.MonkeyPatch)
         assert line["level"] == "warning"
         assert (line["feature"], line["library"], line["version"]) == ("trickle_ice", "aioice", "0.14.0")
         monkeypatch.setattr(aioice_ext, "version", {"aiortc": "1.17.0", "aioice": "0.13.0"}.__getitem__)
-        assert peer_connection.unavailable_features().keys() == {"trickle_ice", "dtls_diagnosis"}
+        assert peer_connection.unavailable_features().keys() == {"trickle_ice", "dtls_diagnosis", "flow_control"}
