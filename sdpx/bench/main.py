@@ -18,7 +18,7 @@ import trio
 from sdpx.bench.accounting import Tally, decode_result
 from sdpx.bench.load import SETUP_SECONDS, Job
 from sdpx.bench.options import BenchOptions
-from sdpx.bench.report import FULL, PHASES, Figures, MeasurementError, figures, refused_sentence, table
+from sdpx.bench.report import FULL, PHASES, Figures, figures, refused_sentence, table
 from sdpx.bench.ws_client import Target
 from sdpx.child_process import ChildProcess, child_process
 from sdpx.client_tls import client_context, describe_tls_failure
@@ -37,24 +37,23 @@ FRAME_BYTES: Final = 65_536
 
 def run_bench(options: BenchOptions) -> ExitStatus:
     """Measure, print the figures on stdout, and return the exit status."""
-    output, status, error = "", ExitStatus.OK, None
+    status = ExitStatus.OK
     try:
         result = trio.run(_run_until_signal, options)
-        output = msgspec.json.encode(result).decode() + "\n" if options.format == "json" else table(result)
-        if error := result.error:
+        text = table(result)
+        if result["error"]:
             status = ExitStatus.INTERNAL
     except* Ending as group:
         ending = leaf_exceptions(group)[0]
-        status, error = ending.status, MeasurementError(ending.code, ending.reason)
-        if options.format == "json":
-            output = msgspec.json.encode({"sound": False, "error": error}).decode() + "\n"
+        status, text = ending.status, ""
+        result = {"sound": False, "error": {"code": ending.code, "reason": ending.reason}}
     try:
-        sys.stdout.write(output)
+        sys.stdout.write(msgspec.json.encode(result).decode() + "\n" if options.format == "json" else text)
         sys.stdout.flush()
     except BrokenPipeError:  # the interpreter would report it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if error is not None:
-        print_error(error.reason)
+    if error := result["error"]:
+        print_error(error["reason"])
     return status
 
 

@@ -37,13 +37,13 @@ SERVERS: Final[dict[str, tuple[str, ...]]] = {
 }
 # The value of a column, from the figures with one message in flight in each pair and those with several.
 COLUMNS: Final[dict[str, Callable[[Figures, Figures], float]]] = {
-    "messages/s": lambda one, _: one.messages_per_s,
-    "p50 ms": lambda one, _: one.latency_ms["p50"],
-    "p99 ms": lambda one, _: one.latency_ms["p99"],
-    "CPU us/message": lambda one, _: one.relay_cpu_us_per_message or 0.0,
-    "messages/s, {} in flight": lambda _, many: many.messages_per_s,
-    "connects/s": lambda one, _: one.connects_per_s,
-    "sessions/s": lambda one, _: one.sessions_per_s,
+    "messages/s": lambda one, _: one["messages_per_s"],
+    "p50 ms": lambda one, _: one["latency_ms"]["p50"],
+    "p99 ms": lambda one, _: one["latency_ms"]["p99"],
+    "CPU us/message": lambda one, _: one["relay_cpu_us_per_message"] or 0.0,
+    "messages/s, {} in flight": lambda _, many: many["messages_per_s"],
+    "connects/s": lambda one, _: one["connects_per_s"],
+    "sessions/s": lambda one, _: one["sessions_per_s"],
 }
 Runs = dict[str, list[tuple[Figures, Figures]]]
 
@@ -93,7 +93,7 @@ def cell(value: float, reference: float) -> str:
 
 def busy(runs: Runs) -> list[str]:
     """Return a note on the servers with which the load generator was the bottleneck."""
-    limited = [name for name, done in runs.items() if any(one.notes or many.notes for one, many in done)]
+    limited = [name for name, done in runs.items() if any(one["notes"] or many["notes"] for one, many in done)]
     if not limited:
         return []
     return [f"The load generator was the bottleneck with {', '.join(limited)}; these can carry more."]
@@ -124,7 +124,11 @@ def main() -> int:
     sys.stdout.write(rendered(asked, runs))
     sys.stderr.write(f"{time.monotonic() - began:.0f} s\n")
     failed = [
-        f"{name}: {each.error.reason}" for name, done in runs.items() for both in done for each in both if each.error
+        f"{name}: {each['error']['reason']}"
+        for name, done in runs.items()
+        for both in done
+        for each in both
+        if each["error"]
     ]
     sys.stderr.writelines(f"{sentence}\n" for sentence in failed)
     return 1 if failed else 0
