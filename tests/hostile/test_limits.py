@@ -12,6 +12,8 @@ from typing import Any, Final
 import pytest
 import trio
 
+from sdpx.relay.core.limits import Limits
+from sdpx.relay.listeners import raise_file_limit
 from tests.harness.frames import CLOSE, TEXT, frame, message, upgrade_request
 from tests.harness.processes import relay_process
 from tests.harness.relay import RawClient
@@ -124,6 +126,35 @@ async def test_no_limit_of_connections(tmp_path: Path) -> None:
         async with attack_on(server) as attack:
             ids = {(await attack.raw())[1] for _ in range(100)}
             assert len(ids) == 100
+
+
+async def test_a_flood_of_silent_connections_from_one_address(tmp_path: Path) -> None:
+    """A client of another address is served, however late its request comes."""
+    raise_file_limit()
+    with relay_process(tmp_path, "--max-clients-per-ip", "0", "--handshake-timeout", "60") as server:
+        async with attack_on(server) as attack:
+            late = await attack.connect()
+            for _ in range(Limits().pending + 200):
+                await elsewhere(attack)
+            assert (await late.open())["type"] == "your_id"
+
+
+async def test_scrapes_by_the_hundred(attack: Attack) -> None:
+    """The metrics are rendered once a second; clients that connect meanwhile are served."""
+    request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with trio.open_nursery() as nursery:
+
+        async def scrape() -> None:
+            for _ in range(8):
+                client = await elsewhere(attack)
+                await client.send(request)
+                assert (await client.response())[0] == 200
+                await client.stream.aclose()
+
+        for _ in range(50):
+            nursery.start_soon(scrape)
+        with trio.fail_after(PATIENCE):
+            await usable(await attack.client())
 
 
 async def test_churn_of_connections(attack: Attack) -> None:
