@@ -13,7 +13,7 @@ from urllib.parse import unquote
 Scheme = Literal["stun", "stuns", "turn", "turns"]
 Transport = Literal["udp", "tcp"]
 
-MAX_SERVERS: Final = 16  # limits the requests that a malicious relay can cause
+MAX_SERVERS: Final = 8  # limits the requests that a malicious relay can cause
 _SCHEMES: Final = get_args(Scheme)
 _PORTS: Final = {"stun": 3478, "turn": 3478, "stuns": 5349, "turns": 5349}
 _PORT: Final = re.compile(r"[0-9]{1,5}")

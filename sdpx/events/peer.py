@@ -171,6 +171,21 @@ class CandidateReceived(Event, frozen=True):
     end_of_candidates: bool
 
 
+class CandidateIgnored(Event, frozen=True):
+    """A candidate of the peer gets no checks: its address could be that of another party, or there are too many."""
+
+    sentence = "{e._reason}"
+    _reason: str
+
+
+class AddressesSkipped(Event, frozen=True):
+    """This machine has more addresses than candidates are made of: 16, and none of the bridges of containers."""
+
+    sentence = "Using {e.used} addresses of this machine for candidates, and not {e.skipped} others."
+    used: int
+    skipped: int
+
+
 class IceServerFailed(WarningEvent, frozen=True):
     """A STUN or TURN server gave no candidate: it answered with an error `code` (401: wrong credentials), or not at all."""
 

@@ -122,8 +122,7 @@ class Attempt:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._watch_deadline)
-            if self._options.relay_only:
-                nursery.start_soon(self._watch_gathering)
+            nursery.start_soon(self._watch_gathering)
             task_status.started()
             try:
                 await trio.sleep_forever()
@@ -295,7 +294,7 @@ class Attempt:
             self._on_lost(self)
 
     async def _watch_gathering(self) -> None:
-        """Give up if only relayed candidates are allowed and no TURN server gave one: there can be no path."""
+        """Give up if this side has no candidate: there can be no path."""
         await self._gathered.wait()
         if self.wants_connection and not self.trace.local_candidates:
             self._on_lost(self)

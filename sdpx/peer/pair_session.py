@@ -22,6 +22,7 @@ from sdpx.peer.attempt import Attempt, parse_remote
 from sdpx.peer.diagnostics.diagnosis import Diagnosis, diagnose, diagnose_doubt
 from sdpx.peer.diagnostics.trace import ConnectionTrace, Phase
 from sdpx.peer.input import MessageSource
+from sdpx.peer.negotiation.addresses import is_loopback_url
 from sdpx.peer.negotiation.confirmation import WINDOW, Receipt, Unconfirmed, size_of
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.policy import PairingState, Step
@@ -286,7 +287,9 @@ class PairSession:
             self._began = trio.current_time()
             self.trace = self._new_trace({})
         self._attempts += 1
-        pc = await self._runtime.connect(self._servers, relay_only=self._options.relay_only)
+        options = self._options
+        allow_loopback = is_loopback_url(options.url)
+        pc = await self._runtime.connect(self._servers, relay_only=options.relay_only, allow_loopback=allow_loopback)
         attempt = Attempt(
             pc,
             self.trace,
@@ -373,7 +376,10 @@ class PairSession:
         """Handle the events of a connection to its very end, also while everything around is cancelled."""
         with trio.CancelScope(shield=True):
             async for event in attempt.pc.events:
-                self._on_event(event, attempt)
+                if isinstance(event, events.Noted):
+                    self._log.emit(event.event)
+                else:
+                    self._on_event(event, attempt)
             attempt.events_consumed.set()
 
     def _on_event(self, event: events.RtcEvent, attempt: Attempt) -> None:

@@ -184,7 +184,7 @@ class FakeRuntime(WebRtcRuntime):
     async def loaded(self) -> None:
         await trio.lowlevel.checkpoint()
 
-    async def connect(self, servers: Sequence[IceServer], *, relay_only: bool = False) -> PeerConnection:
+    async def connect(self, servers: Sequence[IceServer], *, relay_only: bool, allow_loopback: bool) -> PeerConnection:
         assert not relay_only
         self.connections.append(FakePeerConnection(servers))
         return self.connections[-1]

@@ -567,7 +567,7 @@ def only(candidate: CandidateInit, *, ends: bool) -> Tamper:
     return tamper
 
 
-HOLE = CandidateInit("candidate:1 1 udp 2122260223 192.0.2.1 9 typ host", "0", 0)
+HOLE = CandidateInit("candidate:1 1 udp 2122260223 192.0.2.1 9999 typ host", "0", 0)
 
 
 async def test_missing_path_is_diagnosed_without_the_end_of_candidates() -> None:

@@ -88,7 +88,7 @@ def diagnose_departure(trace: ConnectionTrace, reason: str, *, unsent: bool = Fa
         return Diagnosis(Ending("channel_closed", sentence, ExitStatus.CHANNEL_LOST))
     if trace.succeeded:
         return Diagnosis(Ending("channel_closed", _CLOSED.format(t=trace), ExitStatus.CHANNEL_LOST))
-    if trace.gathered and _lacks_relayed(trace):
+    if trace.gathered and (_lacks_relayed(trace) or _lacks_addresses(trace)):
         return diagnose(trace, 0.0)
     sentence = f"The peer {trace.peer_id} left before the connection was established ({reason}); request it again later"
     return Diagnosis(Ending("pairing_lost", sentence, ExitStatus.PAIRING_LOST))
@@ -135,6 +135,11 @@ def _lacks_relayed(trace: ConnectionTrace) -> bool:
     """Whether gathering ended without a relayed candidate, and no others are allowed."""
     ended = trace.gathered or trace.description_received
     return trace.relay_only and ended and not trace.local_candidates and not trace.ice_completed
+
+
+def _lacks_addresses(trace: ConnectionTrace) -> bool:
+    """Whether this side has no candidate at all, and never had a path."""
+    return trace.gathered and not trace.local_candidates and trace.ice_state not in ("completed", "connected")
 
 
 def _credentials_refused(trace: ConnectionTrace) -> bool:
@@ -206,6 +211,13 @@ RULES: Final = (
         "answers (--turn), or configure it at the relay (sdpx serve --turn-url)",
     ),
     Rule(
+        "no_network",
+        ExitStatus.NO_COMMON_CANDIDATES,
+        _lacks_addresses,
+        "This machine has no network address for a candidate (loopback addresses are not used): bring up a network "
+        "interface, or give a TURN server (--turn)",
+    ),
+    Rule(
         "no_answer",
         ExitStatus.NO_ANSWER,
         lambda t: t.is_initiator and not t.description_received and t.description_sent,
@@ -225,13 +237,6 @@ RULES: Final = (
         lambda t: not t.description_received,
         "No offer from {t.peer_id} arrived within {now:.1f} s of the pairing: it is the initiator, and its program sends "
         "none, or hangs",
-    ),
-    Rule(
-        "no_network",
-        ExitStatus.NO_COMMON_CANDIDATES,
-        lambda t: not t.local_candidates and t.ice_state not in ("completed", "connected"),
-        "This machine has no network address for a candidate (loopback addresses are not used): bring up a network "
-        "interface, or give a TURN server (--turn)",
     ),
     Rule(
         "dtls_failed",

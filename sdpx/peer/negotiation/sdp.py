@@ -85,6 +85,13 @@ def candidate_address(candidate: str) -> str:
     return found["address"] if found else ""
 
 
+def candidate_endpoint(candidate: str) -> tuple[str, int]:
+    """Return the address and port of a valid candidate."""
+    found = _CANDIDATE.fullmatch(candidate)
+    assert found is not None
+    return found["address"], int(found["port"])
+
+
 def is_mdns(candidate: str) -> bool:
     """Whether a candidate's address is an mDNS name, which takes time to resolve."""
     return candidate_address(candidate).lower().endswith(".local")

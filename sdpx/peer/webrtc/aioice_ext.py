@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final, Literal
 
+import ifaddr
 import trio
 from aioice import Candidate, Connection, stun
 from aioice.candidate import candidate_foundation, candidate_priority
@@ -24,6 +25,7 @@ from aioice.ice import StunProtocol, relayed_candidate
 from aiortc import RTCPeerConnection
 
 from sdpx.ice_servers import IceServer
+from sdpx.peer.negotiation.addresses import MAX_PAIRS, choose_local
 from sdpx.peer.webrtc.events import IceServerResult
 
 Feature = Literal["trickle_ice", "dtls_diagnosis", "flow_control"]
@@ -79,6 +81,55 @@ def gatherer(pc: RTCPeerConnection, mid: str, index: int) -> IceGatherer:
     """Return the ICE agent of the data channel, for candidates of the section with this mid and index."""
     assert pc.sctp is not None
     return IceGatherer(pc.sctp.transport.transport._connection, mid, index)  # noqa: SLF001
+
+
+def limit_agent(agent: IceGatherer, refuse: Callable[[str, int], bool], on_skipped: Callable[[int, int], None]) -> None:
+    """Bound the addresses and pairs of an agent that has not gathered.
+
+    `on_skipped` is called with the number of local addresses used and of those left out. `refuse` says whether a remote address
+    is not used; it is asked for the address that an mDNS name has.
+    """
+    connection = agent.connection
+    get_candidates, add_remote = connection.get_component_candidates, connection._add_remote_candidate  # noqa: SLF001
+    pair_remote = connection._pair_remote_candidate  # noqa: SLF001
+
+    async def get_component_candidates(component: int, addresses: list[str], timeout: int = 5) -> list[Candidate]:  # noqa: ASYNC109
+        used = choose_local(interfaces()) if addresses else []
+        if len(used) < len(addresses):
+            on_skipped(len(used), len(addresses) - len(used))
+        return await get_candidates(component, used, timeout)
+
+    def add_remote_candidate(candidate: Candidate, network_host: str) -> None:
+        if network_host == candidate.host or not refuse(network_host, candidate.port):
+            add_remote(candidate, network_host)
+
+    def pair_remote_candidate(candidate: Candidate) -> None:
+        pair_remote(candidate)
+        connection.sort_check_list()
+        for pair in connection._check_list[MAX_PAIRS:]:  # noqa: SLF001
+            if pair.task is None and pair.state is pair.State.FROZEN:
+                connection._check_list.remove(pair)  # noqa: SLF001
+
+    vars(connection).update(
+        get_component_candidates=get_component_candidates,
+        _add_remote_candidate=add_remote_candidate,
+        _pair_remote_candidate=pair_remote_candidate,
+    )
+
+
+def interfaces() -> list[tuple[str, list[str]]]:
+    """Return the interfaces of this machine with the addresses that aioice uses: none that are loopback or have a scope."""
+    return [
+        (
+            adapter.name,
+            [
+                each.ip if isinstance(each.ip, str) else each.ip[0]
+                for each in adapter.ips
+                if each.ip != "127.0.0.1" and (isinstance(each.ip, str) or (each.ip[0] != "::1" and each.ip[2] == 0))
+            ],
+        )
+        for adapter in ifaddr.get_adapters()
+    ]
 
 
 def restart_ice(pc: RTCPeerConnection, agent: IceGatherer, ufrag: str, password: str) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from sdpx.events import Event
 from sdpx.ice_servers import IceServer
 from sdpx.peer.negotiation.confirmation import Receipt
 
@@ -60,6 +61,13 @@ class Overrun:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """Something that only the log is told."""
+
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
 class IceServerResult:
     """A STUN or TURN server answered; or refused, with an error `code` (RFC 8489, 14.8); or `reason` says why it did not."""
 
@@ -70,5 +78,12 @@ class IceServerResult:
 
 
 RtcEvent = (
-    StateChanged | ChannelOpened | ChannelClosed | MessageReceived | HeartbeatReceived | Overrun | IceServerResult
+    StateChanged
+    | ChannelOpened
+    | ChannelClosed
+    | MessageReceived
+    | HeartbeatReceived
+    | Overrun
+    | IceServerResult
+    | Noted
 )

@@ -20,8 +20,10 @@ from aiortc import RTCConfiguration, RTCIceServer, RTCIceTransportPolicy, RTCPee
 from aiortc.sdp import candidate_from_sdp
 
 from sdpx.errors import describe_os_error
+from sdpx.events import peer
 from sdpx.ice_servers import IceServer
 from sdpx.peer.negotiation import sdp
+from sdpx.peer.negotiation.addresses import MAX_REMOTE, is_group_address, refuse_remote
 from sdpx.peer.negotiation.description import MID, RemoteDescription
 from sdpx.peer.webrtc import aioice_ext, dtls_patch
 from sdpx.peer.webrtc.data_channel import DataChannels
@@ -29,6 +31,7 @@ from sdpx.peer.webrtc.events import (
     HeartbeatReceived,
     IceServerResult,
     NegotiationFailed,
+    Noted,
     RtcEvent,
     StateChanged,
     StateKind,
@@ -44,16 +47,19 @@ CLOSE_SECONDS: Final = 5.0
 RESOLVE_SECONDS: Final = 5.0
 
 
-async def connect(servers: Sequence[IceServer], *, relay_only: bool = False) -> "PeerConnection":
+async def connect(
+    servers: Sequence[IceServer], *, relay_only: bool = False, allow_loopback: bool = True
+) -> "PeerConnection":
     """Return a new connection, which the caller closes.
 
-    With `relay_only` it uses relayed candidates alone (RTCIceTransportPolicy, W3C WebRTC 4.2.1).
+    With `relay_only` it uses relayed candidates alone (RTCIceTransportPolicy, W3C WebRTC 4.2.1). `allow_loopback` says whether
+    loopback addresses of the peer are used.
     """
     if relay_only:
         servers = [server for server in servers if server.is_turn]
     if not aioice_ext.fits("trickle_ice"):
         servers = await aioice_ext.answering_servers(servers)
-    return await in_asyncio(PeerConnection, servers, relay_only)
+    return await in_asyncio(PeerConnection, servers, relay_only, allow_loopback)
 
 
 def unavailable_features() -> dict[str, tuple[str, str]]:
@@ -72,7 +78,7 @@ class PeerConnection:
     With trickle ICE a description has the host candidates, and `gather` puts later ones into `local_candidates`.
     """
 
-    def __init__(self, servers: Sequence[IceServer], relay_only: bool) -> None:
+    def __init__(self, servers: Sequence[IceServer], relay_only: bool, allow_loopback: bool) -> None:
         self._send_event, self.events = trio.open_memory_channel[RtcEvent](math.inf)
         self._send_candidate, self.local_candidates = trio.open_memory_channel[CandidateInit](LOCAL_CANDIDATES_BOUND)
         self._trickles = aioice_ext.fits("trickle_ice")
@@ -86,6 +92,9 @@ class PeerConnection:
         self.remote: RemoteDescription | None = None  # set last, even if that failed halfway
         self._has_dtls_role = False
         self._restarted = False
+        self._allow_loopback = allow_loopback
+        self._remote_count = 0
+        self._host_addresses = host_addresses()
         self._close_began = False
         rtc_servers = [] if self._trickles else [RTCIceServer(**server.dictionary()) for server in servers]
         policy = RTCIceTransportPolicy.RELAY if relay_only else RTCIceTransportPolicy.ALL
@@ -117,7 +126,7 @@ class PeerConnection:
 
     async def create_offer(self) -> str:
         """Create an offer and set it as local description; return the SDP for the peer (RFC 8829, 4.1.8)."""
-        await self._patch_dtls()
+        await self._patch_transports()
         text = await self._create(self._pc.createOffer)
         self._has_dtls_role = True  # from the answer
         return self._announce(text, MID, 0)
@@ -160,7 +169,7 @@ class PeerConnection:
         earlier = self.remote
         await self._set_remote("offer", offer)
         if earlier is None:
-            await self._patch_dtls()
+            await self._patch_transports()
         elif self._gatherer is not None and offer.restarts(earlier):
             self._restarted = True
             await in_asyncio(aioice_ext.restart_ice, self._pc, self._gatherer, offer.ufrag, offer.password)
@@ -178,13 +187,21 @@ class PeerConnection:
             description = RTCSessionDescription(sdp=remote.text, type=kind)
             await trio_asyncio.aio_as_trio(self._pc.setRemoteDescription)(description)
 
-    async def _patch_dtls(self) -> None:
+    async def _patch_transports(self) -> None:
         def on_error(reason: str) -> None:
             self._dtls_error = reason
 
+        def on_skipped(used: int, skipped: int) -> None:
+            self._emit(Noted(peer.AddressesSkipped(used, skipped)))
+
         await in_asyncio(self.channels.control_flow)
-        if aioice_ext.fits("dtls_diagnosis") and self._pc.sctp is not None:
+        if self._pc.sctp is None:
+            return
+        if aioice_ext.fits("dtls_diagnosis"):
             await in_asyncio(dtls_patch.patch, self._pc.sctp.transport, on_error)
+        if aioice_ext.fits("trickle_ice"):
+            agent = aioice_ext.gatherer(self._pc, "", 0)
+            await in_asyncio(aioice_ext.limit_agent, agent, self._refuses, on_skipped)
 
     # ---- candidates (RFC 8445, ICE; RFC 8838, trickle ICE) ----------------------------------------------------------
 
@@ -219,6 +236,8 @@ class PeerConnection:
                 addresses = tuple(dict.fromkeys(str(each[4][0]) for each in found))
             except (OSError, UnicodeError) as error:
                 reason = f"its name does not resolve: {describe_os_error(error)}"
+        if addresses and not (addresses := tuple(each for each in addresses if not is_group_address(each))):
+            reason = "its address is multicast, broadcast or reserved"
         if not addresses:
             self._emit(IceServerResult(server, answered=False, reason=reason))
             return
@@ -246,12 +265,33 @@ class PeerConnection:
             raise _bad_candidate(error)
         if not self._is_for_data(init):
             return
+        if " udp " in init.candidate.lower() and not sdp.is_mdns(init.candidate):
+            address, port = sdp.candidate_endpoint(init.candidate)
+            if self._refuses(address, port):
+                return
+        self._remote_count += 1
+        if self._remote_count > MAX_REMOTE:
+            if self._remote_count == MAX_REMOTE + 1:
+                self._emit(
+                    Noted(
+                        peer.CandidateIgnored(
+                            f"The peer has more than {MAX_REMOTE} candidates; the others are not used"
+                        )
+                    )
+                )
+            return
         with _map_exceptions("bad_candidate", "The peer's candidate cannot be used"):
             candidate = candidate_from_sdp(init.candidate.removeprefix("candidate:"))
             candidate.sdpMid, candidate.sdpMLineIndex = MID, 0
             await trio_asyncio.aio_as_trio(self._pc.addIceCandidate)(candidate)
         if self._restarted and self._gatherer is not None:
             await in_asyncio(aioice_ext.check_late_pairs, self._gatherer)
+
+    def _refuses(self, address: str, port: int) -> bool:
+        reason = refuse_remote(address, port, self._host_addresses, allow_loopback=self._allow_loopback)
+        if reason:
+            self._emit(Noted(peer.CandidateIgnored(f"A candidate of the peer is not used: {reason}")))
+        return bool(reason)
 
     def _is_for_data(self, init: CandidateInit) -> bool:
         """Whether a candidate is for the transport of the data section. Raises `NegotiationFailed` for an unknown section."""

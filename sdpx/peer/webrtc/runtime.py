@@ -39,10 +39,10 @@ class WebRtcRuntime:
         """Wait until aiortc is imported."""
         await self._loaded.wait()
 
-    async def connect(self, servers: Sequence[IceServer], *, relay_only: bool = False) -> Any:
+    async def connect(self, servers: Sequence[IceServer], *, relay_only: bool, allow_loopback: bool) -> Any:
         """Return a new `PeerConnection` (see `peer_connection.connect`); for jobs only."""
         assert self._module is not None
-        return await self._module.connect(servers, relay_only=relay_only)
+        return await self._module.connect(servers, relay_only=relay_only, allow_loopback=allow_loopback)
 
     async def run(self, job: Job) -> None:
         """Start `job` in a task; returns at once."""

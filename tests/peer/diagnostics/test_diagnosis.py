@@ -63,7 +63,12 @@ PHASES: list[tuple[Phase, float]] = [
             ExitStatus.NO_CONNECTION,
             "no line 'o='",
         ),
-        ({"local_candidates": Counter()}, "no_network", ExitStatus.NO_COMMON_CANDIDATES, "network interface"),
+        (
+            {"local_candidates": Counter(), "gathered": True},
+            "no_network",
+            ExitStatus.NO_COMMON_CANDIDATES,
+            "network interface",
+        ),
         (
             {"relay_only": True, "local_candidates": Counter()},
             "no_turn",

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from sdpx.peer.negotiation.addresses import MAX_LOCAL, MAX_PAIRS
 from sdpx.peer.negotiation.description import parse_description
 from sdpx.peer.webrtc import aioice_ext, data_channel, peer_connection
 from sdpx.peer.webrtc.events import (
@@ -13,11 +14,12 @@ from sdpx.peer.webrtc.events import (
     ChannelOpened,
     MessageReceived,
     NegotiationFailed,
+    Noted,
     Overrun,
     RtcEvent,
     StateChanged,
 )
-from sdpx.peer.webrtc.peer_connection import PeerConnection
+from sdpx.peer.webrtc.peer_connection import PeerConnection, host_addresses
 from sdpx.peer.webrtc.runtime import asyncio_loop, in_asyncio
 from sdpx.protocol.messages import CandidateInit
 from tests.harness.peer import negotiate
@@ -193,3 +195,37 @@ async def test_a_data_channel_opens_beside_any_media(media: list[str]) -> None:
         assert answer.count("m=") == len(media) + 1
         await a.accept_answer(parse_description(answer, "answer"))
         await until(a, ChannelOpened)
+
+
+async def test_candidates_that_another_party_could_suffer_from_get_no_checks() -> None:
+    """Each is an event; beyond 100 candidates one event says that no more are used. There are at most 100 pairs."""
+    async with two_peers() as (a, b):
+        await negotiate(a, b)
+        for address, port in (("224.0.0.1", 5000), ("169.254.169.254", 5000), ("192.0.2.9", 53)):
+            await b.add_candidate(CandidateInit(f"candidate:1 1 udp 1 {address} {port} typ host", "0"))
+        for number in range(200):
+            await b.add_candidate(CandidateInit(f"candidate:1 1 udp 1 198.51.100.{number + 1} 5000 typ host", "0"))
+        assert b.pair_count is not None
+        assert b.pair_count <= MAX_PAIRS
+        await b.close()
+        notes = [event.event.message() async for event in b.events if isinstance(event, Noted)]
+        words = [
+            word
+            for word in ("multicast", "link-local", "port 53", "more than 100")
+            if any(word in each for each in notes)
+        ]
+        assert words == ["multicast", "link-local", "port 53", "more than 100"]
+        assert len(notes) == 4
+
+
+async def test_a_machine_with_hundreds_of_addresses_uses_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log says how many."""
+    address = host_addresses()[0]
+    monkeypatch.setattr("aioice.ice.get_host_addresses", lambda **_: [address] * 260)
+    monkeypatch.setattr(aioice_ext, "interfaces", lambda: [("eth0", [address] * 260)])
+    async with two_peers() as (a, _):
+        await a.channels.create("chat")
+        assert (await a.create_offer()).count("a=candidate:") == MAX_LOCAL
+        note = await until(a, Noted)
+        assert isinstance(note, Noted)
+        assert note.event.shown() == {"used": MAX_LOCAL, "skipped": 260 - MAX_LOCAL}
