@@ -249,9 +249,7 @@ class PairSession:
             if crosses and attempt is not None and early is None:
                 nursery.start_soon(self._roll_back, offer, attempt)
                 return
-            if (
-                attempt is not None and attempt.connected
-            ):  # the time of the first connection does not count for this one
+            if attempt is not None and attempt.connected:  # the time of that connection does not count for this one
                 self._deadline = trio.current_time() + self._options.timeout
             if attempt is None or crosses or attempt.pc.remote is not None:  # of another session: for a new connection
                 attempt = await self._begin(nursery, offers=False)
