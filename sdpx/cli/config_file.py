@@ -23,7 +23,7 @@ def load(path: str, command: str) -> dict[str, Any]:
     """Return the values that a file sets for a command, by the names of its options in code; raises `ValueError`."""
     try:
         with Path(path).open("rb") as file:
-            return parse(file.read(MAX_BYTES + 1).decode(), command)
+            return parse(file.read(MAX_BYTES + 1).decode("utf-8-sig"), command)
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not UTF-8 text") from None
     except (OSError, ValueError) as error:

@@ -22,6 +22,7 @@ ANY_IPV4: Final = "0.0.0.0"  # noqa: S104  for --host ::
 # A small kernel buffer lets the send queue of a client that does not read fill up, where limits apply.
 SEND_BUFFER_BYTES: Final = 128 * 1024
 SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+NO_ADDRESS: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 NO_LISTENER: Final = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP, errno.EFAULT})
 RETRY_SECONDS: Final = 0.1
 _HINTS: Final = {
@@ -107,19 +108,23 @@ async def open_listeners(host: str, port: int) -> list[Listener]:
         except OSError as error:
             if not tries_left:
                 reason = f"{describe_os_error(error)}{_HINTS.get(error.errno or 0, '')}"
-                raise Ending("cannot_listen", f"Cannot listen on {host}:{port}: {reason}") from None
+                place = f"{host}:{port}" if port else host
+                raise Ending("cannot_listen", f"Cannot listen on {place}: {reason}") from None
     raise AssertionError
 
 
 def _listen_on_all(addresses: Sequence[tuple[Any, ...]], port: int) -> list[Listener]:
+    """Listen on all addresses but those that this host does not have, such as ::1 for localhost; raises `OSError`."""
     listeners: list[Listener] = []
-    try:
-        for address in addresses:
+    for address in addresses:
+        try:
             listeners.append(Listener(_listening_socket(address, port or (listeners[0].port if listeners else 0))))
-    except BaseException:
-        for listener in listeners:
-            listener.socket.close()
-        raise
+        except OSError as error:
+            if error.errno in NO_ADDRESS and (listeners or address != addresses[-1]):
+                continue
+            for listener in listeners:
+                listener.socket.close()
+            raise
     return listeners
 
 

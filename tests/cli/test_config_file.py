@@ -1,6 +1,7 @@
 """Configuration file: the same names as on the command line, nothing unknown, and what is printed can be read again."""
 
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,3 +122,10 @@ def test_printed_configuration_masks_secrets_and_comments_what_is_not_set() -> N
     assert values["turn"] == [f"turn:u:{MASK}@h"]
     assert "# pair is not set\n" in text
     assert "[serve]\n" in render("serve", ServeCommand())
+
+
+def test_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    """Windows programs write one."""
+    path = tmp_path / "sdpx.toml"
+    path.write_bytes(b"\xef\xbb\xbfport = 1\n")
+    assert load(str(path), "serve") == {"port": 1}

@@ -82,6 +82,21 @@ async def test_unspecified_address_of_ipv6_is_that_of_ipv4_too() -> None:
         listener.socket.close()
 
 
+@pytest.mark.parametrize("names", [["192.0.2.254", "127.0.0.1"], ["127.0.0.1", "192.0.2.254"]])
+async def test_address_that_the_host_does_not_have_is_passed_over(
+    names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ::1 for localhost, where IPv6 is off; at least one address must be left."""
+
+    async def getaddrinfo(*_: object, **__: object) -> list[tuple[object, ...]]:
+        return [(0, 0, 0, "", (name, 0)) for name in names]
+
+    monkeypatch.setattr("trio.socket.getaddrinfo", getaddrinfo)
+    [listener] = await open_listeners("localhost", 0)
+    with listener.socket:
+        assert listener.host == "127.0.0.1"
+
+
 async def test_address_may_be_in_brackets() -> None:
     [listener] = await open_listeners("[::1]", 0)
     with listener.socket:

@@ -96,8 +96,8 @@ class Webhook:
         except Unavailable as unavailable:
             question.outcome = unavailable
         except Exception as error:  # noqa: BLE001  of sockets, TLS, DNS and h11; the message may quote the URL
-            group = error.__cause__  # one error for each address that was tried
-            cause = leaf_exceptions(group)[0] if isinstance(group, ExceptionGroup) else error
+            cause = error.__cause__ or error  # of a connection: one error for each address that was tried
+            cause = leaf_exceptions(cause)[0] if isinstance(cause, ExceptionGroup) else cause
             question.outcome = Unavailable(f"the request failed ({type(cause).__name__})")
         finally:
             self._slots.release_on_behalf_of(question)

@@ -1,11 +1,13 @@
 """The authentication webhook, with a real HTTP server. Only a valid answer allows a client."""
 
+import ssl
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+import trustme
 
 from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.auth.webhook import MAX_ANSWER_BYTES, MAX_REQUESTS
@@ -311,3 +313,31 @@ async def test_stopping_relay_does_not_wait_for_the_webhook() -> None:
         relay.acceptor.stop()
         with trio.fail_after(5):
             await relay.relay.wait_closed()
+
+
+async def test_untrusted_certificate_of_the_webhook_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a trusted one is not."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+
+    async def answer(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        with suppress(trio.BrokenResourceError):
+            async with stream:
+                await stream.receive_some()
+                await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(YES), YES))
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await trio.open_ssl_over_tcp_listeners(0, context, host="127.0.0.1", https_compatible=True)
+        nursery.start_soon(trio.serve_listeners, answer, [listener])
+        port = listener.transport_listener.socket.getsockname()[1]  # type: ignore[attr-defined]  # it is a SocketListener
+        options = AuthOptions(auth_webhook=f"https://127.0.0.1:{port}")
+        async with auth_relay(options) as relay:
+            assert (await relay.ask())[0] == 503
+            assert "SSLCertVerificationError" in relay.log.of("auth_webhook_failed")[0]["reason"]
+        trusting = ssl.create_default_context()
+        authority.configure_trust(trusting)
+        monkeypatch.setattr("ssl.create_default_context", lambda: trusting)
+        async with auth_relay(options) as relay:
+            assert (await relay.ask())[0] == 101
+        nursery.cancel_scope.cancel()
