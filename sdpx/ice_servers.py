@@ -6,16 +6,15 @@ The URL of a TURN server may contain user and password, percent-encoded if they 
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Final, Literal, Required, TypedDict, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, Required, TypedDict, cast
 from urllib.parse import unquote
 
 Scheme = Literal["stun", "stuns", "turn", "turns"]
 Transport = Literal["udp", "tcp"]
 
 MAX_SERVERS: Final = 8  # limits the requests that a malicious relay can cause
-_SCHEMES: Final = get_args(Scheme)
-_PORTS: Final = {"stun": 3478, "turn": 3478, "stuns": 5349, "turns": 5349}
+_PORTS: Final[dict[str, int]] = {"stun": 3478, "turn": 3478, "stuns": 5349, "turns": 5349}
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _HOST: Final = re.compile(r"[0-9A-Za-z_\-.]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]")
 
@@ -65,27 +64,10 @@ DEFAULT_STUN: Final = IceServer("stun", "stun.l.google.com", 19302)
 
 def parse_server(url: str) -> IceServer:
     """Parse the URL of a STUN or TURN server. Raises ValueError with a sentence for the user."""
-    scheme, _, rest = url.strip().partition(":")
-    scheme = scheme.lower()
-    if scheme not in _SCHEMES:
-        raise ValueError(
-            f"'{_shown(url)}' is not the URL of a STUN or TURN server; use stun:HOST:PORT or turn:USER:PASS@HOST:PORT"
-        )
-    login, at, place = rest.removeprefix("//").rpartition("@")
-    address, mark, query = place.partition("?")
-    if rest.startswith("//"):  # the form of other programs
-        address = address.removesuffix("/")
-    host, port = _address(address, url, _PORTS[scheme])
-    if scheme in ("stun", "stuns"):
-        if at or (mark and query.lower() != f"transport={'udp' if scheme == 'stun' else 'tcp'}"):
-            raise ValueError(f"'{_shown(url)}' has parts that a STUN URL does not allow; use stun:HOST:PORT")
-        return IceServer(_scheme(scheme), host, port)
-    transport = _transport(scheme, query if mark else None, url)
-    user, colon, password = login.partition(":")
-    if at and not (colon and user):
-        raise ValueError(f"'{_shown(url)}' has no user and password before the @; use USER:PASS@HOST")
-    login_known = (unquote(user), unquote(password)) if at else (None, None)
-    return IceServer(_scheme(scheme), host, port, transport, *login_known)
+    try:
+        return _parse(url.strip())
+    except ValueError as error:
+        raise ValueError(f"'{_shown(url)}' {error}") from None
 
 
 def parse_stun(url: str) -> IceServer:
@@ -104,6 +86,35 @@ def parse_turn(url: str) -> IceServer:
     if server.username is None:
         raise ValueError(f"'{_shown(url)}' has no user and password; use {form}")
     return server
+
+
+def _parse(url: str) -> IceServer:
+    """Parse a URL. Raises ValueError with the predicate of a sentence."""
+    scheme, _, rest = url.partition(":")
+    scheme = scheme.lower()
+    if scheme not in _PORTS:
+        raise ValueError("is not the URL of a STUN or TURN server; use stun:HOST:PORT or turn:USER:PASS@HOST:PORT")
+    login, at, place = rest.removeprefix("//").rpartition("@")
+    address, mark, query = place.partition("?")
+    if rest.startswith("//"):  # the form of other programs
+        address = address.removesuffix("/")
+    host, port = _address(address, _PORTS[scheme])
+    default = "transport=udp" if scheme in ("stun", "turn") else "transport=tcp"
+    query = query.lower() if mark else default
+    if scheme in ("stun", "stuns"):
+        if at or query != default:
+            raise ValueError("has parts that a STUN URL does not allow; use stun:HOST:PORT")
+        return IceServer(cast("Scheme", scheme), host, port)
+    if query not in ("transport=udp", "transport=tcp"):
+        raise ValueError("has an unknown transport; use ?transport=udp or ?transport=tcp")
+    if scheme == "turns" and query == "transport=udp":
+        raise ValueError("uses TURN over DTLS, which is not supported; use ?transport=tcp")
+    user, colon, password = login.partition(":")
+    if at and not (colon and user):
+        raise ValueError("has no user and password before the @; use USER:PASS@HOST")
+    transport: Transport = "udp" if query == "transport=udp" else "tcp"
+    credentials = (unquote(user), unquote(password)) if at else ()
+    return IceServer(cast("Scheme", scheme), host, port, transport, *credentials)
 
 
 def servers_from(dictionaries: Any, ignored: Callable[[str], None] = lambda _reason: None) -> tuple[IceServer, ...]:
@@ -140,33 +151,19 @@ def _of_dictionary(named: Any, ignored: Callable[[str], None]) -> list[IceServer
             ignored(str(error))
             continue
         if server.is_turn and isinstance(user, str) and isinstance(credential, str):
-            server = IceServer(server.scheme, server.host, server.port, server.transport, user, credential)
+            server = replace(server, username=user, credential=credential)
         servers.append(server)
     return servers
 
 
-def _address(text: str, url: str, default_port: int) -> tuple[str, int]:
+def _address(text: str, default_port: int) -> tuple[str, int]:
     bracketed = text.endswith("]") or ":" not in text
     host, _, port = (text, "", str(default_port)) if bracketed else text.rpartition(":")
     if not _HOST.fullmatch(host):
-        raise ValueError(f"'{_shown(url)}' has no valid host")
+        raise ValueError("has no valid host")
     if not _PORT.fullmatch(port) or not 0 < int(port) < 1 << 16:
-        raise ValueError(f"'{_shown(url)}' has no port from 1 to 65535")
+        raise ValueError("has no port from 1 to 65535")
     return host.strip("[]"), int(port)
-
-
-def _transport(scheme: str, query: str | None, url: str) -> Transport:
-    default = "transport=udp" if scheme == "turn" else "transport=tcp"
-    key, _, value = (default if query is None else query.lower()).partition("=")
-    if key != "transport" or value not in get_args(Transport):
-        raise ValueError(f"'{_shown(url)}' has an unknown transport; use ?transport=udp or ?transport=tcp")
-    if scheme == "turns" and value == "udp":
-        raise ValueError(f"'{_shown(url)}' uses TURN over DTLS, which is not supported; use ?transport=tcp")
-    return "tcp" if value == "tcp" else "udp"
-
-
-def _scheme(text: str) -> Scheme:
-    return next(scheme for scheme in _SCHEMES if scheme == text)
 
 
 def _shown(url: str) -> str:
