@@ -11,6 +11,8 @@ from difflib import get_close_matches
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
+from sdpx.urls import basic_authorization
+
 T = TypeVar("T")
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -176,6 +178,10 @@ class AccessOptions:
     )
     cafile: str | None = option(None, "Trust only the certificate authorities in this file (PEM).", "TLS", "FILE")
     insecure: bool = option(False, "Do not verify the certificate of the relay; for tests.", "TLS")
+
+    def authorization(self, url: str) -> str | None:
+        """Return the Authorization header of a request: user and password of the URL, else the token (RFC 6750)."""
+        return basic_authorization(url) or (None if self.token is None else f"Bearer {self.token.strip()}")
 
 
 class BadOption(Exception):

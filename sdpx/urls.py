@@ -1,8 +1,9 @@
 """URLs of relays and of other services: validation, and masking of their secrets. Pure."""
 
 import re
+from base64 import b64encode
 from typing import Final
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 MASK: Final = "***"
 DEFAULT_PORT: Final = 8765
@@ -69,6 +70,14 @@ def validate_http_url(url: str) -> str | None:
     if not valid or not url.isascii() or not url.isprintable() or " " in url:
         return "not an HTTP URL; the form is https://HOST/PATH"
     return None
+
+
+def basic_authorization(url: str) -> str | None:
+    """Return the value of an Authorization header with user and password of a URL (RFC 7617); None without them."""
+    login, at, _ = urlsplit(url).netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    credentials = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+    return f"Basic {credentials}" if at else None
 
 
 def mask_secrets(text: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import msgspec
 import trio
@@ -196,11 +196,18 @@ async def _target(url: str, options: BenchOptions) -> Target:
     except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
         reason = describe_tls_failure(error) or getattr(error, "strerror", None) or str(error) or "no answer"
         raise Ending("relay_unreachable", f"Cannot reach a relay at {url}: {reason}", ExitStatus.RELAY) from None
-    path = "?".join(filter(None, [parts.path or "/", parts.query]))
-    name = parts.netloc.rpartition("@")[2]
-    tls_name = host if secure else None
-    token = access.token and access.token.strip()
-    return Target(str(address[0]), int(address[1]), name, path, tls_name, access.cafile, access.insecure, token)
+    token = urlencode({"token": access.token.strip()}) if access.token and "@" in parts.netloc else ""
+    query = "&".join(filter(None, [parts.query, token]))
+    return Target(
+        host=str(address[0]),
+        port=int(address[1]),
+        name=parts.netloc.rpartition("@")[2],
+        path="?".join(filter(None, [parts.path or "/", query])),
+        authorization=access.authorization(url),
+        tls_name=host if secure else None,
+        cafile=access.cafile,
+        insecure=access.insecure,
+    )
 
 
 def _cpu_seconds(pid: int | None) -> float | None:

@@ -34,15 +34,15 @@ class Target(msgspec.Struct, frozen=True):
     port: int
     name: str
     path: str
-    tls_name: str | None = None
-    cafile: str | None = None
-    insecure: bool = False
-    token: str | None = None
+    authorization: str | None
+    tls_name: str | None
+    cafile: str | None
+    insecure: bool
 
     @property
     def request(self) -> bytes:
         """Return the upgrade request."""
-        authorization = "" if self.token is None else f"Authorization: Bearer {self.token}\r\n"
+        authorization = "" if self.authorization is None else f"Authorization: {self.authorization}\r\n"
         return (
             f"GET {self.path} HTTP/1.1\r\nHost: {self.name}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{authorization}\r\n"

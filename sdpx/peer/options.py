@@ -1,10 +1,9 @@
 """Options of `sdpx peer`, and the URLs that follow from them. Pure."""
 
-from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from sdpx.ice_servers import IceServer, parse_stun, parse_turn
 from sdpx.options import AccessOptions, LogOptions, ViewOptions, option
@@ -105,15 +104,9 @@ class PeerOptions(LogOptions):
 
     @property
     def dial_headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        """The Authorization header of a dial: user and password of the URL (RFC 7617), else the token (RFC 6750)."""
-        login, at, _ = urlsplit(self.url).netloc.rpartition("@")
-        if not at and self.access.token is None:
-            return ()
-        user, _, password = login.partition(":")
-        basic = b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
-        return (
-            (b"Authorization", (f"Basic {basic}" if at else f"Bearer {(self.access.token or '').strip()}").encode()),
-        )
+        """The Authorization header of a dial, if it has one."""
+        authorization = self.access.authorization(self.url)
+        return ((b"Authorization", authorization.encode()),) if authorization is not None else ()
 
     @property
     def shown_url(self) -> str:

@@ -5,10 +5,9 @@ form all raise `Unavailable`.
 """
 
 import ssl
-from base64 import b64encode
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import h11
 import msgspec
@@ -16,6 +15,7 @@ import trio
 
 from sdpx.concurrency import leaf_exceptions
 from sdpx.ice_servers import RtcIceServer
+from sdpx.urls import basic_authorization
 
 MAX_REQUESTS: Final = 64  # at the same time
 MAX_ANSWER_BYTES: Final = 64 * 1024
@@ -133,11 +133,10 @@ class Webhook:
                     return bytes(answer)
 
     def _headers(self) -> list[tuple[str, str]]:
-        user, at, host = self._url.netloc.rpartition("@")
-        login = b64encode(unquote(user).encode()).decode()
+        authorization = basic_authorization(self._url.geturl())
         return [
-            ("Host", host),
-            *([("Authorization", f"Basic {login}")] if at else []),
+            ("Host", self._url.netloc.rpartition("@")[2]),
+            *([("Authorization", authorization)] if authorization is not None else []),
             ("Accept", "application/json"),
             ("Accept-Encoding", "identity"),
             ("Content-Type", "application/json"),
