@@ -1,28 +1,25 @@
 """Checks of options beyond type and range: each yields an option and its problem, or None, with the remedy. Pure."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
+from sdpx.bench.options import BenchOptions
+from sdpx.cli.options import TokenOptions
 from sdpx.ice_servers import parse_server, parse_stun, parse_turn
 from sdpx.ids import id_of, is_name, validate_id
+from sdpx.options import AccessOptions
+from sdpx.peer.options import PeerOptions
+from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.auth.origins import validate_origin
 from sdpx.relay.auth.proxies import validate_network
 from sdpx.relay.auth.tokens import parse_duration, pattern_of, validate_pattern
 from sdpx.relay.auth.turn import validate_turn_url
+from sdpx.relay.options import ServeOptions
 from sdpx.urls import validate_http_url, validate_relay_url
-
-if TYPE_CHECKING:
-    from sdpx.bench.options import BenchOptions
-    from sdpx.cli.options import TokenOptions
-    from sdpx.options import AccessOptions
-    from sdpx.peer.options import PeerOptions
-    from sdpx.relay.auth.options import AuthOptions
-    from sdpx.relay.options import ServeOptions
 
 Problem = tuple[str, str | None]
 
 
-def serve(options: "ServeOptions") -> Iterator[Problem]:
+def serve(options: ServeOptions) -> Iterator[Problem]:
     """Check the options of `sdpx serve`."""
     if options.limits.idle_timeout <= options.limits.ping_interval:
         yield "--idle-timeout", "must be longer than --ping-interval, or no client has time to answer a ping"
@@ -32,7 +29,7 @@ def serve(options: "ServeOptions") -> Iterator[Problem]:
     yield from _auth(options.auth)
 
 
-def _auth(options: "AuthOptions") -> Iterator[Problem]:
+def _auth(options: AuthOptions) -> Iterator[Problem]:
     if options.auth_webhook is not None:
         yield "--auth-webhook", validate_http_url(options.auth_webhook)
     yield from (("--allow-origin", validate_origin(each)) for each in options.allow_origin)
@@ -45,7 +42,7 @@ def _auth(options: "AuthOptions") -> Iterator[Problem]:
             yield option, "needs --auth-secret-file or --auth-jwks; without one, no tokens are checked"
 
 
-def peer(options: "PeerOptions") -> Iterator[Problem]:
+def peer(options: PeerOptions) -> Iterator[Problem]:
     """Check the options of `sdpx peer`, but for the content of `--cafile`."""
     yield "--url", validate_relay_url(options.url)
     for option, client_id in (("--pair", options.pair), ("--id", options.client_id)):
@@ -63,7 +60,7 @@ def peer(options: "PeerOptions") -> Iterator[Problem]:
     yield from (("--turn", _error_of(parse_turn, url)) for url in options.turn)
 
 
-def token(options: "TokenOptions") -> Iterator[Problem]:
+def token(options: TokenOptions) -> Iterator[Problem]:
     """Check the options of `sdpx token`."""
     yield "--sub", None if is_name(id_of(options.sub)) else validate_id(options.sub)
     yield from (("--pair", validate_pattern(pattern_of(each))) for each in options.pair)
@@ -73,14 +70,14 @@ def token(options: "TokenOptions") -> Iterator[Problem]:
         yield "--auth-secret-file", "is required: the file that the relay reads"
 
 
-def bench(options: "BenchOptions") -> Iterator[Problem]:
+def bench(options: BenchOptions) -> Iterator[Problem]:
     """Check the options of `sdpx bench`."""
     if options.url is not None:
         yield "URL", validate_relay_url(options.url)
     yield from _access(options.access, options.url or "")
 
 
-def _access(access: "AccessOptions", url: str) -> Iterator[Problem]:
+def _access(access: AccessOptions, url: str) -> Iterator[Problem]:
     token = None if access.token is None else access.token.strip()
     if token == "":
         yield "--token", "the token is empty (--token, SDPX_TOKEN)"

@@ -8,22 +8,19 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
+from sdpx.bench.options import BenchOptions
 from sdpx.cli import checks
+from sdpx.cli.options import DemoOptions, ServeCommand, TokenOptions
 from sdpx.errors import ExitStatus
 from sdpx.options import BadOption, LogOptions
+from sdpx.peer.options import PeerOptions
 from sdpx.urls import complete_relay_url
 
-if TYPE_CHECKING:
-    from sdpx.bench.options import BenchOptions
-    from sdpx.cli.options import DemoOptions, ServeCommand, TokenOptions
-    from sdpx.peer.options import PeerOptions
 
-
-def serve(options: "ServeCommand") -> int:
+def serve(options: ServeCommand) -> int:
     """Run a relay; with `--check` or `--print-config` only check its options and files."""
     _require(checks.serve(options))
     from sdpx.relay.app import check_hosts, load_credentials, run_server  # noqa: PLC0415
@@ -45,7 +42,7 @@ def serve(options: "ServeCommand") -> int:
     return run(partial(run_server, options, credentials), options, reloads=True, on_log_failure=options.on_log_failure)
 
 
-def peer(options: "PeerOptions") -> int:
+def peer(options: PeerOptions) -> int:
     """Run a peer."""
     options = options.completed()
     _require(checks.peer(options))
@@ -63,7 +60,7 @@ def peer(options: "PeerOptions") -> int:
     return run(partial(run_peer, options), options, elapsed=True, view=view)
 
 
-def token(options: "TokenOptions") -> int:
+def token(options: TokenOptions) -> int:
     """Print a token."""
     _require(checks.token(options))
     from sdpx.relay.auth.files import BadFile  # noqa: PLC0415
@@ -83,7 +80,7 @@ def token(options: "TokenOptions") -> int:
     return ExitStatus.OK
 
 
-def demo(options: "DemoOptions") -> int:
+def demo(options: DemoOptions) -> int:
     """Run the demonstration."""
     from sdpx.demo import DemoView, run_demo  # noqa: PLC0415
     from sdpx.runtime import run  # noqa: PLC0415
@@ -92,7 +89,7 @@ def demo(options: "DemoOptions") -> int:
     return run(partial(run_demo, options.timeout), LogOptions(log_format=options.log_format), view=view)
 
 
-def bench(options: "BenchOptions") -> int:
+def bench(options: BenchOptions) -> int:
     """Run a measurement."""
     options = replace(options, url=options.url and complete_relay_url(options.url))
     _require(checks.bench(options))

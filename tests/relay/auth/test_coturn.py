@@ -110,7 +110,7 @@ async def turn_relay(tmp_path: Path, port: int, ttl: int) -> AsyncIterator[tuple
 async def test_coturn_accepts_issued_credentials_until_they_expire(tmp_path: Path) -> None:
     async with coturn(tmp_path) as port, turn_relay(tmp_path, port, 600) as (_, url):
         server = await first_server(url)
-        assert server["urls"] == [f"turn:127.0.0.1:{port}"]
+        assert server["urls"] == [f"turn:127.0.0.1:{port}?transport=udp"]
         assert await trio.to_thread.run_sync(is_accepted, server, port)
         forged = server | {"username": f"{int(server['username'].partition(':')[0]) + 1}:bob"}
         assert not await trio.to_thread.run_sync(is_accepted, forged, port)
