@@ -1,11 +1,12 @@
 """Helpers for Trio programs."""
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 import trio
 
 E = TypeVar("E", bound=BaseException)
+POLL_SECONDS: Final = 0.05
 
 
 class RepeatedEvent:
@@ -28,13 +29,18 @@ class RepeatedEvent:
         await self._waiting.park()
 
 
-async def wait_while(is_pending: Callable[[], object], changed: RepeatedEvent, seconds: float) -> None:
-    """Wait until nothing is pending, or until `changed` is not set for `seconds`."""
-    is_changing = True
-    while is_pending() and is_changing:
-        with trio.move_on_after(seconds) as scope:
-            await changed.wait()
-        is_changing = not scope.cancelled_caught
+async def wait_while_it_changes(
+    value: Callable[[], object], change: Callable[[], Awaitable[None]], seconds: float
+) -> None:
+    """Wait until `value()` is false, or has not changed for `seconds`; it is looked at after each `change()`, and regularly."""
+    last, deadline = None, 0.0
+    while present := value():
+        if present != last:
+            last, deadline = present, trio.current_time() + seconds
+        elif trio.current_time() >= deadline:
+            break
+        with trio.move_on_after(POLL_SECONDS):
+            await change()
 
 
 def leaf_exceptions(group: BaseExceptionGroup[E]) -> list[E]:

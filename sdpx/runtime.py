@@ -121,9 +121,13 @@ class LogFailures:
             self._next_report = self._clock() + REPORT_SECONDS
             self._is_reported |= print_error(f"{self._reason}; lines lost: {self.lost}. The relay keeps serving")
 
-    def status(self, *, all_written: bool) -> ExitStatus:
-        """Return the exit status of a program that succeeded but for its log, and say on stderr why it is not 0."""
+    def status(self, *, all_written: bool, messages: int = 0) -> ExitStatus:
+        """Return the exit status of a program that succeeded but for its log, and say on stderr why it is not 0.
+
+        `messages` is the number of received messages that were not written.
+        """
         reason = self._reason if all_written else "The end of the log was not written: stdout is not read"
+        reason += f"; messages not written: {messages}" if reason and messages else ""
         if not reason or self._is_reported:
             return ExitStatus.OK
         print_error(reason + (f"; lines lost: {self.lost}" if self.lost else ""))
@@ -183,7 +187,7 @@ async def _run(
         all_written = sink.close()
     if reason:
         print_error(reason)  # behind the log, which may be on the same terminal
-    return status or failures.status(all_written=all_written)
+    return status or failures.status(all_written=all_written, messages=log.undelivered)
 
 
 def _has_colour() -> bool:

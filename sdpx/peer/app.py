@@ -12,7 +12,7 @@ import trio
 from sdpx.client_tls import client_context
 from sdpx.events import peer
 from sdpx.log import Log
-from sdpx.peer.command_runner import FLUSH_SECONDS, CommandRunner
+from sdpx.peer.command_runner import CommandRunner
 from sdpx.peer.commands import MAX_COMMAND
 from sdpx.peer.input import MAX_LINE, Lines
 from sdpx.peer.options import PeerOptions
@@ -22,7 +22,6 @@ from sdpx.peer.webrtc.runtime import open_webrtc_runtime
 from sdpx.runtime import STDIN, ShutdownRequest, in_foreground
 
 FOREGROUND_POLL_SECONDS: Final = 0.5
-FLUSH_POLL_SECONDS: Final = 0.02
 
 
 async def run_peer(options: PeerOptions, log: Log, stop: ShutdownRequest) -> None:
@@ -54,9 +53,7 @@ async def run_peer(options: PeerOptions, log: Log, stop: ShutdownRequest) -> Non
 async def _leave_at_end(lines: Lines, session: Session) -> None:
     """End the program when a person types Ctrl-D."""
     await lines.ended.wait()
-    with trio.move_on_after(FLUSH_SECONDS):
-        while session.channel_is_open and session.has_unsent:  # noqa: ASYNC110  the channel does not tell of its queue
-            await trio.sleep(FLUSH_POLL_SECONDS)
+    await session.flush()
     await session.quit("Ctrl-D")
 
 

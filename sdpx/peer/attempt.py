@@ -42,6 +42,7 @@ AGENT: Final = f"sdpx/{__version__}"
 CHANNEL_LABEL: Final = "chat"
 RESOLVING_BOUND: Final = 32
 DTLS_SECONDS: Final = 10.0
+RECEIPT_SECONDS: Final = 0.02  # between two receipts
 _DESCRIPTION_EVENTS: Final = {
     "offer": (peer.OfferCreated, peer.OfferSent),
     "answer": (peer.AnswerCreated, peer.AnswerSent),
@@ -319,6 +320,7 @@ class Attempt:
             if self.receipt_due.is_set():
                 self.receipt_due = trio.Event()
                 await self.send_receipt()
+                await trio.sleep(RECEIPT_SECONDS)
                 continue
             if self.pc.channels.last_packet > heartbeat.last_heard:
                 heartbeat.heard(self.pc.channels.last_packet)

@@ -10,7 +10,6 @@ from sdpx.peer.commands import Close, Command, InputRejected, Pair, Send, Unpair
 from sdpx.peer.input import QUEUE_BOUND, Lines, MessageQueue
 from sdpx.peer.session import Session
 
-FLUSH_SECONDS: Final = 10.0
 POLL_SECONDS: Final = 0.25
 
 
@@ -45,8 +44,8 @@ class CommandRunner:
                 await self._session.unpair()
                 self._clear()  # a message that the channel began to take and did not: it is not for the next peer
             case Close():
-                await self._flush()
-                await self._session.quit()
+                unsent = await self._flush()
+                await self._session.quit(unsent=unsent)
 
     async def _enqueue(self, data: str | bytes) -> None:
         """Queue a message. While the queue is full the input waits; with no channel open the message is rejected.
@@ -63,16 +62,15 @@ class CommandRunner:
             await self._wait_for_change()
         self._queue.put(data)
 
-    async def _flush(self) -> None:
-        """Wait until an open channel has taken the queued messages; the rest is dropped and reported."""
-        with trio.move_on_after(FLUSH_SECONDS):
-            while self._session.channel_is_open and self._queue.has_unsent:
-                await self._wait_for_change()
-        self._clear()
+    async def _flush(self) -> int:
+        """Wait until an open channel has taken the queued messages; the rest is dropped and reported. Returns its number."""
+        await self._session.flush()
+        return self._clear()
 
-    def _clear(self) -> None:
+    def _clear(self) -> int:
         if count := self._queue.clear():
             self._reject(InputRejected("not_sent", f"Messages that waited for a data channel were not sent: {count}"))
+        return count
 
     async def _wait_for_change(self) -> None:
         with trio.move_on_after(POLL_SECONDS):  # the closing of a channel does not wake this task

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 import trio
 
-from sdpx.concurrency import RepeatedEvent
+from sdpx.concurrency import RepeatedEvent, wait_while_it_changes
 from sdpx.events import Event, peer
 from sdpx.ice_servers import IceServer
 from sdpx.log import Log
@@ -35,7 +35,6 @@ INBOX_BOUND: Final = 512
 OWN_BOUND: Final = 64  # room in the inbox for the items of this side, which are never dropped: a few for each attempt
 CLOSING_SECONDS: Final = 0.05
 GLARE_SECONDS: Final = 0.5  # for the answer to an offer that crossed one of the peer
-POLL_SECONDS: Final = 0.05
 RECEIPT_SECONDS: Final = 1.0  # for messages to be written before this side leaves
 RETURN_SECONDS: Final = 5.0  # for the side that closed the only channel to open another, or to offer afresh
 
@@ -158,17 +157,15 @@ class PairSession:
     async def close_channel(self) -> None:
         """Close the data channel, if there is one, once the peer has confirmed all that was sent.
 
-        Given up when nothing changes for `--timeout`: then something is `in_doubt`.
+        Given up when nothing changes for `--timeout`: then something is `in_doubt`, and the channel stays open.
         """
-        last, deadline = None, trio.current_time()
-        while any(self.in_doubt) and not self._is_ending and not self.closed.is_set():
-            if self.in_doubt != last:
-                last, deadline = self.in_doubt, trio.current_time() + self._options.timeout
-            elif trio.current_time() >= deadline:
-                break
-            with trio.move_on_after(POLL_SECONDS):  # SCTP does not report an acknowledgement
-                await self._changed.wait()
-        if self._attempt is not None:
+
+        def left() -> tuple[int, int] | None:
+            is_over = self._is_ending or self.closed.is_set()
+            return None if is_over or not any(self.in_doubt) else self.in_doubt
+
+        await wait_while_it_changes(left, self._changed.wait, self._options.timeout)
+        if self._attempt is not None and not any(self.in_doubt):
             await self._attempt.pc.channels.finish()
 
     async def close(self) -> None:
@@ -474,7 +471,7 @@ class PairSession:
                 await trio.sleep(CLOSING_SECONDS)  # the channel is being closed: its event comes soon
         if self._options.once:
             await self.close_channel()
-            failure = diagnose_doubt(self.trace, *self.in_doubt)
+            failure = diagnose_doubt(self.trace, *self.in_doubt) if any(self.in_doubt) else None
             if failure is not None:
                 self._log.emit(failure.event(self.trace, self.age, retrying=False))
             self._end(failure)

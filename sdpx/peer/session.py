@@ -12,14 +12,14 @@ from typing import Final
 import trio
 from msgspec import UNSET
 
-from sdpx.concurrency import wait_while
-from sdpx.errors import Ending
+from sdpx.concurrency import wait_while_it_changes
+from sdpx.errors import Ending, ExitStatus
 from sdpx.events import peer
 from sdpx.ice_servers import choose, servers_from
 from sdpx.log import Log
 from sdpx.peer import policy
 from sdpx.peer.commands import InputRejected
-from sdpx.peer.diagnostics.diagnosis import Diagnosis, diagnose, diagnose_doubt
+from sdpx.peer.diagnostics.diagnosis import diagnose, diagnose_doubt
 from sdpx.peer.diagnostics.expectation import Expectation
 from sdpx.peer.diagnostics.trace import Phase
 from sdpx.peer.input import Lines, LineSource, MessageQueue, MessageSource, Prompt
@@ -110,7 +110,7 @@ class Session:
             self._last = self._pairing
             with trio.CancelScope(shield=True):  # closing has deadlines of its own
                 await self._end_pairing()
-        await wait_while(lambda: self._log.undelivered, self._log.progress, self._options.timeout)
+        await wait_while_it_changes(lambda: self._log.undelivered, self._log.progress.wait, self._options.timeout)
         if self._ending is not None:
             raise self._ending
 
@@ -130,11 +130,6 @@ class Session:
     def has_addressee(self) -> bool:
         """Whether a message has a receiver: the present peer, the one being requested, or the first one of all."""
         return self.has_peer or not self._was_paired or self._pairing_wanted.is_set()
-
-    @property
-    def has_unsent(self) -> bool:
-        """Whether a message was read and not sent."""
-        return self._source.has_unsent
 
     @property
     def channel_is_open(self) -> bool:
@@ -160,17 +155,24 @@ class Session:
                 await self._end_pairing()
                 self._apply(policy.after_pairing(self._state, pairing.state, policy.Unpaired()), pairing)
 
-    async def quit(self, cause: str = '{"close": true}') -> None:
-        """End the program, once the present peer has confirmed all that was sent."""
+    async def flush(self) -> None:
+        """Wait until an open channel has taken all messages that were read, as long as it takes any within `--timeout`."""
+
+        def left() -> tuple[int] | None:
+            sent = self._pairing.trace.bytes_sent if self._pairing else 0
+            return (sent,) if self.channel_is_open and self._source.has_unsent else None
+
+        await wait_while_it_changes(left, self.queue.change, self._options.timeout)
+
+    async def quit(self, cause: str = '{"close": true}', unsent: int = 0) -> None:
+        """End the program, once the present peer has confirmed all that was sent; `unsent` messages were dropped."""
         pairing = self._last = self._pairing
-        failure: Diagnosis | None = None
+        ending = Ending("not_sent", f"Messages were not sent: {unsent}", ExitStatus.CHANNEL_LOST) if unsent else None
         if pairing is not None:
             await self._runtime.run_and_wait(pairing.close_channel)
-            failure = diagnose_doubt(pairing.trace, *pairing.in_doubt)
-        if self._expectation.is_unmet:
-            self._finish(self._expectation_failure(f"ended by {cause}"))
-        else:
-            self._finish(failure.ending if failure else None)
+            if any(pairing.in_doubt):
+                ending = diagnose_doubt(pairing.trace, *pairing.in_doubt).ending
+        self._finish(self._expectation_failure(f"ended by {cause}") if self._expectation.is_unmet else ending)
 
     # ---- requests -------------------------------------------------------------------------------------------------
 

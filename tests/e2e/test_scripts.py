@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trio
 
+from sdpx.child_process import ChildProcess, child_process
 from tests.e2e.test_foreign_client import client
 from tests.harness.coturn import free_port
 from tests.harness.processes import Line, Program, peer, relay, sdpx, two_peers
@@ -75,6 +76,36 @@ async def test_a_killed_peer_is_noticed_without_a_relay() -> None:
         assert status == 12
         assert trio.current_time() - began > 2
         assert verdict["silent_ms"] >= 3000
+
+
+async def test_every_message_arrives_at_a_receiver_with_an_output_that_is_read_late() -> None:
+    """2 MB do not fit into pipes and buffers: the sender waits, and ends when the last message is written."""
+    lines = [f"{number} " + "x" * 60_000 for number in range(40)]
+    bobs = ("-m", "sdpx", "peer", "--no-stun", "--id", "bob", "--url")
+    async with relay() as (_, url), child_process(*bobs, url) as process, trio.open_nursery() as nursery:
+        bob = ChildProcess(process)
+        while b"id_assigned" not in await bob.receive_line():
+            pass
+        async with sdpx("peer", "--url", url, "--no-stun", "--pair", "bob", "--once") as a:
+
+            async def type_all() -> None:
+                for line in lines:
+                    await a.say(line)
+                await a.end_input()
+
+            nursery.start_soon(type_all)
+            await a.wait_for("channel_message_sent")
+            await trio.sleep(1)
+            assert len(a.log.of("channel_message_sent")) < len(lines)
+            received: list[str] = []
+            while len(received) < len(lines):
+                event = json.loads(await bob.receive_line())
+                if event["event"] == "channel_message":
+                    received.append(event["text"])
+            assert received == lines
+            nursery.start_soon(bob.discard_output)
+            assert await a.ended() == 0
+            process.kill()
 
 
 # ---- a relay that is restarted --------------------------------------------------------------------------------------

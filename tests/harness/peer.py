@@ -21,7 +21,14 @@ from sdpx.peer.session import Session
 from sdpx.peer.signaling.client import Connected, Disconnected, SignalingClient, SignalingEvent, Stopped
 from sdpx.peer.signaling.reliable_channel import ReliableChannel
 from sdpx.peer.webrtc.data_channel import DataChannels
-from sdpx.peer.webrtc.events import ChannelClosed, ChannelOpened, MessageReceived, RtcEvent, StateChanged
+from sdpx.peer.webrtc.events import (
+    ChannelClosed,
+    ChannelOpened,
+    HeartbeatReceived,
+    MessageReceived,
+    RtcEvent,
+    StateChanged,
+)
 from sdpx.peer.webrtc.peer_connection import PeerConnection
 from sdpx.peer.webrtc.runtime import Job, WebRtcRuntime
 from sdpx.protocol.messages import CandidateInit, Description, Paired, PairRequest, ServerMessage
@@ -74,6 +81,7 @@ class FakeDataChannels(DataChannels):
         self._emit = emit
         self.sent: list[str | bytes] = []
         self.receipts: list[Receipt] = []
+        self.doubtful = (0, 0)
 
     async def create(self, label: str) -> None: ...
 
@@ -87,7 +95,7 @@ class FakeDataChannels(DataChannels):
     def release(self, data: str | bytes) -> None: ...
 
     def unacknowledged(self) -> tuple[int, int]:
-        return 0, 0
+        return self.doubtful
 
     async def send(self, data: str | bytes) -> bool:
         await trio.lowlevel.checkpoint()
@@ -143,6 +151,10 @@ class FakePeerConnection(PeerConnection):
     async def close_channel(self) -> None:
         await self.fake_channels.finish()
         await wait_all_tasks_blocked()
+
+    async def confirm(self, received: int, written: int | None = None) -> None:
+        """Send a heartbeat as an sdpx does."""
+        await self.emit(HeartbeatReceived(Receipt(received, received if written is None else written)))
 
     async def receive(self, *messages: str | bytes) -> None:
         await self.emit(*map(MessageReceived, messages))

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from sdpx.log import Log
-from sdpx.peer.command_runner import FLUSH_SECONDS, CommandRunner
+from sdpx.peer.command_runner import CommandRunner
 from sdpx.peer.commands import MAX_COMMAND, MAX_MESSAGE, Close, InputRejected, Pair, Send, Unpair, parse_command
 from sdpx.peer.input import QUEUE_BOUND, MessageQueue
+from sdpx.peer.options import PeerOptions
 from sdpx.peer.session import Session
 from tests.harness.log import LogRecorder
 from tests.harness.peer import TypedLines
@@ -106,8 +107,11 @@ class Peer(Session):
     has_addressee = True
     channel_is_open = False
 
-    def __init__(self) -> None:
+    def __init__(self, queue: MessageQueue) -> None:
         self.done: list[object] = []
+        self.queue = self._source = queue
+        self._pairing = None
+        self._options = PeerOptions("ws://relay.test")
 
     async def pair(self, target: str) -> None:
         self.done.append(("pair", target))
@@ -115,8 +119,8 @@ class Peer(Session):
     async def unpair(self) -> None:
         self.done.append("unpair")
 
-    async def quit(self, cause: str = "") -> None:
-        self.done.append("close")
+    async def quit(self, cause: str = "", unsent: int = 0) -> None:
+        self.done.append(("close", unsent) if unsent else "close")
 
     async def take_from(self, queue: MessageQueue) -> None:
         while (item := await queue.next()) is not None:
@@ -135,7 +139,8 @@ Type = Callable[..., Awaitable[None]]
 @asynccontextmanager
 async def running() -> AsyncIterator[tuple[Peer, MessageQueue, Type, LogRecorder]]:
     """Run commands; `type` types some and waits until none is left that can be executed."""
-    log, queue, peer, lines = LogRecorder(), MessageQueue(nothing), Peer(), TypedLines()
+    log, queue, lines = LogRecorder(), MessageQueue(nothing), TypedLines()
+    peer = Peer(queue)
 
     async def type_commands(*commands: dict[str, object], end: bool = False) -> None:
         lines.type(*map(json.dumps, commands))
@@ -174,7 +179,7 @@ async def test_close_without_a_channel_drops_and_reports_queued_messages() -> No
     """It does not wait for a channel that may never open."""
     async with running() as (peer, _, type_commands, log):
         await type_commands({"send": "a"}, {"send": "b"}, {"close": True})
-        assert peer.done == ["close"]
+        assert peer.done == [("close", 2)]
         assert [line["code"] for line in log.of("input_rejected")] == ["not_sent"]
         assert log.records[0]["message"].endswith("2")
 
@@ -182,13 +187,13 @@ async def test_close_without_a_channel_drops_and_reports_queued_messages() -> No
 async def test_close_does_not_wait_long_for_a_stuck_channel(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """The command is executed after `FLUSH_SECONDS` all the same."""
+    """The command is executed when the channel has taken no message for `--timeout`."""
     async with running() as (peer, _, type_commands, log):
         peer.channel_is_open = True
         await type_commands({"send": "a"}, {"close": True})
         assert peer.done == []
-        await trio.sleep(FLUSH_SECONDS + 1)
-        assert peer.done == ["close"]
+        await trio.sleep(PeerOptions("ws://relay.test").timeout + 1)
+        assert peer.done == [("close", 1)]
         assert log.of("input_rejected")
 
 

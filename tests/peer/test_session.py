@@ -8,7 +8,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sdpx.errors import Ending, ExitStatus
 from sdpx.ice_servers import IceServer
-from sdpx.peer.webrtc.events import StateChanged
+from sdpx.peer.negotiation.confirmation import Receipt
+from sdpx.peer.webrtc.events import Overrun, StateChanged
 from sdpx.protocol.messages import (
     Candidate,
     CandidateInit,
@@ -298,6 +299,111 @@ async def test_once_ends_when_the_input_is_sent(autojump_clock: MockClock) -> No
         pc = await peer.open()
         assert await peer.ended() == 0
         assert pc.sent == ["a", "b"]
+
+
+async def test_once_ends_when_the_other_sdpx_has_confirmed_all(autojump_clock: MockClock) -> None:
+    async with session(once=True, pair="bob") as peer:
+        await peer.type("a", "b")
+        peer.lines.end()
+        pc = await peer.open(sdpx=True)
+        await pc.confirm(2, 1)
+        assert not peer.finished.is_set()
+        await pc.confirm(2)
+        assert await peer.ended() == 0
+        assert "messages_unconfirmed" not in peer.events
+
+
+async def test_once_gives_up_when_nothing_is_confirmed_for_the_timeout(autojump_clock: MockClock) -> None:
+    """Heartbeats without progress are not enough; the event says what is in doubt."""
+    async with session(once=True, pair="bob", timeout=10.0) as peer:
+        await peer.type("a", "bb")
+        peer.lines.end()
+        pc = await peer.open(sdpx=True)
+        began = trio.current_time()
+        for _ in range(5):
+            await trio.sleep(1)
+            await pc.confirm(1)
+        while not peer.finished.is_set():
+            await pc.confirm(1)
+            await trio.sleep(0.5)
+        assert 10 <= trio.current_time() - began < 17
+        assert await peer.ended() == 12
+        verdict(peer, "unconfirmed", 12)
+        event = peer.log.of("messages_unconfirmed")[0]
+        assert (event["messages"], event["bytes"]) == (1, 2)
+
+
+async def test_close_with_unconfirmed_messages_is_no_success(autojump_clock: MockClock) -> None:
+    """Where the other side is no sdpx, its SCTP counts."""
+    for doubtful, status in (((0, 0), 0), ((3, 300), 12)):
+        async with session(stdin="json", timeout=10.0) as peer:
+            pc = await peer.open()
+            pc.fake_channels.doubtful = doubtful
+            await peer.type({"send": "a"}, {"close": True})
+            assert await peer.ended() == status
+            assert [line["messages"] for line in peer.log.of("messages_unconfirmed")] == [3] * (status > 0)
+
+
+async def test_a_departure_with_unconfirmed_messages_is_no_success_for_once(autojump_clock: MockClock) -> None:
+    async with session(once=True, pair="bob") as peer:
+        pc = await peer.open(sdpx=True)
+        await peer.type("a")
+        await pc.close_channel()
+        assert await peer.ended() == 12
+        assert "unconfirmed" in str(peer.ending)
+
+
+async def test_next_connection_begins_with_what_was_not_received(autojump_clock: MockClock) -> None:
+    """The counts go on from one connection to the next."""
+    async with session(pair="bob") as peer:
+        first = await peer.open(sdpx=True)
+        await peer.type("a", "b", "c", "d")
+        await first.confirm(2, 1)
+        await peer.log.wait_for("connection_retry")
+        await peer.relay.say(Description("answer", SDP, agent="sdpx/1"))
+        second = peer.pc
+        await second.open()
+        await peer.type("e")
+        assert second.sent == []
+        await second.confirm(3, 2)
+        assert second.sent == ["d", "e"]
+        await second.confirm(5)
+        await peer.type("f")
+        assert second.sent == ["d", "e", "f"]
+
+
+async def test_receipts_count_what_was_received_and_written(autojump_clock: MockClock) -> None:
+    async with session() as peer:
+        pc = await peer.open(sdpx=True)
+        assert pc.fake_channels.receipts == [Receipt(0, 0)]
+        written, peer.log.on_written = peer.log.on_written, None
+        await pc.receive("a", "b")
+        await trio.sleep(1.1)
+        assert pc.fake_channels.receipts[-1] == Receipt(2, 0)
+        assert written is not None
+        written(2)
+        await wait_all_tasks_blocked()
+        assert pc.fake_channels.receipts[-1] == Receipt(2, 2)
+
+
+async def test_any_packet_is_a_sign_of_life(autojump_clock: MockClock) -> None:
+    """A slow path carries nothing but fragments of data for a while."""
+    async with session(pair="bob", retries=0) as peer:
+        pc = await peer.open(sdpx=True)
+        for _ in range(20):
+            await trio.sleep(0.5)
+            pc.fake_channels.last_packet = trio.current_time()
+        assert "diagnosis" not in peer.events
+        assert await peer.ended() == 12
+        verdict(peer, "peer_silent", 12)
+
+
+async def test_an_overrun_ends_the_connection(autojump_clock: MockClock) -> None:
+    async with session(pair="bob") as peer:
+        pc = await peer.open()
+        await pc.emit(Overrun())
+        assert await peer.ended() == 12
+        verdict(peer, "receiver_overrun", 12)
 
 
 async def test_once_with_input_left_is_no_success(autojump_clock: MockClock) -> None:

@@ -94,10 +94,8 @@ def diagnose_departure(trace: ConnectionTrace, reason: str, *, unsent: bool = Fa
     return Diagnosis(Ending("pairing_lost", sentence, ExitStatus.PAIRING_LOST))
 
 
-def diagnose_doubt(trace: ConnectionTrace, messages: int, size: int) -> Diagnosis | None:
-    """Return what it means at the end that so many messages, and bytes, were not confirmed; None if there are none."""
-    if not messages and not size:
-        return None
+def diagnose_doubt(trace: ConnectionTrace, messages: int, size: int) -> Diagnosis:
+    """Return what it means at the end that so many messages, and bytes, were not confirmed."""
     sentence = f"The peer {trace.peer_id} has not confirmed the last messages in time ({messages}, with {size} bytes)"
     return Diagnosis(Ending("unconfirmed", sentence, ExitStatus.CHANNEL_LOST))
 
