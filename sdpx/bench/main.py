@@ -133,35 +133,33 @@ async def _measure(options: BenchOptions, url: str, pid: int | None) -> Figures:
             job = Job(target, pairs, options.payload, options.in_flight, options.seconds)
             await loads[-1].send_line(msgspec.json.encode(job).decode())
         _require_paired(await _run_phase("setup", loads), options.pairs)
-        before = _cpu_seconds(pid)
+        cpu_before = _cpu_seconds(pid)
         tallies = {"relay": await _run_phase("relay", loads)}
-        after = _cpu_seconds(pid)
-        for phase in ("connect", "session"):
-            tallies[phase] = await _run_phase(phase, loads)
+        relay_cpu = _cpu_seconds(pid) - cpu_before
+        tallies |= {phase: await _run_phase(phase, loads) for phase in ("connect", "session")}
     if tallies["relay"].count == 0 and tallies["relay"].cut:
         raise Ending(
             "relay_lost", f"The connection to the relay at {url} was lost before it relayed a message", ExitStatus.RELAY
         )
-    relay_cpu = None if before is None or after is None else after - before
     return figures(options, url, processes, tallies, relay_cpu)
 
 
 async def _run_phase(phase: str, loads: list[LoadProcess]) -> Tally:
     """Run a phase in all load processes, and report progress."""
     total = Tally()
+
+    async def report_progress() -> None:
+        while True:
+            await trio.sleep(1)
+            sys.stderr.write(f"{sum(load.progress for load in loads):,} {PHASES.get(phase, 'pairs connected')}\n")
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_report_progress, phase, loads)
+        nursery.start_soon(report_progress)
         async with trio.open_nursery() as running:
             for load in loads:
                 running.start_soon(load.run_phase, phase, total)
         nursery.cancel_scope.cancel()
     return total
-
-
-async def _report_progress(phase: str, loads: list[LoadProcess]) -> None:
-    while True:
-        await trio.sleep(1)
-        sys.stderr.write(f"{sum(load.progress for load in loads):,} {PHASES.get(phase, 'pairs connected')}\n")
 
 
 def _require_paired(result: Tally, pairs: int) -> None:
@@ -210,10 +208,10 @@ async def _target(url: str, options: BenchOptions) -> Target:
     )
 
 
-def _cpu_seconds(pid: int | None) -> float | None:
-    """Return the CPU time of a process, if the system provides it."""
+def _cpu_seconds(pid: int | None) -> float:
+    """Return the CPU time of a process; 0 if the process is unknown, or the system does not provide it."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return None
+        return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

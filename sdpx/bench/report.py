@@ -15,11 +15,11 @@ Figures = dict[str, Any]  # the result, as `--format json` prints it
 
 
 def figures(
-    options: BenchOptions, url: str, processes: int, tallies: dict[str, Tally], relay_cpu: float | None = None
+    options: BenchOptions, url: str, processes: int, tallies: dict[str, Tally], relay_cpu: float = 0.0
 ) -> Figures:
     """Return the result of all phases.
 
-    `relay_cpu` is the CPU time of the relay in the phase `relay`, in seconds; it is known only for a process of this machine.
+    `relay_cpu` is the CPU time of the relay in the phase `relay`, in seconds; 0 if it is unknown.
     """
     relayed = tallies["relay"]
     together = Tally()
@@ -41,7 +41,9 @@ def figures(
         "latency_ms": {name: percentile(relayed.latencies, share) / 1000 for name, share in PERCENTILES.items()},
         "connects_per_s": round(tallies["connect"].rate, 1),
         "sessions_per_s": round(tallies["session"].rate, 1),
-        "relay_cpu_us_per_message": round(relay_cpu * 1e6 / relayed.count, 2) if relay_cpu and relayed.count else None,
+        "relay_cpu_us_per_message": round(relay_cpu * 1e6 / relayed.count, 2)
+        if relay_cpu > 0 and relayed.count
+        else None,
         "load_busy": {phase: round(tally.busy, 3) for phase, tally in tallies.items()},
         "faults": {name: together.faults[name] for name in FAULTS},
         "refused": together.refused,

@@ -4,6 +4,8 @@ import codecs
 from pathlib import Path
 from typing import Final
 
+from sdpx.errors import describe_os_error
+
 MAX_BYTES: Final = 1024 * 1024
 _BYTE_ORDER_MARKS: Final = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
@@ -21,7 +23,7 @@ def read_bytes(path: Path) -> bytes:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise BadFile(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise BadFile(path, f"cannot be read: {describe_os_error(error)}") from None
     if len(data) > MAX_BYTES:
         raise BadFile(path, "is larger than 1 MiB")
     return _without_byte_order_mark(data)
