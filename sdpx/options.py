@@ -82,7 +82,7 @@ class Option:
         low, high = self.minimum, self.maximum
         if (low is None or value >= low) and (high is None or value <= high):
             return None
-        return f"{value} is not {low} or more" if high is None else f"{value} is not from {low} to {high}"
+        return f"{value:.12g} is not {low} or more" if high is None else f"{value:.12g} is not from {low} to {high}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ def complete_relay_url(text: str) -> str:
 
     The port of a bare host is that of `sdpx serve`; port 443 stands for wss://.
     """
+    text = text.strip()
     scheme, separator, rest = text.partition("://")
     if separator:
         known = {"http": "ws", "https": "wss"}

@@ -23,6 +23,7 @@ def test_relay_url_has_a_websocket_scheme_and_a_host(url: str) -> None:
         ("[::1]", "ws://[::1]:8765"),
         ("[::1]:9", "ws://[::1]:9"),
         ("http://h", "ws://h"),
+        (" wss://h\n", "wss://h"),
         ("HTTPS://h/p", "wss://h/p"),
         ("wss://h", "wss://h"),
         ("ftp://h", "ftp://h"),

@@ -67,7 +67,7 @@ def token(options: TokenOptions) -> Iterator[Problem]:
     if parse_duration(options.ttl) is None:
         yield "--ttl", f"'{options.ttl}' is not a duration; the form is 90s, 15m, 1h or 7d"
     if options.auth_secret_file is None:
-        yield "--auth-secret-file", "is required: the file that the relay reads"
+        yield "--auth-secret-file", "required; the secret file of the relay"
 
 
 def bench(options: BenchOptions) -> Iterator[Problem]:

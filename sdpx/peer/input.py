@@ -6,7 +6,7 @@ non-blocking; when the program ends the thread is left in its read.
 """
 
 import sys
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, IncrementalDecoder, getincrementaldecoder
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
@@ -26,8 +26,9 @@ QUEUE_BOUND: Final = 1024
 class Lines:
     """The lines of an input; `read(n)` blocks and returns up to n bytes, none at the end.
 
-    A line over `max_size` bytes, or not in UTF-8, is logged as `input_rejected` and skipped. A line ends with LF or CRLF; a
-    byte order mark at the start is skipped. With `at_once` it does not wait for the first line to be needed.
+    A line over `max_size` bytes, or not in UTF-8, is logged as `input_rejected` and skipped. A line ends with LF or CRLF. A
+    byte order mark at the start is skipped; that of UTF-16, as of Windows programs, announces UTF-16. With `at_once` reading
+    does not wait for the first line to be needed.
     """
 
     def __init__(
@@ -39,7 +40,8 @@ class Lines:
         self._wanted = trio.Event()
         if at_once:
             self._wanted.set()
-        self._is_first = True
+        self._is_first = True  # no line was read
+        self._utf16: IncrementalDecoder | None = None
         self.ended = trio.Event()
         self._held: str | None = None
         self._send, self._receive = trio.open_memory_channel[str](0)
@@ -58,7 +60,7 @@ class Lines:
                         await self._offer(bytes(line))
                     skipping = False
                 pending = bytearray() if skipping else rest
-                if len(pending) > self._max_size:
+                if len(pending) > self._max_size + len(BOM_UTF8 + b"\r"):
                     self._reject_long()
                     pending, skipping = bytearray(), True
             if pending:
@@ -87,20 +89,24 @@ class Lines:
 
     async def _next_chunk(self) -> bytes:
         try:
-            return await trio.to_thread.run_sync(self._read, CHUNK, abandon_on_cancel=True)
+            chunk = await trio.to_thread.run_sync(self._read, CHUNK, abandon_on_cancel=True)
         except OSError:
             return b""  # a closed stdin has no lines
+        if self._is_first and self._utf16 is None and chunk.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+            self._utf16 = getincrementaldecoder("utf-16")("replace")
+        return self._utf16.decode(chunk).encode(errors="replace") if self._utf16 else chunk
 
     async def _offer(self, line: bytes) -> None:
+        line = line.removeprefix(BOM_UTF8 if self._is_first else b"").removesuffix(b"\r")
+        self._is_first = False
         if len(line) > self._max_size:
             self._reject_long()
             return
         try:
-            text = line.removeprefix(BOM_UTF8 if self._is_first else b"").removesuffix(b"\r").decode()
+            text = line.decode()
         except UnicodeDecodeError:
             self._log.emit(peer.InputRejected("not_utf8", "A line of the input is not UTF-8 and was not sent"))
             return
-        self._is_first = False
         await self._send.send(text)
 
     def _reject_long(self) -> None:
