@@ -243,26 +243,40 @@ class PathSelected(Event, frozen=True):
 
 
 class ChannelOpen(Event, frozen=True):
-    """The data channel is open."""
+    """A data channel is open; `id` is its stream identifier."""
 
     sentence = "Data channel '{e.label}' is open."
     label: str
+    id: int | None = None
 
 
 class ChannelClosed(Event, frozen=True):
-    """The data channel is closed."""
+    """A data channel is closed. The next open one takes its place for messages."""
 
     sentence = "Data channel '{e.label}' is closed."
     label: str
+    id: int | None = None
+
+
+class DataChannelError(WarningEvent, frozen=True):
+    """A message of the peer on the stream `id` was faulty and is ignored."""
+
+    sentence = "{e._reason}"
+    id: int
+    _reason: str
 
 
 class ChannelMessage(Event, frozen=True):
-    """A message was received: `text`, or `bytes` and `base64` if it is binary. This event is never dropped."""
+    """A message was received: `text`, or `bytes` and `base64` if it is binary. This event is never dropped.
+
+    `channel` is the label of its data channel, if that is not the first open one.
+    """
 
     sentence = "Received a message from peer."
     text: str | UnsetType = UNSET
     bytes: int | UnsetType = UNSET
     base64: str | UnsetType = UNSET
+    channel: str | UnsetType = UNSET
 
 
 class ChannelMessageSent(Event, frozen=True):

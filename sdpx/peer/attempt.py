@@ -277,7 +277,7 @@ class Attempt:
             await self._send(Candidate(candidate, peer_id=self._peer_id), partial(self._log.emit, sent))
         self._note_gathered()
         sent = peer.CandidateSent(None, end_of_candidates=True)
-        await self._send(Candidate(None, peer_id=self._peer_id), partial(self._log.emit, sent))
+        await self._send(Candidate(self.pc.local_end, peer_id=self._peer_id), partial(self._log.emit, sent))
 
     def _note_gathered(self) -> None:
         self.trace.gathered = True
@@ -372,14 +372,15 @@ class Attempt:
 
     # ---- trace ------------------------------------------------------------------------------------------------------
 
-    def note_message(self, data: str | bytes, on_written: Callable[[], None]) -> None:
+    def note_message(self, data: str | bytes, label: str | None, on_written: Callable[[], None]) -> None:
         """Note a message of the peer; `on_written` is called when it is written to the log."""
         self.note_alive()
         self.trace.bytes_received += _size(data)
+        channel = UNSET if label is None else label
         event = (
-            peer.ChannelMessage(text=data)
+            peer.ChannelMessage(text=data, channel=channel)
             if isinstance(data, str)
-            else peer.ChannelMessage(bytes=len(data), base64=base64.b64encode(data).decode())
+            else peer.ChannelMessage(bytes=len(data), base64=base64.b64encode(data).decode(), channel=channel)
         )
 
         def release() -> None:

@@ -11,8 +11,8 @@ from sdpx.errors import SdpxError
 from sdpx.ids import validate_id
 from sdpx.options import did_you_mean
 
-MAX_MESSAGE: Final = 64 * 1024
-MAX_COMMAND: Final = 512 * 1024  # a message of that size, each byte spelt `\u0000`, and the rest
+MAX_MESSAGE: Final = 256 * 1024
+MAX_COMMAND: Final = 2 * 1024 * 1024  # a message of that size, each byte spelt `\u0000`, and the rest
 _FORMS: Final = {
     "send": '{"send": TEXT}',
     "send_base64": '{"send_base64": TEXT}',

@@ -18,7 +18,7 @@ from sdpx.events import peer
 from sdpx.ids import validate_id
 from sdpx.log import Log
 
-MAX_LINE: Final = 64 * 1024
+MAX_LINE: Final = 256 * 1024
 CHUNK: Final = 64 * 1024
 QUEUE_BOUND: Final = 1024
 

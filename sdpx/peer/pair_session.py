@@ -23,7 +23,7 @@ from sdpx.peer.diagnostics.diagnosis import Diagnosis, diagnose, diagnose_doubt
 from sdpx.peer.diagnostics.trace import ConnectionTrace, Phase
 from sdpx.peer.input import MessageSource
 from sdpx.peer.negotiation.addresses import is_loopback_url
-from sdpx.peer.negotiation.confirmation import WINDOW, Receipt, Unconfirmed, size_of
+from sdpx.peer.negotiation.confirmation import OVERHEAD, WINDOW, Receipt, Unconfirmed, size_of
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.policy import PairingState, Step
 from sdpx.peer.webrtc import events
@@ -381,13 +381,15 @@ class PairSession:
         match event:
             case events.StateChanged(kind, state):
                 self._on_state(kind, state, attempt)
-            case events.ChannelOpened(label):
-                self._on_channel_open(label, attempt)
-            case events.ChannelClosed(label):
-                self._on_channel_closed(label, attempt)
-            case events.MessageReceived(data):
+            case events.ChannelOpened(label, number):
+                self._log.emit(peer.ChannelOpen(label, number))
+                self._on_channel_open(attempt)
+            case events.ChannelClosed(label, number):
+                self._log.emit(peer.ChannelClosed(label, number))
+                self._on_channel_closed(attempt)
+            case events.MessageReceived(data, channel):
                 self._received += 1
-                attempt.note_message(data, partial(self._on_written, size_of(data)))
+                attempt.note_message(data, channel, partial(self._on_written, size_of(data)))
                 self._reached(attempt, "message")
             case events.HeartbeatReceived(receipt):
                 attempt.note_heartbeat(receipt)
@@ -419,19 +421,20 @@ class PairSession:
             if state == "failed" or (state == "closed" and not hung_up):  # a peer that closes leaves the pairing too
                 self._post.send_nowait(attempt)
 
-    def _on_channel_open(self, label: str, attempt: Attempt) -> None:
+    def _on_channel_open(self, attempt: Attempt) -> None:
         self._was_open = True
-        self._log.emit(peer.ChannelOpen(label))
         self._channel_opened.set()
+        if "channel" not in attempt.trace.reached_at:
+            attempt.start_soon(self._catch_up, attempt)
         self._reached(attempt, "channel")
-        attempt.start_soon(self._catch_up, attempt)
         if attempt.both_sdpx and self._attempt is attempt:
             attempt.start_heartbeat()
 
-    def _on_channel_closed(self, label: str, attempt: Attempt) -> None:
-        self._log.emit(peer.ChannelClosed(label))
-        self._channel_opened = trio.Event()
+    def _on_channel_closed(self, attempt: Attempt) -> None:
         self._changed.set()
+        if attempt.pc.channels.is_open:
+            return  # the next one takes its place
+        self._channel_opened = trio.Event()
         if self._attempt is None:
             return  # this side closes it, perhaps only to begin another attempt
         attempt.note_state()
@@ -481,6 +484,11 @@ class PairSession:
         if attempt is None:
             return False
         await attempt.caught_up.wait()
+        limit, size = attempt.pc.channels.max_message_size, size_of(item) - OVERHEAD
+        if limit and size > limit:
+            reason = f"A message of {size} bytes was not sent: the other side takes {limit}"
+            self._log.emit(peer.InputRejected("too_long", reason))
+            return True
         if confirms := attempt.confirms:
             self._unconfirmed.add(item)
         sent = await attempt.pc.channels.send(item)

@@ -76,6 +76,7 @@ class FakeDataChannels(DataChannels):
     """Opens and closes when the other side does."""
 
     is_open = False
+    max_message_size = 0
 
     def __init__(self, emit: Callable[[RtcEvent], None]) -> None:
         self._emit = emit
@@ -83,7 +84,7 @@ class FakeDataChannels(DataChannels):
         self.receipts: list[Receipt] = []
         self.doubtful = (0, 0)
 
-    async def create(self, label: str) -> None: ...
+    async def create(self, label: str, number: int | None = None) -> None: ...
 
     async def create_heartbeat(self) -> None: ...
 
@@ -97,7 +98,7 @@ class FakeDataChannels(DataChannels):
     def unacknowledged(self) -> tuple[int, int]:
         return self.doubtful
 
-    async def send(self, data: str | bytes) -> bool:
+    async def send(self, data: str | bytes, label: str | None = None) -> bool:
         await trio.lowlevel.checkpoint()
         if self.is_open:
             self.sent.append(data)
@@ -173,6 +174,8 @@ class FakePeerConnection(PeerConnection):
 
     def continues(self, offer: RemoteDescription) -> bool:
         return self.remote is not None and offer.continues(self.remote)
+
+    local_end = CandidateInit("", "0", 0)
 
     async def add_candidate(self, init: CandidateInit) -> None:
         self.candidates.append(init)

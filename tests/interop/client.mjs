@@ -122,7 +122,7 @@ export function runScenario(scenario, { RTCPeerConnection, WebSocket, greetsOnRe
   }
 
   async function addCandidate(connection, candidate) {
-    report("candidate", { candidate });
+    report("candidate", { candidate, end: !candidate?.candidate });
     await connection.pc.addIceCandidate(candidate);
   }
 

@@ -251,7 +251,7 @@ class GStreamerPeer:
         self.pc.emit("set-remote-description", description, Gst.Promise.new_with_change_func(in_main_loop(done)))
 
     def add(self, init: dict[str, Any] | None) -> None:
-        self.report("candidate", candidate=init)
+        self.report("candidate", candidate=init, end=not (init and init.get("candidate")))
         if init and init.get("candidate"):
             self.pc.emit("add-ice-candidate", init.get("sdpMLineIndex") or 0, init["candidate"])
 

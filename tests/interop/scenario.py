@@ -113,7 +113,7 @@ async def _exchange_messages(run: Run) -> None:
     if style.trickle:
         await program.wait_for("candidate_sent", candidate_type="srflx")
         await program.wait_for("candidate_sent", end_of_candidates=True)
-        await scenario.wait_for("candidate", candidate=None)
+        await scenario.wait_for("candidate", end=True)
     if style.trickle and style.end != "none":
         await program.wait_for("candidate_received", end_of_candidates=True)
 

@@ -190,7 +190,7 @@ async def test_frames_have_peer_id_and_agent(monkeypatch: pytest.MonkeyPatch) ->
             first = side.sent[0]
             assert isinstance(first, Description)
             assert str(first.agent).startswith("sdpx/")
-            assert side.sent[-1] == Candidate(None, peer_id=target)
+            assert side.sent[-1] == Candidate(CandidateInit("", "0", 0), peer_id=target)  # W3C WebRTC, 4.4.2
 
 
 async def test_without_servers_only_the_description_is_sent() -> None:

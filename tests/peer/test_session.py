@@ -762,3 +762,17 @@ async def test_a_lost_relay_does_not_make_messages_wait_for_any_peer(autojump_cl
         await peer.relay.lose()
         await peer.type({"send": "for bob"})
         assert peer.codes("input_rejected") == ["not_paired"]
+
+
+async def test_a_message_that_the_other_side_does_not_take_is_rejected(autojump_clock: MockClock) -> None:
+    """RFC 8841, 6.1: the event has both sizes, and the next message is sent."""
+    async with session() as peer:
+        pc = await peer.open()
+        pc.fake_channels.max_message_size = 10
+        await peer.type("12345678901", "1234567890")
+        assert pc.sent == ["1234567890"]
+        (rejected,) = peer.log.of("input_rejected")
+        assert (rejected["code"], "11 bytes" in rejected["message"], "takes 10" in rejected["message"]) == (
+            *("too_long", True),
+            True,
+        )

@@ -1,7 +1,8 @@
-"""The data channel of a connection (RFC 8831, 8832) and the heartbeat channel beside it, for Trio."""
+"""The data channels of a connection (RFC 8831, 8832) and the heartbeat channel beside it, for Trio."""
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import trio
@@ -10,6 +11,7 @@ from aiortc.exceptions import InvalidStateError
 from trio_asyncio import aio_as_trio
 
 from sdpx.concurrency import RepeatedEvent
+from sdpx.events import peer
 from sdpx.peer.negotiation.confirmation import Receipt, parse_receipt, size_of
 from sdpx.peer.webrtc import aioice_ext
 from sdpx.peer.webrtc.events import (
@@ -17,11 +19,12 @@ from sdpx.peer.webrtc.events import (
     ChannelOpened,
     HeartbeatReceived,
     MessageReceived,
+    Noted,
     Overrun,
     RtcEvent,
 )
 from sdpx.peer.webrtc.runtime import in_asyncio
-from sdpx.peer.webrtc.sctp_patch import SctpFlow
+from sdpx.peer.webrtc.sctp_patch import SctpFlow, tolerate
 
 HELD_BYTES: Final = 8 * 1024 * 1024  # a sender that cannot be held back is cut off there
 FINISH_SECONDS: Final = 5.0
@@ -30,7 +33,7 @@ HEARTBEAT_ID: Final = 1000  # the stream identifier on both sides, above those t
 
 
 class DataChannels:
-    """The channels of one connection. Its data channel is the first one to open, whichever side created it.
+    """The channels of one connection, whichever side created them. The first one that is open is the default for messages.
 
     Events go to `emit`. A received message counts until it is released; the other side is held back meanwhile.
     """
@@ -41,31 +44,40 @@ class DataChannels:
         self._flow: SctpFlow | None = None
         self._held = 0
         self._overrun = False
-        self._doubtful = (0, 0)  # as the data channel was closed
-        self._channel: RTCDataChannel | None = None
+        self._doubtful = (0, 0)  # of the channels that are closed
+        self._open: list[RTCDataChannel] = []
         self._changed = RepeatedEvent()
-        self._early: list[str | bytes] = []
+        self.max_message_size = 0  # of the other side (RFC 8841, 6.1); 0 is unlimited
         self._heartbeat: RTCDataChannel | None = None
         pc.on("datachannel", self._watch)
 
     @property
     def is_open(self) -> bool:
         """Whether there is a data channel to send on."""
-        return self._channel is not None
+        return bool(self._open)
+
+    def _find(self, label: str | None) -> RTCDataChannel | None:
+        """Return the first open channel, or the first one with this label."""
+        return next((each for each in self._open if label in (None, each.label)), None)
 
     def control_flow(self) -> None:
         """Begin to hold the other side back, once there is an SCTP transport; in the asyncio context."""
         if self._flow is None and self._pc.sctp is not None and aioice_ext.fits("flow_control"):
             self._flow = SctpFlow(self._pc.sctp, HEARTBEAT_ID)
+            tolerate(self._pc.sctp, lambda number, flaw: self._emit(Noted(peer.DataChannelError(number, flaw))))
 
     @property
     def last_packet(self) -> float:
         """When the other side's last packet came, of whatever kind; 0 if that is unknown."""
         return self._flow.last_packet if self._flow else 0.0
 
-    async def create(self, label: str) -> None:
-        """Create the data channel. Without one an offer has no m-line, and ICE never starts."""
-        self._watch(await in_asyncio(self._pc.createDataChannel, label))
+    async def create(self, label: str, number: int | None = None) -> None:
+        """Create a data channel. Without one an offer has no m-line, and ICE never starts.
+
+        With `number`, its stream identifier, the channel is negotiated: the other side creates it, too (W3C WebRTC, 6.2).
+        """
+        negotiated = number is not None
+        self._watch(await in_asyncio(partial(self._pc.createDataChannel, label, negotiated=negotiated, id=number)))
 
     def _watch(self, channel: RTCDataChannel) -> None:
         channel.on("open", lambda: self._on_open(channel))
@@ -76,24 +88,21 @@ class DataChannels:
             self._on_open(channel)
 
     def _on_open(self, channel: RTCDataChannel) -> None:
-        if self._channel is None:
-            self._channel = channel
-            self._emit(ChannelOpened(channel.label))
-            early, self._early = self._early, []
-            for data in early:
-                self._emit(MessageReceived(data))
+        if channel not in self._open:
+            self._open.append(channel)
+            self._emit(ChannelOpened(channel.label, channel.id))
             self._changed.set()
 
     def _on_close(self, channel: RTCDataChannel) -> None:
-        if channel is self._channel:
-            self._doubtful = self.unacknowledged()
-            self._channel = None
-            self._emit(ChannelClosed(channel.label))
+        if channel in self._open:
+            messages, size = self._unacknowledged_on(channel)
+            self._doubtful = self._doubtful[0] + messages, self._doubtful[1] + size
+            self._open.remove(channel)
+            self._emit(ChannelClosed(channel.label, channel.id))
             self._changed.set()
 
     def _on_message(self, channel: RTCDataChannel, data: str | bytes) -> None:
-        is_early = self._channel is None and channel.readyState == "connecting"
-        if self._overrun or not (is_early or channel is self._channel):
+        if self._overrun or channel not in self._open:
             return
         self._held += size_of(data)
         if self._held > HELD_BYTES:
@@ -102,10 +111,7 @@ class DataChannels:
             return
         if self._flow is not None:
             self._flow.hold(size_of(data))
-        if is_early:
-            self._early.append(data)  # messages may arrive before the DATA_CHANNEL_ACK (RFC 8832, 6)
-        else:
-            self._emit(MessageReceived(data))
+        self._emit(MessageReceived(data, None if channel is self._open[0] else channel.label))
 
     def release(self, data: str | bytes) -> None:
         """Note that a received message has been written."""
@@ -115,35 +121,35 @@ class DataChannels:
 
     def unacknowledged(self) -> tuple[int, int]:
         """Return how many messages, and bytes, the other side's SCTP has not acknowledged, as far as that is known."""
-        channel = self._channel
-        if channel is None:
-            return self._doubtful
+        counts = [self._doubtful, *map(self._unacknowledged_on, self._open)]
+        return sum(each[0] for each in counts), sum(each[1] for each in counts)
+
+    def _unacknowledged_on(self, channel: RTCDataChannel) -> tuple[int, int]:
         return self._flow.unacknowledged(channel.id) if self._flow else (0, channel.bufferedAmount)
 
-    async def send(self, data: str | bytes) -> bool:
+    async def send(self, data: str | bytes, label: str | None = None) -> bool:
         """Send a message and wait until SCTP has taken it; False if the channel was not open, or closed before that."""
-        channel = self._channel
+        channel = self._find(label)
         if channel is None or channel.readyState != "open":
             return False
         try:
             await in_asyncio(channel.send, data)
         except InvalidStateError:  # it has closed in the meantime
             return False
-        while channel.bufferedAmount and channel is self._channel:
+        while channel.bufferedAmount and channel in self._open:
             await self._changed.wait()
         return not channel.bufferedAmount
 
     async def finish(self) -> None:
-        """Close the data channel and wait, for `FINISH_SECONDS` at most, until the peer has all messages.
+        """Close all channels and wait, for `FINISH_SECONDS` at most, until the peer has all messages.
 
         A stream reset is answered after all earlier messages have arrived (RFC 8831, 6.7; RFC 6525, 5.2.2).
         """
-        channel = self._channel
-        if channel is not None:
-            with trio.move_on_after(FINISH_SECONDS):
+        with trio.move_on_after(FINISH_SECONDS):
+            for channel in list(self._open):
                 await in_asyncio(channel.close)
-                while channel is self._channel:
-                    await self._changed.wait()
+            while self._open:
+                await self._changed.wait()
 
     async def create_heartbeat(self) -> None:
         """Create the heartbeat channel. It is `negotiated` (W3C WebRTC, 6.2), so the peer has to create it, too."""

@@ -29,23 +29,26 @@ class StateChanged:
 
 @dataclass(frozen=True, slots=True)
 class ChannelOpened:
-    """The data channel is open: the first one to open, whichever side created it."""
+    """A data channel is open, whichever side created it; `id` is its stream identifier."""
 
     label: str
+    id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelClosed:
-    """That data channel is closed."""
+    """A data channel is closed."""
 
     label: str
+    id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class MessageReceived:
-    """A message was received on the data channel."""
+    """A message was received, on the first open data channel or on the one with this `label`."""
 
     data: str | bytes
+    label: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,6 +183,7 @@ class PeerConnection:
         if self._pc.signalingState != expected:
             raise NegotiationFailed("wrong_state", f"Received {kind} in signaling state '{self._pc.signalingState}'")
         self.remote = remote
+        self.channels.max_message_size = remote.max_message_size
         with _map_exceptions("bad_sdp", f"The peer's {kind} cannot be used"):
             description = RTCSessionDescription(sdp=remote.text, type=kind)
             await trio_asyncio.aio_as_trio(self._pc.setRemoteDescription)(description)
@@ -255,6 +256,12 @@ class PeerConnection:
             logger.warning("A local candidate was dropped: there are too many")
         if self._pc.iceConnectionState == "new" and self._pc.remoteDescription is not None:
             aioice_ext.start_ice(self._pc)  # the description had no candidates
+
+    @property
+    def local_end(self) -> CandidateInit:
+        """The end of the local candidates, an empty one (W3C WebRTC, 4.4.2): null ends some programs."""
+        mid, index = ("", 0) if self._gatherer is None else (self._gatherer.mid, self._gatherer.index)
+        return CandidateInit("", mid, index)
 
     async def add_candidate(self, init: CandidateInit) -> None:
         """Add a remote candidate, after the remote description. May wait until an mDNS name is resolved."""

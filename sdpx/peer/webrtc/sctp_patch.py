@@ -7,12 +7,23 @@ message counts against the window until it is released. New data that comes whil
 
 # ruff: noqa: SLF001  private parts are what this module is about
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from aiortc.rtcsctptransport import SCTP_DATA_LAST_FRAG, WEBRTC_DCEP, DataChunk, HeartbeatChunk, RTCSctpTransport
+from aiortc.rtcsctptransport import (
+    DATA_CHANNEL_ACK,
+    DATA_CHANNEL_OPEN,
+    SCTP_DATA_LAST_FRAG,
+    WEBRTC_DCEP,
+    WEBRTC_STRING,
+    DataChunk,
+    HeartbeatChunk,
+    RTCSctpTransport,
+)
 
 WINDOW: Final = 1024 * 1024  # bytes, as aiortc advertises it
+OPEN_BYTES: Final = 12  # of DATA_CHANNEL_OPEN without label and protocol (RFC 8832, 5.1)
 HEARTBEAT_INFO: Final = (1, b"sdpx")  # RFC 9260, 3.3.5
 
 
@@ -73,3 +84,44 @@ class SctpFlow:
         ]
         messages = sum(each.flags & SCTP_DATA_LAST_FRAG for each in chunks) + len(waiting)
         return messages, sum(len(each.user_data) for each in chunks) + sum(map(len, waiting))
+
+
+def tolerate(sctp: RTCSctpTransport, on_flaw: Callable[[int, str], None]) -> None:
+    """Ignore faulty messages of the other side, which end the connection in aiortc; `on_flaw` gets the stream and the reason.
+
+    A message on a channel that the other side has not acknowledged acknowledges it, as in browsers.
+    """
+    receive = sctp._data_channel_receive
+
+    async def on_message(stream: int, kind: int, data: bytes) -> None:
+        channel = sctp._data_channels.get(stream)
+        if flaw := _flaw(kind, data, is_known=channel is not None):
+            on_flaw(stream, flaw)
+            return
+        if kind != WEBRTC_DCEP and channel is not None and channel.readyState == "connecting":
+            channel._setReadyState("open")
+        await receive(stream, kind, data)
+
+    vars(sctp)["_data_channel_receive"] = on_message
+
+
+def _flaw(kind: int, data: bytes, *, is_known: bool) -> str:
+    """Return what is wrong with a message (RFC 8832, 5 and 6; RFC 8831, 6.6); empty if nothing is."""
+    message = data[:1] if kind == WEBRTC_DCEP else b""
+    if message == bytes([DATA_CHANNEL_ACK]):
+        return "" if is_known else "The peer acknowledged a data channel that does not exist"
+    if message == bytes([DATA_CHANNEL_OPEN]):
+        if is_known:
+            return "The peer opened a data channel that is open already"
+        label, protocol = (int.from_bytes(data[start : start + 2], "big") for start in (8, 10))
+        if len(data) < OPEN_BYTES + label + protocol:
+            return "The peer opened a data channel with a truncated message"
+        texts = [data[OPEN_BYTES : OPEN_BYTES + label], data[OPEN_BYTES + label :][:protocol]]
+    else:
+        texts = [data] * (kind == WEBRTC_STRING)
+    try:
+        for text in texts:
+            text.decode()
+    except UnicodeDecodeError:
+        return f"The peer sent a {'label' if message else 'text'} that is not UTF-8; it is ignored"
+    return ""

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio_asyncio
 
 from sdpx.peer.negotiation.addresses import MAX_LOCAL, MAX_PAIRS
 from sdpx.peer.negotiation.description import parse_description
@@ -47,7 +48,10 @@ async def test_two_peers_connect_and_exchange_messages() -> None:
     """After offer, answer, ICE, DTLS and SCTP the channel opens on both sides and carries text."""
     async with two_peers() as (a, b):
         await negotiate(a, b)
-        assert await until(a, ChannelOpened) == await until(b, ChannelOpened) == ChannelOpened("chat")
+        opened = await until(a, ChannelOpened)
+        assert opened == await until(b, ChannelOpened)
+        assert isinstance(opened, ChannelOpened)
+        assert opened.label == "chat"
         assert await a.channels.send("from a")
         assert await until(b, MessageReceived) == MessageReceived("from a")
         assert await b.channels.send("")
@@ -93,7 +97,7 @@ async def test_a_burst_of_messages_is_held_back_and_loses_none() -> None:
 
         async def burst() -> None:
             for number in range(count):
-                await in_asyncio(a.channels._channel.send, f"{number:020}")  # type: ignore[union-attr]
+                await in_asyncio(a.channels._open[0].send, f"{number:020}")
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(burst)
@@ -229,3 +233,47 @@ async def test_a_machine_with_hundreds_of_addresses_uses_some(monkeypatch: pytes
         note = await until(a, Noted)
         assert isinstance(note, Noted)
         assert note.event.shown() == {"used": MAX_LOCAL, "skipped": 260 - MAX_LOCAL}
+
+
+async def test_every_channel_has_its_events_and_the_next_one_takes_over() -> None:
+    """Messages on another channel than the first have its label; they can be sent to a label."""
+    async with two_peers() as (a, b):
+        await negotiate(a, b)
+        await until(a, ChannelOpened)
+        await a.channels.create("second")
+        first, second = await until(b, ChannelOpened), await until(b, ChannelOpened)
+        assert isinstance(first, ChannelOpened)
+        assert isinstance(second, ChannelOpened)
+        assert (first.label, second.label, second.id) == ("chat", "second", (first.id or 0) + 2)
+        await until(a, ChannelOpened)
+        assert await a.channels.send("x", "second")
+        assert await until(b, MessageReceived) == MessageReceived("x", "second")
+        assert not await a.channels.send("x", "third")
+        await in_asyncio(a.channels._open[0].close)
+        assert await until(b, ChannelClosed) == ChannelClosed("chat", first.id)
+        assert await until(a, ChannelClosed) == ChannelClosed("chat", first.id)
+        assert await b.channels.send("y")
+        assert await until(a, MessageReceived) == MessageReceived("y")
+
+
+async def test_faulty_messages_are_noted_and_the_channel_lives_on() -> None:
+    """RFC 8832: opened twice, acknowledged on an unknown stream, truncated; texts and labels that are not UTF-8."""
+    async with two_peers() as (a, b):
+        await negotiate(a, b)
+        await until(a, ChannelOpened)
+        sctp, stream = a._pc.sctp, a.channels._open[0].id
+        assert sctp is not None
+        open_again = bytes.fromhex("030000000000000000040000") + b"chat"
+        for number, kind, data in (
+            *((stream, 51, b"t\xe9"), (stream, 50, open_again), (40, 50, b"\x02"), (42, 50, open_again[:14])),
+            (44, 50, open_again[:12] + b"\xff\xff\xff\xff"),
+        ):
+            await trio_asyncio.aio_as_trio(sctp._send)(number, kind, data)
+        assert await a.channels.send("after")
+        notes = []
+        while not isinstance(event := await b.events.receive(), MessageReceived):
+            if isinstance(event, Noted):
+                notes.append(event.event.message())
+        assert event == MessageReceived("after")
+        words = ("text that is not UTF-8", "open already", "does not exist", "truncated", "label that is not UTF-8")
+        assert [word in note for word, note in zip(words, notes, strict=True)] == [True] * 5
