@@ -111,7 +111,7 @@ def test_the_configuration_example_is_valid() -> None:
 
 
 def test_numbers_in_prose_are_those_of_the_code() -> None:
-    assert Limits().max_message_size == MAX_LINE == 64 * 1024
+    assert (Limits().max_message_size, MAX_LINE) == (64 * 1024, 256 * 1024)
     assert f"{QUEUE_LINES:,} lines, or {QUEUE_BYTES >> 20} MiB," in PROSE["sdpx/docs/log-events.md"]
     assert f"`{messages.PROTOCOL}`" in PROSE["sdpx/docs/protocol.md"]
     quotes = [quote for text in texts.ERROR_CODES.values() for quote in re.findall("'([^']+)'", text)]
