@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from sdpx.errors import Ending, ExitStatus
+from sdpx.options import AccessOptions
 from sdpx.peer.signaling.client import ID_TRIES, Connected, Disconnected, SignalingClient, SignalingEvent, Stopped
 from sdpx.peer.signaling.connection import dial
 from sdpx.protocol.messages import Paired
@@ -46,7 +47,7 @@ async def test_a_refusal_of_the_first_dial_stops_the_client(status: int, code: s
 
 @pytest.mark.parametrize(("token", "is_hinted"), [(None, True), ("x", False)])
 async def test_a_client_without_a_token_learns_how_to_give_one(token: str | None, is_hinted: bool) -> None:
-    async with scripted(refuses(401, "unauthorized"), token=token) as (client, _, _):
+    async with scripted(refuses(401, "unauthorized"), access=AccessOptions(token=token)) as (client, _, _):
         (stopped,) = await next_events(client, 1)
     assert isinstance(stopped, Stopped)
     assert ("(--token or SDPX_TOKEN)" in stopped.ending.reason) is is_hinted
