@@ -4,7 +4,7 @@ A relay on a free port and two peers, bob and alice, are started as a user would
 a message each. Their log lines are merged, with a `who` key. No internet access is needed.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ import msgspec
 import trio
 
 from sdpx.child_process import ChildProcess, child_process
-from sdpx.concurrency import RepeatedEvent, leaf_exceptions
+from sdpx.concurrency import RepeatedEvent
 from sdpx.errors import Ending
 from sdpx.events import Event
 from sdpx.events.demo import DemoFinished
@@ -110,38 +110,36 @@ async def _started(name: str, log: Log, *arguments: str) -> AsyncIterator[Logged
 class Phases:
     """Durations of consecutive phases."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._began = clock()
+    def __init__(self) -> None:
+        self._began = trio.current_time()
         self.took: dict[str, float] = {}
 
     def reached(self, phase: str) -> None:
         """Note the end of a phase and the start of the next."""
-        now = self._clock()
+        now = trio.current_time()
         self.took[phase] = round((now - self._began) * 1000, 3)
         self._began = now
 
 
 async def run_demo(seconds: float, log: Log, stop: ShutdownRequest) -> None:
     """Run the demonstration. Raises an `Ending` if a step fails, or takes longer than `seconds` in total."""
-    phases = Phases(trio.current_time)
-    failure: Ending | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(stop.cancel, nursery.cancel_scope)
-        try:
+    phases, ok = Phases(), False
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stop.cancel, nursery.cancel_scope)
             with trio.fail_after(seconds):
                 await _run_steps(log, phases)
-        except* trio.TooSlowError:
-            done = ", ".join(phases.took) or "none"
-            failure = Ending("demo_failed", f"The demo did not end within {seconds:g} s; completed phases: {done}")
-        except* Ending as group:
-            failure = leaf_exceptions(group)[0]
-        nursery.cancel_scope.cancel()
-    if stop.requested:
-        failure = Ending("interrupted", f"The demo was interrupted ({stop.cause})")
-    log.emit(DemoFinished(failure is None, phases.took))
-    if failure is not None:
-        raise failure
+                ok = True
+            nursery.cancel_scope.cancel()
+        if stop.requested:
+            ok = False
+            raise Ending("interrupted", f"The demo was interrupted ({stop.cause})")
+    except* trio.TooSlowError:
+        done = ", ".join(phases.took) or "none"
+        reason = f"The demo did not end within {seconds:g} s; completed phases: {done}"
+        raise Ending("demo_failed", reason) from None
+    finally:
+        log.emit(DemoFinished(ok, phases.took))
 
 
 async def _run_steps(log: Log, phases: Phases) -> None:
