@@ -72,7 +72,6 @@ class Log:
         self._clock = clock
         self._threshold = LEVELS.index(level)
         self._is_json = form == "json" and view is None
-        self._uses_rendered = self._is_json and started is None
         self._timestamp_cache = (-1.0, "")  # a millisecond, in seconds since the epoch, and the start of its lines
         self._batch_timestamp = ""  # the start of all lines of the open batch
         self._batch: list[bytes] = []
@@ -95,6 +94,18 @@ class Log:
             self._batch.append(line)
         elif line:
             self._put([line])
+
+    def head_of(self, kind: type[Event]) -> str:
+        """Return the start of the lines of an event for `emit_rendered`; empty if `emit` has to be used, or does nothing."""
+        is_shown = _RANK[kind.level] >= self._threshold
+        return _head(kind, kind.level) if self._is_json and self._started is None and is_shown else ""
+
+    def emit_rendered(self, line: str) -> None:
+        """Write an event that is rendered as JSON, from its `head_of` on and without the closing brace."""
+        if self._batch_timestamp:
+            self._batch.append(f"{self._batch_timestamp}{line}}}\n".encode())
+        else:
+            self._put([f"{self._timestamp(self._clock())}{line}}}\n".encode()])
 
     def emit_from_thread(self, event: Event) -> None:
         """Write an event from any thread; it does not join the open batch."""
@@ -174,9 +185,6 @@ class Log:
         level = event.severity()
         if _RANK[level] < self._threshold:
             return b""
-        if self._uses_rendered and (rendered := event.render()):
-            start = self._batch_timestamp or self._timestamp(self._clock())
-            return f"{start}{_head(type(event), level)}{rendered}}}\n".encode()
         if self._view:
             return self._view.draw(self._view.show(event, self._clock()), level)
         if not self._is_json:

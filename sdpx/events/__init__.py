@@ -50,10 +50,6 @@ class Event(Struct, frozen=True):
         template, fields = _template(type(self))
         return template % fields(self) if template else self.sentence.format(e=self)
 
-    def render(self) -> str | None:
-        """Return message and own keys as JSON, without the braces, if the event can do it faster than the encoder."""
-        return None
-
     def severity(self) -> Level:
         """Return the level of this event."""
         return self.level

@@ -43,6 +43,7 @@ class ClientSession:
         "connection",
         "is_resumed",
         "last_peer",
+        "last_relayed",
         "rate_limit",
         "remote",
         "replay",
@@ -60,6 +61,7 @@ class ClientSession:
         self.replay: ReplayBuffer | None = None
         self.is_resumed = False
         self.suspended_by: CloseReason | None = None
+        self.last_relayed = ("", "", "")  # type and receiver of the last relayed frame, and the start of its log line
         # Set when the session ends, for `sdpx.relay.delivery`:
         self.last_peer: ClientSession | None = None  # the peer, which gets `peer_disconnected`
         self.unacknowledged: list[object] | None = (

@@ -66,6 +66,7 @@ class Relay:
         self._ice = ice or IceServerIssuer(time.time)
         self._log = log
         self._log_sdp = log_sdp
+        self._relayed_head = "" if log_sdp else log.head_of(serve.Relayed)
         self._table = PairingTable()
         self._sessions: dict[str, ClientSession] = {}
         self._resume = ResumeManager(limits, self._sessions, self.log_event, self._end_suspended)
@@ -216,8 +217,8 @@ class Relay:
     def _forward(self, frame: Frame, sender: ClientSession, now: float) -> int:
         """Send a frame to the sender's peer, and log it once the send queue or the replay buffer has accepted it."""
         receiver_id = self._table.route(sender.client_id, frame)
-        if isinstance(receiver_id, Refusal):
-            return self._execute(self._table.refuse_frame(sender.client_id, frame, receiver_id), now)
+        if receiver_id is None:
+            return self._execute(self._table.refuse_frame(sender.client_id, frame), now)
         receiver = self._sessions[receiver_id]
         self._is_executing = True  # effects of queueing the frame, as when the peer is disconnected, come behind it
         try:
@@ -228,15 +229,27 @@ class Relay:
                 body = frame.body if frame.body_without_seq is None else frame.body_without_seq
                 accepted, depth = self._resume.post(receiver, body, FROM_PEER, sender, now)
             if accepted:
-                sdp = codec.sdp_of(frame) if self._log_sdp else UNSET
-                event = serve.Relayed(frame.type, sender.client_id, receiver_id, frame.size, sdp)
-                self.stats.count(event)
-                self._log.emit(event)
+                self._log_relayed(frame, sender, receiver_id)
         finally:
             self._is_executing = False
         if self._pending_effects or self.queued.bytes > self._limits.max_queued_bytes or receiver.replay is not None:
             self._execute(())
         return depth
+
+    def _log_relayed(self, frame: Frame, sender: ClientSession, receiver_id: str) -> None:
+        """Count a relayed frame and log it; of the line only the size is new, as a rule."""
+        kind = frame.type
+        self.stats.relayed[kind] += 1
+        self.stats.relayed_bytes += frame.size
+        if self._relayed_head:
+            last_kind, last_id, line = sender.last_relayed
+            if kind != last_kind or receiver_id != last_id:
+                line = self._relayed_head + serve.Relayed.rendered(kind, sender.client_id, receiver_id)
+                sender.last_relayed = kind, receiver_id, line
+            self._log.emit_rendered(f"{line}{frame.size}")
+        else:
+            sdp = codec.sdp_of(frame) if self._log_sdp else UNSET
+            self._log.emit(serve.Relayed(kind, sender.client_id, receiver_id, frame.size, sdp))
 
     def on_non_message_frames(self, session: ClientSession, count: int, now: float) -> Violation | None:
         """Count control frames and fragments as messages, which cost as much. Single ones over the rate are ignored."""

@@ -192,8 +192,8 @@ class RelayEnd:
 
     def _forward(self, client_id: str, frame: RelayedFrame) -> None:
         receiver_id = self.table.route(client_id, frame)
-        if isinstance(receiver_id, Refusal):
-            self.do(self.table.refuse_frame(client_id, frame, receiver_id))
+        if receiver_id is None:
+            self.do(self.table.refuse_frame(client_id, frame))
             return
         receiver, body = self.members[receiver_id], frame.body
         if receiver.stream is not None and frame.body_without_seq is not None:

@@ -1,7 +1,9 @@
 """The codec: which texts are messages, which are refused with which code, and how a frame is marked for the peer."""
 
 import json
+from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -10,7 +12,17 @@ from hypothesis import strategies as st
 
 from sdpx.errors import Refusal
 from sdpx.protocol import codec, messages
-from sdpx.protocol.messages import Candidate, CandidateInit, Description, Frame, PairRequest, Ping, Pong, Unpair
+from sdpx.protocol.messages import (
+    Candidate,
+    CandidateInit,
+    ClientMessage,
+    Description,
+    Frame,
+    PairRequest,
+    Ping,
+    Pong,
+    Unpair,
+)
 
 KNOWN = {"type", "sdp", "peer_id", "candidate", "target_id", "t", "from_peer"}
 NOT_STRINGS = ["null", "true", "7", "-1.5e3", "[]", '["x"]', "{}"]
@@ -357,13 +369,27 @@ RELAYS_OWN = ["from_peer", "fro\\u006d_peer", "seq"]
 VALUES = ["true", "null", "0", "1", "-1", "0.5", "1e3", '""', '"0"', "[]", "{}", "9" * 400]
 
 
+def result(parse: Callable[[bytes], ClientMessage], data: bytes) -> object:
+    """Return the message in a text, or the code and the sentence of its refusal."""
+    try:
+        return parse(data)
+    except Refusal as refusal:
+        return refusal.code, str(refusal)
+
+
+def count_general_parses(monkeypatch: pytest.MonkeyPatch, text: str) -> int:
+    """Parse a text and return how often `parse_any` was used."""
+    parse_any = Mock(wraps=codec.parse_any)
+    monkeypatch.setattr(codec, "parse_any", parse_any)
+    result(codec.parse, text.encode())
+    return parse_any.call_count
+
+
 @given(TEXTS | st.builds(lambda known, unknown, form: json.dumps(known | unknown, **form), FRAMES, UNKNOWN, FORMS))
 def test_both_parsers_return_the_same_frame(text: str) -> None:
-    """The parser of usual frames returns what the general one does, or leaves the text to it."""
+    """`parse` returns what `parse_any` does."""
     data = text.encode(errors="replace")
-    frame = codec._parse_usual_frame(data)
-    if frame is not None:
-        assert frame == codec._parse_any(data)
+    assert result(codec.parse, data) == result(codec.parse_any, data)
 
 
 @pytest.mark.parametrize(
@@ -377,9 +403,10 @@ def test_both_parsers_return_the_same_frame(text: str) -> None:
         '{ "type" : "candidate" , "candidate" : {"candidate":"x","sdpMid":null,"y":1} }',
     ],
 )
-def test_usual_frames_are_parsed_in_one_pass(text: str) -> None:
+def test_usual_frames_are_parsed_in_one_pass(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """Valid frames of the relayed types, without keys of the relay's."""
-    assert codec._parse_usual_frame(text.encode()) == codec._parse_any(text.encode())
+    assert codec.parse(text.encode()) == codec.parse_any(text.encode())
+    assert count_general_parses(monkeypatch, text) == 0
 
 
 @pytest.mark.parametrize(
@@ -402,9 +429,9 @@ def test_usual_frames_are_parsed_in_one_pass(text: str) -> None:
     ],
     ids=lambda text: text[:40],
 )
-def test_other_frames_are_left_to_the_general_parser(text: str) -> None:
+def test_other_frames_are_left_to_the_general_parser(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """Whether they are valid or not."""
-    assert codec._parse_usual_frame(text.encode()) is None
+    assert count_general_parses(monkeypatch, text) == 1
 
 
 # ---- the client's side ------------------------------------------------------------------------------------------

@@ -113,21 +113,23 @@ class PairingTable:
             case _:
                 return []
 
-    def route(self, sender_id: str, frame: Frame) -> str | Refusal:
-        """Return the client that receives a frame, or why none does (then `refuse_frame` follows)."""
-        peer_id, kind = self._peers[sender_id], frame.type
-        if peer_id is None:
-            return Refusal("not_paired", f"You are not paired; the relay dropped this {kind}", in_reply_to=kind)
-        if frame.peer_id is not None and frame.peer_id != peer_id:
-            reason = f"This {kind} names a client that is not your present peer; the relay dropped it"
-            return Refusal("peer_unreachable", reason, in_reply_to=kind)
-        return peer_id
+    def route(self, sender_id: str, frame: Frame) -> str | None:
+        """Return the client that receives a frame; None if none does: then `refuse_frame` follows."""
+        peer_id = self._peers[sender_id]
+        return peer_id if frame.peer_id is None or frame.peer_id == peer_id else None
 
-    def refuse_frame(self, sender_id: str, frame: Frame, refusal: Refusal) -> list[Effect]:
-        """Answer a frame that `route` refused."""
-        named_id = None if refusal.code == "not_paired" or frame.peer_id is None else frame.peer_id[:LOGGED_ID_LENGTH]
-        refused = serve.RelayRefused(frame.type, sender_id, named_id, refusal.code)
-        return [Send(sender_id, error_frame(refusal)), refused]
+    def refuse_frame(self, sender_id: str, frame: Frame) -> list[Effect]:
+        """Answer a frame that has no receiver."""
+        kind, named_id = frame.type, None
+        if self._peers[sender_id] is None:
+            code, reason = "not_paired", f"You are not paired; the relay dropped this {kind}"
+        else:
+            assert frame.peer_id is not None
+            named_id = frame.peer_id[:LOGGED_ID_LENGTH]
+            code = "peer_unreachable"
+            reason = f"This {kind} names a client that is not your present peer; the relay dropped it"
+        refusal = Refusal(code, reason, in_reply_to=kind)
+        return [Send(sender_id, error_frame(refusal)), serve.RelayRefused(kind, sender_id, named_id, code)]
 
     def refuse(self, client_id: str, refusal: Refusal) -> list[Effect]:
         """Answer a message that was refused."""

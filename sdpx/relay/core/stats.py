@@ -1,6 +1,6 @@
 """The relay's counters and gauges: plain numbers, updated as things happen and read when the metrics are requested.
 
-Most counters follow from events, which are counted whether or not the log shows their level.
+Most counters follow from events, which are counted whether or not the log shows their level. The relay counts relayed frames.
 """
 
 from bisect import bisect_left
@@ -56,10 +56,7 @@ class RelayStats:
 
     def count(self, event: Event) -> None:
         """Update the counters for an event."""
-        if isinstance(event, serve.Relayed):
-            self.relayed[event.type] += 1
-            self.relayed_bytes += event.bytes
-        elif isinstance(event, serve.ClientConnected):
+        if isinstance(event, serve.ClientConnected):
             self.clients += 1
         elif isinstance(event, serve.Paired):
             self.pairings += 1

@@ -150,26 +150,25 @@ class EpollConnection:
 
     def _write(self, now: float) -> bool:
         """Write frames, many together; returns False once the socket is full."""
-        queue = self.queue
-        while queue.frames:
+        queue, is_full = self.queue, False
+        while queue.frames and not is_full:
             frames = queue.peek(WRITE_BYTES)
             data = frames[0][0] if len(frames) == 1 else b"".join([data for data, _, _ in frames])
             if self._written:
                 data = data[self._written :]
             sent = self.link.send_now(data)
-            is_full = sent < len(data)
-            if is_full:
-                frames = self._completed(frames, sent)
-            else:
+            if sent == len(data):
                 self._written = 0
-            for _, sender, since in frames:
+            else:
+                is_full = True
+                frames = self._completed(frames, sent)
+            if frames:
                 self._opened = True  # the response was written before the first frame
-                if sender is not None:
-                    self._handler.on_frame_sent(now - since)
-            queue.drop(len(frames), now)
-            if is_full:
-                return False
-        return True
+                for _, sender, since in frames:
+                    if sender is not None:
+                        self._handler.on_frame_sent(now - since)
+                queue.drop(len(frames), now)
+        return not is_full
 
     def _completed(self, frames: list[QueuedFrame], sent: int) -> list[QueuedFrame]:
         """Return the frames that are written after `sent` more bytes, and count how much of the next one is."""
@@ -188,7 +187,11 @@ class EpollConnection:
         try:
             if self._single_text_bytes and (at := single_text_frame(data, self._single_text_bytes)):
                 self._last_heard = now
-                self._take_text(unmask(data[at:], data[at - 4 : at]), now)
+                text = unmask(data[at:], data[at - 4 : at])
+                if text.isascii():
+                    self._handler.on_frame(self._session, text, now)
+                else:
+                    self._take_text(text, now)
             else:
                 self._take(data, now)
         except Exception as fault:  # noqa: BLE001  the fault ends this connection, and the relay logs it
@@ -236,13 +239,12 @@ class EpollConnection:
         return parser.unparsed
 
     def _take_text(self, payload: bytes, now: float) -> None:
-        if not payload.isascii():
-            try:
-                payload.decode()
-            except UnicodeDecodeError:
-                self.end(INVALID_UTF8)
-                return
-        self._handler.on_frame(self._session, payload, now)
+        try:
+            payload.decode()
+        except UnicodeDecodeError:
+            self.end(INVALID_UTF8)
+        else:
+            self._handler.on_frame(self._session, payload, now)
 
     def _take_control(self, first: int, payload: bytes, now: float) -> None:
         violation = validate_close(payload) if first == CLOSE else None

@@ -103,18 +103,17 @@ class SendQueue:
         return self.frames[:count]
 
     def drop(self, count: int, now: float) -> None:
-        """Take out the first `count` frames, which have been written."""
-        if count:
-            frames = self.frames
-            if count == len(frames):
-                size = self.bytes
-                frames.clear()
-            else:
-                size = size_of(frames[:count])
-                del frames[:count]
-            self.bytes -= size
-            self._total.bytes -= size
-            self.last_progress = now
+        """Take out the first `count` frames, one or more, which have been written."""
+        frames = self.frames
+        if count == len(frames):
+            size = self.bytes
+            frames.clear()
+        else:
+            size = size_of(frames[:count])
+            del frames[:count]
+        self.bytes -= size
+        self._total.bytes -= size
+        self.last_progress = now
 
     def take_all(self) -> list[QueuedFrame]:
         """Take out all frames."""

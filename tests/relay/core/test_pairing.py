@@ -8,7 +8,6 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from sdpx.errors import Refusal
 from sdpx.events import Event, serve
 from sdpx.protocol import codec
 from sdpx.protocol.messages import DisconnectReason
@@ -46,8 +45,8 @@ class TableHarness:
             self._do(self.table.handle(name, message))
             return
         receiver = self.table.route(name, message)
-        if isinstance(receiver, Refusal):
-            self._do(self.table.refuse_frame(name, message, receiver))
+        if receiver is None:
+            self._do(self.table.refuse_frame(name, message))
         else:
             self.received[receiver].append(json.loads(message.body + codec.FROM_PEER))
 
