@@ -40,7 +40,7 @@ WRITE_SECONDS: Final = 15.0
 PING_SECONDS: Final = 10.0
 PONG_SECONDS: Final = 10.0
 # The relay limits the size of what it receives; what it relays is a little longer, and a later relay may allow more.
-GATEWAY_ERRORS: Final = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+GATEWAY_ERRORS: Final = (502, 503, 504, *range(520, 525))  # the last ones are Cloudflare's
 REDIRECTION: Final = 3  # the first digit of the status
 MAX_MESSAGE: Final = 1024 * 1024
 

@@ -70,7 +70,7 @@ async def test_a_server_that_is_not_a_relay_is_unreachable_within_10_s(
 @pytest.mark.parametrize(
     ("response", "words"),
     [
-        *((f"HTTP/1.1 {status} x", f"({status}), but the relay behind it does not") for status in (502, 503, 504)),
+        *((f"HTTP/1.1 {status} x", f"({status}), but the relay behind it does not") for status in (502, 503, 504, 522)),
         ("HTTP/1.1 301 x\r\nLocation: /signal/?token=SECRET", "(301): use --url ws://127.0.0.1:{port}/signal/"),
         ("HTTP/1.1 308 x\r\nLocation: https://moved.example/signal/", "(308): use --url wss://moved.example/signal/"),
         ("HTTP/1.1 308 x", "is not a relay: HTTP 308"),

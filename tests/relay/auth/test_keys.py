@@ -11,11 +11,15 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sdpx.events import Event, serve
+from sdpx.relay.auth.credentials import Credentials
 from sdpx.relay.auth.files import BadFile
 from sdpx.relay.auth.keys import Key, Keys, public_keys, secret_key, sign
+from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.auth.tokens import BadToken
 from tests.harness.credentials import (
     KEYS,
+    NOW,
     SECRET,
     jwks_file,
     part,
@@ -233,3 +237,16 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
             read(tmp_path / "nowhere")
         with pytest.raises(BadFile, match="directory"):
             read(tmp_path)
+
+
+async def test_ignored_keys_are_logged_at_each_reload(tmp_path: Path) -> None:
+    """And known from the start on."""
+    jwks = jwks_file(tmp_path, public_jwk(ED), {"kty": "AKP"})
+    credentials = Credentials(AuthOptions(auth_jwks=str(jwks)), lambda: NOW)
+    credentials.load()
+    [ignored] = credentials.ignored_keys
+    assert (ignored.path, ignored.number) == (str(jwks), 2)
+    for _ in range(2):
+        events: list[Event] = []
+        await credentials.reload(events.append)
+        assert events == [ignored, serve.Reloaded("--auth-jwks")]
