@@ -56,10 +56,11 @@ class PendingConnection:
         self.link = link
         self.timer_at = NEVER
 
-    def on_received(self, data: bytes, _now: float) -> None:
+    def on_received(self, data: bytes, _now: float) -> bytes:
         """Handle the first bytes, which are empty at the end of the stream."""
         self._engine.remove(self)
         self._acceptor.on_request(self, data)
+        return b""
 
     def on_writable(self, _now: float) -> None:
         """No-op: there is nothing to write before the request."""

@@ -50,6 +50,7 @@ from sdpx.relay.websocket.validator import close_code, validate_close
 
 WRITE_BYTES: Final = 64 * 1024  # in one write
 FLUSH_AT_FRAMES: Final = 64  # queued frames that do not wait for the end of the batch
+TURN_FRAMES: Final = 64  # that are handled before other connections have their turn
 MAGIC: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 
 
@@ -182,8 +183,8 @@ class EpollConnection:
 
     # ---- receiving
 
-    def on_received(self, data: bytes, now: float) -> None:
-        """Handle what the socket had, or its end."""
+    def on_received(self, data: bytes, now: float) -> bytes:
+        """Handle what the socket had, or its end; returns what is left for the next turn."""
         try:
             if self._single_text_bytes and (at := single_text_frame(data, self._single_text_bytes)):
                 self._last_heard = now
@@ -193,42 +194,46 @@ class EpollConnection:
                 else:
                     self._take_text(text, now)
             else:
-                self._take(data, now)
+                return self._take(data, now)
         except Exception as fault:  # noqa: BLE001  the fault ends this connection, and the relay logs it
             self._fail(fault)
+        return b""
 
     def _fail(self, fault: Exception) -> None:
         self._fault = fault
         self.end(CONNECTION_LOST)
 
-    def _take(self, data: bytes, now: float) -> None:
+    def _take(self, data: bytes, now: float) -> bytes:
         if self._single_text_bytes and is_single_control_frame(data):
             self._last_heard = now
             self._take_control(data[0], unmask(data[6:], data[2:6]), now)
         elif data:
-            self._take_any(data, now)
+            return self._take_any(data, now)
         else:
             self._connection_lost()
+        return b""
 
     def _connection_lost(self) -> None:
         self.end(CONNECTION_LOST if self._opened else HANDSHAKE_ABORTED)
 
-    def _take_any(self, data: bytes, now: float) -> None:
+    def _take_any(self, data: bytes, now: float) -> bytes:
+        rest = b""
         if self._parser is None:
-            data = self._take_simple(data, now)
+            data, rest = self._take_simple(data, now)
         if data and self.close_reason is None:
             self._parser = self._parser or FrameParser(self._limits.max_message_size, self._limits.max_fragments)
-            self._take_parsed(self._parser, data, now)
+            rest = self._take_parsed(self._parser, data, now)
         partial = self._parser.unfinished if self._parser else self._fast_parser.partial if self._fast_parser else 0
         if partial != self._partial and self.close_reason is None:
             self._partial = partial
             self._handler.on_partial_message(self._session, partial)
         self._single_text_bytes = 0 if partial or self._parser else self._limits.max_message_size
+        return rest
 
-    def _take_simple(self, data: bytes, now: float) -> bytes:
-        """Handle the frames that the fast parser knows; returns what begins with another one."""
+    def _take_simple(self, data: bytes, now: float) -> tuple[bytes, bytes]:
+        """Handle the frames that the fast parser knows; returns what begins with another one, and what is left."""
         parser = self._fast_parser = self._fast_parser or FastParser(self._limits.max_message_size, unmask)
-        for first, payload in parser.feed(data):
+        for first, payload in parser.feed(data, TURN_FRAMES):
             self._last_heard = now
             if first == TEXT:
                 self._take_text(payload, now)
@@ -236,7 +241,7 @@ class EpollConnection:
                 self._take_control(first, payload, now)
             if self.close_reason is not None:
                 break
-        return parser.unparsed
+        return parser.unparsed, parser.rest
 
     def _take_text(self, payload: bytes, now: float) -> None:
         try:
@@ -259,9 +264,9 @@ class EpollConnection:
         self._close_reply = reply
         self.end(CloseReason("closed", code, reason))
 
-    def _take_parsed(self, parser: FrameParser, data: bytes, now: float) -> None:
+    def _take_parsed(self, parser: FrameParser, data: bytes, now: float) -> bytes:
         frames, extra_frames = parser.frames, parser.extra_frames
-        parser.receive_data(data)
+        valid = parser.validate(data, TURN_FRAMES)
         if parser.frames > frames:
             self._last_heard = now
         if parser.extra_frames > extra_frames:
@@ -269,10 +274,12 @@ class EpollConnection:
             violation = self._handler.on_non_message_frames(self._session, count, now)
             if violation and not parser.violation:
                 self.end(from_violation(violation))
-        for event in parser.events():
+                return b""
+        for event in parser.parse(data[:valid]):
             if self.close_reason is not None:
-                return
+                return b""
             self._take_event(event, now)
+        return data[valid:]
 
     def _take_event(self, event: ParserEvent, now: float) -> None:
         match event:
@@ -304,8 +311,8 @@ class EpollConnection:
         self._may_write = True
         self._engine.flush_soon(self)
         trailing_data, self._trailing_data = self._trailing_data, b""
-        if trailing_data and self.close_reason is None:
-            self._take(trailing_data, now)
+        if trailing_data and self.close_reason is None and (rest := self._take(trailing_data, now)):
+            self._engine.put_off(self, rest)
 
     def on_timer(self, now: float) -> None:
         """Ping a silent client; end the connection of one that does not answer, or whose socket accepts nothing."""

@@ -6,8 +6,9 @@ client leave together, and a receiver that is woken by the first has the next on
 Why no frame can be lost, reordered or torn:
 
 - **One reader.** The engine reads a socket that has bytes and gives them to its connection before it reads it again. From
-  `recv` to the send queues that the frames end in there is no checkpoint, so no other task runs in between; where a batch takes
-  too long, what has been read is handled first in the next one. Bytes of an incomplete frame stay in the parser, in order.
+  `recv` to the send queues that the frames end in there is no checkpoint, so no other task runs in between. A connection
+  handles some frames in a turn. What is left of its bytes waits in the backlog, as does what a batch that takes too long has
+  not come to, and its socket is not read again before they are handled. Bytes of an incomplete frame stay in the parser.
 - **One order.** Where `FastParser` stops, at the first byte of a frame, `FrameParser` goes on, and `FastParser` never resumes.
 - **One queue.** Every frame for a client is put into its send queue. Only `on_writable` takes frames out, at the end of a batch
   or when the socket has room again: from the front, and a frame only once all of it has left. A frame that left in part stays
@@ -31,13 +32,16 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from sdpx.relay.websocket.socket_stream import SocketStream
+from sdpx.concurrency import RepeatedEvent
+from sdpx.relay.websocket.socket_stream import READ_BYTES, SocketStream
 from sdpx.relay.websocket.timers import TimerTarget, TimerWheel
 
 BATCH: Final = 64  # sockets whose events are handled at a time
 SLICE_SECONDS: Final = 0.001  # a turn of Trio's own costs as much as several frames
 CHECK: Final = 4  # connections after which the clock is read
-LONG_SECONDS: Final = 0.01  # after which a batch is broken off: one read may bring thousands of frames
+LONG_SECONDS: Final = 0.01  # after which a batch is broken off: each connection may take a millisecond
+LARGE_BACKLOG: Final = 8 * 1024 * 1024  # bytes beyond which sockets are read in small pieces
+SMALL_READ_BYTES: Final = 4096
 HAS_EPOLL: Final = hasattr(select, "epoll")
 
 
@@ -46,8 +50,11 @@ class PolledConnection(TimerTarget, Protocol):
 
     link: SocketStream
 
-    def on_received(self, data: bytes, now: float) -> None:
-        """Handle what was received: empty at the end of the stream or after an error. `now` is Trio's time. Never raises."""
+    def on_received(self, data: bytes, now: float) -> bytes:
+        """Handle what was received: empty at the end of the stream or after an error. `now` is Trio's time. Never raises.
+
+        Returns what it leaves for its next turn.
+        """
 
     def on_writable(self, now: float) -> None:
         """Write what is queued; never raises."""
@@ -78,6 +85,10 @@ class EpollEngine:
         self._to_close: list[tuple[Callable[[], bool], Callable[[], Awaitable[None]]]] = []
         self._epoll = select.epoll()
         self._polled: dict[int, PolledConnection] = {}
+        self._backlog: list[Received] = []  # has been read, and waits to be handled
+        self._backlog_bytes = 0
+        self._in_backlog: set[int] = set()  # descriptors
+        self._backlog_grew = RepeatedEvent()
 
     def add(self, connection: PolledConnection) -> None:
         """Call this connection's `on_received` when its socket has bytes; raises `OSError` if epoll takes no more."""
@@ -97,6 +108,7 @@ class EpollEngine:
         descriptor = connection.link.socket.fileno()
         if self._polled.get(descriptor) is connection:
             del self._polled[descriptor]
+            self._in_backlog.discard(descriptor)
             self._epoll.unregister(descriptor)
 
     def set_timer(self, connection: PolledConnection, when: float) -> None:
@@ -120,6 +132,10 @@ class EpollEngine:
             self._to_close.append((close_now, close_gracefully))
         else:
             self.start_soon(close_gracefully)
+
+    def put_off(self, connection: PolledConnection, data: bytes) -> None:
+        """Call its `on_received` with these bytes, in its turn, before its socket is read again."""
+        self._put_off([(connection.link.socket.fileno(), connection, data)])
 
     def start_soon(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
         """Start a task for a connection that has to wait."""
@@ -153,9 +169,10 @@ class EpollEngine:
         self._on_batch_ended()
 
     async def run(self) -> None:
-        """Poll for ever; other tasks get their turn after `SLICE_SECONDS`, or one long read."""
+        """Poll for ever; other tasks get their turn after `SLICE_SECONDS`, or one long batch."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run_timers)
+            nursery.start_soon(self._run_backlog)
             with self._epoll:
                 await self._poll()
 
@@ -168,46 +185,70 @@ class EpollEngine:
                     target.on_timer(now)
 
     async def _poll(self) -> None:
-        left: list[Received] = []  # has been read, so it is handled before anything is read again
         while True:
-            if not left:
-                await trio.lowlevel.wait_readable(self._epoll.fileno())
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
             now = trio.current_time()
             slice_ends = now + SLICE_SECONDS
-            while now < slice_ends and (left or (events := self._epoll.poll(0, BATCH))):
+            has_received = True  # or else epoll goes on to report sockets of the backlog, which are not read
+            while has_received and now < slice_ends and (events := self._epoll.poll(0, BATCH)):
                 self._begin_batch()
                 try:
-                    left = self._handle(left or self._receive(events, now), now)
+                    received = self._receive(events, now)
+                    has_received = bool(received)
+                    self._handle(received, now)
                 finally:
                     self._end_batch()
                 now = trio.current_time()
-            if left:
+
+    async def _run_backlog(self) -> None:
+        """Let connections handle what they have left, each in its turn, between the batches of new bytes."""
+        while True:
+            while self._backlog:
+                turn, self._backlog, self._backlog_bytes = self._backlog, [], 0
+                self._in_backlog.clear()
+                with self.batch():
+                    self._handle(turn, trio.current_time())
                 await trio.lowlevel.checkpoint()
+            await self._backlog_grew.wait()
 
     def _receive(self, events: list[tuple[int, int]], now: float) -> "list[Received]":
         """Receive from readable sockets and write to writable ones, for `LONG_SECONDS`: TLS handshakes take long."""
         polled, received, long_after = self._polled, list[Received](), perf_counter() + LONG_SECONDS
+        in_backlog, size = self._in_backlog, READ_BYTES if self._backlog_bytes < LARGE_BACKLOG else SMALL_READ_BYTES
         for count, (descriptor, flags) in enumerate(events, 1):
             connection = polled.get(descriptor)
             if connection is None:
                 continue  # removed by an earlier one of this batch
             if flags & select.EPOLLOUT:
                 connection.on_writable(now)
-            if flags != select.EPOLLOUT and (data := connection.link.receive_or_end()) is not None:
+            if flags == select.EPOLLOUT or (in_backlog and descriptor in in_backlog):
+                continue
+            if (data := connection.link.receive_or_end(size)) is not None:
                 received.append((descriptor, connection, data))
             if not count % CHECK and perf_counter() > long_after:
                 break  # epoll reports the others again
         return received
 
-    def _handle(self, received: "list[Received]", now: float) -> "list[Received]":
-        """Let connections handle what was received, for `LONG_SECONDS`; returns what is left."""
-        polled, long_after = self._polled, perf_counter() + LONG_SECONDS
+    def _handle(self, received: "list[Received]", now: float) -> None:
+        """Let connections handle what was received, for `LONG_SECONDS`; put off what is left."""
+        polled, left, long_after = self._polled, list[Received](), perf_counter() + LONG_SECONDS
         for count, (descriptor, connection, data) in enumerate(received, 1):
-            if polled.get(descriptor) is connection:  # and has not been removed by an earlier one of this batch
-                connection.on_received(data, now)
+            # It may have been removed by an earlier one of this batch.
+            if polled.get(descriptor) is connection and (rest := connection.on_received(data, now)):
+                left.append((descriptor, connection, rest))
             if not count % CHECK and perf_counter() > long_after:
-                return received[count:]
-        return []
+                left[:0] = received[count:]
+                break
+        if left:
+            self._put_off(left)
+
+    def _put_off(self, left: "list[Received]") -> None:
+        for descriptor, connection, data in left:
+            if self._polled.get(descriptor) is connection:
+                self._backlog.append((descriptor, connection, data))
+                self._backlog_bytes += len(data)
+                self._in_backlog.add(descriptor)
+        self._backlog_grew.set()
 
 
 Received = tuple[int, PolledConnection, bytes]  # descriptor, its connection, what it received

@@ -7,6 +7,7 @@ bytes behind it. Each header is checked as soon as its deciding byte is there: t
 
 from collections.abc import Callable, Iterator
 from struct import Struct
+from sys import maxsize
 from typing import Final
 
 TEXT: Final = 0x81  # FIN and the opcode
@@ -30,7 +31,7 @@ Unmask = Callable[[bytes, bytes], bytes]
 class FastParser:
     """Parses the bytes of one connection into simple frames."""
 
-    __slots__ = ("_have", "_max_bytes", "_need", "_parts", "_unmask", "unparsed")
+    __slots__ = ("_have", "_max_bytes", "_need", "_parts", "_unmask", "rest", "unparsed")
 
     def __init__(self, max_bytes: int, unmask: Unmask) -> None:
         self._max_bytes = max_bytes
@@ -38,22 +39,24 @@ class FastParser:
         self._parts: list[bytes] = []  # of an incomplete frame: joined once, when enough of it has arrived
         self._have = 0
         self._need = 0
-        self.unparsed = b""
+        self.unparsed = self.rest = b""
 
     @property
     def partial(self) -> int:
         """The bytes that are kept of an incomplete frame."""
         return self._have if self._parts else 0
 
-    def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
+    def feed(self, data: bytes, max_frames: int = maxsize) -> Iterator[tuple[int, bytes]]:
         """Yield each complete frame: its first byte, which is one of `SIMPLE`, and its payload, unmasked.
 
-        Once a frame of another kind begins, `unparsed` has the bytes from there on, and no more may be fed.
+        `rest` has the bytes behind `max_frames`, which are to be fed next. Once a frame of another kind begins, `unparsed` has
+        the bytes from there on, and no more may be fed.
         """
+        self.rest = b""
         if self._parts:
             data = self._joined(data)
         at, end, unmask, most = 0, len(data), self._unmask, self._max_bytes
-        while end - at >= SMALLEST:  # complete texts, as nearly all are; all others are checked below
+        while max_frames and end - at >= SMALLEST:  # complete texts, as nearly all are; all others are checked below
             kind, size = _start(data, at)
             if kind == LONG_TEXT:
                 body, is_simple = at + 8, SHORT < size <= most
@@ -64,7 +67,11 @@ class FastParser:
                 break
             yield TEXT, unmask(data[body : body + size], data[body - 4 : body])
             at = body + size
+            max_frames -= 1
         while at < end:
+            if not max_frames:
+                self.rest = data[at:]
+                return
             first, second = data[at], data[at + 1] if end - at > 1 else MASKED
             size, head = second & 0x7F, 6
             if size == TWO_BYTES and first == TEXT:
@@ -81,6 +88,7 @@ class FastParser:
                 return
             yield first, unmask(data[body : body + size], data[body - 4 : body])
             at = body + size
+            max_frames -= 1
 
     def _joined(self, data: bytes) -> bytes:
         """Return what has arrived of a frame, or nothing as long as it is not enough to go on."""

@@ -5,6 +5,7 @@ fragments and checks UTF-8.
 """
 
 from collections.abc import Iterator
+from sys import maxsize
 from typing import NamedTuple
 
 from wsproto.connection import Connection, ConnectionType
@@ -50,7 +51,7 @@ class FrameParser:
 
     @property
     def violation(self) -> Violation | None:
-        """The rule that the client broke, if any; `events` returns what came before it."""
+        """The rule that the client broke, if any."""
         return self._validator.violation
 
     @property
@@ -58,13 +59,13 @@ class FrameParser:
         """The bytes of memory that an incomplete message takes at most: four for each byte of text."""
         return 4 * (self._validator.kept + self._validator.partial)
 
-    def receive_data(self, data: bytes) -> None:
-        """Parse bytes; `events` returns the result."""
-        in_order = self._validator.feed(data)
-        self._connection.receive_data(data[:in_order])
+    def validate(self, data: bytes, max_frames: int = maxsize) -> int:
+        """Count and validate frames, `max_frames` at most; returns how many of the bytes are to be parsed."""
+        return self._validator.feed(data, max_frames)
 
-    def events(self) -> Iterator[ParserEvent]:
+    def parse(self, data: bytes) -> Iterator[ParserEvent]:
         """Yield messages and pings, then a close frame or a violation, which is the last event."""
+        self._connection.receive_data(data)
         for event in self._connection.events():
             yield from self._events(event)
         if self._validator.violation:

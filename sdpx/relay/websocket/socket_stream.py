@@ -39,10 +39,10 @@ class SocketStream(trio.abc.HalfCloseableStream):
         except (BlockingIOError, InterruptedError):
             return None
 
-    def receive_or_end(self) -> bytes | None:
+    def receive_or_end(self, max_bytes: int = READ_BYTES) -> bytes | None:
         """Receive as `receive_now` does, and take an error for the end of the stream."""
         try:
-            return self.socket.recv(READ_BYTES)
+            return self.socket.recv(max_bytes)
         except (BlockingIOError, InterruptedError):
             return None
         except OSError:

@@ -71,14 +71,14 @@ class TlsStream(SocketStream):
             data, self._plaintext = data[:max_bytes], data[max_bytes:]
         return data
 
-    def receive_or_end(self) -> bytes | None:
-        """Return all decrypted bytes that there are, and take an error for the end of the stream."""
+    def receive_or_end(self, max_bytes: int = READ_BYTES) -> bytes | None:
+        """Return all that `max_bytes` of ciphertext contain, and take an error for the end of the stream."""
         try:
-            return self._receive()
+            return self._receive(max_bytes)
         except (OSError, TlsHandshakeError):
             return b""
 
-    def _receive(self) -> bytes | None:
+    def _receive(self, max_bytes: int = READ_BYTES) -> bytes | None:
         if self._is_raw:
             return super().receive_now()
         if self.handshake_error is not None:
@@ -88,7 +88,7 @@ class TlsStream(SocketStream):
             return data
         if self._has_ended:
             return b""
-        received = super().receive_now()
+        received = super().receive_now(max_bytes)
         if received is None:
             return None
         if received:

@@ -37,6 +37,7 @@ from sdpx.relay.websocket.validator import FrameValidator, Violation
 # Two reads for each 4 KiB offer cost a fifth of the throughput; 64 KiB is one read.
 READ_BYTES: Final = 64 * 1024
 FLUSH_AT_FRAMES: Final = 64  # frames in a send queue for which the reader gives way
+TURN_FRAMES: Final = 8  # that the library gets before other tasks run
 TURNS: Final = 4
 # The library keeps a ping that is never answered for ever: so there are only so many.
 PINGS: Final = tuple(bytes([number]) for number in range(8))
@@ -268,6 +269,8 @@ class ValidatingStream(trio.abc.Stream):
             return head
         await self._accepted.wait()
         while self._validator.violation is None and not self._validator.closed:
+            if self._trailing_data:
+                await trio.lowlevel.checkpoint()
             data, self._trailing_data = self._trailing_data, b""
             self._check_open()
             data = data or bytes(await self.stream.receive_some(max_bytes))
@@ -278,7 +281,9 @@ class ValidatingStream(trio.abc.Stream):
     def _whole_frames(self, data: bytes) -> bytes:
         """Return the frames that these bytes complete, and keep the rest."""
         now, frames, extra_frames = trio.current_time(), self._validator.frames, self._validator.extra_frames
-        self._partial += data[: self._validator.feed(data)]
+        valid = self._validator.feed(data, TURN_FRAMES)
+        self._partial += data[:valid]
+        self._trailing_data = data[valid:]
         if self._validator.frames > frames:
             self.last_heard = now
         if self._validator.extra_frames > extra_frames and self._validator.violation is None:

@@ -15,6 +15,7 @@ Each rule is checked as soon as the bytes that it needs are there: a header that
 """
 
 from dataclasses import dataclass
+from sys import maxsize
 from typing import Final
 
 _FIN: Final = 0x80
@@ -77,15 +78,16 @@ class FrameValidator:
         self.kept = 0
         self.violation: Violation | None = None
 
-    def feed(self, data: bytes) -> int:
+    def feed(self, data: bytes, max_frames: int = maxsize) -> int:
         """Validate the next bytes and return how many of them are valid.
 
-        That is all of them; or, once there is a `violation`, those in front of the frame that broke a rule; or, once a close
-        frame has come and `closed` is set, those up to its end. `frames` counts complete frames, `extra_frames` those of
-        them that end no message: control frames and fragments. `kept` is the bytes of the fragments of an incomplete message.
+        That is all of them, or those up to the end of `max_frames` frames; or, once there is a `violation`, those in front of
+        the frame that broke a rule; or, once a close frame has come and `closed` is set, those up to its end. `frames` counts
+        complete frames, `extra_frames` those of them that end no message: control frames and fragments. `kept` is the bytes of
+        the fragments of an incomplete message.
         """
-        position = 0
-        while position < len(data) and not self.closed:
+        position, last = 0, self.frames + max_frames
+        while position < len(data) and not self.closed and self.frames < last:
             if self._payload_left:
                 step = min(self._payload_left, len(data) - position)
                 self._keep_close_payload(data[position : position + step] if self._is_close() else b"")

@@ -13,7 +13,13 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from sdpx.relay.websocket.epoll_engine import CHECK, LONG_SECONDS, EpollEngine
+from sdpx.relay.websocket.epoll_engine import (
+    CHECK,
+    LARGE_BACKLOG,
+    LONG_SECONDS,
+    SMALL_READ_BYTES,
+    EpollEngine,
+)
 from sdpx.relay.websocket.socket_stream import SocketStream
 from sdpx.relay.websocket.timers import NEVER
 
@@ -28,10 +34,12 @@ class RecordingConnection:
     timers: list[float] = field(default_factory=list)
     timer_at: float = NEVER
     then: Callable[[], None] = lambda: None
+    turn: int = 1 << 20  # bytes that are handled in one turn
 
-    def on_received(self, data: bytes, now: float) -> None:
-        self.received.append(data)
+    def on_received(self, data: bytes, now: float) -> bytes:
+        self.received.append(data[: self.turn])
         self.then()
+        return data[self.turn :]
 
     def on_writable(self, now: float) -> None:
         self.writable += 1
@@ -121,7 +129,8 @@ async def test_a_connection_removed_by_another_gets_nothing_of_the_same_batch() 
 async def test_a_long_batch_is_broken_off_and_continued_before_sockets_are_read_again() -> None:
     """Each of many connections may bring thousands of frames at once: other tasks run in between, and none is passed over."""
     turns: list[int] = []
-    with connections(3 * CHECK) as (all_connections, far):
+    many = 6 * CHECK
+    with connections(many) as (all_connections, far):
         called: list[int] = []
 
         def take_long(number: int) -> Callable[[], None]:
@@ -138,11 +147,67 @@ async def test_a_long_batch_is_broken_off_and_continued_before_sockets_are_read_
         async with running_engine() as engine:
             for connection in all_connections:
                 engine.add(connection)
-            while len(called) < 6 * CHECK:
+            while len(called) < 2 * many:
                 turns.append(len(called))
                 await trio.lowlevel.checkpoint()
-    assert max(after - before for before, after in pairwise(turns)) <= 2 * CHECK  # the order of tasks is Trio's
-    assert sorted(called[: 3 * CHECK]) == sorted(called[3 * CHECK : 6 * CHECK]) == list(range(3 * CHECK))
+    # Two tasks of the engine break off after `CHECK`, and the order of tasks is Trio's.
+    assert max(after - before for before, after in pairwise(turns)) <= 4 * CHECK
+    assert set(called) == set(range(many))
+
+
+async def test_connections_that_leave_bytes_have_turns_until_they_are_read_again() -> None:
+    """Each gets what it left, in order; others are handled in between, and its socket is read when nothing is left."""
+    order: list[str] = []
+    with connections(3) as ((a, b, c), (far_a, far_b, far_c)):
+        async with running_engine() as engine:
+            for name, connection in (("a", a), ("b", b), ("c", c)):
+                connection.then = partial(order.append, name)
+                connection.turn = 1
+                engine.add(connection)
+            far_a.send(b"123")
+            far_b.send(b"45")
+            while len(order) < 3:
+                await trio.lowlevel.checkpoint()
+            far_a.send(b"6")
+            far_c.send(b"7")
+            await wait_all_tasks_blocked()
+            assert (a.received, b.received, c.received) == ([b"1", b"2", b"3", b"6"], [b"4", b"5"], [b"7"])
+            assert order[:4] in (["a", "b", "a", "b"], ["b", "a", "b", "a"])
+
+
+async def test_bytes_left_by_a_removed_connection_are_dropped() -> None:
+    with connections(1) as ((a,), (far,)):
+        async with running_engine() as engine:
+            a.turn = 1
+            a.then = lambda: engine.remove(a)
+            engine.add(a)
+            far.send(b"12")
+            await wait_all_tasks_blocked()
+            assert a.received == [b"1"]
+
+
+async def test_bytes_can_be_put_off_outside_a_batch() -> None:
+    with connections(1) as ((a,), (far,)):
+        async with running_engine() as engine:
+            engine.add(a)
+            await wait_all_tasks_blocked()
+            engine.put_off(a, b"first")
+            far.send(b"second")
+            await wait_all_tasks_blocked()
+            assert a.received == [b"first", b"second"]
+
+
+async def test_a_large_backlog_makes_reads_small() -> None:
+    with connections(2) as ((a, b), (_, far_b)):
+        async with running_engine() as engine:
+            a.turn = LARGE_BACKLOG // 256
+            for connection in (a, b):
+                engine.add(connection)
+            engine.put_off(a, bytes(2 * LARGE_BACKLOG))
+            far_b.send(bytes(2 * SMALL_READ_BYTES))
+            await wait_all_tasks_blocked()
+            assert max(map(len, b.received)) == SMALL_READ_BYTES
+            assert sum(map(len, a.received)) == 2 * LARGE_BACKLOG
 
 
 async def test_a_connection_that_epoll_refuses_is_not_kept(

@@ -20,8 +20,7 @@ def found_in(*chunks: bytes) -> list[ParserEvent]:
     parser = FrameParser(MAX_BYTES, MAX_FRAGMENTS)
     found: list[ParserEvent] = []
     for chunk in chunks:
-        parser.receive_data(chunk)
-        found += parser.events()
+        found += parser.parse(chunk[: parser.validate(chunk)])
     return found
 
 
@@ -69,8 +68,8 @@ def test_a_violation_is_reported_behind_the_messages_before_it(data: bytes, code
 def test_frames_and_the_memory_of_an_incomplete_message_are_counted() -> None:
     """All frames, those that end no message, and an upper bound of the memory."""
     parser = FrameParser(MAX_BYTES, MAX_FRAGMENTS)
-    parser.receive_data(frame(TEXT, b"x") + frame(PING) + HALF + OTHER_HALF[:3])
+    parser.validate(frame(TEXT, b"x") + frame(PING) + HALF + OTHER_HALF[:3])
     assert (parser.frames, parser.extra_frames) == (3, 2)
     assert parser.unfinished == 4 * (len(b'{"type":') + 3)
-    parser.receive_data(OTHER_HALF[3:])
+    parser.validate(OTHER_HALF[3:])
     assert (parser.frames, parser.extra_frames, parser.unfinished) == (4, 2, 0)
