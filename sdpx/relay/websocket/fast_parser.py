@@ -6,8 +6,8 @@ bytes behind it. Each header is checked as soon as its deciding byte is there: t
 """
 
 from collections.abc import Callable, Iterator
+from math import inf
 from struct import Struct
-from sys import maxsize
 from typing import Final
 
 TEXT: Final = 0x81  # FIN and the opcode
@@ -46,7 +46,7 @@ class FastParser:
         """The bytes that are kept of an incomplete frame."""
         return self._have if self._parts else 0
 
-    def feed(self, data: bytes, max_frames: int = maxsize) -> Iterator[tuple[int, bytes]]:
+    def feed(self, data: bytes, max_frames: float = inf) -> Iterator[tuple[int, bytes]]:
         """Yield each complete frame: its first byte, which is one of `SIMPLE`, and its payload, unmasked.
 
         `rest` has the bytes behind `max_frames`, which are to be fed next. Once a frame of another kind begins, `unparsed` has

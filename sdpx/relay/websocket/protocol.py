@@ -5,7 +5,7 @@ fragments and checks UTF-8.
 """
 
 from collections.abc import Iterator
-from sys import maxsize
+from math import inf
 from typing import NamedTuple
 
 from wsproto.connection import Connection, ConnectionType
@@ -59,7 +59,7 @@ class FrameParser:
         """The bytes of memory that an incomplete message takes at most: four for each byte of text."""
         return 4 * (self._validator.kept + self._validator.partial)
 
-    def validate(self, data: bytes, max_frames: int = maxsize) -> int:
+    def validate(self, data: bytes, max_frames: float = inf) -> int:
         """Count and validate frames, `max_frames` at most; returns how many of the bytes are to be parsed."""
         return self._validator.feed(data, max_frames)
 

@@ -15,7 +15,7 @@ Each rule is checked as soon as the bytes that it needs are there: a header that
 """
 
 from dataclasses import dataclass
-from sys import maxsize
+from math import inf
 from typing import Final
 
 _FIN: Final = 0x80
@@ -78,7 +78,7 @@ class FrameValidator:
         self.kept = 0
         self.violation: Violation | None = None
 
-    def feed(self, data: bytes, max_frames: int = maxsize) -> int:
+    def feed(self, data: bytes, max_frames: float = inf) -> int:
         """Validate the next bytes and return how many of them are valid.
 
         That is all of them, or those up to the end of `max_frames` frames; or, once there is a `violation`, those in front of
