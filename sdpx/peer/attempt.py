@@ -51,6 +51,7 @@ _LATE: Final = {
     "offer": "No offer came from the peer within {seconds:g} s of the pairing",
     "answer": "No answer came from the peer within {seconds:g} s of the pairing",
     "connection": "The connection did not come up within {seconds:g} s of the pairing",
+    "channel": "No data channel opened within {seconds:g} s of the pairing",
 }
 
 
@@ -287,8 +288,17 @@ class Attempt:
 
     async def _watch_deadline(self) -> None:
         await trio.sleep_until(self._deadline)
-        if not self.connected and self.wants_connection:
-            awaited = "connection" if self.exchanged else "answer" if self.trace.is_initiator else "offer"
+        if "channel" not in self.trace.reached_at and self.wants_connection:
+            self.trace.lacks_channel = self.connected
+            awaited = (
+                "channel"
+                if self.connected
+                else "connection"
+                if self.exchanged
+                else "answer"
+                if self.trace.is_initiator
+                else "offer"
+            )
             if self.exchanged or not self.trace.description_flaw:  # the one that came has been refused already
                 reason = _LATE[awaited].format(seconds=self._options.timeout)
                 self._log.emit(peer.NegotiationError(awaited, "timeout", reason))

@@ -418,8 +418,10 @@ class PairSession:
         elif self._attempt is attempt:
             attempt.note_state()
             hung_up = "channel" in attempt.trace.reached_at and not attempt.trace.vanished
-            if state == "failed" or (state == "closed" and not hung_up):  # a peer that closes leaves the pairing too
+            if state == "failed" or (state == "closed" and not hung_up):
                 self._post.send_nowait(attempt)
+            elif state == "closed":  # a peer that closes its connection leaves the pairing, as a rule
+                attempt.start_soon(self._await_return, attempt, RETURN_SECONDS)
 
     def _on_channel_open(self, attempt: Attempt) -> None:
         self._was_open = True
@@ -444,6 +446,14 @@ class PairSession:
             self._end(None)
         elif step is Step.AWAIT_CHANNEL:
             attempt.start_soon(self._await_channel)
+        else:
+            attempt.start_soon(self._await_return, attempt, self._options.timeout)
+
+    async def _await_return(self, attempt: Attempt, seconds: float) -> None:
+        """End the pairing unless the other side opens a data channel, or connects again, within this time."""
+        await trio.sleep(seconds)
+        if self._attempt is attempt and not attempt.pc.channels.is_open:
+            self._end(None)
 
     async def _await_channel(self) -> None:
         """Fail unless the other side opens another data channel soon."""

@@ -316,6 +316,8 @@ class Session:
             return  # ended by this side, which knows what follows
         self._pairing, self._idle_since = None, trio.current_time()
         if failure is None:
+            if not self._options.once:  # the end of the program ends the pairing
+                await self._leave_at_relay(pairing)
             self._on_departed(pairing, pairing.detached or "closed")
         else:
             await self._leave_at_relay(pairing)

@@ -168,6 +168,10 @@ DIAGNOSES: Final = {
         "Read the other side's log: is its stdout read?",
     ),
     "bad_description": ("An offer or answer could not be created or used", "Read the `negotiation_error` before it"),
+    "no_channel": (
+        "The connection was established, and no data channel opened within `--timeout`",
+        "Open a data channel",
+    ),
     "data_rejected": (
         "The answer rejects the data section, or has none",
         "Check that the other program takes data channels",

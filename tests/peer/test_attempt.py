@@ -72,12 +72,13 @@ async def test_attempt_is_lost_at_its_deadline(autojump_clock: MockClock) -> Non
         await one.close()
 
 
-async def test_connected_attempt_has_no_deadline(autojump_clock: MockClock) -> None:
+async def test_attempt_with_a_channel_has_no_deadline(autojump_clock: MockClock) -> None:
     lost = list[Attempt]()
     one = attempt(lost, LogRecorder())
     async with trio.open_nursery() as nursery:
         await nursery.start(one.run_tasks)
         one.connected = True
+        one.trace.reach("channel", 1.0)
         await trio.sleep(5)
         assert lost == []
         await one.close()

@@ -776,3 +776,42 @@ async def test_a_message_that_the_other_side_does_not_take_is_rejected(autojump_
             *("too_long", True),
             True,
         )
+
+
+@pytest.mark.parametrize("options", [{}, {"once": True}, {"expect": "channel"}])
+async def test_a_connection_without_a_channel_fails_at_the_timeout(
+    autojump_clock: MockClock, options: dict[str, Any]
+) -> None:
+    """The pairing is given back; the program ends if it needs the channel."""
+    async with session(timeout=2.0, **options) as peer:
+        await peer.pair(is_initiator=False)
+        await peer.exchange()
+        await peer.pc.connect()
+        await trio.sleep(3)
+        assert peer.codes("diagnosis") == ["no_channel"]
+        assert peer.relay.sent[-1] == Unpair()
+        assert ("ready" in peer.events) == ("expect" not in options)
+        if "expect" in options:
+            assert await peer.ended() == ExitStatus.NO_CONNECTION.value
+
+
+async def test_a_peer_that_closes_its_connection_only_is_left(autojump_clock: MockClock) -> None:
+    """A page may close its RTCPeerConnection and keep its WebSocket: the pairing is given back, unless it offers again."""
+    async with session() as peer:
+        pc = await peer.open()
+        await pc.close_channel()
+        await pc.emit(StateChanged("connection", "closed"))
+        await trio.sleep(6)
+        assert peer.relay.sent[-1] == Unpair()
+        assert peer.events[-1] == "ready"
+        assert pc.closed
+
+
+async def test_a_connection_that_has_lost_its_channel_is_left_at_the_timeout(autojump_clock: MockClock) -> None:
+    async with session(timeout=9.0) as peer:
+        pc = await peer.open()
+        await pc.close_channel()
+        await trio.sleep(8)
+        assert not pc.closed
+        await trio.sleep(2)
+        assert peer.events[-1] == "ready"

@@ -152,7 +152,7 @@ _ASK_OPERATOR: Final = _TURN_REFUSED + "ask its operator (--turn)"
 # Another attempt has the same outcome.
 _PERMANENT: Final = {
     *("fingerprint_mismatch", "no_answer", "no_offer", "no_turn", "no_network", "only_mdns", "no_common_candidates"),
-    *("data_rejected", "receiver_overrun"),
+    *("data_rejected", "no_channel", "receiver_overrun"),
 }
 RULES: Final = (
     Rule(
@@ -180,6 +180,12 @@ RULES: Final = (
         ExitStatus.DTLS_FAILED,
         lambda t: t.ice_completed and t.dtls_error,  # without a network path DTLS always fails
         "The network path to {t.peer_id} works, but the DTLS handshake failed: {t.dtls_error}",
+    ),
+    Rule(
+        "no_channel",
+        ExitStatus.NO_CONNECTION,
+        lambda t: t.lacks_channel,
+        "The connection to {t.peer_id} is established, but it opened no data channel within {now:.1f} s",
     ),
     Rule("channel_closed", ExitStatus.CHANNEL_LOST, lambda t: t.succeeded, _CLOSED),
     Rule(

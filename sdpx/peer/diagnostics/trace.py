@@ -31,6 +31,7 @@ class ConnectionTrace:
     description_sent: bool = False
     description_received: bool = False
     description_flaw: str = ""  # why the peer's description could not be used, or no local one be created
+    lacks_channel: bool = False  # no data channel opened in time over the established connection
     data_rejected: bool = False  # the answer rejects the data section
     local_candidates: Counter[str] = field(default_factory=Counter)  # by type: host, srflx, prflx, relay
     gathered: bool = False  # there will be no more local candidates
