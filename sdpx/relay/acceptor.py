@@ -65,10 +65,11 @@ class PendingConnection:
     def on_writable(self, _now: float) -> None:
         """No-op: there is nothing to write before the request."""
 
-    def on_timer(self, _now: float) -> None:
-        """Handshake timeout: close the connection."""
-        self._engine.remove(self)
-        self._acceptor.close_pending(self, evicted=False)
+    def on_timer(self, now: float) -> None:
+        """Handshake timeout: close the connection, unless its request waits in the socket."""
+        if not self._engine.receive(self, now):
+            self._engine.remove(self)
+            self._acceptor.close_pending(self, evicted=False)
 
     def cancel(self) -> None:
         """Close the connection to make room for a newer one."""

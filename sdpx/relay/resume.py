@@ -32,6 +32,7 @@ from sdpx.relay.websocket.handler import (
     CloseReason,
     is_connection_loss,
 )
+from sdpx.relay.websocket.timers import SUSPENDED_SECONDS
 
 GAP: Final = CloseReason("refused", 1002, "A frame is missing: your client_seq has a gap")
 EXPIRED: Final = "The client did not resume in time"
@@ -191,6 +192,8 @@ class ResumeManager:
             with trio.CancelScope(deadline=inf if due is None else due) as self._timer:
                 await trio.sleep_forever()
             now = trio.current_time()
+            if now - self._timer.deadline > SUSPENDED_SECONDS:
+                self._store.restart_windows(now)
             for buffer, ack in self._store.acks(now):
                 connection = self._sessions[buffer.client_id].connection
                 if connection is not None:

@@ -185,3 +185,29 @@ async def test_an_attack_on_the_log(attack: Attack) -> None:
         await client.receive()
     await until(lambda: sum(line["client_id"] in clients for line in attack.events("pair_refused")) == 4)
     assert max(len(msgspec.json.encode(line)) for line in attack.events()) < 1000
+
+
+async def test_clients_outlive_a_stopped_relay(tmp_path: Path) -> None:
+    """SIGSTOP for longer than the idle timeout and the resume window: afterwards each client is connected or can resume."""
+    options = ("--ping-interval", "0.5", "--idle-timeout", "1.5", "--resume-window", "1.5")
+    with relay_process(tmp_path, *options) as server:
+        async with trio.open_nursery() as nursery:
+            pairs = [await connect_pair(nursery, server.url) for _ in range(10)]
+            lost = RawClient(await trio.open_tcp_stream(server.host, server.port))
+            token = (await lost.open("/?seq=1"))["resume_token"]
+            await lost.stream.aclose()
+            await until(lambda: server.events("client_suspended"))
+            server.process.send_signal(signal.SIGSTOP)
+            await trio.sleep(3)
+            server.process.send_signal(signal.SIGCONT)
+            again = RawClient(await trio.open_tcp_stream(server.host, server.port))
+            assert (await again.open(f"/?seq=1&resume={token}"))["resumed"]
+            await trio.sleep(1)
+            for pair in pairs:
+                await pair.round()
+            assert not server.events("client_disconnected")
+            for pair in pairs:
+                await pair.close()
+            await again.stream.aclose()
+            nursery.cancel_scope.cancel()
+    assert server.stderr == ""

@@ -193,6 +193,10 @@ class SessionStore:
                 due.append((buffer, ServerAck(buffer.accepted)))
         return due
 
+    def restart_windows(self, now: float) -> None:
+        """Give suspended sessions a full window from now on: the process itself was suspended; no client could resume."""
+        self._suspended = dict.fromkeys(self._suspended, now)
+
     def expired(self, now: float) -> list[Eviction]:
         """Return the sessions whose window is over; the caller ends them."""
         late = [buffer for buffer, since in self._suspended.items() if since + self._limits.resume_window <= now]

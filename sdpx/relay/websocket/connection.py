@@ -316,9 +316,13 @@ class EpollConnection:
 
     def on_timer(self, now: float) -> None:
         """Ping a silent client; end the connection of one that does not answer, or whose socket accepts nothing."""
-        limits, queue = self._limits, self.queue
-        idle_at = self._last_heard + limits.idle_timeout
-        slow_at = queue.last_progress + self._write_timeout if queue.frames else idle_at
+        limits, queue, resumed_at = self._limits, self.queue, self._engine.resumed_at
+        if now >= max(self._last_heard, resumed_at) + limits.idle_timeout:
+            self._engine.receive(self, now)
+            if self.close_reason is not None:
+                return
+        idle_at = max(self._last_heard, resumed_at) + limits.idle_timeout
+        slow_at = max(queue.last_progress, resumed_at) + self._write_timeout if queue.frames else idle_at
         ping_at = max(self._last_heard, self._pinged_at) + limits.ping_interval
         if now >= idle_at:
             self.end(IDLE_TIMEOUT)

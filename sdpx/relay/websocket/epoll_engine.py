@@ -27,6 +27,7 @@ all frames of the batch.
 import select
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from time import perf_counter
 from typing import Any, Final, Protocol
 
@@ -89,6 +90,7 @@ class EpollEngine:
         self._backlog_bytes = 0
         self._in_backlog: set[int] = set()  # descriptors
         self._backlog_grew = RepeatedEvent()
+        self.resumed_at = -inf  # when the process was found to have been suspended: the silence before does not count
 
     def add(self, connection: PolledConnection) -> None:
         """Call this connection's `on_received` when its socket has bytes; raises `OSError` if epoll takes no more."""
@@ -132,6 +134,16 @@ class EpollEngine:
             self._to_close.append((close_now, close_gracefully))
         else:
             self.start_soon(close_gracefully)
+
+    def receive(self, connection: PolledConnection, now: float) -> bool:
+        """Handle what waits in the socket of a connection that seems silent; returns whether there was anything."""
+        descriptor = connection.link.socket.fileno()
+        if descriptor in self._in_backlog:
+            return True  # and has its turn later
+        data = connection.link.receive_or_end()
+        if data is not None:
+            self._handle([(descriptor, connection, data)], now)
+        return data is not None
 
     def put_off(self, connection: PolledConnection, data: bytes) -> None:
         """Call its `on_received` with these bytes, in its turn, before its socket is read again."""
@@ -180,6 +192,8 @@ class EpollEngine:
         while True:
             await self._timers.wait()
             now = trio.current_time()
+            if self._timers.was_suspended(now):
+                self.resumed_at = now
             with self.batch():
                 for target in self._timers.due(now):
                     target.on_timer(now)

@@ -32,6 +32,7 @@ from sdpx.relay.websocket.handler import (
     from_violation,
 )
 from sdpx.relay.websocket.send_queue import QueuedBytes, SendQueue
+from sdpx.relay.websocket.timers import SUSPENDED_SECONDS
 from sdpx.relay.websocket.validator import FrameValidator, Violation
 
 # Two reads for each 4 KiB offer cost a fifth of the throughput; 64 KiB is one read.
@@ -166,12 +167,15 @@ class TrioWebSocketConnection:
     async def _run_idle_timer(self, socket: WebSocketConnection, nursery: trio.Nursery) -> None:
         """Ping a silent client, and end the connection of one that does not answer."""
         ping, limit = self._limits.ping_interval, self._limits.idle_timeout
-        while (now := trio.current_time()) < (idle_at := self._stream.last_heard + limit):
+        resumed_at = -math.inf
+        while (now := trio.current_time()) < (idle_at := max(self._stream.last_heard, resumed_at) + limit):
             wake = self._stream.last_heard + ping
             if now >= wake:
                 nursery.start_soon(self._ping, socket)
                 wake = min(now + ping, idle_at)
             await trio.sleep_until(wake)
+            if trio.current_time() - wake > SUSPENDED_SECONDS:
+                resumed_at = trio.current_time()
         self.end(IDLE_TIMEOUT)
 
     async def _ping(self, socket: WebSocketConnection) -> None:
