@@ -1,7 +1,8 @@
 """The authentication webhook: an HTTP service of the operator that allows or denies each request.
 
 Only a valid answer allows a request: an error, a timeout, a status other than 200, an answer that is too long or has another
-form all raise `Unavailable`.
+form all raise `Unavailable`. The client is h11 on a Trio stream: httpx leaves its generators open when an answer is abandoned
+before its end, as an endless one has to be.
 """
 
 import ssl
