@@ -153,7 +153,7 @@ class EpollConnection:
         """Write frames, many together; returns False once the socket is full."""
         queue, is_full = self.queue, False
         while queue.frames and not is_full:
-            frames = queue.peek(WRITE_BYTES)
+            frames = queue.frames if len(queue.frames) == 1 else queue.peek(WRITE_BYTES)  # one, as nearly always
             data = frames[0][0] if len(frames) == 1 else b"".join([data for data, _, _ in frames])
             if self._written:
                 data = data[self._written :]

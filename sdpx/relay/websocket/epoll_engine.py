@@ -227,7 +227,8 @@ class EpollEngine:
 
     def _receive(self, events: list[tuple[int, int]], now: float) -> "list[Received]":
         """Receive from readable sockets and write to writable ones, for `LONG_SECONDS`: TLS handshakes take long."""
-        polled, received, long_after = self._polled, list[Received](), perf_counter() + LONG_SECONDS
+        received: list[Received] = []
+        polled, long_after = self._polled, perf_counter() + LONG_SECONDS
         in_backlog, size = self._in_backlog, READ_BYTES if self._backlog_bytes < LARGE_BACKLOG else SMALL_READ_BYTES
         for count, (descriptor, flags) in enumerate(events, 1):
             connection = polled.get(descriptor)
@@ -245,7 +246,8 @@ class EpollEngine:
 
     def _handle(self, received: "list[Received]", now: float) -> None:
         """Let connections handle what was received, for `LONG_SECONDS`; put off what is left."""
-        polled, left, long_after = self._polled, list[Received](), perf_counter() + LONG_SECONDS
+        left: list[Received] = []
+        polled, long_after = self._polled, perf_counter() + LONG_SECONDS
         for count, (descriptor, connection, data) in enumerate(received, 1):
             # It may have been removed by an earlier one of this batch.
             if polled.get(descriptor) is connection and (rest := connection.on_received(data, now)):

@@ -91,9 +91,7 @@ class SendQueue:
         return bool(self.frames)
 
     def peek(self, max_bytes: int) -> list[QueuedFrame]:
-        """Return the first frame and the ones behind it, up to `max_bytes` together. The list is valid until `drop`."""
-        if len(self.frames) == 1:
-            return self.frames
+        """Return the first frame and the ones behind it, up to `max_bytes` together."""
         total, count = 0, 0
         for data, _, _ in self.frames:
             total += data.__sizeof__()
