@@ -232,7 +232,9 @@ class Acceptor:
             is_fast = self._authenticator is None and (self._found_proxy or not FORWARDED.search(request))
             if is_fast and (upgrade := parse_simple_upgrade(request)) is not None:
                 decision = self._reserve_id(upgrade, UNRESTRICTED, Remote.of(stream.remote))
-            if isinstance(decision, AcceptedUpgrade):
+            if isinstance(decision, AcceptedUpgrade) and _is_given_up(stream, decision):
+                self._close(stream, self._no_request(stream.remote, evicted=False))
+            elif isinstance(decision, AcceptedUpgrade):
                 self._open_on_engine(self._engine, stream, decision)
             elif request or stream.handshake_error is not None:
                 self._engine.start_soon(self._serve, stream, self._clients, request)
@@ -265,7 +267,9 @@ class Acceptor:
             async with AsyncExitStack() as stack:
                 await stack.enter_async_context(stream)
                 accepted = await self._accept(stream, remote, port, received)
-                if accepted is not None and self._engine is not None and isinstance(stream, SocketStream):
+                if accepted is not None and _is_given_up(stream, accepted):
+                    self._log(self._no_request(remote.shown, evicted=False))
+                elif accepted is not None and self._engine is not None and isinstance(stream, SocketStream):
                     self._open_on_engine(self._engine, stream, accepted)
                     stack.pop_all()
                     is_on_engine = True
@@ -399,3 +403,8 @@ def _counted(connections: PendingHandshakes[Pending], pending: Pending, address:
         yield
     finally:
         connections.leave(pending)
+
+
+def _is_given_up(stream: trio.abc.Stream, accepted: AcceptedUpgrade) -> bool:
+    """Return whether a client has closed its attempt to resume: it must not supersede the connection of a later attempt."""
+    return accepted.is_resumed and isinstance(stream, SocketStream) and stream.is_abandoned

@@ -146,7 +146,7 @@ class ResumeManager:
         assert session.replay is not None
         now = trio.current_time()
         session.connection, session.suspended_by = None, close_reason
-        evicted = self._store.suspend(session.replay, close_reason.reason, now)
+        evicted = self._store.suspend(session.replay, close_reason.reason, now, session.address)
         self._wake_at(now + self._limits.resume_window)
         self._end(evicted, EVICTED)
 

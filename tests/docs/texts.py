@@ -144,7 +144,9 @@ LIMITS: Final = {
     "close_timeout": "Seconds for the close handshake. Past it: the socket is closed",
     "drain_timeout": "Seconds for queued frames to be written at shutdown. Past it: the socket is closed",
     "resume_window": "Seconds that a suspended session is kept. Past it: the peer receives the reason of the loss",
-    "max_suspended_sessions": "Suspended sessions. Past it: the oldest is evicted, its peer receives `slow`",
+    "max_suspended_sessions": "Suspended sessions. Past it: the oldest one of the address with most is evicted, "
+    "its peer receives `slow`",
+    "max_suspended_per_address": "Suspended sessions per address. Past it: the oldest is evicted, its peer receives `slow`",
 }
 
 # code -> (meaning, remedy).

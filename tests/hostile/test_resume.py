@@ -1,12 +1,13 @@
 """Attacks on what the relay keeps for clients that may come back."""
 
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import trio
 
-from tests.harness.frames import message
+from tests.harness.frames import message, upgrade_request
 from tests.harness.processes import RelayProcess, relay_process
 from tests.hostile.attack import Attack, attack_on
 
@@ -81,3 +82,24 @@ async def test_one_that_is_away_is_sent_without_end(attack: Attack) -> None:
     for _ in range(600):
         await peer.send(type="offer", sdp="x" * 10_000)
     assert (await peer.receive())["reason"] == "slow"
+
+
+async def test_attempts_to_resume_that_their_client_has_given_up(attack: Attack) -> None:
+    """Those that are served behind the living one do not take its place."""
+    client = await attack.connect()
+    your_id = await client.open("/?seq=1")
+    request = upgrade_request(f"/?seq=1&resume={your_id['resume_token']}")
+    attack.server.process.send_signal(signal.SIGSTOP)
+    living = await attack.connect()
+    await living.send(request)
+    for _ in range(5):
+        given_up = await attack.connect()
+        await given_up.send(request)
+        await trio.aclose_forcefully(given_up.stream)
+    attack.server.process.send_signal(signal.SIGCONT)
+    assert (await living.response())[0] == 101
+    assert (await living.receive())["id"] == your_id["id"]
+    for _ in range(3):
+        await living.send(message(type="ping"))
+        assert (await living.receive())["type"] == "pong"
+        await trio.sleep(0.05)

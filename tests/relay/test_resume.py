@@ -555,3 +555,20 @@ async def test_shutdown_ends_resumable_clients(open_relay: OpenRelay, autojump_c
         heard = [await pair.a.receive() for _ in range(2)]
         assert [(each["type"], each["seq"]) for each in heard] == [("offer", 2), ("peer_disconnected", 3)]
         assert await pair.a.close_code() == 1001
+
+
+async def test_an_attempt_to_resume_that_its_client_has_closed_does_not_supersede(
+    autojump_clock: MockClock, open_relay: OpenRelay
+) -> None:
+    """It is served behind the attempt that followed it, and is dropped."""
+    async with open_relay(QUIET) as relay:
+        _, your_id = await numbered(relay, "a")
+        given_up, server = relay.socket_pair()
+        await given_up.send_all(upgrade_request(back(your_id)))
+        given_up.close()
+        living = relay.raw()
+        assert (await living.open(back(your_id)))["resumed"]
+        relay.serve(server)
+        await wait_all_tasks_blocked()
+        await living.send(message(type="ping"))
+        assert (await living.receive())["type"] == "pong"

@@ -49,3 +49,4 @@ class Limits:
         3600,
     )
     max_suspended_sessions: int = 1024
+    max_suspended_per_address: int = 512

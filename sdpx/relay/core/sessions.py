@@ -11,8 +11,10 @@
   of the loss. With a window of 0 no client is suspended; a token then only takes over a connection that is still open.
 - `last` in a resume request is an ack. A value below the highest ack, or none, means the highest ack. A value above the
   highest sent `seq` is invalid: the client gets a new session, and the old one stays.
-- Bounds: the frames of each session (`ReplayBuffer.append`), the bytes of all (`over_budget`), the number of suspended sessions
-  (`suspend` ends the one that was suspended first). A session that a bound ends has the reason `slow`.
+- An attempt whose `last` is not 0 and below what the client has acknowledged on a connection that is still open is an old one,
+  which the client has given up: it gets a new session.
+- Bounds: the frames of each session (`ReplayBuffer.append`), the bytes of all (`over_budget`), suspended sessions in all and
+  of each address (`suspend` ends one as `PendingHandshakes` does). A session that a bound ends has the reason `slow`.
 
 Time is an argument, in seconds of any steady clock; randomness is injected.
 """
@@ -27,6 +29,7 @@ from typing import Final, NamedTuple
 from sdpx.protocol.messages import DisconnectReason, ServerAck
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.overload import largest_buffers
+from sdpx.relay.core.rate_limit import PendingHandshakes
 from sdpx.relay.core.replay_buffer import FrameVerdict, ReplayBuffer
 
 TOKEN_BYTES: Final = 32
@@ -78,6 +81,7 @@ class SessionStore:
         self._secret = token_bytes(TOKEN_BYTES)
         self._by_digest: dict[bytes, ReplayBuffer] = {}
         self._suspended: dict[ReplayBuffer, float] = {}  # since when; the oldest first
+        self._held = PendingHandshakes[ReplayBuffer](limits.max_suspended_sessions, limits.max_suspended_per_address)
         self._acks: deque[tuple[float, ReplayBuffer]] = deque()
         self._buffers: dict[ReplayBuffer, None] = {}
         self.bytes = 0  # in all replay buffers
@@ -104,12 +108,15 @@ class SessionStore:
     def find(self, token: str, last: int | None) -> ReplayBuffer | None:
         """Return the session of a token, if the token is valid and `last` is possible. Nothing changes before `resume`."""
         buffer = self._by_digest.get(_digest(token))
-        return buffer if buffer is not None and (last is None or last <= buffer.sent) else None
+        if buffer is None or not last:
+            return buffer
+        least = 0 if buffer in self._suspended else buffer.acked
+        return buffer if least <= last <= buffer.sent else None
 
     def resume(self, token: str, last: int | None) -> Resumption:
         """Move the session that `find` returned to a new connection. The caller closes the old one, if it is still open."""
         buffer = self._by_digest[_digest(token)]
-        self._suspended.pop(buffer, None)
+        self._leave_suspended(buffer)
         before = buffer.bytes
         buffer.acknowledge(last or 0)
         self.bytes += buffer.bytes - before
@@ -142,22 +149,26 @@ class SessionStore:
 
     # ---- ends
 
-    def suspend(self, buffer: ReplayBuffer, reason: DisconnectReason, now: float) -> list[Eviction]:
+    def suspend(self, buffer: ReplayBuffer, reason: DisconnectReason, now: float, address: str = "") -> list[Eviction]:
         """Keep a session without a connection for the window; returns the session that has to end now, if one has to."""
         buffer.reason = reason
         buffer.ack_due = None
         if not self._limits.resume_window:
             return [Eviction(buffer, reason)]
         self._suspended[buffer] = now
-        if len(self._suspended) <= self._limits.max_suspended_sessions:
+        if (evicted := self._held.enter(buffer, address)) is None:
             return []
         self.totals.evicted += 1
-        return [Eviction(next(iter(self._suspended)), "slow")]
+        return [Eviction(evicted, "slow")]
+
+    def _leave_suspended(self, buffer: ReplayBuffer) -> None:
+        if self._suspended.pop(buffer, None) is not None:
+            self._held.leave(buffer)
 
     def end(self, buffer: ReplayBuffer) -> list[object]:
         """End a session and revoke its tokens. Returns the senders of unacknowledged frames, each once, in order."""
         self._revoke(buffer, buffer.digests)
-        self._suspended.pop(buffer, None)
+        self._leave_suspended(buffer)
         self._buffers.pop(buffer, None)
         senders = dict.fromkeys(frame.sender for frame in buffer.unacknowledged() if frame.sender is not None)
         self.bytes -= buffer.bytes

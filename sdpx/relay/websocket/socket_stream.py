@@ -6,6 +6,7 @@ descriptor from then on, so that no descriptor is used that the system has given
 Unlike Trio's own streams it has no checkpoint where it sends or closes without waiting.
 """
 
+import select
 import socket
 from typing import Final
 
@@ -13,6 +14,7 @@ import trio
 
 CLOSED: Final = -1
 READ_BYTES: Final = 64 * 1024
+RDHUP: Final = getattr(select, "POLLRDHUP", 0)  # Linux; elsewhere only a reset is noticed
 
 
 class SocketStream(trio.abc.HalfCloseableStream):
@@ -31,6 +33,13 @@ class SocketStream(trio.abc.HalfCloseableStream):
     def is_closed(self) -> bool:
         """Whether this end has been closed."""
         return self.socket.fileno() == CLOSED
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the other end has closed the connection, whatever still waits to be received."""
+        poll = select.poll()
+        poll.register(self.socket, RDHUP)
+        return bool(poll.poll(0))
 
     def receive_now(self, max_bytes: int = READ_BYTES) -> bytes | None:
         """Return what has arrived, empty at the end of the stream, None if there is nothing yet; raises `OSError`."""

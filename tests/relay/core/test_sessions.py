@@ -404,6 +404,32 @@ def test_suspended_sessions_are_bounded_in_number() -> None:
     assert store.totals.evicted == 1
 
 
+def test_suspended_sessions_of_an_address_are_bounded_in_number() -> None:
+    """The one of this address that was suspended first ends."""
+    store = session_store(max_suspended_per_address=2)
+    buffers = [opened(store, name)[0] for name in "abcd"]
+    gone = [store.suspend(buffer, "closed", 0, address) for buffer, address in zip(buffers, "xyyy", strict=True)]
+    assert gone == [[], [], [], [Eviction(buffers[1], "slow")]]
+
+
+def test_past_the_bound_of_all_a_session_of_the_address_with_most_ends() -> None:
+    """Addresses whose clients come and vanish displace no session of another address."""
+    store = session_store(max_suspended_sessions=3)
+    buffers = [opened(store, name)[0] for name in "abcd"]
+    gone = [store.suspend(buffer, "closed", 0, address) for buffer, address in zip(buffers, "xyyz", strict=True)]
+    assert gone == [[], [], [], [Eviction(buffers[1], "slow")]]
+
+
+def test_an_attempt_with_an_old_last_does_not_supersede_an_open_connection() -> None:
+    """A suspended session takes it for the highest ack; 0 is what a client says that keeps no count."""
+    store = session_store()
+    buffer, token = opened(store, frames=3)
+    buffer.acknowledge(2)
+    assert [store.find(token, last) for last in (None, 0, 1, 2)] == [buffer, buffer, None, buffer]
+    store.suspend(buffer, "closed", 0)
+    assert store.find(token, 1) is buffer
+
+
 def test_a_replay_buffer_is_bounded_in_frames() -> None:
     """The frame too many is not numbered."""
     store = session_store(send_queue_frames=2)
