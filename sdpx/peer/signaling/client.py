@@ -153,6 +153,9 @@ class SignalingClient:
             await trio.sleep_forever()
         except* Ending as group:
             ending = leaf_exceptions(group)[0]
+        if self._connection is not None:  # the relay broke the WebSocket protocol
+            connection, self._connection, self._connected_since = self._connection, None, None
+            await self._on_connection_lost(connection, nursery)
         return ending
 
     async def _open_session(self, connection: SignalingConnection, seconds: float) -> ReliableChannel | None:

@@ -25,6 +25,7 @@ from trio_websocket import (
     WebSocketConnection,
     wrap_client_stream,
 )
+from wsproto.utilities import ProtocolError
 
 from sdpx.client_tls import client_context, describe_tls_failure
 from sdpx.concurrency import leaf_exceptions
@@ -142,10 +143,14 @@ async def dial(
     except* Ending:
         raise
     except* Exception as group:  # another server may answer anything, and the libraries raise as many exceptions
+        error = leaf_exceptions(group)[0]
+        if isinstance(error, ProtocolError):  # trio-websocket raises it in its own task
+            reason = f"The relay at {shown_url} sent frames that break the WebSocket protocol"
+            raise Ending("relay_lost", reason, ExitStatus.RELAY) from None
         if opened:
             raise
         has_token = bool(headers) or "token" in parse_qs(urlsplit(url).query)
-        raise _unreachable(shown_url, leaf_exceptions(group)[0], has_token=has_token) from None
+        raise _unreachable(shown_url, error, has_token=has_token) from None
 
 
 class _EofWatchedStream(trio.abc.Stream):

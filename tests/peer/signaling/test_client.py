@@ -4,6 +4,8 @@ import socket
 from typing import Any
 
 import pytest
+from trio_websocket import WebSocketConnection
+from wsproto.utilities import LocalProtocolError
 
 from sdpx.errors import Ending, ExitStatus
 from sdpx.options import AccessOptions
@@ -35,6 +37,26 @@ async def test_events_are_in_order_across_two_connections() -> None:
     (retry,) = log.of("reconnecting")
     assert (retry["attempt"], retry["code"]) == (1, "relay_lost")
     assert "is stopping" in retry["reason"]
+
+
+async def test_frames_that_break_the_websocket_protocol_end_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """trio-websocket raises in a task of its own; the client takes it for a loss, and dials again."""
+    handle, calls = WebSocketConnection._handle_message_event, list[object]()
+
+    async def broken(self: WebSocketConnection, event: Any) -> None:
+        calls.append(event)
+        if len(calls) == 2:
+            raise LocalProtocolError("unexpected fragment")
+        await handle(self, event)
+
+    monkeypatch.setattr(WebSocketConnection, "_handle_message_event", broken)
+    responses = [accepts({"id": "x7"}, {"type": "pong"}, code=0), accepts({"id": "x7"}, code=0)]
+    async with scripted(*responses) as (client, _, log):
+        up, down, again = await next_events(client, 3)
+    assert isinstance(up, Connected)
+    assert isinstance(again, Connected)
+    assert down == Disconnected()
+    assert "break the WebSocket protocol" in log.of("reconnecting")[0]["reason"]
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, "unauthorized"), (503, "full")])
