@@ -148,11 +148,17 @@ class PairSession:
     @property
     def in_doubt(self) -> tuple[int, int]:
         """How many sent messages, and bytes, the peer has not confirmed; if it does not confirm, its SCTP counts."""
+        messages, size = self._unacknowledged
+        return messages + len(self._unconfirmed), size + self._unconfirmed.size
+
+    @property
+    def _unacknowledged(self) -> tuple[int, int]:
+        """How many messages, and bytes, SCTP has not acknowledged where the peer does not confirm."""
         messages, size = self._doubtful
         if self._attempt is not None and not self._attempt.confirms:
             more, more_bytes = self._attempt.pc.channels.unacknowledged()
             messages, size = messages + more, size + more_bytes
-        return messages + len(self._unconfirmed), size + self._unconfirmed.size
+        return messages, size
 
     async def close_channel(self) -> None:
         """Close the data channel, if there is one, once the peer has confirmed all that was sent.
@@ -356,9 +362,7 @@ class PairSession:
                 while self._written < self._received:
                     await self._changed.wait()
                 await attempt.send_receipt()
-        if not attempt.confirms:
-            self._doubtful = self.in_doubt
-        self._attempt = None
+        self._doubtful, self._attempt = self._unacknowledged, None
         await attempt.close()
 
     async def _send_frame(self, frame: msgspec.Struct, on_written: Callable[[], None]) -> None:

@@ -372,6 +372,16 @@ async def test_next_connection_begins_with_what_was_not_received(autojump_clock:
         assert second.sent == ["d", "e", "f"]
 
 
+async def test_messages_that_no_later_connection_carries_are_counted_once(autojump_clock: MockClock) -> None:
+    async with session(pair="bob", timeout=5.0) as peer:
+        await peer.open(sdpx=True)
+        await peer.type("a", "b")
+        await peer.log.wait_for("connection_retry")
+        assert await peer.ended() == 12
+        [event] = peer.log.of("messages_unconfirmed")
+        assert (event["messages"], event["bytes"]) == (2, 2)
+
+
 async def test_receipts_count_what_was_received_and_written(autojump_clock: MockClock) -> None:
     async with session() as peer:
         pc = await peer.open(sdpx=True)
