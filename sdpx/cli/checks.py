@@ -45,6 +45,7 @@ def _auth(options: AuthOptions) -> Iterator[Problem]:
 def peer(options: PeerOptions) -> Iterator[Problem]:
     """Check the options of `sdpx peer`, but for the content of `--cafile`."""
     yield "--url", validate_relay_url(options.url)
+    yield "--channel", _error_of(lambda _: options.negotiated_id, "")
     for option, client_id in (("--pair", options.pair), ("--id", options.client_id)):
         yield option, None if client_id is None else validate_id(client_id)
     if options.target not in (None, options.pair):

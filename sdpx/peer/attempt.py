@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from sdpx.peer.webrtc.peer_connection import PeerConnection
 
 AGENT: Final = f"sdpx/{__version__}"
-CHANNEL_LABEL: Final = "chat"
 RESOLVING_BOUND: Final = 32
 DTLS_SECONDS: Final = 10.0
 RECEIPT_SECONDS: Final = 0.02  # between two receipts
@@ -140,8 +139,11 @@ class Attempt:
 
     async def offer(self) -> None:
         """Create an offer and send it. Raises `NegotiationFailed`."""
-        await self.pc.channels.create(CHANNEL_LABEL)
+        await self._create_channel()
         await self._send_description("offer", await self.pc.create_offer())
+
+    async def _create_channel(self) -> None:
+        await self.pc.channels.create(self._options.channel, self._options.negotiated_id)
 
     async def answer(self, offer: Description, remote: RemoteDescription) -> None:
         """Set the offer, create an answer and send it. Raises `NegotiationFailed`.
@@ -154,6 +156,8 @@ class Attempt:
         if remote.inactive or remote.rejected:
             self._log.emit(peer.MediaDeclined(remote.inactive, remote.rejected))
         if is_first:
+            if self._options.negotiated_id is not None and remote.sections:
+                await self._create_channel()
             await self._open(offer, remote)
         else:
             await self._add_all(remote.candidates)

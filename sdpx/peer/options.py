@@ -11,6 +11,7 @@ from sdpx.urls import DEFAULT_PORT, complete_relay_url
 
 Expected = Literal["exchange", "connected", "channel", "message"]
 DEFAULT_URL: Final = f"ws://127.0.0.1:{DEFAULT_PORT}"
+MAX_STREAM: Final = 999  # 1000 is the heartbeat
 _RESUME_KEYS: Final = ("seq", "resume", "last")
 
 
@@ -40,6 +41,12 @@ class PeerOptions(LogOptions):
     )
     retries: int = option(
         3, "Further attempts after a connection failed or was lost.", "Pairing", "NUMBER", 0, 1_000_000
+    )
+    channel: str = option(
+        "chat",
+        "Data channel to open: its label, or negotiated:ID for one that both sides create.",
+        "Pairing",
+        "LABEL",
     )
     stun: tuple[str, ...] = option((), "STUN server, stun:HOST:PORT; repeatable.", "TURN and ICE", "URL")
     turn: tuple[str, ...] = option(
@@ -74,6 +81,16 @@ class PeerOptions(LogOptions):
     def ice_servers(self) -> tuple[IceServer, ...] | None:
         """The servers of `--stun` and `--turn`; None without them, when those of the relay are used. Raises ValueError."""
         return (*map(parse_stun, self.stun), *map(parse_turn, self.turn)) or None
+
+    @property
+    def negotiated_id(self) -> int | None:
+        """The stream identifier of a channel that both sides create (W3C WebRTC, 6.2), or None. Raises ValueError."""
+        name, colon, number = self.channel.partition(":")
+        if name != "negotiated" or not colon:
+            return None
+        if not number.isdecimal() or len(number) > 5 or int(number) > MAX_STREAM:  # noqa: PLR2004  digits
+            raise ValueError(f"'{self.channel[:80]}' has no ID from 0 to {MAX_STREAM}; use negotiated:ID")
+        return int(number)
 
     @property
     def relay_only(self) -> bool:

@@ -61,3 +61,11 @@ def test_argument_is_the_peer_to_pair_with_and_the_url_is_completed() -> None:
     options = PeerOptions("relay.example", target="bob").completed()
     assert (options.pair, options.url) == ("bob", "ws://relay.example:8765")
     assert PeerOptions(pair="bob").completed().pair == "bob"
+
+
+def test_a_negotiated_channel_has_an_id() -> None:
+    """A label may contain a colon."""
+    assert [PeerOptions(channel=each).negotiated_id for each in ("chat", "negotiated:7", "x:7")] == [None, 7, None]
+    for bad in ("negotiated:", "negotiated:x", "negotiated:1000"):
+        with pytest.raises(ValueError, match="use negotiated:ID"):
+            _ = PeerOptions(channel=bad).negotiated_id
