@@ -424,7 +424,7 @@ class PairSession:
             hung_up = "channel" in attempt.trace.reached_at and not attempt.trace.vanished
             if state == "failed" or (state == "closed" and not hung_up):
                 self._post.send_nowait(attempt)
-            elif state == "closed":  # a peer that closes its connection leaves the pairing, as a rule
+            elif state == "closed" and self._options.expect != "message":  # there the channel is awaited already
                 attempt.start_soon(self._await_return, attempt, RETURN_SECONDS)
 
     def _on_channel_open(self, attempt: Attempt) -> None:
