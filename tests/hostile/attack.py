@@ -1,8 +1,8 @@
-"""An attack on a real relay, an innocent pair at work beside it, and what the attack may not cost.
+"""An attack on a real relay, a reference pair of clients beside it, and what the attack may not cost.
 
-A test gets an `Attack`, does its worst through it, and returns. Around that, `attack_on` demands: two well-behaved clients
-are relayed all the while, and two new ones can connect, pair and be relayed afterwards; no round takes longer than 2 s; the
-relay lives, has no more descriptors open than before, at most 64 MiB more memory, is idle when nothing is asked of it, wrote
+A test gets an `Attack`, attacks through it, and returns. Around that, `attack_on` requires: two well-behaved clients are
+relayed all the while, and two new ones can connect, pair and be relayed afterwards; no round takes longer than 2 s; the relay
+still runs, has no more descriptors open than before, at most 64 MiB more memory, is idle when nothing is asked of it, wrote
 nothing on stderr, and logged no error.
 """
 
@@ -19,7 +19,7 @@ from trio_websocket import connect_websocket_url
 from tests.harness.processes import RelayProcess
 from tests.harness.relay import Client, RawClient
 
-PATIENCE: Final = 2.0  # seconds that a round of the innocent pair may take
+PATIENCE: Final = 2.0  # seconds that a round of the reference pair may take
 ROUNDS: Final = 3  # of the pair, at least
 ATTACK_SECONDS: Final = 120.0
 MEMORY: Final = 64 * 1024 * 1024
@@ -28,7 +28,7 @@ SDP: Final = "v=0\r\n" + "a=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n" * 80
 
 
 @dataclass
-class InnocentPair:
+class ReferencePair:
     """Two clients on a real library that do what clients do, round after round."""
 
     a: Client
@@ -43,7 +43,7 @@ class InnocentPair:
             await trio.sleep(0.02)
 
     async def close(self) -> None:
-        """Close both, without a word."""
+        """Close both without a close frame."""
         for client in (self.a, self.b):
             await trio.aclose_forcefully(client.socket)
             await trio.aclose_forcefully(client.socket._stream)  # which it leaves open when the relay closed first
@@ -65,11 +65,11 @@ async def _relay(sender: Client, receiver: Client, **message: Any) -> None:
 
 @dataclass
 class Attack:
-    """What a test attacks, and with what. With a `tls` context all connections are TLS connections."""
+    """A relay under attack, and the attacker's connections to it. With a `tls` context all connections are TLS connections."""
 
     server: RelayProcess
     nursery: trio.Nursery
-    pair: InnocentPair
+    pair: ReferencePair
     behind: int  # bytes of log from before the attack
     tls: ssl.SSLContext | None = None
     opened: list[trio.abc.AsyncResource] = field(default_factory=list)
@@ -145,9 +145,9 @@ async def dial(nursery: trio.Nursery, url: str, tls: ssl.SSLContext | None = Non
     return client
 
 
-async def connect_pair(nursery: trio.Nursery, url: str, tls: ssl.SSLContext | None = None) -> InnocentPair:
+async def connect_pair(nursery: trio.Nursery, url: str, tls: ssl.SSLContext | None = None) -> ReferencePair:
     """Connect two well-behaved clients and pair them."""
-    pair = InnocentPair(await dial(nursery, url, tls), await dial(nursery, url, tls))
+    pair = ReferencePair(await dial(nursery, url, tls), await dial(nursery, url, tls))
     await pair.a.pair(pair.b)
     return pair
 

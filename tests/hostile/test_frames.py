@@ -22,7 +22,7 @@ SERVERS: Final = ENGINES
 CONTINUATION: Final = 0x0
 LIMIT: Final = 64 * 1024  # of one message
 SILENCE: Final = 0.8  # seconds that the hasty relay allows
-LINGER: Final = 2.0  # seconds, at most, in which one who stays or goes on after its close is cut
+LINGER: Final = 2.0  # seconds, at most, in which a client that stays or goes on after its close is cut
 HEARD: Final = 5.0  # seconds until an attacker hears its close code, behind all that it sent before
 BOUND: Final = 16 * 1024 * 1024  # what an endless sender can get rid of: the kernel's buffers, mostly
 
@@ -71,7 +71,7 @@ class Duel:
     victim: Client
 
     async def check_attacker_is_told(self, code: int) -> None:
-        """It hears this close code, and then its socket closes."""
+        """The attacker receives this close code, and then its socket closes."""
         with trio.fail_after(HEARD):
             assert await self.attacker.close_code() == code
             assert await self.attacker.rest() == b""
@@ -130,7 +130,7 @@ async def sends_until_cut(client: RawClient, chunk: bytes) -> int:
 
 
 class Bad(NamedTuple):
-    """What an attacker sends, and the close code that it hears."""
+    """The bytes of an attacker, and the close code that answers them."""
 
     data: bytes
     code: int
@@ -290,7 +290,7 @@ async def test_a_binary_message_is_refused_and_the_connection_stays(attack: Atta
 
 
 async def test_a_flood_of_binary_messages_ends_the_connection_with_1008(attack: Attack) -> None:
-    """They count as any message does; a client that does not read the refusals may be disconnected for that first."""
+    """Binary messages count as any message does; a client that does not read the refusals may be disconnected for that."""
     await check(attack, Bad(frame(BINARY, b"x") * 4000, 1008), "refused", "slow")
 
 
@@ -305,7 +305,7 @@ ODD: Final = {
     "with empty fragments": fragments(b"", b"", OFFER_BYTES, b"", b""),
     "in fragments of one byte": fragments(*(OFFER_BYTES[i : i + 1] for i in range(len(OFFER_BYTES)))),
     "masked with zeros": frame(TEXT, OFFER_BYTES, mask=bytes(4)),
-    "behind pongs that nobody asked for": frame(PONG, bytes(125)) * 50 + frame(TEXT, OFFER_BYTES),
+    "behind unsolicited pongs": frame(PONG, bytes(125)) * 50 + frame(TEXT, OFFER_BYTES),
 }
 
 
@@ -355,7 +355,7 @@ FLOODS: Final = {
 
 @in_one_attack("one", FLOODS)
 async def test_a_flood_of_control_frames_ends_the_connection_with_1008(attack: Attack, one: bytes) -> None:
-    """They cost as much as messages, and are counted as such; this attacker reads what it is answered."""
+    """Control frames are counted like messages, since they cost as much; this attacker reads its answers."""
     pair = await duel(attack)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sends_until_cut, pair.attacker, one * 200)
@@ -392,7 +392,7 @@ async def test_a_refused_client_that_sends_on_is_disconnected(attack: Attack, mo
 
 
 async def test_a_refused_client_that_stays_connected_is_disconnected(attack: Attack) -> None:
-    """It neither closes nor reads, and the relay holds no socket for it."""
+    """The client neither closes nor reads, and the relay holds no socket for it."""
     pair = await duel(attack)
     before = attack.server.descriptors
     await pair.attacker.send(b"\xff")

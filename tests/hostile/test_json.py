@@ -149,7 +149,7 @@ async def refusal(client: Client, text: str) -> dict[str, Any]:
 
 @in_one_attack("text", MALFORMED)
 async def test_malformed(attack: Attack, text: str) -> None:
-    """What is no JSON text is refused as `bad_json`."""
+    """Text that is not JSON is refused as `bad_json`."""
     assert (await refusal(await attack.client(), text))["code"] == "bad_json"
 
 
@@ -290,13 +290,13 @@ async def test_duplicate_keys(attack: Attack, text: str, expected: dict[str, obj
 async def test_nul_in_names(attack: Attack) -> None:
     """A NUL in a type or an ID is a character as any other: it does not end the name."""
     a, b = await attack.paired()
-    stranger = await attack.client()
+    other = await attack.client()
     offer = json.dumps({"type": "offer", "sdp": "", "peer_id": f"{b.id}\0"})
     assert (await refusal(a, offer))["code"] == "peer_unreachable"
     assert (await refusal(a, json.dumps({"type": "ping\0"})))["code"] == "unknown_type"
-    request = json.dumps({"type": "pair_request", "target_id": f"{stranger.id}\0"})
+    request = json.dumps({"type": "pair_request", "target_id": f"{other.id}\0"})
     assert (await refusal(await attack.client(), request))["code"] == "target_not_found"
-    await usable(b, stranger)
+    await usable(b, other)
 
 
 @in_one_attack("text", AS_WRITTEN)

@@ -1,4 +1,4 @@
-"""Overload and shutdown: no free descriptors, an unread log, signals while clients misbehave."""
+"""Overload and shutdown: no free descriptors, an stalled log, signals while clients misbehave."""
 
 import signal
 import subprocess
@@ -16,7 +16,7 @@ import trio
 from tests.harness.frames import message
 from tests.harness.processes import RelayProcess, environment, relay_process
 from tests.harness.relay import RawClient
-from tests.hostile.attack import PATIENCE, Attack, InnocentPair, connect_pair
+from tests.hostile.attack import PATIENCE, Attack, ReferencePair, connect_pair
 
 pytestmark = pytest.mark.e2e
 
@@ -44,7 +44,7 @@ async def until(happened: Callable[[], Any]) -> None:
 
 
 async def test_without_free_descriptors_the_relay_serves_its_clients_on(poor: RelayProcess) -> None:
-    """It says so, once and not ten times a second, idles, and lets connect_pair in as soon as there is room."""
+    """The relay logs it once and not ten times a second, idles, and accepts clients as soon as there is room."""
     async with trio.open_nursery() as nursery:
         pair = await connect_pair(nursery, poor.url)
         greedy = [await trio.open_tcp_stream(poor.host, poor.port) for _ in range(2 * DESCRIPTORS)]
@@ -77,7 +77,7 @@ async def test_all_clients_are_notified_of_a_shutdown(doomed: RelayProcess) -> N
     """SIGTERM: a pair hears `shutdown` and 1001, connect_pair 503, health lives on, and silent ones hold nothing up."""
     async with trio.open_nursery() as nursery:
         pair = await connect_pair(nursery, doomed.url)
-        deaf, talker = await deaf_client(doomed)  # it does not read, and so holds the relay up for `--drain-timeout`
+        stalled, sender = await client_that_reads_nothing(doomed)  # which holds the relay up for `--drain-timeout`
         silent = await trio.open_tcp_stream(doomed.host, doomed.port)
         began = trio.current_time()
         doomed.process.send_signal(signal.SIGTERM)
@@ -89,7 +89,7 @@ async def test_all_clients_are_notified_of_a_shutdown(doomed: RelayProcess) -> N
         assert await ask(doomed, "/") == 503
         assert await trio.to_thread.run_sync(doomed.process.wait) == 0
         assert 0.5 < trio.current_time() - began < 4
-        await close_all(silent, deaf.stream, talker.stream)
+        await close_all(silent, stalled.stream, sender.stream)
         await pair.close()
     assert doomed.stderr == ""
     assert doomed.events()[-1]["event"] == "server_stopped"
@@ -100,19 +100,19 @@ async def close_all(*streams: trio.abc.AsyncResource) -> None:
         await stream.aclose()
 
 
-async def deaf_client(server: RelayProcess) -> tuple[RawClient, RawClient]:
-    """A client that reads nothing of the much that waits for it, and its peer."""
-    deaf = RawClient(await trio.open_tcp_stream(server.host, server.port))
-    deaf_id = (await deaf.open())["id"]
+async def client_that_reads_nothing(server: RelayProcess) -> tuple[RawClient, RawClient]:
+    """Return a client that reads nothing of its many frames, and its peer."""
+    stalled = RawClient(await trio.open_tcp_stream(server.host, server.port))
+    stalled_id = (await stalled.open())["id"]
     peer = RawClient(await trio.open_tcp_stream(server.host, server.port))
     await peer.open()
-    await peer.stream.send_all(message(type="pair_request", target_id=deaf_id))
+    await peer.stream.send_all(message(type="pair_request", target_id=stalled_id))
     for _ in range(60):
         await peer.stream.send_all(message(type="offer", sdp="x" * 60_000))
     await peer.stream.send_all(message(type="ping"))
     while (await peer.receive())["type"] != "pong":
         pass
-    return deaf, peer
+    return stalled, peer
 
 
 async def ask(server: RelayProcess, path: str) -> int:
@@ -124,14 +124,14 @@ async def ask(server: RelayProcess, path: str) -> int:
 
 async def test_a_second_signal_stops_at_once(doomed: RelayProcess) -> None:
     """Whatever clients do not read, and however long `--drain-timeout` is."""
-    deaf, talker = await deaf_client(doomed)
+    stalled, sender = await client_that_reads_nothing(doomed)
     doomed.process.send_signal(signal.SIGINT)
     await until(lambda: doomed.events("server_stopping"))
     began = time.monotonic()
     doomed.process.send_signal(signal.SIGINT)
     assert await trio.to_thread.run_sync(doomed.process.wait) == 0
     assert time.monotonic() - began < 0.5
-    await close_all(deaf.stream, talker.stream)
+    await close_all(stalled.stream, sender.stream)
     assert doomed.stderr == ""
 
 
@@ -170,7 +170,7 @@ async def unread_log(*options: str) -> AsyncIterator[tuple[trio.abc.ReceiveStrea
             await process.stdout.aclose()
 
 
-async def _work_on(pair: InnocentPair) -> None:
+async def _work_on(pair: ReferencePair) -> None:
     await trio.sleep(0.2)
     await pair.work()
 

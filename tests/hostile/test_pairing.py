@@ -122,7 +122,7 @@ async def test_a_storm_of_partings(attack: Attack) -> None:
     assert {code for each in answers for code in refused(each)} == {"not_paired"}
 
 
-@pytest.mark.parametrize("named", [False, True], ids=["to nobody", "by name"])
+@pytest.mark.parametrize("named", [False, True], ids=["without a peer_id", "with a peer_id"])
 async def test_a_third_party_that_sends_to_a_pair(attack: Attack, named: bool) -> None:
     """A client without a peer reaches no client, whichever ID it names; the pair gets nothing."""
     a, b = await attack.paired()

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.e2e
 SERVERS: Final = ENGINES
 
 HASTE: Final = 0.5  # seconds that the hasty relay gives a request
-LINGER: Final = 2.0  # seconds, at most, in which one who goes on after an answer is cut
+LINGER: Final = 2.0  # seconds, at most, in which a client that goes on after an answer is cut
 BOUND: Final = 16 * 1024 * 1024  # what the kernel's two buffers may swallow by themselves, and some
 PLAIN: Final = b"GET / HTTP/1.1\r\nHost: relay.test\r\n\r\n"
 
@@ -40,7 +40,7 @@ async def hasty_attack(hasty_server: RelayProcess) -> AsyncIterator[Attack]:
 
 
 class Refused(NamedTuple):
-    """What an attacker sends, and the status and code that answer it."""
+    """The request of an attacker, and the status and code that answer it."""
 
     data: bytes
     status: int
@@ -295,7 +295,7 @@ LENIENT: Final = {
 
 @in_one_attack("data", LENIENT)
 async def test_an_odd_request_opens_a_websocket_that_works(attack: Attack, data: bytes) -> None:
-    """What RFC 9112 lets a server read is read as one meaning, and nothing comes before the 101."""
+    """Requests that RFC 9112 lets a server accept have one meaning, and nothing is sent before the 101."""
     client = await attack.connect()
     await client.send(data)
     with trio.fail_after(PATIENCE):
@@ -337,7 +337,7 @@ ENDLESS: Final = {
 
 @in_one_attack(("start", "more"), ENDLESS)
 async def test_an_endless_request_is_closed_after_a_bounded_amount(attack: Attack, start: bytes, more: bytes) -> None:
-    """It sends as fast as it can and reads nothing: the relay stops reading, and closes."""
+    """The client sends as fast as it can and reads nothing: the relay stops reading, and closes."""
     client = await attack.connect()
     await client.send(start)
     with trio.fail_after(LINGER):
@@ -516,7 +516,7 @@ BEHIND: Final = {
 
 @in_one_attack(("data", "code"), BEHIND)
 async def test_bad_frames_right_behind_the_request_are_refused_as_ever(attack: Attack, data: bytes, code: int) -> None:
-    """They wait until the WebSocket is open, and then hear their close code."""
+    """The frames wait until the WebSocket is open, and are then answered with their close code."""
     client = await attack.connect()
     await client.send(upgrade_request() + data)
     with trio.fail_after(PATIENCE):

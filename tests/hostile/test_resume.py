@@ -54,17 +54,17 @@ async def test_a_client_that_comes_back_without_end(attack: Attack) -> None:
             assert (await again.receive())["type"] == "pong"
             tokens.append(heard["resume_token"])
     for token in tokens[:-2]:
-        stranger = await attack.connect()
-        assert (await stranger.open(f"/?seq=1&resume={token}"))["resumed"] is False
+        other = await attack.connect()
+        assert (await other.open(f"/?seq=1&resume={token}"))["resumed"] is False
 
 
 async def test_a_client_that_reads_and_never_confirms(attack: Attack) -> None:
-    """What is kept for it has its bound: then it is slow, and its peer hears that."""
-    deaf, peer = await attack.connect(), await attack.client()
-    name = (await deaf.open("/?seq=1"))["id"]
+    """The replay buffer of the client is bounded: past it the client is slow, and its peer receives that reason."""
+    stalled, peer = await attack.connect(), await attack.client()
+    name = (await stalled.open("/?seq=1"))["id"]
     await peer.send(type="pair_request", target_id=name)
     assert (await peer.receive())["type"] == "paired"
-    attack.nursery.start_soon(deaf.rest)
+    attack.nursery.start_soon(stalled.rest)
     for _ in range(1100):
         await peer.send(type="offer", sdp="x" * 10_000)
     while (heard := await peer.receive())["type"] != "peer_disconnected":

@@ -91,14 +91,14 @@ def reset(client: RawClient) -> None:
 
 async def test_a_client_that_never_reads(attack: Attack) -> None:
     """A client that does not read its peer's messages is disconnected, and its peer gets the reason `slow`."""
-    a, deaf, deaf_id = await with_raw(attack)
+    a, stalled, stalled_id = await with_raw(attack)
     assert await send_until_parted(a, type="offer", sdp=BIG) == {
         "type": "peer_disconnected",
-        "peer_id": deaf_id,
+        "peer_id": stalled_id,
         "reason": "slow",
     }
     await after_the_parting(a)
-    await ended(deaf)
+    await ended(stalled)
 
 
 async def test_a_client_that_reads_a_byte_now_and_then(attack: Attack) -> None:
@@ -130,7 +130,7 @@ async def test_many_clients_that_never_read(attack: Attack) -> None:
     async with trio.open_nursery() as nursery:
         for a, _, _ in pairs:
             nursery.start_soon(overwhelm, a)
-    assert {each["peer_id"] for each in heard} == {deaf_id for _, _, deaf_id in pairs}
+    assert {each["peer_id"] for each in heard} == {stalled_id for _, _, stalled_id in pairs}
     assert {each["reason"] for each in heard} == {"slow"}
 
 
@@ -141,9 +141,9 @@ async def test_many_clients_that_never_read(attack: Attack) -> None:
 )
 async def test_a_client_that_never_reads_its_own_answers(attack: Attack, asked: bytes) -> None:
     """A client that does not read the relay's answers is disconnected, and its peer gets the reason `slow`."""
-    a, deaf, deaf_id = await with_raw(attack)
-    await write_until_cut(deaf, asked)
-    assert await a.receive() == {"type": "peer_disconnected", "peer_id": deaf_id, "reason": "slow"}
+    a, stalled, stalled_id = await with_raw(attack)
+    await write_until_cut(stalled, asked)
+    assert await a.receive() == {"type": "peer_disconnected", "peer_id": stalled_id, "reason": "slow"}
     await usable(a)
 
 
