@@ -152,7 +152,7 @@ def test_command_line_takes_precedence_over_relay_and_default() -> None:
 
 @pytest.mark.parametrize("offered", [[], [{"urls": "http://h"}], [{}], {}, "stun:h", 7, False])
 def test_default_server_does_not_replace_a_list_of_the_relay(offered: object) -> None:
-    """However few of its servers can be used: a stranger's server is not asked then."""
+    """Even if none of its servers can be used, servers of third parties are not asked."""
     assert choose(None, offered, no_stun=False) == ()
 
 

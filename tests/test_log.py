@@ -213,7 +213,7 @@ def test_long_lines_are_bounded_in_bytes(pipe: tuple[int, int]) -> None:
 
 
 def test_messages_are_queued_beyond_the_bounds_and_reported_when_written(pipe: tuple[int, int]) -> None:
-    """They take no room from other lines."""
+    """Queued messages take no room from other lines."""
     reader, writer = pipe
     written: list[int] = []
     sink = ThreadSink(writer, ignore, max_lines=5, on_written=written.append)
@@ -365,5 +365,5 @@ def test_rendered_event_equals_the_encoded_event(size: int, kind: str) -> None:
 
 @pytest.mark.parametrize("options", [{"form": "text"}, {"level": "warning"}, {"started": 0.0}])
 def test_other_lines_are_not_rendered(options: dict[str, Any]) -> None:
-    """Those of a log for people or with `ms`, and those that are not shown."""
+    """Lines of a log for people or with `ms`, and lines that are not shown, are not rendered in advance."""
     assert not Log(LogRecorder().put, lambda: 1.0, **options).head_of(serve.Relayed)

@@ -146,7 +146,7 @@ def test_the_relay_and_the_peer_know_nothing_of_each_other() -> None:
 
 
 def test_the_bench_shares_frames_with_the_relay_and_nothing_else() -> None:
-    """It measures any relay."""
+    """The bench measures any relay."""
     shared = {"relay.websocket.mask", "relay.websocket.fast_parser", "relay.listeners"}
     used = {each for name in FILES if within(name, "bench") for each in used_by(name) if within(each, "relay", "peer")}
     assert used <= shared

@@ -1,4 +1,4 @@
-"""What the generated tables say, read from the code: values of enums and dataclasses, events, and literals in the source."""
+"""Contents of the generated tables, read from the code: values of enums and dataclasses, events, and literals in the source."""
 
 import ast
 import importlib

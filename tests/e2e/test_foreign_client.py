@@ -75,7 +75,7 @@ async def client(url: str) -> AsyncIterator[Client]:
 
 
 async def test_a_foreign_initiator_connects() -> None:
-    """It requests the pairing, offers, and sends a message; its candidates are trickled, one of them before the offer."""
+    """The client requests the pairing, offers, sends a message, and trickles its candidates, one before the offer."""
     async with relay() as (_, url), peer(url) as (program, peer_id), client(url) as me:
         await me.send(type="pair_request", target_id=peer_id)
         assert (await me.receive("paired"))["is_initiator"] is True
@@ -92,7 +92,7 @@ async def test_a_foreign_initiator_connects() -> None:
 
 
 async def test_a_foreign_receiver_connects() -> None:
-    """It accepts the offer, answers, and sends a message; its candidates are in the answer."""
+    """The client accepts the offer, answers, and sends a message; its candidates are in the answer."""
     async with relay() as (_, url), client(url) as me, peer(url, "--pair", me.id) as (program, _):
         assert (await me.receive("paired"))["is_initiator"] is False
         await me.pc.accept_offer((await me.receive("offer"))["sdp"])

@@ -77,7 +77,7 @@ async def test_the_whole_handshake_is_logged_in_order() -> None:
 
 
 async def test_a_peer_is_ready_again_when_the_other_is_interrupted() -> None:
-    """It closes its connection, and a third peer is paired with it on the same relay connection."""
+    """The peer closes its connection, and a third peer is paired with it on the same relay connection."""
     async with relay() as (_, url), two_peers(url) as (a, b):
         assert await b.end(signal.SIGINT) == 0
         gone = await a.wait_for("peer_disconnected", peer_id="bob")

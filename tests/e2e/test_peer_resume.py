@@ -109,7 +109,7 @@ async def test_pairing_survives_a_reset() -> None:
 
 
 async def test_relay_without_resume_ends_the_pairing_and_the_channel_survives(tmp_path: Path) -> None:
-    """It ignores the query for sequence numbers; the peers get new sessions."""
+    """The relay ignores the query for sequence numbers; the peers get new sessions."""
     with server_process(tmp_path, "-m", "tests.bench.literal_server") as server:
         async with (
             breaking_proxy(server.port) as proxy,

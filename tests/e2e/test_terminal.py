@@ -84,7 +84,7 @@ async def test_peer_at_a_terminal_shows_text_and_a_prompt_and_leaves_on_ctrl_d()
 
 
 async def test_background_job_of_a_shell_is_not_stopped_and_reads_again_in_the_foreground() -> None:
-    """It has no input meanwhile: `sdpx peer &`, then `fg`."""
+    """The job has no input meanwhile: `sdpx peer &`, then `fg`."""
     async with (
         relay() as (_, url),
         peer(url, "--id", "bob") as (bob, _),

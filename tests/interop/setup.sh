@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install what the tests meet: browsers, GStreamer and coturn with apt, packages for Node with npm, into .interop/.
-# What is there already is left alone, so that a second run needs neither root nor a network.
+# Existing installations are left alone, so that a second run needs neither root nor a network.
 set -eu
 cd "$(dirname "$0")/../.."
 

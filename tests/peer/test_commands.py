@@ -176,7 +176,7 @@ async def test_unpair_and_close_follow_the_messages_before_them(autojump_clock: 
 
 
 async def test_close_without_a_channel_drops_and_reports_queued_messages() -> None:
-    """It does not wait for a channel that may never open."""
+    """The command does not wait for a channel that may never open."""
     async with running() as (peer, _, type_commands, log):
         await type_commands({"send": "a"}, {"send": "b"}, {"close": True})
         assert peer.done == [("close", 2)]
@@ -208,7 +208,7 @@ async def test_unpair_without_a_peer_is_rejected_and_drops_nothing() -> None:
 
 
 async def test_message_after_a_pairing_is_not_kept_for_the_next_peer() -> None:
-    """It is rejected; messages during the next pairing are sent."""
+    """Such a message is rejected; messages during the next pairing are sent."""
     async with running() as (peer, queue, type_commands, log):
         peer.has_peer = peer.has_addressee = False
         await type_commands({"send": "for alice"}, {"send_base64": "AA=="})

@@ -175,7 +175,7 @@ async def test_end_of_input_waits_for_the_expectation() -> None:
 
 
 async def test_line_that_was_read_and_not_sent_is_unsent() -> None:
-    """It is being sent, was put back, or waits; an input without lines, or at its end, has none."""
+    """Such a line is being sent, was put back, or waits; an input without lines, or at its end, has none."""
     chunks, more = [b"a\nb\n", b""], threading.Event()
     lines = Lines(lambda _: chunks.pop(0) if len(chunks) > 1 or more.wait(5) else b"", no_log())
     source = LineSource(lines, trio.lowlevel.checkpoint)

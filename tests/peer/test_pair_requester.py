@@ -113,7 +113,7 @@ async def test_a_silent_relay_is_reported_after_ten_seconds(autojump_clock: Mock
 
 
 async def test_a_request_without_a_relay_connection_fails_at_once(autojump_clock: MockClock) -> None:
-    """It is not logged as sent."""
+    """The request is not logged as sent."""
     relay = AnsweringRelay("")
     relay.is_connected = False
     refusal = await relay.requester.request("bob", 60)

@@ -194,7 +194,7 @@ async def test_frames_have_peer_id_and_agent(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_without_servers_only_the_description_is_sent() -> None:
-    """It contains the end of candidates."""
+    """The description contains the end of candidates."""
     async with pairing() as (a, b):
         await both_open(a, b)
         for side in (a, b):
@@ -450,7 +450,7 @@ async def test_bad_candidate_is_an_error_and_the_channel_opens(bad: CandidateIni
             assert (error["type"], error["code"]) == ("candidate", "bad_candidate")
 
 
-# What createOffer gives where nothing was added to the RTCPeerConnection.
+# The result of createOffer if nothing was added to the RTCPeerConnection.
 WITHOUT_MEDIA = "v=0\r\no=- 3 3 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE\r\na=msid-semantic:WMS *\r\n"
 
 
@@ -603,7 +603,7 @@ async def test_unusable_candidates_are_diagnosed_before_the_deadline() -> None:
 
 
 class RsaCertificate(RTCCertificate):
-    """What GStreamer, and others that are old, bring; as a server with the suites for it, which aiortc lacks."""
+    """The RSA certificate of GStreamer and of old stacks; as a server with the suites for it, which aiortc lacks."""
 
     def __init__(self) -> None:
         key = rsa.generate_private_key(65537, 2048)

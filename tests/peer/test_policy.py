@@ -1,4 +1,4 @@
-"""What follows each end under every combination of `--pair`, `--once`, `--expect` and `--reconnect`, as tables."""
+"""The step that follows each end under every combination of `--pair`, `--once`, `--expect` and `--reconnect`, as tables."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -622,7 +622,7 @@ async def test_a_further_offer_of_the_same_session_keeps_the_connection(autojump
 
 
 async def test_crossing_offers_are_resolved_for_a_polite_and_an_impolite_peer(autojump_clock: MockClock) -> None:
-    """This side gives up its own offer, unless the peer gives up and answers it (RFC 8829, 4.1.10.2)."""
+    """The peer under test gives up its own offer, unless the other gives up and answers it (RFC 8829, 4.1.10.2)."""
     async with session() as peer:
         polite = await peer.pair()
         await peer.relay.say(Description("offer", OTHER_SDP), Description("answer", SDP))

@@ -1,4 +1,4 @@
-"""What a person sees of `sdpx peer` at a terminal."""
+"""The view of `sdpx peer` at a terminal."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ class Screen:
 
     @property
     def text(self) -> str:
-        """What is visible: each line as it was drawn last."""
+        """The visible text: each line as it was drawn last."""
         return "\n".join(line.rpartition(CLEAR)[2] for line in self.drawn.split("\n"))
 
 
@@ -68,7 +68,7 @@ def test_connection_and_conversation_take_some_ten_lines() -> None:
 
 
 def test_prompt_follows_the_state() -> None:
-    """It asks for an ID, then for messages, and is drawn again below what comes meanwhile."""
+    """The prompt asks for an ID, then for messages, and is drawn again below lines that come meanwhile."""
     screen = Screen()
     screen.show(*CONVERSATION[:2])
     assert screen.drawn.endswith("\nConnect to (or wait): ")

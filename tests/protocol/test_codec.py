@@ -164,7 +164,7 @@ def test_text_that_is_not_json_is_bad_json(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["null", "true", "7", "1e400", '"type"', "[]", '[{"type":"pong"}]', "[1]"])
 def test_json_that_is_not_an_object_is_a_bad_message(text: str) -> None:
-    """It can be parsed, so it is not bad_json."""
+    """Such JSON can be parsed, so it is not bad_json."""
     assert refusal(text).code == "bad_message"
 
 

@@ -351,7 +351,7 @@ async def test_silent_connections_do_not_delay_shutdown(open_relay: OpenRelay, a
 async def test_a_stalled_client_delays_shutdown_for_a_bounded_time(
     open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
-    """It does not even read the close frame; the other clients are closed at once."""
+    """The stalled client does not even read the close frame; the other clients are closed at once."""
     async with open_relay(Limits(ping_interval=10_000, idle_timeout=20_000)) as relay:
         stalled = relay.narrow()
         await stalled.open("/?id=stalled")
@@ -394,7 +394,7 @@ class FaultyStream(trio.abc.Stream):
 async def test_a_fault_in_serving_one_client_does_not_affect_the_others(
     open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
-    """It is logged, and only that connection ends."""
+    """The fault is logged, and only that connection ends."""
     async with open_relay() as relay:
         a, b = await relay.pair()
         await relay.acceptor.serve(FaultyStream())

@@ -41,7 +41,7 @@ def test_senders_of_frames_that_were_not_written_are_notified_once() -> None:
 
 
 def test_the_last_peer_is_not_notified() -> None:
-    """It gets `peer_disconnected`."""
+    """The last peer gets `peer_disconnected` instead."""
     receiver = ended(ClosedConnection((A, B)))
     receiver.last_peer = A
     assert senders_to_notify(receiver) == [B]
@@ -70,7 +70,7 @@ def test_a_suspended_session_without_a_connection_has_senders_to_notify() -> Non
 def test_a_client_that_closes_after_reading_has_read_its_frames(
     close_reason: CloseReason, queued: int, notified: list[ClientSession]
 ) -> None:
-    """It sent a close frame after all frames had been written, so that an ack may be on its way."""
+    """The client sent a close frame after all frames had been written, so that an ack may be on its way."""
     receiver = ended(ClosedConnection(frames=queued), unacknowledged=[A])
     drop_read_frames(receiver, close_reason)
     assert senders_to_notify(receiver) == notified

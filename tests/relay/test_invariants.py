@@ -80,7 +80,7 @@ class ClientSocket:
 
 @dataclass(frozen=True)
 class Sent:
-    """What a client sent: a message, or an invalid text and the code of its error."""
+    """A frame that a client sent: a message, or an invalid text and the code of its error."""
 
     message: Frame = field(default_factory=dict)
     code: str | None = None

@@ -485,7 +485,7 @@ async def test_the_client_with_the_largest_incomplete_message_is_disconnected(
 
 
 async def test_fragments_count_as_messages(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
-    """They cost as much: a flood of messages in many fragments is a flood."""
+    """Fragments cost as much as messages: a flood of messages in many fragments is a flood."""
     async with open_relay(Limits(rate=2)) as relay:
         a = relay.raw()
         await a.open()

@@ -200,9 +200,9 @@ async def test_an_id_is_taken_over_with_its_resume_token_only(open_relay: OpenRe
 
         async def attack() -> None:
             for each in wrong:
-                stranger = await relay.raw().open(f"/?seq=1&resume={each}")
-                assert stranger["resumed"] is False
-                assert stranger["id"] != "a"
+                other = await relay.raw().open(f"/?seq=1&resume={each}")
+                assert other["resumed"] is False
+                assert other["id"] != "a"
                 taken = relay.raw()
                 await taken.send(upgrade_request(f"/?id=a&seq=1&resume={each}"))
                 assert (await taken.response())[0] == 409
@@ -308,7 +308,7 @@ async def test_with_a_resume_window_of_0_no_session_is_suspended(
 async def test_a_close_frame_of_a_proxy_suspends_the_session(
     open_relay: OpenRelay, autojump_clock: MockClock, close: bytes
 ) -> None:
-    """It stops or loads its configuration; Caddy does not even mask the frame."""
+    """The proxy stops or loads its configuration; Caddy does not even mask the frame."""
     async with open_relay() as relay:
         pair = await Pair(relay).meet()
         await pair.a.send(close)
@@ -450,7 +450,7 @@ async def test_suspended_sessions_are_bounded(open_relay: OpenRelay, autojump_cl
 
 
 async def test_a_client_that_never_got_its_token_is_not_suspended(autojump_clock: MockClock) -> None:
-    """It could not resume: the ID is free again."""
+    """Such a client could not resume: its ID is free again."""
     async with relay_harness() as relay:
         await relay.narrow().send(upgrade_request("/?seq=1&id=robot"))
         await trio.sleep(Limits().handshake_timeout + 1)
@@ -458,7 +458,7 @@ async def test_a_client_that_never_got_its_token_is_not_suspended(autojump_clock
 
 
 async def test_a_full_replay_buffer_is_replayed(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
-    """It may exceed the bounds of a send queue; the client is not slow for that."""
+    """The replayed frames may exceed the bounds of a send queue; the client is not slow for that."""
     async with open_relay(replace(QUIET, send_queue_frames=100)) as relay:
         pair = await Pair(relay).meet()
         await lose(pair.a)
@@ -473,7 +473,7 @@ async def test_a_full_replay_buffer_is_replayed(open_relay: OpenRelay, autojump_
 async def test_a_suspended_session_keeps_its_place_among_max_clients(
     open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
-    """It can resume while the relay is full."""
+    """A suspended session can resume while the relay is full."""
     async with open_relay(Limits(max_clients=1)) as relay:
         a, first = await numbered(relay, "a")
         await lose(a)
@@ -547,7 +547,7 @@ async def test_shutdown_ends_suspended_sessions(open_relay: OpenRelay, autojump_
 
 
 async def test_shutdown_ends_resumable_clients(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
-    """They get 1001 and are not suspended."""
+    """Resumable clients get 1001 and are not suspended."""
     async with open_relay() as relay:
         pair = await Pair(relay).meet()
         await pair.tell_a("last words")

@@ -30,7 +30,7 @@ from tests.harness.socket_pair import reset, unread
 ROOM = 400  # bytes on the way to a client: a frame or two
 PATIENT = Limits(resume_window=3600, ping_interval=10_000, idle_timeout=20_000, write_timeout=10_000, rate=0)
 
-# A name is free again once the relay has noticed that nobody is at the other end of a link, and the window is over.
+# A name is free again once the relay has noticed the loss of the connection, and the window is over.
 ENDS = replace(PATIENT, resume_window=3, ping_interval=1, idle_timeout=3)
 TIGHT = replace(ENDS, send_queue_frames=40, send_queue_bytes=20_000, max_queued_bytes=8_000, max_suspended_sessions=1)
 

@@ -28,7 +28,7 @@ async def pong_of(client: RawClient) -> None:
 async def test_a_silent_client_has_a_full_idle_timeout_after_a_suspension(
     autojump_clock: MockClock, open_relay: OpenRelay
 ) -> None:
-    """It is pinged at once, and disconnected if it does not answer."""
+    """The client is pinged at once, and disconnected if it does not answer."""
     async with open_relay(LIMITS) as relay:
         client = relay.raw()
         await client.open()

@@ -30,7 +30,7 @@ def unmet(expected: Expected, cause: str, trace: ConnectionTrace | None) -> str:
 
 
 def test_the_sentence_says_what_was_missing() -> None:
-    """What was expected, how long, and how far it came."""
+    """The sentence names the expected state, the time, and the state that was reached."""
     up = ConnectionTrace("bob", is_initiator=True, reached_at={"exchange": 0.1, "ice": 0.2, "connected": 0.3})
     assert unmet("message", "5 s went by", up) == (
         "--expect message: 5 s went by before a message came; the connection to bob was up"

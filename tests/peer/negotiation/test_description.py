@@ -111,7 +111,7 @@ def test_media_sections_are_bounded() -> None:
 
 @given(st.text() | st.text("=:/ \r\n0a1").map((HEAD + DATA).__add__) | st.text("m=apliction 0/").map(HEAD.__add__))
 def test_any_text_is_parsed_or_refused(text: str) -> None:
-    """What is parsed is a description for aiortc, and its answer can be completed."""
+    """A parsed text is a description for aiortc, and its answer can be completed."""
     try:
         parsed = offer(text)
     except BadDescription:
@@ -175,7 +175,7 @@ def test_bundled_media_are_answered_inactive_over_the_transport_of_the_data() ->
     ],
 )
 def test_a_section_that_cannot_be_used_is_rejected_with_port_0(section: str) -> None:
-    """It is at its index, and not in the BUNDLE (RFC 8843, 7.3)."""
+    """The rejected section is at its index, and not in the BUNDLE (RFC 8843, 7.3)."""
     remote = offer(HEAD + GROUP + section + DATA)
     answer = remote.complete_answer(ANSWER)
     first = sections(answer)[0].split()

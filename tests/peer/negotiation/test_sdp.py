@@ -63,7 +63,7 @@ def test_a_missing_mandatory_line_is_an_error(kind: str) -> None:
 
 @pytest.mark.parametrize("end", ["", "\r\n", "\r\n\r\n", "\n\n", " \n"])
 def test_empty_lines_at_the_end_are_accepted(end: str) -> None:
-    """They occur where an SDP is copied by hand or from a log; browsers accept them, too."""
+    """Empty lines occur where an SDP is copied by hand or from a log; browsers accept them, too."""
     text = (HEAD + SECURED + M_LINE).rstrip() + end
     assert [line.text for line in read_lines(text)] == (HEAD + SECURED + M_LINE).splitlines()
 

@@ -294,7 +294,7 @@ async def test_a_dial_that_is_reset_before_its_request_fails_at_once(monkeypatch
 
 
 async def test_a_sender_waits_while_the_channel_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It continues when the relay confirms frames: by acks, or on the next connection."""
+    """The sender continues when the relay confirms frames: by acks, or on the next connection."""
     monkeypatch.setattr("sdpx.peer.signaling.reliable_channel.ACK_TIMEOUT_SECONDS", 0.3)
     async with connected_through_proxy() as setup:
         setup.client._state._max_frames = 2

@@ -47,7 +47,7 @@ def test_sent_frames_are_numbered_from_one() -> None:
 
 
 def test_unconfirmed_frames_are_due_again_after_a_resume() -> None:
-    """This includes the frames sent without a socket."""
+    """Frames sent without a socket are included."""
     client = opened()
     texts = [client.send(UNPAIR) for _ in range(4)]
     assert client.confirm(1)
@@ -57,7 +57,7 @@ def test_unconfirmed_frames_are_due_again_after_a_resume() -> None:
 
 
 def test_an_ack_is_due_directly_after_a_resume() -> None:
-    """It revokes the old token, also if no other frame follows."""
+    """The ack revokes the old token, also if no other frame follows."""
     client = opened()
     client.receive(frame(1), 0)
     assert client.welcome(resumed(0)) is ResumeResult.RESUMED

@@ -116,7 +116,7 @@ async def test_only_an_authenticated_client_learns_that_an_id_is_taken(
 
 
 async def test_full_relay_does_not_reveal_that_an_id_is_taken(secret: AuthOptions, autojump_clock: MockClock) -> None:
-    """It answers `full` before it looks at the token or the ID."""
+    """The relay answers `full` before it checks the token or the ID."""
     async with auth_relay(secret, Limits(max_clients=1)) as relay:
         await relay.enter(f"/?token={token(sub='bob')}")
         for target in ("/?id=bob", "/?id=other", f"/?token={token(sub='bob')}"):

@@ -287,7 +287,7 @@ async def attempt(port: int, request: bytes) -> bytes:
 
 
 async def test_secrets_appear_in_no_log_metric_or_response(tmp_path: Path) -> None:
-    """This holds at debug level and for malformed requests. TURN credentials are sent only to their client."""
+    """The requirement holds at debug level and for malformed requests. TURN credentials are sent only to their client."""
     secret, jwks = secret_file(tmp_path), jwks_file(tmp_path, public_jwk(KEYS["EdDSA"]))
     turn_secret = write(tmp_path / "turn", "turn-secret-hush")
     good, bad = token(sub="bob"), token("hush" * 10, sub="eve")

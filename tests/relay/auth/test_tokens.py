@@ -1,4 +1,4 @@
-"""What the claims of a token allow."""
+"""The permissions in the claims of a token."""
 
 import re
 from typing import Any

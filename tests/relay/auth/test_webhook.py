@@ -54,7 +54,7 @@ async def test_nulls_of_an_answer_are_absent_keys() -> None:
 
 
 async def test_empty_list_of_ice_servers_reaches_the_client() -> None:
-    """It says that the client is to use none, which is not the same as no list."""
+    """An empty list means that the client uses no server; a missing list leaves the choice to the client."""
     async with (
         webhook_server(answer_json(allowed=True, ice_servers=[])) as service,
         auth_relay(webhook_options(service)) as relay,
@@ -199,7 +199,7 @@ async def test_question_keeps_its_slot_while_the_service_works_on_it() -> None:
 
 
 async def test_client_that_waits_for_the_webhook_is_not_evicted_by_silent_connections() -> None:
-    """It has sent its request, and counts separately."""
+    """Such a client has sent its request, and counts separately."""
     silent_came = trio.Event()
 
     async def slow(_: WebhookServer) -> tuple[int, bytes]:
@@ -229,7 +229,7 @@ async def test_client_that_waits_for_the_webhook_is_not_evicted_by_silent_connec
 
 
 async def test_endless_answer_does_not_hold_up_other_clients() -> None:
-    """It is cut at the bound of its size."""
+    """The answer is cut at the bound of its size."""
 
     async def answer(stream: trio.SocketStream) -> None:
         with suppress(trio.BrokenResourceError):

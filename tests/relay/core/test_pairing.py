@@ -172,7 +172,7 @@ def test_both_clients_of_a_pair_are_notified_of_a_shutdown_once() -> None:
 
 
 def test_an_id_is_in_the_table_from_join_to_leave() -> None:
-    """It can join again."""
+    """An ID that has left can join again."""
     harness = TableHarness("a")
     assert "a" in harness.table
     harness.leave("a")
@@ -285,7 +285,7 @@ class LobbyAgainstModel(RuleBasedStateMachine):
             del self.peers[name]
 
     @invariant()
-    def nobody_hears_anything_else(self) -> None:
+    def no_other_client_receives_anything(self) -> None:
         assert not any(self.harness.received.values())
 
     @invariant()

@@ -70,7 +70,7 @@ class Cuts(RuleBasedStateMachine):
         self.app(first).send(wrong)
 
     @rule(first=st.booleans())
-    def send_to_somebody_else(self, first: bool) -> None:
+    def send_to_an_unpaired_id(self, first: bool) -> None:
         """Refused by the pairing table."""
         self.refused[self.app(first)] += 1
         self.app(first).send({"type": "candidate", "candidate": None, "peer_id": "nobody"})
@@ -102,13 +102,13 @@ class Cuts(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.relay.void)
     @rule(data=st.data())
-    def somebody_tries_an_old_token(self, data: st.DataObject) -> None:
-        """It was revoked by a frame on a later connection."""
+    def client_tries_an_old_token(self, data: st.DataObject) -> None:
+        """The token was revoked by a frame on a later connection."""
         token = data.draw(st.sampled_from(sorted(self.world.relay.void)), "token")
         assert self.world.relay.store.find(token, 0) is None
 
     @rule(token=st.text(max_size=50), last=st.none() | st.integers(0, 9))
-    def somebody_guesses(self, token: str, last: int | None) -> None:
+    def client_guesses(self, token: str, last: int | None) -> None:
         assert self.world.relay.store.find(token, last) is None
 
     @invariant()
@@ -231,7 +231,7 @@ def test_frames_arrive_exactly_once_over_a_thousand_lost_connections(seed: int, 
 
 
 def test_a_late_connection_attempt_does_not_lock_its_client_out() -> None:
-    """It takes the ID over for a moment: the client has the token of the connection that it displaced, and resumes."""
+    """The attempt takes the ID over for a moment: the client has the token of the connection that it displaced, and resumes."""
     world = paired_world(b_numbered=True)
     a = world.apps[0]
     late = world.dial(a)

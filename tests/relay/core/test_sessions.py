@@ -30,7 +30,7 @@ def opened(store: SessionStore, client_id: str = "a", frames: int = 0) -> tuple[
 
 
 def check(store: SessionStore, buffer: ReplayBuffer, text: str | None, now: float = 0.0) -> FrameVerdict | str:
-    """What becomes of a client's frame: its turn, or the code of the refusal."""
+    """Return how a client's frame is treated: its turn, or the code of the refusal."""
     try:
         return store.check(buffer, text.encode() if isinstance(text, str) else text, now)
     except Refusal as refusal:
@@ -220,7 +220,7 @@ def test_acks_remove_frames_from_the_buffer() -> None:
 
 @pytest.mark.parametrize("seq", ["6", "-1", "1.0", "true", '"1"', "null", "[]", "1" * 5000, "01"])
 def test_an_invalid_ack_is_refused(seq: str) -> None:
-    """It acknowledges nothing."""
+    """An invalid ack acknowledges nothing."""
     store = session_store()
     buffer, _ = opened(store, frames=5)
     assert check(store, buffer, f'{{"type":"ack","seq":{seq}}}') == ("bad_json" if seq == "01" else "bad_message")
@@ -376,7 +376,7 @@ def test_a_session_is_suspended_for_the_resume_window() -> None:
 
 
 def test_a_resumed_session_is_not_suspended() -> None:
-    """It does not expire."""
+    """A resumed session does not expire."""
     store = session_store(resume_window=30)
     buffer, token = opened(store)
     store.suspend(buffer, "closed", 0)

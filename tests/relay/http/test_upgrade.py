@@ -125,7 +125,7 @@ def test_upgrade_has_the_requested_id(name: str) -> None:
     "query", ["id=", "id=a+b", "id=a%00", "id=" + "x" * 65, "id=a&id=b", "id=%ff", "id=a%0a", "id=%F0%9F%98%80"]
 )
 def test_invalid_id_is_refused(query: str) -> None:
-    """It is empty, too long, given twice, or has other characters."""
+    """An ID is invalid that is empty, too long, given twice, or has other characters."""
     assert status(ask(f"/?{query}")) == 400
 
 

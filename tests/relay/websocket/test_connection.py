@@ -349,7 +349,7 @@ async def test_an_exception_in_the_handler_ends_only_this_connection(autojump_cl
 async def test_an_exception_in_the_relay_ends_only_the_senders_connection(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
-    """It is logged, the peer gets `peer_disconnected`, and all others are served."""
+    """The exception is logged, the peer gets `peer_disconnected`, and all others are served."""
     async with relay_harness() as relay:
         a, b = await relay.pair()
         monkeypatch.setattr(codec, "parse", lambda _: _fail(fault))
@@ -408,7 +408,7 @@ async def test_the_write_timeout_applies_to_pings(autojump_clock: MockClock) -> 
 
 
 async def test_the_size_of_a_partial_message_is_reported_when_it_changes(autojump_clock: MockClock) -> None:
-    """It is 0 once the message is whole; fragments count four bytes of memory for each byte."""
+    """The size is 0 once the message is whole; fragments count four bytes of memory for each byte."""
     async with open_connection() as conn:
         for data in (frame(TEXT, b"x")[:3], frame(TEXT, b"x")[3:], HALF, OTHER_HALF):
             await conn.client.send(data)

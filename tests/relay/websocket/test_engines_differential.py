@@ -102,7 +102,7 @@ class RecordingClient:
 
 @dataclass(frozen=True)
 class Script:
-    """What is done to the relay: a sender's chunks, whether its peer talks between them, and how the sender goes."""
+    """The actions of a test: a sender's chunks, whether its peer talks between them, and how the sender goes."""
 
     chunks: list[bytes]
     at_once: bool = False
@@ -168,7 +168,7 @@ def codes_of(sender: RecordingClient, relay: RelayHarness) -> list[int]:
 
 
 def comparable(record: Record) -> Record:
-    """What a line of the log says, without what may differ: see the top."""
+    """Return a line of the log without the keys that may differ, see the top."""
     may_differ = {"ts", "ms"} | ({"reason", "code"} if record["event"] == "client_disconnected" else set())
     return {key: value for key, value in record.items() if key not in may_differ}
 

@@ -65,7 +65,7 @@ def test_frames_are_parsed_whole_and_in_order_in_any_chunks(frames: list[tuple[P
 
 @given(st.builds(written, PLAIN_FRAMES) | st.sampled_from(sorted(UNUSUAL.values())), st.binary(max_size=2), CUTS)
 def test_the_single_frame_checks_agree_with_the_parser(data: bytes, behind: bytes, cuts: set[int]) -> None:
-    """They accept one whole plain frame, and neither part of a frame, nor two frames, nor a frame of another kind."""
+    """The checks accept one whole plain frame, and neither part of a frame, nor two frames, nor a frame of another kind."""
     for chunk in (data, data + behind, *in_chunks(data, cuts)):
         parser = a_parser()
         found, at = list(parser.feed(chunk)), fast_parser.single_text_frame(chunk, MAX_BYTES)

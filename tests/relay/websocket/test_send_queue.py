@@ -43,7 +43,7 @@ async def test_frames_leave_in_the_order_of_queueing() -> None:
 
 
 async def test_a_waiting_writer_is_woken_by_the_next_frame(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
-    """It sleeps until there is one."""
+    """The writer sleeps until there is a frame."""
     queue = SendQueue(1, 1, QueuedBytes(), clock)
     got: list[str | None] = []
 
@@ -72,7 +72,7 @@ def test_frames_are_bounded_in_bytes() -> None:
 
 
 def test_the_bytes_of_all_queues_are_counted() -> None:
-    """Those of a closed queue no longer count."""
+    """The bytes of a closed queue no longer count."""
     total = QueuedBytes()
     queues = [SendQueue(5, 1000, total, clock) for _ in range(3)]
     for queue in queues:
@@ -85,7 +85,7 @@ def test_the_bytes_of_all_queues_are_counted() -> None:
 
 
 async def test_a_frame_stays_in_the_queue_until_it_is_written() -> None:
-    """It can still be taken out as undelivered."""
+    """Until then the frame can be taken out as undelivered."""
     queue = filled("x")
     assert await queue.wait()
     first = queue.peek(0)

@@ -154,7 +154,7 @@ def chunks(draw: st.DrawFn, data: bytes) -> list[bytes]:
 
 @given(st.data(), st.lists(messages(), max_size=4))
 def test_valid_frames_pass_in_any_chunks(data: st.DataObject, sent: list[list[bytes]]) -> None:
-    """They pass whole and are counted, wherever the bytes are cut."""
+    """Valid frames pass whole and are counted, wherever the bytes are cut."""
     frames = [each for message in sent for each in message]
     validator = a_validator()
     for chunk in data.draw(chunks(b"".join(frames))):
