@@ -34,7 +34,7 @@ def validate_id(text: str) -> str | None:
     if is_name(text):
         return None
     mapped = id_of(text)
-    hint = f"; the ID of a token for it is {mapped}" if is_name(mapped) else ""
+    hint = f" (a token for this name has the ID {mapped})" if is_name(mapped) else ""
     return f"'{text}' is not a client ID: 1 to 64 letters, digits or -_.{hint}"
 
 

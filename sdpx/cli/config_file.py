@@ -17,6 +17,7 @@ from sdpx.options import Option, did_you_mean, options_of, values_of
 from sdpx.urls import MASK, mask_secrets
 
 MAX_BYTES: Final = 1024 * 1024
+_TYPE_NAMES: Final = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
 def load(path: str, command: str) -> dict[str, Any]:
@@ -87,8 +88,9 @@ def _value(value: Any, declared: Option) -> Any:
         declared.parse(value)
     try:
         converted = msgspec.convert(value, expected)
-    except msgspec.ValidationError as error:
-        raise ValueError(str(error)) from None
+    except msgspec.ValidationError:
+        kind = _TYPE_NAMES.get(declared.value_type, "a string")
+        raise ValueError(f"not {kind}{', or a list of them' if declared.is_repeatable else ''}") from None
     if MASK in str(converted):
         raise ValueError(f"'{MASK}' is where --print-config hides a secret; put the secret in")
     if problem := declared.range_problem(converted):
