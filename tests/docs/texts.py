@@ -214,7 +214,7 @@ DIAGNOSES: Final = {
 
 COMMANDS: Final = {
     '{"send": TEXT}': (
-        "Send a text message of at most 64 KiB. Up to 1024 messages wait for the data channel to open; "
+        "Send a text message of at most 256 KiB. Up to 1024 messages wait for the data channel to open; "
         "between two pairings the command is rejected with `not_paired`"
     ),
     '{"send_base64": TEXT}': "Send a binary message",
