@@ -2,7 +2,7 @@
 
 - A line is rendered in the task that emits the event, and leaves through a bounded queue and one thread, so a slow reader
   of stdout never blocks the program. Lines beyond the bound are counted, and a `log_dropped` event reports their number.
-- The messages of a data channel are never dropped. Their number is bounded by their sender, which is told when each is written.
+- The messages of a data channel are never dropped. Their number is bounded by their sender, which learns when each is written.
 - A failed write (a full disk, a closed pipe) is reported with the number of lost lines; the lines after it are tried again.
   `reader_is_gone` detects a closed pipe while nothing is written.
 - Control characters, line separators and bidirectional controls are escaped: received data cannot control a terminal,

@@ -2,7 +2,7 @@
 
 - The first SIGINT or SIGTERM requests a shutdown; a second signal cancels the program.
 - If the log cannot be written, because the disk is full or stdout's reader is gone, the program shuts down with status 1, or
-  serves on and says so on stderr (`--on-log-failure`).
+  serves on and reports it on stderr (`--on-log-failure`).
 - An `Ending` that the program raises becomes one `error` event, one sentence on stderr, and the exit status.
 """
 
@@ -122,7 +122,7 @@ class LogFailures:
             self._is_reported |= print_error(f"{self._reason}; lines lost: {self.lost}. The relay keeps serving")
 
     def status(self, *, all_written: bool, messages: int = 0) -> ExitStatus:
-        """Return the exit status of a program that succeeded but for its log, and say on stderr why it is not 0.
+        """Return the exit status of a program that succeeded but for its log, and print on stderr why it is not 0.
 
         `messages` is the number of received messages that were not written.
         """

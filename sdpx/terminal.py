@@ -1,6 +1,6 @@
 """The view at a terminal, in place of log lines: the base of the views of `sdpx peer` and `sdpx demo`. Pure.
 
-A view turns events into a few lines, and draws them above a prompt. What is being typed is on the terminal's own line:
+A view turns events into a few lines, and draws them above a prompt. The text being typed is on the terminal's own line:
 lines that come meanwhile push it up, and it is sent as it was typed.
 """
 

@@ -150,7 +150,7 @@ class AnswerReceived(_Sdp, frozen=True):
 
 
 class ExchangeComplete(Event, frozen=True):
-    """This peer has set both descriptions and sent its own."""
+    """The local peer has set both descriptions and sent its own."""
 
     sentence = "Set remote description (answer). SDP Offer/Answer exchange complete."
 
@@ -179,7 +179,7 @@ class CandidateIgnored(Event, frozen=True):
 
 
 class AddressesSkipped(Event, frozen=True):
-    """This machine has more addresses than candidates are made of: 16, and none of the bridges of containers."""
+    """The machine has more addresses than ICE uses: 16, and none of the bridges of containers."""
 
     sentence = "Using {e.used} addresses of this machine for candidates, and not {e.skipped} others."
     used: int

@@ -69,7 +69,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Unpaired:
-    """This side left."""
+    """The local peer left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ def after_attempt(
 ) -> Step:
     """Return what follows a failed attempt: another one, while that is possible, allowed and of use.
 
-    This side `offers` as initiator. Else it `awaits_offer` if the other side is an sdpx: others may not offer again.
+    An initiator `offers`. A receiver `awaits_offer` if the other side is an sdpx: other programs may not offer again.
     """
     is_last = retries_left <= 0 or seconds_left <= 0
     if detached or is_last or not diagnosis.may_pass or not (offers or awaits_offer):

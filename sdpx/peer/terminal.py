@@ -25,7 +25,7 @@ class PeerView(View):
         self._opened = 0.0
         self._left = ""  # why the other peer left; empty while it has not
         self._is_told = False  # the end of the pairing
-        self._retrying_for = ""  # the code of the retries that have been told
+        self._retrying_for = ""  # the code of the retries that have been shown
 
     def show(self, event: Event, now: float) -> str | None:
         """Return the lines for an event."""

@@ -1,4 +1,4 @@
-"""The remote candidates of a connection: their order, and when ICE may be told of their end (RFC 8838). Pure.
+"""The remote candidates of a connection: their order, and when ICE may be notified of their end (RFC 8838). Pure.
 
 Before the remote description is set no candidate can be used: they are kept, in order. The end of candidates counts after a
 quiet time, because some stacks send it before their last candidates, and ICE accepts none after it. The end also waits for
@@ -49,11 +49,11 @@ class RemoteCandidates:
         self._resolving += change
 
     def end_of_candidates_in(self, now: float) -> float | None:
-        """Return in how many seconds ICE may be told of the end, as far as is known now; None if it may not."""
+        """Return in how many seconds ICE may be notified of the end, as far as is known now; None if it may not."""
         if not self._ended or self._resolving or self._end_reported:
             return None
         return max(0.0, self._last + QUIET_SECONDS - now)
 
     def mark_ended(self) -> None:
-        """Note that ICE has been told of the end."""
+        """Note that ICE has been notified of the end."""
         self._end_reported = True

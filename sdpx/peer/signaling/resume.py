@@ -31,7 +31,7 @@ class ResumeResult(Enum):
 
     NEW = auto()  # there was none
     RESUMED = auto()
-    EXPIRED = auto()  # the relay has ended it, and told the paired peer
+    EXPIRED = auto()  # the relay has ended it, and notified the paired peer
     INVALID = auto()  # `client_seq` is impossible: close the socket, and open a new session
 
 
@@ -46,7 +46,7 @@ class SequenceCheck(Enum):
 class ResumeState:
     """One client's sequence numbers and unconfirmed frames, across its sockets.
 
-    It keeps up to `max_frames` and `max_bytes` of memory, and at least one frame.
+    `max_frames` and `max_bytes` of memory bound the frames; one frame always fits.
     """
 
     def __init__(self, max_frames: int = 512, max_bytes: int = 4 * 1024 * 1024) -> None:

@@ -65,7 +65,7 @@ class Overrun:
 
 @dataclass(frozen=True, slots=True)
 class Noted:
-    """Something that only the log is told."""
+    """An event for the log only."""
 
     event: Event
 

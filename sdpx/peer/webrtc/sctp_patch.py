@@ -56,7 +56,7 @@ class SctpFlow:
         self._sctp._advertised_rwnd -= size
 
     def release(self, size: int) -> None:
-        """Give `size` bytes back to the window; the other side is told when it is half open again."""
+        """Give `size` bytes back to the window; the other side is notified when it is half open again."""
         was_narrow = self._sctp._advertised_rwnd < WINDOW // 2
         self._held -= size
         self._sctp._advertised_rwnd += size

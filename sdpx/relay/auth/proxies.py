@@ -34,7 +34,7 @@ class Proxies:
     def client(self, host: str, x_forwarded_for: Sequence[str], forwarded: Sequence[str]) -> str:
         """Return the address of the client behind the connection from `host`, given the values of the two headers.
 
-        It is `host` itself if that is not a trusted proxy, or if the headers are missing, malformed or contradictory.
+        The address is `host` itself if that is not a trusted proxy, or if the headers are missing, malformed or contradictory.
         """
         if not self.trust(host):
             return host

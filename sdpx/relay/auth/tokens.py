@@ -34,7 +34,7 @@ class BadToken(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a client is allowed: its ID, if bound; the targets of its pair requests, if limited; its own ICE servers, if any."""
+    """The permissions of a client: its ID, if bound; the targets of its pair requests, if limited; ICE servers, if any."""
 
     client_id: str | None = None
     pair: tuple[str, ...] | None = None

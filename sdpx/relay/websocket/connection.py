@@ -1,9 +1,9 @@
-"""One client's connection on the epoll engine: what its socket brings, what is sent to it, and how it ends.
+"""One client's connection on the epoll engine: the data received, the frames sent, and its end.
 
 - Only `on_writable` writes frames, from the front of the send queue, many in one write; a frame leaves the queue once all of
-  it has been written. What was written of the first frame stays counted in `_written`.
-- `end` takes effect once: the relay is told, and from then on nothing is read or queued. `close_now` or `close_gracefully` then
-  closes the socket.
+  it has been written. `_written` counts the bytes written of the first frame.
+- `end` takes effect once: the relay is notified, and from then on nothing is read or queued. Then `close_now` or
+  `close_gracefully` closes the socket.
 - Nothing but `close_gracefully` waits; a connection has no task until it needs one for that.
 """
 

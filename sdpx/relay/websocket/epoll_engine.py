@@ -7,16 +7,16 @@ Why no frame can be lost, reordered or torn:
 
 - **One reader.** The engine reads a socket that has bytes and gives them to its connection before it reads it again. From
   `recv` to the send queues that the frames end in there is no checkpoint, so no other task runs in between. A connection
-  handles some frames in a turn. What is left of its bytes waits in the backlog, as does what a batch that takes too long has
-  not come to, and its socket is not read again before they are handled. Bytes of an incomplete frame stay in the parser.
+  handles some frames in a turn. The rest of its bytes waits in the backlog, as do the bytes that a batch which takes too long
+  has not come to, and its socket is not read again before they are handled. Bytes of an incomplete frame stay in the parser.
 - **One order.** Where `FastParser` stops, at the first byte of a frame, `FrameParser` goes on, and `FastParser` never resumes.
 - **One queue.** Every frame for a client is put into its send queue. Only `on_writable` takes frames out, at the end of a batch
   or when the socket has room again: from the front, and a frame only once all of it has left. A frame that left in part stays
   at the head with a count of the bytes written; the next write continues from there.
-- **One end.** A connection's `end` takes effect once: from then on nothing is read or queued, and the relay has been told. At
+- **One end.** A connection's `end` takes effect once: from then on nothing is read or queued, and the relay is notified. At
   the end of the batch `close_now` closes a connection that was lost, or whose close frame can be answered at once. For all
   others `close_gracefully`, in a task, writes the rest of a frame that is half written, further frames as far as allowed, and
-  the close frame, under deadlines. The senders of frames left in the queue are told that they were not delivered.
+  the close frame, under deadlines. The senders of frames left in the queue are notified that they were not delivered.
 - **One owner.** Only `close_now` and `close_gracefully` close the socket, once, after `remove`.
 
 A connection has no task while nothing has to be waited for: that is most of what makes it small and quick to open. Most of what
@@ -249,7 +249,7 @@ class EpollEngine:
         left: list[Received] = []
         polled, long_after = self._polled, perf_counter() + LONG_SECONDS
         for count, (descriptor, connection, data) in enumerate(received, 1):
-            # It may have been removed by an earlier one of this batch.
+            # An earlier connection of this batch may have removed this one.
             if polled.get(descriptor) is connection and (rest := connection.on_received(data, now)):
                 left.append((descriptor, connection, rest))
             if not count % CHECK and perf_counter() > long_after:

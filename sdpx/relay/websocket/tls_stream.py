@@ -151,7 +151,7 @@ class TlsStream(SocketStream):
     def _send_answers(self) -> None:
         """Send what the TLS layer itself has to send: handshake messages, key updates, alerts.
 
-        It fits into the socket's send buffer, unless the client provokes answers and does not read them.
+        These bytes fit into the socket's send buffer, unless the client provokes answers and does not read them.
         """
         self._ciphertext += self._outgoing.read()
         try:

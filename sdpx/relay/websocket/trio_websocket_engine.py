@@ -2,7 +2,7 @@
 
 - Only the writer writes frames, from the send queue; no other task touches the socket, so that none has to wait for it or
   leaves half a frame on it when it is cancelled.
-- `end` comes first, once and without waiting: it tells the relay, and the relay the peer. Then the socket is closed, under a
+- `end` comes first, once and without waiting: it notifies the relay, and the relay the peer. Then the socket is closed, under a
   deadline.
 """
 

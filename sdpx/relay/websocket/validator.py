@@ -81,10 +81,10 @@ class FrameValidator:
     def feed(self, data: bytes, max_frames: float = inf) -> int:
         """Validate the next bytes and return how many of them are valid.
 
-        That is all of them, or those up to the end of `max_frames` frames; or, once there is a `violation`, those in front of
-        the frame that broke a rule; or, once a close frame has come and `closed` is set, those up to its end. `frames` counts
-        complete frames, `extra_frames` those of them that end no message: control frames and fragments. `kept` is the bytes of
-        the fragments of an incomplete message.
+        The result covers all of them, or those up to the end of `max_frames` frames; or, once there is a `violation`, those in
+        front of the frame that broke a rule; or, once a close frame has come and `closed` is set, those up to its end. `frames`
+        counts complete frames, `extra_frames` those of them that end no message: control frames and fragments. `kept` is the
+        bytes of the fragments of an incomplete message.
         """
         position, last = 0, self.frames + max_frames
         while position < len(data) and not self.closed and self.frames < last:
