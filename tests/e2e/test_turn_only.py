@@ -74,6 +74,6 @@ async def test_expired_turn_credentials_are_diagnosed(tmp_path: Path) -> None:
             diagnosis = await alice.wait_for("diagnosis", retrying=False)
             assert diagnosis["code"] == "turn_refused"
             assert diagnosis["turn_refusals"] == [f"turn:127.0.0.1:{port}?transport=udp 401"]
-            assert "has expired" in diagnosis["message"]
+            assert "credentials have expired" in diagnosis["message"]
             assert diagnosis["local_candidates"] == {}
             assert await alice.ended() == 10

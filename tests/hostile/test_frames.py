@@ -13,7 +13,7 @@ import trio
 from tests.harness.frames import BINARY, CLOSE, MASK, PING, PONG, TEXT, frame
 from tests.harness.processes import RelayProcess, relay_process
 from tests.harness.relay import Client, RawClient
-from tests.hostile.attack import PATIENCE, Attack, attack_on, in_one_attack
+from tests.hostile.attack import Attack, attack_on, in_one_attack, patience
 from tests.hostile.conftest import ENGINES
 
 pytestmark = pytest.mark.e2e
@@ -78,7 +78,7 @@ class Duel:
 
     async def check_victim_is_told(self, *reasons: str) -> None:
         """The victim hears one of these reasons, and once: whatever it asks next is answered next."""
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(patience()):
             told = await self.victim.receive()
             assert told.pop("reason") in reasons
             assert told == {"type": "peer_disconnected", "peer_id": self.attacker_id}
@@ -90,7 +90,7 @@ class Duel:
 
     async def check_they_still_work(self) -> None:
         """Both sides of the pair are relayed."""
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(patience()):
             await self.attacker.send(text(type="offer", sdp="there"))
             assert await self.victim.receive() == {"type": "offer", "sdp": "there", "from_peer": True}
             await self.victim.send(type="answer", sdp="and back")
@@ -313,7 +313,7 @@ async def test_an_odd_but_good_message_is_relayed(attack: Attack, data: bytes) -
     """Whatever RFC 6455 allows arrives whole, and the pair goes on."""
     pair = await duel(attack)
     await pair.attacker.send(data)
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(patience()):
         assert await pair.victim.receive() == OFFER | {"from_peer": True}
     await pair.check_victim_hears_no_more()
 
@@ -436,7 +436,7 @@ async def test_silence_within_a_frame_is_a_timeout(hasty_attack: Attack, data: b
     """A client that does not answer pings is closed with 1008 after the idle timeout; its peer gets the reason `timeout`."""
     pair = await duel(hasty_attack)
     await pair.attacker.send(data)
-    with trio.fail_after(SILENCE + PATIENCE):
+    with trio.fail_after(SILENCE + patience()):
         told = await pair.victim.receive()
         assert await pair.attacker.close_code() == 1008
     assert told == {"type": "peer_disconnected", "peer_id": pair.attacker_id, "reason": "timeout"}
@@ -448,7 +448,7 @@ async def test_a_frame_that_never_ends_is_silence(hasty_attack: Attack) -> None:
     await pair.attacker.send(header(0x81, LIMIT))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_send_slowly, pair.attacker)
-        with trio.fail_after(SILENCE + PATIENCE):
+        with trio.fail_after(SILENCE + patience()):
             assert (await pair.victim.receive())["reason"] == "timeout"
         nursery.cancel_scope.cancel()
 
@@ -466,7 +466,7 @@ async def test_a_silent_client_gets_few_pings(hasty_attack: Attack) -> None:
     """And then the close code 1008: the relay does not flood it."""
     attacker, _ = await hasty_attack.raw()
     heard: list[int] = []
-    with trio.fail_after(SILENCE + PATIENCE):
+    with trio.fail_after(SILENCE + patience()):
         while CLOSE not in heard:
             opcode, _ = await attacker.frame()
             heard.append(opcode)
@@ -558,7 +558,7 @@ async def test_half_a_message_from_each_of_a_hundred_clients_is_bounded(attack: 
     for _ in range(100):
         client, _ = await attack.raw()
         await client.send(half)
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(patience()):
         while not any(line["code"] == 1008 for line in attack.events("client_disconnected")):
             await trio.sleep(0.02)
     assert attack.server.memory - before < 32 * 1024 * 1024
@@ -573,7 +573,7 @@ async def test_bad_clients_by_the_dozen_at_once(attack: Attack) -> None:
         await client.send(bad.data)
         assert await client.close_code() == bad.code
 
-    with trio.fail_after(2 * PATIENCE):
+    with trio.fail_after(2 * patience()):
         async with trio.open_nursery() as nursery:
             for bad in attacks:
                 nursery.start_soon(send, bad)

@@ -75,14 +75,15 @@ RELAYED_NESTS: Final = {
     "beside a forged from_peer": ('{"type":"answer","sdp":"","x":%s,"from_peer":0}',) * 2,
 }
 NOT_STRINGS: Final = ("null", "true", "0", "1e400", "[]", '["a"]', "{}")
+NOT_STRINGS_OR_NULL: Final = NOT_STRINGS[1:]  # a peer_id of null is absent
 NOR_NULL: Final = ("true", "0", "[]", "{}")
 WRONG_TYPES: Final[dict[str, Sequence[str]]] = {
     '{"type":"pair_request","target_id":%s}': NOT_STRINGS,
     '{"type":"offer","sdp":%s}': NOT_STRINGS,
     '{"type":"answer","sdp":%s}': NOT_STRINGS,
-    '{"type":"offer","sdp":"","peer_id":%s}': NOT_STRINGS,
-    '{"type":"answer","sdp":"","peer_id":%s}': NOT_STRINGS,
-    '{"type":"candidate","candidate":null,"peer_id":%s}': NOT_STRINGS,
+    '{"type":"offer","sdp":"","peer_id":%s}': NOT_STRINGS_OR_NULL,
+    '{"type":"answer","sdp":"","peer_id":%s}': NOT_STRINGS_OR_NULL,
+    '{"type":"candidate","candidate":null,"peer_id":%s}': NOT_STRINGS_OR_NULL,
     '{"type":"candidate","candidate":%s}': ("true", "0", "[]", '""', '"candidate:1"', "[{}]"),
     '{"type":"candidate","candidate":{"candidate":%s}}': NOT_STRINGS,
     '{"type":"candidate","candidate":{"sdpMid":%s}}': NOR_NULL,

@@ -17,7 +17,7 @@ from sdpx.relay.listeners import raise_file_limit
 from tests.harness.frames import BINARY, CLOSE, PONG, TEXT, frame, message, upgrade_request
 from tests.harness.processes import relay_process
 from tests.harness.relay import RawClient
-from tests.hostile.attack import PATIENCE, Attack, attack_on, in_one_attack, usable
+from tests.hostile.attack import Attack, attack_on, in_one_attack, patience, usable
 
 pytestmark = pytest.mark.e2e
 
@@ -51,7 +51,7 @@ async def refusal(client: RawClient) -> tuple[int, str]:
 
 async def until_served(attack: Attack) -> None:
     """Demand that a newcomer is served before long."""
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(patience()):
         while True:
             client = await attack.connect()
             await client.send(upgrade_request())
@@ -153,7 +153,7 @@ async def test_scrapes_by_the_hundred(attack: Attack) -> None:
 
         for _ in range(50):
             nursery.start_soon(scrape)
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(patience()):
             await usable(await attack.client())
 
 
@@ -173,7 +173,7 @@ async def test_churn_of_connections(attack: Attack) -> None:
             for number in range(20):
                 nursery.start_soon(come_and_go, number)
     await until_served(attack)
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(patience()):
         while len(attack.events("client_disconnected")) < 200:
             await trio.sleep(0.02)
 
@@ -258,7 +258,7 @@ async def test_guesses_at_ids(tmp_path: Path) -> None:
             assert codes.count("target_not_found") <= FREE_GUESSES + GUESSES
             [answer] = await answers(guesser, [message(type="pair_request", target_id=attack.pair.a.id)])
             assert (answer["code"], answer["target_id"]) == ("rate_limited", attack.pair.a.id)
-            with trio.fail_after(PATIENCE):
+            with trio.fail_after(patience()):
                 await usable(*await attack.paired())
 
 

@@ -16,7 +16,7 @@ import trio
 from tests.harness.frames import message
 from tests.harness.processes import RelayProcess, environment, relay_process
 from tests.harness.relay import RawClient
-from tests.hostile.attack import PATIENCE, Attack, ReferencePair, connect_pair
+from tests.hostile.attack import Attack, ReferencePair, connect_pair, patience
 
 pytestmark = pytest.mark.e2e
 
@@ -54,11 +54,11 @@ async def test_without_free_descriptors_the_relay_serves_its_clients_on(poor: Re
             await pair.round()
             await trio.sleep(0.05)
         assert poor.cpu - before < 0.5
-        assert pair.slowest < PATIENCE
+        assert pair.slowest < patience()
         assert len(poor.events("accept_failed")) == 1
         for stream in greedy:
             await stream.aclose()
-        with trio.fail_after(PATIENCE):
+        with trio.fail_after(patience()):
             late = await connect_pair(nursery, poor.url)
             await late.round()
         await pair.close()
@@ -143,7 +143,7 @@ async def test_an_unread_log_stalls_no_client() -> None:
             await pair.a.send(type="offer", sdp="x" * 60_000)
             assert (await pair.b.receive())["type"] == "offer"
         await pair.round()
-        assert pair.slowest < PATIENCE
+        assert pair.slowest < patience()
         async with trio.open_nursery() as work:
             work.start_soon(_work_on, pair)
             async for chunk in output:

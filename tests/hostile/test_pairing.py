@@ -12,7 +12,7 @@ import trio
 from tests.harness.frames import message, upgrade_request
 from tests.harness.processes import relay_process
 from tests.harness.relay import Client, RawClient
-from tests.hostile.attack import PATIENCE, Attack, attack_on, in_one_attack, usable
+from tests.hostile.attack import Attack, attack_on, in_one_attack, patience, usable
 
 pytestmark = pytest.mark.e2e
 
@@ -231,7 +231,7 @@ async def test_absurd_targets(attack: Attack, target: str) -> None:
     answer = await client.receive()
     assert (answer["code"], answer["target_id"]) == ("target_not_found", target)
     await usable(client)
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(patience()):
         while not (lines := [line for line in attack.events("pair_refused") if line["client_id"] == client.id]):
             await trio.sleep(0.02)  # the log has a thread of its own
     [logged] = lines

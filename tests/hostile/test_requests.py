@@ -14,7 +14,7 @@ import trio
 from tests.harness.frames import KEY, TEXT, frame, upgrade_request
 from tests.harness.processes import RelayProcess, relay_process
 from tests.harness.relay import RawClient
-from tests.hostile.attack import PATIENCE, Attack, attack_on, in_one_attack
+from tests.hostile.attack import Attack, attack_on, in_one_attack, patience
 from tests.hostile.conftest import ENGINES
 
 pytestmark = pytest.mark.e2e
@@ -62,7 +62,7 @@ async def check(attack: Attack, refused: Refused) -> None:
     """Send it all at once and demand the answer soon."""
     client = await attack.connect()
     await client.send(refused.data)
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(patience()):
         assert await refusal(client) == (refused.status, refused.code)
 
 
@@ -209,7 +209,7 @@ async def test_a_head_request_is_answered_without_a_body(attack: Attack) -> None
     """RFC 9110, 9.3.2."""
     client = await attack.connect()
     await client.send(plain(b"HEAD"))
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(patience()):
         answer = await client.rest()
     assert answer.startswith(b"HTTP/1.1 426 ")
     assert answer.index(b"\r\n\r\n") + 4 == len(answer)
@@ -298,7 +298,7 @@ async def test_an_odd_request_opens_a_websocket_that_works(attack: Attack, data:
     """Requests that RFC 9112 lets a server accept have one meaning, and nothing is sent before the 101."""
     client = await attack.connect()
     await client.send(data)
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(patience()):
         status, headers, _ = await client.response()
         assert (status, "sec-websocket-extensions" in headers) == (101, False)
         assert (await client.receive())["type"] == "your_id"
@@ -369,7 +369,7 @@ async def test_a_slow_request_ends_at_the_handshake_timeout(
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(dribble, client, data, size, pause)
-        with trio.fail_after(HASTE + PATIENCE):
+        with trio.fail_after(HASTE + patience()):
             assert await refusal(client) == (408, "timeout")
         assert trio.current_time() - began > HASTE / 2
         nursery.cancel_scope.cancel()
@@ -397,14 +397,14 @@ async def test_an_unfinished_request_ends_at_the_handshake_timeout(hasty_attack:
     """With the answer 408, or sooner with 400 if it cannot become a request."""
     client = await hasty_attack.connect()
     await client.send(data)
-    with trio.fail_after(HASTE + PATIENCE):
+    with trio.fail_after(HASTE + patience()):
         assert await refusal(client) in [(408, "timeout"), (400, "bad_request")]
 
 
 async def test_silent_connections_end_at_the_handshake_timeout(hasty_attack: Attack) -> None:
     """Twenty of them, and without a word: they asked for nothing."""
     clients = [await hasty_attack.connect() for _ in range(20)]
-    with trio.fail_after(HASTE + PATIENCE):
+    with trio.fail_after(HASTE + patience()):
         for client in clients:
             assert await client.rest() == b""
 
@@ -429,7 +429,7 @@ async def test_two_hundred_slow_requests_at_once_end_at_the_handshake_timeout(ha
             heard.append(await refusal(client))
             nursery.cancel_scope.cancel()
 
-    with trio.fail_after(HASTE + 2 * PATIENCE):
+    with trio.fail_after(HASTE + 2 * patience()):
         async with trio.open_nursery() as nursery:
             for _ in range(200):
                 nursery.start_soon(refused)
@@ -441,7 +441,7 @@ async def test_fin_in_the_middle_of_a_request_is_answered(attack: Attack) -> Non
     client = await attack.connect()
     await client.send(upgrade_request()[:-2])
     await half_close(client)
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(patience()):
         assert await refusal(client) == (400, "bad_request")
 
 
@@ -449,7 +449,7 @@ async def test_fin_and_nothing_else_is_closed(attack: Attack) -> None:
     """At once, and without a word, as a port scan is."""
     client = await attack.connect()
     await half_close(client)
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(patience()):
         assert await client.rest() == b""
 
 
@@ -458,7 +458,7 @@ async def test_fin_right_behind_the_request_frees_the_id(attack: Attack) -> None
     client = await attack.connect()
     await client.send(upgrade_request("/?id=half-closed"))
     await half_close(client)
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(patience()):
         await client.rest()
     assert (await attack.client("/?id=half-closed")).id == "half-closed"
 
@@ -519,7 +519,7 @@ async def test_bad_frames_right_behind_the_request_are_refused_as_ever(attack: A
     """The frames wait until the WebSocket is open, and are then answered with their close code."""
     client = await attack.connect()
     await client.send(upgrade_request() + data)
-    with trio.fail_after(PATIENCE):
+    with trio.fail_after(patience()):
         status, _, _ = await client.response()
         assert status == 101
         assert await client.close_code() == code

@@ -14,7 +14,7 @@ from OpenSSL import SSL
 from tests.harness.frames import TEXT, frame, message, upgrade_request
 from tests.harness.processes import relay_process
 from tests.harness.relay import Client, RawClient
-from tests.hostile.attack import PATIENCE, Attack, attack_on, in_one_attack, tcp_of, usable
+from tests.hostile.attack import Attack, attack_on, in_one_attack, patience, tcp_of, usable
 from tests.hostile.conftest import tls_options
 
 pytestmark = pytest.mark.e2e
@@ -46,7 +46,7 @@ def client_hello(context: ssl.SSLContext | None) -> bytes:
 
 async def is_closed(stream: trio.SocketStream) -> bool:
     """Read until the relay has closed or reset the connection; False if it takes too long."""
-    with trio.move_on_after(PATIENCE):
+    with trio.move_on_after(patience()):
         with suppress(trio.BrokenResourceError):
             while await stream.receive_some(65536):
                 pass
