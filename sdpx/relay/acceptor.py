@@ -5,7 +5,7 @@ without authentication opens its WebSocket at once; every other request is read,
 epoll engine each connection has a task from the start.
 
 Each request has `handshake_timeout` to arrive. Pending connections are bounded, in all and per address: past a bound the
-oldest one is closed (`PendingHandshakes`). Connections whose request has been read, and which wait for the decision, have a
+oldest one is closed (`EvictionQueue`). Connections whose request has been read, and which wait for the decision, have a
 bound of their own.
 """
 
@@ -23,7 +23,7 @@ from sdpx.relay.auth.authenticator import Authenticator
 from sdpx.relay.auth.tokens import UNRESTRICTED, Grant
 from sdpx.relay.client import AcceptedUpgrade
 from sdpx.relay.core.limits import Limits
-from sdpx.relay.core.rate_limit import PendingHandshakes
+from sdpx.relay.core.rate_limit import EvictionQueue
 from sdpx.relay.http.endpoints import operator_pages
 from sdpx.relay.http.request import HttpRequest, Remote, RequestParser, host_of
 from sdpx.relay.http.responses import CROWDED, FULL, STOPPING, TIMEOUT, TLS_REQUIRED, HttpError, HttpResponse, id_taken
@@ -93,8 +93,8 @@ class Port(NamedTuple):
     """The differences between the port of the clients and the metrics port."""
 
     decide: Callable[[HttpRequest, Remote], Awaitable[AcceptedUpgrade | Answer]]
-    pending: PendingHandshakes[Pending]  # before the request, and while an answer is written
-    undecided: PendingHandshakes[Pending]  # while the webhook is asked
+    pending: EvictionQueue[Pending]  # before the request, and while an answer is written
+    undecided: EvictionQueue[Pending]  # while the webhook is asked
 
 
 class Acceptor:
@@ -123,8 +123,8 @@ class Acceptor:
             path: page for path, page in self._metrics_pages.items() if path != "/metrics" or not metrics_port
         }
         bounds = (limits.pending, limits.max_clients_per_ip)
-        self._clients = Port(self._decide, PendingHandshakes(*bounds), PendingHandshakes(*bounds))
-        self._metrics = Port(self._decide_metrics, PendingHandshakes(*bounds), PendingHandshakes(*bounds))
+        self._clients = Port(self._decide, EvictionQueue(*bounds), EvictionQueue(*bounds))
+        self._metrics = Port(self._decide_metrics, EvictionQueue(*bounds), EvictionQueue(*bounds))
         self._stopping = False
         self._found_proxy = False
 
@@ -389,14 +389,14 @@ class Acceptor:
             self._log(serve.ConnectionRefused(remote, answer.status, answer.code, detail, client_id))
 
 
-def _enter(connections: PendingHandshakes[Pending], pending: Pending, address: str) -> None:
+def _enter(connections: EvictionQueue[Pending], pending: Pending, address: str) -> None:
     """Count a connection; evict one past a bound."""
     if evicted := connections.enter(pending, address):
         evicted.cancel()
 
 
 @contextmanager
-def _counted(connections: PendingHandshakes[Pending], pending: Pending, address: str) -> Iterator[None]:
+def _counted(connections: EvictionQueue[Pending], pending: Pending, address: str) -> Iterator[None]:
     """Count a connection during a block."""
     _enter(connections, pending, address)
     try:

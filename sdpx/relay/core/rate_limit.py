@@ -239,8 +239,8 @@ class ConnectionCounts:
 T = TypeVar("T", bound=Hashable)
 
 
-class PendingHandshakes(Generic[T]):
-    """Connections that have not sent a request, or wait for an answer, in the order in which they came.
+class EvictionQueue(Generic[T]):
+    """Pending connections or suspended sessions, in the order in which they came, bounded in all and for each address.
 
     Past the limit of an address its oldest one is evicted: a client sends its request soon, so that the oldest ones are
     silent. Past the limit in all it is the oldest one of the address that has most: a flood evicts connections of other
@@ -258,11 +258,11 @@ class PendingHandshakes(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         return iter(self._all)
 
-    def enter(self, connection: T, address: str) -> T | None:
-        """Count a connection; returns the one to evict for it, if any."""
+    def enter(self, item: T, address: str) -> T | None:
+        """Count an item; returns the one to evict for it, if any."""
         same_address = self._by_address.setdefault(address, {})
-        same_address[connection] = None
-        self._all[connection] = address
+        same_address[item] = None
+        self._all[item] = address
         self._recount(address, len(same_address) - 1, len(same_address))
         if self._limit_per_address and len(same_address) > self._limit_per_address:
             return next(iter(same_address))
@@ -270,17 +270,17 @@ class PendingHandshakes(Generic[T]):
             return None
         return next(iter(self._all if self._most == 1 else self._by_address[next(iter(self._by_count[self._most]))]))
 
-    def leave(self, connection: T) -> None:
-        """Count a connection no more."""
-        address = self._all.pop(connection)
+    def leave(self, item: T) -> None:
+        """Count an item no more."""
+        address = self._all.pop(item)
         same_address = self._by_address[address]
-        del same_address[connection]
+        del same_address[item]
         self._recount(address, len(same_address) + 1, len(same_address))
         if not same_address:
             del self._by_address[address]
 
     def _recount(self, address: str, before: int, after: int) -> None:
-        """Note that an address has one connection more, or one less."""
+        """Note that an address has one item more, or one less."""
         if before:
             addresses = self._by_count[before]
             del addresses[address]

@@ -14,7 +14,7 @@
 - An attempt whose `last` is not 0 and below what the client has acknowledged on a connection that is still open is an old one,
   which the client has given up: it gets a new session.
 - Bounds: the frames of each session (`ReplayBuffer.append`), the bytes of all (`over_budget`), suspended sessions in all and
-  of each address (`suspend` ends one as `PendingHandshakes` does). A session that a bound ends has the reason `slow`.
+  of each address (`suspend` ends one as `EvictionQueue` does). A session that a bound ends has the reason `slow`.
 
 Time is an argument, in seconds of any steady clock; randomness is injected.
 """
@@ -29,7 +29,7 @@ from typing import Final, NamedTuple
 from sdpx.protocol.messages import DisconnectReason, ServerAck
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.overload import largest_buffers
-from sdpx.relay.core.rate_limit import PendingHandshakes
+from sdpx.relay.core.rate_limit import EvictionQueue
 from sdpx.relay.core.replay_buffer import FrameVerdict, ReplayBuffer
 
 TOKEN_BYTES: Final = 32
@@ -81,7 +81,9 @@ class SessionStore:
         self._secret = token_bytes(TOKEN_BYTES)
         self._by_digest: dict[bytes, ReplayBuffer] = {}
         self._suspended: dict[ReplayBuffer, float] = {}  # since when; the oldest first
-        self._held = PendingHandshakes[ReplayBuffer](limits.max_suspended_sessions, limits.max_suspended_per_address)
+        self._eviction_queue = EvictionQueue[ReplayBuffer](
+            limits.max_suspended_sessions, limits.max_suspended_per_address
+        )
         self._acks: deque[tuple[float, ReplayBuffer]] = deque()
         self._buffers: dict[ReplayBuffer, None] = {}
         self.bytes = 0  # in all replay buffers
@@ -156,14 +158,14 @@ class SessionStore:
         if not self._limits.resume_window:
             return [Eviction(buffer, reason)]
         self._suspended[buffer] = now
-        if (evicted := self._held.enter(buffer, address)) is None:
+        if (evicted := self._eviction_queue.enter(buffer, address)) is None:
             return []
         self.totals.evicted += 1
         return [Eviction(evicted, "slow")]
 
     def _leave_suspended(self, buffer: ReplayBuffer) -> None:
         if self._suspended.pop(buffer, None) is not None:
-            self._held.leave(buffer)
+            self._eviction_queue.leave(buffer)
 
     def end(self, buffer: ReplayBuffer) -> list[object]:
         """End a session and revoke its tokens. Returns the senders of unacknowledged frames, each once, in order."""

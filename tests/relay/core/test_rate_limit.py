@@ -11,8 +11,8 @@ from sdpx.relay.core.rate_limit import (
     ATTEMPT_BURST,
     ClientRateLimit,
     ConnectionCounts,
+    EvictionQueue,
     FailedAuthLimit,
-    PendingHandshakes,
     TokenBucket,
     UnknownTargetLimit,
     network_of,
@@ -86,7 +86,7 @@ def test_connections_are_counted_in_all_and_by_address() -> None:
 
 def test_a_limit_of_0_is_no_limit() -> None:
     """For connections and pending handshakes."""
-    counts, pending = ConnectionCounts(0, 0), PendingHandshakes[int](0, 0)
+    counts, pending = ConnectionCounts(0, 0), EvictionQueue[int](0, 0)
     for number in range(100):
         counts.enter("a")
         assert pending.enter(number, "a") is None
@@ -95,7 +95,7 @@ def test_a_limit_of_0_is_no_limit() -> None:
 
 def test_the_oldest_pending_connection_of_an_address_is_evicted() -> None:
     """Not one of another address, however old."""
-    pending = PendingHandshakes[int](10, 2)
+    pending = EvictionQueue[int](10, 2)
     assert [pending.enter(number, address) for number, address in enumerate("baab")] == [None] * 4
     assert pending.enter(4, "a") == 1
     pending.leave(1)
@@ -104,14 +104,14 @@ def test_the_oldest_pending_connection_of_an_address_is_evicted() -> None:
 
 def test_the_oldest_pending_connection_is_evicted() -> None:
     """Past the limit in all."""
-    pending = PendingHandshakes[int](3, 2)
+    pending = EvictionQueue[int](3, 2)
     assert [pending.enter(number, address) for number, address in enumerate("abcd")] == [None, None, None, 0]
     assert list(pending) == [0, 1, 2, 3]
 
 
 def test_the_address_with_most_pending_connections_loses_its_oldest() -> None:
     """Past the limit in all; other addresses lose none, however old."""
-    pending = PendingHandshakes[int](4, 0)
+    pending = EvictionQueue[int](4, 0)
     assert [pending.enter(number, address) for number, address in enumerate("abbbb")] == [None] * 4 + [1]
     pending.leave(1)
     assert pending.enter(5, "c") == 2
@@ -124,7 +124,7 @@ def test_the_address_with_most_pending_connections_loses_its_oldest() -> None:
 @given(st.lists(st.tuples(st.sampled_from("aaabbcd"), st.booleans()), max_size=60))
 def test_evicted_connection_is_the_oldest_of_an_address_with_most(steps: list[tuple[str, bool]]) -> None:
     """Whatever comes and goes."""
-    pending, held = PendingHandshakes[int](5, 0), dict[int, str]()
+    pending, held = EvictionQueue[int](5, 0), dict[int, str]()
     for number, (address, leaves) in enumerate(steps):
         if leaves and held:
             pending.leave(first := next(iter(held)))
@@ -150,7 +150,7 @@ def test_the_lowest_rate_passes_one_message() -> None:
 
 def test_a_connection_that_has_left_is_not_evicted() -> None:
     """The next oldest one is."""
-    pending = PendingHandshakes[int](2, 1)
+    pending = EvictionQueue[int](2, 1)
     for number in range(100):
         assert pending.enter(number, "a") is None
         pending.leave(number)
