@@ -55,7 +55,7 @@ def test_end_of_the_log_that_is_not_read_is_status_1(capsys: pytest.CaptureFixtu
     assert "not written" in capsys.readouterr().err
 
 
-def test_relay_that_serves_on_says_so_once_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
+def test_relay_that_serves_on_reports_it_once_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
     """`--on-log-failure serve`: the first loss is reported at once, and the exit status stays 0."""
     times = iter([0.0, 0.0, 1.0, 59.0, 60.0, 60.0])
     failures = LogFailures("serve", pytest.fail, lambda: next(times))

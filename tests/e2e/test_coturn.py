@@ -98,7 +98,7 @@ async def gathered(servers: Sequence[IceServer]) -> tuple[list[CandidateInit], l
         return candidates, [event async for event in a.events if isinstance(event, IceServerResult)]
 
 
-async def test_a_wrong_password_is_told_as_401(tmp_path: Path) -> None:
+async def test_a_wrong_password_is_reported_as_401(tmp_path: Path) -> None:
     """And the server still tells the address from outside, as any STUN server."""
     async with coturn(tmp_path) as port:
         server = parse_server(f"turn:ann:wrong@127.0.0.1:{port}")

@@ -82,12 +82,14 @@ async def test_three_that_ask_at_once(attack: Attack) -> None:
             assert len(await heard(client)) in (1, 2)  # the first of a pair hears `unpaired`, the other it all
 
 
-async def test_many_that_ask_for_one(attack: Attack) -> None:
-    """Forty ask for one client in the same instant: one gets it, the others hear that it is paired."""
+async def test_many_clients_that_request_one_peer(attack: Attack) -> None:
+    """Of forty clients that request one client at once, one is paired; the others get `target_already_paired`."""
     wanted = await attack.client()
-    suitors = [await attack.raw() for _ in range(40)]
-    await all_at_once([suitor for suitor, _ in suitors], [message(type="pair_request", target_id=wanted.id)] * 40)
-    answers = {name: await heard(suitor) for suitor, name in suitors}
+    requesters = [await attack.raw() for _ in range(40)]
+    await all_at_once(
+        [requester for requester, _ in requesters], [message(type="pair_request", target_id=wanted.id)] * 40
+    )
+    answers = {name: await heard(requester) for requester, name in requesters}
     [winner] = [name for name in answers if paired_with(answers[name]) == [wanted.id]]
     assert await wanted.receive() == {"type": "paired", "peer_id": winner, "is_initiator": False}
     assert sorted(map(refused, answers.values())) == [[], *[["target_already_paired"]] * 39]
@@ -210,8 +212,8 @@ async def asks_for_id(attack: Attack, name: str) -> tuple[int, str]:
     return status, json.loads(body)["code"] if body else ""
 
 
-async def test_many_that_want_one_id(attack: Attack) -> None:
-    """Thirty ask for a free ID in the same instant: one gets it."""
+async def test_many_clients_that_request_one_id(attack: Attack) -> None:
+    """Of thirty clients that request a free ID at once, one gets it."""
     answers: list[tuple[int, str]] = []
 
     async def ask() -> None:

@@ -142,7 +142,7 @@ async def test_bytes_that_are_not_http_get_400(attack: Attack, data: bytes) -> N
     await check(attack, Refused(data, 400))
 
 
-async def test_a_tls_client_is_told_that_this_port_has_no_tls(attack: Attack) -> None:
+async def test_a_tls_client_gets_the_error_that_the_port_has_no_tls(attack: Attack) -> None:
     """A ClientHello is answered with a plain sentence about wss://."""
     client = await attack.connect()
     await client.send(client_hello())

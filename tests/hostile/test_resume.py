@@ -72,7 +72,7 @@ async def test_a_client_that_reads_and_never_confirms(attack: Attack) -> None:
     assert heard["reason"] == "slow"
 
 
-async def test_one_that_is_away_is_sent_without_end(attack: Attack) -> None:
+async def test_frames_without_end_for_a_client_that_is_suspended(attack: Attack) -> None:
     """The same bound holds for suspended sessions."""
     gone, peer = await attack.connect(), await attack.client()
     name = (await gone.open("/?seq=1"))["id"]

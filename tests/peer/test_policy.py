@@ -176,8 +176,8 @@ def test_the_relay_is_lost(pair: bool, once: bool, unmet: bool) -> None:
     ("reason", "with_heartbeat", "without"),
     [("left", None, None), ("closed", Detach(), None), ("timeout", Detach(), None), ("shutdown", Detach(), Detach())],
 )
-def test_the_relay_says_that_the_peer_is_gone(reason: str, with_heartbeat: object, without: object) -> None:
-    """A peer that left is gone; of one that lost its socket the heartbeat tells, and a relay that stops says nothing of it."""
+def test_the_relay_reports_that_the_peer_has_left(reason: str, with_heartbeat: object, without: object) -> None:
+    """A peer that left is gone; if it lost its socket the heartbeat decides; if the relay stops the channel goes on."""
     for has_heartbeat, step in ((True, with_heartbeat), (False, without)):
         pairing = PairingState(trace(*PHASES[:4]), was_open=True, is_open=True, has_heartbeat=has_heartbeat)
         assert policy.after_peer_disconnected(pairing, reason) == step

@@ -552,7 +552,7 @@ async def test_no_connection_comes_in_time(autojump_clock: MockClock) -> None:
         assert (error["type"], error["code"]) == ("connection", "timeout")
 
 
-async def test_a_connection_that_fails_says_so(autojump_clock: MockClock) -> None:
+async def test_a_connection_that_fails_raises_an_event(autojump_clock: MockClock) -> None:
     async with session(pair="bob", retries=0) as peer:
         pc = await peer.pair()
         await peer.exchange()

@@ -168,7 +168,7 @@ def test_a_departure_loses_the_pairing_or_the_channel(changed: dict[str, Any], c
     assert diagnose_departure(replace(NEGOTIATED, **changed), "closed").code == code
 
 
-def test_a_departure_with_unsent_input_says_so() -> None:
+def test_a_departure_with_unsent_input_is_reported() -> None:
     diagnosis = diagnose_departure(replace(NEGOTIATED, reached_at=UP), "closed", unsent=True)
     assert (diagnosis.code, diagnosis.ending.status) == ("channel_closed", ExitStatus.CHANNEL_LOST)
     assert "input was left unsent" in diagnosis.sentence

@@ -256,7 +256,7 @@ async def test_every_channel_has_its_events_and_the_next_one_takes_over() -> Non
         assert await until(a, MessageReceived) == MessageReceived("y")
 
 
-async def test_faulty_messages_are_noted_and_the_channel_lives_on() -> None:
+async def test_faulty_messages_are_noted_and_the_channel_stays_open() -> None:
     """RFC 8832: opened twice, acknowledged on an unknown stream, truncated; texts and labels that are not UTF-8."""
     async with two_peers() as (a, b):
         await negotiate(a, b)

@@ -207,7 +207,9 @@ def test_upgrade_by_post_is_refused_with_the_allowed_methods() -> None:
         (b"hello\r\n\r\n", 400, 400, "Not a valid HTTP/1.1 request"),
     ],
 )
-def test_bytes_that_are_not_http_get_an_error_that_says_so(start: bytes, hint: int, expected: int, word: str) -> None:
+def test_bytes_that_are_not_http_get_an_error_with_that_reason(
+    start: bytes, hint: int, expected: int, word: str
+) -> None:
     """TLS, an oversized head and other bytes each have a message."""
     answer = not_http(h11.RemoteProtocolError("bad", error_status_hint=hint), start)
     assert answer.status == expected

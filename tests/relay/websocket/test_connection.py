@@ -142,7 +142,9 @@ def numbered(number: int, size: int) -> str:
     st.sampled_from([2, 3, 7, 100, 1000, None]),
     st.sampled_from([1, 50, 65_536]),
 )
-def test_frames_are_written_whole_and_in_order_through_any_room(sizes: list[int], room: int | None, gulp: int) -> None:
+def test_frames_are_written_whole_and_in_order_with_any_send_buffer(
+    sizes: list[int], room: int | None, gulp: int
+) -> None:
     """However little the socket takes at a time; the close frame comes last."""
     heard = trio.run(post_and_read, sizes, room, gulp, clock=MockClock(autojump_threshold=0))
     texts = [frame(TEXT, numbered(number, size).encode(), masked=False) for number, size in enumerate(sizes)]
@@ -285,7 +287,7 @@ async def test_an_invalid_close_frame_is_refused(autojump_clock: MockClock, payl
 
 
 @pytest.mark.parametrize("room", [2, 3, 4])
-async def test_the_close_reply_is_written_whole_through_any_room(autojump_clock: MockClock, room: int) -> None:
+async def test_the_close_reply_is_written_whole_with_any_send_buffer(autojump_clock: MockClock, room: int) -> None:
     async with open_connection(STUCK, room=room) as conn:
         await conn.client.send(frame(CLOSE, (1000).to_bytes(2) + b"bye"))
         assert await conn.client.rest() == frame(CLOSE, (1000).to_bytes(2) + b"bye", masked=False)

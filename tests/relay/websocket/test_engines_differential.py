@@ -257,7 +257,7 @@ SCRIPTS: Final = st.builds(Script, in_chunks(BYTES), st.booleans(), st.booleans(
         peer_talks=True,
     )
 )
-def test_the_engines_cannot_be_told_apart(script: Script) -> None:
+def test_the_engines_behave_alike(script: Script) -> None:
     """Any frames, valid or hostile, in any chunks: the same messages in the same order, replies, close codes and log."""
     check_alike(script)
 

@@ -130,7 +130,9 @@ def test_an_end_without_close_notify_and_an_invalid_record_are_the_end(connectio
     st.sampled_from([5000, 20_000, 1 << 20]),
     st.sampled_from([1000, 65_536]),
 )
-def test_what_is_sent_arrives_once_and_in_order_through_any_room(sizes: list[int], room: int, at_a_time: int) -> None:
+def test_what_is_sent_arrives_once_and_in_order_with_any_send_buffer(
+    sizes: list[int], room: int, at_a_time: int
+) -> None:
     """As long as each call begins with the bytes that the last one did not take."""
     connection = connect(room)
     left = b"".join(bytes([number]) * size for number, size in enumerate(sizes))
