@@ -30,8 +30,8 @@ STEPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
 }
 
 
-# The story at a terminal: the lines for the events of a process, mostly of one, since the logs of several have no common order.
-STORY: Final = {
+# The lines at a terminal for the events of a process, mostly of one, since the logs of several have no common order.
+STATUS_LINES: Final = {
     ("relay", "server_listening"): "listens on {url}",
     ("bob", "id_assigned"): "is connected to the relay, with the ID {id}",
     ("alice", "id_assigned"): "is connected to the relay, with the ID {id}",
@@ -55,9 +55,9 @@ class DemoView(View):
 
     def show_forwarded(self, line: Line) -> str | None:
         """Return the line for an event of a process."""
-        step = STORY.get((line["who"], line["event"]))
-        told = super().show_forwarded(line) if step is None else step.format_map(line)
-        return told and f"{line['who']:<7}{told}"
+        step = STATUS_LINES.get((line["who"], line["event"]))
+        text = super().show_forwarded(line) if step is None else step.format_map(line)
+        return text and f"{line['who']:<7}{text}"
 
 
 class LoggedProcess(ChildProcess):

@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from sdpx.demo import STORY, DemoView
+from sdpx.demo import STATUS_LINES, DemoView
 from sdpx.events import Event, peer
 from sdpx.events.demo import DemoFinished
 from sdpx.peer.options import PeerOptions
@@ -140,4 +140,4 @@ def test_demo_tells_its_story_in_a_dozen_lines() -> None:
     assert view.show_forwarded(line | {"event": "signaling_state"}) is None
     assert view.show_forwarded(line | {"event": "x", "level": "warning"}) == "bob    host a -> host b"
     assert view.show(DemoFinished(True, {"pairing": 3.0}), 0.0) == "Demo finished: pairing 3 ms."
-    assert len(STORY) <= 12
+    assert len(STATUS_LINES) <= 12
