@@ -336,14 +336,14 @@ class Attempt:
                 await self.send_receipt()
                 await trio.sleep(RECEIPT_SECONDS)
                 continue
-            if self.pc.channels.last_packet > heartbeat.last_heard:
-                heartbeat.heard(self.pc.channels.last_packet)
+            if self.pc.channels.last_packet > heartbeat.last_received:
+                heartbeat.note_received(self.pc.channels.last_packet)
             action = heartbeat.check(trio.current_time())
             if action is HeartbeatAction.SEND:
                 await self.send_receipt()
             elif action is HeartbeatAction.VANISHED:
                 self.trace.vanished = True
-                self.trace.last_heard = heartbeat.last_heard - self.began
+                self.trace.last_received = heartbeat.last_received - self.began
                 self._on_lost(self)
                 return
 
@@ -354,7 +354,7 @@ class Attempt:
     def note_alive(self) -> None:
         """Note that something came from the peer."""
         if self.heartbeat is not None:
-            self.heartbeat.heard(trio.current_time())
+            self.heartbeat.note_received(trio.current_time())
 
     def note_heartbeat(self, receipt: Receipt | None) -> None:
         """Note a heartbeat; the first one says whether the peer confirms messages, and what it has received before."""

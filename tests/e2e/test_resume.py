@@ -165,7 +165,7 @@ class ResumingClient:
             assert arrival is SequenceCheck.DUPLICATE
 
     def _on_welcome(self, message: YourId) -> None:
-        self.results.append(self.rules.welcome(message))
+        self.results.append(self.rules.on_your_id(message))
         self.id = message.id
         self._welcomed = True
         if self.rules.ack_due is not None:

@@ -277,7 +277,7 @@ class App:
         self.client_id = your_id.id
         if self.numbered:
             unconfirmed = list(self.rules._unconfirmed)
-            result = self.rules.welcome(your_id)
+            result = self.rules.on_your_id(your_id)
             self.results.append(result)
             if result is not ResumeResult.RESUMED:
                 self.undecided += unconfirmed

@@ -37,7 +37,7 @@ class Diagnosis:
 
     def event(self, trace: ConnectionTrace, now: float, *, retrying: bool) -> peer.Diagnosis:
         """Return the log event; `now` is in seconds since the connection was begun."""
-        heard = trace.last_heard
+        last_received = trace.last_received
         return peer.Diagnosis(
             code=self.code,
             peer_id=trace.peer_id,
@@ -53,7 +53,7 @@ class Diagnosis:
             turn_refusals=[f"{each.url} {each.code}" for each in trace.turn_refusals],
             ice_state=trace.ice_state,
             dtls=trace.dtls_error or None,
-            silent_ms=None if heard is None else _ms(now - heard),
+            silent_ms=None if last_received is None else _ms(now - last_received),
             _sentence=self.sentence,
         )
 
@@ -123,7 +123,7 @@ def _ms(seconds: float) -> float:
 def _values(trace: ConnectionTrace, now: float) -> dict[str, object]:
     return {
         "now": now,
-        "silent": "" if trace.last_heard is None else f" for {max(0.0, now - trace.last_heard):.1f} s",
+        "silent": "" if trace.last_received is None else f" for {max(0.0, now - trace.last_received):.1f} s",
         "pairs": "" if trace.candidate_pairs is None else f" ({trace.candidate_pairs} pairs tried)",
         "turn": trace.turn_refusals[0] if trace.turn_refusals else None,
     }

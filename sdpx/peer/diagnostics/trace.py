@@ -44,7 +44,7 @@ class ConnectionTrace:
     dtls_error: str = ""  # empty if DTLS did not fail
     fingerprint_mismatch: bool = False
     overrun: bool = False  # the peer sent faster than this side could take
-    last_heard: float | None = None
+    last_received: float | None = None
     vanished: bool = False  # the heartbeat is missing, or consent has expired (RFC 7675)
     local_type: str | None = None  # of the selected candidate pair
     remote_type: str | None = None

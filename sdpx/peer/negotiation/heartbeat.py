@@ -27,12 +27,12 @@ class Heartbeat:
 
     def __init__(self, now: float) -> None:
         self._beat_due = now
-        self.last_heard = now  # the peer's last sign of life
+        self.last_received = now  # the peer's last sign of life
         self._vanished_at = now + SILENCE_SECONDS
 
-    def heard(self, now: float) -> None:
+    def note_received(self, now: float) -> None:
         """Note a sign of life."""
-        self.last_heard = now
+        self.last_received = now
         self._vanished_at = now + SILENCE_SECONDS
 
     @property

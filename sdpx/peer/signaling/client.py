@@ -161,7 +161,7 @@ class SignalingClient:
     async def _open_session(self, connection: SignalingConnection, seconds: float) -> ReliableChannel | None:
         """Resume the session or open a new one; None if the connection is of no use and has been closed."""
         your_id = connection.your_id
-        result = self._state.welcome(your_id)
+        result = self._state.on_your_id(your_id)
         self._resume_timeout.cancel()
         self._ever_connected, self._id_refusals = True, 0
         channel = self._channel

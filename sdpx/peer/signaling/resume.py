@@ -73,7 +73,7 @@ class ResumeState:
             return [("seq", "1")]
         return [("seq", "1"), ("resume", self._token), ("last", str(self.last))]
 
-    def welcome(self, your_id: YourId) -> ResumeResult:
+    def on_your_id(self, your_id: YourId) -> ResumeResult:
         """Process the first frame of a socket. After `RESUMED` the unconfirmed frames are due again, behind an ack."""
         before, self._token = self._token, your_id.resume_token or None
         if your_id.resumed is True and before is not None:

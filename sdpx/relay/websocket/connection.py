@@ -63,7 +63,7 @@ class EpollConnection:
         "_fast_parser",
         "_fault",
         "_handler",
-        "_last_heard",
+        "_last_received",
         "_limits",
         "_may_write",
         "_opened",
@@ -105,7 +105,7 @@ class EpollConnection:
         self._parser: FrameParser | None = None
         self._partial = 0  # bytes kept of an incomplete message
         self._single_text_bytes = limits.max_message_size  # 0 while the next bytes do not begin a frame
-        self._last_heard = self._pinged_at = trio.current_time()
+        self._last_received = self._pinged_at = trio.current_time()
         self.timer_at = NEVER
         self._fault: Exception | None = None
         self._close_reply = b""
@@ -187,7 +187,7 @@ class EpollConnection:
         """Handle what the socket had, or its end; returns what is left for the next turn."""
         try:
             if self._single_text_bytes and (at := single_text_frame(data, self._single_text_bytes)):
-                self._last_heard = now
+                self._last_received = now
                 text = unmask(data[at:], data[at - 4 : at])
                 if text.isascii():
                     self._handler.on_frame(self._session, text, now)
@@ -205,7 +205,7 @@ class EpollConnection:
 
     def _take(self, data: bytes, now: float) -> bytes:
         if self._single_text_bytes and is_single_control_frame(data):
-            self._last_heard = now
+            self._last_received = now
             self._take_control(data[0], unmask(data[6:], data[2:6]), now)
         elif data:
             return self._take_any(data, now)
@@ -234,7 +234,7 @@ class EpollConnection:
         """Handle the frames that the fast parser knows; returns what begins with another one, and what is left."""
         parser = self._fast_parser = self._fast_parser or FastParser(self._limits.max_message_size, unmask)
         for first, payload in parser.feed(data, TURN_FRAMES):
-            self._last_heard = now
+            self._last_received = now
             if first == TEXT:
                 self._take_text(payload, now)
             else:
@@ -268,7 +268,7 @@ class EpollConnection:
         frames, extra_frames = parser.frames, parser.extra_frames
         valid = parser.validate(data, TURN_FRAMES)
         if parser.frames > frames:
-            self._last_heard = now
+            self._last_received = now
         if parser.extra_frames > extra_frames:
             count = parser.extra_frames - extra_frames
             violation = self._handler.on_non_message_frames(self._session, count, now)
@@ -317,13 +317,13 @@ class EpollConnection:
     def on_timer(self, now: float) -> None:
         """Ping a silent client; end the connection of one that does not answer, or whose socket accepts nothing."""
         limits, queue, resumed_at = self._limits, self.queue, self._engine.resumed_at
-        if now >= max(self._last_heard, resumed_at) + limits.idle_timeout:
+        if now >= max(self._last_received, resumed_at) + limits.idle_timeout:
             self._engine.receive(self, now)
             if self.close_reason is not None:
                 return
-        idle_at = max(self._last_heard, resumed_at) + limits.idle_timeout
+        idle_at = max(self._last_received, resumed_at) + limits.idle_timeout
         slow_at = max(queue.last_progress, resumed_at) + self._write_timeout if queue.frames else idle_at
-        ping_at = max(self._last_heard, self._pinged_at) + limits.ping_interval
+        ping_at = max(self._last_received, self._pinged_at) + limits.ping_interval
         if now >= idle_at:
             self.end(IDLE_TIMEOUT)
         elif queue.frames and now >= slow_at:

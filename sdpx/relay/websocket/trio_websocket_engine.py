@@ -168,8 +168,8 @@ class TrioWebSocketConnection:
         """Ping a silent client, and end the connection of one that does not answer."""
         ping, limit = self._limits.ping_interval, self._limits.idle_timeout
         resumed_at = -math.inf
-        while (now := trio.current_time()) < (idle_at := max(self._stream.last_heard, resumed_at) + limit):
-            wake = self._stream.last_heard + ping
+        while (now := trio.current_time()) < (idle_at := max(self._stream.last_received, resumed_at) + limit):
+            wake = self._stream.last_received + ping
             if now >= wake:
                 nursery.start_soon(self._ping, socket)
                 wake = min(now + ping, idle_at)
@@ -211,7 +211,7 @@ class ValidatingStream(trio.abc.Stream):
     """The stream between a socket and the library: passes a request's head on to the library, then whole, valid frames.
 
     A frame that breaks a rule, and all bytes behind it, never reach the library, for which the stream ends there; `violation`
-    is the reason. `last_heard` is when the client last completed a frame.
+    is the reason. `last_received` is when the client last completed a frame.
 
     The library closes this stream and not `stream`, which is still needed for the close frame that the library does not send
     where it finds an error of its own. Each send has `write_timeout`, and all of them `close_timeout` once the client has
@@ -245,7 +245,7 @@ class ValidatingStream(trio.abc.Stream):
         self._sent = trio.Event()
         self._sent.set()
         self.torn = self.late = False
-        self.last_heard = trio.current_time()
+        self.last_received = trio.current_time()
 
     @property
     def violation(self) -> Violation | None:
@@ -289,7 +289,7 @@ class ValidatingStream(trio.abc.Stream):
         self._partial += data[:valid]
         self._trailing_data = data[valid:]
         if self._validator.frames > frames:
-            self.last_heard = now
+            self.last_received = now
         if self._validator.extra_frames > extra_frames and self._validator.violation is None:
             self._validator.violation = self._handler.on_non_message_frames(
                 self._session, self._validator.extra_frames - extra_frames, now

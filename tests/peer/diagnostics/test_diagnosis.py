@@ -130,7 +130,7 @@ PHASES: list[tuple[Phase, float]] = [
         ),
         ({"reached_at": ICE_DONE}, "dtls_failed", ExitStatus.DTLS_FAILED, "did not end within 5.0 s"),
         (
-            {"reached_at": UP, "vanished": True, "last_heard": 2.0},
+            {"reached_at": UP, "vanished": True, "last_received": 2.0},
             "peer_silent",
             ExitStatus.CHANNEL_LOST,
             "silent for 3.0 s",
@@ -180,7 +180,7 @@ def test_the_event_has_the_facts_of_the_trace() -> None:
         remote_mdns=1,
         silent_stun=["stun:s"],
         turn_refusals=[TurnRefusal("turn:t", 401)],
-        last_heard=1.0,
+        last_received=1.0,
         dtls_error="",
     )
     event = diagnose(trace, 5.0).event(trace, 5.0, retrying=True).shown()

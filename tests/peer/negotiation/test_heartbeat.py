@@ -34,10 +34,10 @@ def test_a_peer_vanishes_after_three_seconds_of_silence() -> None:
     """Silence is measured from the last sign of life."""
     heartbeat = Heartbeat(0.0)
     run(heartbeat, 1.5)
-    heartbeat.heard(1.5)
+    heartbeat.note_received(1.5)
     actions = run(heartbeat, 10.0)
     assert actions[-1] == (4.5, HeartbeatAction.VANISHED)
-    assert heartbeat.last_heard == 1.5
+    assert heartbeat.last_received == 1.5
 
 
 def test_a_peer_that_never_sends_vanishes() -> None:
@@ -53,7 +53,7 @@ def test_a_suspended_process_waits_for_unread_messages() -> None:
     assert heartbeat.check(heartbeat.next_check) is HeartbeatAction.VANISHED
     heartbeat = Heartbeat(0.0)
     heartbeat.check(3600.0)
-    heartbeat.heard(3600.1)
+    heartbeat.note_received(3600.1)
     assert heartbeat.check(3600.0 + GRACE_SECONDS) is HeartbeatAction.SEND
 
 
@@ -64,7 +64,7 @@ def test_a_peer_heard_in_time_never_vanishes(gaps: list[float]) -> None:
     for gap in gaps:
         now += gap
         assert HeartbeatAction.VANISHED not in [action for _, action in run(heartbeat, now)]
-        heartbeat.heard(now)
+        heartbeat.note_received(now)
 
 
 @given(st.lists(st.floats(0, LATE_SECONDS), max_size=50))

@@ -18,7 +18,7 @@ UNPAIR = '{"type":"unpair"}'
 def opened(**bounds: int) -> ResumeState:
     """Return the state of a client with a session."""
     client = ResumeState(**bounds)
-    client.welcome(YourId("a", "T1", resumed=False))
+    client.on_your_id(YourId("a", "T1", resumed=False))
     return client
 
 
@@ -33,7 +33,7 @@ def resumed(client_seq: int, token: str = "T2") -> YourId:
 def test_the_query_requests_numbers_and_then_the_session() -> None:
     client = ResumeState()
     assert client.query() == [("seq", "1")]
-    client.welcome(YourId("a", "T1", resumed=False))
+    client.on_your_id(YourId("a", "T1", resumed=False))
     client.receive(frame(1), 0)
     assert client.query() == [("seq", "1"), ("resume", "T1"), ("last", "1")]
 
@@ -51,7 +51,7 @@ def test_unconfirmed_frames_are_due_again_after_a_resume() -> None:
     client = opened()
     texts = [client.send(UNPAIR) for _ in range(4)]
     assert client.confirm(1)
-    assert client.welcome(resumed(2)) is ResumeResult.RESUMED
+    assert client.on_your_id(resumed(2)) is ResumeResult.RESUMED
     assert [client.frame(number) for number in range(client.confirmed + 1, client.sent + 1)] == texts[2:]
     assert client.query()[1] == ("resume", "T2")
 
@@ -60,7 +60,7 @@ def test_an_ack_is_due_directly_after_a_resume() -> None:
     """The ack revokes the old token, also if no other frame follows."""
     client = opened()
     client.receive(frame(1), 0)
-    assert client.welcome(resumed(0)) is ResumeResult.RESUMED
+    assert client.on_your_id(resumed(0)) is ResumeResult.RESUMED
     assert client.ack_due == 0
     assert client.ack() == '{"type":"ack","seq":1}'
 
@@ -71,7 +71,7 @@ def test_an_expired_session_starts_the_numbers_again() -> None:
     for _ in range(2):
         client.send(UNPAIR)
     client.receive(frame(1), 0)
-    assert client.welcome(YourId("b", "T9", resumed=False)) is ResumeResult.EXPIRED
+    assert client.on_your_id(YourId("b", "T9", resumed=False)) is ResumeResult.EXPIRED
     assert client.unconfirmed == 0
     assert client.query() == [("seq", "1"), ("resume", "T9"), ("last", "0")]
     assert client.send(UNPAIR) == '{"type":"unpair","client_seq":1}'
@@ -85,7 +85,7 @@ def test_an_impossible_client_seq_ends_the_session(taken: int) -> None:
     for _ in range(3):
         client.send(UNPAIR)
     client.confirm(1)
-    assert client.welcome(resumed(taken)) is ResumeResult.INVALID
+    assert client.on_your_id(resumed(taken)) is ResumeResult.INVALID
     assert client.unconfirmed == 0
     assert client.query() == [("seq", "1")]
 
@@ -93,7 +93,7 @@ def test_an_impossible_client_seq_ends_the_session(taken: int) -> None:
 def test_without_sequence_numbers_frames_are_unchanged() -> None:
     """A frame is kept until it is written; a `seq` in a received frame is the other peer's own."""
     client = ResumeState()
-    assert client.welcome(YourId("a")) is ResumeResult.NEW
+    assert client.on_your_id(YourId("a")) is ResumeResult.NEW
     assert client.send(UNPAIR) == client.frame(1) == UNPAIR
     client.mark_written(1)
     assert client.unconfirmed == 0

@@ -75,29 +75,29 @@ class RecordingClient:
         await self.stream.aclose()
 
     @property
-    def frames_heard(self) -> list[tuple[int, bytes]]:
+    def frames_received(self) -> list[tuple[int, bytes]]:
         head, _, rest = bytes(self.heard).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 ")
         return frames_of(rest)
 
     @property
     def texts(self) -> list[Record]:
-        return [json.loads(payload) for opcode, payload in self.frames_heard if opcode == TEXT]
+        return [json.loads(payload) for opcode, payload in self.frames_received if opcode == TEXT]
 
     @property
     def pongs(self) -> list[bytes]:
         """The payloads of the pongs."""
-        return [payload for opcode, payload in self.frames_heard if opcode == PONG]
+        return [payload for opcode, payload in self.frames_received if opcode == PONG]
 
     @property
     def closes(self) -> int:
         """How many close frames there were."""
-        return sum(opcode == CLOSE for opcode, _ in self.frames_heard)
+        return sum(opcode == CLOSE for opcode, _ in self.frames_received)
 
     @property
     def control_frames(self) -> list[int]:
         """The opcodes of all frames but texts."""
-        return [opcode for opcode, _ in self.frames_heard if opcode != TEXT]
+        return [opcode for opcode, _ in self.frames_received if opcode != TEXT]
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ async def leave(sender: RecordingClient, end: str) -> None:
 
 def codes_of(sender: RecordingClient, relay: RelayHarness) -> list[int]:
     """The close codes that the sender was told, if any, and that stand in the log."""
-    heard = [int.from_bytes(payload[:2]) for opcode, payload in sender.frames_heard if opcode == CLOSE]
+    heard = [int.from_bytes(payload[:2]) for opcode, payload in sender.frames_received if opcode == CLOSE]
     logged = [record["code"] for record in relay.log.of("client_disconnected") if record["client_id"] == "sender"]
     return heard + logged
 
