@@ -19,9 +19,8 @@ Why no frame can be lost, reordered or torn:
   the close frame, under deadlines. The senders of frames left in the queue are notified that they were not delivered.
 - **One owner.** Only `close_now` and `close_gracefully` close the socket, once, after `remove`.
 
-A connection has no task while nothing has to be waited for: that is most of what makes it small and quick to open. Most of what
-makes it quick to write to is the batch: waking a client that sleeps costs its sender more than all else, and one wake-up serves
-all frames of the batch.
+A connection has no task while nothing has to be waited for, which makes it small and quick to open. The batch makes it quick to
+write to: waking a client that sleeps costs its sender more than all else, and one wake-up serves all frames of the batch.
 """
 
 import select
