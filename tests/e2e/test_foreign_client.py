@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from trio_websocket import WebSocketConnection, open_websocket_url
 
+from sdpx.peer.negotiation.description import parse_description
 from sdpx.peer.webrtc import peer_connection
 from sdpx.peer.webrtc.events import ChannelOpened, MessageReceived
 from sdpx.peer.webrtc.runtime import asyncio_loop
@@ -83,7 +84,7 @@ async def test_a_foreign_initiator_connects() -> None:
         await me.send_description("offer", await me.pc.create_offer(), trickle=True)
         answer = await me.receive("answer")
         assert answer["from_peer"] is True
-        await me.pc.accept_answer(answer["sdp"])
+        await me.pc.accept_answer(parse_description(answer["sdp"], "answer"))
         await program.say("hello from sdpx")
         await me.exchange_messages()
         await program.wait_for("channel_open", label="robot")
@@ -95,7 +96,7 @@ async def test_a_foreign_receiver_connects() -> None:
     """The client accepts the offer, answers, and sends a message; its candidates are in the answer."""
     async with relay() as (_, url), client(url) as me, peer(url, "--pair", me.id) as (program, _):
         assert (await me.receive("paired"))["is_initiator"] is False
-        await me.pc.accept_offer((await me.receive("offer"))["sdp"])
+        await me.pc.accept_offer(parse_description((await me.receive("offer"))["sdp"], "offer"))
         await me.send_description("answer", await me.pc.create_answer(), trickle=False)
         await program.say("hello from sdpx")
         await me.exchange_messages()
@@ -112,7 +113,7 @@ async def test_a_further_offer_replaces_the_connection() -> None:
             pc = await peer_connection.connect([])
             await pc.channels.create("chat")
             await me.send(type="offer", sdp=await pc.create_offer())
-            await pc.accept_answer((await me.receive("answer"))["sdp"])
+            await pc.accept_answer(parse_description((await me.receive("answer"))["sdp"], "answer"))
             await program.wait_for("channel_open", after=seen)
             await pc.close()
         assert program.events.count("pc_created") == 2

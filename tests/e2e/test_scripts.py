@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from sdpx.child_process import ChildProcess, child_process
+from sdpx.peer.negotiation.description import parse_description
 from tests.e2e.test_foreign_client import client
 from tests.harness.coturn import free_port
 from tests.harness.processes import Line, Program, peer, relay, sdpx, two_peers
@@ -55,10 +56,9 @@ async def test_a_wrong_fingerprint_is_status_11_at_once() -> None:
     """There is no second attempt: the connection may be intercepted."""
     async with relay() as (_, url), client(url) as me, peer(url, "--pair", me.id) as (program, _):
         await me.receive("paired")
-        await me.pc.accept_offer((await me.receive("offer"))["sdp"])
-        wrong = r"\1" + ":".join(["AA"] * 32) + "\r"
-        answer = await me.pc.create_answer()
-        await me.send(type="answer", sdp=re.sub(r"(a=fingerprint:sha-256 ).*", wrong, answer))
+        await me.pc.accept_offer(parse_description((await me.receive("offer"))["sdp"], "offer"))
+        wrong = re.sub(r"(?<=[ :])[0-9A-F]{2}(?=[:\r])", "AA", await me.pc.create_answer())
+        await me.send(type="answer", sdp=wrong)
         _, status = await verdict_and_status(program, "fingerprint_mismatch")
         assert status == 11
         assert "connection_retry" not in program.events
