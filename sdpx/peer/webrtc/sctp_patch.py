@@ -17,6 +17,7 @@ from aiortc.rtcsctptransport import (
     SCTP_DATA_LAST_FRAG,
     WEBRTC_DCEP,
     WEBRTC_STRING,
+    Chunk,
     DataChunk,
     HeartbeatChunk,
     RTCSctpTransport,
@@ -24,6 +25,7 @@ from aiortc.rtcsctptransport import (
 
 WINDOW: Final = 1024 * 1024  # bytes, as aiortc advertises it
 OPEN_BYTES: Final = 12  # of DATA_CHANNEL_OPEN without label and protocol (RFC 8832, 5.1)
+SACK_IMMEDIATELY: Final = 0x08  # RFC 7053, 3
 HEARTBEAT_INFO: Final = (1, b"sdpx")  # RFC 9260, 3.3.5
 
 
@@ -36,8 +38,11 @@ class SctpFlow:
         self._held = 0
         self._handle_data = sctp._handle_data
         self._receive_data_chunk = sctp._receive_data_chunk
+        self._send_chunk = sctp._send_chunk
         self.last_packet = 0.0  # when the other side's last packet came, by the clock of the loop
-        vars(sctp).update(_handle_data=self._on_packet, _receive_data_chunk=self._on_data_chunk)
+        vars(sctp).update(
+            _handle_data=self._on_packet, _receive_data_chunk=self._on_data_chunk, _send_chunk=self._on_send_chunk
+        )
 
     async def _on_packet(self, data: bytes) -> None:
         self.last_packet = self._sctp._loop.time()
@@ -49,6 +54,12 @@ class SctpFlow:
             self._sctp._sack_needed = True
         else:
             await self._receive_data_chunk(chunk)
+
+    async def _on_send_chunk(self, chunk: Chunk) -> None:
+        # the other side may close its connection once it has the last message, before a delayed acknowledgement is due
+        if isinstance(chunk, DataChunk) and not self._sctp._outbound_queue:
+            chunk.flags |= SACK_IMMEDIATELY
+        await self._send_chunk(chunk)
 
     def hold(self, size: int) -> None:
         """Take `size` bytes off the window."""
