@@ -49,7 +49,7 @@ docs: _venv
 soak *args: _venv
     {{bin}}/python -m tests.soak {{args}}
 
-# Measure `sdpx serve` with each engine, plain and TLS, beside a literal implementation of the founding design.
+# Measure `sdpx serve` with each engine, plain and TLS, beside a literal implementation of the original design.
 bench *args: _venv
     {{bin}}/python -m tests.bench {{args}}
 

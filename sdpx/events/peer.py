@@ -49,7 +49,7 @@ class Paired(Event, frozen=True):
     is_initiator: bool
 
     def message(self) -> str:
-        """Return the sentence of the founding design for the role."""
+        """Return the sentence of the original design for the role."""
         role = "initiator" if self.is_initiator else "receiver"
         return f"Paired with {self.peer_id}! You are the {role}."
 
@@ -87,7 +87,7 @@ class WebrtcStarted(Event, frozen=True):
     is_initiator: bool
 
     def message(self) -> str:
-        """Return the sentences of the founding design for the role."""
+        """Return the sentences of the original design for the role."""
         if self.is_initiator:
             return "Starting WebRTC as initiator... I am the initiator. Creating SDP offer..."
         return "Starting WebRTC as receiver... I am the receiver. Waiting for SDP offer..."

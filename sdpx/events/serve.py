@@ -228,7 +228,7 @@ class Relayed(Event, frozen=True):
     sdp: str | UnsetType = UNSET
 
     def message(self) -> str:
-        """Return the sentence of the founding design."""
+        """Return the sentence of the original design."""
         return f"Relaying '{self.type}' message from {self.client_id} to {self.peer_id}"
 
     @staticmethod
@@ -249,7 +249,7 @@ class RelayRefused(WarningEvent, frozen=True):
     code: str
 
     def message(self) -> str:
-        """Return the sentence of the founding design for the case."""
+        """Return the sentence of the original design for the case."""
         if self.peer_id is None:
             return f"Client {self.client_id} attempted to relay message but has no peer."
         return f"Cannot relay message to peer {self.peer_id}: Client not found or disconnected."

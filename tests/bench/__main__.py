@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: `sdpx serve` with each engine, plain and TLS, beside the founding design's literal server.
+"""`python -m tests.bench`: `sdpx serve` with each engine, plain and TLS, beside the original design's literal server.
 
 `sdpx bench` measures each server repeatedly. The medians and their ratios are written to stdout as a table, with the date and
 the machine; progress to stderr. Each server writes its log to a file. The exit status is 1 if a measurement failed.
@@ -28,7 +28,7 @@ from tests.harness.processes import server_process
 from tests.harness.tls import write_certificate
 
 SERVE: Final = ("-m", "sdpx", "serve", "--port", "0", *NO_LIMITS)
-LITERAL: Final = "the founding design, literally"
+LITERAL: Final = "the original design, literally"
 # The command of each server; with TLS the certificate and its key are added.
 SERVERS: Final[dict[str, tuple[str, ...]]] = {
     "`sdpx serve`": SERVE,

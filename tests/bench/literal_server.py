@@ -1,4 +1,4 @@
-"""The founding design, implemented literally: asyncio, websockets, two dictionaries, a log line for each relayed message.
+"""The original design, implemented literally: asyncio, websockets, two dictionaries, a log line for each relayed message.
 
 The reference of `just bench`: `python -m tests.bench.literal_server [CERTIFICATE KEY]`. It checks no more than the design says.
 """

@@ -1,4 +1,4 @@
-"""A real coturn: what it gives is offered, trickled and used; what it refuses is told."""
+"""A real coturn: its addresses are offered, trickled and used; its refusals are reported."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -99,7 +99,7 @@ async def gathered(servers: Sequence[IceServer]) -> tuple[list[CandidateInit], l
 
 
 async def test_a_wrong_password_is_reported_as_401(tmp_path: Path) -> None:
-    """And the server still tells the address from outside, as any STUN server."""
+    """The server still reports the public address, as any STUN server does."""
     async with coturn(tmp_path) as port:
         server = parse_server(f"turn:ann:wrong@127.0.0.1:{port}")
         candidates, told = await gathered([server])

@@ -1,4 +1,4 @@
-"""The founding design's verification list, line by line, with real processes."""
+"""The original design's verification list, line by line, with real processes."""
 
 import signal
 

@@ -51,7 +51,7 @@ class Client:
 
 @dataclass
 class RawClient:
-    """A client that writes and reads bytes, and so can misbehave: it answers nothing unless told to."""
+    """A client that writes and reads bytes, and so can misbehave: it answers nothing by itself."""
 
     stream: trio.abc.Stream
     _reader: FrameReader = field(default_factory=FrameReader)

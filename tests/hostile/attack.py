@@ -96,7 +96,7 @@ class Attack:
         return RawClient(tls)
 
     async def raw(self, target: str = "/") -> tuple[RawClient, str]:
-        """Open a WebSocket of raw bytes; returns it and its ID. It reads nothing unless told to."""
+        """Open a WebSocket of raw bytes; returns it and its ID. Nothing reads it but the test."""
         client = await self.connect()
         return client, (await client.open(target))["id"]
 

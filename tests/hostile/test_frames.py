@@ -77,7 +77,7 @@ class Duel:
             assert await self.attacker.rest() == b""
 
     async def check_victim_is_told(self, *reasons: str) -> None:
-        """The victim hears one of these reasons, and once: whatever it asks next is answered next."""
+        """The peer receives one of these reasons, once: its next request is answered next."""
         with trio.fail_after(patience()):
             told = await self.victim.receive()
             assert told.pop("reason") in reasons
@@ -137,7 +137,7 @@ class Bad(NamedTuple):
 
 
 async def check(attack: Attack, bad: Bad, *reasons: str) -> None:
-    """Let one half of a pair send it, and demand that both halves are told."""
+    """Send the bytes from one client of a pair, and check that both are notified."""
     pair = await duel(attack)
     await pair.attacker.send(bad.data)
     await pair.check_attacker_is_told(bad.code)
@@ -251,7 +251,7 @@ async def test_a_message_of_endless_fragments_ends_the_connection_with_1008(atta
 
 
 async def test_messages_before_a_broken_frame_are_relayed(attack: Attack) -> None:
-    """Also when both come in one piece: the peer gets the frame first, then hears of the end."""
+    """Also when both come in one piece: the peer gets the frame first, then `peer_disconnected`."""
     pair = await duel(attack)
     await pair.attacker.send(text(type="offer", sdp="in time") + b"\xff" + text(type="offer", sdp="too late"))
     assert await pair.victim.receive() == {"type": "offer", "sdp": "in time", "from_peer": True}
@@ -488,7 +488,7 @@ LATE: Final = ["an offer", "a second close", "a broken frame"]
 
 @in_one_attack("data", BEHIND_THE_CLOSE)
 async def test_bytes_behind_a_close_frame_are_ignored(attack: Attack, data: bytes) -> None:
-    """RFC 6455, 5.5.1: the close is answered with its own code, nothing is relayed, the peer hears `closed` once."""
+    """RFC 6455, 5.5.1: the close is answered with its own code, nothing is relayed, the peer receives `closed` once."""
     pair = await duel(attack)
     await pair.attacker.send(close(4321, b"that was it") + data)
     await pair.check_attacker_is_told(4321)
@@ -536,7 +536,7 @@ GOODBYES: Final = {
 
 @in_one_attack(("data", "reason"), GOODBYES)
 async def test_a_client_that_closes_without_reading_is_disconnected(attack: Attack, data: bytes, reason: str) -> None:
-    """600 KB wait for it, and it reads none of them: its peer is told at once, its socket is gone soon."""
+    """A client that reads none of 600 KB: its peer is notified at once, its socket is closed soon."""
     pair = await duel(attack)
     for _ in range(20):
         await pair.victim.send(type="offer", sdp="x" * 30_000)
@@ -565,7 +565,7 @@ async def test_half_a_message_from_each_of_a_hundred_clients_is_bounded(attack: 
 
 
 async def test_bad_clients_by_the_dozen_at_once(attack: Attack) -> None:
-    """Sixty of them, each with another broken frame: each hears its close code."""
+    """Sixty clients, each with another broken frame: each receives its close code."""
     attacks = [*(Bad(data, 1002) for data in BROKEN.values()), *(Bad(data, 1007) for data in NO_UTF8.values())]
 
     async def send(bad: Bad) -> None:

@@ -339,7 +339,7 @@ async def test_from_peer_where_nothing_is_relayed(attack: Attack) -> None:
     "kind", ["paired", "your_id", "unpaired", "peer_disconnected", "error", "", "Offer", "offer ", "__class__"]
 )
 async def test_types_that_a_client_may_not_send(attack: Attack, kind: str) -> None:
-    """A client that pretends to be the server is told `unknown_type`, and its peer hears nothing."""
+    """A client that pretends to be the server receives `unknown_type`, and its peer nothing."""
     a, b = await attack.paired()
     forged = {"type": kind, "peer_id": b.id, "id": b.id, "is_initiator": True, "reason": "left", "from_peer": True}
     error = await refusal(a, json.dumps(forged))

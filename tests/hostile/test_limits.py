@@ -248,7 +248,7 @@ async def test_no_rate_to_a_client_that_reads(tmp_path: Path) -> None:
 
 
 async def test_guesses_at_ids(tmp_path: Path) -> None:
-    """A client has a few guesses free and its address some more; then it is told nothing, but a good pair is served."""
+    """Pair requests for unknown IDs are limited by client and by address, while other pairs are served."""
     with relay_process(tmp_path) as server:
         async with attack_on(server) as attack:
             guesser, _ = await attack.raw()

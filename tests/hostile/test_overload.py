@@ -74,7 +74,7 @@ async def test_a_limit_of_descriptors_below_max_clients_is_logged(poor: RelayPro
 
 
 async def test_all_clients_are_notified_of_a_shutdown(doomed: RelayProcess) -> None:
-    """SIGTERM: a pair hears `shutdown` and 1001, connect_pair 503, health lives on, and silent ones hold nothing up."""
+    """SIGTERM: a pair receives `shutdown` and 1001, new clients 503; health is served; silent connections delay nothing."""
     async with trio.open_nursery() as nursery:
         pair = await connect_pair(nursery, doomed.url)
         stalled, sender = await client_that_reads_nothing(doomed)  # which holds the relay up for `--drain-timeout`

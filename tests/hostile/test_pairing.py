@@ -60,7 +60,7 @@ def refused(answers: list[dict[str, Any]]) -> list[str]:
 
 
 async def test_three_that_ask_at_once(attack: Attack) -> None:
-    """A asks B, B asks A, C asks B: one pairing comes of it, and each loser hears one `error`."""
+    """A asks B, B asks A, C asks B: one pairing results, and each other request gets one `error`."""
     opened = [await attack.raw() for _ in range(3)]
     a, b, c = (client_id for _, client_id in opened)
     targets = {a: b, b: a, c: b}
@@ -97,7 +97,7 @@ async def test_many_clients_that_request_one_peer(attack: Attack) -> None:
 
 
 async def test_churn_of_pairings(tmp_path: Path) -> None:
-    """Two clients that pair and part thousands of times hear each time both, in order."""
+    """Two clients that pair and part thousands of times receive both frames each time, in order."""
     with relay_process(tmp_path, "--rate", "0") as server:
         async with attack_on(server) as attack:
             a, a_id = await attack.raw()

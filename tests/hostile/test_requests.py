@@ -138,7 +138,7 @@ NO_HTTP: Final = {
 
 @in_one_attack("data", NO_HTTP)
 async def test_bytes_that_are_not_http_get_400(attack: Attack, data: bytes) -> None:
-    """Garbage hears 400 and is cut."""
+    """Garbage is answered 400, and the connection is closed."""
     await check(attack, Refused(data, 400))
 
 
@@ -363,7 +363,7 @@ PIECES: Final = {
 async def test_a_slow_request_ends_at_the_handshake_timeout(
     hasty_attack: Attack, data: bytes, size: int, pause: float
 ) -> None:
-    """Slowloris hears 408: the time is for the whole head, and a byte more does not prolong it."""
+    """Slowloris is answered 408: the time is for the whole head, and a byte more does not prolong it."""
     client = await hasty_attack.connect()
     await client.send(b"GET / HTTP/1.1\r\n" if size > 1 else b"")
     began = trio.current_time()
@@ -419,7 +419,7 @@ async def test_the_default_handshake_timeout_is_5_s(attack: Attack) -> None:
 
 
 async def test_two_hundred_slow_requests_at_once_end_at_the_handshake_timeout(hasty_attack: Attack) -> None:
-    """Each hears 408, and good clients come in between."""
+    """Each is answered 408, and other clients connect meanwhile."""
     heard: list[tuple[int, str]] = []
 
     async def refused() -> None:
@@ -557,7 +557,7 @@ async def test_a_taken_id_is_refused(attack: Attack) -> None:
 
 
 async def test_one_of_many_simultaneous_requests_for_an_id_gets_it(attack: Attack) -> None:
-    """The others hear 409."""
+    """The others receive 409."""
     clients = [await attack.connect() for _ in range(30)]
     for client in clients:
         await client.send(upgrade_request("/?id=wanted"))

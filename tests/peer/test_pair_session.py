@@ -455,7 +455,7 @@ WITHOUT_MEDIA = "v=0\r\no=- 3 3 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE
 
 
 async def test_an_offer_without_media_is_answered_and_has_no_deadline() -> None:
-    """A client that follows the founding design to the letter: ICE never starts, and that is no failure."""
+    """A client that follows the original design to the letter: ICE never starts, and that is no failure."""
 
     def replace(frame: Frame) -> list[Frame]:
         return [Description("offer", WITHOUT_MEDIA)] if isinstance(frame, Description) else []

@@ -23,7 +23,7 @@ def test_the_epoll_engine_is_refused_on_a_system_without_epoll(monkeypatch: pyte
 
 
 async def test_trio_websocket_serves_on_a_system_without_epoll(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And a warning says so."""
+    """A warning is logged."""
     monkeypatch.setattr(app, "HAS_EPOLL", False)
     listeners = await open_listeners("127.0.0.1", 0)
 

@@ -101,7 +101,7 @@ def closes_in(data: bytes) -> set[int]:
 
 @dataclass
 class Attacker:
-    """A client that sends bytes and keeps all that it hears."""
+    """A client that sends bytes and keeps all that it receives."""
 
     stream: SocketStream
     heard: bytearray = field(default_factory=bytearray)
@@ -412,7 +412,7 @@ def parsed(text: str) -> tuple[str | None, str]:
 
 
 async def send_texts(texts: list[str]) -> None:
-    """Send each text to a peer; it arrives as it was, or its sender hears of it, once."""
+    """Send each text to a peer; it arrives as it was, or its sender is notified, once."""
     async with relay_harness(LIMITS) as relay:
         a, b = [await attacker(relay) for _ in "ab"]
         await a.send([upgrade_request("/?id=a")])

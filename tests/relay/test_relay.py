@@ -360,7 +360,7 @@ async def _trickle(client: RawClient) -> None:
 
 
 async def narrow_pair(relay: RelayHarness) -> tuple[RawClient, Client]:
-    """Return a client that reads only when told to, and its peer, which always reads."""
+    """Return a client that reads only on request, and its peer, which always reads."""
     narrow, peer = relay.narrow(), await relay.client()
     await narrow.open()
     await narrow.send(message(type="pair_request", target_id=peer.id))

@@ -1,4 +1,4 @@
-"""Remote candidates: the order in which ICE gets them, and when ICE is told of their end."""
+"""Remote candidates: the order in which ICE gets them, and when ICE is notified of their end."""
 
 import pytest
 from hypothesis import given

@@ -36,7 +36,7 @@ def flaw(text: str) -> str | None:
     "text", [HEAD, HEAD + MEDIA, HEAD.replace("\r\n", "\n"), HEAD.rstrip(), HEAD + "a=\r\n", HEAD + "a=x=y z\r\n"]
 )
 def test_a_valid_description_is_accepted(text: str) -> None:
-    """A description without media is valid, as a client of the founding design sends it; so are bare line feeds."""
+    """A description without media is valid, as a client of the original design sends it; so are bare line feeds."""
     assert flaw(text) is None
 
 

@@ -209,7 +209,7 @@ NAMES = st.sampled_from("abcdef")
 
 
 class LobbyAgainstModel(RuleBasedStateMachine):
-    """Clients come, pair, send, unpair and go in any order; a plain model says what each must hear."""
+    """Clients come, pair, send, unpair and go in any order; a plain model gives the frames that each must receive."""
 
     def __init__(self) -> None:
         super().__init__()

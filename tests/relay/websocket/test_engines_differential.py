@@ -52,7 +52,7 @@ ENDS: Final = ["hangs up", "says goodbye", "resets"]
 
 @dataclass
 class RecordingClient:
-    """A client that writes bytes and keeps what it hears."""
+    """A client that writes bytes and keeps all that it receives."""
 
     stream: SocketStream
     far_end: SocketStream
@@ -102,7 +102,7 @@ class RecordingClient:
 
 @dataclass(frozen=True)
 class Script:
-    """The actions of a test: a sender's chunks, whether its peer talks between them, and how the sender goes."""
+    """The actions of a test: a sender's chunks, whether its peer sends between them, and how the sender ends."""
 
     chunks: list[bytes]
     at_once: bool = False
@@ -161,7 +161,7 @@ async def leave(sender: RecordingClient, end: str) -> None:
 
 
 def codes_of(sender: RecordingClient, relay: RelayHarness) -> list[int]:
-    """The close codes that the sender was told, if any, and that stand in the log."""
+    """The close codes that the sender received, if any, and that the log has."""
     heard = [int.from_bytes(payload[:2]) for opcode, payload in sender.frames_received if opcode == CLOSE]
     logged = [record["code"] for record in relay.log.of("client_disconnected") if record["client_id"] == "sender"]
     return heard + logged
