@@ -104,6 +104,7 @@ class PairSession:
         self.closed = trio.Event()
         self._unconfirmed = Unconfirmed()
         self._doubtful = (0, 0)  # messages, and bytes, that earlier connections have left unacknowledged
+        self._overdue = False  # some of them for longer than an acknowledgement may take
         self._received = 0
         self._written = 0
         self._unreported = 0  # bytes written since the last receipt
@@ -150,6 +151,20 @@ class PairSession:
         """How many sent messages, and bytes, the peer has not confirmed; if it does not confirm, its SCTP counts."""
         messages, size = self._unacknowledged
         return messages + len(self._unconfirmed), size + self._unconfirmed.size
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether something `in_doubt` counts as lost.
+
+        It does not where the peer closed the channel in the time that its SCTP has for the acknowledgement.
+        """
+        is_lost = self.channel_is_open or self._is_overdue
+        return bool(self._unconfirmed) or (is_lost and any(self._unacknowledged))
+
+    @property
+    def _is_overdue(self) -> bool:
+        attempt = self._attempt
+        return self._overdue or (attempt is not None and not attempt.confirms and attempt.pc.channels.is_overdue)
 
     @property
     def _unacknowledged(self) -> tuple[int, int]:
@@ -362,6 +377,7 @@ class PairSession:
                 while self._written < self._received:
                     await self._changed.wait()
                 await attempt.send_receipt()
+        self._overdue = self._is_overdue
         self._doubtful, self._attempt = self._unacknowledged, None
         await attempt.close()
 
@@ -488,7 +504,7 @@ class PairSession:
                 await trio.sleep(CLOSING_SECONDS)  # the channel is being closed: its event comes soon
         if self._options.once:
             await self.close_channel()
-            failure = diagnose_doubt(self.trace, *self.in_doubt) if any(self.in_doubt) else None
+            failure = diagnose_doubt(self.trace, *self.in_doubt) if self.has_lost else None
             if failure is not None:
                 self._log.emit(failure.event(self.trace, self.age, retrying=False))
             self._end(failure)
@@ -518,7 +534,7 @@ class PairSession:
             if attempt.both_sdpx:
                 await attempt.heartbeat_came.wait()
             if attempt.first_receipt is None:
-                self._doubtful, self._unconfirmed = self.in_doubt, Unconfirmed()
+                self._doubtful, self._overdue, self._unconfirmed = self.in_doubt, True, Unconfirmed()
             else:
                 for item in self._unconfirmed.missing(attempt.first_receipt):
                     if not await attempt.pc.channels.send(item):

@@ -92,6 +92,7 @@ class FakeDataChannels(DataChannels):
         self.receipts.append(receipt)
 
     last_packet = 0.0
+    is_overdue = True
 
     def release(self, data: str | bytes) -> None: ...
 

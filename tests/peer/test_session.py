@@ -344,6 +344,18 @@ async def test_close_with_unconfirmed_messages_is_no_success(autojump_clock: Moc
             assert [line["messages"] for line in peer.log.of("messages_unconfirmed")] == [3] * (status > 0)
 
 
+async def test_a_close_before_an_acknowledgement_is_due_is_a_success_for_once(autojump_clock: MockClock) -> None:
+    """Another stack may delay its acknowledgement (RFC 9260, 6.2) and close meanwhile; what is in doubt is an event."""
+    for overdue, status in ((False, 0), (True, 12)):
+        async with session(once=True, pair="bob") as peer:
+            pc = await peer.open()
+            await peer.type("a")
+            pc.fake_channels.doubtful, pc.fake_channels.is_overdue = (1, 1), overdue
+            await pc.close_channel()
+            assert await peer.ended() == status
+            assert [line["messages"] for line in peer.log.of("messages_unconfirmed")] == [1]
+
+
 async def test_a_departure_with_unconfirmed_messages_is_no_success_for_once(autojump_clock: MockClock) -> None:
     async with session(once=True, pair="bob") as peer:
         pc = await peer.open(sdpx=True)

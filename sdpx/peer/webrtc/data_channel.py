@@ -45,6 +45,7 @@ class DataChannels:
         self._held = 0
         self._overrun = False
         self._doubtful = (0, 0)  # of the channels that are closed
+        self._overdue = False  # on a channel that is closed
         self._open: list[RTCDataChannel] = []
         self._changed = RepeatedEvent()
         self.max_message_size = 0  # of the other side (RFC 8841, 6.1); 0 is unlimited
@@ -97,6 +98,7 @@ class DataChannels:
         if channel in self._open:
             messages, size = self._unacknowledged_on(channel)
             self._doubtful = self._doubtful[0] + messages, self._doubtful[1] + size
+            self._overdue = self._overdue or self._is_overdue_on(channel)
             self._open.remove(channel)
             self._emit(ChannelClosed(channel.label, channel.id))
             self._changed.set()
@@ -123,6 +125,14 @@ class DataChannels:
         """Return how many messages, and bytes, the other side's SCTP has not acknowledged, as far as that is known."""
         counts = [self._doubtful, *map(self._unacknowledged_on, self._open)]
         return sum(each[0] for each in counts), sum(each[1] for each in counts)
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the other side's SCTP had the time to acknowledge a message that it has not acknowledged."""
+        return self._overdue or any(map(self._is_overdue_on, self._open))
+
+    def _is_overdue_on(self, channel: RTCDataChannel) -> bool:
+        return self._flow.is_overdue(channel.id) if self._flow else channel.bufferedAmount > 0
 
     def _unacknowledged_on(self, channel: RTCDataChannel) -> tuple[int, int]:
         return self._flow.unacknowledged(channel.id) if self._flow else (0, channel.bufferedAmount)
