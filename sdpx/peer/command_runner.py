@@ -8,6 +8,7 @@ from sdpx.events import peer
 from sdpx.log import Log
 from sdpx.peer.commands import Close, Command, InputRejected, Pair, Send, Unpair, parse_command
 from sdpx.peer.input import QUEUE_BOUND, Lines, MessageQueue
+from sdpx.peer.negotiation.confirmation import Message
 from sdpx.peer.session import Session
 
 POLL_SECONDS: Final = 0.25
@@ -33,8 +34,8 @@ class CommandRunner:
 
     async def _execute(self, command: Command) -> None:
         match command:
-            case Send(data):
-                await self._enqueue(data)
+            case Send(data, channel):
+                await self._enqueue(Message(data, channel))
             case Pair(target):
                 await self._session.pair(target)
             case Unpair():
@@ -47,7 +48,7 @@ class CommandRunner:
                 unsent = await self._flush()
                 await self._session.quit(unsent=unsent)
 
-    async def _enqueue(self, data: str | bytes) -> None:
+    async def _enqueue(self, message: Message) -> None:
         """Queue a message. While the queue is full the input waits; with no channel open the message is rejected.
 
         Between two pairings it is rejected, too: it was meant for the peer that is gone.
@@ -60,7 +61,7 @@ class CommandRunner:
                 reason = f"{QUEUE_BOUND} messages wait for a data channel already; this one was not kept"
                 raise InputRejected("not_open", reason)
             await self._wait_for_change()
-        self._queue.put(data)
+        self._queue.put(message)
 
     async def _flush(self) -> int:
         """Wait until an open channel has taken the queued messages; the rest is dropped and reported. Returns its number."""

@@ -16,6 +16,7 @@ MAX_COMMAND: Final = 2 * 1024 * 1024  # a message of that size, each byte spelt 
 _FORMS: Final = {
     "send": '{"send": TEXT}',
     "send_base64": '{"send_base64": TEXT}',
+    "channel": '{"send": TEXT, "channel": LABEL}',
     "pair": '{"pair": ID}',
     "unpair": '{"unpair": true}',
     "close": '{"close": true}',
@@ -28,9 +29,10 @@ class InputRejected(SdpxError):
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a message over the data channel, text or binary."""
+    """Send a message, text or binary, over the data channel with this label; None is the first one."""
 
     data: str | bytes
+    channel: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +59,10 @@ def parse_command(line: str) -> Command:
     """Return the command in a line. Raises `InputRejected` for another line, and for a message that is too long."""
     found = _object(line)
     match found:
-        case {"send": str(text), **rest} if not rest:
-            return _sized(text)
-        case {"send_base64": str(text), **rest} if not rest:
-            return _sized(_decoded(text))
+        case {"send": str(text), **rest} if _is_channel(rest):
+            return _sized(text, rest.get("channel"))
+        case {"send_base64": str(text), **rest} if _is_channel(rest):
+            return _sized(_decoded(text), rest.get("channel"))
         case {"pair": str(target), **rest} if not rest:
             if flaw := validate_id(target[:80]):
                 raise InputRejected("bad_id", flaw)
@@ -92,8 +94,12 @@ def _decoded(text: str) -> bytes:
         raise InputRejected("bad_base64", f"The value of 'send_base64' is not base64 (RFC 4648, 4): {error}") from None
 
 
-def _sized(data: str | bytes) -> Send:
+def _is_channel(rest: dict[str, Any]) -> bool:
+    return not rest or (list(rest) == ["channel"] and isinstance(rest["channel"], str))
+
+
+def _sized(data: str | bytes, channel: str | None) -> Send:
     size = len(data.encode() if isinstance(data, str) else data)
     if size > MAX_MESSAGE:
         raise InputRejected("too_long", f"A message of {size} bytes was not sent: it may have {MAX_MESSAGE}")
-    return Send(data)
+    return Send(data, channel)

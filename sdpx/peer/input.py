@@ -17,6 +17,7 @@ from sdpx.concurrency import RepeatedEvent
 from sdpx.events import peer
 from sdpx.ids import validate_id
 from sdpx.log import Log
+from sdpx.peer.negotiation.confirmation import Message
 
 MAX_LINE: Final = 256 * 1024
 CHUNK: Final = 64 * 1024
@@ -121,10 +122,10 @@ class MessageSource(Protocol):
     def has_unsent(self) -> bool:
         """Whether a message was not sent, or not wholly: the one returned last, or one that waits."""
 
-    async def next(self) -> str | bytes | None:
-        """Return the next message, text or binary; None when there will be no more."""
+    async def next(self) -> Message | None:
+        """Return the next message; None when there will be no more."""
 
-    def unread(self, item: str | bytes) -> None:
+    def unread(self, item: Message) -> None:
         """Put back the message returned last, which was not sent."""
 
 
@@ -141,28 +142,28 @@ class LineSource:
         """Whether a line that was read was not sent; a line that was not read does not count."""
         return self._sending or self._lines.has_waiting
 
-    async def next(self) -> str | bytes | None:
+    async def next(self) -> Message | None:
         """Return the next line; the one before has been sent."""
         self._sending = False
         line = await self._lines.next()
         if line is None:
             await self._until()
         self._sending = line is not None
-        return line
+        return None if line is None else Message(line)
 
-    def unread(self, item: str | bytes) -> None:
+    def unread(self, item: Message) -> None:
         """Put back the line returned last."""
-        assert isinstance(item, str)
+        assert isinstance(item.data, str)
         self._sending = False
-        self._lines.unread(item)
+        self._lines.unread(item.data)
 
 
 class MessageQueue:
-    """The messages of `--stdin json`, in order, at most `QUEUE_BOUND`; they go over the data channel that opens next."""
+    """The messages of `--stdin json`, in order, at most `QUEUE_BOUND`; they go over the data channels that open next."""
 
     def __init__(self, until: Callable[[], Awaitable[None]]) -> None:
         self._until = until
-        self._items: deque[str | bytes] = deque()
+        self._items: deque[Message] = deque()
         self._sending = False
         self._ended = False
         self._changed = RepeatedEvent()
@@ -177,7 +178,7 @@ class MessageQueue:
         """Whether a message waits, or is being sent."""
         return bool(self._items) or self._sending
 
-    def put(self, item: str | bytes) -> None:
+    def put(self, item: Message) -> None:
         """Add a message."""
         self._items.append(item)
         self._changed.set()
@@ -194,7 +195,7 @@ class MessageQueue:
         self._changed.set()
         return count
 
-    async def next(self) -> str | bytes | None:
+    async def next(self) -> Message | None:
         """Return the first message; the one before has been sent."""
         self.mark_idle()
         while not self._items:
@@ -207,7 +208,7 @@ class MessageQueue:
         self._changed.set()
         return item
 
-    def unread(self, item: str | bytes) -> None:
+    def unread(self, item: Message) -> None:
         """Put back the message returned last."""
         self._items.appendleft(item)
         self.mark_idle()

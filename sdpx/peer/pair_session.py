@@ -23,7 +23,7 @@ from sdpx.peer.diagnostics.diagnosis import Diagnosis, diagnose, diagnose_doubt
 from sdpx.peer.diagnostics.trace import ConnectionTrace, Phase
 from sdpx.peer.input import MessageSource
 from sdpx.peer.negotiation.addresses import is_loopback_url
-from sdpx.peer.negotiation.confirmation import OVERHEAD, WINDOW, Receipt, Unconfirmed, size_of
+from sdpx.peer.negotiation.confirmation import OVERHEAD, WINDOW, Message, Receipt, Unconfirmed, size_of
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.policy import PairingState, Step
 from sdpx.peer.webrtc import events
@@ -36,6 +36,7 @@ OWN_BOUND: Final = 64  # room in the inbox for the items of this side, which are
 CLOSING_SECONDS: Final = 0.05
 GLARE_SECONDS: Final = 0.5  # for the answer to an offer that crossed one of the peer
 RECEIPT_SECONDS: Final = 1.0  # for messages to be written before this side leaves
+LABEL_SECONDS: Final = 1.0  # for the channel of a message to open
 RETURN_SECONDS: Final = 5.0  # for the side that closed the only channel to open another, or to offer afresh
 
 _STATES: Final[dict[events.StateKind, Callable[[str], Event]]] = {
@@ -108,7 +109,7 @@ class PairSession:
         self._received = 0
         self._written = 0
         self._unreported = 0  # bytes written since the last receipt
-        self._changed = RepeatedEvent()  # a message was confirmed or written, or the data channel was closed
+        self._changed = RepeatedEvent()  # a message was confirmed or written, or a data channel opened or closed
 
     def _new_trace(self, before: dict[str, float]) -> ConnectionTrace:
         options = self._options
@@ -445,6 +446,7 @@ class PairSession:
 
     def _on_channel_open(self, attempt: Attempt) -> None:
         self._was_open = True
+        self._changed.set()
         self._channel_opened.set()
         if "channel" not in attempt.trace.reached_at:
             attempt.start_soon(self._catch_up, attempt)
@@ -509,21 +511,28 @@ class PairSession:
                 self._log.emit(failure.event(self.trace, self.age, retrying=False))
             self._end(failure)
 
-    async def _send_message(self, item: str | bytes) -> bool:
+    async def _send_message(self, item: Message) -> bool:
         attempt = self._attempt
         if attempt is None:
             return False
         await attempt.caught_up.wait()
-        limit, size = attempt.pc.channels.max_message_size, size_of(item) - OVERHEAD
+        limit, size = attempt.pc.channels.max_message_size, size_of(item.data) - OVERHEAD
         if limit and size > limit:
             reason = f"A message of {size} bytes was not sent: the other side takes {limit}"
             self._log.emit(peer.InputRejected("too_long", reason))
             return True
+        with trio.move_on_after(LABEL_SECONDS):
+            while attempt.pc.channels.is_open and not attempt.pc.channels.has(item.channel):
+                await self._changed.wait()
+        if attempt.pc.channels.is_open and not attempt.pc.channels.has(item.channel):
+            reason = f"A message was not sent: no data channel '{item.channel}' is open"
+            self._log.emit(peer.InputRejected("not_open", reason))
+            return True
         if confirms := attempt.confirms:
             self._unconfirmed.add(item)
-        sent = await attempt.pc.channels.send(item)
+        sent = await attempt.pc.channels.send(*item)
         if sent:
-            attempt.note_sent(item)
+            attempt.note_sent(item.data)
         elif confirms:
             self._unconfirmed.take_back()
         return sent
@@ -537,7 +546,7 @@ class PairSession:
                 self._doubtful, self._overdue, self._unconfirmed = self.in_doubt, True, Unconfirmed()
             else:
                 for item in self._unconfirmed.missing(attempt.first_receipt):
-                    if not await attempt.pc.channels.send(item):
+                    if not await attempt.pc.channels.send(*item):
                         break
         attempt.caught_up.set()
 

@@ -218,6 +218,10 @@ COMMANDS: Final = {
         "between two pairings the command is rejected with `not_paired`"
     ),
     '{"send_base64": TEXT}': "Send a binary message",
+    '{"send": TEXT, "channel": LABEL}': (
+        "Send a message, text or with `send_base64`, over the data channel with this label; the default is the first one. "
+        "`not_open` if it does not open within a second of the message's turn"
+    ),
     '{"pair": ID}': "Request a pairing as initiator, and wait for the relay's reply",
     '{"unpair": true}': "Leave the pairing once all messages are confirmed; unsendable messages are dropped and reported",
     '{"close": true}': "As `unpair`, then end the program",

@@ -99,6 +99,9 @@ class FakeDataChannels(DataChannels):
     def unacknowledged(self) -> tuple[int, int]:
         return self.doubtful
 
+    def has(self, label: str | None) -> bool:
+        return self.is_open and label in (None, "chat")
+
     async def send(self, data: str | bytes, label: str | None = None) -> bool:
         await trio.lowlevel.checkpoint()
         if self.is_open:

@@ -15,6 +15,7 @@ from sdpx.log import Log
 from sdpx.peer.command_runner import CommandRunner
 from sdpx.peer.commands import MAX_COMMAND, MAX_MESSAGE, Close, InputRejected, Pair, Send, Unpair, parse_command
 from sdpx.peer.input import QUEUE_BOUND, MessageQueue
+from sdpx.peer.negotiation.confirmation import Message
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.session import Session
 from tests.harness.log import LogRecorder
@@ -26,6 +27,8 @@ from tests.harness.peer import TypedLines
     [
         ('{"send": "grüß dich"}', Send("grüß dich")),
         ('{"send": ""}', Send("")),
+        ('{"send": "a", "channel": "robot"}', Send("a", "robot")),
+        ('{"channel": "robot", "send_base64": "AA=="}', Send(b"\0", "robot")),
         ('{"send_base64": "AP8="}', Send(b"\x00\xff")),
         ('{"send_base64": ""}', Send(b"")),
         ('{"pair": "robot-1"}', Pair("robot-1")),
@@ -124,7 +127,7 @@ class Peer(Session):
 
     async def take_from(self, queue: MessageQueue) -> None:
         while (item := await queue.next()) is not None:
-            self.done.append(item)
+            self.done.append(item.data)
             await trio.sleep(0.01)
         self.done.append("end")
 
@@ -204,7 +207,7 @@ async def test_unpair_without_a_peer_is_rejected_and_drops_nothing() -> None:
         await type_commands({"send": "a"}, {"unpair": True}, {"pair": "bob"})
         assert peer.done == [("pair", "bob")]
         assert [line["code"] for line in log.of("input_rejected")] == ["not_paired"]
-        assert await queue.next() == "a"
+        assert await queue.next() == Message("a")
 
 
 async def test_message_after_a_pairing_is_not_kept_for_the_next_peer() -> None:
@@ -215,7 +218,7 @@ async def test_message_after_a_pairing_is_not_kept_for_the_next_peer() -> None:
         assert [line["code"] for line in log.of("input_rejected")] == ["not_paired", "not_paired"]
         peer.has_addressee = True
         await type_commands({"send": "for bob"})
-        assert await queue.next() == "for bob"
+        assert await queue.next() == Message("for bob")
         queue.mark_idle()
         assert not queue.has_unsent
 
@@ -228,7 +231,7 @@ async def test_queue_is_bounded() -> None:
         peer.channel_is_open = True
         await type_commands({"send": "late"}, {"pair": "bob"})
         assert peer.done == []
-        assert await queue.next() == "0"
+        assert await queue.next() == Message("0")
         await wait_all_tasks_blocked()
         assert peer.done == [("pair", "bob")]
         assert len(log.of("input_rejected")) == 1
@@ -237,13 +240,13 @@ async def test_queue_is_bounded() -> None:
 async def test_message_put_back_is_sent_first() -> None:
     """A channel that closes during a send loses no message."""
     queue = MessageQueue(nothing)
-    queue.put("a")
-    queue.put("b")
+    queue.put(Message("a"))
+    queue.put(Message("b"))
     item = await queue.next()
-    assert item == "a"
+    assert item == Message("a")
     assert queue.has_unsent
     queue.unread(item)
-    assert [await queue.next(), await queue.next()] == ["a", "b"]
+    assert [await queue.next(), await queue.next()] == [Message("a"), Message("b")]
     assert queue.has_unsent  # on its way
     queue.mark_idle()
     assert not queue.has_unsent

@@ -12,6 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from sdpx.log import Log
 from sdpx.peer.input import MAX_LINE, Lines, LineSource, Prompt
+from sdpx.peer.negotiation.confirmation import Message
 from tests.harness.examples import examples
 from tests.harness.log import LogRecorder
 
@@ -160,7 +161,7 @@ async def test_end_of_input_waits_for_the_expectation() -> None:
     source, ended = LineSource(lines, met.wait), trio.Event()
 
     async def read() -> None:
-        assert await source.next() == "ping"
+        assert await source.next() == Message("ping")
         assert await source.next() is None
         ended.set()
 
@@ -182,11 +183,11 @@ async def test_line_that_was_read_and_not_sent_is_unsent() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lines.run)
         unsent = [source.has_unsent]
-        assert await source.next() == "a"
+        assert await source.next() == Message("a")
         unsent.append(source.has_unsent)
-        source.unread("a")
+        source.unread(Message("a"))
         unsent.append(source.has_unsent)
-        assert [await source.next(), await source.next()] == ["a", "b"]
+        assert [await source.next(), await source.next()] == [Message("a"), Message("b")]
         with trio.move_on_after(0.05):
             await source.next()  # an open pipe with nothing in it
         unsent.append(source.has_unsent)

@@ -24,7 +24,7 @@ from sdpx.ice_servers import IceServer, parse_server
 from sdpx.log import Log
 from sdpx.peer import pair_session
 from sdpx.peer.input import MessageQueue
-from sdpx.peer.negotiation.confirmation import WINDOW
+from sdpx.peer.negotiation.confirmation import WINDOW, Message
 from sdpx.peer.negotiation.sdp import has_end_of_candidates
 from sdpx.peer.options import Expected, PeerOptions
 from sdpx.peer.pair_session import PairSession
@@ -297,7 +297,7 @@ async def test_sender_waits_while_its_messages_are_not_written() -> None:
         await both_open(a, b)
         messages = [f"{number} " + "x" * 60_000 for number in range(30)]
         for message in messages:
-            a.source.put(message)
+            a.source.put(Message(message))
         a.source.end()
         held = WINDOW // 60_000 + 1
         while b.program_log.undelivered < held:
@@ -315,7 +315,7 @@ async def test_unconfirmed_messages_are_a_failure_after_the_timeout() -> None:
     async with pairing(once=True, timeout=2.0) as (a, b):
         b.on_written = None
         await both_open(a, b)
-        a.source.put("x" * 1000)
+        a.source.put(Message("x" * 1000))
         a.source.end()
         event = await a.wait_for("messages_unconfirmed")
         await a.wait_for("ended")
@@ -330,7 +330,7 @@ async def test_messages_in_a_lost_connection_are_sent_again_once() -> None:
         await both_open(a, b)
         texts = [f"{number} " + "x" * 20_000 for number in range(60)]
         for text in texts:
-            a.source.put(text)
+            a.source.put(Message(text))
         await b.wait_for("channel_message")
         first = a.pairing._attempt
         assert first is not None
@@ -353,7 +353,7 @@ async def test_acknowledgement_of_sctp_is_enough_where_the_peer_confirms_nothing
         b.on_written = None
         await both_open(a, b)
         for number in range(30):
-            a.source.put(f"{number} " + "x" * 20_000)
+            a.source.put(Message(f"{number} " + "x" * 20_000))
         a.source.end()
         await a.wait_for("ended")
         assert (a.failure, a.pairing.in_doubt) == (None, (0, 0))

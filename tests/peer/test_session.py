@@ -344,6 +344,18 @@ async def test_close_with_unconfirmed_messages_is_no_success(autojump_clock: Moc
             assert [line["messages"] for line in peer.log.of("messages_unconfirmed")] == [3] * (status > 0)
 
 
+async def test_a_message_picks_its_channel_by_label(autojump_clock: MockClock) -> None:
+    """One that no open channel has is rejected, after a moment in which it may open; the next messages go out."""
+    async with session(stdin="json") as peer:
+        pc = await peer.open()
+        await peer.type(
+            {"send": "a", "channel": "chat"}, {"send": "b", "channel": "robot"}, {"send": "c"}, {"close": True}
+        )
+        assert await peer.ended() == 0
+        assert pc.sent == ["a", "c"]
+        assert [line["code"] for line in peer.log.of("input_rejected")] == ["not_open"]
+
+
 async def test_a_close_before_an_acknowledgement_is_due_is_a_success_for_once(autojump_clock: MockClock) -> None:
     """Another stack may delay its acknowledgement (RFC 9260, 6.2) and close meanwhile; what is in doubt is an event."""
     for overdue, status in ((False, 0), (True, 12)):

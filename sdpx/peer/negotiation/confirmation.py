@@ -6,6 +6,7 @@ connection was lost, sends again over the next one what was not received. A hear
 """
 
 from collections import deque
+from typing import NamedTuple
 
 import msgspec
 
@@ -38,11 +39,18 @@ def size_of(data: str | bytes) -> int:
     return len(data.encode() if isinstance(data, str) else data) + OVERHEAD
 
 
+class Message(NamedTuple):
+    """A message to send, text or binary, over the channel with this label; None is the first one."""
+
+    data: str | bytes
+    channel: str | None = None
+
+
 class Unconfirmed:
     """The messages sent that the other side has not confirmed, in order."""
 
     def __init__(self) -> None:
-        self._messages: deque[str | bytes] = deque()
+        self._messages: deque[Message] = deque()
         self._confirmed = 0
         self._size = 0
 
@@ -59,23 +67,23 @@ class Unconfirmed:
         """Whether no more may be sent before a receipt comes."""
         return self._size >= WINDOW
 
-    def add(self, data: str | bytes) -> None:
+    def add(self, message: Message) -> None:
         """Add a message that is being sent."""
-        self._messages.append(data)
-        self._size += size_of(data)
+        self._messages.append(message)
+        self._size += size_of(message.data)
 
     def take_back(self) -> None:
         """Remove the message added last, which was not sent."""
-        self._size -= size_of(self._messages.pop())
+        self._size -= size_of(self._messages.pop().data)
 
     def confirm(self, receipt: Receipt) -> bool:
         """Remove what was written; returns whether that was anything. A count beyond what was sent is ignored."""
         count = min(receipt.written - self._confirmed, len(self._messages))
         for _ in range(count):
-            self._size -= size_of(self._messages.popleft())
+            self._size -= size_of(self._messages.popleft().data)
             self._confirmed += 1
         return count > 0
 
-    def missing(self, receipt: Receipt) -> list[str | bytes]:
+    def missing(self, receipt: Receipt) -> list[Message]:
         """Return the messages that have not been received, when the connection over which they were sent is closed."""
         return list(self._messages)[max(0, receipt.received - self._confirmed) :]

@@ -57,6 +57,10 @@ class DataChannels:
         """Whether there is a data channel to send on."""
         return bool(self._open)
 
+    def has(self, label: str | None) -> bool:
+        """Whether the channel for a message with this label is open."""
+        return self._find(label) is not None
+
     def _find(self, label: str | None) -> RTCDataChannel | None:
         """Return the first open channel, or the first one with this label."""
         return next((each for each in self._open if label in (None, each.label)), None)

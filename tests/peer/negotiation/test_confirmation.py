@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdpx.peer.negotiation.confirmation import OVERHEAD, WINDOW, Receipt, Unconfirmed, parse_receipt
+from sdpx.peer.negotiation.confirmation import OVERHEAD, WINDOW, Message, Receipt, Unconfirmed, parse_receipt
 
 
 def sent(*messages: str) -> Unconfirmed:
     unconfirmed = Unconfirmed()
     for message in messages:
-        unconfirmed.add(message)
+        unconfirmed.add(Message(message))
     return unconfirmed
 
 
@@ -38,7 +38,7 @@ def test_written_messages_are_confirmed() -> None:
 def test_count_beyond_what_was_sent_confirms_no_later_message() -> None:
     unconfirmed = sent("a")
     assert unconfirmed.confirm(Receipt(9, 9))
-    unconfirmed.add("b")
+    unconfirmed.add(Message("b"))
     assert not unconfirmed.confirm(Receipt(1, 1))
     assert len(unconfirmed) == 1
 
@@ -46,13 +46,13 @@ def test_count_beyond_what_was_sent_confirms_no_later_message() -> None:
 def test_message_that_was_not_sent_is_taken_back() -> None:
     unconfirmed = sent("a", "b")
     unconfirmed.take_back()
-    assert unconfirmed.missing(Receipt()) == ["a"]
+    assert unconfirmed.missing(Receipt()) == [Message("a")]
 
 
 def test_window_counts_bytes_and_an_overhead_for_each_message() -> None:
     unconfirmed = Unconfirmed()
     while not unconfirmed.is_full:
-        unconfirmed.add("x" * 20)
+        unconfirmed.add(Message("x" * 20))
     assert WINDOW <= len(unconfirmed) * (OVERHEAD + 20) < WINDOW + OVERHEAD + 20
 
 
@@ -63,4 +63,4 @@ def test_missing_messages_are_those_that_were_not_received(count: int, received:
     messages = [str(number) for number in range(count)]
     unconfirmed = sent(*messages)
     unconfirmed.confirm(Receipt(written, written))
-    assert unconfirmed.missing(Receipt(received, written)) == messages[received:]
+    assert unconfirmed.missing(Receipt(received, written)) == [Message(each) for each in messages[received:]]
