@@ -145,6 +145,7 @@ class SignalingClient:
                     self._connection, self._connected_since = connection, trio.current_time()
                     if (channel := await self._open_session(connection, self._connected_since - began)) is not None:
                         await self._serve(connection, channel)
+                    await trio.lowlevel.checkpoint_if_cancelled()  # by `close`, while the connection was closed here
                     if self._state.progress > progress or trio.current_time() - self._connected_since > STABLE_SECONDS:
                         self._backoff.reset()
                     self._connection = self._connected_since = None

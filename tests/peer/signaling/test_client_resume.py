@@ -416,6 +416,16 @@ async def test_an_invalid_resume_opens_a_new_session(changed: Frame) -> None:
     assert relay.received[0] == {"code": 1002}
 
 
+async def test_a_client_that_leaves_a_contradicting_relay_can_be_closed() -> None:
+    """SIGTERM comes while its close frame is under way; there is no further dial."""
+    responses = [accepts(NEW_SESSION), accepts(RESUMED | {"client_seq": 9}, code=0), accepts(NEW_SESSION, code=0)]
+    async with connected_to(*responses) as (client, relay):
+        assert await next_events(client, 2) == [Connected, Disconnected]
+        with trio.fail_after(5):
+            await client.close()
+        assert queries(relay) == ["seq=1", KNOWN]
+
+
 async def test_an_ack_of_an_unsent_frame_opens_a_new_session() -> None:
     ack = {"type": "ack", "client_seq": 3}
     async with connected_to(accepts(NEW_SESSION, ack, code=0), accepts(NEW_SESSION, code=0)) as (client, relay):
