@@ -118,7 +118,9 @@ class Credentials:
     @property
     def has_weak_secret(self) -> bool:
         """Whether the secret for tokens is shorter than it should be."""
+        secret = self._loaded.get("--auth-secret-file")
+        if secret is None:
+            return False
         from sdpx.relay.auth.keys import is_weak  # noqa: PLC0415  slow to load
 
-        secret = self._loaded.get("--auth-secret-file")
-        return secret is not None and is_weak(secret)
+        return is_weak(secret)
