@@ -22,7 +22,7 @@ from sdpx.peer.diagnostics.trace import ConnectionTrace, TurnRefusal
 from sdpx.peer.negotiation.candidates import RemoteCandidates
 from sdpx.peer.negotiation.confirmation import Receipt
 from sdpx.peer.negotiation.description import BadDescription, Kind, RemoteDescription, parse_description
-from sdpx.peer.negotiation.heartbeat import Heartbeat, HeartbeatAction
+from sdpx.peer.negotiation.heartbeat import SILENCE_SECONDS, Heartbeat, HeartbeatAction
 from sdpx.peer.negotiation.sdp import (
     candidate_address,
     candidate_type,
@@ -321,10 +321,10 @@ class Attempt:
             self.trace.dtls_error = f"the handshake did not end within {DTLS_SECONDS:g} s"
             self._on_lost(self)
 
-    def start_heartbeat(self) -> None:
-        """Send beats, and watch for those of the peer; once started, do nothing."""
+    def start_heartbeat(self, silence: float = SILENCE_SECONDS) -> None:
+        """Send beats, and watch for `silence` of the peer, in seconds; once started, do nothing."""
         if self.heartbeat is None:
-            self.heartbeat = Heartbeat(trio.current_time())
+            self.heartbeat = Heartbeat(trio.current_time(), silence)
             self.start_soon(self._beat, self.heartbeat)
 
     async def _beat(self, heartbeat: Heartbeat) -> None:

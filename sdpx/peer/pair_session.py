@@ -24,6 +24,7 @@ from sdpx.peer.diagnostics.trace import ConnectionTrace, Phase
 from sdpx.peer.input import MessageSource
 from sdpx.peer.negotiation.addresses import is_loopback_url
 from sdpx.peer.negotiation.confirmation import OVERHEAD, WINDOW, Message, Receipt, Unconfirmed, size_of
+from sdpx.peer.negotiation.heartbeat import SILENCE_SECONDS
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.policy import PairingState, Step
 from sdpx.peer.webrtc import events
@@ -123,10 +124,7 @@ class PairSession:
     @property
     def state(self) -> PairingState:
         """The state of the pairing."""
-        has_heartbeat = self._attempt is not None and self._attempt.heartbeat is not None
-        return PairingState(
-            self.trace, self._was_open, self.channel_is_open, has_heartbeat, detached=bool(self.detached)
-        )
+        return PairingState(self.trace, self._was_open, self.channel_is_open, detached=bool(self.detached))
 
     @property
     def age(self) -> float:
@@ -189,6 +187,12 @@ class PairSession:
         await wait_while_it_changes(left, self._changed.wait, self._options.timeout)
         if self._attempt is not None and not any(self.in_doubt):
             await self._attempt.pc.channels.finish()
+
+    def detach(self, reason: str) -> None:
+        """Go on without the relay until the channel closes, or until a peer that is no sdpx is silent for `--timeout`."""
+        self.detached = self.detached or reason
+        if self._attempt is not None:
+            self._attempt.start_heartbeat(max(self._options.timeout, SILENCE_SECONDS))
 
     async def close(self) -> None:
         """End the pairing and wait until its connection is closed."""

@@ -1,7 +1,7 @@
 """The step that follows the end of a pairing, of an attempt at a connection, of a request or of the relay connection. Pure.
 
 - A pairing with an open data channel is detached, and goes on until the channel closes, when the relay connection is lost, when
-  the relay shuts down, and when the other peer loses its relay connection and still sends heartbeats.
+  the relay shuts down, and when the other peer loses its relay connection.
 - A pairing that fails ends the program if the program needs it: with `--pair`, with `--expect` unmet, or with `--once` once
   its channel was open. Otherwise the peer is ready for the next pairing.
 - With `--pair` the pairing is requested again if the relay connection was lost under it, not if the other peer left.
@@ -43,7 +43,6 @@ class PairingState:
     trace: ConnectionTrace
     was_open: bool = False
     is_open: bool = False
-    has_heartbeat: bool = False
     detached: bool = False
 
 
@@ -111,10 +110,10 @@ def after_relay_lost(session: SessionState, pairing: PairingState | None) -> Det
 def after_peer_disconnected(pairing: PairingState, reason: str) -> Detach | None:
     """Return whether a pairing outlives the relay's message that the other peer is gone; None: it ends.
 
-    On `shutdown` the relay is going, not the peer. On all but `left` the peer lost its socket, and its heartbeat tells
-    whether it is alive.
+    On `shutdown` the relay is going, not the peer. On all but `left` the peer lost its socket only; whether it is alive is
+    for the connection to tell.
     """
-    if pairing.is_open and (reason == "shutdown" or (reason != "left" and pairing.has_heartbeat)):
+    if pairing.is_open and reason != "left":
         return Detach()
     return None
 

@@ -286,7 +286,7 @@ class Session:
         step = policy.after_relay_lost(self._state, None if pairing is None else pairing.state)
         if isinstance(step, Detach):
             assert pairing is not None
-            pairing.detached = pairing.detached or policy.RELAY_LOST
+            pairing.detach(policy.RELAY_LOST)
         else:
             await self._end_pairing()
             self._apply(step, pairing)
@@ -297,7 +297,7 @@ class Session:
             return  # it crossed this side's own `unpair`
         self._log.emit(peer.PeerDisconnected(peer_id, reason))
         if policy.after_peer_disconnected(pairing.state, reason) is not None:
-            pairing.detached = reason
+            pairing.detach(reason)
             return
         with trio.move_on_after(SETTLE_SECONDS):
             await pairing.frames_used()  # an answer that came before is not lost

@@ -83,6 +83,7 @@ class FakeDataChannels(DataChannels):
         self.sent: list[str | bytes] = []
         self.receipts: list[Receipt] = []
         self.doubtful = (0, 0)
+        self.answers = False  # heartbeats, by a packet
 
     async def create(self, label: str, number: int | None = None) -> None: ...
 
@@ -90,6 +91,8 @@ class FakeDataChannels(DataChannels):
 
     async def send_beat(self, receipt: Receipt) -> None:
         self.receipts.append(receipt)
+        if self.answers:
+            self.last_packet = trio.current_time()
 
     last_packet = 0.0
     is_overdue = True

@@ -365,8 +365,7 @@ async def test_two_sdpx_have_a_heartbeat() -> None:
     """Its channel is negotiated out of band: another stack never sees it."""
     async with pairing() as (a, b):
         await both_open(a, b)
-        assert a.pairing.state.has_heartbeat
-        assert b.pairing.state.has_heartbeat
+        assert all(each.pairing._attempt and each.pairing._attempt.heartbeat for each in (a, b))
         assert a.events.count("channel_open") == b.events.count("channel_open") == 1
 
 
@@ -377,7 +376,8 @@ async def test_other_agents_have_no_heartbeat(agent: Any) -> None:
 
     async with pairing(b=strip) as (a, b):
         await both_open(a, b)
-        assert not a.pairing.state.has_heartbeat
+        assert a.pairing._attempt is not None
+        assert a.pairing._attempt.heartbeat is None
 
 
 def early(*candidates: CandidateInit | None) -> Tamper:

@@ -47,7 +47,7 @@ unpaired by this side          | ready   ready   ready  ready  | ready  ready  r
 WAS_OPEN = """
 channel closed by the peer     | ready   0       ready  0      | 12*    12*    12*    12*
 left                           | ready   0       ready  0      | 12*    12*    12*    12*
-socket lost, no heartbeat      | ready   0       ready  0      | 12*    12*    12*    12*
+socket lost                    | ready   0       ready  0      | 12*    12*    12*    12*
 left, input unsent             | ready   12*     ready  12*    | 12*    12*    12*    12*
 killed                         | .       12*     .      12*    | .      12*    .      12*
 attempts failed after it       | ready   12      12     12     | 12     12     12     12
@@ -69,7 +69,7 @@ ENDS: dict[str, Departed | Failed | Unpaired] = {
     "unpaired by this side": Unpaired(),
     "channel closed by the peer": Departed("closed"),
     "left": Departed("left"),
-    "socket lost, no heartbeat": Departed("timeout"),
+    "socket lost": Departed("timeout"),
     "left, input unsent": Departed("left", unsent=True),
     "killed": Departed("closed", killed=True),
     "attempts failed after it": Failed(SILENT),
@@ -173,14 +173,12 @@ def test_the_relay_is_lost(pair: bool, once: bool, unmet: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "with_heartbeat", "without"),
-    [("left", None, None), ("closed", Detach(), None), ("timeout", Detach(), None), ("shutdown", Detach(), Detach())],
+    ("reason", "step"), [("left", None), ("closed", Detach()), ("timeout", Detach()), ("shutdown", Detach())]
 )
-def test_the_relay_reports_that_the_peer_has_left(reason: str, with_heartbeat: object, without: object) -> None:
-    """A peer that left is gone; if it lost its socket the heartbeat decides; if the relay stops the channel goes on."""
-    for has_heartbeat, step in ((True, with_heartbeat), (False, without)):
-        pairing = PairingState(trace(*PHASES[:4]), was_open=True, is_open=True, has_heartbeat=has_heartbeat)
-        assert policy.after_peer_disconnected(pairing, reason) == step
+def test_the_relay_reports_that_the_peer_has_left(reason: str, step: object) -> None:
+    """A peer that left is gone; if it lost its socket, or if the relay stops, the channel goes on."""
+    pairing = PairingState(trace(*PHASES[:4]), was_open=True, is_open=True)
+    assert policy.after_peer_disconnected(pairing, reason) == step
     assert policy.after_peer_disconnected(PairingState(trace()), reason) is None
 
 

@@ -25,15 +25,16 @@ class HeartbeatAction(Enum):
 class Heartbeat:
     """The heartbeat of one connection from the time `now` on, in seconds of any monotonic clock."""
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, silence: float = SILENCE_SECONDS) -> None:
+        self._silence = silence
         self._beat_due = now
         self.last_received = now  # the peer's last sign of life
-        self._vanished_at = now + SILENCE_SECONDS
+        self._vanished_at = now + self._silence
 
     def note_received(self, now: float) -> None:
         """Note a sign of life."""
         self.last_received = now
-        self._vanished_at = now + SILENCE_SECONDS
+        self._vanished_at = now + self._silence
 
     @property
     def next_check(self) -> float:

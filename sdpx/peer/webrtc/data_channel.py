@@ -175,11 +175,9 @@ class DataChannels:
         await in_asyncio(create)
 
     async def send_beat(self, receipt: Receipt) -> None:
-        """Send a heartbeat, if that channel is open; if data is in its way, SCTP's own."""
+        """Send a heartbeat; SCTP's own if that channel is not open, or data is in its way."""
         channel = self._heartbeat
-        if channel is None or channel.readyState != "open":
-            return
-        if not channel.bufferedAmount:
+        if channel is not None and channel.readyState == "open" and not channel.bufferedAmount:
             with suppress(InvalidStateError):  # it has closed in the meantime
                 await in_asyncio(channel.send, receipt.encode())
         elif self._flow is not None:
