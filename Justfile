@@ -53,7 +53,7 @@ soak *args: _venv
 bench *args: _venv
     {{bin}}/python -m tests.bench {{args}}
 
-# Install the browsers and the other WebRTC stacks of tests/interop, with apt and npm.
+# Install the browsers, servers and other WebRTC stacks that tests meet, with apt and npm.
 setup-interop:
     sh tests/interop/setup.sh
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install what the tests meet: browsers, GStreamer and coturn with apt, packages for Node with npm, into .interop/.
+# Install what the tests meet: browsers, GStreamer, coturn and Redis with apt, packages for Node with npm, into .interop/.
 # Existing installations are left alone, so that a second run needs neither root nor a network.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -16,6 +16,7 @@ if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then
     command -v chromium >/dev/null || set -- "$@" chromium
     command -v firefox-esr >/dev/null || command -v firefox >/dev/null || set -- "$@" firefox-esr
     command -v turnserver >/dev/null || set -- "$@" coturn
+    command -v redis-server >/dev/null || set -- "$@" redis-server
     command -v node >/dev/null || set -- "$@" nodejs
     command -v npm >/dev/null || set -- "$@" npm
     wanted=$(missing "$@")
