@@ -2,10 +2,10 @@
 
 import binascii
 from base64 import b64decode
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from sdpx.errors import SdpxError
 from sdpx.ids import validate_id
@@ -27,28 +27,24 @@ class InputRejected(SdpxError):
     """A line is not a command, and has no other effect."""
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """Send a message, text or binary, over the data channel with this label; None is the first one."""
 
     data: str | bytes
     channel: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(Struct, frozen=True):
     """Ask the relay for a pairing with `target`."""
 
     target: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unpair:
+class Unpair(Struct, frozen=True):
     """Leave the present peer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(Struct, frozen=True):
     """End the program in order."""
 
 

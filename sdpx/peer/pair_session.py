@@ -6,12 +6,12 @@ cancellation included, closes its RTCPeerConnection.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 import msgspec
 import trio
+from msgspec import Struct
 
 from sdpx.concurrency import RepeatedEvent, wait_while_it_changes
 from sdpx.events import Event, peer
@@ -48,8 +48,7 @@ _STATES: Final[dict[events.StateKind, Callable[[str], Event]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Rollback:
+class _Rollback(Struct, frozen=True):
     """The offer of `attempt` is given up for an `offer` of the peer, which crossed it, unless it has been answered."""
 
     attempt: Attempt

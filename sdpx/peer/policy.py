@@ -10,9 +10,10 @@
 Each function takes what is known and returns a value; `Session` and `PairSession` carry it out.
 """
 
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
+
+from msgspec import Struct
 
 from sdpx.errors import Ending, ExitStatus
 from sdpx.peer.diagnostics.diagnosis import Diagnosis, diagnose_departure
@@ -26,8 +27,7 @@ NO_REPLY: Final = "no_reply"  # the relay did not answer a request in time
 # ---- pairings ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class SessionState:
+class SessionState(Struct, frozen=True):
     """The options and the state of the program that decide; `stopped` is set once the relay will not be dialled again."""
 
     pair: bool = False
@@ -36,8 +36,7 @@ class SessionState:
     stopped: Ending | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PairingState:
+class PairingState(Struct, frozen=True):
     """The state of a pairing. `was_open` and `is_open` are of its data channel."""
 
     trace: ConnectionTrace
@@ -46,8 +45,7 @@ class PairingState:
     detached: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Departed:
+class Departed(Struct, frozen=True):
     """The other side left or closed the channel, for this `reason`: that of `peer_disconnected`, or `closed`.
 
     `unsent`: input is left that was not sent, or not confirmed. `killed`: the channel was still open after the time that a
@@ -59,44 +57,38 @@ class Departed:
     killed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """No attempt at a connection succeeded, or the connection was lost."""
 
     diagnosis: Diagnosis
 
 
-@dataclass(frozen=True, slots=True)
-class Unpaired:
+class Unpaired(Struct, frozen=True):
     """The local peer left."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(Struct, frozen=True):
     """End the program: with an error, or successfully (None). `diagnosis` is for the log."""
 
     ending: Ending | None
     diagnosis: Diagnosis | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(Struct, frozen=True):
     """Wait for the next pairing; `reason` is for the `ready` event."""
 
     reason: str
     diagnosis: Diagnosis | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AskAgain:
+class AskAgain(Struct, frozen=True):
     """Request the pairing of `--pair` again."""
 
     reason: str
     diagnosis: None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Detach:
+class Detach(Struct, frozen=True):
     """Keep the pairing until its data channel closes."""
 
 

@@ -5,12 +5,12 @@ of `--pair`; one reads the input. Each pairing has a task of its own, in the Web
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
 import trio
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from sdpx.concurrency import wait_while_it_changes
 from sdpx.errors import Ending, ExitStatus

@@ -12,11 +12,11 @@ bound of their own.
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 import trio
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from sdpx.events import Event, serve
 from sdpx.relay.auth.authenticator import Authenticator

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_args
 
+import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from sdpx import errors
@@ -219,8 +220,8 @@ def input_rejections() -> str:
 def metrics() -> str:
     numbers = RelayStats()
     numbers.refusals["bad_json"] = 1
-    required = [each for each in dataclasses.fields(RelaySnapshot) if each.default_factory is dataclasses.MISSING]
-    present: Any = RelaySnapshot(**dict.fromkeys((each.name for each in required), 0))  # type: ignore[arg-type]
+    required = [each.name for each in msgspec.structs.fields(RelaySnapshot) if each.required]
+    present = RelaySnapshot(**dict.fromkeys(required, 0))  # type: ignore[arg-type]
     page = metrics_page(numbers, lambda: present, "", {}, 0).body.decode()
     rows = []
     for family in text_string_to_metric_families(page):

@@ -5,8 +5,9 @@ exit status.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from sdpx.errors import Ending, ExitStatus
 from sdpx.events import peer
@@ -15,8 +16,7 @@ from sdpx.peer.diagnostics.trace import ConnectionTrace
 _NETWORKS: Final = "are both peers on networks that reach each other, or is a TURN server needed (--turn)?"
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
+class Diagnosis(Struct, frozen=True):
     """A cause of failure; the program ends with `ending`, if it ends because of it.
 
     `may_pass` says whether another attempt can have another outcome.
@@ -58,8 +58,7 @@ class Diagnosis:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """A cause with its code, and when it applies. `sentence` is a template for the trace `t` and the values of `_values`."""
 
     code: str

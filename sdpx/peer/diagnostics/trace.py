@@ -1,22 +1,21 @@
 """The trace of one connection: the facts from which its diagnosis and its summary are derived. Pure."""
 
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct, field
 
 Phase = Literal["exchange", "ice", "connected", "channel", "message"]
 
 
-@dataclass(frozen=True, slots=True)
-class TurnRefusal:
+class TurnRefusal(Struct, frozen=True):
     """A TURN server answered an allocation with an error: `code` as in RFC 8656, 401 for wrong credentials."""
 
     url: str  # without user and password
     code: int
 
 
-@dataclass(slots=True)
-class ConnectionTrace:
+class ConnectionTrace(Struct):
     """One connection with `peer_id`; each attempt has its own trace.
 
     Times are in seconds since the connection was begun: by the pairing, or by the decision to connect again. `before` has the

@@ -4,13 +4,13 @@ Half of each delay is random, so that the peers of a relay that was restarted do
 """
 
 import math
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 FACTOR = 2.0
 
 
-@dataclass(slots=True)
-class Backoff:
+class Backoff(Struct):
     """Delays in seconds that grow from `first` to `longest`."""
 
     first: float

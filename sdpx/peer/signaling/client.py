@@ -11,11 +11,11 @@
 
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 import trio
+from msgspec import Struct
 
 from sdpx.concurrency import RepeatedEvent, leaf_exceptions
 from sdpx.errors import Ending, ExitStatus
@@ -44,8 +44,7 @@ ID_TRIES: Final = 4
 _FINAL: Final = ("taken_over", "unauthorized", "forbidden", "bad_id", "bad_request", "not_found", "upgrade_required")
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(Struct, frozen=True):
     """A session at the relay is open: its ID, the relay's ICE servers, how long the dial took, and the channel to send on."""
 
     client_id: str
@@ -54,13 +53,11 @@ class Connected:
     channel: ReliableChannel
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnected:
+class Disconnected(Struct, frozen=True):
     """The session is over, and with it its pairing at the relay."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(Struct, frozen=True):
     """The client does not dial any more, for this reason."""
 
     ending: Ending

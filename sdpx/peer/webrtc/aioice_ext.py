@@ -13,7 +13,6 @@ import ipaddress
 import re
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final, Literal
 
@@ -23,6 +22,7 @@ from aioice import Candidate, Connection, stun
 from aioice.candidate import candidate_foundation, candidate_priority
 from aioice.ice import StunProtocol, relayed_candidate
 from aiortc import RTCPeerConnection
+from msgspec import Struct
 
 from sdpx.ice_servers import IceServer
 from sdpx.peer.negotiation.addresses import MAX_PAIRS, choose_local
@@ -41,8 +41,7 @@ _BINDING_REQUEST: Final = bytes.fromhex("000100002112a442")
 _PROBE_RESENDS: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
-class IceGatherer:
+class IceGatherer(Struct, frozen=True):
     """The ICE agent of one transport, and the m-line that it belongs to."""
 
     connection: Connection
@@ -50,8 +49,7 @@ class IceGatherer:
     index: int
 
 
-@dataclass(frozen=True, slots=True)
-class SelectedPair:
+class SelectedPair(Struct, frozen=True):
     """The types and addresses of the two candidates that ICE selected."""
 
     local_type: str

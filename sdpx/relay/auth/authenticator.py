@@ -5,10 +5,10 @@ A refusal of a token names what is wrong with the token and quotes nothing of it
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Final
 
 import trio
+from msgspec.structs import replace
 
 from sdpx.events import Event, serve
 from sdpx.relay.auth.credentials import Credentials

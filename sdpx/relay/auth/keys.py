@@ -6,13 +6,13 @@ P-256 key for ES256, an Ed25519 key for EdDSA (RFC 8725, 3.1 and 3.2).
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import jwt
 import msgspec
 from jwt.algorithms import HMACAlgorithm
+from msgspec import Struct
 
 from sdpx.relay.auth.files import BadFile, read_bytes, read_secret
 from sdpx.relay.auth.tokens import BadToken
@@ -27,8 +27,7 @@ _PRIVATE_PARAMETERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", 
 _PARSE_ERRORS: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """A key, its algorithm, and its key ID, if it has one."""
 
     algorithm: str

@@ -10,9 +10,10 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import isfinite
 from typing import Final
+
+from msgspec import Struct
 
 from sdpx.ice_servers import RtcIceServer
 from sdpx.ids import id_of, is_name
@@ -32,8 +33,7 @@ class BadToken(ValueError):
         self.client_id = client_id
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Struct, frozen=True):
     """The permissions of a client: its ID, if bound; the targets of its pair requests, if limited; ICE servers, if any."""
 
     client_id: str | None = None

@@ -26,6 +26,8 @@ from dataclasses import dataclass, field
 from hashlib import blake2b, sha256
 from typing import Final, NamedTuple
 
+from msgspec import Struct
+
 from sdpx.protocol.messages import DisconnectReason, ServerAck
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.overload import largest_buffers
@@ -63,8 +65,7 @@ class Eviction(NamedTuple):
     reason: DisconnectReason
 
 
-@dataclass(slots=True)
-class ResumeStats:
+class ResumeStats(Struct):
     """Totals since the start: sessions resumed, expired, and evicted for a bound."""
 
     resumed: int = 0

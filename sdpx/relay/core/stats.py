@@ -5,8 +5,9 @@ Most counters follow from events, which are counted whether or not the log shows
 
 from bisect import bisect_left
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Final, get_args
+
+from msgspec import Struct, field
 
 from sdpx.events import Event, serve
 from sdpx.protocol.messages import DisconnectReason, RelayedType
@@ -85,8 +86,7 @@ class RelayStats:
             self.evictions[reason] += 1
 
 
-@dataclass(frozen=True, slots=True)
-class ResumeSnapshot:
+class ResumeSnapshot(Struct, frozen=True):
     """Resumable sessions: the suspended ones, the bytes in their replay buffers and in all, and totals."""
 
     clients: int = 0
@@ -95,8 +95,7 @@ class ResumeSnapshot:
     totals: ResumeStats = field(default_factory=ResumeStats)
 
 
-@dataclass(frozen=True, slots=True)
-class RelaySnapshot:
+class RelaySnapshot(Struct, frozen=True):
     """The gauges at one moment; `send_queue_frames_max` is the length of the longest queue."""
 
     connections: int

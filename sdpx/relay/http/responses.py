@@ -3,17 +3,16 @@
 Every response closes its connection. The body of an error is JSON, `{"code", "message"}` (protocol.md: error codes).
 """
 
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 
 JSON: Final = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
-class HttpResponse:
+class HttpResponse(Struct, frozen=True):
     """A page."""
 
     status: int
@@ -31,8 +30,7 @@ class HttpResponse:
         return head.encode("ascii") + (b"" if head_only else self.body)
 
 
-@dataclass(frozen=True, slots=True)
-class HttpError:
+class HttpError(Struct, frozen=True):
     """The refusal of a connection. `client_id`, where it is known, is for the log only."""
 
     status: int

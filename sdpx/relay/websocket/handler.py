@@ -1,7 +1,6 @@
 """The interface between the engines and the relay: callbacks upward, and the reasons for which a connection ends. Pure."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from msgspec import Struct
@@ -68,8 +67,7 @@ def from_violation(violation: Violation) -> CloseReason:
     return CloseReason("refused", violation.code, violation.text)
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionHandler:
+class ConnectionHandler(Struct, frozen=True):
     """The relay's callbacks, one set for all connections; none of them waits.
 
     The first argument is the client's session, which the engines do not look into. `connection` identifies the caller: a

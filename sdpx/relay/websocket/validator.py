@@ -14,9 +14,10 @@ Bytes behind a close frame are ignored (5.5.1).
 Each rule is checked as soon as the bytes that it needs are there: a header that is invalid after 2 bytes is refused after 2.
 """
 
-from dataclasses import dataclass
 from math import inf
 from typing import Final
+
+from msgspec import Struct
 
 _FIN: Final = 0x80
 _RESERVED: Final = 0x70
@@ -31,8 +32,7 @@ _CLOSE_CODES: Final = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010,
 _OWN_CLOSE_CODES: Final = range(3000, 5000)  # of libraries and applications
 
 
-@dataclass(frozen=True, slots=True)
-class Violation:
+class Violation(Struct, frozen=True):
     """A broken rule: the close code for it (RFC 6455, 7.4.1) and a sentence for the client."""
 
     code: int

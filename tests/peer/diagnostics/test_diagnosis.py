@@ -1,12 +1,12 @@
 """Why a connection failed, derived from its trace."""
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sdpx.errors import ExitStatus
 from sdpx.peer.diagnostics.diagnosis import diagnose, diagnose_departure, summarize
