@@ -272,6 +272,16 @@ class Unpaired(Event, frozen=True):
     reason: str
 
 
+class ProcessSuspended(WarningEvent, frozen=True):
+    """The process did not run for a while: SIGSTOP, a paused virtual machine, a machine that is too busy.
+
+    Silent clients get a full `--idle-timeout`, and suspended sessions a full `--resume-window`, from now on.
+    """
+
+    sentence = "The relay did not run for {e.seconds} s; its clients get their full timeouts from now on"
+    seconds: float
+
+
 class ServerStopping(Event, frozen=True):
     """A signal requested the shutdown; clients are notified."""
 

@@ -36,7 +36,7 @@ from sdpx.relay.websocket.handler import ABNORMAL, CloseReason
 from sdpx.relay.websocket.socket_stream import SocketStream
 from sdpx.relay.websocket.timers import NEVER
 from sdpx.relay.websocket.tls_stream import TlsHandshakeError, TlsRequiredError, TlsStream
-from sdpx.relay.websocket.trio_websocket_engine import TrioWebSocketConnection
+from sdpx.relay.websocket.trio_websocket_engine import FrameTurns, TrioWebSocketConnection
 
 READ_BYTES: Final = 16 * 1024
 FORWARDED: Final = re.compile(rb"\r\n(?:x-forwarded-for|forwarded):", re.IGNORECASE)
@@ -127,6 +127,7 @@ class Acceptor:
         self._metrics = Port(self._decide_metrics, EvictionQueue(*bounds), EvictionQueue(*bounds))
         self._stopping = False
         self._found_proxy = False
+        self._turns = FrameTurns()
 
     @property
     def handshake_timeout(self) -> float:
@@ -346,7 +347,7 @@ class Acceptor:
         session = self._relay.open_session(accepted)
         head, limits, relay = accepted.upgrade.head(), self._limits, self._relay
         connection = TrioWebSocketConnection(
-            stream, head, accepted.trailing_data, limits, relay.handler, session, relay.queued
+            stream, head, accepted.trailing_data, limits, relay.handler, session, relay.queued, self._turns
         )
         try:
             self._relay.connect(session, connection, accepted)

@@ -35,6 +35,7 @@ from sdpx.relay.core.rate_limit import ClientRateLimit, ConnectionCounts, Unknow
 from sdpx.relay.core.sessions import ResumeRequest
 from sdpx.relay.core.stats import RelaySnapshot, RelayStats
 from sdpx.relay.resume import ResumeManager
+from sdpx.relay.suspension import SuspensionDetector
 from sdpx.relay.websocket.fast_parser import text_frame
 from sdpx.relay.websocket.handler import SLOW_CONSUMER, TOO_FAST, CloseReason, ConnectionHandler
 from sdpx.relay.websocket.send_queue import QueuedBytes
@@ -69,7 +70,9 @@ class Relay:
         self._relayed_head = "" if log_sdp else log.head_of(serve.Relayed)
         self._table = PairingTable()
         self._sessions: dict[str, ClientSession] = {}
-        self._resume = ResumeManager(limits, self._sessions, self.log_event, self._end_suspended)
+        self._suspension = SuspensionDetector(self.log_event)
+        resumed_at = self._suspension.resumed_at
+        self._resume = ResumeManager(limits, self._sessions, self.log_event, self._end_suspended, resumed_at)
         self._pending_effects: deque[tuple[Effect, float]] = deque()
         self._is_executing = False
         self._unknown_targets = UnknownTargetLimit(limits.unknown_target_rate)
@@ -84,6 +87,7 @@ class Relay:
             self.stats.count_relay_time,
             self.on_disconnected,
             self.on_closed,
+            resumed_at,
         )
         self._open = 0
         self._all_closed = RepeatedEvent()
@@ -99,8 +103,10 @@ class Relay:
         self._log.emit(event)
 
     async def run(self) -> None:
-        """Run the timers of resumable sessions, for ever."""
-        await self._resume.run()
+        """Run the timers of resumable sessions, and notice suspensions of the process, for ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._suspension.run)
+            nursery.start_soon(self._resume.run)
 
     def stop(self) -> None:
         """End every session and connection because the relay stops."""

@@ -32,7 +32,6 @@ from sdpx.relay.websocket.handler import (
     CloseReason,
     is_connection_loss,
 )
-from sdpx.relay.websocket.timers import SUSPENDED_SECONDS
 
 GAP: Final = CloseReason("refused", 1002, "A frame is missing: your client_seq has a gap")
 EXPIRED: Final = "The client did not resume in time"
@@ -44,6 +43,7 @@ class ResumeManager:
     """The resumable ones among the `sessions` of a relay.
 
     `log` takes events. `end_suspended` removes a session that has no connection, for a reason and with a sentence for the log.
+    `resumed_at` is that of `SuspensionDetector`.
     """
 
     def __init__(
@@ -52,11 +52,14 @@ class ResumeManager:
         sessions: Mapping[str, ClientSession],
         log: Callable[[Event], None],
         end_suspended: Callable[[ClientSession, DisconnectReason, str], None],
+        resumed_at: Callable[[float], float],
     ) -> None:
         self._limits = limits
         self._sessions = sessions
         self._log = log
         self._end_suspended = end_suspended
+        self._resumed_at = resumed_at
+        self._windows_from = -inf
         self._store = SessionStore(limits, secrets.token_bytes)
         self._timer = trio.CancelScope()
         self._stopping = False
@@ -192,8 +195,9 @@ class ResumeManager:
             with trio.CancelScope(deadline=inf if due is None else due) as self._timer:
                 await trio.sleep_forever()
             now = trio.current_time()
-            if now - self._timer.deadline > SUSPENDED_SECONDS:
-                self._store.restart_windows(now)
+            if (resumed_at := self._resumed_at(now)) > self._windows_from:
+                self._windows_from = resumed_at
+                self._store.restart_windows(resumed_at)
             for buffer, ack in self._store.acks(now):
                 connection = self._sessions[buffer.client_id].connection
                 if connection is not None:

@@ -189,7 +189,7 @@ async def attack_on(server: RelayProcess, tls: ssl.SSLContext | None = None) -> 
 
 
 async def _back_to(server: RelayProcess, descriptors: int) -> None:
-    with trio.fail_after(SETTLE):
+    with trio.fail_after(SETTLE * patience() / ROUND_SECONDS):
         while server.descriptors > descriptors:
             await trio.sleep(0.05)
 

@@ -14,7 +14,7 @@ import trio
 
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.listeners import raise_file_limit
-from tests.harness.frames import BINARY, CLOSE, PONG, TEXT, frame, message, upgrade_request
+from tests.harness.frames import CLOSE, TEXT, frame, message, upgrade_request
 from tests.harness.processes import relay_process
 from tests.harness.relay import RawClient
 from tests.hostile.attack import Attack, attack_on, in_one_attack, patience, usable
@@ -292,30 +292,3 @@ async def test_no_limit_of_guesses(tmp_path: Path) -> None:
             guesser, _ = await attack.raw()
             codes = {answer["code"] for answer in await answers(guesser, guesses(200))}
             assert codes == {"target_not_found"}
-
-
-async def test_batches_of_tiny_frames_starve_no_other_client(attack: Attack) -> None:
-    """200 clients write 60 KiB of the smallest frames at once, of several kinds: each gets its turn, and no more."""
-    kinds = [
-        frame(TEXT),
-        frame(PONG),
-        frame(BINARY),
-        frame(TEXT, b"{"),
-        frame(TEXT, b"", fin=False) + frame(0x0),
-        message(type="unpair"),
-        message(type="pair_request", target_id="nobody"),
-    ]
-    clients = [(await attack.raw())[0] for _ in range(200)]
-
-    async def write(client: RawClient, data: bytes) -> None:
-        with suppress(trio.BrokenResourceError):
-            await client.send(data)
-
-    async with trio.open_nursery() as nursery:
-        for number, client in enumerate(clients):
-            kind = kinds[number % len(kinds)]
-            nursery.start_soon(write, client, kind * (60 * 1024 // len(kind)))
-        rounds = attack.pair.rounds
-        while attack.pair.rounds < rounds + 10:
-            await trio.sleep(0.02)
-        nursery.cancel_scope.cancel()

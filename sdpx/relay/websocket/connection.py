@@ -316,7 +316,7 @@ class EpollConnection:
 
     def on_timer(self, now: float) -> None:
         """Ping a silent client; end the connection of one that does not answer, or whose socket accepts nothing."""
-        limits, queue, resumed_at = self._limits, self.queue, self._engine.resumed_at
+        limits, queue, resumed_at = self._limits, self.queue, self._handler.resumed_at(now)
         if now >= max(self._last_received, resumed_at) + limits.idle_timeout:
             self._engine.receive(self, now)
             if self.close_reason is not None:

@@ -26,7 +26,6 @@ write to: waking a client that sleeps costs its sender more than all else, and o
 import select
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from math import inf
 from time import perf_counter
 from typing import Any, Final, Protocol
 
@@ -89,7 +88,6 @@ class EpollEngine:
         self._backlog_bytes = 0
         self._in_backlog: set[int] = set()  # descriptors
         self._backlog_grew = RepeatedEvent()
-        self.resumed_at = -inf  # when the process was found to have been suspended: the silence before does not count
 
     def add(self, connection: PolledConnection) -> None:
         """Call this connection's `on_received` when its socket has bytes; raises `OSError` if epoll takes no more."""
@@ -191,8 +189,6 @@ class EpollEngine:
         while True:
             await self._timers.wait()
             now = trio.current_time()
-            if self._timers.was_suspended(now):
-                self.resumed_at = now
             with self.batch():
                 for target in self._timers.due(now):
                     target.on_timer(now)

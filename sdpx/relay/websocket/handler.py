@@ -87,3 +87,5 @@ class ConnectionHandler(Struct, frozen=True):
     on_disconnected: Callable[[Any, object, CloseReason], None]
     # (session, connection, fault): the socket is closed, perhaps for a fault of the relay's own; called once, last of all.
     on_closed: Callable[[Any, object, Exception | None], None]
+    # (now): when the process was last found to have been suspended; silence before that is no client's fault.
+    resumed_at: Callable[[float], float]

@@ -10,9 +10,6 @@ TICKS_PER_SECOND: Final = 64  # timers of one tick fire together, never early
 # Timers further off are rounded up to a second: few ticks exist however far off they are, and cleared timers leave empty ones.
 FAR_SECONDS: Final = 60.0
 NEVER: Final = inf
-SUSPENDED_SECONDS: Final = (
-    1.0  # by which a timer is late after the process was suspended: SIGSTOP, a paused virtual machine
-)
 
 
 class TimerTarget(Protocol):
@@ -34,7 +31,6 @@ class TimerWheel:
 
     def set(self, target: TimerTarget, when: float, now: float) -> None:
         """Let the target be due at `when`, in place of the time that was set before."""
-        when = max(when, now)  # so that a late tick is the clock's fault
         tick = ceil(when * TICKS_PER_SECOND) / TICKS_PER_SECOND if when - now < FAR_SECONDS else float(ceil(when))
         if tick == target.timer_at:
             return
@@ -52,10 +48,6 @@ class TimerWheel:
         if target.timer_at != NEVER:
             self._targets[target.timer_at].discard(target)
             target.timer_at = NEVER
-
-    def was_suspended(self, now: float) -> bool:
-        """Return whether the first timer is so late that the process must have been suspended."""
-        return bool(self._ticks) and now - self._ticks[0] > SUSPENDED_SECONDS
 
     def due(self, now: float) -> list[TimerTarget]:
         """Return the targets that are due, and unset their timers."""

@@ -32,16 +32,33 @@ from sdpx.relay.websocket.handler import (
     from_violation,
 )
 from sdpx.relay.websocket.send_queue import QueuedBytes, SendQueue
-from sdpx.relay.websocket.timers import SUSPENDED_SECONDS
 from sdpx.relay.websocket.validator import FrameValidator, Violation
 
 # Two reads for each 4 KiB offer cost a fifth of the throughput; 64 KiB is one read.
 READ_BYTES: Final = 64 * 1024
 FLUSH_AT_FRAMES: Final = 64  # frames in a send queue for which the reader gives way
-TURN_FRAMES: Final = 8  # that the library gets before other tasks run
+TURN_FRAMES: Final = 8  # that the library gets in a turn
 TURNS: Final = 4
 # The library keeps a ping that is never answered for ever: so there are only so many.
 PINGS: Final = tuple(bytes([number]) for number in range(8))
+
+
+class FrameTurns:
+    """Lets connections that have received several frames go on one after the other: one in each turn of Trio's loop."""
+
+    def __init__(self) -> None:
+        self._waiting = trio.lowlevel.ParkingLot()
+        self._is_taken = False
+
+    async def wait(self) -> None:
+        """Wait for the turn of a connection."""
+        if self._is_taken:
+            await self._waiting.park()
+        self._is_taken = True
+        try:
+            await trio.lowlevel.checkpoint()
+        finally:
+            self._is_taken = bool(self._waiting.unpark())
 
 
 class TrioWebSocketConnection:
@@ -56,9 +73,10 @@ class TrioWebSocketConnection:
         handler: ConnectionHandler,
         session: object,
         total: QueuedBytes,
+        turns: FrameTurns,
     ) -> None:
         """Take over `stream`, of which the request's `head` and `trailing_data` have been read."""
-        self._stream = ValidatingStream(stream, head, trailing_data, limits, handler, session)
+        self._stream = ValidatingStream(stream, head, trailing_data, limits, handler, session, turns)
         self._limits = limits
         self._handler = handler
         self._session = session
@@ -166,17 +184,22 @@ class TrioWebSocketConnection:
 
     async def _run_idle_timer(self, socket: WebSocketConnection, nursery: trio.Nursery) -> None:
         """Ping a silent client, and end the connection of one that does not answer."""
-        ping, limit = self._limits.ping_interval, self._limits.idle_timeout
-        resumed_at = -math.inf
-        while (now := trio.current_time()) < (idle_at := max(self._stream.last_received, resumed_at) + limit):
+        ping = self._limits.ping_interval
+        while True:
+            now = trio.current_time()
+            if now >= self._idle_at(now):
+                await _give_way()  # to the reader: bytes may wait in the socket
+            if now >= (idle_at := self._idle_at(now)):
+                break
             wake = self._stream.last_received + ping
             if now >= wake:
                 nursery.start_soon(self._ping, socket)
                 wake = min(now + ping, idle_at)
             await trio.sleep_until(wake)
-            if trio.current_time() - wake > SUSPENDED_SECONDS:
-                resumed_at = trio.current_time()
         self.end(IDLE_TIMEOUT)
+
+    def _idle_at(self, now: float) -> float:
+        return max(self._stream.last_received, self._handler.resumed_at(now)) + self._limits.idle_timeout
 
     async def _ping(self, socket: WebSocketConnection) -> None:
         with trio.move_on_after(self._limits.idle_timeout):
@@ -227,8 +250,10 @@ class ValidatingStream(trio.abc.Stream):
         limits: Limits,
         handler: ConnectionHandler,
         session: object,
+        turns: FrameTurns,
     ) -> None:
         self.stream = stream
+        self._turns = turns
         self._handler = handler
         self._session = session
         self.report_partial = True
@@ -273,19 +298,21 @@ class ValidatingStream(trio.abc.Stream):
             return head
         await self._accepted.wait()
         while self._validator.violation is None and not self._validator.closed:
+            max_frames = 1
             if self._trailing_data:
-                await trio.lowlevel.checkpoint()
+                await self._turns.wait()
+                max_frames = TURN_FRAMES
             data, self._trailing_data = self._trailing_data, b""
             self._check_open()
             data = data or bytes(await self.stream.receive_some(max_bytes))
-            if not data or (data := self._whole_frames(data)):
+            if not data or (data := self._whole_frames(data, max_frames)):
                 return data
         return b""
 
-    def _whole_frames(self, data: bytes) -> bytes:
+    def _whole_frames(self, data: bytes, max_frames: int) -> bytes:
         """Return the frames that these bytes complete, and keep the rest."""
         now, frames, extra_frames = trio.current_time(), self._validator.frames, self._validator.extra_frames
-        valid = self._validator.feed(data, TURN_FRAMES)
+        valid = self._validator.feed(data, max_frames)
         self._partial += data[:valid]
         self._trailing_data = data[valid:]
         if self._validator.frames > frames:
@@ -356,6 +383,6 @@ class ValidatingStream(trio.abc.Stream):
 
 
 async def _give_way() -> None:
-    """Let writers run: a writer needs more checkpoints for a frame than a reader, and a queue must not fill by that alone."""
+    """Let other tasks run: a writer needs more checkpoints for a frame than a reader, whose queue must not fill by that."""
     for _ in range(TURNS):
         await trio.lowlevel.checkpoint()

@@ -1,6 +1,7 @@
 """One connection on the epoll engine: what it sends, what it receives, and how it ends."""
 
 import json
+import math
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
@@ -77,6 +78,7 @@ class RecordingHandler:
             self.on_frame_sent,
             self.on_disconnected,
             self.on_closed,
+            lambda _now: -math.inf,
         )
 
 
