@@ -21,6 +21,7 @@ PURE: Final = (
     *(
         "relay.websocket.fast_parser",
         "relay.websocket.handler",
+        "relay.websocket.mask",
         "relay.websocket.protocol",
         "relay.websocket.validator",
     ),
@@ -31,7 +32,19 @@ PURE: Final = (
 )
 # Modules that a pure module may import besides pure modules of sdpx.
 PURE_MAY_USE: Final = {
-    *("sdpx", "msgspec", "h11", "wsproto", "base64", "binascii", "bisect", "collections", "dataclasses", "difflib"),
+    *(
+        "sdpx",
+        "msgspec",
+        "h11",
+        "websockets",
+        "codecs",
+        "base64",
+        "binascii",
+        "bisect",
+        "collections",
+        "dataclasses",
+        "difflib",
+    ),
     *(
         "enum",
         "functools",

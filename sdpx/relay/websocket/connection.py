@@ -18,6 +18,7 @@ from sdpx.relay.core.limits import Limits
 from sdpx.relay.websocket.closing import close_frame, send_and_linger
 from sdpx.relay.websocket.epoll_engine import EpollEngine
 from sdpx.relay.websocket.fast_parser import (
+    BINARY,
     CLOSE,
     PING,
     PONG,
@@ -32,7 +33,6 @@ from sdpx.relay.websocket.handler import (
     CONNECTION_LOST,
     HANDSHAKE_ABORTED,
     IDLE_TIMEOUT,
-    INVALID_UTF8,
     SLOW_CONSUMER,
     WRITE_TIMEOUT,
     CloseReason,
@@ -42,11 +42,11 @@ from sdpx.relay.websocket.handler import (
     from_violation,
 )
 from sdpx.relay.websocket.mask import unmask
-from sdpx.relay.websocket.protocol import CloseReceived, FrameParser, ParserEvent, PingReceived
+from sdpx.relay.websocket.protocol import FrameParser
 from sdpx.relay.websocket.send_queue import QueuedBytes, QueuedFrame, SendQueue, size_of
 from sdpx.relay.websocket.socket_stream import SocketStream
 from sdpx.relay.websocket.timers import NEVER
-from sdpx.relay.websocket.validator import close_code, validate_close
+from sdpx.relay.websocket.validator import INVALID_UTF8, close_code, validate_close
 
 WRITE_BYTES: Final = 64 * 1024  # in one write
 FLUSH_AT_FRAMES: Final = 64  # queued frames that do not wait for the end of the batch
@@ -217,82 +217,54 @@ class EpollConnection:
         self.end(CONNECTION_LOST if self._opened else HANDSHAKE_ABORTED)
 
     def _take_any(self, data: bytes, now: float) -> bytes:
-        rest = b""
+        rest, limits = b"", self._limits
         if self._parser is None:
-            data, rest = self._take_simple(data, now)
+            fast_parser = self._fast_parser = self._fast_parser or FastParser(limits.max_message_size)
+            self._take_frames(fast_parser.feed(data, TURN_FRAMES), now)
+            data, rest = fast_parser.unparsed, fast_parser.rest
         if data and self.close_reason is None:
-            self._parser = self._parser or FrameParser(self._limits.max_message_size, self._limits.max_fragments)
-            rest = self._take_parsed(self._parser, data, now)
+            parser = self._parser = self._parser or FrameParser(limits.max_message_size, limits.max_fragments)
+            self._take_frames(parser.feed(data, TURN_FRAMES), now)
+            rest = parser.rest
+            if parser.violation is not None:
+                self.end(from_violation(parser.violation))
         partial = self._parser.unfinished if self._parser else self._fast_parser.partial if self._fast_parser else 0
         if partial != self._partial and self.close_reason is None:
             self._partial = partial
             self._handler.on_partial_message(self._session, partial)
-        self._single_text_bytes = 0 if partial or self._parser else self._limits.max_message_size
+        self._single_text_bytes = 0 if partial or self._parser else limits.max_message_size
         return rest
 
-    def _take_simple(self, data: bytes, now: float) -> tuple[bytes, bytes]:
-        """Handle the frames that the fast parser knows; returns what begins with another one, and what is left."""
-        parser = self._fast_parser = self._fast_parser or FastParser(self._limits.max_message_size, unmask)
-        for first, payload in parser.feed(data, TURN_FRAMES):
+    def _take_frames(self, frames: Iterable[tuple[int, bytes]], now: float) -> None:
+        for first, payload in frames:
             self._last_received = now
             if first == TEXT:
                 self._take_text(payload, now)
+            elif first == BINARY:
+                self._handler.on_frame(self._session, None, now)
             else:
                 self._take_control(first, payload, now)
             if self.close_reason is not None:
                 break
-        return parser.unparsed, parser.rest
 
     def _take_text(self, payload: bytes, now: float) -> None:
         try:
             payload.decode()
         except UnicodeDecodeError:
-            self.end(INVALID_UTF8)
+            self.end(from_violation(INVALID_UTF8))
         else:
             self._handler.on_frame(self._session, payload, now)
 
     def _take_control(self, first: int, payload: bytes, now: float) -> None:
+        """Handle a frame that ends no message: a fragment only counts."""
         violation = validate_close(payload) if first == CLOSE else None
         if violation := violation or self._handler.on_non_message_frames(self._session, 1, now):
             self.end(from_violation(violation))
         elif first == CLOSE:
-            self._take_close(close_code(payload), payload[2:].decode(), frame(CLOSE, payload))
+            self._close_reply = frame(CLOSE, payload)
+            self.end(CloseReason("closed", close_code(payload), payload[2:].decode()))
         elif first == PING:
             self.post(frame(PONG, payload))
-
-    def _take_close(self, code: int, reason: str, reply: bytes) -> None:
-        self._close_reply = reply
-        self.end(CloseReason("closed", code, reason))
-
-    def _take_parsed(self, parser: FrameParser, data: bytes, now: float) -> bytes:
-        frames, extra_frames = parser.frames, parser.extra_frames
-        valid = parser.validate(data, TURN_FRAMES)
-        if parser.frames > frames:
-            self._last_received = now
-        if parser.extra_frames > extra_frames:
-            count = parser.extra_frames - extra_frames
-            violation = self._handler.on_non_message_frames(self._session, count, now)
-            if violation and not parser.violation:
-                self.end(from_violation(violation))
-                return b""
-        for event in parser.parse(data[:valid]):
-            if self.close_reason is not None:
-                return b""
-            self._take_event(event, now)
-        return data[valid:]
-
-    def _take_event(self, event: ParserEvent, now: float) -> None:
-        match event:
-            case PingReceived(payload):
-                self.post(frame(PONG, payload))
-            case CloseReceived(code, reason):
-                self._take_close(code, reason, close_frame(code, reason))
-            case str():
-                self._handler.on_frame(self._session, event.encode(), now)
-            case bytes():
-                self._handler.on_frame(self._session, None, now)
-            case violation:
-                self.end(from_violation(violation))
 
     # ---- opening, timeouts and closing
 

@@ -5,12 +5,15 @@ shortest form of a length below 64 KiB. The first frame of another kind ends the
 bytes behind it. Each header is checked as soon as its deciding byte is there: the first, the second or the fourth.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from math import inf
 from struct import Struct
 from typing import Final
 
+from sdpx.relay.websocket.mask import unmask
+
 TEXT: Final = 0x81  # FIN and the opcode
+BINARY: Final = 0x82
 CLOSE: Final = 0x88
 PING: Final = 0x89
 PONG: Final = 0x8A
@@ -25,17 +28,14 @@ SHORT_TEXT: Final = TEXT << 8 | MASKED
 LONG_TEXT: Final = SHORT_TEXT | TWO_BYTES
 _start: Final = Struct(">HH").unpack_from  # two bytes of header, and the two behind them
 
-Unmask = Callable[[bytes, bytes], bytes]
-
 
 class FastParser:
     """Parses the bytes of one connection into simple frames."""
 
-    __slots__ = ("_have", "_max_bytes", "_need", "_parts", "_unmask", "rest", "unparsed")
+    __slots__ = ("_have", "_max_bytes", "_need", "_parts", "rest", "unparsed")
 
-    def __init__(self, max_bytes: int, unmask: Unmask) -> None:
+    def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._unmask = unmask
         self._parts: list[bytes] = []  # of an incomplete frame: joined once, when enough of it has arrived
         self._have = 0
         self._need = 0
@@ -55,7 +55,7 @@ class FastParser:
         self.rest = b""
         if self._parts:
             data = self._joined(data)
-        at, end, unmask, most = 0, len(data), self._unmask, self._max_bytes
+        at, end, most = 0, len(data), self._max_bytes
         while max_frames and end - at >= SMALLEST:  # complete texts, as nearly all are; all others are checked below
             kind, size = _start(data, at)
             if kind == LONG_TEXT:

@@ -31,7 +31,6 @@ WRITE_TIMEOUT: Final = CloseReason("slow", 1008, "Your socket took nothing of wh
 HANDSHAKE_ABORTED: Final = CloseReason("closed", ABNORMAL, "The WebSocket did not open")
 SUPERSEDED: Final = CloseReason("closed", 4001, "Your session was resumed on another connection")
 PROXY_CLOSED: Final = CloseReason("closed", 1001, "A proxy closed the connection")
-INVALID_UTF8: Final = CloseReason("refused", 1007, "A text message is UTF-8")
 
 
 def is_connection_loss(close_reason: CloseReason) -> bool:

@@ -1,8 +1,7 @@
-"""Masking (RFC 6455, 5.3): by the C function of websockets, 0.2 us for 4 KiB, or in Python, 8 us."""
+"""Masking (RFC 6455, 5.3): by the C function of websockets, 0.2 us for 4 KiB, or in Python, 8 us. Pure."""
 
+from collections.abc import Callable
 from typing import Final
-
-from sdpx.relay.websocket.fast_parser import Unmask
 
 
 def unmask_in_python(data: bytes, mask: bytes) -> bytes:
@@ -12,7 +11,7 @@ def unmask_in_python(data: bytes, mask: bytes) -> bytes:
     return (int.from_bytes(data, "little") ^ key).to_bytes(size, "little")
 
 
-def _fastest() -> Unmask:
+def _fastest() -> Callable[[bytes, bytes], bytes]:
     try:
         from websockets.speedups import apply_mask  # noqa: PLC0415  it is missing on some machines
     except ImportError:

@@ -1,92 +1,58 @@
-"""The general frame parser of the epoll engine: fragments, binary messages, control frames, violations. Pure.
+"""The general frame parser of the epoll engine: fragments, binary messages, control frames, violations. Pure."""
 
-`FrameValidator` checks the headers, as it does in front of trio-websocket; wsproto, which trio-websocket uses as well, joins
-fragments and checks UTF-8.
-"""
-
-from collections.abc import Iterator
+from codecs import getincrementaldecoder
 from math import inf
-from typing import NamedTuple
+from typing import Final
 
-from wsproto.connection import Connection, ConnectionType
-from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
+from sdpx.relay.websocket.fast_parser import TEXT
+from sdpx.relay.websocket.validator import INVALID_UTF8, FrameValidator
 
-from sdpx.relay.websocket.validator import FrameValidator, Violation
-
-
-class CloseReceived(NamedTuple):
-    """The client's close frame; the code is 1005 if it has none."""
-
-    code: int
-    reason: str
+FIN: Final = 0x80
+_CONTROL: Final = 0x08  # the lowest opcode of a control frame
+_new_decoder: Final = getincrementaldecoder("utf-8")
 
 
-class PingReceived(NamedTuple):
-    """A ping, to be answered with a pong with the same payload."""
-
-    payload: bytes
-
-
-ParserEvent = str | bytes | PingReceived | CloseReceived | Violation
-
-
-class FrameParser:
+class FrameParser(FrameValidator):
     """Parses the bytes of one connection from the beginning of a frame on."""
 
+    _keeps_payloads = True
+
     def __init__(self, max_bytes: int, max_fragments: int) -> None:
-        self._validator = FrameValidator(max_bytes, max_fragments)
-        self._connection = Connection(ConnectionType.SERVER)
-        self._text_fragments: list[str] = []
-        self._binary_fragments: list[bytes] = []
+        super().__init__(max_bytes, max_fragments)
+        self._first = 0  # the first byte of the message that is incomplete
+        self._message = bytearray()
+        self._decoder = _new_decoder()
+        self._parsed: list[tuple[int, bytes]] = []
+        self.rest = b""
 
-    @property
-    def frames(self) -> int:
-        """The number of complete frames."""
-        return self._validator.frames
+    def feed(self, data: bytes, max_frames: float = inf) -> list[tuple[int, bytes]]:
+        """Return the frames that these bytes complete, `max_frames` at most, each as its first byte and its payload.
 
-    @property
-    def extra_frames(self) -> int:
-        """The number of complete frames that end no message."""
-        return self._validator.extra_frames
-
-    @property
-    def violation(self) -> Violation | None:
-        """The rule that the client broke, if any."""
-        return self._validator.violation
+        The last fragment of a message stands for the whole message, and an earlier one has an empty payload. `rest` has the
+        bytes behind `max_frames`, which are to be fed next.
+        """
+        self.rest = data[self.validate(data, max_frames) :]
+        parsed, self._parsed = self._parsed, []
+        return parsed
 
     @property
     def unfinished(self) -> int:
-        """The bytes of memory that an incomplete message takes at most: four for each byte of text."""
-        return 4 * (self._validator.kept + self._validator.partial)
+        """The size of an incomplete message: as on trio-websocket, where a byte of text may take four."""
+        return 4 * (self.kept + self.partial)
 
-    def validate(self, data: bytes, max_frames: float = inf) -> int:
-        """Count and validate frames, `max_frames` at most; returns how many of the bytes are to be parsed."""
-        return self._validator.feed(data, max_frames)
-
-    def parse(self, data: bytes) -> Iterator[ParserEvent]:
-        """Yield messages and pings, then a close frame or a violation, which is the last event."""
-        self._connection.receive_data(data)
-        for event in self._connection.events():
-            yield from self._events(event)
-        if self._validator.violation:
-            yield self._validator.violation
-
-    def _events(self, event: Event) -> Iterator[ParserEvent]:
-        match event:
-            case TextMessage(data=data, message_finished=finished):
-                self._text_fragments.append(data)
-                if finished:
-                    yield "".join(self._text_fragments)
-                    self._text_fragments.clear()
-            case BytesMessage(data=data, message_finished=finished):
-                self._binary_fragments.append(bytes(data))
-                if finished:
-                    yield b"".join(self._binary_fragments)
-                    self._binary_fragments.clear()
-            case Ping(payload=payload):
-                yield PingReceived(bytes(payload))
-            case CloseConnection(code=code, reason=reason):
-                own = (
-                    self._validator.closed and code == self._validator.close_code
-                )  # or else an error that wsproto found
-                yield CloseReceived(int(code), reason or "") if own else Violation(int(code), reason or "")
+    def _on_frame(self, first: int, payload: bytes) -> None:
+        if first & _CONTROL:
+            self._parsed.append((first, payload))
+            return
+        is_last = bool(first & FIN)
+        self._first = first | FIN if not self._fragments else self._first
+        self._message += payload
+        try:
+            if self._first == TEXT:
+                self._decoder.decode(payload, final=is_last)
+        except UnicodeDecodeError:
+            self.violation = INVALID_UTF8
+            return
+        self._parsed.append((self._first, bytes(self._message)) if is_last else (first, b""))
+        if is_last:
+            self._message.clear()

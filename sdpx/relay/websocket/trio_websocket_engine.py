@@ -22,7 +22,6 @@ from sdpx.relay.websocket.handler import (
     CONNECTION_LOST,
     HANDSHAKE_ABORTED,
     IDLE_TIMEOUT,
-    INVALID_UTF8,
     SLOW_CONSUMER,
     WRITE_TIMEOUT,
     CloseReason,
@@ -32,7 +31,7 @@ from sdpx.relay.websocket.handler import (
     from_violation,
 )
 from sdpx.relay.websocket.send_queue import QueuedBytes, SendQueue
-from sdpx.relay.websocket.validator import FrameValidator, Violation
+from sdpx.relay.websocket.validator import INVALID_UTF8, FrameValidator, Violation
 
 # Two reads for each 4 KiB offer cost a fifth of the throughput; 64 KiB is one read.
 READ_BYTES: Final = 64 * 1024
@@ -312,7 +311,7 @@ class ValidatingStream(trio.abc.Stream):
     def _whole_frames(self, data: bytes, max_frames: int) -> bytes:
         """Return the frames that these bytes complete, and keep the rest."""
         now, frames, extra_frames = trio.current_time(), self._validator.frames, self._validator.extra_frames
-        valid = self._validator.feed(data, max_frames)
+        valid = self._validator.validate(data, max_frames)
         self._partial += data[:valid]
         self._trailing_data = data[valid:]
         if self._validator.frames > frames:

@@ -1,7 +1,7 @@
-"""Validation of a client's WebSocket frames (RFC 6455, 5), before a library parses them. Pure.
+"""Validation of a client's WebSocket frames (RFC 6455, 5). Pure.
 
-wsproto and trio-websocket end a protocol error without a close frame, measure messages in characters, and keep empty
-fragments without a bound. The validator reads no payload but that of a close frame, and accepts:
+trio-websocket ends a protocol error without a close frame, measures messages in characters, and keeps empty fragments
+without a bound. The validator reads no payload but that of a close frame, and accepts:
 
 - reserved bits 0, since no extension is ever negotiated; a known opcode; masked; the shortest form of the length;
 - control frames whole and of 125 bytes at most;
@@ -18,6 +18,8 @@ from math import inf
 from typing import Final
 
 from msgspec import Struct
+
+from sdpx.relay.websocket.mask import unmask
 
 _FIN: Final = 0x80
 _RESERVED: Final = 0x70
@@ -39,6 +41,7 @@ class Violation(Struct, frozen=True):
     text: str
 
 
+INVALID_UTF8: Final = Violation(1007, "A text message is UTF-8")
 # Clients mask their frames: it comes from a proxy, such as Caddy, that ends the connections that it forwards.
 UNMASKED_CLOSE: Final = Violation(1002, "A client's close frame is masked")
 
@@ -61,46 +64,50 @@ def validate_close(payload: bytes) -> Violation | None:
 
 
 class FrameValidator:
-    """Validates the frames of one connection, in whatever chunks they arrive."""
+    """Validates the frames of one connection, in whatever chunks they arrive.
+
+    `frames` counts complete frames, `extra_frames` those of them that end no message: control frames and fragments. `kept` is
+    the bytes of the fragments of an incomplete message. `closed` is set with `close_code` once a close frame has come.
+    """
+
+    _keeps_payloads = False
 
     def __init__(self, max_bytes: int, max_fragments: int) -> None:
         self._max_bytes = max_bytes
         self._max_fragments = max_fragments
         self._header = bytearray()
-        self._payload_left = 0
+        self._has_header = False  # as a whole
+        self._payload = bytearray()  # masked; of a close frame, or of every frame for a subclass that keeps them
+        self._payload_left = self._payload_size = 0
         self._message_bytes = 0
         self._fragments = 0
-        self._close_payload = bytearray()
+        self.frames = self.extra_frames = self.kept = 0
         self.closed = False
-        self._payload_size = 0
-        self.frames = 0
-        self.extra_frames = 0
-        self.kept = 0
+        self.close_code = NO_CODE
         self.violation: Violation | None = None
 
-    def feed(self, data: bytes, max_frames: float = inf) -> int:
+    def validate(self, data: bytes, max_frames: float = inf) -> int:
         """Validate the next bytes and return how many of them are valid.
 
         The result covers all of them, or those up to the end of `max_frames` frames; or, once there is a `violation`, those in
-        front of the frame that broke a rule; or, once a close frame has come and `closed` is set, those up to its end. `frames`
-        counts complete frames, `extra_frames` those of them that end no message: control frames and fragments. `kept` is the
-        bytes of the fragments of an incomplete message.
+        front of the frame that broke a rule; or, once `closed` is set, those up to the end of the close frame.
         """
         position, last = 0, self.frames + max_frames
         while position < len(data) and not self.closed and self.frames < last:
-            if self._payload_left:
+            if self._has_header:
                 step = min(self._payload_left, len(data) - position)
-                self._keep_close_payload(data[position : position + step] if self._is_close() else b"")
+                if self._keeps_payloads or self._header[0] & 0x0F == _CLOSE:
+                    self._payload += data[position : position + step]
                 self._payload_left -= step
                 position += step
-                if not self._payload_left:
-                    self._complete()
             else:
                 self._header.append(data[position])
                 position += 1
                 self.violation = self._check_header()
+            if self._has_header and not self._payload_left:
+                self._complete()
             if self.violation:
-                return max(0, position - len(self._header) - len(self._close_payload))
+                return max(0, position - self.partial)
         return position
 
     @property
@@ -108,28 +115,12 @@ class FrameValidator:
         """The bytes that have arrived of an incomplete frame."""
         return len(self._header) + self._payload_size - self._payload_left
 
-    @property
-    def close_code(self) -> int:
-        """The code in the close frame; 1005 if it has none."""
-        return close_code(bytes(self._close_payload))
-
-    def _is_close(self) -> bool:
-        return self._header[0] & 0x0F == _CLOSE
-
-    def _keep_close_payload(self, data: bytes) -> None:
-        """Keep the payload of a close frame, unmasked."""
-        mask = self._header[-4:]
-        behind = len(self._close_payload)
-        self._close_payload += bytes(byte ^ mask[(behind + i) % 4] for i, byte in enumerate(data))
-
     def _check_header(self) -> Violation | None:
         header = self._header
-        size = len(header)
-        if size == 1:
+        if len(header) == 1:
             return self._check_opcode(header[0])
-        if size == 2:  # noqa: PLR2004
-            return self._check_second(header[0], header[1]) or self._finish_header()
-        return self._finish_header()
+        violation = self._check_second(header[0], header[1]) if len(header) == 2 else None  # noqa: PLR2004
+        return violation or self._finish_header()
 
     def _check_opcode(self, first: int) -> Violation | None:  # noqa: PLR0911  a table of rules
         opcode = first & 0x0F
@@ -161,16 +152,13 @@ class FrameValidator:
         extra = 0 if short <= _SHORT else 2 if short == _TWO_BYTES else 8
         if len(header) < 2 + extra:
             return None
-        length = short
-        if extra:
-            length = int.from_bytes(header[2 : 2 + extra])
+        length = int.from_bytes(header[2 : 2 + extra]) if extra else short
         if len(header) == 2 + extra and (violation := self._check_length(length, extra)):
             return violation
         if len(header) == 2 + extra + 4:
             self._payload_left = self._payload_size = length
             self._message_bytes += 0 if header[0] & 0x0F >= _CLOSE else length
-            if not length:
-                self._complete()
+            self._has_header = True
         return None
 
     def _check_length(self, length: int, extra: int) -> Violation | None:
@@ -184,14 +172,13 @@ class FrameValidator:
 
     def _complete(self) -> None:
         """Count a frame whose last byte has arrived."""
-        if self._is_close():
-            self.violation = validate_close(bytes(self._close_payload))
-            self.closed = self.violation is None
+        first, payload = self._header[0], unmask(bytes(self._payload), bytes(self._header[-4:]))
+        if first & 0x0F == _CLOSE:
+            self.violation = validate_close(payload)
             if self.violation:
                 return
-        first, size = self._header[0], self._payload_size
-        self._header.clear()
-        self._payload_size = 0
+            self.closed, self.close_code = True, close_code(payload)
+        self._on_frame(first, payload)
         self.frames += 1
         if first & 0x0F >= _CLOSE:
             self.extra_frames += 1
@@ -200,4 +187,10 @@ class FrameValidator:
         else:
             self._fragments += 1
             self.extra_frames += 1
-            self.kept += size
+            self.kept += self._payload_size
+        self._header.clear()
+        self._payload.clear()
+        self._payload_size, self._has_header = 0, False
+
+    def _on_frame(self, first: int, payload: bytes) -> None:
+        """Take a valid frame: its first byte and, where it is kept, its payload, unmasked."""

@@ -412,7 +412,7 @@ async def test_the_write_timeout_applies_to_pings(autojump_clock: MockClock) -> 
 
 
 async def test_the_size_of_a_partial_message_is_reported_when_it_changes(autojump_clock: MockClock) -> None:
-    """The size is 0 once the message is whole; fragments count four bytes of memory for each byte."""
+    """The size is 0 once the message is whole; fragments count four bytes for each byte."""
     async with open_connection() as conn:
         for data in (frame(TEXT, b"x")[:3], frame(TEXT, b"x")[3:], HALF, OTHER_HALF):
             await conn.client.send(data)

@@ -4,20 +4,18 @@ Whatever a client sends, in whatever chunks, the engines cannot be told apart fr
 peer, nor by the log. These deliberate differences are left out of the comparison (`differences`), and no others:
 
 - **The reason behind a close code.** A reason that the relay finds itself is the same on both; the reason for text that is not
-  UTF-8 is wsproto's on trio-websocket, and not always the same on epoll, which decodes whole texts.
+  UTF-8 is wsproto's on trio-websocket.
 - **Pongs among texts.** trio-websocket sends pongs past the send queue: pongs keep their order, and so do texts, but their
   order among each other is not specified by RFC 6455. On epoll all frames keep the order of what they answer.
 - **The name of one of two errors in one read.** Behind text that is not UTF-8, a frame that breaks another rule: epoll reads in
   order and closes with 1007; trio-websocket's validator has seen the whole read first, and closes with the code for that frame.
-- **The moment at which text that is not UTF-8 is noticed.** On epoll as soon as the bytes are there, on trio-websocket once the
-  fragment is whole; frames from elsewhere may come between. If the rest is in the same read, there is no difference.
 - **Answers and pongs in front of a close frame.** A client that closes in the read in which it asks may get no answer: epoll
   writes at the end of a batch, and by then the client has closed; trio-websocket has sent some of them, or none.
 - **Times.**
 """
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import pytest
@@ -183,27 +181,20 @@ def outcome(script: Script, engine: Engine) -> Record:
     return seen
 
 
-def differences(script: Script) -> tuple[list[str], bool]:
-    """Return what differs between the engines beyond what may (see the top), and whether epoll closed with 1007."""
+def differences(script: Script) -> list[str]:
+    """Return what differs between the engines beyond what may (see the top)."""
     epoll, reference = outcome(script, "epoll"), outcome(script, "trio-websocket")
     differing = {key for key in epoll if epoll[key] != reference[key]}
-    invalid_text = NO_UTF8 in epoll["codes"]
     if set(epoll["codes"]) == {NO_UTF8} and set(reference["codes"]) <= OF_THE_VALIDATOR:
         differing.discard("codes")
     if len(reference["codes"]) == CLOSED and reference["closed"] and not any(reference["evictions"].values()):
         differing -= {key for key in ANSWERS if all(a == b for a, b in zip(epoll[key], reference[key], strict=False))}
-    return sorted(differing), invalid_text
+    return sorted(differing)
 
 
 def check_alike(script: Script) -> None:
     """Demand that the engines do the same, but for what may differ: see the top."""
-    differing, invalid_text = differences(script)
-    if (
-        differing and invalid_text
-    ):  # which is noticed at the same moment if the rest of its fragment is in the same read
-        rest = bytes(LIMITS.max_message_size)
-        differing, _ = differences(replace(script, chunks=[b"".join(script.chunks) + rest], peer_talks=False))
-    assert not differing
+    assert not differences(script)
 
 
 # ---- what is sent -----------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ def in_chunks(data: bytes, cuts: set[int]) -> list[bytes]:
 
 
 def a_parser() -> FastParser:
-    return FastParser(MAX_BYTES, unmask)
+    return FastParser(MAX_BYTES)
 
 
 SIZES: Final = st.sampled_from([0, 1, 124, 125, 126, 127, 128, 255, 256, 4095, 4096]) | st.integers(0, 300)

@@ -66,11 +66,11 @@ BAD = {
 def test_a_violation_is_found_at_the_first_byte_that_proves_it(bad: Bad) -> None:
     """Each rule has its close code and is checked as soon as the bytes that it needs are there."""
     validator = a_validator()
-    assert validator.feed(bad.before) == len(bad.before)
+    assert validator.validate(bad.before) == len(bad.before)
     for byte in bad.data[: bad.needed - 1]:
-        assert validator.feed(bytes([byte])) == 1
+        assert validator.validate(bytes([byte])) == 1
         assert validator.violation is None
-    assert validator.feed(bad.data[bad.needed - 1 : bad.needed]) == 0
+    assert validator.validate(bad.data[bad.needed - 1 : bad.needed]) == 0
     assert validator.violation is not None
     assert validator.violation.code == bad.code
 
@@ -80,7 +80,7 @@ def test_bytes_before_a_violation_in_one_read_are_valid(bad: Bad) -> None:
     """Neither the bad frame nor any byte behind it is."""
     validator = a_validator()
     good = frame(TEXT, b"good") + bad.before
-    assert validator.feed(good + bad.data + frame(TEXT, b"behind")) == len(good)
+    assert validator.validate(good + bad.data + frame(TEXT, b"behind")) == len(good)
     assert validator.violation is not None
 
 
@@ -89,7 +89,7 @@ def test_a_message_of_any_size_up_to_the_bound_passes(size: int) -> None:
     """The bound itself is allowed."""
     validator = a_validator()
     data = frame(TEXT, bytes(size))
-    assert validator.feed(data) == len(data)
+    assert validator.validate(data) == len(data)
     assert (validator.frames, validator.extra_frames, validator.violation) == (1, 0, None)
 
 
@@ -97,7 +97,7 @@ def test_a_message_of_64_kib_passes_a_validator_of_that_size() -> None:
     """A length in eight bytes is valid where it is the shortest form."""
     validator = FrameValidator(1 << 16, 1)
     data = frame(TEXT, bytes(1 << 16))
-    assert validator.feed(data) == len(data)
+    assert validator.validate(data) == len(data)
     assert validator.frames == 1
 
 
@@ -105,7 +105,7 @@ def test_bytes_and_fragments_are_counted_afresh_for_each_message() -> None:
     """Many messages at the bound pass one after the other."""
     validator = a_validator()
     start, end = frame(TEXT, bytes(MAX_BYTES - 1), fin=False), frame(CONTINUATION, b"x")
-    assert validator.feed((start + end) * 20) == len(start + end) * 20
+    assert validator.validate((start + end) * 20) == len(start + end) * 20
     assert validator.frames == 40
 
 
@@ -114,7 +114,7 @@ def test_control_frames_count_neither_as_bytes_nor_as_fragments() -> None:
     validator = a_validator()
     pings = frame(PING, bytes(125)) * 20
     data = frame(TEXT, bytes(MAX_BYTES - 1), fin=False) + pings + frame(CONTINUATION, b"x")
-    assert validator.feed(data) == len(data)
+    assert validator.validate(data) == len(data)
     assert (validator.frames, validator.extra_frames) == (22, 21)
 
 
@@ -122,9 +122,9 @@ def test_a_frame_counts_when_its_last_byte_has_arrived() -> None:
     """Half a frame does not reset the idle timeout."""
     validator = a_validator()
     data = frame(TEXT, b"hello")
-    validator.feed(data[:-1])
+    validator.validate(data[:-1])
     assert validator.frames == 0
-    validator.feed(data[-1:])
+    validator.validate(data[-1:])
     assert validator.frames == 1
 
 
@@ -158,7 +158,7 @@ def test_valid_frames_pass_in_any_chunks(data: st.DataObject, sent: list[list[by
     frames = [each for message in sent for each in message]
     validator = a_validator()
     for chunk in data.draw(chunks(b"".join(frames))):
-        assert validator.feed(chunk) == len(chunk)
+        assert validator.validate(chunk) == len(chunk)
     assert validator.violation is None
     assert validator.frames == len(frames)
     assert validator.extra_frames == sum(each[0] & 0x0F >= CLOSE or not each[0] & 0x80 for each in frames)
@@ -172,7 +172,7 @@ def test_frames_before_a_violation_pass_in_any_chunks(data: st.DataObject, sent:
     validator = a_validator()
     passed = 0
     for chunk in data.draw(chunks(good + bad.data)):
-        passed += validator.feed(chunk)
+        passed += validator.validate(chunk)
         if validator.violation:
             break
     assert validator.violation is not None
@@ -189,7 +189,7 @@ def test_bytes_behind_a_close_frame_are_ignored(data: st.DataObject, code: bytes
     """In any chunks: the close frame passes whole, and valid or invalid bytes behind it neither pass nor are a violation."""
     sent = frame(TEXT, b"x") + frame(CLOSE, code + reason.encode() if code else b"")
     validator = a_validator()
-    passed = sum(validator.feed(chunk) for chunk in data.draw(chunks(sent + b"\xff" + frame(TEXT, b"y"))))
+    passed = sum(validator.validate(chunk) for chunk in data.draw(chunks(sent + b"\xff" + frame(TEXT, b"y"))))
     assert (passed, validator.closed, validator.violation, validator.frames) == (len(sent), True, None, 2)
 
 
@@ -201,7 +201,7 @@ def test_bytes_of_incomplete_frames_and_messages_are_counted(data: st.DataObject
     start = frames[whole][: data.draw(st.integers(0, len(frames[whole]) - 1))]
     validator = a_validator()
     for chunk in data.draw(chunks(b"".join(frames[:whole]) + start)):
-        validator.feed(chunk)
+        validator.validate(chunk)
     kept = 0
     for each in frames[:whole]:
         size = len(each) - (8 if each[1] & 0x7F == 126 else 6)
