@@ -6,46 +6,33 @@ cancellation included, closes its RTCPeerConnection.
 """
 
 from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import trio
 from msgspec import Struct
 
-from sdpx.concurrency import RepeatedEvent, wait_while_it_changes
-from sdpx.events import Event, peer
+from sdpx.events import peer
 from sdpx.ice_servers import IceServer
 from sdpx.log import Log
 from sdpx.peer import policy
 from sdpx.peer.attempt import Attempt, parse_remote
+from sdpx.peer.delivery import Delivery
 from sdpx.peer.diagnostics.diagnosis import Diagnosis, diagnose, diagnose_doubt
 from sdpx.peer.diagnostics.trace import ConnectionTrace, Phase
 from sdpx.peer.input import MessageSource
 from sdpx.peer.negotiation.addresses import is_loopback_url
-from sdpx.peer.negotiation.confirmation import OVERHEAD, WINDOW, Message, Receipt, Unconfirmed, size_of
 from sdpx.peer.negotiation.heartbeat import SILENCE_SECONDS
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.policy import PairingState, Step
-from sdpx.peer.webrtc import events
 from sdpx.peer.webrtc.events import NegotiationFailed
 from sdpx.peer.webrtc.runtime import WebRtcRuntime
 from sdpx.protocol.messages import Candidate, CandidateInit, Description, Paired
 
 INBOX_BOUND: Final = 512
 OWN_BOUND: Final = 64  # room in the inbox for the items of this side, which are never dropped: a few for each attempt
-CLOSING_SECONDS: Final = 0.05
 GLARE_SECONDS: Final = 0.5  # for the answer to an offer that crossed one of the peer
-RECEIPT_SECONDS: Final = 1.0  # for messages to be written before this side leaves
-LABEL_SECONDS: Final = 1.0  # for the channel of a message to open
 RETURN_SECONDS: Final = 5.0  # for the side that closed the only channel to open another, or to offer afresh
-
-_STATES: Final[dict[events.StateKind, Callable[[str], Event]]] = {
-    "ice_gathering": peer.IceGatheringState,
-    "ice_connection": peer.IceConnectionState,
-    "connection": peer.ConnectionState,
-    "signaling": peer.SignalingState,
-}
 
 
 class _Rollback(Struct, frozen=True):
@@ -84,7 +71,6 @@ class PairSession:
         self._is_initiator = paired.is_initiator
         self._options = options
         self._log = log
-        self._source = source
         self._send = send
         self._runtime = runtime
         self._servers = servers
@@ -97,19 +83,12 @@ class PairSession:
         self._attempts = 0
         self._retries = 0
         self._was_open = False
-        self._channel_opened = trio.Event()
         self._failure: Diagnosis | None = None
         self._result: Diagnosis | None = None
         self._is_ending = False
         self._scope = trio.CancelScope()
         self.closed = trio.Event()
-        self._unconfirmed = Unconfirmed()
-        self._doubtful = (0, 0)  # messages, and bytes, that earlier connections have left unacknowledged
-        self._overdue = False  # some of them for longer than an acknowledgement may take
-        self._received = 0
-        self._written = 0
-        self._unreported = 0  # bytes written since the last receipt
-        self._changed = RepeatedEvent()  # a message was confirmed or written, or a data channel opened or closed
+        self.delivery = Delivery(source, log, lambda: self._attempt.transport if self._attempt else None)
 
     def _new_trace(self, before: dict[str, float]) -> ConnectionTrace:
         options = self._options
@@ -144,47 +123,13 @@ class PairSession:
         await self._post.send(used)
         await used.wait()
 
-    @property
-    def in_doubt(self) -> tuple[int, int]:
-        """How many sent messages, and bytes, the peer has not confirmed; if it does not confirm, its SCTP counts."""
-        messages, size = self._unacknowledged
-        return messages + len(self._unconfirmed), size + self._unconfirmed.size
-
-    @property
-    def has_lost(self) -> bool:
-        """Whether something `in_doubt` counts as lost.
-
-        It does not where the peer closed the channel in the time that its SCTP has for the acknowledgement.
-        """
-        is_lost = self.channel_is_open or self._is_overdue
-        return bool(self._unconfirmed) or (is_lost and any(self._unacknowledged))
-
-    @property
-    def _is_overdue(self) -> bool:
-        attempt = self._attempt
-        return self._overdue or (attempt is not None and not attempt.confirms and attempt.pc.channels.is_overdue)
-
-    @property
-    def _unacknowledged(self) -> tuple[int, int]:
-        """How many messages, and bytes, SCTP has not acknowledged where the peer does not confirm."""
-        messages, size = self._doubtful
-        if self._attempt is not None and not self._attempt.confirms:
-            more, more_bytes = self._attempt.pc.channels.unacknowledged()
-            messages, size = messages + more, size + more_bytes
-        return messages, size
-
     async def close_channel(self) -> None:
         """Close the data channel, if there is one, once the peer has confirmed all that was sent.
 
         Given up when nothing changes for `--timeout`: then something is `in_doubt`, and the channel stays open.
         """
-
-        def left() -> tuple[int, int] | None:
-            is_over = self._is_ending or self.closed.is_set()
-            return None if is_over or not any(self.in_doubt) else self.in_doubt
-
-        await wait_while_it_changes(left, self._changed.wait, self._options.timeout)
-        if self._attempt is not None and not any(self.in_doubt):
+        await self.delivery.confirmed(lambda: self._is_ending or self.closed.is_set(), self._options.timeout)
+        if self._attempt is not None and not any(self.delivery.in_doubt):
             await self._attempt.pc.channels.finish()
 
     def detach(self, reason: str) -> None:
@@ -212,8 +157,8 @@ class PairSession:
                     finally:
                         await self._close_attempt()
         finally:
-            if any(self.in_doubt):
-                self._log.emit(peer.MessagesUnconfirmed(self.peer_id, *self.in_doubt))
+            if any(self.delivery.in_doubt):
+                self._log.emit(peer.MessagesUnconfirmed(self.peer_id, *self.delivery.in_doubt))
             self.closed.set()
         return self._result
 
@@ -236,7 +181,7 @@ class PairSession:
                         await self._on_attempt_failed(item, nursery)
                 case _Rollback():
                     if item.attempt is self._attempt and item.attempt.pc.remote is None:
-                        await self._use(item.offer, nursery, early=item.attempt.early_candidates())
+                        await self._use(item.offer, nursery, early=item.attempt.candidates.early)
                 case _:
                     await self._use(item, nursery)
 
@@ -247,7 +192,7 @@ class PairSession:
         try:
             if isinstance(frame, Candidate):
                 if self._attempt is not None:
-                    await self._attempt.take_candidate(frame.candidate)
+                    await self._attempt.candidates.take(frame.candidate)
             elif frame.type == "offer":
                 await self._use_offer(frame, nursery, early)
             else:
@@ -276,7 +221,7 @@ class PairSession:
             if attempt is None or crosses or attempt.pc.remote is not None:  # of another session: for a new connection
                 attempt = await self._begin(nursery, offers=False)
                 for candidate in early or ():
-                    await attempt.take_candidate(candidate)
+                    await attempt.candidates.take(candidate)
         await attempt.answer(offer, remote)
 
     async def _use_answer(self, answer: Description) -> None:
@@ -292,11 +237,6 @@ class PairSession:
         """
         await trio.sleep(GLARE_SECONDS)
         self._post.send_nowait(_Rollback(attempt, offer))
-
-    def _on_exchanged(self, attempt: Attempt) -> None:
-        if attempt is self._attempt:  # the frame of an attempt that was given up may leave later
-            self._log.emit(peer.ExchangeComplete())
-            self._reached(attempt, "exchange")
 
     # ---- attempts -------------------------------------------------------------------------------------------------
 
@@ -318,9 +258,10 @@ class PairSession:
             self._options,
             self._log,
             self._send_frame,
-            self._on_exchanged,
-            self._post.send_nowait,
-            lambda: Receipt(self._received, self._written),
+            self.delivery,
+            on_phase=self._on_attempt_phase,
+            on_lost=self._post.send_nowait,
+            on_hung_up=self._on_hung_up,
         )
         try:
             await nursery.start(attempt.run_tasks)
@@ -328,7 +269,7 @@ class PairSession:
             await pc.close()
             raise
         self._attempt = attempt
-        nursery.start_soon(self._consume_events, attempt)
+        nursery.start_soon(attempt.consume_events)
         self._log.emit(peer.PcCreated([server.url for server in self._servers]))
         self._log.emit(peer.WebrtcStarted(self._is_initiator))
         if offers:
@@ -349,7 +290,7 @@ class PairSession:
         step = policy.after_attempt(
             diagnosis,
             offers=self._is_initiator,
-            awaits_offer=attempt.both_sdpx,
+            awaits_offer=attempt.transport.both_sdpx,
             detached=bool(self.detached),
             retries_left=options.retries - self._retries,
             seconds_left=self._deadline - now,
@@ -376,13 +317,8 @@ class PairSession:
         attempt = self._attempt
         if attempt is None:
             return
-        if attempt.confirms and attempt.pc.channels.is_open and not attempt.trace.vanished:
-            with trio.move_on_after(RECEIPT_SECONDS, shield=True):
-                while self._written < self._received:
-                    await self._changed.wait()
-                await attempt.send_receipt()
-        self._overdue = self._is_overdue
-        self._doubtful, self._attempt = self._unacknowledged, None
+        await self.delivery.finish(attempt.transport)
+        self._attempt = None
         await attempt.close()
 
     async def _send_frame(self, frame: msgspec.Struct, on_written: Callable[[], None]) -> None:
@@ -391,172 +327,42 @@ class PairSession:
 
     # ---- events of the connection ---------------------------------------------------------------------------------
 
-    async def _consume_events(self, attempt: Attempt) -> None:
-        """Handle the events of a connection to its very end, also while everything around is cancelled."""
-        with trio.CancelScope(shield=True):
-            async for event in attempt.pc.events:
-                if isinstance(event, events.Noted):
-                    self._log.emit(event.event)
-                else:
-                    self._on_event(event, attempt)
-            attempt.events_consumed.set()
+    def _on_attempt_phase(self, phase: Phase) -> None:
+        self._was_open = self._was_open or phase == "channel"
+        self._on_phase(phase)
 
-    def _on_event(self, event: events.RtcEvent, attempt: Attempt) -> None:
-        match event:
-            case events.StateChanged(kind, state):
-                self._on_state(kind, state, attempt)
-            case events.ChannelOpened(label, number):
-                self._log.emit(peer.ChannelOpen(label, number))
-                self._on_channel_open(attempt)
-            case events.ChannelClosed(label, number):
-                self._log.emit(peer.ChannelClosed(label, number))
-                self._on_channel_closed(attempt)
-            case events.MessageReceived(data, channel):
-                self._received += 1
-                attempt.note_message(data, channel, partial(self._on_written, size_of(data)))
-                self._reached(attempt, "message")
-            case events.HeartbeatReceived(receipt):
-                attempt.note_heartbeat(receipt)
-                if receipt is not None and self._unconfirmed.confirm(receipt):
-                    self._changed.set()
-            case events.Overrun():
-                attempt.trace.overrun = True
-                self._post.send_nowait(attempt)
-            case events.IceServerResult():
-                attempt.note_server(event)
-
-    def _on_state(self, kind: events.StateKind, state: str, attempt: Attempt) -> None:
-        self._log.emit(_STATES[kind](state))
-        if kind == "connection":
-            self._on_connection_state(state, attempt)
-        elif kind == "ice_connection" and self._attempt is attempt:  # not one that is being closed
-            attempt.trace.ice_state = state
-            if state == "completed":
-                self._reached(attempt, "ice")
-                attempt.start_soon(attempt.watch_dtls)
-
-    def _on_connection_state(self, state: str, attempt: Attempt) -> None:
-        if state == "connected":
-            attempt.note_connected()
-            self._reached(attempt, "connected")
-        elif self._attempt is attempt:
-            attempt.note_state()
-            hung_up = "channel" in attempt.trace.reached_at and not attempt.trace.vanished
-            if state == "failed" or (state == "closed" and not hung_up):
-                self._post.send_nowait(attempt)
-            elif state == "closed" and self._options.expect != "message":  # there the channel is awaited already
-                attempt.start_soon(self._await_return, attempt, RETURN_SECONDS)
-
-    def _on_channel_open(self, attempt: Attempt) -> None:
-        self._was_open = True
-        self._changed.set()
-        self._channel_opened.set()
-        if "channel" not in attempt.trace.reached_at:
-            attempt.start_soon(self._catch_up, attempt)
-        self._reached(attempt, "channel")
-        if attempt.both_sdpx and self._attempt is attempt:
-            attempt.start_heartbeat()
-
-    def _on_channel_closed(self, attempt: Attempt) -> None:
-        self._changed.set()
-        if attempt.pc.channels.is_open:
-            return  # the next one takes its place
-        self._channel_opened = trio.Event()
-        if self._attempt is None:
-            return  # this side closes it, perhaps only to begin another attempt
-        attempt.note_state()
+    def _on_hung_up(self, attempt: Attempt, closed: Literal["channel", "connection"]) -> None:
+        """Wait for a peer that has closed its last data channel, or the connection, to return; or end the pairing."""
         unmet = self._options.expect == "message"  # once that is met the program ends, unless with `--once`
         step = policy.after_channel_closed(self.state, once=self._options.once, unmet=unmet)
-        if step is Step.END:
+        if closed == "connection":
+            if not unmet:  # otherwise a channel is awaited already
+                attempt.start_soon(self._await_return, attempt, RETURN_SECONDS, None)
+        elif step is Step.END:
             self._end(None)
         elif step is Step.AWAIT_CHANNEL:
-            attempt.start_soon(self._await_channel)
+            attempt.start_soon(self._await_return, attempt, RETURN_SECONDS, diagnose)
         else:
-            attempt.start_soon(self._await_return, attempt, self._options.timeout)
+            attempt.start_soon(self._await_return, attempt, self._options.timeout, None)
 
-    async def _await_return(self, attempt: Attempt, seconds: float) -> None:
-        """End the pairing unless the other side opens a data channel, or connects again, within this time."""
+    async def _await_return(
+        self, attempt: Attempt, seconds: float, failure: Callable[[ConnectionTrace, float], Diagnosis] | None
+    ) -> None:
+        """End the pairing, with a `failure` if it is given, unless the other side opens a data channel or connects again."""
         await trio.sleep(seconds)
         if self._attempt is attempt and not attempt.pc.channels.is_open:
-            self._end(None)
+            self._end(None if failure is None else self._logged(failure(self.trace, self.age)))
 
-    async def _await_channel(self) -> None:
-        """Fail unless the other side opens another data channel soon."""
-        await trio.sleep(RETURN_SECONDS)
-        if not self.channel_is_open and not self._is_ending:
-            failure = diagnose(self.trace, self.age)
-            self._log.emit(failure.event(self.trace, self.age, retrying=False))
-            self._end(failure)
-
-    def _reached(self, attempt: Attempt, phase: Phase) -> None:
-        if attempt.trace.reach(phase, attempt.age):
-            self._on_phase(phase)
+    def _logged(self, failure: Diagnosis) -> Diagnosis:
+        self._log.emit(failure.event(self.trace, self.age, retrying=False))
+        return failure
 
     # ---- messages -------------------------------------------------------------------------------------------------
 
     async def _send_messages(self) -> None:
-        """Send each message once the channel is open, until there are no more."""
-        while True:
-            await self._channel_opened.wait()
-            if self._unconfirmed.is_full:
-                await self._changed.wait()
-                continue
-            item = await self._source.next()
-            if item is None:
-                break
-            if not await self._send_message(item):
-                self._source.unread(item)
-                await trio.sleep(CLOSING_SECONDS)  # the channel is being closed: its event comes soon
+        """Send all messages; with `--once` close the channel and end the pairing then."""
+        await self.delivery.send_all()
         if self._options.once:
             await self.close_channel()
-            failure = diagnose_doubt(self.trace, *self.in_doubt) if self.has_lost else None
-            if failure is not None:
-                self._log.emit(failure.event(self.trace, self.age, retrying=False))
-            self._end(failure)
-
-    async def _send_message(self, item: Message) -> bool:
-        attempt = self._attempt
-        if attempt is None:
-            return False
-        await attempt.caught_up.wait()
-        limit, size = attempt.pc.channels.max_message_size, size_of(item.data) - OVERHEAD
-        if limit and size > limit:
-            reason = f"A message of {size} bytes was not sent: the other side takes {limit}"
-            self._log.emit(peer.InputRejected("too_long", reason))
-            return True
-        with trio.move_on_after(LABEL_SECONDS):
-            while attempt.pc.channels.is_open and not attempt.pc.channels.has(item.channel):
-                await self._changed.wait()
-        if attempt.pc.channels.is_open and not attempt.pc.channels.has(item.channel):
-            reason = f"A message was not sent: no data channel '{item.channel}' is open"
-            self._log.emit(peer.InputRejected("not_open", reason))
-            return True
-        if confirms := attempt.confirms:
-            self._unconfirmed.add(item)
-        sent = await attempt.pc.channels.send(*item)
-        if sent:
-            attempt.note_sent(item.data)
-        elif confirms:
-            self._unconfirmed.take_back()
-        return sent
-
-    async def _catch_up(self, attempt: Attempt) -> None:
-        """Send again what an earlier connection has lost, if the peer says what it has received."""
-        if self._unconfirmed:
-            if attempt.both_sdpx:
-                await attempt.heartbeat_came.wait()
-            if attempt.first_receipt is None:
-                self._doubtful, self._overdue, self._unconfirmed = self.in_doubt, True, Unconfirmed()
-            else:
-                for item in self._unconfirmed.missing(attempt.first_receipt):
-                    if not await attempt.pc.channels.send(*item):
-                        break
-        attempt.caught_up.set()
-
-    def _on_written(self, size: int) -> None:
-        self._written += 1
-        self._unreported += size
-        self._changed.set()
-        if self._attempt is not None and (self._written == self._received or self._unreported >= WINDOW // 4):
-            self._unreported = 0
-            self._attempt.receipt_due.set()
+            lost = self.delivery.has_lost
+            self._end(self._logged(diagnose_doubt(self.trace, *self.delivery.in_doubt)) if lost else None)

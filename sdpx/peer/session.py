@@ -170,8 +170,8 @@ class Session:
         ending = Ending("not_sent", f"Messages were not sent: {unsent}", ExitStatus.CHANNEL_LOST) if unsent else None
         if pairing is not None:
             await self._runtime.run_and_wait(pairing.close_channel)
-            if pairing.has_lost:
-                ending = diagnose_doubt(pairing.trace, *pairing.in_doubt).ending
+            if pairing.delivery.has_lost:
+                ending = diagnose_doubt(pairing.trace, *pairing.delivery.in_doubt).ending
         self._finish(self._expectation_failure(f"ended by {cause}") if self._expectation.is_unmet else ending)
 
     # ---- requests -------------------------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ class Session:
             self._idle_since = trio.current_time()
 
     def _on_departed(self, pairing: PairSession, reason: str, *, killed: bool = False) -> None:
-        end = Departed(reason, self._source.has_unsent or pairing.has_lost, killed)
+        end = Departed(reason, self._source.has_unsent or pairing.delivery.has_lost, killed)
         self._apply(policy.after_pairing(self._state, pairing.state, end), pairing)
 
     def _on_phase(self, phase: Phase) -> None:

@@ -8,8 +8,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sdpx.log import Log
 from sdpx.peer.attempt import Attempt
+from sdpx.peer.delivery import Delivery
 from sdpx.peer.diagnostics.trace import ConnectionTrace
-from sdpx.peer.negotiation.confirmation import Receipt
+from sdpx.peer.input import MessageQueue
 from sdpx.peer.options import PeerOptions
 from tests.harness.log import LogRecorder
 from tests.harness.peer import FakePeerConnection
@@ -23,19 +24,22 @@ def attempt(lost: list[Attempt], log: LogRecorder) -> Attempt:
     """An attempt of the initiator with a deadline of 2 s."""
     now = trio.current_time()
     trace, options = ConnectionTrace("bob", is_initiator=True), PeerOptions("ws://relay.test", timeout=2.0)
+    program_log = Log(log.put, trio.current_time)
+    delivery = Delivery(MessageQueue(trio.lowlevel.checkpoint), program_log, lambda: None)
     made = Attempt(
         FakePeerConnection([]),
         trace,
         now,
         now + 2,
         options,
-        Log(log.put, trio.current_time),
+        program_log,
         sent,
-        lost.append,
-        lost.append,
-        Receipt,
+        delivery,
+        on_phase=lambda _phase: None,
+        on_lost=lost.append,
+        on_hung_up=lambda _attempt, _closed: None,
     )
-    made.events_consumed.set()
+    made._events_consumed.set()
     return made
 
 

@@ -303,11 +303,11 @@ async def test_sender_waits_while_its_messages_are_not_written() -> None:
         while b.program_log.undelivered < held:
             await b.changed.wait()
         await trio.sleep(0.3)
-        assert a.pairing.in_doubt[0] == b.program_log.undelivered == held
+        assert a.pairing.delivery.in_doubt[0] == b.program_log.undelivered == held
         b.on_written = b.program_log.note_written
         b.on_written(held)
         await a.wait_for("ended")
-        assert (a.failure, a.pairing.in_doubt) == (None, (0, 0))
+        assert (a.failure, a.pairing.delivery.in_doubt) == (None, (0, 0))
         assert [line["text"] for line in b.of("channel_message")] == messages
 
 
@@ -356,7 +356,7 @@ async def test_acknowledgement_of_sctp_is_enough_where_the_peer_confirms_nothing
             a.source.put(Message(f"{number} " + "x" * 20_000))
         a.source.end()
         await a.wait_for("ended")
-        assert (a.failure, a.pairing.in_doubt) == (None, (0, 0))
+        assert (a.failure, a.pairing.delivery.in_doubt) == (None, (0, 0))
         await b.wait_for("ended")
         assert len(b.of("channel_message")) == 30
 
@@ -365,7 +365,7 @@ async def test_two_sdpx_have_a_heartbeat() -> None:
     """Its channel is negotiated out of band: another stack never sees it."""
     async with pairing() as (a, b):
         await both_open(a, b)
-        assert all(each.pairing._attempt and each.pairing._attempt.heartbeat for each in (a, b))
+        assert all(each.pairing._attempt and each.pairing._attempt.transport.has_heartbeat for each in (a, b))
         assert a.events.count("channel_open") == b.events.count("channel_open") == 1
 
 
@@ -377,7 +377,7 @@ async def test_other_agents_have_no_heartbeat(agent: Any) -> None:
     async with pairing(b=strip) as (a, b):
         await both_open(a, b)
         assert a.pairing._attempt is not None
-        assert a.pairing._attempt.heartbeat is None
+        assert not a.pairing._attempt.transport.has_heartbeat
 
 
 def early(*candidates: CandidateInit | None) -> Tamper:
