@@ -49,6 +49,10 @@ docs: _venv
 soak *args: _venv
     {{bin}}/python -m tests.soak {{args}}
 
+# Several nodes and a Redis server under load, restarted, killed and cut off: `just cluster-soak --quick`, or one part by its name.
+cluster-soak *args: _venv
+    {{bin}}/python -m tests.cluster_soak {{args}}
+
 # Measure `sdpx serve` with each engine, plain and TLS, beside a literal implementation of the original design.
 bench *args: _venv
     {{bin}}/python -m tests.bench {{args}}

@@ -44,6 +44,7 @@ class Load:
         self._job = job
         self._report = report
         self._selector = DefaultSelector()
+        self._targets = (job.target, job.target)
         self._pairs: list[Pair] = []
         self._tally = Tally()
         self._reported_at = 0.0
@@ -62,7 +63,7 @@ class Load:
         def check() -> bool:
             unpaired[:] = [pair for pair in unpaired if not pair.paired and not pair.closed]
             while len(unpaired) < CONCURRENT and len(self._pairs) < self._job.pairs and not self._tally.failures:
-                pair = Pair(self._selector, self._job.target, self._job.payload, self._tally)
+                pair = Pair(self._selector, self._targets, self._job.payload, self._tally)
                 self._pairs.append(pair)
                 unpaired.append(pair)
             self._tally.count = len(self._pairs) - len(unpaired)
@@ -97,7 +98,7 @@ class Load:
         tally = self._tally
         messages = Tally(faults=tally.faults, refused=tally.refused, cut=tally.cut)  # their number is not counted
 
-        self._repeat(lambda: Pair(self._selector, self._job.target, self._job.payload, messages, once=True))
+        self._repeat(lambda: Pair(self._selector, self._targets, self._job.payload, messages, once=True))
 
     def _repeat(self, start: Callable[[], WsClient | Pair]) -> None:
         """Run connections, some at a time, for the duration of a phase: `start` begins one, which is over once it is closed."""

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from selectors import BaseSelector
 from typing import Any, Final
@@ -28,13 +28,13 @@ def _relay_message(text: bytes) -> dict[str, Any]:
 
 
 class Pair:
-    """Two clients, of which the first requests the pairing, and the messages between them.
+    """Two clients, each of its target; the first requests the pairing, and messages are exchanged between them.
 
     With `once` they exchange an offer and an answer when they are paired, and disconnect. If one client fails, both end.
     """
 
     def __init__(
-        self, selector: BaseSelector, target: Target, payload: int, tally: Tally, *, once: bool = False
+        self, selector: BaseSelector, targets: Sequence[Target], payload: int, tally: Tally, *, once: bool = False
     ) -> None:
         self._tally = tally
         self._once = once
@@ -44,7 +44,8 @@ class Pair:
         self.replies = 1 if once else -1  # how many received messages are still replied to; negative: all
         self._streams = [MessageStream(kind, payload, tally) for kind in ("offer", "answer")]  # by sender
         self._clients = [
-            WsClient(selector, target, tally, partial(self._on_text, side), self._close) for side in (0, 1)
+            WsClient(selector, target, tally, partial(self._on_text, side), self._close)
+            for side, target in enumerate(targets)
         ]
 
     @property

@@ -4,22 +4,17 @@ The clients run the rules of `sdpx peer` (sdpx.peer.signaling.resume) on a socke
 them, each with candidates, repeatedly.
 """
 
-import json
 import random
 import socket
 import struct
 from typing import Any, Final
-from urllib.parse import urlencode
 
 import pytest
 import trio
 
-from sdpx.concurrency import RepeatedEvent
-from sdpx.peer.signaling.resume import ResumeResult, ResumeState, SequenceCheck
-from sdpx.protocol import codec
-from sdpx.protocol.messages import ServerAck, YourId
-from tests.harness.frames import CLOSE, PING, PONG, TEXT, FrameReader, frame, upgrade_request
+from sdpx.peer.signaling.resume import ResumeResult
 from tests.harness.processes import relay
+from tests.harness.resuming_client import ResumingClient
 
 pytestmark = pytest.mark.e2e
 
@@ -75,104 +70,21 @@ def _reset(stream: trio.SocketStream) -> None:
         stream.socket.close()
 
 
-class ResumingClient:
-    """A client that always reconnects and resumes."""
+class ComparedClient(ResumingClient):
+    """A client whose messages are compared with those that its peer receives."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
-        self.rules = ResumeState()
-        self.id: str | None = None
+        super().__init__(port)
         self.sent: list[str] = []
         self.received: list[str] = []
         self.paired = trio.Event()
-        self.results: list[ResumeResult] = []
-        self.answers = False
-        self._welcomed = False
-        self._out: list[str] = []
-        self._changed = RepeatedEvent()
-
-    def send(self, message: dict[str, Any]) -> None:
-        text = self.rules.send(json.dumps(message))
-        if self._welcomed:
-            self._write(text)
 
     def send_compared(self, **message: Any) -> None:
         """Send a message that is compared with what the peer receives."""
         self.sent.append(message.get("sdp", "candidate"))
         self.send(message)
 
-    def _write(self, *texts: str) -> None:
-        self._out += texts
-        self._changed.set()
-
-    async def run(self) -> None:
-        while True:
-            try:
-                stream = await trio.open_tcp_stream("127.0.0.1", self._port)
-                async with stream, trio.open_nursery() as nursery:
-                    self._welcomed, self._out = False, []
-                    nursery.start_soon(self._read, stream, nursery.cancel_scope)
-                    nursery.start_soon(self._write_all, stream, nursery.cancel_scope)
-            except OSError:
-                pass
-            await trio.sleep(0.001)
-
-    async def _write_all(self, stream: trio.SocketStream, scope: trio.CancelScope) -> None:
-        try:
-            await stream.send_all(upgrade_request(f"/?{urlencode(self.rules.query())}"))
-            while True:
-                with trio.move_on_after(0.02):
-                    while not self._out:
-                        await self._changed.wait()
-                due = self.rules.ack_due
-                if self._welcomed and due is not None and due <= trio.current_time():
-                    self._out.append(self.rules.ack())
-                texts, self._out = self._out, []
-                await stream.send_all(b"".join(frame(TEXT, text.encode(), mask=bytes(4)) for text in texts))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            scope.cancel()
-
-    async def _read(self, stream: trio.SocketStream, scope: trio.CancelScope) -> None:
-        reader, head = FrameReader(), None
-        try:
-            while data := await stream.receive_some(65536):
-                reader.data += data
-                if head is None:
-                    head = reader.next_head()
-                    assert head is None or head.startswith("HTTP/1.1 101"), head
-                while head is not None and (found := reader.next_frame()) is not None:
-                    opcode, payload = found
-                    if opcode == PING:
-                        await stream.send_all(frame(PONG, payload))
-                    elif opcode == TEXT:
-                        self._on_text(payload.decode())
-                    else:
-                        assert opcode == CLOSE
-                        assert payload[:2] == (4001).to_bytes(2)
-        except trio.BrokenResourceError:
-            pass
-        scope.cancel()
-
-    def _on_text(self, text: str) -> None:
-        message = codec.parse_server(text)
-        if isinstance(message, YourId):
-            self._on_welcome(message)
-        elif isinstance(message, ServerAck):
-            assert self.rules.confirm(message.client_seq)
-        elif (arrival := self.rules.receive(text, trio.current_time())) is SequenceCheck.NEW:
-            self._on_message(json.loads(text))
-        else:
-            assert arrival is SequenceCheck.DUPLICATE
-
-    def _on_welcome(self, message: YourId) -> None:
-        self.results.append(self.rules.on_your_id(message))
-        self.id = message.id
-        self._welcomed = True
-        if self.rules.ack_due is not None:
-            self._write(self.rules.ack())
-        self._write(*self.rules._unconfirmed)
-
-    def _on_message(self, message: dict[str, Any]) -> None:
+    def on_message(self, message: dict[str, Any]) -> None:
         if message["type"] == "paired":
             assert not self.paired.is_set()
             self.paired.set()
@@ -184,7 +96,7 @@ class ResumingClient:
             self.send_compared(type="answer", sdp=message["sdp"])
 
 
-async def exchange(a: ResumingClient, b: ResumingClient, proxy: Proxy) -> None:
+async def exchange(a: ComparedClient, b: ComparedClient, proxy: Proxy) -> None:
     """Send offers and candidates while the proxy resets connections; then wait until all messages are confirmed."""
     while a.id is None or b.id is None:
         await trio.sleep(0.01)
@@ -212,7 +124,7 @@ async def test_no_message_is_lost_or_repeated_by_resets_during_handshakes(engine
         proxy = Proxy(int(url.rpartition(":")[2]), rng)
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, proxy.serve, [listener])
-        clients = [ResumingClient(listener.socket.getsockname()[1]) for _ in range(2 * PAIRS)]
+        clients = [ComparedClient(listener.socket.getsockname()[1]) for _ in range(2 * PAIRS)]
         for client in clients:
             nursery.start_soon(client.run)
         async with trio.open_nursery() as exchanges:
@@ -223,6 +135,9 @@ async def test_no_message_is_lost_or_repeated_by_resets_during_handshakes(engine
             assert a.received == b.sent
             assert set(a.results[1:] + b.results[1:]) == {ResumeResult.RESUMED}
             assert len(a.sent) >= 20
+            assert (a.gaps, b.gaps) == (0, 0)
+            assert not a.refusals + b.refusals
+            assert (a.closes + b.closes).keys() <= {4001}
         assert proxy.cuts == CUTS
         assert sum(len(client.results) for client in clients) > CUTS / 4
         nursery.cancel_scope.cancel()

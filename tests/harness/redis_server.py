@@ -62,19 +62,10 @@ class RedisServer:
         """Start an empty server, of another program if one is given, and wait until it answers."""
         assert self.process is None
         self._program = program or self._program
-        command = [
-            str(self._program),
-            "--port",
-            str(self.port),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--dir",
-            str(self._folder),
-        ]
+        command = [str(self._program), "--port", str(self.port), "--bind", "127.0.0.1"]
+        command += ["--save", "", "--dir", str(self._folder), *self._options]
         with (self._folder / "redis.log").open("ab") as log:
-            self.process = subprocess.Popen([*command, *self._options], stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
         with trio.fail_after(START_SECONDS):
             while not await self.answers():
                 assert self.process.poll() is None, (self._folder / "redis.log").read_text()

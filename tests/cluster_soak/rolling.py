@@ -1,0 +1,54 @@
+"""Each node is restarted in turn while pairs talk: no frame is lost, and no pairing ends."""
+
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from tests.cluster_soak.outcome import Outcome, Scale, nodes_and_engine
+from tests.cluster_soak.talkers import TalkingPair, wait_until, wait_until_settled
+from tests.harness.balancer import balancer
+
+SETTLE_SECONDS: Final = 20.0
+TALK_SECONDS: Final = 1.0  # between two restarts
+
+
+async def rolling_restart(folder: Path, scale: Scale) -> Outcome:
+    """Restart each node in turn behind a balancer, while pairs talk."""
+    out = Outcome(f"Rolling restart: {scale.nodes} nodes, {scale.pairs} talking pairs, {scale.rounds} rounds")
+    async with (
+        nodes_and_engine(folder, scale) as (nodes, _),
+        balancer([node.port for node in nodes]) as front,
+        trio.open_nursery() as nursery,
+    ):
+        pairs = [TalkingPair(number, [front.port] * 2, scale.rate) for number in range(scale.pairs)]
+        for pair in pairs:
+            nursery.start_soon(pair.run)
+        out.require(await wait_until_settled(pairs, 60), "Not all pairs were paired at first.")
+        for pair in pairs:
+            for client in pair.clients:
+                client.outgoing.start_timing()
+        slowest = 0.0
+        for number, node in [*enumerate(nodes, 1)] * scale.rounds:
+            began = trio.current_time()
+            status = await node.stop()
+            slowest = max(slowest, trio.current_time() - began)
+            out.require(status == 0, f"Node {number} ended with status {status} on SIGTERM.")
+            await node.start()
+            await wait_until(lambda: all(front.ready.values()) and all(pair.paired for pair in pairs), SETTLE_SECONDS)
+            await trio.sleep(TALK_SECONDS)
+        out.require(
+            await wait_until_settled(pairs, SETTLE_SECONDS, go_on=False), "Not all pairs were settled at the end."
+        )
+        nursery.cancel_scope.cancel()
+    ended = [notice.reason for pair in pairs for client in pair.clients for notice in client.disconnects]
+    lost = sum(len(client.lost_sessions) for pair in pairs for client in pair.clients)
+    out.row("restarts", scale.nodes * scale.rounds)
+    out.row("slowest stop of a node", f"{slowest:.1f} s")
+    out.row("peer_disconnected", len(ended))
+    out.row("sessions not resumed", lost)
+    out.add_clients(pairs)
+    out.add_nodes(nodes)
+    out.require(not ended, f"{len(ended)} clients received peer_disconnected, with the reasons {sorted(set(ended))}.")
+    out.require(not lost, f"{lost} sessions were not resumed.")
+    return out
