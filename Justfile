@@ -57,6 +57,14 @@ cluster-soak *args: _venv
 bench *args: _venv
     {{bin}}/python -m tests.bench {{args}}
 
+# Build one executable file with all subcommands, build/sdpx, and test it.
+binary: _venv
+    {{bin}}/pyinstaller --onefile --name sdpx --noconfirm --log-level ERROR \
+        --collect-submodules sdpx --add-data '{{justfile_directory()}}/sdpx/docs:sdpx/docs' \
+        --copy-metadata aiortc --copy-metadata aioice \
+        --distpath build --workpath build/pyinstaller --specpath build/pyinstaller sdpx/__main__.py
+    {{bin}}/python -m pytest -q tests/e2e/test_binary.py
+
 # Install the browsers, servers and other WebRTC stacks that tests meet, with apt and npm.
 setup-interop:
     sh tests/interop/setup.sh
@@ -66,7 +74,7 @@ interop *args: _venv
     {{bin}}/python -m tests.interop {{args}}
 
 # Everything that CI runs.
-check: setup-interop test
+check: setup-interop binary test
 
 # Create the virtual environment, or update it if pyproject.toml is newer.
 _venv:

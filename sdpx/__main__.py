@@ -1,7 +1,9 @@
 """Entry point of the command `sdpx`, and of `python -m sdpx`."""
 
 import os
+import runpy
 import signal
+import sys
 from types import FrameType
 
 __all__ = ["main"]
@@ -15,6 +17,14 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _exit)
+    if getattr(sys, "frozen", False) and sys.argv[1:2] == [
+        "-m"
+    ]:  # one executable file runs its own modules as Python does
+        module = sys.argv[2]
+        del sys.argv[1:3]
+        if module != "sdpx":
+            runpy.run_module(module, run_name="__main__")
+            return
     from sdpx.cli.app import main as run_command_line  # noqa: PLC0415  takes a noticeable part of a second
 
     run_command_line()

@@ -8,7 +8,7 @@ import typer
 
 from sdpx import __version__
 from sdpx.cli.environment import ignore_unknown
-from sdpx.cli.options import COMMANDS
+from sdpx.cli.options import COMMANDS, command_options
 from sdpx.cli.signature import command_function
 from sdpx.cli.usage import describe
 from sdpx.errors import ExitStatus
@@ -29,6 +29,8 @@ HELP: Final = {
     Exit status: 0 all messages were correct, 1 some were not, 2 usage,
     3 relay unreachable.
     """,
+    "docs": "Show a document of sdpx: the protocol, the log events, operation and others.",
+    "recipe": "Print a deployment file: a unit for systemd, containers, reverse proxies, alerts, a dashboard.",
 }
 
 app = typer.Typer(
@@ -38,11 +40,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+_VARIABLES: Final = "Each option can be set by an environment variable: --log-level by SDPX_LOG_LEVEL."
 for _name in COMMANDS:
     app.command(
         _name,
         help=HELP[_name],
-        epilog="Each option can be set by an environment variable: --log-level by SDPX_LOG_LEVEL.",
+        epilog=_VARIABLES if any(each.env for each in command_options(_name)) else None,
     )(command_function(_name))
 
 

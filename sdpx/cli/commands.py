@@ -12,8 +12,8 @@ from pathlib import Path
 import typer
 
 from sdpx.bench.options import BenchOptions
-from sdpx.cli import checks
-from sdpx.cli.options import DemoOptions, ServeCommand, TokenOptions
+from sdpx.cli import checks, guides
+from sdpx.cli.options import DemoOptions, DocsOptions, RecipeOptions, ServeCommand, TokenOptions
 from sdpx.errors import ExitStatus
 from sdpx.options import BadOption, LogOptions
 from sdpx.peer.options import PeerOptions
@@ -98,6 +98,24 @@ def bench(options: BenchOptions) -> int:
 
     client_context(options.access.cafile)
     return run_bench(options)
+
+
+def docs(options: DocsOptions) -> int:
+    """Show a document, or list them."""
+    if options.topic is None:
+        guides.list_topics()
+    else:
+        guides.show_topic(options.topic)
+    return ExitStatus.OK
+
+
+def recipe(options: RecipeOptions) -> int:
+    """Print a deployment file, or list them."""
+    if options.name is None:
+        guides.list_recipes()
+    else:
+        guides.show_recipe(options.name)
+    return ExitStatus.OK
 
 
 def _require(found: Iterator[checks.Problem]) -> None:

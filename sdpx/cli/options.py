@@ -4,12 +4,14 @@ The options of the relay, the peer and the measurement are declared beside these
 """
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from sdpx.bench.options import BenchOptions
 from sdpx.options import LogFormatOptions, Option, ViewOptions, option, options_of
 from sdpx.peer.options import PeerOptions
 from sdpx.relay.options import ServeOptions
+
+Recipe = Literal["systemd", "compose", "container", "nginx", "caddy", "prometheus", "grafana"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +51,32 @@ class DemoOptions(LogFormatOptions):
     view: ViewOptions = field(default_factory=ViewOptions)
 
 
+@dataclass(frozen=True, slots=True)
+class DocsOptions:
+    """Options of `sdpx docs`."""
+
+    topic: str | None = option(
+        None, "Document to show; default: a list of them.", "Arguments", "TOPIC", is_argument=True, in_file=False
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeOptions:
+    """Options of `sdpx recipe`."""
+
+    name: Recipe | None = option(
+        None, "Recipe to print; default: a list of them.", "Arguments", "NAME", is_argument=True, in_file=False
+    )
+
+
 COMMANDS: Final[dict[str, type]] = {
     "serve": ServeCommand,
     "peer": PeerOptions,
     "token": TokenOptions,
     "demo": DemoOptions,
     "bench": BenchOptions,
+    "docs": DocsOptions,
+    "recipe": RecipeOptions,
 }
 CONFIG: Final = Option(
     "config",
@@ -72,7 +94,8 @@ _LAST_PANELS: Final = ("Logging", "Configuration")
 
 def command_options(command: str) -> list[Option]:
     """Return the options of a command, as they are declared, but with those of the last panels at the end."""
-    options = [*options_of(COMMANDS[command]), CONFIG]
+    options = list(options_of(COMMANDS[command]))
+    options += [CONFIG] if any(each.in_file for each in options) else []
     return sorted(options, key=lambda each: 1 + _LAST_PANELS.index(each.panel) if each.panel in _LAST_PANELS else 0)
 
 

@@ -40,4 +40,5 @@ def _hint(error: Any) -> str:
         return str(error.param_hint)
     source = error.ctx.get_parameter_source(error.param.name) if error.ctx else None
     variable = f" ({error.param.envvar})" if getattr(source, "name", "") == "ENVIRONMENT" else ""
-    return f"{error.param.opts[0]}{variable}"
+    is_argument = error.param.param_type_name == "argument"
+    return f"{error.param.metavar if is_argument else error.param.opts[0]}{variable}"

@@ -295,3 +295,10 @@ class ServerStopped(Event, frozen=True):
 
     sentence = "Server stopped."
     ms: float
+
+
+class NotificationFailed(WarningEvent, frozen=True):
+    """The service manager that started the relay (NOTIFY_SOCKET) could not be notified."""
+
+    sentence = "Cannot notify the service manager: {e.error}. Check the unit's Type and NotifyAccess"
+    error: str

@@ -26,6 +26,7 @@ from sdpx.relay.listeners import Listener, open_listeners, raise_file_limit, ser
 from sdpx.relay.memory import trim_heap_periodically
 from sdpx.relay.options import ServeOptions
 from sdpx.relay.relay import Relay
+from sdpx.relay.service_manager import ServiceManager
 from sdpx.relay.websocket import mask
 from sdpx.relay.websocket.epoll_engine import HAS_EPOLL, EpollEngine
 from sdpx.relay.websocket.socket_stream import SocketStream
@@ -93,7 +94,11 @@ async def run_server(options: ServeOptions, credentials: Credentials, log: Log, 
         accepting.start_soon(trim_heap_periodically)
         accepting.start_soon(_renew_ice_servers, relay, issuer)
         accepting.start_soon(relay.run)
+        manager = ServiceManager(os.environ, log.emit)
+        manager.notify("READY=1", f"STATUS=Listening on {', '.join(each.address for each in listeners)}")
+        accepting.start_soon(manager.run_watchdog)
         await stop.wait()
+        manager.notify("STOPPING=1", "STATUS=Closing connections")
         await _end(acceptor, relay, options.limits, log, stop)
         accepting.cancel_scope.cancel()
         clients.cancel_scope.cancel()

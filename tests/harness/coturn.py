@@ -1,18 +1,16 @@
 """A real STUN and TURN server: coturn. Tests are skipped where it is not installed, and fail if CI=true."""
 
-import os
 import random
-import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-import pytest
 import trio
 
 from sdpx.peer.webrtc.peer_connection import host_addresses
+from tests.harness.programs import needs
 
 PORTS = (20_000, 32_000)
 USER = "ann@example"
@@ -31,16 +29,6 @@ def free_port() -> int:
             return port
 
 
-def needs_coturn() -> str:
-    """Return the path of `turnserver`; skips the test without it, or fails it in CI."""
-    path = shutil.which("turnserver")
-    if path is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("coturn is missing: `just setup-interop` installs it")
-        pytest.skip("coturn is not installed: `just setup-interop` installs it")
-    return path
-
-
 @asynccontextmanager
 async def coturn(directory: Path, secret: str | None = None) -> AsyncIterator[int]:
     """Run coturn on loopback, with relay addresses of this machine; yields its port.
@@ -49,7 +37,7 @@ async def coturn(directory: Path, secret: str | None = None) -> AsyncIterator[in
     """
     port = free_port()
     command = [
-        *(needs_coturn(), "-n", "--no-cli", "--no-tls", "--no-dtls", "--realm=sdpx.test"),
+        *(needs("turnserver"), "-n", "--no-cli", "--no-tls", "--no-dtls", "--realm=sdpx.test"),
         *("--listening-ip=127.0.0.1", f"--listening-port={port}", f"--relay-ip={host_addresses()[0]}"),
         *("--min-port=52000", "--max-port=52999", "--allow-loopback-peers"),
         *(f"--pidfile={directory}/pid", f"--userdb={directory}/db", f"--log-file={directory}/log", "--simple-log"),
@@ -61,7 +49,7 @@ async def coturn(directory: Path, secret: str | None = None) -> AsyncIterator[in
     process = await trio.lowlevel.open_process(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         with trio.fail_after(20):
-            await _wait_for_response(port)
+            await wait_for_response(port)
         yield port
     finally:
         process.kill()
@@ -69,7 +57,8 @@ async def coturn(directory: Path, secret: str | None = None) -> AsyncIterator[in
             await process.wait()
 
 
-async def _wait_for_response(port: int) -> None:
+async def wait_for_response(port: int) -> None:
+    """Wait until a STUN server answers on this port of loopback."""
     with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as probe:
         await probe.bind(("127.0.0.1", 0))
         while True:

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Install what the tests meet: browsers, GStreamer, coturn and Redis with apt, packages for Node with npm, into .interop/.
+# Install what the tests meet: browsers, GStreamer, coturn, Redis, proxies and the tools of operators with apt, packages
+# for Node with npm, into .interop/.
 # Existing installations are left alone, so that a second run needs neither root nor a network.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -19,6 +20,10 @@ if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then
     command -v redis-server >/dev/null || set -- "$@" redis-server
     command -v node >/dev/null || set -- "$@" nodejs
     command -v npm >/dev/null || set -- "$@" npm
+    command -v nginx >/dev/null || set -- "$@" nginx-light
+    command -v caddy >/dev/null || set -- "$@" caddy
+    command -v systemd-analyze >/dev/null || set -- "$@" systemd
+    command -v promtool >/dev/null || set -- "$@" prometheus
     wanted=$(missing "$@")
     if [ -n "$wanted" ]; then
         if [ "$(id -u)" = 0 ]; then root=; elif command -v sudo >/dev/null; then root=sudo; else
