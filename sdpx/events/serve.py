@@ -278,8 +278,8 @@ class ProcessSuspended(WarningEvent, frozen=True):
     Silent clients get a full `--idle-timeout`, and suspended sessions a full `--resume-window`, from now on.
     """
 
-    sentence = "The relay did not run for {e.seconds} s; its clients get their full timeouts from now on"
-    seconds: float
+    sentence = "The relay did not run for {e.ms:.0f} ms: its clients get their full timeouts from now on"
+    ms: float
 
 
 class ServerStopping(Event, frozen=True):

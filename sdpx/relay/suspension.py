@@ -28,7 +28,7 @@ class SuspensionDetector:
         late = now - self._ticked_at - TICK_SECONDS
         if late > JUMP_SECONDS:
             self._ticked_at = self._resumed_at = now
-            self._log(serve.ProcessSuspended(round(late + TICK_SECONDS, 1)))
+            self._log(serve.ProcessSuspended(round((late + TICK_SECONDS) * 1000, 3)))
         return self._resumed_at
 
     async def run(self) -> None:

@@ -147,11 +147,11 @@ async def two_peers(
 
 
 class RelayProcess:
-    """A server process whose log is a file, observed from outside. Its first line is `server_listening`."""
+    """A server process whose `log` is a file, observed from outside. Its first line is `server_listening`."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path, errors: Path) -> None:
         self.process = process
-        self._log = log
+        self.log = log
         self._errors = errors
         listening = self._wait_for_listening()
         self.url: str = listening["url"]
@@ -161,7 +161,7 @@ class RelayProcess:
 
     def _wait_for_listening(self) -> Line:
         deadline = time.monotonic() + START_SECONDS
-        while b"\n" not in self._log.read_bytes():
+        while b"\n" not in self.log.read_bytes():
             assert self.process.poll() is None, self.stderr
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -173,14 +173,14 @@ class RelayProcess:
 
     def events(self, *names: str, behind: int = 0) -> list[Line]:
         """Return the log lines of these events, or of all, from byte `behind` on."""
-        complete = self._log.read_bytes()[behind:].rpartition(b"\n")[0]
+        complete = self.log.read_bytes()[behind:].rpartition(b"\n")[0]
         lines = [msgspec.json.decode(line, type=Line) for line in complete.splitlines()]
         return [line for line in lines if not names or line["event"] in names]
 
     @property
     def logged(self) -> int:
         """The size of the log in bytes."""
-        return self._log.stat().st_size
+        return self.log.stat().st_size
 
     @property
     def memory(self) -> int:

@@ -1,4 +1,7 @@
-"""The relays under attack. `SERVERS` of a module names its relays: shared code is attacked once, on epoll."""
+"""The relays under attack.
+
+`SERVERS` of a module names its relays, `OPTIONS` those of theirs that others have not: shared code is attacked once, on epoll.
+"""
 
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -18,8 +21,9 @@ ALL_SERVERS: Final = (*ENGINES, "epoll-tls")
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "server" in metafunc.fixturenames:
-        servers = getattr(metafunc.module, "SERVERS", (EPOLL,))
-        metafunc.parametrize("server", servers, indirect=True, scope="session")
+        servers, options = getattr(metafunc.module, "SERVERS", (EPOLL,)), getattr(metafunc.module, "OPTIONS", ())
+        relays = [(name, options) for name in servers]
+        metafunc.parametrize("server", relays, indirect=True, scope="session", ids=servers)
 
 
 @pytest.fixture(scope="session")
@@ -39,10 +43,11 @@ def tls_options(folder: Path, authority: trustme.CA) -> list[str]:
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, authority: trustme.CA
 ) -> Iterator[RelayProcess]:
-    """One relay for all attacks, which outlives each of them."""
+    """One relay for all attacks with these options, which outlives each of them."""
+    name, options = request.param
     folder = tmp_path_factory.mktemp("relay")
-    options = tls_options(folder, authority) if request.param.endswith("-tls") else []
-    with relay_process(folder, "--engine", request.param.removesuffix("-tls"), *options) as relay:
+    tls = tls_options(folder, authority) if name.endswith("-tls") else []
+    with relay_process(folder, "--engine", name.removesuffix("-tls"), *tls, *options) as relay:
         yield relay
         assert relay.process.poll() is None
 

@@ -12,16 +12,13 @@ from typing import Any, Final
 import pytest
 import trio
 
-from sdpx.relay.core.limits import Limits
-from sdpx.relay.listeners import raise_file_limit
 from tests.harness.frames import CLOSE, TEXT, frame, message, upgrade_request
 from tests.harness.processes import relay_process
 from tests.harness.relay import RawClient
-from tests.hostile.attack import Attack, attack_on, in_one_attack, patience, usable
+from tests.hostile.attack import ELSEWHERE, Attack, attack_on, in_one_attack, patience, usable
 
 pytestmark = pytest.mark.e2e
 
-ELSEWHERE: Final = "127.0.0.2"  # another address that attacks, while the well-behaved come from 127.0.0.1
 RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER with no time to linger: a close is a reset
 FREE_GUESSES: Final = 3
 GUESSES: Final = 20 + 10  # at once, and one a second while a test runs
@@ -32,13 +29,6 @@ CROWDED: Final = (429, "too_many_connections")
 def guesses(count: int) -> list[bytes]:
     """Return as many pair requests for unknown IDs."""
     return [message(type="pair_request", target_id=f"guess-{number}") for number in range(count)]
-
-
-async def elsewhere(attack: Attack) -> RawClient:
-    """Open a TCP connection from the other address."""
-    stream = await trio.open_tcp_stream(attack.server.host, attack.server.port, local_address=ELSEWHERE)
-    attack.opened.append(stream)
-    return RawClient(stream)
 
 
 async def refusal(client: RawClient) -> tuple[int, str]:
@@ -103,7 +93,7 @@ async def test_more_connections_from_one_address_than_there_may_be(tmp_path: Pat
         async with attack_on(server) as attack:
             clients = [(await attack.raw())[0] for _ in range(2)]
             assert [await refusal(await attack.connect()) for _ in range(40)] == [CROWDED] * 40
-            assert (await (await elsewhere(attack)).open())["type"] == "your_id"
+            assert (await (await attack.connect(ELSEWHERE)).open())["type"] == "your_id"
             for client in clients:
                 await client.stream.aclose()
             await until_served(attack)
@@ -113,10 +103,10 @@ async def test_an_address_that_is_refused_takes_no_places(tmp_path: Path) -> Non
     """Connections beyond an address's share, which it does not close, do not fill the relay for the others."""
     with relay_process(tmp_path, "--max-clients", "12", "--max-clients-per-ip", "5") as server:
         async with attack_on(server) as attack:
-            admitted = [await elsewhere(attack) for _ in range(5)]
+            admitted = [await attack.connect(ELSEWHERE) for _ in range(5)]
             for client in admitted:
                 await client.open()
-            assert [await refusal(await elsewhere(attack)) for _ in range(60)] == [CROWDED] * 60
+            assert [await refusal(await attack.connect(ELSEWHERE)) for _ in range(60)] == [CROWDED] * 60
             await usable(await attack.client())
 
 
@@ -126,35 +116,6 @@ async def test_no_limit_of_connections(tmp_path: Path) -> None:
         async with attack_on(server) as attack:
             ids = {(await attack.raw())[1] for _ in range(100)}
             assert len(ids) == 100
-
-
-async def test_a_flood_of_silent_connections_from_one_address(tmp_path: Path) -> None:
-    """A client of another address is served, however late its request comes."""
-    raise_file_limit()
-    with relay_process(tmp_path, "--max-clients-per-ip", "0", "--handshake-timeout", "60") as server:
-        async with attack_on(server) as attack:
-            late = await attack.connect()
-            for _ in range(Limits().pending + 200):
-                await elsewhere(attack)
-            assert (await late.open())["type"] == "your_id"
-
-
-async def test_scrapes_by_the_hundred(attack: Attack) -> None:
-    """The metrics are rendered once a second; clients that connect meanwhile are served."""
-    request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
-    async with trio.open_nursery() as nursery:
-
-        async def scrape() -> None:
-            for _ in range(8):
-                client = await elsewhere(attack)
-                await client.send(request)
-                assert (await client.response())[0] == 200
-                await client.stream.aclose()
-
-        for _ in range(50):
-            nursery.start_soon(scrape)
-        with trio.fail_after(patience()):
-            await usable(await attack.client())
 
 
 async def test_churn_of_connections(attack: Attack) -> None:

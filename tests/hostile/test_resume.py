@@ -103,3 +103,50 @@ async def test_attempts_to_resume_that_their_client_has_given_up(attack: Attack)
         await living.send(message(type="ping"))
         assert (await living.receive())["type"] == "pong"
         await trio.sleep(0.05)
+
+
+async def test_a_dial_that_is_behind_the_living_connection(attack: Attack) -> None:
+    """It has an older `last` than the living one has acknowledged, so that it gets a session of its own."""
+    client, peer = await attack.connect(), await attack.client()
+    your_id = await client.open("/?seq=1")
+    await peer.send(type="pair_request", target_id=your_id["id"])
+    assert (await client.receive())["seq"] == 1
+    await peer.send(type="offer", sdp="x")
+    assert (await client.receive())["seq"] == 2
+    await client.send(message(type="ack", seq=2))
+    await client.send(message(type="ping"))
+    assert (await client.receive())["type"] == "pong"
+    for last in (1, 3):
+        late = await attack.connect()
+        assert not (await late.open(f"/?seq=1&resume={your_id['resume_token']}&last={last}"))["resumed"]
+    await client.send(message(type="ping"))
+    assert (await client.receive())["type"] == "pong"
+
+
+async def test_suspended_sessions_outlive_floods_of_others(tmp_path: Path) -> None:
+    """Two addresses let more clients come and vanish than the relay keeps: those of a third one can be resumed."""
+    with relay_process(tmp_path, "--resume-window", "60") as server:
+        async with attack_on(server) as attack:
+            tokens = []
+            for _ in range(5):
+                client = await attack.connect()
+                tokens.append((await client.open("/?seq=1"))["resume_token"])
+                await client.stream.aclose()
+
+            async def come_and_vanish(address: str) -> None:
+                for _ in range(26):
+                    client = await attack.connect(address)
+                    await client.open("/?seq=1")
+                    await client.stream.aclose()
+
+            async with trio.open_nursery() as nursery:
+                for number in range(40):
+                    nursery.start_soon(come_and_vanish, f"127.0.0.{2 + number % 2}")
+            for token in tokens:
+                assert (await (await attack.connect()).open(f"/?seq=1&resume={token}"))["resumed"]
+            slow = [
+                line
+                for line in attack.events("client_disconnected")
+                if line["reason"] == "The replay buffers were full"
+            ]
+            assert len(slow) >= 2

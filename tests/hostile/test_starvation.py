@@ -1,19 +1,24 @@
 """Attacks on the turns of other clients: floods of frames, requests and connections, beside which all others are served."""
 
+import socket
 from contextlib import suppress
 from typing import Final
 
 import pytest
 import trio
 
+from sdpx.relay.core.limits import Limits
+from sdpx.relay.http.request import host_of
+from sdpx.relay.listeners import raise_file_limit
 from tests.harness.frames import BINARY, PONG, TEXT, frame, message
 from tests.harness.relay import RawClient
-from tests.hostile.attack import Attack
+from tests.hostile.attack import ELSEWHERE, Attack, in_one_attack, patience, usable
 from tests.hostile.conftest import ALL_SERVERS
 
 pytestmark = pytest.mark.e2e
 SERVERS: Final = ALL_SERVERS
 
+FLOODERS: Final = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 BATCH_BYTES: Final = 60 * 1024
 TINY: Final = {
     "empty": frame(TEXT),
@@ -43,3 +48,50 @@ async def test_batches_of_tiny_frames_starve_no_other_client(attack: Attack) -> 
         while attack.pair.rounds < rounds + 10:
             await trio.sleep(0.02)
         nursery.cancel_scope.cancel()
+
+
+def silent_connection(attack: Attack, address: str) -> trio.SocketStream:
+    """Begin to connect from this address, without waiting."""
+    sock = socket.socket()
+    sock.setblocking(False)
+    sock.bind((address, 0))
+    sock.connect_ex((attack.server.host, attack.server.port))
+    return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+
+
+async def test_late_requests_beside_floods_of_silent_connections(attack: Attack) -> None:
+    """Three addresses open more connections than may be pending: clients of another one are served, late as they ask."""
+    raise_file_limit()
+
+    async def flood(count: int) -> None:
+        for number in range(count):
+            attack.opened.append(silent_connection(attack, FLOODERS[number % len(FLOODERS)]))
+            if number % 100 == 0:
+                await trio.sleep(0.01)
+
+    await flood(Limits().pending + 100)
+    late = [await attack.tcp() for _ in range(8)]
+    await flood(200)
+    await trio.sleep(0.4)
+    for stream in late:
+        assert (await (await attack.over(stream)).open())["type"] == "your_id"
+    assert {host_of(line["remote"]) for line in attack.events("connection_refused")} <= set(FLOODERS)
+
+
+@in_one_attack("path", {path: path for path in ("/metrics", "/healthz", "/nothing")})
+async def test_pages_asked_for_by_the_thousand(attack: Attack, path: str) -> None:
+    """1,000 at once, 100 with TLS: all are answered, and clients that connect meanwhile are served."""
+    request = f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+
+    async def ask() -> None:
+        client = await attack.connect(ELSEWHERE)
+        async with client.stream:
+            await client.send(request)
+            assert (await client.response())[0] == (404 if path == "/nothing" else 200)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(1000 if attack.tls is None else 100):
+            nursery.start_soon(ask)
+        await trio.sleep(0.05)
+        with trio.fail_after(patience()):
+            await usable(await attack.client())

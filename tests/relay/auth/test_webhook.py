@@ -11,7 +11,6 @@ import trustme
 
 from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.auth.webhook import MAX_ANSWER_BYTES, MAX_REQUESTS
-from sdpx.relay.core.limits import Limits
 from tests.harness.auth_relay import auth_relay
 from tests.harness.credentials import secret_file, token
 from tests.harness.webhook_server import Answer, WebhookServer, answer_bytes, answer_json, webhook_server
@@ -176,76 +175,6 @@ async def test_concurrent_webhook_requests_are_bounded() -> None:
                 nursery.start_soon(connect)
         assert statuses == [101] * MAX_REQUESTS * 2
         assert 1 < service.most_concurrent <= MAX_REQUESTS
-
-
-async def test_question_keeps_its_slot_while_the_service_works_on_it() -> None:
-    """Even if its client has got 503 by then."""
-
-    finish = trio.Event()
-
-    async def slow(_: WebhookServer) -> tuple[int, bytes]:
-        await finish.wait()
-        return 200, YES
-
-    async with webhook_server(slow) as service, auth_relay(webhook_options(service, auth_webhook_timeout=2)) as relay:
-        async with trio.open_nursery() as nursery:
-            for _ in range(MAX_REQUESTS):
-                nursery.start_soon(relay.ask)
-        with trio.move_on_after(0.5):
-            await relay.ask()
-        assert len(service.requests) == MAX_REQUESTS
-        finish.set()
-        assert (await relay.ask())[0] == 101
-
-
-async def test_client_that_waits_for_the_webhook_is_not_evicted_by_silent_connections() -> None:
-    """Such a client has sent its request, and counts separately."""
-    silent_came = trio.Event()
-
-    async def slow(_: WebhookServer) -> tuple[int, bytes]:
-        await silent_came.wait()
-        return 200, YES
-
-    async with (
-        webhook_server(slow) as service,
-        auth_relay(webhook_options(service), Limits(pending=5, max_clients_per_ip=5)) as relay,
-        trio.open_nursery() as nursery,
-    ):
-        statuses: list[int] = []
-
-        async def connect() -> None:
-            statuses.append((await relay.ask(host="192.0.2.1"))[0])
-
-        nursery.start_soon(connect)
-        while not service.requests:
-            await trio.sleep(0.01)
-        for number in range(20):
-            relay.raw(remote=f"192.0.2.1:{number}")
-            await trio.sleep(0)
-        silent_came.set()
-        while not statuses:
-            await trio.sleep(0.01)
-        assert statuses == [101]
-
-
-async def test_endless_answer_does_not_hold_up_other_clients() -> None:
-    """The answer is cut at the bound of its size."""
-
-    async def answer(stream: trio.SocketStream) -> None:
-        with suppress(trio.BrokenResourceError):
-            async with stream:
-                await stream.send_all(b"HTTP/1.1 200 OK\r\n\r\n")
-                while True:
-                    await stream.send_all(b" " * 65536)
-
-    async with trio.open_nursery() as nursery:
-        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, answer, [listener])
-        url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
-        async with auth_relay(AuthOptions(auth_webhook=url, auth_webhook_timeout=60)) as relay:
-            with trio.fail_after(20):
-                assert [(await relay.ask())[0] for _ in range(100)] == [503] * 100
-        nursery.cancel_scope.cancel()
 
 
 async def test_one_of_two_concurrent_requests_for_an_id_gets_it() -> None:
