@@ -144,7 +144,7 @@ class Acceptor:
     # ---- the decision
 
     async def _decide(self, request: HttpRequest, remote: Remote) -> AcceptedUpgrade | Answer:
-        """Decide about a request. The order of the checks is this function's and then `_reserve_id`'s."""
+        """Decide about a request, in the order of the protocol: what costs little comes before authentication."""
         upgrade = parse_upgrade(request, self._pages)
         if isinstance(upgrade, HttpResponse):
             return upgrade
@@ -175,10 +175,10 @@ class Acceptor:
         resumed_id = self._relay.find_session(upgrade.resume, grant.client_id)
         client_id = resumed_id or grant.client_id or upgrade.client_id
         if resumed_id is None:
-            if client_id is not None and self._relay.has_client(client_id):
-                return id_taken(client_id)
             if refusal := self._capacity_refusal(remote):
                 return replace(refusal, client_id=client_id)
+            if client_id is not None and self._relay.has_client(client_id):
+                return id_taken(client_id)
         is_resumed = resumed_id is not None
         return AcceptedUpgrade(upgrade, client_id, is_resumed, grant, trailing_data, remote.shown, remote.address)
 

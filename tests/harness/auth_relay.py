@@ -39,9 +39,9 @@ class AuthRelayHarness(RelayHarness):
     async def headers(self, target: str = "/", *headers: str) -> dict[str, str]:
         return (await self._ask(target, *headers, host="192.0.2.1"))[1]
 
-    async def enter(self, target: str = "/", *headers: str) -> RawClient:
+    async def enter(self, target: str = "/", *headers: str, host: str = "192.0.2.1") -> RawClient:
         """Request a WebSocket that is to open, and read `your_id`."""
-        status, _, _, client = await self._ask(target, *headers, host="192.0.2.1")
+        status, _, _, client = await self._ask(target, *headers, host=host)
         assert status == 101
         await client.receive()
         return client

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.core.limits import Limits
@@ -113,6 +113,40 @@ async def test_only_an_authenticated_client_learns_that_an_id_is_taken(
         await relay.enter(f"/?token={token(sub='bob')}")
         assert (await relay.ask("/?id=bob"))[0] == 401
         assert (await relay.ask(f"/?id=bob&token={token()}"))[0] == 409
+
+
+async def test_refusals_have_the_order_of_the_protocol(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A request for which all conditions hold gets the next code as they are taken away one by one."""
+    options = AuthOptions(
+        auth_secret_file=str(secret_file(tmp_path)), allow_origin=["https://good.test"], auth_rate=0.01
+    )
+    good, bad = f"id=bob&token={token(exp=SOON)}", "id=bob&token=bad"
+    near, far, wrong = "192.0.2.1", "192.0.2.3", "Origin: https://bad.test"
+    async with auth_relay(options, Limits(max_clients=2, max_clients_per_ip=1)) as relay:
+
+        async def code(query: str, *headers: str, host: str) -> str:
+            return str((await relay.ask(f"/?{query}", *headers, host=host))[1]["code"])
+
+        assert (await relay.ask(f"/?{good}", host=near))[0] == 101
+        other = await relay.enter(f"/?token={token(exp=SOON)}", host="192.0.2.2")
+        codes = [await code(f"{bad}&seq=1&resume=a&resume=b", wrong, host=near), await code(bad, wrong, host=near)]
+        await other.stream.aclose()
+        await wait_all_tasks_blocked()
+        codes += [await code(bad, wrong, host=near), await code(bad, wrong, host=far)]
+        for _ in range(int(ATTEMPT_BURST)):
+            assert await code(bad, host=far) == "unauthorized"
+        codes += [await code(bad, host=far), await code(bad, host="192.0.2.4"), await code(good, host="192.0.2.4")]
+        assert codes == [
+            "bad_resume",
+            "full",
+            "too_many_connections",
+            "origin",
+            "too_many_attempts",
+            "unauthorized",
+            "id_taken",
+        ]
+        relay.acceptor.stop()
+        assert await code(f"{bad}&seq=1&resume=a&resume=b", wrong, host=near) == "shutting_down"
 
 
 async def test_full_relay_does_not_reveal_that_an_id_is_taken(secret: AuthOptions, autojump_clock: MockClock) -> None:
