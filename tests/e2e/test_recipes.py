@@ -144,7 +144,7 @@ def proxied(name: str, folder: Path, backend: int, port: int) -> tuple[list[str]
             f"{folder}/nginx.conf",
         ], f"ws://127.0.0.1:{port}/signal/"
     site = text.replace("relay.example.com", f"http://127.0.0.1:{port}")
-    (folder / "Caddyfile").write_text(f"{{\n\tadmin off\n}}\n{site}")
+    (folder / "Caddyfile").write_text(f"{{\n\tadmin unix/{folder}/admin\n}}\n{site}")
     return [
         needs("caddy"),
         "run",
@@ -172,3 +172,44 @@ async def test_peers_connect_through_a_proxy_with_its_recipe(
                 assert await bob.end() == 0
         assert (await server.wait_for("client_connected"))["remote"].startswith("127.0.0.1")
         assert "proxy_not_trusted" not in server.events
+
+
+async def reload(name: str, command: list[str], folder: Path) -> None:
+    """Let a running proxy load its configuration again."""
+    if name == "nginx":
+        await trio.run_process([*command, "-s", "reload"], capture_stderr=True)
+        return
+    changed = folder / "Caddyfile"
+    changed.write_text(changed.read_text().replace("reverse_proxy", "header X-Reloaded yes\n\treverse_proxy"))
+    options = ["--config", str(changed), "--adapter", "caddyfile", "--address", f"unix/{folder}/admin"]
+    await trio.run_process([command[0], "reload", *options], capture_stderr=True)
+
+
+@pytest.mark.parametrize("name", ["nginx", "caddy"])
+async def test_peers_outlive_a_reload_of_the_proxy(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """nginx keeps their connections, Caddy closes them: the session goes on, and so does the channel."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    async with relay("--trusted-proxy", "127.0.0.1") as (server, url):
+        port = free_port()
+        command, outside = proxied(name, tmp_path, int(url.rpartition(":")[2]), port)
+        json = ("--stdin", "json")
+        async with running(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+            await wait_for_port(port)
+            async with (
+                peer(outside, "--id", "bob", *json) as (bob, _),
+                peer(outside, "--pair", "bob", *json) as (alice, _),
+            ):
+                for program in (alice, bob):
+                    await program.wait_for("channel_open")
+                await reload(name, command, tmp_path)
+                if name == "caddy":
+                    for program in (alice, bob):
+                        await program.wait_for("relay_resumed")
+                await alice.say('{"send":"still here"}')
+                await bob.wait_for("channel_message", text="still here")
+                await alice.say('{"unpair":true}')
+                await bob.wait_for("ready", reason="left")
+                await alice.say('{"pair":"bob"}')
+                await bob.wait_for("channel_open", after=bob.events.index("ready", bob.events.index("channel_open")))
+                assert "client_disconnected" not in server.events
+                assert server.events.count("client_resumed") == (2 if name == "caddy" else 0)

@@ -118,7 +118,7 @@ async def test_only_an_authenticated_client_learns_that_an_id_is_taken(
 async def test_refusals_have_the_order_of_the_protocol(tmp_path: Path, autojump_clock: MockClock) -> None:
     """A request for which all conditions hold gets the next code as they are taken away one by one."""
     options = AuthOptions(
-        auth_secret_file=str(secret_file(tmp_path)), allow_origin=["https://good.test"], auth_rate=0.01
+        auth_secret_file=str(secret_file(tmp_path)), allow_origin=("https://good.test",), auth_rate=0.01
     )
     good, bad = f"id=bob&token={token(exp=SOON)}", "id=bob&token=bad"
     near, far, wrong = "192.0.2.1", "192.0.2.3", "Origin: https://bad.test"
