@@ -25,7 +25,12 @@ PROSE: Final = {name: PART.sub("", text) for name, text in TEXTS.items()}
 # Words of sdpx and its tests, and the options of the programs behind the recipes.
 SOURCES: Final = " ".join(path.read_text() for path in [*code.MODULES.values(), *(ROOT / "tests").rglob("*.py")])
 WORDS: Final = set(re.findall(r"\w+", SOURCES)) | code.event_names()
-OTHER_OPTIONS: Final = {"--help", "--install-completion", *re.findall(r'add_argument\("(--[a-z-]+)"', SOURCES)}
+OTHER_OPTIONS: Final = {
+    "--help",
+    "--install-completion",
+    "--init",
+    *re.findall(r'add_argument\("(--[a-z-]+)"', SOURCES),
+}
 
 
 def blocks(text: str, *languages: str) -> list[str]:
