@@ -4,7 +4,6 @@
   of stdout never blocks the program. Lines beyond the bound are counted, and a `log_dropped` event reports their number.
 - The messages of a data channel are never dropped. Their number is bounded by their sender, which learns when each is written.
 - A failed write (a full disk, a closed pipe) is reported with the number of lost lines; the lines after it are tried again.
-  `reader_is_gone` detects a closed pipe while nothing is written.
 - Control characters, line separators and bidirectional controls are escaped: received data cannot control a terminal,
   neither in a line nor in a `message` that another program prints.
 - Clock and queue are arguments.
@@ -70,8 +69,8 @@ class Log:
         self._view = view
         self._queue = put
         self._clock = clock
-        self._threshold = LEVELS.index(level)
-        self._is_json = form == "json" and view is None
+        self._threshold = _RANK[level]
+        self.is_json = form == "json" and view is None  # or else the lines are for people
         self._timestamp_cache = (-1.0, "")  # a millisecond, in seconds since the epoch, and the start of its lines
         self._batch_timestamp = ""  # the start of all lines of the open batch
         self._batch: list[bytes] = []
@@ -81,11 +80,6 @@ class Log:
         self.total_dropped = 0
         self._undelivered: deque[Callable[[], object]] = deque()
         self.progress = RepeatedEvent()  # set when messages are written
-
-    @property
-    def is_text(self) -> bool:
-        """Whether the lines are for people."""
-        return not self._is_json
 
     def emit(self, event: Event) -> None:
         """Write an event, unless its level is below the threshold. Never blocks and never raises for a lost reader."""
@@ -98,7 +92,7 @@ class Log:
     def head_of(self, kind: type[Event]) -> str:
         """Return the start of the lines of an event for `emit_rendered`; empty if `emit` has to be used, or does nothing."""
         is_shown = _RANK[kind.level] >= self._threshold
-        return _head(kind, kind.level) if self._is_json and self._started is None and is_shown else ""
+        return _head(kind, kind.level) if self.is_json and self._started is None and is_shown else ""
 
     def emit_rendered(self, line: str) -> None:
         """Write an event that is rendered as JSON, from its `head_of` on and without the closing brace."""
@@ -151,7 +145,7 @@ class Log:
         if self._view:
             drawn = self._view.draw(self._view.show_forwarded(common | {"who": who} | line), common["level"])
             self._put([drawn] if drawn else [])
-        elif self._is_json:
+        elif self.is_json:
             self._put([_encode(common | {"who": who} | line) + b"\n"])
         else:
             self._put([self._aligned(**common, own={"who": who} | line)])
@@ -187,7 +181,7 @@ class Log:
             return b""
         if self._view:
             return self._view.draw(self._view.show(event, self._clock()), level)
-        if not self._is_json:
+        if not self.is_json:
             return self._aligned(timestamp(self._clock()), level, event.name(), event.message(), event.shown())
         try:
             return self._json(event, level, event.body())
@@ -255,7 +249,7 @@ def _head(kind: type[Event], level: Level) -> str:
 
 
 class LibraryHandler(logging.Handler):
-    """Writes the log records of libraries as `library` events.
+    """Writes the log records of libraries as `library` events, without tracebacks.
 
     Their level INFO becomes `debug`. Their DEBUG is disabled: aiortc writes whole SDP bodies there.
     """
@@ -269,13 +263,9 @@ class LibraryHandler(logging.Handler):
         level: Level = "debug"
         if record.levelno >= logging.WARNING:
             level = "error" if record.levelno >= logging.ERROR else "warning"
-        self._log.emit_from_thread(Library(record.name, _message(record), level))
-
-
-def _message(record: logging.LogRecord) -> str:
-    """Return the record's message with its exception appended, in one line and without a traceback."""
-    error = record.exc_info[1] if record.exc_info else None
-    return record.getMessage() + (f" ({type(error).__name__}: {error})" if error else "")
+        error = record.exc_info[1] if record.exc_info else None
+        message = record.getMessage() + (f" ({type(error).__name__}: {error})" if error else "")
+        self._log.emit_from_thread(Library(record.name, message, level))
 
 
 def capture_libraries(log: Log) -> None:
@@ -286,13 +276,6 @@ def capture_libraries(log: Log) -> None:
         logger.handlers = [handler]
         logger.setLevel(logging.INFO)
         logger.propagate = False
-
-
-def reader_is_gone(fd: int) -> bool:
-    """Return whether the reader of the pipe or socket `fd` has closed its end; an idle writer gets no error."""
-    poller = select.poll()
-    poller.register(fd, 0)
-    return any(flags & (select.POLLERR | select.POLLNVAL) for _, flags in poller.poll(0))
 
 
 class ThreadSink:
@@ -345,20 +328,15 @@ class ThreadSink:
         return len(lines)
 
     def _fitting(self, lines: Sequence[bytes]) -> Sequence[bytes]:
-        """Return the first lines, as many as there is room for."""
+        """Return the first lines, as many as there is room for; long ones are bounded by their total size as well."""
         room = max(0, self._max_lines - len(self._lines) + self._kept)
-        for count, line in enumerate(lines[:room]):
-            if len(line) > LONG_LINE and not self._reserve(len(line)):
-                return lines[:count]
-        return lines[:room]
-
-    def _reserve(self, size: int) -> bool:
-        """Count a long line; False if the limit in bytes is reached."""
         with self._changed:
-            if self._long_bytes >= QUEUE_BYTES:
-                return False
-            self._long_bytes += size
-            return True
+            for count, line in enumerate(lines[:room]):
+                if len(line) > LONG_LINE:
+                    if self._long_bytes >= QUEUE_BYTES:
+                        return lines[:count]
+                    self._long_bytes += len(line)
+        return lines[:room]
 
     def close(self, seconds: float = CLOSE_SECONDS) -> bool:
         """Write the queued lines, for `seconds` at most, and end the thread; returns whether it has done so."""

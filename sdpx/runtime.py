@@ -9,6 +9,7 @@
 import errno
 import math
 import os
+import select
 import shutil
 import signal
 import sys
@@ -16,14 +17,15 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 import trio
 
 from sdpx.concurrency import leaf_exceptions
 from sdpx.errors import Ending, ExitStatus, describe_os_error
 from sdpx.events import Error, LogDropped
-from sdpx.log import Log, ThreadSink, capture_libraries, reader_is_gone
+from sdpx.log import Log, Put, ThreadSink, capture_libraries
 from sdpx.options import LogOptions, OnLogFailure
 from sdpx.terminal import View, escape
 
@@ -63,6 +65,7 @@ class ShutdownRequest:
 
 
 Main = Callable[[Log, ShutdownRequest], Awaitable[None]]
+T = TypeVar("T")
 
 
 def run(
@@ -80,20 +83,15 @@ def run(
 
     SIGHUP, sent when the terminal closes, requests a shutdown, except under nohup and if the program `reloads` on it.
     """
-    _fill_standard_descriptors()
-    signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # a job in the background reads nothing, and is not stopped
-    hangup_ends = not reloads and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
-    signals = (*SIGNALS, signal.SIGHUP) if hangup_ends else SIGNALS
-    return trio.run(_run, main, options, signals, elapsed, on_log_failure, view)
-
-
-def _fill_standard_descriptors() -> None:
-    """Open /dev/null for each of 0, 1 and 2 that is closed, so that no socket gets that descriptor and its data."""
-    for number in range(3):
+    for number in range(3):  # a socket that got the number of a closed one would get its data
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # returns the lowest free number
+    signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # a job in the background reads nothing, and is not stopped
+    hangup_ends = not reloads and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    signals = (*SIGNALS, signal.SIGHUP) if hangup_ends else SIGNALS
+    return trio.run(_run, main, signals, partial(_make_log, options, elapsed, view), on_log_failure)
 
 
 class LogFailures:
@@ -135,50 +133,27 @@ class LogFailures:
 
 
 async def _run(
-    main: Main,
-    options: LogOptions,
-    signals: Sequence[signal.Signals],
-    elapsed: bool,
-    on_log_failure: OnLogFailure,
-    view: Callable[..., View] | None,
+    main: Main, signals: Sequence[signal.Signals], make_log: Callable[[Put], Log], on_log_failure: OnLogFailure
 ) -> ExitStatus:
-    stop = ShutdownRequest()
     token = trio.lowlevel.current_trio_token()
 
-    def on_failure(error: OSError, lines: int) -> None:  # called in the thread of the log
+    def in_loop(function: Callable[[T], object], argument: T) -> None:  # for the thread of the log
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(function, argument)
+
+    def on_failure(error: OSError, lines: int) -> None:
         failures.on_failure(error, lines)
-        with suppress(trio.RunFinishedError):
-            token.run_sync_soon(log.count_dropped, lines)
+        in_loop(log.count_dropped, lines)
 
-    def shut_down(cause: str) -> None:
-        with suppress(trio.RunFinishedError):
-            token.run_sync_soon(stop.request, cause)
-
-    def on_written(messages: int) -> None:
-        with suppress(trio.RunFinishedError):
-            token.run_sync_soon(log.note_written, messages)
-
-    failures = LogFailures(on_log_failure, shut_down, time.monotonic)
+    stop = ShutdownRequest()
+    failures = LogFailures(on_log_failure, partial(in_loop, stop.request), time.monotonic)
     sink = ThreadSink(
         STDOUT,
         on_failure,
         on_recovery=lambda lines: log.emit_from_thread(LogDropped(lines)),
-        on_written=on_written,
+        on_written=lambda messages: in_loop(log.note_written, messages),
     )
-    has_terminal = os.isatty(STDOUT)
-    form = options.log_format if options.log_format != "auto" else "text" if has_terminal else "json"
-    has_view = view is not None and has_terminal and form == "text" and options.log_level != "debug"
-    log = Log(
-        sink.put,
-        time.time,
-        level=options.log_level,
-        form=form,
-        colour=_has_colour(),
-        started=time.time() if elapsed else None,
-        view=view(interactive=_is_interactive(), colour=_has_colour(), width=shutil.get_terminal_size().columns)
-        if view is not None and has_view
-        else None,
-    )
+    log = make_log(sink.put)
     capture_libraries(log)
     try:
         status, reason = await _supervise(main, log, stop, signals, failures)
@@ -190,14 +165,19 @@ async def _run(
     return status or failures.status(all_written=all_written, messages=log.undelivered)
 
 
-def _has_colour() -> bool:
-    """Return whether stdout shows colours, and the user wants them (https://no-color.org)."""
-    return os.isatty(STDOUT) and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
-
-
-def _is_interactive() -> bool:
-    """Return whether a person can type and sees it: stdin is a terminal, in the foreground, that can clear a line."""
-    return os.isatty(STDIN) and in_foreground(STDIN) and os.environ.get("TERM", "dumb") != "dumb"
+def _make_log(options: LogOptions, elapsed: bool, view: Callable[..., View] | None, put: Put) -> Log:
+    """Return the log on stdout in the form that suits it (https://no-color.org)."""
+    has_terminal = os.isatty(STDOUT)
+    form = options.log_format if options.log_format != "auto" else "text" if has_terminal else "json"
+    can_move_cursor = os.environ.get("TERM", "dumb") != "dumb"
+    colour = has_terminal and can_move_cursor and not os.environ.get("NO_COLOR")
+    shown = None
+    if view is not None and has_terminal and form == "text" and options.log_level != "debug":
+        # a person can type and sees it: stdin is a terminal, in the foreground, that can clear a line
+        interactive = os.isatty(STDIN) and in_foreground(STDIN) and can_move_cursor
+        shown = view(interactive=interactive, colour=colour, width=shutil.get_terminal_size().columns)
+    started = time.time() if elapsed else None
+    return Log(put, time.time, level=options.log_level, form=form, colour=colour, started=started, view=shown)
 
 
 def in_foreground(terminal: int) -> bool:
@@ -233,7 +213,7 @@ def _report(failures: list[BaseException], log: Log) -> tuple[ExitStatus, str]:
         traceback.print_exception(failure)
     first = (unexpected or failures)[0]
     ending = first if isinstance(first, Ending) else Ending("internal", f"Internal error: {first!r}")
-    if not (log.is_text and os.isatty(STDOUT) and os.isatty(STDERR)):  # there the sentence is enough
+    if not (not log.is_json and os.isatty(STDOUT) and os.isatty(STDERR)):  # there the sentence is enough
         log.emit(Error(ending.code, ending.reason))
     return ending.status, ending.reason
 
@@ -263,6 +243,13 @@ async def _handle_signals(
     finally:
         for number in signals:  # a late signal must not change the exit status
             signal.signal(number, signal.SIG_IGN)
+
+
+def reader_is_gone(fd: int) -> bool:
+    """Return whether the reader of the pipe or socket `fd` has closed its end; an idle writer gets no error."""
+    poller = select.poll()
+    poller.register(fd, 0)
+    return any(flags & (select.POLLERR | select.POLLNVAL) for _, flags in poller.poll(0))
 
 
 async def _watch_reader(log_failures: LogFailures) -> None:

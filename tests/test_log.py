@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdpx.events import Error, LogDropped, peer, serve
-from sdpx.log import QUEUE_BYTES, Kept, LibraryHandler, Log, ThreadSink, reader_is_gone, timestamp
+from sdpx.log import QUEUE_BYTES, Kept, LibraryHandler, Log, ThreadSink, timestamp
 from sdpx.options import Format, Level
+from sdpx.runtime import reader_is_gone
 from tests.harness.log import LogRecorder
 
 NOON = 1_800_000_000.25
