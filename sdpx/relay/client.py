@@ -1,5 +1,6 @@
 """One connected client of the relay, plain or resumable."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -29,6 +30,7 @@ class AcceptedUpgrade(Struct, frozen=True):
     address: str
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class ClientSession:
     """A client, from its `your_id` to the end of its session.
 
@@ -36,37 +38,19 @@ class ClientSession:
     after another; `connection` is None while it is suspended, and `suspended_by` is then the end of the last one.
     """
 
-    __slots__ = (
-        "address",
-        "began",
-        "client_id",
-        "connection",
-        "is_resumed",
-        "last_peer",
-        "last_relayed",
-        "rate_limit",
-        "remote",
-        "replay",
-        "suspended_by",
-        "unacknowledged",
-    )
-
-    def __init__(self, client_id: str, remote: str, address: str, rate_limit: ClientRateLimit, began: float) -> None:
-        self.client_id = client_id
-        self.remote = remote
-        self.address = address
-        self.rate_limit = rate_limit
-        self.began = began
-        self.connection: Connection | None = None
-        self.replay: ReplayBuffer | None = None
-        self.is_resumed = False
-        self.suspended_by: CloseReason | None = None
-        self.last_relayed = ("", "", "")  # type and receiver of the last relayed frame, and the start of its log line
-        # Set when the session ends, for `sdpx.relay.delivery`:
-        self.last_peer: ClientSession | None = None  # the peer, which gets `peer_disconnected`
-        self.unacknowledged: list[object] | None = (
-            None  # of a resumable session: the senders of frames in its replay buffer
-        )
+    client_id: str
+    remote: str
+    address: str
+    rate_limit: ClientRateLimit
+    began: float
+    connection: Connection | None = None
+    replay: "ReplayBuffer | None" = None
+    is_resumed: bool = False
+    suspended_by: "CloseReason | None" = None
+    last_relayed: tuple[str, str, str] = ("", "", "")  # a frame's type and receiver, and the start of its log line
+    # Set when the session ends, for `sdpx.relay.delivery`:
+    last_peer: "ClientSession | None" = None  # the peer, which gets `peer_disconnected`
+    unacknowledged: list[object] | None = None  # of a resumable session: the senders of frames in its replay buffer
 
     def release(self) -> None:
         """Drop what refers back to a session that has ended, so that its memory does not wait for the garbage collector."""

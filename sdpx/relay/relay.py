@@ -367,7 +367,7 @@ class Relay:
 
     def _evict(self) -> None:
         """Disconnect clients until the send queues and the replay buffers are within their bounds."""
-        queues = [(each, each.queue.bytes, each.queue.last_progress) for each in self._connections()]
+        queues = [(each, each.queue.size, each.queue.last_progress) for each in self._connections()]
         limit, now = self._limits.max_queued_bytes, trio.current_time()
         for connection in slowest_readers(queues, self.queued.bytes, limit, now):
             connection.end(SLOW_CONSUMER)

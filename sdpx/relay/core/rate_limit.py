@@ -13,6 +13,7 @@
 """
 
 from collections.abc import Hashable, Iterator
+from dataclasses import InitVar, dataclass, field
 from ipaddress import IPv6Address, IPv6Network
 from typing import Final, Generic, TypeVar
 
@@ -132,30 +133,26 @@ class FailedAuthLimit:
         return max(0.0, (1 - self._limit.tokens(address, now)) / self._rate) if self._rate else 0.0
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class ClientRateLimit:
-    """The limit of one client: `rate` messages a second in the long run, five seconds' worth of them at once."""
+    """The limit of one client: `rate` messages a second in the long run, five seconds' worth of them at once.
 
-    __slots__ = (
-        "_address",
-        "_free_misses",
-        "_messages",
-        "_rate",
-        "_refusals",
-        "_unknown_targets",
-        "exhausted",
-        "unlimited",
-    )
+    Most clients never need the buckets for refusals and misses: a missing one is full.
+    """
 
-    def __init__(self, rate: float, now: float, unknown_targets: UnknownTargetLimit, address: str) -> None:
-        self._rate = rate
-        self._unknown_targets = unknown_targets
-        self._address = address
-        self.unlimited = rate == 0
-        self._messages = None if self.unlimited else TokenBucket(rate, max(1, rate * BURST_SECONDS), now)
-        # Most clients never need the other two: a missing bucket is a full one.
-        self._refusals: TokenBucket | None = None
-        self._free_misses: TokenBucket | None = None
-        self.exhausted = False
+    _rate: float
+    _now: InitVar[float]
+    _unknown_targets: UnknownTargetLimit
+    _address: str
+    exhausted: bool = False
+    unlimited: bool = field(init=False)
+    _messages: TokenBucket | None = field(init=False)
+    _refusals: TokenBucket | None = None
+    _free_misses: TokenBucket | None = None
+
+    def __post_init__(self, now: float) -> None:
+        self.unlimited = self._rate == 0
+        self._messages = None if self.unlimited else TokenBucket(self._rate, max(1, self._rate * BURST_SECONDS), now)
 
     def allows(self, now: float, count: int = 1) -> bool:
         """Count messages; returns False if they are too many, and sets `exhausted` if the refusals are too many as well."""

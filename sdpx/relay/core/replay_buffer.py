@@ -18,6 +18,7 @@ From the client
 """
 
 from collections import deque
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
@@ -47,33 +48,20 @@ class BufferedFrame(Struct, frozen=True, eq=False):
     sender: object
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class ReplayBuffer:
     """The numbers and unacknowledged frames of one session, across its connections. `SessionStore` calls its methods."""
 
-    __slots__ = (
-        "_frames",
-        "accepted",
-        "ack_due",
-        "acked",
-        "bytes",
-        "client_id",
-        "digest",
-        "digests",
-        "reason",
-        "sent",
-    )
-
-    def __init__(self, client_id: str) -> None:
-        self.client_id = client_id
-        self.sent = 0  # the highest seq
-        self.acked = 0  # the highest seq that the client has acknowledged
-        self.accepted = 0  # the highest client_seq
-        self.bytes = 0  # memory of the unacknowledged frames
-        self.ack_due: float | None = None
-        self.digest = b""  # of the token that belongs to the present connection
-        self.digests: list[bytes] = []  # of all valid tokens, the newest last
-        self.reason: DisconnectReason = "closed"  # what the peer receives if the client does not resume
-        self._frames: deque[BufferedFrame] = deque()
+    client_id: str
+    sent: int = 0  # the highest seq
+    acked: int = 0  # the highest seq that the client has acknowledged
+    accepted: int = 0  # the highest client_seq
+    size: int = 0  # memory of the unacknowledged frames
+    ack_due: float | None = None
+    digest: bytes = b""  # of the token that belongs to the present connection
+    digests: list[bytes] = field(default_factory=list)  # of all valid tokens, the newest last
+    reason: DisconnectReason = "closed"  # what the peer receives if the client does not resume
+    _frames: deque[BufferedFrame] = field(default_factory=deque)
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -81,11 +69,11 @@ class ReplayBuffer:
     def append(self, data: bytes, sender: object, limits: Limits) -> bool:
         """Keep the frame that bears `seq` number `sent` + 1. Returns False if it does not fit: the session has to end."""
         size = data.__sizeof__()
-        full = len(self._frames) >= limits.send_queue_frames or self.bytes + size > limits.send_queue_bytes
+        full = len(self._frames) >= limits.send_queue_frames or self.size + size > limits.send_queue_bytes
         if full and self._frames:
             return False
         self.sent += 1
-        self.bytes += size
+        self.size += size
         self._frames.append(BufferedFrame(data, sender))
         return True
 
@@ -94,7 +82,7 @@ class ReplayBuffer:
         if seq <= self.acked:
             return False
         for _ in range(seq - self.acked):
-            self.bytes -= self._frames.popleft().data.__sizeof__()
+            self.size -= self._frames.popleft().data.__sizeof__()
         self.acked = seq
         return True
 

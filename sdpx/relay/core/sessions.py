@@ -98,7 +98,7 @@ class SessionStore:
     @property
     def suspended_bytes(self) -> int:
         """The bytes in their replay buffers."""
-        return sum(buffer.bytes for buffer in self._suspended)
+        return sum(buffer.size for buffer in self._suspended)
 
     # ---- open and resume
 
@@ -120,9 +120,9 @@ class SessionStore:
         """Move the session that `find` returned to a new connection. The caller closes the old one, if it is still open."""
         buffer = self._by_digest[_digest(token)]
         self._leave_suspended(buffer)
-        before = buffer.bytes
+        before = buffer.size
         buffer.acknowledge(last or 0)
-        self.bytes += buffer.bytes - before
+        self.bytes += buffer.size - before
         buffer.ack_due = None  # `your_id` acknowledges
         self.totals.resumed += 1
         following = blake2b(token.encode(), key=self._secret, digest_size=TOKEN_BYTES).digest()
@@ -133,20 +133,20 @@ class SessionStore:
 
     def append(self, buffer: ReplayBuffer, data: bytes, sender: object = None) -> bool:
         """Keep the frame with the next `seq`. Returns False if it does not fit: the session ends, as `slow`."""
-        before = buffer.bytes
+        before = buffer.size
         fits = buffer.append(data, sender, self._limits)
-        self.bytes += buffer.bytes - before
+        self.bytes += buffer.size - before
         return fits
 
     def check(self, buffer: ReplayBuffer, frame: bytes | None, now: float) -> FrameVerdict:
         """Check the number of a frame from the client's present connection (`ReplayBuffer.check`). Raises `Refusal`."""
         if len(buffer.digests) > 1:
             self._revoke(buffer, [each for each in buffer.digests if each != buffer.digest])
-        before, was_due = buffer.bytes, buffer.ack_due
+        before, was_due = buffer.size, buffer.ack_due
         try:
             return buffer.check(frame, now)
         finally:
-            self.bytes += buffer.bytes - before
+            self.bytes += buffer.size - before
             if buffer.ack_due is not None and buffer.ack_due != was_due:
                 self._acks.append((buffer.ack_due, buffer))
 
@@ -174,7 +174,7 @@ class SessionStore:
         self._leave_suspended(buffer)
         self._buffers.pop(buffer, None)
         senders = dict.fromkeys(frame.sender for frame in buffer.unacknowledged() if frame.sender is not None)
-        self.bytes -= buffer.bytes
+        self.bytes -= buffer.size
         buffer.acknowledge(buffer.sent)
         buffer.ack_due = None
         return list(senders)
@@ -183,7 +183,7 @@ class SessionStore:
         """Return the sessions that have to end for all replay buffers to be within their bound."""
         if self.bytes <= self._limits.max_queued_bytes:
             return []
-        sizes = [(buffer, buffer.bytes) for buffer in self._buffers]
+        sizes = [(buffer, buffer.size) for buffer in self._buffers]
         evicted = largest_buffers(sizes, self.bytes, self._limits.max_queued_bytes)
         self.totals.evicted += len(evicted)
         return [Eviction(buffer, "slow") for buffer in evicted]

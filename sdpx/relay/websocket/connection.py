@@ -9,6 +9,7 @@
 
 from base64 import b64encode
 from collections.abc import Iterable
+from dataclasses import InitVar, dataclass, field
 from hashlib import sha1
 from typing import Final
 
@@ -54,63 +55,36 @@ TURN_FRAMES: Final = 64  # that are handled before other connections have their 
 MAGIC: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class EpollConnection:
     """A WebSocket connection, which calls the relay back through `handler` with its `session`."""
 
-    __slots__ = (
-        "_close_reply",
-        "_engine",
-        "_fast_parser",
-        "_fault",
-        "_handler",
-        "_last_received",
-        "_limits",
-        "_may_write",
-        "_opened",
-        "_parser",
-        "_partial",
-        "_pinged_at",
-        "_session",
-        "_single_text_bytes",
-        "_trailing_data",
-        "_written",
-        "close_reason",
-        "link",
-        "queue",
-        "timer_at",
-        "undelivered",
-    )
+    link: SocketStream
+    _trailing_data: bytes
+    _engine: EpollEngine
+    _limits: Limits
+    _handler: ConnectionHandler
+    _session: object
+    _total: InitVar[QueuedBytes]
+    queue: SendQueue = field(init=False)
+    _written: int = 0  # bytes of the first queued frame
+    _may_write: bool = False  # not before the WebSocket is open, and not while the socket is full
+    _opened: bool = False
+    _fast_parser: FastParser | None = None  # for a client that does not send one whole frame at a time
+    _parser: FrameParser | None = None
+    _partial: int = 0  # bytes kept of an incomplete message
+    _single_text_bytes: int = field(init=False)  # 0 while the next bytes do not begin a frame
+    _last_received: float = field(default_factory=trio.current_time)
+    _pinged_at: float = field(default_factory=trio.current_time)
+    timer_at: float = NEVER
+    _fault: Exception | None = None
+    _close_reply: bytes = b""
+    close_reason: CloseReason | None = None
+    undelivered: tuple[object, ...] = ()  # the senders of frames that were not written
 
-    def __init__(
-        self,
-        link: SocketStream,
-        trailing_data: bytes,
-        engine: EpollEngine,
-        limits: Limits,
-        handler: ConnectionHandler,
-        session: object,
-        total: QueuedBytes,
-    ) -> None:
-        self.link = link
-        self._trailing_data = trailing_data
-        self._engine = engine
-        self._limits = limits
-        self._handler = handler
-        self._session = session
-        self.queue = SendQueue(limits.send_queue_frames, limits.send_queue_bytes, total)
-        self._written = 0  # bytes of the first queued frame
-        self._may_write = False  # not before the WebSocket is open, and not while the socket is full
-        self._opened = False
-        self._fast_parser: FastParser | None = None  # for a client that does not send one whole frame at a time
-        self._parser: FrameParser | None = None
-        self._partial = 0  # bytes kept of an incomplete message
-        self._single_text_bytes = limits.max_message_size  # 0 while the next bytes do not begin a frame
-        self._last_received = self._pinged_at = trio.current_time()
-        self.timer_at = NEVER
-        self._fault: Exception | None = None
-        self._close_reply = b""
-        self.close_reason: CloseReason | None = None
-        self.undelivered: tuple[object, ...] = ()  # the senders of frames that were not written
+    def __post_init__(self, total: QueuedBytes) -> None:
+        self.queue = SendQueue(self._limits.send_queue_frames, self._limits.send_queue_bytes, total)
+        self._single_text_bytes = self._limits.max_message_size
 
     # ---- sending
 

@@ -1,6 +1,7 @@
 """The send queue of one connection: WebSocket frames to be written, bounded in number and in bytes."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 import trio
 
@@ -15,6 +16,7 @@ class QueuedBytes:
         self.bytes = 0
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class SendQueue:
     """Frames in order, from any sender, to the one writer of a socket.
 
@@ -23,30 +25,15 @@ class SendQueue:
     time at which a frame was last written, or at which the first frame was queued.
     """
 
-    __slots__ = (
-        "_changed",
-        "_clock",
-        "_closed",
-        "_max_bytes",
-        "_max_frames",
-        "_total",
-        "bytes",
-        "frames",
-        "last_progress",
-    )
-
-    def __init__(
-        self, max_frames: int, max_bytes: int, total: QueuedBytes, clock: Callable[[], float] = trio.current_time
-    ) -> None:
-        self._max_frames = max_frames
-        self._max_bytes = max_bytes
-        self._total = total
-        self._clock = clock
-        self.frames: list[QueuedFrame] = []
-        self.bytes = 0
-        self.last_progress = 0.0
-        self._closed = False
-        self._changed: trio.Event | None = None  # only while `wait` waits
+    _max_frames: int
+    _max_bytes: int
+    _total: QueuedBytes
+    _clock: Callable[[], float] = trio.current_time
+    frames: list[QueuedFrame] = field(default_factory=list)
+    size: int = 0
+    last_progress: float = 0.0
+    _closed: bool = False
+    _changed: trio.Event | None = None  # only while `wait` waits
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -58,10 +45,10 @@ class SendQueue:
         size, frames = data.__sizeof__(), self.frames
         if not frames:
             self.last_progress = since or self._clock()
-        elif len(frames) >= self._max_frames or self.bytes + size > self._max_bytes:
+        elif len(frames) >= self._max_frames or self.size + size > self._max_bytes:
             return 0
         frames.append((data, sender, since))
-        self.bytes += size
+        self.size += size
         self._total.bytes += size
         if self._changed is not None:
             self._wake()
@@ -79,7 +66,7 @@ class SendQueue:
     def close(self) -> None:
         """Accept no more frames. Those in the queue can still be taken out, and no longer count for all queues."""
         self._closed = True
-        self._total.bytes -= self.bytes
+        self._total.bytes -= self.size
         self._total = QueuedBytes()
         self._wake()
 
@@ -104,23 +91,23 @@ class SendQueue:
         """Take out the first `count` frames, one or more, which have been written."""
         frames = self.frames
         if count == len(frames):
-            size = self.bytes
+            size = self.size
             frames.clear()
         else:
             size = size_of(frames[:count])
             del frames[:count]
-        self.bytes -= size
+        self.size -= size
         self._total.bytes -= size
         self.last_progress = now
 
     def take_all(self) -> list[QueuedFrame]:
         """Take out all frames."""
         taken, self.frames = self.frames, []
-        self._count(-self.bytes)
+        self._count(-self.size)
         return taken
 
     def _count(self, size: int) -> None:
-        self.bytes += size
+        self.size += size
         self._total.bytes += size
 
     def _wake(self) -> None:

@@ -104,7 +104,7 @@ class TrioWebSocketConnection:
             self._stream.report_partial = False
             self.queue.close()  # first: its frames must not count while others are notified
             self._handler.on_disconnected(self._session, self, close_reason)
-            if not flushes_queue(close_reason, self.queue.bytes):
+            if not flushes_queue(close_reason, self.queue.size):
                 self._drop_queue()
             self._ended.set()
 

@@ -212,7 +212,7 @@ def test_acks_remove_frames_from_the_buffer() -> None:
     store = session_store()
     buffer, _ = opened(store, frames=5)
     assert check(store, buffer, '{"type":"ack","seq":4}') is FrameVerdict.ACKED
-    assert (len(buffer), store.bytes) == (1, buffer.bytes)
+    assert (len(buffer), store.bytes) == (1, buffer.size)
     assert [check(store, buffer, f'{{"type":"ack","seq":{n}}}') for n in (4, 3, 0)] == [FrameVerdict.DUPLICATE] * 3
     assert check(store, buffer, '{"type":"ack","seq":5}') is FrameVerdict.ACKED
     assert (len(buffer), store.bytes) == (0, 0)
@@ -367,7 +367,7 @@ def test_a_session_is_suspended_for_the_resume_window() -> None:
     store = session_store(resume_window=30)
     buffer, token = opened(store, frames=2)
     assert store.suspend(buffer, "timeout", 5.0) == []
-    assert (store.suspended, store.suspended_bytes, store.next_due) == (1, buffer.bytes, 35.0)
+    assert (store.suspended, store.suspended_bytes, store.next_due) == (1, buffer.size, 35.0)
     assert store.expired(34.9) == []
     assert store.expired(35.0) == [Eviction(buffer, "timeout")]
     store.end(buffer)
@@ -456,7 +456,7 @@ def test_all_replay_buffers_together_are_bounded() -> None:
     assert store.over_budget() == [Eviction(large, "slow")]
     store.end(large)
     assert store.over_budget() == []
-    assert store.bytes == small.bytes
+    assert store.bytes == small.size
 
 
 def test_senders_of_unacknowledged_frames_are_returned() -> None:

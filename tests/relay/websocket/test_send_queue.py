@@ -77,7 +77,7 @@ def test_the_bytes_of_all_queues_are_counted() -> None:
     queues = [SendQueue(5, 1000, total, clock) for _ in range(3)]
     for queue in queues:
         queue.put(b"x")
-    assert (total.bytes, queues[0].bytes) == (3 * ONE, ONE)
+    assert (total.bytes, queues[0].size) == (3 * ONE, ONE)
     queues[0].close()
     queues[1].take_all()
     queues[0].take_all()
@@ -201,7 +201,7 @@ def test_bytes_are_those_of_the_frames_in_the_queue(steps: list[str]) -> None:
                 assert [data for data, _, _ in queue.take_all()] == model
                 model.clear()
         assert [data for data, _, _ in queue.frames] == model
-        assert total.bytes == queue.bytes == sum(each.__sizeof__() for each in model)
+        assert total.bytes == queue.size == sum(each.__sizeof__() for each in model)
 
 
 def test_peek_returns_the_first_frame_and_those_that_fit_behind_it() -> None:
