@@ -92,11 +92,6 @@ def mask_secrets(text: str) -> str:
     user, at, host = parts.netloc.rpartition("@")
     name, colon, _ = user.partition(":")
     shown = f"{name}:{MASK}@{host}" if colon else f"{MASK}@{host}" if at else host
-    query = "&".join(map(_mask_parameter, parts.query.split("&"))) if parts.query else ""
+    pairs = [pair.partition("=") for pair in parts.query.split("&")] if parts.query else []
+    query = "&".join(f"{key}={MASK}" if equals else MASK for key, equals, _ in pairs)  # a key alone may be a credential
     return parts._replace(netloc=shown, query=query, fragment=MASK if parts.fragment else "").geturl()
-
-
-def _mask_parameter(parameter: str) -> str:
-    """Return a query parameter with its value masked; without a name, all of it may be a credential."""
-    name, equals, _ = parameter.partition("=")
-    return f"{name}={MASK}" if equals else MASK

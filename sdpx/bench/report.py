@@ -9,6 +9,10 @@ from sdpx.bench.options import BenchOptions
 BUSY: Final = 0.9  # above this share a load process is the bottleneck
 PERCENTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
 FULL: Final = ("429", "503")
+BOTTLENECK: Final = (
+    "The load generator was the bottleneck (busy: {busy}): the relay can carry more. "
+    "Increase --processes, or run the load on another machine"
+)
 PHASES: Final = {"relay": "messages", "connect": "connects", "session": "sessions"}
 
 Figures = dict[str, Any]  # the result, as `--format json` prints it
@@ -26,6 +30,7 @@ def figures(
     for tally in tallies.values():
         together.add(tally)
     reason = _error_sentence(together)
+    slow = [f"{PHASES[phase]} {tally.busy:.0%}" for phase, tally in tallies.items() if tally.busy > BUSY]
     return {
         "relay": url,
         "sound": not reason,
@@ -48,7 +53,7 @@ def figures(
         "faults": {name: together.faults[name] for name in FAULTS},
         "refused": together.refused,
         "cut": together.cut,
-        "notes": _notes(tallies),
+        "notes": [BOTTLENECK.format(busy=", ".join(slow))] if slow else [],
         "error": {"code": "bench_failed", "reason": reason} if reason else None,
     }
 
@@ -75,15 +80,6 @@ def refused_sentence(refused: Mapping[str, int]) -> str:
 
 def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{number} {name}" for name, number in sorted(counts.items()) if number)
-
-
-def _notes(tallies: dict[str, Tally]) -> list[str]:
-    slow = [f"{PHASES[phase]} {tally.busy:.0%}" for phase, tally in tallies.items() if tally.busy > BUSY]
-    sentence = (
-        f"The load generator was the bottleneck (busy: {', '.join(slow)}): the relay can carry more. "
-        "Increase --processes, or run the load on another machine"
-    )
-    return [sentence] if slow else []
 
 
 def table(result: Figures) -> str:

@@ -38,11 +38,11 @@ class Proxies:
         """
         if not self.trust(host):
             return host
-        clients = {
-            self._last_untrusted(nodes)
-            for nodes in (_nodes_of_x_forwarded_for(x_forwarded_for), _nodes_of_forwarded(forwarded))
-            if nodes
-        }
+        lists = (
+            [node.strip() for line in x_forwarded_for for node in line.split(",")],
+            [node for line in forwarded for node in _nodes_of_line(line)],
+        )
+        clients = {self._last_untrusted(nodes) for nodes in lists if nodes}
         return host if len(clients) != 1 else str(clients.pop() or host)
 
     def _trusts(self, address: Address) -> bool:
@@ -79,16 +79,8 @@ def validate_network(text: str) -> str | None:
     return None
 
 
-def _nodes_of_x_forwarded_for(lines: Sequence[str]) -> list[str]:
-    return [node.strip() for line in lines for node in line.split(",")]
-
-
-def _nodes_of_forwarded(lines: Sequence[str]) -> list[str]:
-    return [node for line in lines for node in _nodes_of_line(line)]
-
-
 def _nodes_of_line(line: str) -> list[str]:
-    """Return the `for` node of each element; one empty node if a quoted string does not end, which a client may have begun."""
+    """Return the `for` nodes of a line; one empty node if a quoted string does not end, which a client may have begun."""
     elements, at = [[""]], 0
     while at < len(line):
         token = _TOKEN.match(line, at)
