@@ -36,7 +36,7 @@ from sdpx.relay.websocket.handler import ABNORMAL, CloseReason
 from sdpx.relay.websocket.socket_stream import SocketStream
 from sdpx.relay.websocket.timers import NEVER
 from sdpx.relay.websocket.tls_stream import TlsHandshakeError, TlsRequiredError, TlsStream
-from sdpx.relay.websocket.trio_websocket_engine import FrameTurns, TrioWebSocketConnection
+from sdpx.relay.websocket.trio_websocket_engine import FrameTurns, TrioWebSocketConnection, ValidatingStream
 
 READ_BYTES: Final = 16 * 1024
 FORWARDED: Final = re.compile(rb"\r\n(?:x-forwarded-for|forwarded):", re.IGNORECASE)
@@ -345,10 +345,9 @@ class Acceptor:
     async def _run_websocket(self, stream: trio.abc.Stream, accepted: AcceptedUpgrade) -> None:
         """Serve a client by trio-websocket until its connection ends."""
         session = self._relay.open_session(accepted)
-        head, limits, relay = accepted.upgrade.head(), self._limits, self._relay
-        connection = TrioWebSocketConnection(
-            stream, head, accepted.trailing_data, limits, relay.handler, session, relay.queued, self._turns
-        )
+        head, limits, handler = accepted.upgrade.head(), self._limits, self._relay.handler
+        valid = ValidatingStream(stream, head, accepted.trailing_data, limits, handler, session, self._turns)
+        connection = TrioWebSocketConnection(valid, limits, handler, session, self._relay.queued)
         try:
             self._relay.connect(session, connection, accepted)
             await connection.run(accepted.upgrade.subprotocol)

@@ -7,7 +7,9 @@
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import InitVar, dataclass, field
+from functools import partial
 from itertools import cycle
 from typing import Final
 
@@ -31,7 +33,7 @@ from sdpx.relay.websocket.handler import (
     from_violation,
 )
 from sdpx.relay.websocket.send_queue import QueuedBytes, SendQueue
-from sdpx.relay.websocket.validator import INVALID_UTF8, FrameValidator, Violation
+from sdpx.relay.websocket.validator import INVALID_UTF8, FrameValidator
 
 # Two reads for each 4 KiB offer cost a fifth of the throughput; 64 KiB is one read.
 READ_BYTES: Final = 64 * 1024
@@ -60,31 +62,24 @@ class FrameTurns:
             self._is_taken = bool(self._waiting.unpark())
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class TrioWebSocketConnection:
     """A WebSocket connection, which calls the relay back through `handler` with its `session`; see `EpollConnection`."""
 
-    def __init__(
-        self,
-        stream: trio.abc.Stream,
-        head: bytes,
-        trailing_data: bytes,
-        limits: Limits,
-        handler: ConnectionHandler,
-        session: object,
-        total: QueuedBytes,
-        turns: FrameTurns,
-    ) -> None:
-        """Take over `stream`, of which the request's `head` and `trailing_data` have been read."""
-        self._stream = ValidatingStream(stream, head, trailing_data, limits, handler, session, turns)
-        self._limits = limits
-        self._handler = handler
-        self._session = session
-        self.queue = SendQueue(limits.send_queue_frames, limits.send_queue_bytes, total)
-        self._pings = cycle(PINGS)
-        self._ended = trio.Event()
-        self._flushed = trio.Event()
-        self.close_reason: CloseReason | None = None
-        self.undelivered: tuple[object, ...] = ()
+    _stream: "ValidatingStream"
+    _limits: Limits
+    _handler: ConnectionHandler
+    _session: object
+    _total: InitVar[QueuedBytes]
+    queue: SendQueue = field(init=False)
+    _pings: Iterator[bytes] = field(default_factory=partial(cycle, PINGS))
+    _ended: trio.Event = field(default_factory=trio.Event)
+    _flushed: trio.Event = field(default_factory=trio.Event)
+    close_reason: CloseReason | None = None
+    undelivered: tuple[object, ...] = ()
+
+    def __post_init__(self, total: QueuedBytes) -> None:
+        self.queue = SendQueue(self._limits.send_queue_frames, self._limits.send_queue_bytes, total)
 
     def queue_first(self, frames: Iterable[bytes]) -> None:
         """Queue the frames that precede all others, before the WebSocket opens; they may be more than the queue's bounds."""
@@ -171,13 +166,13 @@ class TrioWebSocketConnection:
 
     def _close_reason_of(self, closed: ConnectionClosed) -> CloseReason:
         """Return why the connection closed: the validating stream may know a reason that the library does not."""
-        if violation := self._stream.violation:
+        if violation := self._stream.validator.violation:
             return from_violation(violation)
-        if self._stream.late and not self._stream.client_closed:
+        if self._stream.late and not self._stream.validator.closed:
             return WRITE_TIMEOUT
         if closed.reason is None:
             return CONNECTION_LOST
-        by_client = self._stream.client_closed and closed.reason.code == self._stream.close_code
+        by_client = self._stream.validator.closed and closed.reason.code == self._stream.validator.close_code
         broken = closed.reason.code == INVALID_UTF8.code and not by_client
         return CloseReason("refused" if broken else "closed", closed.reason.code, closed.reason.reason or "")
 
@@ -223,17 +218,18 @@ class TrioWebSocketConnection:
         """
         close_reason = self.close_reason
         assert close_reason is not None
-        if close_reason.code == ABNORMAL or (close_reason.reason == "closed" and self._stream.client_closed):
+        if close_reason.code == ABNORMAL or (close_reason.reason == "closed" and self._stream.validator.closed):
             return b""
         frames = b"".join([data for data, _, _ in self.queue.take_all()])
         return frames + close_frame(close_reason.code, close_reason.text)
 
 
+@dataclass(eq=False, repr=False)
 class ValidatingStream(trio.abc.Stream):
     """The stream between a socket and the library: passes a request's head on to the library, then whole, valid frames.
 
-    A frame that breaks a rule, and all bytes behind it, never reach the library, for which the stream ends there; `violation`
-    is the reason. `last_received` is when the client last completed a frame.
+    A frame that breaks a rule, and all bytes behind it, never reach the library, for which the stream ends there; the
+    `validator` has the reason. `last_received` is when the client last completed a frame.
 
     The library closes this stream and not `stream`, which is still needed for the close frame that the library does not send
     where it finds an error of its own. Each send has `write_timeout`, and all of them `close_timeout` once the client has
@@ -241,50 +237,29 @@ class ValidatingStream(trio.abc.Stream):
     it was out of time.
     """
 
-    def __init__(
-        self,
-        stream: trio.abc.Stream,
-        head: bytes,
-        trailing_data: bytes,
-        limits: Limits,
-        handler: ConnectionHandler,
-        session: object,
-        turns: FrameTurns,
-    ) -> None:
-        self.stream = stream
-        self._turns = turns
-        self._handler = handler
-        self._session = session
-        self.report_partial = True
-        self._head = head
-        self._trailing_data = trailing_data
-        self._limits = limits
-        self._validator = FrameValidator(limits.max_message_size, limits.max_fragments)
-        self._partial = bytearray()
-        self._reported = 0
-        self._accepted = trio.Event()
-        self._closed = False
-        self._send_until = math.inf
-        self._sending = trio.CancelScope()
-        self._sent = trio.Event()
+    stream: trio.abc.Stream
+    _head: bytes
+    _trailing_data: bytes
+    _limits: Limits
+    _handler: ConnectionHandler
+    _session: object
+    _turns: FrameTurns
+    validator: FrameValidator = field(init=False)
+    report_partial: bool = True
+    _partial: bytearray = field(default_factory=bytearray)
+    _reported: int = 0
+    _accepted: trio.Event = field(default_factory=trio.Event)
+    _closed: bool = False
+    _send_until: float = math.inf
+    _sending: trio.CancelScope = field(default_factory=trio.CancelScope)
+    _sent: trio.Event = field(default_factory=trio.Event)
+    torn: bool = False
+    late: bool = False
+    last_received: float = field(default_factory=trio.current_time)
+
+    def __post_init__(self) -> None:
+        self.validator = FrameValidator(self._limits.max_message_size, self._limits.max_fragments)
         self._sent.set()
-        self.torn = self.late = False
-        self.last_received = trio.current_time()
-
-    @property
-    def violation(self) -> Violation | None:
-        """The rule that the client broke, if any."""
-        return self._validator.violation
-
-    @property
-    def client_closed(self) -> bool:
-        """Whether the client has sent its close frame."""
-        return self._validator.closed
-
-    @property
-    def close_code(self) -> int:
-        """The code in the client's close frame."""
-        return self._validator.close_code
 
     def accepted(self) -> None:
         """Pass on frames: the WebSocket is open. The library would leave earlier frames until its next read."""
@@ -296,7 +271,7 @@ class ValidatingStream(trio.abc.Stream):
             head, self._head = self._head, b""
             return head
         await self._accepted.wait()
-        while self._validator.violation is None and not self._validator.closed:
+        while self.validator.violation is None and not self.validator.closed:
             max_frames = 1
             if self._trailing_data:
                 await self._turns.wait()
@@ -310,28 +285,28 @@ class ValidatingStream(trio.abc.Stream):
 
     def _whole_frames(self, data: bytes, max_frames: int) -> bytes:
         """Return the frames that these bytes complete, and keep the rest."""
-        now, frames, extra_frames = trio.current_time(), self._validator.frames, self._validator.extra_frames
-        valid = self._validator.validate(data, max_frames)
+        now, frames, extra_frames = trio.current_time(), self.validator.frames, self.validator.extra_frames
+        valid = self.validator.validate(data, max_frames)
         self._partial += data[:valid]
         self._trailing_data = data[valid:]
-        if self._validator.frames > frames:
+        if self.validator.frames > frames:
             self.last_received = now
-        if self._validator.extra_frames > extra_frames and self._validator.violation is None:
-            self._validator.violation = self._handler.on_non_message_frames(
-                self._session, self._validator.extra_frames - extra_frames, now
+        if self.validator.extra_frames > extra_frames and self.validator.violation is None:
+            self.validator.violation = self._handler.on_non_message_frames(
+                self._session, self.validator.extra_frames - extra_frames, now
             )
-            if self._validator.violation:
+            if self.validator.violation:
                 return b""
-        if self._validator.closed:
+        if self.validator.closed:
             self._limit_sends()
         return self._take_whole()
 
     def _take_whole(self) -> bytes:
-        end = len(self._partial) - (0 if self._validator.violation else self._validator.partial)
+        end = len(self._partial) - (0 if self.validator.violation else self.validator.partial)
         whole = bytes(self._partial[:end])
         del self._partial[:end]
         # The library keeps fragments as text, in which one character may make all of them take four bytes each.
-        unfinished = len(self._partial) + 4 * self._validator.kept
+        unfinished = len(self._partial) + 4 * self.validator.kept
         if unfinished != self._reported and self.report_partial:
             self._reported = unfinished
             self._handler.on_partial_message(self._session, unfinished)
