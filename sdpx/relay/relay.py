@@ -23,13 +23,13 @@ from sdpx.ids import make_id
 from sdpx.log import Log
 from sdpx.protocol import codec
 from sdpx.protocol.codec import FROM_PEER
-from sdpx.protocol.messages import DisconnectReason, Frame, IceServers, ServerMessage, YourId
+from sdpx.protocol.messages import DisconnectReason, Frame, IceServers, Pong, ServerMessage, YourId
 from sdpx.relay import delivery
 from sdpx.relay.auth.tokens import Grant
 from sdpx.relay.auth.turn import IceServerIssuer
 from sdpx.relay.client import AcceptedUpgrade, ClientSession, Connection
 from sdpx.relay.core.limits import Limits
-from sdpx.relay.core.overload import PartialMessageBudget, slowest_readers
+from sdpx.relay.core.overload import PartialMessageBudget, QueuedBytes, slowest_readers
 from sdpx.relay.core.pairing import Effect, PairingTable, PairPolicy, Send
 from sdpx.relay.core.rate_limit import ClientRateLimit, ConnectionCounts, UnknownTargetLimit, admit
 from sdpx.relay.core.sessions import ResumeRequest
@@ -38,7 +38,6 @@ from sdpx.relay.resume import ResumeManager
 from sdpx.relay.suspension import SuspensionDetector
 from sdpx.relay.websocket.fast_parser import text_frame
 from sdpx.relay.websocket.handler import SLOW_CONSUMER, TOO_FAST, CloseReason, ConnectionHandler
-from sdpx.relay.websocket.send_queue import QueuedBytes
 from sdpx.relay.websocket.validator import Violation
 
 RATE_EXCEEDED: Final = Violation(TOO_FAST.code, TOO_FAST.text)
@@ -298,7 +297,7 @@ class Relay:
         session.last_peer = self._sessions.get(self._table.peer_of(client_id) or "")
         del self._sessions[client_id]
         if session.replay is not None:
-            session.unacknowledged = self._resume.end(session.replay)
+            session.unacknowledged = self._resume.store.end(session.replay)
         self._ice.forget(client_id)
         self._partial_messages.update(client_id, 0)
         self.stats.count_eviction(reason)
@@ -346,7 +345,7 @@ class Relay:
                 deepest = max(deepest, self._execute_one(*self._pending_effects.popleft()))
         finally:
             self._is_executing = False
-        if self.queued.bytes > self._limits.max_queued_bytes or self._resume.is_over_budget:
+        if self.queued.bytes > self._limits.max_queued_bytes or self._resume.store.is_over_budget:
             self._evict()
         return deepest
 
@@ -361,7 +360,7 @@ class Relay:
 
     def _send(self, message: ServerMessage, receiver: ClientSession, now: float) -> int:
         data = codec.encode(message)
-        if receiver.replay is not None and not self._resume.is_unnumbered(message):
+        if receiver.replay is not None and not isinstance(message, YourId | Pong):
             return self._resume.post(receiver, data[:-1], codec.END, None, now)[1]
         return 0 if receiver.connection is None else receiver.connection.post(text_frame(data), None, now)
 

@@ -8,6 +8,7 @@
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
@@ -17,10 +18,10 @@ from msgspec.structs import replace
 from sdpx.errors import Refusal
 from sdpx.events import Event, serve
 from sdpx.protocol import codec, sequence
-from sdpx.protocol.messages import DisconnectReason, Pong, ServerMessage, YourId
+from sdpx.protocol.messages import DisconnectReason, YourId
 from sdpx.relay.client import ClientSession, Connection
 from sdpx.relay.core.limits import Limits
-from sdpx.relay.core.replay_buffer import FrameVerdict, ReplayBuffer
+from sdpx.relay.core.replay_buffer import FrameVerdict
 from sdpx.relay.core.sessions import Eviction, ResumeRequest, SessionStore
 from sdpx.relay.core.stats import ResumeSnapshot
 from sdpx.relay.websocket.fast_parser import text_frame
@@ -39,6 +40,7 @@ EVICTED: Final = "The replay buffers were full"
 STOPPING: Final = "The relay is stopping"
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class ResumeManager:
     """The resumable ones among the `sessions` of a relay.
 
@@ -46,40 +48,35 @@ class ResumeManager:
     `resumed_at` is that of `SuspensionDetector`.
     """
 
-    def __init__(
-        self,
-        limits: Limits,
-        sessions: Mapping[str, ClientSession],
-        log: Callable[[Event], None],
-        end_suspended: Callable[[ClientSession, DisconnectReason, str], None],
-        resumed_at: Callable[[float], float],
-    ) -> None:
-        self._limits = limits
-        self._sessions = sessions
-        self._log = log
-        self._end_suspended = end_suspended
-        self._resumed_at = resumed_at
-        self._windows_from = -inf
-        self._store = SessionStore(limits, secrets.token_bytes)
-        self._timer = trio.CancelScope()
-        self._stopping = False
+    _limits: Limits
+    _sessions: Mapping[str, ClientSession]
+    _log: Callable[[Event], None]
+    _end_suspended: Callable[[ClientSession, DisconnectReason, str], None]
+    _resumed_at: Callable[[float], float]
+    _windows_from: float = -inf
+    _timer: trio.CancelScope = field(default_factory=trio.CancelScope)
+    _stopping: bool = False
+    store: SessionStore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.store = SessionStore(self._limits, secrets.token_bytes)
 
     def snapshot(self) -> ResumeSnapshot:
         """Return the present values of the gauges, for the metrics."""
-        store = self._store
-        return ResumeSnapshot(store.suspended, store.suspended_bytes, store.bytes, store.totals)
+        store = self.store
+        return ResumeSnapshot(store.suspended, store.suspended_bytes, store.total.bytes, store.totals)
 
     # ---- open and resume
 
     def find(self, request: ResumeRequest, bound_id: str | None) -> str | None:
         """Return the ID of the session that a request resumes; None without one, or if it differs from `bound_id`."""
-        if request.token is None or (buffer := self._store.find(request.token, request.last)) is None:
+        if request.token is None or (buffer := self.store.find(request.token, request.last)) is None:
             return None
         return buffer.client_id if bound_id in (None, buffer.client_id) else None
 
     def open(self, session: ClientSession) -> str:
         """Make a new session resumable; returns its token."""
-        session.replay, token = self._store.open(session.client_id)
+        session.replay, token = self.store.open(session.client_id)
         return token
 
     def resume(self, session: ClientSession, connection: Connection, request: ResumeRequest, your_id: YourId) -> None:
@@ -87,7 +84,7 @@ class ResumeManager:
         assert request.token is not None
         superseded, session.connection = session.connection, connection
         session.is_resumed = True
-        state = self._store.resume(request.token, request.last)
+        state = self.store.resume(request.token, request.last)
         first = replace(your_id, resume_token=state.token, client_seq=state.client_seq)
         connection.queue_first([text_frame(codec.encode(first)), *state.frames])
         self._log(serve.ClientResumed(session.client_id, session.remote, len(state.frames)))
@@ -102,7 +99,7 @@ class ResumeManager:
         assert buffer is not None
         assert connection is not None
         try:
-            verdict = self._store.check(buffer, frame, now)
+            verdict = self.store.check(buffer, frame, now)
         except Refusal:
             session.rate_limit.allows(now)
             raise
@@ -114,11 +111,6 @@ class ResumeManager:
             connection.end(TOO_FAST)
         return verdict is FrameVerdict.ACCEPT
 
-    @staticmethod
-    def is_unnumbered(message: ServerMessage) -> bool:
-        """Return whether a message of the relay bears no `seq`."""
-        return isinstance(message, YourId | Pong)
-
     def post(self, session: ClientSession, body: bytes, end: bytes, sender: object, now: float) -> tuple[bool, int]:
         """Give a frame its number, keep it, and queue it if there is a connection.
 
@@ -128,7 +120,7 @@ class ResumeManager:
         buffer, connection = session.replay, session.connection
         assert buffer is not None
         data = text_frame(body, sequence.with_seq(end, buffer.sent + 1))
-        if not self._store.append(buffer, data, sender):
+        if not buffer.append(data, sender):
             self._end([Eviction(buffer, "slow")], EVICTED)
             return False, 0
         return True, 0 if connection is None else connection.post(data, sender, now)
@@ -149,22 +141,13 @@ class ResumeManager:
         assert session.replay is not None
         now = trio.current_time()
         session.connection, session.suspended_by = None, close_reason
-        evicted = self._store.suspend(session.replay, close_reason.reason, now, session.address)
+        evicted = self.store.suspend(session.replay, close_reason.reason, now, session.address)
         self._wake_at(now + self._limits.resume_window)
         self._end(evicted, EVICTED)
 
-    def end(self, buffer: ReplayBuffer) -> list[object]:
-        """Forget a session that ends; returns the senders of its unacknowledged frames."""
-        return self._store.end(buffer)
-
-    @property
-    def is_over_budget(self) -> bool:
-        """Whether the replay buffers hold more bytes than all may."""
-        return self._store.bytes > self._limits.max_queued_bytes
-
     def evict(self) -> None:
         """End sessions until the replay buffers are within their bound."""
-        self._end(self._store.over_budget(), EVICTED)
+        self._end(self.store.over_budget(), EVICTED)
 
     def _end(self, evictions: Iterable[Eviction], text: str) -> None:
         for buffer, reason in evictions:
@@ -191,18 +174,18 @@ class ResumeManager:
     async def run(self) -> None:
         """Send the acks that are due and end the sessions whose window is over, for ever."""
         while True:
-            due = self._store.next_due
+            due = self.store.next_due
             with trio.CancelScope(deadline=inf if due is None else due) as self._timer:
                 await trio.sleep_forever()
             now = trio.current_time()
             if (resumed_at := self._resumed_at(now)) > self._windows_from:
                 self._windows_from = resumed_at
-                self._store.restart_windows(resumed_at)
-            for buffer, ack in self._store.acks(now):
+                self.store.restart_windows(resumed_at)
+            for buffer, ack in self.store.acks(now):
                 connection = self._sessions[buffer.client_id].connection
                 if connection is not None:
                     connection.post(text_frame(codec.encode(ack)))
-            self._end(self._store.expired(now), EXPIRED)
+            self._end(self.store.expired(now), EXPIRED)
 
     def _wake_at(self, due: float) -> None:
         if due < self._timer.deadline:  # noqa: PLR1730  setting it is expensive and rarely necessary

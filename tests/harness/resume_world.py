@@ -204,7 +204,7 @@ class RelayEnd:
     def _deliver(self, member: ResumableSession, body: bytes, end: bytes, *, is_numbered: bool) -> None:
         if member.stream is not None and is_numbered:
             end = sequence.with_seq(end, member.stream.sent + 1)
-            if not self.store.append(member.stream, body + end):
+            if not member.stream.append(body + end):
                 self.leave(member, "slow")
                 return
         if member.socket is not None:

@@ -5,6 +5,8 @@ from typing import Any, cast
 import pytest
 
 from sdpx.relay.client import ClientSession
+from sdpx.relay.core.limits import Limits
+from sdpx.relay.core.overload import QueuedBytes
 from sdpx.relay.core.rate_limit import ClientRateLimit, UnknownTargetLimit
 from sdpx.relay.core.replay_buffer import ReplayBuffer
 from sdpx.relay.delivery import drop_read_frames, senders_to_notify
@@ -31,7 +33,7 @@ def ended(connection: ClosedConnection, *, unacknowledged: list[object] | None =
     receiver = session("receiver")
     receiver.connection = cast("Any", connection)
     if unacknowledged is not None:
-        receiver.replay, receiver.unacknowledged = ReplayBuffer("receiver"), unacknowledged
+        receiver.replay, receiver.unacknowledged = ReplayBuffer("receiver", Limits(), QueuedBytes()), unacknowledged
     return receiver
 
 

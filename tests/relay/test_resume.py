@@ -445,7 +445,7 @@ async def test_suspended_sessions_are_bounded(open_relay: OpenRelay, autojump_cl
         await trio.sleep(WINDOW + 1)
         away = relay.relay._resume.snapshot()
         assert (away.clients, away.replay_buffer_bytes, relay.relay.clients) == (0, 0, 0)
-        assert relay.relay._resume._store._by_digest == {}
+        assert relay.relay._resume.store._by_digest == {}
         assert relay.relay.counts.total == 0
 
 

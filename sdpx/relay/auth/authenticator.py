@@ -5,6 +5,7 @@ A refusal of a token names what is wrong with the token and quotes nothing of it
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import trio
@@ -25,25 +26,20 @@ LOG_INTERVAL: Final = 10.0
 MAX_SHOWN_ORIGIN: Final = 100
 
 
+@dataclass(eq=False, repr=False)
 class Authenticator:
     """Decides what a request is allowed. `clock` returns seconds since the epoch."""
 
-    def __init__(
-        self,
-        options: AuthOptions,
-        credentials: Credentials,
-        webhook: Webhook | None,
-        clock: Callable[[], float],
-        log: Callable[[Event], None],
-    ) -> None:
-        self._options = options
-        self._credentials = credentials
-        self._webhook = webhook
-        self._clock = clock
-        self._log = log
-        self._origins = Origins(options.allow_origin)
-        self._proxies = Proxies(options.trusted_proxy)
-        self._attempts = FailedAuthLimit(options.auth_rate)
+    _options: AuthOptions
+    _credentials: Credentials
+    _webhook: Webhook | None
+    _clock: Callable[[], float]
+    _log: Callable[[Event], None]
+
+    def __post_init__(self) -> None:
+        self._origins = Origins(self._options.allow_origin)
+        self._proxies = Proxies(self._options.trusted_proxy)
+        self._attempts = FailedAuthLimit(self._options.auth_rate)
         self._quiet_until = trio.current_time()
 
     def is_proxy(self, host: str) -> bool:
@@ -136,10 +132,8 @@ async def open_authenticator(
     options: AuthOptions, credentials: Credentials, clock: Callable[[], float], log: Callable[[Event], None]
 ) -> AsyncIterator[Authenticator | None]:
     """Yield the authenticator of these options; None if they allow every request."""
-    if options.auth_webhook is None:
-        yield Authenticator(options, credentials, None, clock, log) if options.inspects_requests else None
-        return
     async with trio.open_nursery() as nursery:
-        webhook = Webhook(options.auth_webhook, options.auth_webhook_timeout, nursery)
-        yield Authenticator(options, credentials, webhook, clock, log)
+        url, seconds = options.auth_webhook, options.auth_webhook_timeout
+        webhook = None if url is None else Webhook(url, seconds, nursery)
+        yield Authenticator(options, credentials, webhook, clock, log) if options.inspects_requests else None
         nursery.cancel_scope.cancel()

@@ -11,6 +11,7 @@ has changed. Connections that are established are not affected.
 import hmac
 from base64 import b64encode
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from sdpx.ice_servers import RtcIceServer, parse_server
@@ -37,28 +38,21 @@ def validate_turn_url(url: str) -> str | None:
     return None
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class IceServerIssuer:
     """Issues ICE servers: `fixed` ones for every client, and with `turn_urls` credentials that last `ttl` seconds.
 
     `clock` returns seconds since the epoch. `secret` returns the TURN secret that is in force.
     """
 
-    def __init__(
-        self,
-        clock: Callable[[], float],
-        fixed: Sequence[RtcIceServer] = (),
-        turn_urls: Sequence[str] = (),
-        ttl: int = 0,
-        secret: Callable[[], bytes] = bytes,
-    ) -> None:
-        self._clock = clock
-        self._fixed = fixed
-        self._turn_urls = turn_urls
-        self._ttl = ttl
-        self._secret = secret
-        self._used_secret = b""
-        # Clients with credentials: when they were issued, and the client's own servers; the oldest first.
-        self._issued: dict[str, tuple[float, Sequence[RtcIceServer] | None]] = {}
+    _clock: Callable[[], float]
+    _fixed: Sequence[RtcIceServer] = ()
+    _turn_urls: Sequence[str] = ()
+    _ttl: int = 0
+    _secret: Callable[[], bytes] = bytes
+    _used_secret: bytes = b""
+    # Clients with credentials: when they were issued, and the client's own servers; the oldest first.
+    _issued: dict[str, tuple[float, Sequence[RtcIceServer] | None]] = field(default_factory=dict)
 
     @property
     def check_interval(self) -> float | None:

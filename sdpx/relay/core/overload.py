@@ -46,6 +46,13 @@ def largest_buffers(buffers: Iterable[tuple[T, int]], total: int, limit: int) ->
     return evicted
 
 
+class QueuedBytes:
+    """The bytes in all send queues, or all replay buffers, of a relay."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
 class PartialMessageBudget(Generic[T]):
     """The bytes that each client's incomplete message occupies."""
 

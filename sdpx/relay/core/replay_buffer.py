@@ -28,6 +28,7 @@ from sdpx.errors import Refusal
 from sdpx.protocol import codec, sequence
 from sdpx.protocol.messages import ClientAck, DisconnectReason
 from sdpx.relay.core.limits import Limits
+from sdpx.relay.core.overload import QueuedBytes
 
 ACK_SECONDS: Final = 0.1  # the protocol allows 0.2; the rest is for the network
 
@@ -53,6 +54,8 @@ class ReplayBuffer:
     """The numbers and unacknowledged frames of one session, across its connections. `SessionStore` calls its methods."""
 
     client_id: str
+    _limits: Limits
+    _total: QueuedBytes  # of all sessions
     sent: int = 0  # the highest seq
     acked: int = 0  # the highest seq that the client has acknowledged
     accepted: int = 0  # the highest client_seq
@@ -66,14 +69,14 @@ class ReplayBuffer:
     def __len__(self) -> int:
         return len(self._frames)
 
-    def append(self, data: bytes, sender: object, limits: Limits) -> bool:
-        """Keep the frame that bears `seq` number `sent` + 1. Returns False if it does not fit: the session has to end."""
-        size = data.__sizeof__()
+    def append(self, data: bytes, sender: object = None) -> bool:
+        """Keep the frame that bears `seq` number `sent` + 1. Returns False if it does not fit: the session ends, as `slow`."""
+        size, limits = data.__sizeof__(), self._limits
         full = len(self._frames) >= limits.send_queue_frames or self.size + size > limits.send_queue_bytes
         if full and self._frames:
             return False
         self.sent += 1
-        self.size += size
+        self._count(size)
         self._frames.append(BufferedFrame(data, sender))
         return True
 
@@ -82,9 +85,13 @@ class ReplayBuffer:
         if seq <= self.acked:
             return False
         for _ in range(seq - self.acked):
-            self.size -= self._frames.popleft().data.__sizeof__()
+            self._count(-self._frames.popleft().data.__sizeof__())
         self.acked = seq
         return True
+
+    def _count(self, size: int) -> None:
+        self.size += size
+        self._total.bytes += size
 
     def unacknowledged(self) -> list[BufferedFrame]:
         """Return the frames in the buffer, in order."""

@@ -30,7 +30,7 @@ from msgspec import Struct
 
 from sdpx.protocol.messages import DisconnectReason, ServerAck
 from sdpx.relay.core.limits import Limits
-from sdpx.relay.core.overload import largest_buffers
+from sdpx.relay.core.overload import QueuedBytes, largest_buffers
 from sdpx.relay.core.rate_limit import EvictionQueue
 from sdpx.relay.core.replay_buffer import FrameVerdict, ReplayBuffer
 
@@ -87,7 +87,7 @@ class SessionStore:
         )
         self._acks: deque[tuple[float, ReplayBuffer]] = deque()
         self._buffers: dict[ReplayBuffer, None] = {}
-        self.bytes = 0  # in all replay buffers
+        self.total = QueuedBytes()
         self.totals = ResumeStats()
 
     @property
@@ -104,7 +104,7 @@ class SessionStore:
 
     def open(self, client_id: str) -> tuple[ReplayBuffer, str]:
         """Begin a session; returns its replay buffer and its token."""
-        buffer = ReplayBuffer(client_id)
+        buffer = ReplayBuffer(client_id, self._limits, self.total)
         self._buffers[buffer] = None
         return buffer, self._issue(buffer, self._token_bytes(TOKEN_BYTES))
 
@@ -120,9 +120,7 @@ class SessionStore:
         """Move the session that `find` returned to a new connection. The caller closes the old one, if it is still open."""
         buffer = self._by_digest[_digest(token)]
         self._leave_suspended(buffer)
-        before = buffer.size
         buffer.acknowledge(last or 0)
-        self.bytes += buffer.size - before
         buffer.ack_due = None  # `your_id` acknowledges
         self.totals.resumed += 1
         following = blake2b(token.encode(), key=self._secret, digest_size=TOKEN_BYTES).digest()
@@ -131,22 +129,14 @@ class SessionStore:
 
     # ---- frames
 
-    def append(self, buffer: ReplayBuffer, data: bytes, sender: object = None) -> bool:
-        """Keep the frame with the next `seq`. Returns False if it does not fit: the session ends, as `slow`."""
-        before = buffer.size
-        fits = buffer.append(data, sender, self._limits)
-        self.bytes += buffer.size - before
-        return fits
-
     def check(self, buffer: ReplayBuffer, frame: bytes | None, now: float) -> FrameVerdict:
         """Check the number of a frame from the client's present connection (`ReplayBuffer.check`). Raises `Refusal`."""
         if len(buffer.digests) > 1:
             self._revoke(buffer, [each for each in buffer.digests if each != buffer.digest])
-        before, was_due = buffer.size, buffer.ack_due
+        was_due = buffer.ack_due
         try:
             return buffer.check(frame, now)
         finally:
-            self.bytes += buffer.size - before
             if buffer.ack_due is not None and buffer.ack_due != was_due:
                 self._acks.append((buffer.ack_due, buffer))
 
@@ -174,17 +164,21 @@ class SessionStore:
         self._leave_suspended(buffer)
         self._buffers.pop(buffer, None)
         senders = dict.fromkeys(frame.sender for frame in buffer.unacknowledged() if frame.sender is not None)
-        self.bytes -= buffer.size
         buffer.acknowledge(buffer.sent)
         buffer.ack_due = None
         return list(senders)
 
+    @property
+    def is_over_budget(self) -> bool:
+        """Whether the replay buffers hold more bytes than all may."""
+        return self.total.bytes > self._limits.max_queued_bytes
+
     def over_budget(self) -> list[Eviction]:
         """Return the sessions that have to end for all replay buffers to be within their bound."""
-        if self.bytes <= self._limits.max_queued_bytes:
+        if not self.is_over_budget:
             return []
         sizes = [(buffer, buffer.size) for buffer in self._buffers]
-        evicted = largest_buffers(sizes, self.bytes, self._limits.max_queued_bytes)
+        evicted = largest_buffers(sizes, self.total.bytes, self._limits.max_queued_bytes)
         self.totals.evicted += len(evicted)
         return [Eviction(buffer, "slow") for buffer in evicted]
 

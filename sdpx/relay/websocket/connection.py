@@ -16,6 +16,7 @@ from typing import Final
 import trio
 
 from sdpx.relay.core.limits import Limits
+from sdpx.relay.core.overload import QueuedBytes
 from sdpx.relay.websocket.closing import close_frame, send_and_linger
 from sdpx.relay.websocket.epoll_engine import EpollEngine
 from sdpx.relay.websocket.fast_parser import (
@@ -44,7 +45,7 @@ from sdpx.relay.websocket.handler import (
 )
 from sdpx.relay.websocket.mask import unmask
 from sdpx.relay.websocket.protocol import FrameParser
-from sdpx.relay.websocket.send_queue import QueuedBytes, QueuedFrame, SendQueue, size_of
+from sdpx.relay.websocket.send_queue import QueuedFrame, SendQueue, size_of
 from sdpx.relay.websocket.socket_stream import SocketStream
 from sdpx.relay.websocket.timers import NEVER
 from sdpx.relay.websocket.validator import INVALID_UTF8, close_code, validate_close

@@ -5,15 +5,10 @@ from dataclasses import dataclass, field
 
 import trio
 
+from sdpx.relay.core.overload import QueuedBytes
+
 # A WebSocket frame; of a relayed one also its sender, and the time at which it came.
 QueuedFrame = tuple[bytes, object, float]
-
-
-class QueuedBytes:
-    """The bytes in all send queues of a relay."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
 
 
 @dataclass(slots=True, eq=False, repr=False)

@@ -17,6 +17,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
 
 from sdpx.relay.core.limits import Limits
+from sdpx.relay.core.overload import QueuedBytes
 from sdpx.relay.websocket.closing import close_frame, send_and_linger
 from sdpx.relay.websocket.fast_parser import payload_of
 from sdpx.relay.websocket.handler import (
@@ -32,7 +33,7 @@ from sdpx.relay.websocket.handler import (
     flushes_queue,
     from_violation,
 )
-from sdpx.relay.websocket.send_queue import QueuedBytes, SendQueue
+from sdpx.relay.websocket.send_queue import SendQueue
 from sdpx.relay.websocket.validator import INVALID_UTF8, FrameValidator
 
 # Two reads for each 4 KiB offer cost a fifth of the throughput; 64 KiB is one read.

@@ -122,7 +122,7 @@ class Cuts(RuleBasedStateMachine):
     def the_relay_keeps_what_it_counts(self) -> None:
         store = self.world.relay.store
         streams = [member.stream for member in self.world.relay.members.values() if member.stream is not None]
-        assert store.bytes == sum(frame.data.__sizeof__() for each in streams for frame in each.unacknowledged())
+        assert store.total.bytes == sum(frame.data.__sizeof__() for each in streams for frame in each.unacknowledged())
         assert all(len(each) == each.sent - each.acked for each in streams)
 
     def teardown(self) -> None:
@@ -140,7 +140,7 @@ class Cuts(RuleBasedStateMachine):
             assert app.of("peer_disconnected") == []
             assert app.rules.confirmed == app.rules.sent
             assert set(app.results[1:]) <= {ResumeResult.RESUMED}
-        assert self.world.relay.store.bytes == 0
+        assert self.world.relay.store.total.bytes == 0
 
 
 TestCuts = Cuts.TestCase
@@ -180,7 +180,7 @@ class Windows(Cuts):
     def the_bounds_hold(self) -> None:
         store = self.world.relay.store
         assert store.suspended <= self.bounds.max_suspended_sessions
-        assert store.bytes <= self.bounds.max_queued_bytes
+        assert store.total.bytes <= self.bounds.max_queued_bytes
 
     def check_the_end(self) -> None:
         """A client that was not notified of an end lost no frame; when all have left nothing is kept."""
@@ -190,7 +190,7 @@ class Windows(Cuts):
         relay = self.world.relay
         for member in list(relay.members.values()):
             relay.leave(member, "closed")
-        assert (relay.store.bytes, relay.store.suspended, relay.store._by_digest) == (0, 0, {})
+        assert (relay.store.total.bytes, relay.store.suspended, relay.store._by_digest) == (0, 0, {})
 
 
 TestWindows = Windows.TestCase
@@ -226,7 +226,7 @@ def test_frames_arrive_exactly_once_over_a_thousand_lost_connections(seed: int, 
     assert payloads(b) == sent[a]
     assert payloads(a) == sent[b]
     assert min(len(sent[a]), len(sent[b])) > 1000
-    assert world.relay.store.bytes == 0
+    assert world.relay.store.total.bytes == 0
     assert world.relay.store.totals.resumed > 100
 
 

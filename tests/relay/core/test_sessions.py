@@ -25,7 +25,7 @@ def session_store(**bounds: float) -> SessionStore:
 def opened(store: SessionStore, client_id: str = "a", frames: int = 0) -> tuple[ReplayBuffer, str]:
     buffer, token = store.open(client_id)
     for _ in range(frames):
-        assert store.append(buffer, FRAME)
+        assert buffer.append(FRAME)
     return buffer, token
 
 
@@ -173,7 +173,7 @@ def test_frames_are_numbered_from_one_across_connections() -> None:
     sent = []
     for step in (lambda: None, lambda: store.suspend(buffer, "closed", 0), lambda: store.resume(token, 1)):
         step()
-        assert store.append(buffer, FRAME)
+        assert buffer.append(FRAME)
         sent.append(buffer.sent)
     assert sent == [1, 2, 3]
 
@@ -183,7 +183,7 @@ def test_resume_replays_the_frames_above_last() -> None:
     store = session_store()
     buffer, token = opened(store)
     for data in (b"1", b"2", b"3"):
-        store.append(buffer, data)
+        buffer.append(data)
     assert store.resume(token, 1).frames == [b"2", b"3"]
 
 
@@ -193,7 +193,7 @@ def test_acknowledged_frames_are_not_replayed(last: int | None) -> None:
     store = session_store()
     buffer, token = opened(store)
     for data in (b"1", b"2", b"3"):
-        store.append(buffer, data)
+        buffer.append(data)
     assert check(store, buffer, '{"type":"ack","seq":2}') is FrameVerdict.ACKED
     assert store.resume(token, last).frames == [b"3"]
 
@@ -212,10 +212,10 @@ def test_acks_remove_frames_from_the_buffer() -> None:
     store = session_store()
     buffer, _ = opened(store, frames=5)
     assert check(store, buffer, '{"type":"ack","seq":4}') is FrameVerdict.ACKED
-    assert (len(buffer), store.bytes) == (1, buffer.size)
+    assert (len(buffer), store.total.bytes) == (1, buffer.size)
     assert [check(store, buffer, f'{{"type":"ack","seq":{n}}}') for n in (4, 3, 0)] == [FrameVerdict.DUPLICATE] * 3
     assert check(store, buffer, '{"type":"ack","seq":5}') is FrameVerdict.ACKED
-    assert (len(buffer), store.bytes) == (0, 0)
+    assert (len(buffer), store.total.bytes) == (0, 0)
 
 
 @pytest.mark.parametrize("seq", ["6", "-1", "1.0", "true", '"1"', "null", "[]", "1" * 5000, "01"])
@@ -372,7 +372,7 @@ def test_a_session_is_suspended_for_the_resume_window() -> None:
     assert store.expired(35.0) == [Eviction(buffer, "timeout")]
     store.end(buffer)
     assert store.find(token, 0) is None
-    assert (store.suspended, store.bytes, store.next_due, store.totals.expired) == (0, 0, None, 1)
+    assert (store.suspended, store.total.bytes, store.next_due, store.totals.expired) == (0, 0, None, 1)
 
 
 def test_a_resumed_session_is_not_suspended() -> None:
@@ -434,7 +434,7 @@ def test_a_replay_buffer_is_bounded_in_frames() -> None:
     """The frame too many is not numbered."""
     store = session_store(send_queue_frames=2)
     buffer, _ = opened(store, frames=2)
-    assert not store.append(buffer, FRAME)
+    assert not buffer.append(FRAME)
     assert (len(buffer), buffer.sent) == (2, 2)
 
 
@@ -442,9 +442,9 @@ def test_a_replay_buffer_is_bounded_in_bytes_and_one_frame_always_fits() -> None
     """Whatever its size."""
     store = session_store(send_queue_bytes=1)
     buffer, _ = opened(store, frames=1)
-    assert not store.append(buffer, FRAME)
+    assert not buffer.append(FRAME)
     assert check(store, buffer, '{"type":"ack","seq":1}') is FrameVerdict.ACKED
-    assert store.append(buffer, FRAME)
+    assert buffer.append(FRAME)
 
 
 def test_all_replay_buffers_together_are_bounded() -> None:
@@ -456,7 +456,7 @@ def test_all_replay_buffers_together_are_bounded() -> None:
     assert store.over_budget() == [Eviction(large, "slow")]
     store.end(large)
     assert store.over_budget() == []
-    assert store.bytes == small.size
+    assert store.total.bytes == small.size
 
 
 def test_senders_of_unacknowledged_frames_are_returned() -> None:
@@ -464,7 +464,7 @@ def test_senders_of_unacknowledged_frames_are_returned() -> None:
     store = session_store()
     buffer, _ = opened(store, frames=1)
     for sender in ("x", "y", "x", "z"):
-        store.append(buffer, FRAME, sender)
+        buffer.append(FRAME, sender)
     check(store, buffer, '{"type":"ack","seq":2}')
     assert store.end(buffer) == ["y", "x", "z"]
     assert store.end(buffer) == []

@@ -16,11 +16,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sdpx.protocol import codec
 from sdpx.relay.core.limits import Limits
+from sdpx.relay.core.overload import QueuedBytes
 from sdpx.relay.websocket.connection import EpollConnection
 from sdpx.relay.websocket.epoll_engine import EpollEngine
 from sdpx.relay.websocket.fast_parser import text_frame
 from sdpx.relay.websocket.handler import CONNECTION_LOST, CloseReason, ConnectionHandler
-from sdpx.relay.websocket.send_queue import QueuedBytes
 from sdpx.relay.websocket.socket_stream import SocketStream
 from sdpx.relay.websocket.validator import Violation
 from tests.harness.frames import BINARY, CLOSE, KEY, MASK, PING, PONG, TEXT, frame, message

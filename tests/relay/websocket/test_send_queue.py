@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from sdpx.relay.websocket.send_queue import QueuedBytes, SendQueue
+from sdpx.relay.core.overload import QueuedBytes
+from sdpx.relay.websocket.send_queue import SendQueue
 
 ONE = b"x".__sizeof__()  # what a frame of one letter takes
 
