@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from sdpx.peer.webrtc.peer_connection import PeerConnection
 
 _STATES: Final[dict[events.StateKind, Callable[[str], Event]]] = {
-    "ice_gathering": peer.IceGatheringState,
-    "ice_connection": peer.IceConnectionState,
-    "connection": peer.ConnectionState,
-    "signaling": peer.SignalingState,
+    "iceGatheringState": peer.IceGatheringState,
+    "iceConnectionState": peer.IceConnectionState,
+    "connectionState": peer.ConnectionState,
+    "signalingState": peer.SignalingState,
 }
 AGENT: Final = f"sdpx/{__version__}"
 DTLS_SECONDS: Final = 10.0
@@ -254,18 +254,18 @@ class Attempt:
 
     def _on_state(self, kind: events.StateKind, state: str) -> None:
         self._log.emit(_STATES[kind](state))
-        if kind == "connection" and state == "connected":
+        if kind == "connectionState" and state == "connected":
             self._note_connected()
         elif self._is_closing:
             return
-        elif kind == "connection":
+        elif kind == "connectionState":
             self.note_state()
             hung_up = "channel" in self.trace.reached_at and not self.trace.vanished
             if state == "failed" or (state == "closed" and not hung_up):
                 self._on_lost(self)
             elif state == "closed":
                 self._on_hung_up(self, "connection")
-        elif kind == "ice_connection":
+        elif kind == "iceConnectionState":
             self.trace.ice_state = state
             if state == "completed":
                 self._reached("ice")

@@ -6,7 +6,7 @@
 - `seq` and `client_seq` (protocol: Resume) are not part of a message; `sdpx.protocol.sequence` adds and reads them.
 """
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
@@ -160,14 +160,7 @@ ServerMessage = (
 )
 
 SERVER_TYPES: Final[dict[str, Any]] = {
-    "your_id": YourId,
-    "ice_servers": IceServers,
-    "paired": Paired,
-    "peer_disconnected": PeerDisconnected,
-    "unpaired": Unpaired,
-    "error": ErrorFrame,
-    "pong": Pong,
-    "ack": ServerAck,
+    **{each.__struct_config__.tag: each for each in get_args(ServerMessage) if each.__struct_config__.tag},
     "offer": Description,
     "answer": Description,
     "candidate": Candidate,

@@ -148,7 +148,7 @@ class FakePeerConnection(PeerConnection):
 
     async def connect(self) -> None:
         """Let ICE and DTLS succeed."""
-        await self.emit(StateChanged("ice_connection", "completed"), StateChanged("connection", "connected"))
+        await self.emit(StateChanged("iceConnectionState", "completed"), StateChanged("connectionState", "connected"))
 
     async def open(self) -> None:
         """Let the connection succeed and the data channel open."""

@@ -563,7 +563,7 @@ async def test_a_receiver_waits_for_the_offer_of_a_silent_peer(autojump_clock: M
         await peer.relay.say(Description("offer", SDP, agent="sdpx/1"))
         assert peer.pc is not pc
         await peer.pc.open()
-        await peer.pc.emit(StateChanged("connection", "failed"))
+        await peer.pc.emit(StateChanged("connectionState", "failed"))
         assert await peer.ended() == 12  # no offer came in time
 
 
@@ -582,7 +582,7 @@ async def test_a_connection_that_fails_raises_an_event(autojump_clock: MockClock
     async with session(pair="bob", retries=0) as peer:
         pc = await peer.pair()
         await peer.exchange()
-        await pc.emit(StateChanged("ice_connection", "failed"), StateChanged("connection", "failed"))
+        await pc.emit(StateChanged("iceConnectionState", "failed"), StateChanged("connectionState", "failed"))
         assert await peer.ended() == 10
         verdict(peer, "ice_failed", 10)
 
@@ -837,7 +837,7 @@ async def test_a_peer_that_closes_its_connection_only_is_left(autojump_clock: Mo
     async with session() as peer:
         pc = await peer.open()
         await pc.close_channel()
-        await pc.emit(StateChanged("connection", "closed"))
+        await pc.emit(StateChanged("connectionState", "closed"))
         await trio.sleep(6)
         assert peer.relay.sent[-1] == Unpair()
         assert peer.events[-1] == "ready"

@@ -197,8 +197,8 @@ class SignalingClient:
 
     async def _on_connection_lost(self, connection: SignalingConnection, nursery: trio.Nursery) -> Ending:
         closed = connection.close_reason
-        code, reason = (closed.code, closed.reason or "") if closed else (ABNORMAL, "")
-        self._log.emit(peer.Disconnected(code, reason))
+        code = closed.code if closed else ABNORMAL
+        self._log.emit(peer.Disconnected(code, (closed.reason if closed else None) or ""))
         self._lost_at = trio.current_time()
         channel = self._channel
         if channel is not None and not channel.is_closed and self._state.is_resumable and code != SUPERSEDED:
@@ -208,18 +208,12 @@ class SignalingClient:
         else:
             await self._end_session()
         if code == SUPERSEDED:
-            return Ending(
-                "taken_over", "Another connection has taken over this peer's session at the relay", ExitStatus.RELAY
-            )
+            reason = "Another connection has taken over this peer's session at the relay"
+            return Ending("taken_over", reason, ExitStatus.RELAY)
+        reason = f"The connection to the relay at {self._options.shown_url} was lost"
         if code == GOING_AWAY:
-            return Ending(
-                "relay_lost",
-                f"The relay at {self._options.shown_url}, or a proxy before it, is stopping",
-                ExitStatus.RELAY,
-            )
-        return Ending(
-            "relay_lost", f"The connection to the relay at {self._options.shown_url} was lost", ExitStatus.RELAY
-        )
+            reason = f"The relay at {self._options.shown_url}, or a proxy before it, is stopping"
+        return Ending("relay_lost", reason, ExitStatus.RELAY)
 
     # ---- between two connections ----------------------------------------------------------------------------------
 

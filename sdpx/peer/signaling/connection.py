@@ -236,11 +236,8 @@ async def _receive_your_id(socket: WebSocketConnection, shown_url: str) -> YourI
         message = None
     if isinstance(message, YourId):
         return message
-    raise Ending(
-        "not_a_relay",
-        f"The server at {shown_url} is not an sdpx relay: it did not send 'your_id' first",
-        ExitStatus.RELAY,
-    )
+    reason = f"The server at {shown_url} is not an sdpx relay: it did not send 'your_id' first"
+    raise Ending("not_a_relay", reason, ExitStatus.RELAY)
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------------
@@ -271,11 +268,8 @@ def _rejected(url: str, error: ConnectionRejected, hint: str) -> Ending:
     try:
         body = msgspec.json.decode(error.body or b"", type=dict[str, object])
         code = str(body["code"])
-        return Ending(
-            code,
-            f"The relay at {url} refused: {body['message']}{hint if code == 'unauthorized' else ''}",
-            ExitStatus.REFUSED,
-        )
+        reason = f"The relay at {url} refused: {body['message']}{hint if code == 'unauthorized' else ''}"
+        return Ending(code, reason, ExitStatus.REFUSED)
     except (msgspec.DecodeError, KeyError):
         reason = f"The server at {url} is not a relay: HTTP {status}"
         if status in GATEWAY_ERRORS:

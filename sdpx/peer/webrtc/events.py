@@ -9,7 +9,7 @@ from sdpx.events import Event
 from sdpx.ice_servers import IceServer
 from sdpx.peer.negotiation.confirmation import Receipt
 
-StateKind = Literal["ice_gathering", "ice_connection", "connection", "signaling"]
+StateKind = Literal["iceGatheringState", "iceConnectionState", "connectionState", "signalingState"]
 
 
 class NegotiationFailed(SdpxError):

@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import trio
 import trio_asyncio
@@ -100,18 +100,12 @@ class PeerConnection:
         policy = RTCIceTransportPolicy.RELAY if relay_only else RTCIceTransportPolicy.ALL
         self._pc = RTCPeerConnection(RTCConfiguration(rtc_servers, iceTransportPolicy=policy))
         self.channels = DataChannels(self._pc, self._emit)
-        states: dict[StateKind, Callable[[], str]] = {
-            "ice_gathering": lambda: self._pc.iceGatheringState,
-            "ice_connection": lambda: self._pc.iceConnectionState,
-            "connection": lambda: self._pc.connectionState,
-            "signaling": lambda: self._pc.signalingState,
-        }
-        for kind, state in states.items():
+        for kind in get_args(StateKind):
 
-            def on_change(kind: StateKind = kind, state: Callable[[], str] = state) -> None:
-                self._emit(StateChanged(kind, state()))
+            def on_change(kind: StateKind = kind) -> None:
+                self._emit(StateChanged(kind, getattr(self._pc, kind)))
 
-            self._pc.on(f"{kind.replace('_', '')}statechange", on_change)
+            self._pc.on(f"{kind.lower()}change", on_change)
 
     def _emit(self, event: RtcEvent) -> None:
         waiting = self._send_event.statistics().current_buffer_used
@@ -279,13 +273,8 @@ class PeerConnection:
         self._remote_count += 1
         if self._remote_count > MAX_REMOTE:
             if self._remote_count == MAX_REMOTE + 1:
-                self._emit(
-                    Noted(
-                        peer.CandidateIgnored(
-                            f"The peer has more than {MAX_REMOTE} candidates; the others are not used"
-                        )
-                    )
-                )
+                reason = f"The peer has more than {MAX_REMOTE} candidates; the others are not used"
+                self._emit(Noted(peer.CandidateIgnored(reason)))
             return
         with _map_exceptions("bad_candidate", "The peer's candidate cannot be used"):
             candidate = candidate_from_sdp(init.candidate.removeprefix("candidate:"))

@@ -14,25 +14,22 @@ from sdpx.protocol.messages import DisconnectReason, RelayedType
 from sdpx.relay.core.sessions import ResumeStats
 
 # Upper bounds in seconds: a frame takes well below a millisecond, unless its receiver is slow.
-RELAY_SECONDS: Final = tuple(
-    float(bound)
-    for bound in [
-        "0.0001",
-        "0.00025",
-        "0.0005",
-        "0.001",
-        "0.0025",
-        "0.005",
-        "0.01",
-        "0.025",
-        "0.05",
-        "0.1",
-        "0.25",
-        "0.5",
-        "1",
-        "5",
-        "20",
-    ]
+RELAY_SECONDS: Final = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    5.0,
+    20.0,
 )
 EVICTIONS: Final[tuple[DisconnectReason, ...]] = ("slow", "timeout", "refused")  # the relay ended the connection
 REFUSALS: Final = frozenset(

@@ -65,9 +65,9 @@ async def test_state_changes_are_in_order() -> None:
         while not isinstance(event := await a.events.receive(), ChannelOpened):
             assert isinstance(event, StateChanged)
             seen.append(event)
-    assert [each.state for each in seen if each.kind == "connection"] == ["connecting", "connected"]
-    assert [each.state for each in seen if each.kind == "ice_connection"] == ["checking", "completed"]
-    assert [each.state for each in seen if each.kind == "signaling"] == ["have-local-offer", "stable"]
+    assert [each.state for each in seen if each.kind == "connectionState"] == ["connecting", "connected"]
+    assert [each.state for each in seen if each.kind == "iceConnectionState"] == ["checking", "completed"]
+    assert [each.state for each in seen if each.kind == "signalingState"] == ["have-local-offer", "stable"]
 
 
 async def test_finish_waits_until_the_peer_has_all_messages() -> None:
@@ -144,7 +144,7 @@ async def test_close_works_in_a_cancelled_scope_and_twice() -> None:
             await a.close()
         await a.close()
         events = [event async for event in a.events]
-        assert StateChanged("connection", "closed") in events
+        assert StateChanged("connectionState", "closed") in events
 
 
 @pytest.mark.parametrize(
