@@ -31,7 +31,7 @@ from sdpx.relay.client import AcceptedUpgrade, ClientSession, Connection
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.overload import PartialMessageBudget, QueuedBytes, slowest_readers
 from sdpx.relay.core.pairing import Effect, PairingTable, PairPolicy, Send
-from sdpx.relay.core.rate_limit import ClientRateLimit, ConnectionCounts, UnknownTargetLimit, admit
+from sdpx.relay.core.rate_limit import AddressLimit, ClientRateLimit, ConnectionCounts, admit
 from sdpx.relay.core.sessions import ResumeRequest
 from sdpx.relay.core.stats import RelaySnapshot, RelayStats
 from sdpx.relay.resume import ResumeManager
@@ -74,7 +74,7 @@ class Relay:
         self._resume = ResumeManager(limits, self._sessions, self.log_event, self._end_suspended, resumed_at)
         self._pending_effects: deque[tuple[Effect, float]] = deque()
         self._is_executing = False
-        self._unknown_targets = UnknownTargetLimit(limits.unknown_target_rate)
+        self._unknown_targets = AddressLimit(limits.unknown_target_rate)
         self._partial_messages = PartialMessageBudget[str](limits.max_partial_bytes)
         self.queued = QueuedBytes()
         self.stats = RelayStats()

@@ -7,7 +7,7 @@ import pytest
 from sdpx.relay.client import ClientSession
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.overload import QueuedBytes
-from sdpx.relay.core.rate_limit import ClientRateLimit, UnknownTargetLimit
+from sdpx.relay.core.rate_limit import AddressLimit, ClientRateLimit
 from sdpx.relay.core.replay_buffer import ReplayBuffer
 from sdpx.relay.delivery import drop_read_frames, senders_to_notify
 from sdpx.relay.websocket.handler import CONNECTION_LOST, SLOW_CONSUMER, CloseReason
@@ -23,7 +23,7 @@ class ClosedConnection:
 
 
 def session(name: str) -> ClientSession:
-    return ClientSession(name, "remote", "address", ClientRateLimit(0, 0, UnknownTargetLimit(0), "address"), 0.0)
+    return ClientSession(name, "remote", "address", ClientRateLimit(0, 0, AddressLimit(0), "address"), 0.0)
 
 
 A, B, C = session("a"), session("b"), session("c")

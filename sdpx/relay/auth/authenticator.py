@@ -18,7 +18,7 @@ from sdpx.relay.auth.origins import Origins
 from sdpx.relay.auth.proxies import Proxies
 from sdpx.relay.auth.tokens import UNRESTRICTED, BadToken, Grant, parse_claims, subject_of
 from sdpx.relay.auth.webhook import Unavailable, Webhook, WebhookRequest
-from sdpx.relay.core.rate_limit import FailedAuthLimit, network_of
+from sdpx.relay.core.rate_limit import AddressLimit, network_of
 from sdpx.relay.http.request import HttpRequest, Remote, host_of
 from sdpx.relay.http.responses import HttpError
 
@@ -39,7 +39,7 @@ class Authenticator:
     def __post_init__(self) -> None:
         self._origins = Origins(self._options.allow_origin)
         self._proxies = Proxies(self._options.trusted_proxy)
-        self._attempts = FailedAuthLimit(self._options.auth_rate)
+        self._attempts = AddressLimit(self._options.auth_rate)
         self._quiet_until = trio.current_time()
 
     def is_proxy(self, host: str) -> bool:
@@ -63,20 +63,17 @@ class Authenticator:
             )
         if not self._options.requires_authentication:
             return UNRESTRICTED
-        if not self._attempts.may_try(remote.address, trio.current_time()):
-            return self._too_many(remote.address)
+        if not self._attempts.has(remote.address, trio.current_time()):
+            seconds = int(self._attempts.seconds_to_wait(remote.address, trio.current_time())) + 1
+            message = "Too many failed authentication attempts from your address; try again later"
+            return HttpError(429, "too_many_attempts", message, (("Retry-After", str(seconds)),))
         try:
             token = _token(request)
             grant = self._grant_of(token, request.asked_id)
             return await self._with_webhook(request, grant, remote, origin, token)
         except BadToken as error:
-            self._attempts.failed(remote.address, trio.current_time())
+            self._attempts.force(remote.address, trio.current_time())
             return HttpError(401, "unauthorized", str(error), (("WWW-Authenticate", "Bearer"),), error.client_id)
-
-    def _too_many(self, address: str) -> HttpError:
-        seconds = int(self._attempts.seconds_to_wait(address, trio.current_time())) + 1
-        message = "Too many failed authentication attempts from your address; try again later"
-        return HttpError(429, "too_many_attempts", message, (("Retry-After", str(seconds)),))
 
     def _grant_of(self, token: str | None, asked_id: str | None) -> Grant:
         """Return what the token allows; raises `BadToken`, also if it is for another ID than `asked_id`."""

@@ -26,8 +26,7 @@ BURST_SECONDS: Final = 5.0
 REFUSAL_SECONDS: Final = 5.0
 FREE_MISSES: Final = 3.0
 FREE_MISSES_PER_SECOND: Final = 0.2
-GUESS_BURST: Final = 20.0
-ATTEMPT_BURST: Final = 20.0
+ADDRESS_BURST: Final = 20.0
 ADDRESSES_KEPT: Final = 4096
 
 
@@ -59,10 +58,6 @@ class TokenBucket:
         self._then = now
         return self._tokens
 
-    def has(self, now: float, count: int = 1) -> bool:
-        """Return whether there are `count` tokens."""
-        return self.tokens(now) >= count
-
     def take(self, now: float, count: int = 1) -> bool:
         """Take `count` tokens, or none if there are fewer; returns whether they were taken."""
         tokens = self._tokens + (now - self._then) * self._rate  # as `tokens` does: this is the hot path
@@ -80,57 +75,42 @@ class TokenBucket:
 
 
 class AddressLimit:
-    """A token bucket for each address, all with one rate and burst. The latest `ADDRESSES_KEPT` addresses are remembered."""
+    """A token bucket for each address: `rate` tokens a second, `ADDRESS_BURST` at most; no limit if `rate` is 0.
 
-    def __init__(self, rate: float, burst: float) -> None:
+    The latest `ADDRESSES_KEPT` addresses are remembered.
+    """
+
+    def __init__(self, rate: float) -> None:
         self._rate = rate
-        self._burst = burst
         self._buckets: dict[str, TokenBucket] = {}
 
-    def bucket(self, address: str, now: float) -> TokenBucket:
+    def has(self, address: str, now: float) -> bool:
+        """Return whether an address has a token."""
+        return not self._rate or self._tokens(address, now) >= 1
+
+    def take(self, address: str, now: float) -> bool:
+        """Take a token of an address; returns False if it has none."""
+        return not self._rate or self._bucket(address, now).take(now)
+
+    def force(self, address: str, now: float) -> None:
+        """Take a token of an address, whether it has one or not."""
+        self._bucket(address, now).force(now, least=-ADDRESS_BURST)
+
+    def seconds_to_wait(self, address: str, now: float) -> float:
+        """Return the seconds until an address has a token."""
+        return max(0.0, (1 - self._tokens(address, now)) / self._rate) if self._rate else 0.0
+
+    def _bucket(self, address: str, now: float) -> TokenBucket:
         """Return the bucket of an address for a change, which makes the address the last one to be forgotten."""
-        bucket = self._buckets.pop(address, None) or TokenBucket(self._rate, self._burst, now)
+        bucket = self._buckets.pop(address, None) or TokenBucket(self._rate, ADDRESS_BURST, now)
         self._buckets[address] = bucket
         if len(self._buckets) > ADDRESSES_KEPT:
             del self._buckets[next(iter(self._buckets))]
         return bucket
 
-    def tokens(self, address: str, now: float) -> float:
-        """Return the tokens that an address has, without a change."""
+    def _tokens(self, address: str, now: float) -> float:
         bucket = self._buckets.get(address)
-        return self._burst if bucket is None else bucket.tokens(now)
-
-
-class UnknownTargetLimit:
-    """The pair requests for unknown IDs that each address has left beyond its clients' free ones: `rate` a second."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._limit = AddressLimit(rate, GUESS_BURST)
-
-    def take(self, address: str, now: float) -> bool:
-        """Use one; False if none is left."""
-        return not self._rate or self._limit.bucket(address, now).take(now)
-
-
-class FailedAuthLimit:
-    """The failed authentication attempts that each address has left: `rate` a second."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._limit = AddressLimit(rate, ATTEMPT_BURST)
-
-    def may_try(self, address: str, now: float) -> bool:
-        """Return whether the address has an attempt left."""
-        return not self._rate or self._limit.tokens(address, now) >= 1
-
-    def failed(self, address: str, now: float) -> None:
-        """Count a failed attempt."""
-        self._limit.bucket(address, now).force(now, least=-ATTEMPT_BURST)
-
-    def seconds_to_wait(self, address: str, now: float) -> float:
-        """Return the seconds until the address has an attempt again."""
-        return max(0.0, (1 - self._limit.tokens(address, now)) / self._rate) if self._rate else 0.0
+        return ADDRESS_BURST if bucket is None else bucket.tokens(now)
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -142,7 +122,7 @@ class ClientRateLimit:
 
     _rate: float
     _now: InitVar[float]
-    _unknown_targets: UnknownTargetLimit
+    _unknown_targets: AddressLimit
     _address: str
     exhausted: bool = False
     unlimited: bool = field(init=False)
@@ -163,11 +143,10 @@ class ClientRateLimit:
 
     def allows_pair_request(self, now: float, *, is_visible: bool) -> bool:
         """Count a pair request, whose target is visible to the client or not; False if earlier ones missed too often."""
-        allowed = self._free_misses is None or self._free_misses.has(now)
-        if not allowed and not self._unknown_targets.take(self._address, now):
+        is_free = self._free_misses is None or self._free_misses.tokens(now) >= 1
+        allowed = is_free or self._unknown_targets.take(self._address, now)
+        if not allowed:
             self._count_refusal(now, 1)
-        else:
-            allowed = True
         if not is_visible:
             if self._free_misses is None:
                 self._free_misses = TokenBucket(FREE_MISSES_PER_SECOND, FREE_MISSES, now)

@@ -9,7 +9,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.core.limits import Limits
-from sdpx.relay.core.rate_limit import ATTEMPT_BURST
+from sdpx.relay.core.rate_limit import ADDRESS_BURST
 from tests.harness.auth_relay import auth_relay
 from tests.harness.credentials import KEYS, NOW, SECRET, jwks_file, public_jwk, secret_file, token
 from tests.harness.frames import message
@@ -251,7 +251,7 @@ async def test_failed_attempts_are_limited_per_address(tmp_path: Path, autojump_
     """Beyond the burst the relay answers 429, also to a valid token; other addresses are not affected; the limit recovers."""
     async with auth_relay(AuthOptions(auth_secret_file=str(secret_file(tmp_path)))) as relay:
         good = f"/?token={token()}"
-        for _ in range(int(ATTEMPT_BURST)):
+        for _ in range(int(ADDRESS_BURST)):
             assert (await relay.ask("/?token=guess"))[0] == 401
         for target in ("/?token=guess", good):
             status, body = await relay.ask(target)
@@ -265,7 +265,7 @@ async def test_failed_attempts_are_limited_per_address(tmp_path: Path, autojump_
 async def test_failed_attempts_of_one_ipv6_64_count_together(tmp_path: Path, autojump_clock: MockClock) -> None:
     async with auth_relay(AuthOptions(auth_secret_file=str(secret_file(tmp_path)))) as relay:
         statuses = [(await relay.ask("/", host=f"2001:db8::{number:x}"))[0] for number in range(1, 30)]
-        assert statuses.count(401) == ATTEMPT_BURST
+        assert statuses.count(401) == ADDRESS_BURST
         assert (await relay.ask("/", host="2001:db8:0:1::1"))[0] == 401
 
 
@@ -289,7 +289,7 @@ async def test_trusted_proxy_supplies_the_client_address(autojump_clock: MockClo
 async def test_failed_attempts_through_a_proxy_count_per_client(tmp_path: Path, autojump_clock: MockClock) -> None:
     options = AuthOptions(auth_secret_file=str(secret_file(tmp_path)), trusted_proxy=("10.0.0.1",))
     async with auth_relay(options) as relay:
-        for _ in range(int(ATTEMPT_BURST) + 1):
+        for _ in range(int(ADDRESS_BURST) + 1):
             status, _ = await relay.ask("/", "X-Forwarded-For: 203.0.113.1", host="10.0.0.1")
         assert status == 429
         assert (await relay.ask("/", "X-Forwarded-For: 203.0.113.2", host="10.0.0.1"))[0] == 401

@@ -7,22 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdpx.relay.core.rate_limit import (
+    ADDRESS_BURST,
     ADDRESSES_KEPT,
-    ATTEMPT_BURST,
+    AddressLimit,
     ClientRateLimit,
     ConnectionCounts,
     EvictionQueue,
-    FailedAuthLimit,
     TokenBucket,
-    UnknownTargetLimit,
     network_of,
 )
 
 
-def rate_limit(
-    rate: float = 200, unknown_targets: UnknownTargetLimit | None = None, address: str = "a"
-) -> ClientRateLimit:
-    return ClientRateLimit(rate, 0, unknown_targets or UnknownTargetLimit(1), address)
+def rate_limit(rate: float = 200, unknown_targets: AddressLimit | None = None, address: str = "a") -> ClientRateLimit:
+    return ClientRateLimit(rate, 0, unknown_targets or AddressLimit(1), address)
 
 
 def guess(limit: ClientRateLimit, now: float) -> bool:
@@ -159,7 +156,7 @@ def test_a_connection_that_has_left_is_not_evicted() -> None:
 
 def test_pair_requests_for_unknown_ids_are_limited_by_address() -> None:
     """Three of each client's own, twenty of the address, then one a second, however many clients it uses."""
-    unknown_targets = UnknownTargetLimit(1)
+    unknown_targets = AddressLimit(1)
     clients = [rate_limit(unknown_targets=unknown_targets) for _ in range(10)]
     assert sum(guess(client, 0) for client in clients for _ in range(100)) == 10 * 3 + 20
     assert sum(guess(client, 1) for client in clients for _ in range(100)) == 1
@@ -167,7 +164,7 @@ def test_pair_requests_for_unknown_ids_are_limited_by_address() -> None:
 
 def test_another_address_is_not_limited() -> None:
     """By the pair requests of the first one."""
-    unknown_targets = UnknownTargetLimit(1)
+    unknown_targets = AddressLimit(1)
     guessing, other = (
         rate_limit(unknown_targets=unknown_targets),
         rate_limit(unknown_targets=unknown_targets, address="b"),
@@ -178,7 +175,7 @@ def test_another_address_is_not_limited() -> None:
 
 def test_pair_requests_for_connected_ids_are_not_limited() -> None:
     """Not even from the address of a client that unknown_targets."""
-    unknown_targets = UnknownTargetLimit(1)
+    unknown_targets = AddressLimit(1)
     guessing, good = rate_limit(unknown_targets=unknown_targets), rate_limit(unknown_targets=unknown_targets)
     assert not all(guess(guessing, 0) for _ in range(100))
     assert all(good.allows_pair_request(0, is_visible=True) for _ in range(100))
@@ -186,7 +183,7 @@ def test_pair_requests_for_connected_ids_are_not_limited() -> None:
 
 def test_a_pair_request_every_five_seconds_is_not_limited() -> None:
     """A client may wait for its peer to connect."""
-    unknown_targets = UnknownTargetLimit(1)
+    unknown_targets = AddressLimit(1)
     while unknown_targets.take("a", 0):
         pass
     waiting = rate_limit(unknown_targets=unknown_targets)
@@ -206,18 +203,18 @@ def test_a_client_that_goes_on_guessing_is_exhausted() -> None:
 
 def test_remembered_addresses_are_bounded() -> None:
     """The address used last is kept longest."""
-    unknown_targets = UnknownTargetLimit(1)
+    unknown_targets = AddressLimit(1)
     while unknown_targets.take("guessing", 0):
         pass
     for number in range(2 * ADDRESSES_KEPT):
         unknown_targets.take(f"other {number}", 0)
         assert not unknown_targets.take("guessing", 0)
-    assert len(unknown_targets._limit._buckets) == ADDRESSES_KEPT
+    assert len(unknown_targets._buckets) == ADDRESSES_KEPT
 
 
 def test_an_unknown_target_rate_of_0_is_no_limit() -> None:
     """For pair requests."""
-    limit = rate_limit(unknown_targets=UnknownTargetLimit(0))
+    limit = rate_limit(unknown_targets=AddressLimit(0))
     assert all(guess(limit, 0) for _ in range(10_000))
 
 
@@ -243,45 +240,45 @@ def test_an_ipv6_network_counts_as_one_address(host: str, network: str) -> None:
 
 def test_failed_authentication_has_a_burst_and_then_a_rate() -> None:
     """By address."""
-    attempts = FailedAuthLimit(2)
-    for _ in range(int(ATTEMPT_BURST)):
-        assert attempts.may_try("a", 0)
-        attempts.failed("a", 0)
-    assert not attempts.may_try("a", 0)
+    attempts = AddressLimit(2)
+    for _ in range(int(ADDRESS_BURST)):
+        assert attempts.has("a", 0)
+        attempts.force("a", 0)
+    assert not attempts.has("a", 0)
     assert attempts.seconds_to_wait("a", 0) == 0.5
-    assert attempts.may_try("a", 0.5)
-    assert attempts.may_try("b", 0)
+    assert attempts.has("a", 0.5)
+    assert attempts.has("b", 0)
 
 
 def test_concurrent_failed_attempts_count_below_zero() -> None:
     """So that they have to be waited for, but not for ever."""
-    attempts = FailedAuthLimit(1)
+    attempts = AddressLimit(1)
     for _ in range(1000):
-        attempts.failed("a", 0)
-    assert attempts.seconds_to_wait("a", 0) == ATTEMPT_BURST + 1
-    assert attempts.may_try("a", ATTEMPT_BURST + 1)
+        attempts.force("a", 0)
+    assert attempts.seconds_to_wait("a", 0) == ADDRESS_BURST + 1
+    assert attempts.has("a", ADDRESS_BURST + 1)
 
 
 def test_occasional_failed_attempts_are_not_limited() -> None:
     """One a second at a rate of one a second."""
-    attempts = FailedAuthLimit(1)
+    attempts = AddressLimit(1)
     for second in range(1000):
-        assert attempts.may_try("a", second)
-        attempts.failed("a", second)
+        assert attempts.has("a", second)
+        attempts.force("a", second)
 
 
 def test_a_failed_authentication_rate_of_0_is_no_limit() -> None:
     """And nothing has to be waited for."""
-    attempts = FailedAuthLimit(0)
+    attempts = AddressLimit(0)
     for _ in range(100):
-        attempts.failed("a", 0)
-    assert attempts.may_try("a", 0)
+        attempts.force("a", 0)
+    assert attempts.has("a", 0)
     assert attempts.seconds_to_wait("a", 0) == 0
 
 
 def test_addresses_with_failed_attempts_are_bounded() -> None:
     """The latest are kept."""
-    attempts = FailedAuthLimit(1)
+    attempts = AddressLimit(1)
     for number in range(ADDRESSES_KEPT * 2):
-        attempts.failed(str(number), 0)
-    assert len(attempts._limit._buckets) == ADDRESSES_KEPT
+        attempts.force(str(number), 0)
+    assert len(attempts._buckets) == ADDRESSES_KEPT
