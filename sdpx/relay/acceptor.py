@@ -12,6 +12,7 @@ bound of their own.
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import trio
@@ -45,16 +46,14 @@ CANCELLED: Final = CloseReason("closed", ABNORMAL, "The connection was cut")
 Answer = HttpResponse | HttpError
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class PendingConnection:
     """A connection on the epoll engine that has sent nothing yet; `cancel` and `deadline` are those of a `trio.CancelScope`."""
 
-    __slots__ = ("_acceptor", "_engine", "link", "timer_at")
-
-    def __init__(self, acceptor: "Acceptor", engine: EpollEngine, link: SocketStream) -> None:
-        self._acceptor = acceptor
-        self._engine = engine
-        self.link = link
-        self.timer_at = NEVER
+    _acceptor: "Acceptor"
+    _engine: EpollEngine
+    link: SocketStream
+    timer_at: float = NEVER
 
     def on_received(self, data: bytes, _now: float) -> bytes:
         """Handle the first bytes, which are empty at the end of the stream."""
@@ -119,14 +118,12 @@ class Acceptor:
         self._engine = engine
         self._authenticator = authenticator
         self._metrics_pages = operator_pages(relay.stats, relay.snapshot, lambda: not self._stopping)
-        self._pages = {
-            path: page for path, page in self._metrics_pages.items() if path != "/metrics" or not metrics_port
-        }
+        hidden = "/metrics" if metrics_port else None
+        self._pages = {path: page for path, page in self._metrics_pages.items() if path != hidden}
         bounds = (limits.pending, limits.max_clients_per_ip)
         self._clients = Port(self._decide, EvictionQueue(*bounds), EvictionQueue(*bounds))
         self._metrics = Port(self._decide_metrics, EvictionQueue(*bounds), EvictionQueue(*bounds))
-        self._stopping = False
-        self._found_proxy = False
+        self._stopping = self._found_proxy = False
         self._turns = FrameTurns()
 
     @property
