@@ -10,7 +10,6 @@
 
 import re
 from collections.abc import Sequence
-from sys import float_info
 from typing import Final
 
 from msgspec import Struct
@@ -20,6 +19,7 @@ from sdpx.ids import id_of, is_name
 
 LEEWAY_SECONDS: Final = 30
 _LARGEST_NUMBER: Final = 2**63
+_INFINITE: Final = 2**1024  # beyond all floats
 _PATTERN: Final = re.compile(r"[A-Za-z0-9._*-]{1,64}", re.ASCII)
 _DURATION: Final = re.compile(r"(?P<count>[0-9]{1,9})(?P<unit>[smhd])?", re.ASCII)
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -112,7 +112,7 @@ def _seconds(claims: dict[str, object], name: str) -> float | None:
     value = claims.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= float_info.max:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _INFINITE:
         raise BadToken(f"The token's '{name}' is not a number of seconds")
     return value
 
