@@ -133,7 +133,7 @@ async def test_refusals_have_the_order_of_the_protocol(tmp_path: Path, autojump_
         await other.stream.aclose()
         await wait_all_tasks_blocked()
         codes += [await code(bad, wrong, host=near), await code(bad, wrong, host=far)]
-        for _ in range(int(ATTEMPT_BURST)):
+        for _ in range(int(ADDRESS_BURST)):
             assert await code(bad, host=far) == "unauthorized"
         codes += [await code(bad, host=far), await code(bad, host="192.0.2.4"), await code(good, host="192.0.2.4")]
         assert codes == [
