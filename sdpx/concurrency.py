@@ -39,8 +39,13 @@ async def wait_while_it_changes(
             last, deadline = present, trio.current_time() + seconds
         elif trio.current_time() >= deadline:
             break
-        with trio.move_on_after(POLL_SECONDS):
-            await change()
+        await wait_for_change(change)
+
+
+async def wait_for_change(change: Callable[[], Awaitable[None]]) -> None:
+    """Wait for `change()`, but not for long: for values that also change without it."""
+    with trio.move_on_after(POLL_SECONDS):
+        await change()
 
 
 def leaf_exceptions(group: BaseExceptionGroup[E]) -> list[E]:

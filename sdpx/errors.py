@@ -25,6 +25,7 @@ class ExitStatus(IntEnum):
     DTLS_FAILED = 11
     CHANNEL_LOST = 12
     EXPECTATION_FAILED = 13
+    INPUT_REJECTED = 14
 
 
 class SdpxError(Exception):

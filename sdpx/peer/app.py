@@ -35,7 +35,7 @@ async def run_peer(options: PeerOptions, log: Log, stop: ShutdownRequest) -> Non
         is_terminal = not is_json and os.isatty(STDIN)
         lines = Lines(_read_stdin, log, MAX_COMMAND if is_json else MAX_LINE, at_once=is_terminal)
         session = Session(options, signaling, runtime, lines, log, random.random)
-        commands = CommandRunner(lines, session.queue, session, log)
+        commands = CommandRunner(lines, session.queue, session)
         nursery.start_soon(signaling.run)
         if is_terminal:
             nursery.start_soon(_leave_at_end, lines, session)
@@ -43,11 +43,13 @@ async def run_peer(options: PeerOptions, log: Log, stop: ShutdownRequest) -> Non
             with trio.CancelScope() as scope:  # the tasks of signaling and runtime are needed to close in order
                 nursery.start_soon(stop.cancel, scope)
                 await session.run(commands.run if is_json else None)
-            if stop.requested:
-                session.check_expectation(stop.cause)
         finally:
-            await signaling.close()
-            nursery.cancel_scope.cancel()
+            try:
+                await signaling.close()
+            finally:
+                nursery.cancel_scope.cancel()
+                if stop.requested:  # also after a second signal, which cancels this function
+                    session.check(stop.cause)
 
 
 async def _leave_at_end(lines: Lines, session: Session) -> None:

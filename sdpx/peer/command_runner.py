@@ -4,10 +4,8 @@ from typing import Final
 
 import trio
 
-from sdpx.events import peer
-from sdpx.log import Log
 from sdpx.peer.commands import Close, Command, InputRejected, Pair, Send, Unpair, parse_command
-from sdpx.peer.input import QUEUE_BOUND, Lines, MessageQueue
+from sdpx.peer.input import Lines, MessageQueue
 from sdpx.peer.negotiation.confirmation import Message
 from sdpx.peer.session import Session
 
@@ -17,20 +15,26 @@ POLL_SECONDS: Final = 0.25
 class CommandRunner:
     """Executes the commands in `lines` on `session`, which sends the messages of `queue`."""
 
-    def __init__(self, lines: Lines, queue: MessageQueue, session: Session, log: Log) -> None:
+    def __init__(self, lines: Lines, queue: MessageQueue, session: Session) -> None:
         self._lines = lines
         self._queue = queue
         self._session = session
-        self._log = log
 
     async def run(self) -> None:
-        """Read and execute until the end of the input."""
-        while (line := await self._lines.next()) is not None:
-            try:
-                await self._execute(parse_command(line))
-            except InputRejected as rejected:
-                self._reject(rejected)
-        self._queue.end()
+        """Read and execute until the end of the input. Messages that are left at the end of the program are reported."""
+        executing = ""
+        try:
+            while (line := await self._lines.next()) is not None:
+                executing = line
+                try:
+                    await self._execute(parse_command(line))
+                except InputRejected as rejected:
+                    self._lines.reject(rejected.code, rejected.reason, messages=int(_may_be_message(line)))
+                executing = ""
+            self._queue.end()
+        except trio.Cancelled:
+            self._report_unsent(sum(map(_may_be_message, [executing, *self._lines.drain()])))
+            raise
 
     async def _execute(self, command: Command) -> None:
         match command:
@@ -43,13 +47,15 @@ class CommandRunner:
                     raise InputRejected("not_paired", "There is no peer to leave")
                 await self._flush()
                 await self._session.unpair()
-                self._clear()  # a message that the channel began to take and did not: it is not for the next peer
+                self._report_unsent(
+                    self._queue.clear()
+                )  # a message that the channel began to take and did not: it is not for the next peer
             case Close():
-                unsent = await self._flush()
-                await self._session.quit(unsent=unsent)
+                await self._flush()
+                await self._session.quit()
 
     async def _enqueue(self, message: Message) -> None:
-        """Queue a message. While the queue is full the input waits; with no channel open the message is rejected.
+        """Queue a message. While the queue is full the input waits, but where no channel is expected the message is rejected.
 
         Between two pairings it is rejected, too: it was meant for the peer that is gone.
         """
@@ -57,25 +63,29 @@ class CommandRunner:
             reason = 'The pairing is over, so this message was not kept: {"pair": ID} or the next "paired" comes first'
             raise InputRejected("not_paired", reason)
         while self._queue.is_full:
-            if not self._session.channel_is_open:
-                reason = f"{QUEUE_BOUND} messages wait for a data channel already; this one was not kept"
+            if not self._session.awaits_channel:
+                reason = f"{len(self._queue)} messages wait for a data channel already; this one was not kept"
                 raise InputRejected("not_open", reason)
             await self._wait_for_change()
         self._queue.put(message)
 
-    async def _flush(self) -> int:
-        """Wait until an open channel has taken the queued messages; the rest is dropped and reported. Returns its number."""
+    async def _flush(self) -> None:
+        """Wait until an open channel has taken the queued messages; the rest is dropped and reported."""
         await self._session.flush()
-        return self._clear()
+        self._report_unsent(self._queue.clear())
 
-    def _clear(self) -> int:
-        if count := self._queue.clear():
-            self._reject(InputRejected("not_sent", f"Messages that waited for a data channel were not sent: {count}"))
-        return count
+    def _report_unsent(self, count: int) -> None:
+        if count:
+            self._lines.reject("not_sent", f"Messages that waited for a data channel were not sent: {count}", count)
 
     async def _wait_for_change(self) -> None:
         with trio.move_on_after(POLL_SECONDS):  # the closing of a channel does not wake this task
             await self._queue.change()
 
-    def _reject(self, rejected: InputRejected) -> None:
-        self._log.emit(peer.InputRejected(rejected.code, rejected.reason))
+
+def _may_be_message(line: str) -> bool:
+    """Return whether a line is a message, or a faulty one: it is no other command, and not empty."""
+    try:
+        return isinstance(parse_command(line), Send)
+    except InputRejected:
+        return bool(line.strip())

@@ -10,8 +10,7 @@ from typing import Final
 
 import trio
 
-from sdpx.concurrency import RepeatedEvent, wait_while_it_changes
-from sdpx.events import peer
+from sdpx.concurrency import RepeatedEvent, wait_for_change, wait_while_it_changes
 from sdpx.log import Log
 from sdpx.peer.input import MessageSource
 from sdpx.peer.message_transport import MessageTransport
@@ -19,7 +18,7 @@ from sdpx.peer.negotiation.confirmation import OVERHEAD, WINDOW, Message, Receip
 from sdpx.peer.webrtc import events
 
 CLOSING_SECONDS: Final = 0.05
-RECEIPT_SECONDS: Final = 1.0  # for messages to be written before this side leaves
+CONFIRM_SECONDS: Final = 1.0  # for messages to be written, and to be confirmed, before this side leaves
 LABEL_SECONDS: Final = 1.0  # for the channel of a message to open
 
 
@@ -32,7 +31,7 @@ class Delivery:
         self._transport = transport
         self._unconfirmed = Unconfirmed()
         self._doubtful = (0, 0)  # messages, and bytes, that earlier connections have left unacknowledged
-        self._overdue = False  # some of them for longer than an acknowledgement may take
+        self._is_taken = False  # the message that is being sent, by SCTP
         self._received = 0
         self._written = 0
         self._unreported = 0  # bytes written since the last receipt
@@ -46,21 +45,6 @@ class Delivery:
         """How many sent messages, and bytes, the peer has not confirmed; if it does not confirm, its SCTP counts."""
         messages, size = self._unacknowledged
         return messages + len(self._unconfirmed), size + self._unconfirmed.size
-
-    @property
-    def has_lost(self) -> bool:
-        """Whether something `in_doubt` counts as lost.
-
-        It does not where the peer closed the channel in the time that its SCTP has for the acknowledgement.
-        """
-        transport = self._transport()
-        is_lost = (transport is not None and transport.channels.is_open) or self._is_overdue
-        return bool(self._unconfirmed) or (is_lost and any(self._unacknowledged))
-
-    @property
-    def _is_overdue(self) -> bool:
-        transport = self._transport()
-        return self._overdue or (transport is not None and not transport.confirms and transport.channels.is_overdue)
 
     @property
     def _unacknowledged(self) -> tuple[int, int]:
@@ -94,13 +78,18 @@ class Delivery:
             self._channel_opened = trio.Event()
 
     async def finish(self, transport: MessageTransport) -> None:
-        """Confirm what was received, before this side closes a connection; keeps the count of what is in doubt."""
-        if transport.confirms and transport.channels.is_open and not transport.trace.vanished:
-            with trio.move_on_after(RECEIPT_SECONDS, shield=True):
-                while self._written < self._received:
-                    await self.changed.wait()
-                await transport.send_receipt()
-        self._overdue, self._doubtful = self._is_overdue, self._unacknowledged
+        """Give both sides a moment for confirmations before a connection is closed; keeps the count of what is in doubt."""
+        channels = transport.channels
+        try:
+            if channels.is_connected and not transport.trace.vanished:
+                with trio.move_on_after(CONFIRM_SECONDS):
+                    while self._written < self._received and channels.is_connected:
+                        await wait_for_change(self.changed.wait)
+                    if transport.confirms and channels.is_open:
+                        await transport.send_receipt()
+                    await self.confirmed(lambda: not channels.is_connected, CONFIRM_SECONDS)
+        finally:
+            self._doubtful = self._unacknowledged
 
     async def catch_up(self, transport: MessageTransport) -> None:
         """Send again what an earlier connection has lost, if the peer says what it has received."""
@@ -108,7 +97,7 @@ class Delivery:
             if transport.both_sdpx:
                 await transport.heartbeat_came.wait()
             if transport.first_receipt is None:
-                self._doubtful, self._overdue, self._unconfirmed = self.in_doubt, True, Unconfirmed()
+                self._doubtful, self._unconfirmed = self.in_doubt, Unconfirmed()
             else:
                 for item in self._unconfirmed.missing(transport.first_receipt):
                     if not await transport.channels.send(*item):
@@ -127,11 +116,21 @@ class Delivery:
             item = await self._source.next()
             if item is None:
                 return
-            if not await self._send(item):
+            self._is_taken = False
+            try:
+                is_done = await self._send(item)
+            except trio.Cancelled:
+                if self._is_taken:
+                    self._source.mark_idle()
+                else:
+                    self._source.unread(item)
+                raise
+            if not is_done:
                 self._source.unread(item)
                 await trio.sleep(CLOSING_SECONDS)  # the channel is being closed: its event comes soon
 
     async def _send(self, item: Message) -> bool:
+        """Send a message, or reject it; False if the connection ended before SCTP had the whole message."""
         transport = self._transport()
         if transport is None:
             return False
@@ -140,23 +139,26 @@ class Delivery:
         limit, size = channels.max_message_size, size_of(item.data) - OVERHEAD
         if limit and size > limit:
             reason = f"A message of {size} bytes was not sent: the other side takes {limit}"
-            self._log.emit(peer.InputRejected("too_long", reason))
+            self._source.reject("too_long", reason)
             return True
         with trio.move_on_after(LABEL_SECONDS):
             while channels.is_open and not channels.has(item.channel):
                 await self.changed.wait()
         if channels.is_open and not channels.has(item.channel):
-            reason = f"A message was not sent: no data channel '{item.channel}' is open"
-            self._log.emit(peer.InputRejected("not_open", reason))
+            self._source.reject("not_open", f"A message was not sent: no data channel '{item.channel}' is open")
             return True
-        if confirms := transport.confirms:
-            self._unconfirmed.add(item)
-        sent = await channels.send(*item)
-        if sent:
+
+        def on_taken() -> None:
+            self._is_taken = True
+            if transport.confirms:
+                self._unconfirmed.add(item)
+
+        is_sent = await channels.send(*item, on_taken)
+        if is_sent:
             transport.note_sent(item.data)
-        elif confirms:
+        elif self._is_taken and transport.confirms:
             self._unconfirmed.take_back()
-        return sent
+        return is_sent
 
     def on_receipt(self, receipt: Receipt) -> None:
         """Note what the peer confirms."""

@@ -7,7 +7,7 @@ non-blocking; when the program ends the thread is left in its read.
 
 import sys
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, IncrementalDecoder, getincrementaldecoder
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
@@ -17,11 +17,12 @@ from sdpx.concurrency import RepeatedEvent
 from sdpx.events import peer
 from sdpx.ids import validate_id
 from sdpx.log import Log
-from sdpx.peer.negotiation.confirmation import Message
+from sdpx.peer.negotiation.confirmation import Message, size_of
 
 MAX_LINE: Final = 256 * 1024
 CHUNK: Final = 64 * 1024
 QUEUE_BOUND: Final = 1024
+QUEUE_BYTES: Final = 4 * 1024 * 1024
 
 
 class Lines:
@@ -44,60 +45,89 @@ class Lines:
         self._is_first = True  # no line was read
         self._utf16: IncrementalDecoder | None = None
         self.ended = trio.Event()
-        self._held: str | None = None
-        self._send, self._receive = trio.open_memory_channel[str](0)
+        self._waiting: deque[str] = deque()
+        self._pending = bytearray()  # the beginning of a line
+        self._chunk = b""  # read, and not divided into lines
+        self._is_at_end = False
+        self._changed = RepeatedEvent()
+        self.rejected = Counter[str]()  # messages, and lines that may have been messages, by code
 
     async def run(self) -> None:
         """Read until the end of the input."""
         await self._wanted.wait()
-        async with self._send:
-            pending = bytearray()
-            skipping = False
-            while chunk := await self._next_chunk():
-                pending += chunk
-                *whole, rest = pending.split(b"\n")
-                for line in whole:
-                    if not skipping:
-                        await self._offer(bytes(line))
-                    skipping = False
-                pending = bytearray() if skipping else rest
-                if len(pending) > self._max_size + len(BOM_UTF8 + b"\r"):
-                    self._reject_long()
-                    pending, skipping = bytearray(), True
-            if pending:
-                await self._offer(bytes(pending))
+        skipping = False
+        while chunk := await self._next_chunk():
+            self._pending += chunk
+            *whole, rest = self._pending.split(b"\n")
+            for line in whole:
+                if not skipping:
+                    self._add(bytes(line))
+                skipping = False
+            self._pending, self._chunk = bytearray() if skipping else rest, b""
+            if len(self._pending) > self._max_size + len(BOM_UTF8 + b"\r"):
+                self._reject_long()
+                self._pending, skipping = bytearray(), True
+            await self._all_taken()
+        if self._pending:
+            self._add(bytes(self._pending))
+            self._pending.clear()
+        self._is_at_end = True
+        self._changed.set()
+        await self._all_taken()
         self.ended.set()
+
+    async def _all_taken(self) -> None:
+        while self._waiting:
+            await self._changed.wait()
 
     async def next(self) -> str | None:
         """Return the next line, without its line end; None at the end of the input."""
         self._wanted.set()
-        if self._held is not None:
-            line, self._held = self._held, None
-            return line
-        try:
-            return await self._receive.receive()
-        except trio.EndOfChannel:
-            return None
+        await trio.lowlevel.checkpoint()
+        while not self._waiting:
+            if self._is_at_end:
+                return None
+            await self._changed.wait()
+        line = self._waiting.popleft()
+        self._changed.set()
+        return line
 
     def unread(self, line: str) -> None:
         """Put back the line returned last: it is the next one again."""
-        self._held = line
+        self._waiting.appendleft(line)
+        self._changed.set()
 
     @property
-    def has_waiting(self) -> bool:
-        """Whether a line was read and not taken, or put back."""
-        return self._held is not None or self._receive.statistics().tasks_waiting_send > 0
+    def waiting(self) -> int:
+        """The number of lines that were read, wholly or in part, and not taken, or put back."""
+        return len(self._waiting) + bool(self._pending or self._chunk)
+
+    def drain(self) -> list[str]:
+        """Take all lines that wait, at the end of the program."""
+        lines = [*self._waiting, *([self._pending.decode(errors="replace")] if self._pending else ())]
+        self._waiting.clear()
+        self._pending.clear()
+        return lines
+
+    def reject(self, code: str, reason: str, messages: int = 1) -> None:
+        """Log that input is not used, and count the messages that are not sent therefore."""
+        self._log.emit(peer.InputRejected(code, reason))
+        self.rejected[code] += messages
 
     async def _next_chunk(self) -> bytes:
+        def read() -> None:
+            self._chunk = self._read(CHUNK)
+
         try:
-            chunk = await trio.to_thread.run_sync(self._read, CHUNK, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(read, abandon_on_cancel=True)
         except OSError:
             return b""  # a closed stdin has no lines
+        chunk = self._chunk
         if self._is_first and self._utf16 is None and chunk.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
             self._utf16 = getincrementaldecoder("utf-16")("replace")
         return self._utf16.decode(chunk).encode(errors="replace") if self._utf16 else chunk
 
-    async def _offer(self, line: bytes) -> None:
+    def _add(self, line: bytes) -> None:
         line = line.removeprefix(BOM_UTF8 if self._is_first else b"").removesuffix(b"\r")
         self._is_first = False
         if len(line) > self._max_size:
@@ -106,21 +136,27 @@ class Lines:
         try:
             text = line.decode()
         except UnicodeDecodeError:
-            self._log.emit(peer.InputRejected("not_utf8", "A line of the input is not UTF-8 and was not sent"))
+            self.reject("not_utf8", "A line of the input is not UTF-8 and was not sent")
             return
-        await self._send.send(text)
+        self._waiting.append(text)
+        self._changed.set()
 
     def _reject_long(self) -> None:
-        reason = f"A line of the input has more than {self._max_size} bytes and was not sent"
-        self._log.emit(peer.InputRejected("too_long", reason))
+        self.reject("too_long", f"A line of the input has more than {self._max_size} bytes and was not sent")
 
 
 class MessageSource(Protocol):
     """The messages to send over a data channel; `next` is called when the one before has been sent."""
 
     @property
-    def has_unsent(self) -> bool:
-        """Whether a message was not sent, or not wholly: the one returned last, or one that waits."""
+    def unsent(self) -> int:
+        """The number of messages that were read and not sent, or not wholly: the one returned last, and those that wait."""
+
+    def reject(self, code: str, reason: str, messages: int = 1) -> None:
+        """Log that messages are not sent, and count them."""
+
+    def mark_idle(self) -> None:
+        """Note that no message is being sent any more."""
 
     async def next(self) -> Message | None:
         """Return the next message; None when there will be no more."""
@@ -137,10 +173,16 @@ class LineSource:
         self._until = until
         self._sending = False
 
+        self.reject = lines.reject
+
     @property
-    def has_unsent(self) -> bool:
-        """Whether a line that was read was not sent; a line that was not read does not count."""
-        return self._sending or self._lines.has_waiting
+    def unsent(self) -> int:
+        """The number of lines that were read and not sent; a line that was not read does not count."""
+        return self._lines.waiting + self._sending
+
+    def mark_idle(self) -> None:
+        """Note that no line is being sent any more."""
+        self._sending = False
 
     async def next(self) -> Message | None:
         """Return the next line; the one before has been sent."""
@@ -159,11 +201,16 @@ class LineSource:
 
 
 class MessageQueue:
-    """The messages of `--stdin json`, in order, at most `QUEUE_BOUND`; they go over the data channels that open next."""
+    """The messages of `--stdin json`, in order, at most `QUEUE_BOUND` and `QUEUE_BYTES`.
 
-    def __init__(self, until: Callable[[], Awaitable[None]]) -> None:
+    They go over the data channels that open next. `reject` logs and counts messages that are not sent.
+    """
+
+    def __init__(self, until: Callable[[], Awaitable[None]], reject: Callable[[str, str, int], None]) -> None:
         self._until = until
+        self._reject = reject
         self._items: deque[Message] = deque()
+        self._size = 0
         self._sending = False
         self._ended = False
         self._changed = RepeatedEvent()
@@ -171,16 +218,24 @@ class MessageQueue:
     @property
     def is_full(self) -> bool:
         """Whether no further message may be added."""
-        return len(self._items) >= QUEUE_BOUND
+        return len(self._items) >= QUEUE_BOUND or self._size >= QUEUE_BYTES
 
     @property
-    def has_unsent(self) -> bool:
-        """Whether a message waits, or is being sent."""
-        return bool(self._items) or self._sending
+    def unsent(self) -> int:
+        """The number of messages that wait, or are being sent."""
+        return len(self._items) + self._sending
+
+    def reject(self, code: str, reason: str, messages: int = 1) -> None:
+        """Log that messages are not sent, and count them."""
+        self._reject(code, reason, messages)
+
+    def __len__(self) -> int:
+        return len(self._items)
 
     def put(self, item: Message) -> None:
         """Add a message."""
         self._items.append(item)
+        self._size += size_of(item.data)
         self._changed.set()
 
     def end(self) -> None:
@@ -192,6 +247,7 @@ class MessageQueue:
         """Drop the waiting messages; returns their number."""
         count = len(self._items)
         self._items.clear()
+        self._size = 0
         self._changed.set()
         return count
 
@@ -205,12 +261,14 @@ class MessageQueue:
             await self._changed.wait()
         self._sending = True
         item = self._items.popleft()
+        self._size -= size_of(item.data)
         self._changed.set()
         return item
 
     def unread(self, item: Message) -> None:
         """Put back the message returned last."""
         self._items.appendleft(item)
+        self._size += size_of(item.data)
         self.mark_idle()
 
     def mark_idle(self) -> None:

@@ -86,7 +86,8 @@ class PairSession:
         self._failure: Diagnosis | None = None
         self._result: Diagnosis | None = None
         self._is_ending = False
-        self._scope = trio.CancelScope()
+        self._scope = trio.CancelScope()  # of the negotiation and the sending
+        self._tasks: trio.Nursery  # those of the attempts, which end after it
         self.closed = trio.Event()
         self.delivery = Delivery(source, log, lambda: self._attempt.transport if self._attempt else None)
 
@@ -149,13 +150,15 @@ class PairSession:
         Returns why it failed; None if the data channel was closed, or the pairing was.
         """
         try:
-            with self._scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._send_messages)
-                    try:
-                        await self._negotiate(nursery)
-                    finally:
-                        await self._close_attempt()
+            async with trio.open_nursery() as self._tasks:
+                try:
+                    with self._scope:
+                        async with trio.open_nursery() as nursery:
+                            nursery.start_soon(self._send_messages)
+                            await self._negotiate()
+                finally:
+                    await self._close_attempt()
+                    self._tasks.cancel_scope.cancel()
         finally:
             if any(self.delivery.in_doubt):
                 self._log.emit(peer.MessagesUnconfirmed(self.peer_id, *self.delivery.in_doubt))
@@ -170,31 +173,29 @@ class PairSession:
 
     # ---- negotiation ----------------------------------------------------------------------------------------------
 
-    async def _negotiate(self, nursery: trio.Nursery) -> None:
-        await self._begin(nursery, offers=self._is_initiator)
+    async def _negotiate(self) -> None:
+        await self._begin(offers=self._is_initiator)
         async for item in self._inbox:
             match item:
                 case trio.Event():
                     item.set()
                 case Attempt():
                     if item is self._attempt:
-                        await self._on_attempt_failed(item, nursery)
+                        await self._on_attempt_failed(item)
                 case _Rollback():
                     if item.attempt is self._attempt and item.attempt.pc.remote is None:
-                        await self._use(item.offer, nursery, early=item.attempt.candidates.early)
+                        await self._use(item.offer, early=item.attempt.candidates.early)
                 case _:
-                    await self._use(item, nursery)
+                    await self._use(item)
 
-    async def _use(
-        self, frame: Description | Candidate, nursery: trio.Nursery, early: list[CandidateInit | None] | None = None
-    ) -> None:
+    async def _use(self, frame: Description | Candidate, early: list[CandidateInit | None] | None = None) -> None:
         """Use a frame of the peer; an offer that was held back comes with the candidates behind it."""
         try:
             if isinstance(frame, Candidate):
                 if self._attempt is not None:
                     await self._attempt.candidates.take(frame.candidate)
             elif frame.type == "offer":
-                await self._use_offer(frame, nursery, early)
+                await self._use_offer(frame, early)
             else:
                 await self._use_answer(frame)
         except NegotiationFailed as failed:
@@ -205,21 +206,19 @@ class PairSession:
                 self.trace.data_rejected = True
                 self._post.send_nowait(self._attempt)
 
-    async def _use_offer(
-        self, offer: Description, nursery: trio.Nursery, early: list[CandidateInit | None] | None
-    ) -> None:
+    async def _use_offer(self, offer: Description, early: list[CandidateInit | None] | None) -> None:
         self._log.emit(peer.OfferReceived(len(offer.sdp), offer.sdp if self._options.log_sdp else msgspec.UNSET))
         remote = parse_remote(offer)
         attempt = self._attempt
         if attempt is None or not attempt.pc.continues(remote):
             crosses = self._is_initiator and attempt is not None and attempt.pc.remote is None
             if crosses and attempt is not None and early is None:
-                nursery.start_soon(self._roll_back, offer, attempt)
+                self._tasks.start_soon(self._roll_back, offer, attempt)
                 return
             if attempt is not None and attempt.connected:  # the time of that connection does not count for this one
                 self._deadline = trio.current_time() + self._options.timeout
             if attempt is None or crosses or attempt.pc.remote is not None:  # of another session: for a new connection
-                attempt = await self._begin(nursery, offers=False)
+                attempt = await self._begin(offers=False)
                 for candidate in early or ():
                     await attempt.candidates.take(candidate)
         await attempt.answer(offer, remote)
@@ -240,7 +239,7 @@ class PairSession:
 
     # ---- attempts -------------------------------------------------------------------------------------------------
 
-    async def _begin(self, nursery: trio.Nursery, *, offers: bool) -> Attempt:
+    async def _begin(self, *, offers: bool) -> Attempt:
         """Close the present connection, if any, and create another; `offers` says whether this side sends an offer."""
         await self._close_attempt()
         if self._attempts:
@@ -264,12 +263,12 @@ class PairSession:
             on_hung_up=self._on_hung_up,
         )
         try:
-            await nursery.start(attempt.run_tasks)
+            await self._tasks.start(attempt.run_tasks)
         except BaseException:
             await pc.close()
             raise
         self._attempt = attempt
-        nursery.start_soon(attempt.consume_events)
+        self._tasks.start_soon(attempt.consume_events)
         self._log.emit(peer.PcCreated([server.url for server in self._servers]))
         self._log.emit(peer.WebrtcStarted(self._is_initiator))
         if offers:
@@ -281,7 +280,7 @@ class PairSession:
                 self._post.send_nowait(attempt)
         return attempt
 
-    async def _on_attempt_failed(self, attempt: Attempt, nursery: trio.Nursery) -> None:
+    async def _on_attempt_failed(self, attempt: Attempt) -> None:
         attempt.note_state()
         diagnosis = diagnose(self.trace, self.age)
         now, options = trio.current_time(), self._options
@@ -302,10 +301,10 @@ class PairSession:
             self._end(self._failure)
         elif step is Step.RETRY:
             self._log.emit(peer.ConnectionRetry(self.peer_id, self._retries, options.retries))
-            await self._begin(nursery, offers=self._is_initiator)
+            await self._begin(offers=self._is_initiator)
         else:
             await self._close_attempt()
-            nursery.start_soon(self._await_offer, self._attempts)
+            self._tasks.start_soon(self._await_offer, self._attempts)
 
     async def _await_offer(self, closed: int) -> None:
         """Give up if no new offer comes after the connection number `closed`."""
@@ -317,9 +316,11 @@ class PairSession:
         attempt = self._attempt
         if attempt is None:
             return
-        await self.delivery.finish(attempt.transport)
-        self._attempt = None
-        await attempt.close()
+        try:
+            await self.delivery.finish(attempt.transport)
+        finally:
+            self._attempt = None
+            await attempt.close()
 
     async def _send_frame(self, frame: msgspec.Struct, on_written: Callable[[], None]) -> None:
         if not self.detached:
@@ -364,5 +365,5 @@ class PairSession:
         await self.delivery.send_all()
         if self._options.once:
             await self.close_channel()
-            lost = self.delivery.has_lost
-            self._end(self._logged(diagnose_doubt(self.trace, *self.delivery.in_doubt)) if lost else None)
+            doubt = self.delivery.in_doubt
+            self._end(self._logged(diagnose_doubt(self.trace, *doubt)) if any(doubt) else None)

@@ -10,6 +10,7 @@
 Each function takes what is known and returns a value; `Session` and `PairSession` carry it out.
 """
 
+from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Final
 
@@ -148,6 +149,21 @@ def _after_failure(session: SessionState, pairing: PairingState, diagnosis: Diag
     if session.pair or session.unmet or (session.once and pairing.was_open):
         return Finish(diagnosis.ending)
     return Ready("failed")
+
+
+def after_run(doubt: Ending | None, rejected: Mapping[str, int]) -> Ending | None:
+    """Return why a program that has not failed otherwise has no success: messages of its input were not delivered.
+
+    `doubt` is of messages that were not confirmed, `rejected` the number of those that were not sent, by the code of the event.
+    """
+    if doubt is not None:
+        return doubt
+    if unsent := rejected.get("not_sent", 0):
+        return Ending("not_sent", f"Messages were not sent: {unsent}", ExitStatus.CHANNEL_LOST)
+    if count := sum(rejected.values()):
+        reason = f"Messages of the input were rejected and not sent: {count} ({', '.join(sorted(rejected))})"
+        return Ending("input_rejected", reason, ExitStatus.INPUT_REJECTED)
+    return None
 
 
 # ---- attempts at a connection, within a pairing -------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from sdpx.concurrency import wait_while_it_changes
-from sdpx.errors import Ending, ExitStatus
+from sdpx.errors import Ending
 from sdpx.events import peer
 from sdpx.ice_servers import choose, servers_from
 from sdpx.log import Log
@@ -71,7 +71,7 @@ class Session:
         self._expectation_met = trio.Event()
         if not self._expectation.is_unmet:
             self._expectation_met.set()
-        self.queue = MessageQueue(self._expectation_met.wait)
+        self.queue = MessageQueue(self._expectation_met.wait, lines.reject)
         is_queue = options.stdin == "json"
         self._source: MessageSource = self.queue if is_queue else LineSource(lines, self._expectation_met.wait)
         self._prompt = Prompt(lines, log)
@@ -85,6 +85,7 @@ class Session:
         self._idle_since = 0.0  # since the relay connection, the end of a pairing, or a request of this side
         self._scope = trio.CancelScope()
         self._ending: Ending | None = None
+        self._doubt: Ending | None = None  # of the first pairing that left messages unconfirmed
 
     async def run(self, run_commands: Callable[[], Awaitable[None]] | None = None) -> None:
         """Run to the end of the program, with the task that executes the commands of `--stdin json`.
@@ -110,14 +111,17 @@ class Session:
             self._last = self._pairing
             with trio.CancelScope(shield=True):  # closing has deadlines of its own
                 await self._end_pairing()
+            if count := self._source.unsent:
+                self._source.reject("not_sent", f"Messages of the input were not sent: {count}", count)
         await wait_while_it_changes(lambda: self._log.undelivered, self._log.progress.wait, self._options.timeout)
-        if self._ending is not None:
-            raise self._ending
+        self.check()
 
-    def check_expectation(self, cause: str) -> None:
-        """Raise an `Ending` if the expectation is unmet when `cause` ends the program."""
-        if self._expectation.is_unmet:
+    def check(self, cause: str = "") -> None:
+        """Raise the `Ending` of a program that has failed, after `run`, also where `cause` ended that."""
+        if self._ending is None and cause and self._expectation.is_unmet:
             raise self._expectation_failure(f"ended by {cause}")
+        if ending := self._ending or policy.after_run(self._doubt, self._lines.rejected):
+            raise ending
 
     # ---- commands of the input --------------------------------------------------------------------------------------
 
@@ -130,6 +134,11 @@ class Session:
     def has_addressee(self) -> bool:
         """Whether a message has a receiver: the present peer, the one being requested, or the first one of all."""
         return self.has_peer or not self._was_paired or self._pairing_wanted.is_set()
+
+    @property
+    def awaits_channel(self) -> bool:
+        """Whether a data channel is open, or there is a pairing for one or the request of `--pair`."""
+        return self.has_peer or self._pairing_wanted.is_set()
 
     @property
     def channel_is_open(self) -> bool:
@@ -160,19 +169,16 @@ class Session:
 
         def left() -> tuple[int] | None:
             sent = self._pairing.trace.bytes_sent if self._pairing else 0
-            return (sent,) if self.channel_is_open and self._source.has_unsent else None
+            return (sent,) if self.channel_is_open and self._source.unsent else None
 
         await wait_while_it_changes(left, self.queue.change, self._options.timeout)
 
-    async def quit(self, cause: str = '{"close": true}', unsent: int = 0) -> None:
-        """End the program, once the present peer has confirmed all that was sent; `unsent` messages were dropped."""
+    async def quit(self, cause: str = '{"close": true}') -> None:
+        """End the program, once the present peer has confirmed all that was sent."""
         pairing = self._last = self._pairing
-        ending = Ending("not_sent", f"Messages were not sent: {unsent}", ExitStatus.CHANNEL_LOST) if unsent else None
         if pairing is not None:
             await self._runtime.run_and_wait(pairing.close_channel)
-            if pairing.delivery.has_lost:
-                ending = diagnose_doubt(pairing.trace, *pairing.delivery.in_doubt).ending
-        self._finish(self._expectation_failure(f"ended by {cause}") if self._expectation.is_unmet else ending)
+        self._finish(self._expectation_failure(f"ended by {cause}") if self._expectation.is_unmet else None)
 
     # ---- requests -------------------------------------------------------------------------------------------------
 
@@ -314,7 +320,8 @@ class Session:
         failure = await pairing.run()
         if self._pairing is not pairing:
             return  # ended by this side, which knows what follows
-        self._pairing, self._idle_since = None, trio.current_time()
+        self._pairing = None
+        self._note_ended(pairing)
         if failure is None:
             if not self._options.once:  # the end of the program ends the pairing
                 await self._leave_at_relay(pairing)
@@ -332,10 +339,15 @@ class Session:
         pairing, self._pairing = self._pairing, None
         if pairing is not None:
             await pairing.close()
-            self._idle_since = trio.current_time()
+            self._note_ended(pairing)
+
+    def _note_ended(self, pairing: PairSession) -> None:
+        self._idle_since = trio.current_time()
+        if any(pairing.delivery.in_doubt):
+            self._doubt = self._doubt or diagnose_doubt(pairing.trace, *pairing.delivery.in_doubt).ending
 
     def _on_departed(self, pairing: PairSession, reason: str, *, killed: bool = False) -> None:
-        end = Departed(reason, self._source.has_unsent or pairing.delivery.has_lost, killed)
+        end = Departed(reason, bool(self._source.unsent or any(pairing.delivery.in_doubt)), killed)
         self._apply(policy.after_pairing(self._state, pairing.state, end), pairing)
 
     def _on_phase(self, phase: Phase) -> None:
@@ -353,7 +365,6 @@ class Session:
 
     def _apply(self, step: Finish | AskAgain | Ready, pairing: PairSession | None) -> None:
         """Do what follows the end of a pairing, or of the relay connection without a pairing."""
-        self.queue.mark_idle()
         if step.diagnosis is not None and pairing is not None:
             self._log.emit(step.diagnosis.event(pairing.trace, pairing.age, retrying=False))
         if isinstance(step, Finish):

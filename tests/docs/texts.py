@@ -3,7 +3,7 @@
 from typing import Final
 
 EXIT_STATUSES: Final = {
-    0: "Success, or end by a signal",
+    0: "Success, or end by a signal with nothing left undelivered",
     1: (
         "`serve` could not listen; the log could not be written; a step of `demo` failed; the figures of `bench` are invalid; "
         "an internal error"
@@ -18,8 +18,12 @@ EXIT_STATUSES: Final = {
     9: "No pair of candidates could be formed",
     10: "ICE failed: candidate pairs were checked, none succeeded",
     11: "ICE succeeded, the DTLS handshake failed",
-    12: "The connection was established, and the other side closed it too early or became unreachable",
+    12: (
+        "The connection was established, and the other side closed it too early or became unreachable; "
+        "or at the end messages had not been sent or not been confirmed"
+    ),
     13: "The `--expect` condition was not met, and no phase had failed",
+    14: "Messages of the input were rejected, and nothing else failed",
 }
 
 # Wire, relay to client: type -> (notes on the keys, when the frame is sent).
@@ -166,7 +170,7 @@ DIAGNOSES: Final = {
     "dtls_failed": ("The DTLS handshake failed or timed out", "Check that the other side completes DTLS; read its log"),
     "channel_closed": ("The connection was established, and the other side closed it", "Read the other side's log"),
     "unconfirmed": (
-        "At the end the other side had not confirmed all messages, although nothing moved for `--timeout`",
+        "At the end the other side had not confirmed all messages",
         "Read the other side's log: is its stdout read?",
     ),
     "bad_description": ("An offer or answer could not be created or used", "Read the `negotiation_error` before it"),
@@ -214,7 +218,7 @@ DIAGNOSES: Final = {
 
 COMMANDS: Final = {
     '{"send": TEXT}': (
-        "Send a text message of at most 256 KiB. Up to 1024 messages wait for the data channel to open; "
+        "Send a text message of at most 256 KiB. Up to 1024 messages, or 4 MiB, wait for the data channel to open, further input waits; "
         "between two pairings the command is rejected with `not_paired`"
     ),
     '{"send_base64": TEXT}': "Send a binary message",
@@ -243,7 +247,7 @@ INPUT_REJECTIONS: Final = {
     "bad_command": "The line is not a command (`--stdin json`)",
     "bad_base64": "The value of `send_base64` is not base64",
     "not_open": "No data channel is open, and no more messages can wait",
-    "not_sent": "The message could not be sent before its channel closed",
+    "not_sent": "The message could not be sent before its channel closed, or the program ended",
     "already_paired": "A pairing exists or is being requested",
     "not_paired": "No pairing exists",
     "no_relay": "The relay is not connected",

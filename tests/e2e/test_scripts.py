@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -182,5 +183,24 @@ async def test_a_program_controls_a_peer_by_commands() -> None:
         await command(a, send="last words")
         await a.wait_for("channel_message_sent", after=said)
         await command(a, close=True)
-        assert await a.ended() == 0
+        assert await a.ended() == 14  # "hello" was no command
         await b.wait_for("channel_message", after=seen, text="last words")
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+async def test_a_signal_during_a_delivery_is_no_success(signals: int) -> None:
+    """The receiver stands still: the first signal gives it a second, the second signal ends the peer at once."""
+    async with relay() as (_, url), peer(url) as (b, b_id), peer(url, "--pair", b_id) as (a, _):
+        await a.wait_for("channel_open")
+        b.process.send_signal(signal.SIGSTOP)
+        try:
+            await a.say("lost")
+            await a.wait_for("channel_message_sent")
+            for _ in range(signals):
+                a.process.send_signal(signal.SIGTERM)
+                await trio.sleep(0.1)
+            assert await a.ended() == 12
+            [event] = [line for line in a.lines if line["event"] == "messages_unconfirmed"]
+            assert (event["messages"], event["bytes"]) == (1, 4)
+        finally:
+            b.process.send_signal(signal.SIGCONT)

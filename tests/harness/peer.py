@@ -45,31 +45,18 @@ OTHER_SDP = SDP.replace("o=- 1 1", "o=- 2 1").replace("abcd", "wxyz")  # of anot
 class TypedLines(Lines):
     """Lines that a test types."""
 
-    def __init__(self) -> None:
-        self._typed, self._receive = trio.open_memory_channel[str](20_000)
-        self._held = None
+    def __init__(self, log: Log) -> None:
+        super().__init__(bytes, log)
 
     async def run(self) -> None: ...
 
-    async def next(self) -> str | None:
-        if self._held is not None:
-            line, self._held = self._held, None
-            return line
-        try:
-            return await self._receive.receive()
-        except trio.EndOfChannel:
-            return None
-
-    @property
-    def has_waiting(self) -> bool:
-        return self._held is not None or self._receive.statistics().current_buffer_used > 0
-
     def type(self, *lines: str) -> None:
-        for line in lines:
-            self._typed.send_nowait(line)
+        self._waiting.extend(lines)
+        self._changed.set()
 
     def end(self) -> None:
-        self._typed.close()
+        self._is_at_end = True
+        self._changed.set()
 
 
 class FakeDataChannels(DataChannels):
@@ -95,7 +82,10 @@ class FakeDataChannels(DataChannels):
             self.last_packet = trio.current_time()
 
     last_packet = 0.0
-    is_overdue = True
+
+    @property
+    def is_connected(self) -> bool:
+        return self.is_open
 
     def release(self, data: str | bytes) -> None: ...
 
@@ -105,9 +95,10 @@ class FakeDataChannels(DataChannels):
     def has(self, label: str | None) -> bool:
         return self.is_open and label in (None, "chat")
 
-    async def send(self, data: str | bytes, label: str | None = None) -> bool:
+    async def send(self, data: str | bytes, label: str | None = None, on_taken: Callable[[], object] = object) -> bool:
         await trio.lowlevel.checkpoint()
         if self.is_open:
+            on_taken()
             self.sent.append(data)
         return self.is_open
 
@@ -277,11 +268,11 @@ class SessionHarness:
         self.log = LogRecorder()
         self.relay = FakeSignaling()
         self.runtime = FakeRuntime(nursery)
-        self.lines = TypedLines()
         log = Log(self.log.put, trio.current_time)
+        self.lines = TypedLines(log)
         self.log.on_written = log.note_written
         self.session = Session(options, self.relay, self.runtime, self.lines, log, lambda: 0.0)
-        commands = CommandRunner(self.lines, self.session.queue, self.session, log)
+        commands = CommandRunner(self.lines, self.session.queue, self.session)
         self._run_commands = commands.run if options.stdin == "json" else None
         self.ending: Ending | None = None
         self.finished = trio.Event()

@@ -25,7 +25,7 @@ def attempt(lost: list[Attempt], log: LogRecorder) -> Attempt:
     now = trio.current_time()
     trace, options = ConnectionTrace("bob", is_initiator=True), PeerOptions("ws://relay.test", timeout=2.0)
     program_log = Log(log.put, trio.current_time)
-    delivery = Delivery(MessageQueue(trio.lowlevel.checkpoint), program_log, lambda: None)
+    delivery = Delivery(MessageQueue(trio.lowlevel.checkpoint, lambda *_: None), program_log, lambda: None)
     made = Attempt(
         FakePeerConnection([]),
         trace,

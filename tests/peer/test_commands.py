@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 from sdpx.log import Log
 from sdpx.peer.command_runner import CommandRunner
 from sdpx.peer.commands import MAX_COMMAND, MAX_MESSAGE, Close, InputRejected, Pair, Send, Unpair, parse_command
-from sdpx.peer.input import QUEUE_BOUND, MessageQueue
+from sdpx.peer.input import QUEUE_BOUND, QUEUE_BYTES, MessageQueue
 from sdpx.peer.negotiation.confirmation import Message
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.session import Session
@@ -108,7 +108,7 @@ class Peer(Session):
 
     has_peer = True
     has_addressee = True
-    channel_is_open = False
+    channel_is_open = awaits_channel = False
 
     def __init__(self, queue: MessageQueue) -> None:
         self.done: list[object] = []
@@ -122,8 +122,8 @@ class Peer(Session):
     async def unpair(self) -> None:
         self.done.append("unpair")
 
-    async def quit(self, cause: str = "", unsent: int = 0) -> None:
-        self.done.append(("close", unsent) if unsent else "close")
+    async def quit(self, cause: str = "") -> None:
+        self.done.append("close")
 
     async def take_from(self, queue: MessageQueue) -> None:
         while (item := await queue.next()) is not None:
@@ -142,7 +142,9 @@ Type = Callable[..., Awaitable[None]]
 @asynccontextmanager
 async def running() -> AsyncIterator[tuple[Peer, MessageQueue, Type, LogRecorder]]:
     """Run commands; `type` types some and waits until none is left that can be executed."""
-    log, queue, lines = LogRecorder(), MessageQueue(nothing), TypedLines()
+    log = LogRecorder()
+    lines = TypedLines(Log(log.put, trio.current_time))
+    queue = MessageQueue(nothing, lines.reject)
     peer = Peer(queue)
 
     async def type_commands(*commands: dict[str, object], end: bool = False) -> None:
@@ -152,7 +154,7 @@ async def running() -> AsyncIterator[tuple[Peer, MessageQueue, Type, LogRecorder
         await wait_all_tasks_blocked()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(CommandRunner(lines, queue, peer, Log(log.put, trio.current_time)).run)
+        nursery.start_soon(CommandRunner(lines, queue, peer).run)
         yield peer, queue, type_commands, log
         nursery.cancel_scope.cancel()
 
@@ -182,7 +184,7 @@ async def test_close_without_a_channel_drops_and_reports_queued_messages() -> No
     """The command does not wait for a channel that may never open."""
     async with running() as (peer, _, type_commands, log):
         await type_commands({"send": "a"}, {"send": "b"}, {"close": True})
-        assert peer.done == [("close", 2)]
+        assert peer.done == ["close"]
         assert [line["code"] for line in log.of("input_rejected")] == ["not_sent"]
         assert log.records[0]["message"].endswith("2")
 
@@ -196,7 +198,7 @@ async def test_close_does_not_wait_long_for_a_stuck_channel(
         await type_commands({"send": "a"}, {"close": True})
         assert peer.done == []
         await trio.sleep(PeerOptions("ws://relay.test").timeout + 1)
-        assert peer.done == [("close", 1)]
+        assert peer.done == ["close"]
         assert log.of("input_rejected")
 
 
@@ -220,7 +222,7 @@ async def test_message_after_a_pairing_is_not_kept_for_the_next_peer() -> None:
         await type_commands({"send": "for bob"})
         assert await queue.next() == Message("for bob")
         queue.mark_idle()
-        assert not queue.has_unsent
+        assert not queue.unsent
 
 
 async def test_queue_is_bounded() -> None:
@@ -228,7 +230,7 @@ async def test_queue_is_bounded() -> None:
     async with running() as (peer, queue, type_commands, log):
         await type_commands(*[{"send": str(n)} for n in range(QUEUE_BOUND + 1)])
         assert [line["code"] for line in log.of("input_rejected")] == ["not_open"]
-        peer.channel_is_open = True
+        peer.awaits_channel = True
         await type_commands({"send": "late"}, {"pair": "bob"})
         assert peer.done == []
         assert await queue.next() == Message("0")
@@ -237,16 +239,40 @@ async def test_queue_is_bounded() -> None:
         assert len(log.of("input_rejected")) == 1
 
 
+async def test_queue_is_bounded_in_bytes() -> None:
+    """The input waits then: large messages do not fill the memory."""
+    async with running() as (peer, queue, type_commands, log):
+        peer.awaits_channel = True
+        large = "x" * MAX_MESSAGE
+        await type_commands(*[{"send": large} for _ in range(100)])
+        assert len(queue) == QUEUE_BYTES // MAX_MESSAGE
+        assert await queue.next() == Message(large)
+        await wait_all_tasks_blocked()
+        assert len(queue) == QUEUE_BYTES // MAX_MESSAGE
+        assert not log.records
+
+
+async def test_messages_that_are_left_at_the_end_are_reported() -> None:
+    """They wait in the queue, in the command that is being executed, and in lines behind it; other commands do not count."""
+    async with running() as (peer, queue, type_commands, log), trio.open_nursery() as nursery:
+        peer.awaits_channel = True
+        await type_commands(*[{"send": "x"} for _ in range(QUEUE_BOUND + 3)], {"unpair": True}, {"close": True})
+        nursery.cancel_scope.cancel()
+    assert queue.unsent == QUEUE_BOUND
+    [rejected] = log.of("input_rejected")
+    assert (rejected["code"], rejected["message"][-3:]) == ("not_sent", ": 3")
+
+
 async def test_message_put_back_is_sent_first() -> None:
     """A channel that closes during a send loses no message."""
-    queue = MessageQueue(nothing)
+    queue = MessageQueue(nothing, lambda *_: None)
     queue.put(Message("a"))
     queue.put(Message("b"))
     item = await queue.next()
     assert item == Message("a")
-    assert queue.has_unsent
+    assert queue.unsent
     queue.unread(item)
     assert [await queue.next(), await queue.next()] == [Message("a"), Message("b")]
-    assert queue.has_unsent  # on its way
+    assert queue.unsent  # on its way
     queue.mark_idle()
-    assert not queue.has_unsent
+    assert not queue.unsent

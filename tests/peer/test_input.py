@@ -182,19 +182,19 @@ async def test_line_that_was_read_and_not_sent_is_unsent() -> None:
     source = LineSource(lines, trio.lowlevel.checkpoint)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lines.run)
-        unsent = [source.has_unsent]
+        unsent = [source.unsent]
         assert await source.next() == Message("a")
-        unsent.append(source.has_unsent)
+        unsent.append(source.unsent)
         source.unread(Message("a"))
-        unsent.append(source.has_unsent)
+        unsent.append(source.unsent)
         assert [await source.next(), await source.next()] == [Message("a"), Message("b")]
         with trio.move_on_after(0.05):
             await source.next()  # an open pipe with nothing in it
-        unsent.append(source.has_unsent)
+        unsent.append(source.unsent)
         more.set()
         assert await source.next() is None
-        unsent.append(source.has_unsent)
-    assert unsent == [False, True, True, False, False]
+        unsent.append(source.unsent)
+    assert unsent == [0, 2, 2, 0, 0]
 
 
 async def unexpected(target: str) -> None:

@@ -59,7 +59,7 @@ class Side(LogRecorder):
         self.unwritten: list[Callable[[], None]] | None = None  # a list collects what waits for the relay
         self.program_log = Log(self.put, trio.current_time)
         self.on_written = self.program_log.note_written
-        self.source = MessageQueue(trio.lowlevel.checkpoint)
+        self.source = MessageQueue(trio.lowlevel.checkpoint, lambda *_: None)
         self.pairing = PairSession(
             paired,
             options,

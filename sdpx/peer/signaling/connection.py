@@ -37,6 +37,7 @@ from sdpx.urls import redirected_relay_url
 
 DIAL_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 1.0
+CANCELLED_SECONDS: Final = 0.1  # for the close frame to be written
 WRITE_SECONDS: Final = 15.0
 PING_SECONDS: Final = 10.0
 PONG_SECONDS: Final = 10.0
@@ -111,8 +112,12 @@ class SignalingConnection:
             await self._socket.aclose()
 
     async def close(self, code: int = 1000) -> None:
-        """Send a close frame and wait for the relay's, for `CLOSE_SECONDS` at most (RFC 6455, 7.1.2)."""
-        with trio.move_on_after(CLOSE_SECONDS, shield=True):
+        """Send a close frame and wait for the relay's, for `CLOSE_SECONDS` at most (RFC 6455, 7.1.2).
+
+        A caller that is cancelled does not wait: the task that would receive the relay's frame is cancelled, too.
+        """
+        is_cancelled = trio.current_effective_deadline() < trio.current_time()
+        with trio.move_on_after(CANCELLED_SECONDS if is_cancelled else CLOSE_SECONDS, shield=True):
             await self._socket.aclose(code)
 
 

@@ -44,8 +44,7 @@ class DataChannels:
         self._flow: SctpFlow | None = None
         self._held = 0
         self._overrun = False
-        self._doubtful = (0, 0)  # of the channels that are closed
-        self._overdue = False  # on a channel that is closed
+        self._closed: dict[int | None, RTCDataChannel] = {}
         self._open: list[RTCDataChannel] = []
         self._changed = RepeatedEvent()
         self.max_message_size = 0  # of the other side (RFC 8841, 6.1); 0 is unlimited
@@ -56,6 +55,11 @@ class DataChannels:
     def is_open(self) -> bool:
         """Whether there is a data channel to send on."""
         return bool(self._open)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the SCTP association exists: the other side can acknowledge messages."""
+        return self._pc.sctp is not None and self._pc.sctp.state == "connected"
 
     def has(self, label: str | None) -> bool:
         """Whether the channel for a message with this label is open."""
@@ -100,10 +104,8 @@ class DataChannels:
 
     def _on_close(self, channel: RTCDataChannel) -> None:
         if channel in self._open:
-            messages, size = self._unacknowledged_on(channel)
-            self._doubtful = self._doubtful[0] + messages, self._doubtful[1] + size
-            self._overdue = self._overdue or self._is_overdue_on(channel)
             self._open.remove(channel)
+            self._closed[channel.id] = channel  # what it has sent may still be acknowledged
             self._emit(ChannelClosed(channel.label, channel.id))
             self._changed.set()
 
@@ -127,27 +129,28 @@ class DataChannels:
 
     def unacknowledged(self) -> tuple[int, int]:
         """Return how many messages, and bytes, the other side's SCTP has not acknowledged, as far as that is known."""
-        counts = [self._doubtful, *map(self._unacknowledged_on, self._open)]
+        channels = self._closed | {channel.id: channel for channel in self._open}
+        counts = list(map(self._unacknowledged_on, channels.values()))
         return sum(each[0] for each in counts), sum(each[1] for each in counts)
-
-    @property
-    def is_overdue(self) -> bool:
-        """Whether the other side's SCTP had the time to acknowledge a message that it has not acknowledged."""
-        return self._overdue or any(map(self._is_overdue_on, self._open))
-
-    def _is_overdue_on(self, channel: RTCDataChannel) -> bool:
-        return self._flow.is_overdue(channel.id) if self._flow else channel.bufferedAmount > 0
 
     def _unacknowledged_on(self, channel: RTCDataChannel) -> tuple[int, int]:
         return self._flow.unacknowledged(channel.id) if self._flow else (0, channel.bufferedAmount)
 
-    async def send(self, data: str | bytes, label: str | None = None) -> bool:
-        """Send a message and wait until SCTP has taken it; False if the channel was not open, or closed before that."""
+    async def send(self, data: str | bytes, label: str | None = None, on_taken: Callable[[], object] = object) -> bool:
+        """Send a message and wait until SCTP has sent it; False if the channel was not open, or closed before that.
+
+        `on_taken` is called when SCTP has taken it: from then on it counts as `unacknowledged`.
+        """
         channel = self._find(label)
         if channel is None or channel.readyState != "open":
             return False
+
+        def hand_over() -> None:
+            channel.send(data)
+            on_taken()
+
         try:
-            await in_asyncio(channel.send, data)
+            await in_asyncio(hand_over)
         except InvalidStateError:  # it has closed in the meantime
             return False
         while channel.bufferedAmount and channel in self._open:

@@ -7,7 +7,6 @@ message counts against the window until it is released. New data that comes whil
 
 # ruff: noqa: SLF001  private parts are what this module is about
 import asyncio
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -27,7 +26,6 @@ from aiortc.rtcsctptransport import (
 WINDOW: Final = 1024 * 1024  # bytes, as aiortc advertises it
 OPEN_BYTES: Final = 12  # of DATA_CHANNEL_OPEN without label and protocol (RFC 8832, 5.1)
 SACK_IMMEDIATELY: Final = 0x08  # RFC 7053, 3
-SACK_DELAY: Final = 0.5  # seconds that an acknowledgement may take, at most (RFC 9260, 6.2)
 HEARTBEAT_INFO: Final = (1, b"sdpx")  # RFC 9260, 3.3.5
 
 
@@ -86,19 +84,6 @@ class SctpFlow:
         with suppress(ConnectionError):  # it has been closed
             if self._sctp.state == "connected":
                 await send(*args)
-
-    def is_overdue(self, stream: int | None) -> bool:
-        """Whether data on this stream has not left, or was not acknowledged in the time that a receiver has for it."""
-        sctp = self._sctp
-        latest = time.time() - SACK_DELAY
-        return (
-            any(
-                each.stream_id == stream and (each._sent_count > 1 or each._sent_time < latest)
-                for each in sctp._sent_queue
-            )
-            or any(each.stream_id == stream for each in sctp._outbound_queue)
-            or any(channel.id == stream for channel, _, _ in sctp._data_channel_queue)
-        )
 
     def unacknowledged(self, stream: int | None) -> tuple[int, int]:
         """Return how many messages on this stream, and bytes, the other side has not acknowledged."""
