@@ -218,9 +218,8 @@ DIAGNOSES: Final = {
 
 COMMANDS: Final = {
     '{"send": TEXT}': (
-        "Send a text message of at most 256 KiB. Up to 1024 messages, or 4 MiB, wait for the data channel to open, and then the "
-        "input waits; "
-        "between two pairings the command is rejected with `not_paired`"
+        "Send a text message of at most 256 KiB. Up to 1024 messages, or 4 MiB, wait for the data channel to open, and "
+        "then the input waits; between two pairings the command is rejected with `not_paired`"
     ),
     '{"send_base64": TEXT}': "Send a binary message",
     '{"send": TEXT, "channel": LABEL}': (
