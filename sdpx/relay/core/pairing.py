@@ -19,21 +19,7 @@ from msgspec import UNSET, Struct, UnsetType
 from sdpx.errors import Refusal
 from sdpx.events import Event, serve
 from sdpx.ice_servers import RtcIceServer
-from sdpx.protocol.messages import (
-    ClientMessage,
-    DisconnectReason,
-    Frame,
-    Paired,
-    PairRequest,
-    PeerDisconnected,
-    Ping,
-    Pong,
-    ServerMessage,
-    Unpair,
-    Unpaired,
-    YourId,
-    error_frame,
-)
+from sdpx.protocol import messages
 
 LOGGED_ID_LENGTH: Final = 64
 
@@ -42,7 +28,7 @@ class Send(Struct, frozen=True):
     """Send this message to that client."""
 
     client_id: str
-    message: ServerMessage
+    message: messages.ServerMessage
 
 
 Effect = Send | Event  # an event is to be logged
@@ -89,11 +75,8 @@ class PairingTable:
         assert client_id not in self._peers
         self._peers[client_id] = None
         self.set_policy(client_id, policy)
-        return [
-            Send(
-                client_id, YourId(client_id, resume_token, UNSET if ice_servers is None else list(ice_servers), resumed)
-            )
-        ]
+        servers = UNSET if ice_servers is None else list(ice_servers)
+        return [Send(client_id, messages.YourId(client_id, resume_token, servers, resumed))]
 
     def set_policy(self, client_id: str, policy: PairPolicy | None) -> None:
         """Apply this policy to the client from now on."""
@@ -101,24 +84,24 @@ class PairingTable:
         if policy is not None:
             self._policies[client_id] = policy
 
-    def handle(self, client_id: str, message: ClientMessage) -> list[Effect]:
+    def handle(self, client_id: str, message: messages.ClientMessage) -> list[Effect]:
         """Handle one message of a client that is not for its peer."""
         match message:
-            case PairRequest(target_id):
+            case messages.PairRequest(target_id):
                 return self._pair(client_id, target_id)
-            case Unpair():
+            case messages.Unpair():
                 return self._unpair(client_id)
-            case Ping(t):
-                return [Send(client_id, Pong(t))]
+            case messages.Ping(t):
+                return [Send(client_id, messages.Pong(t))]
             case _:
                 return []
 
-    def route(self, sender_id: str, frame: Frame) -> str | None:
+    def route(self, sender_id: str, frame: messages.Frame) -> str | None:
         """Return the client that receives a frame; None if none does: then `refuse_frame` follows."""
         peer_id = self._peers[sender_id]
         return peer_id if frame.peer_id is None or frame.peer_id == peer_id else None
 
-    def refuse_frame(self, sender_id: str, frame: Frame) -> list[Effect]:
+    def refuse_frame(self, sender_id: str, frame: messages.Frame) -> list[Effect]:
         """Answer a frame that has no receiver."""
         kind, named_id = frame.type, None
         if self._peers[sender_id] is None:
@@ -129,13 +112,13 @@ class PairingTable:
             code = "peer_unreachable"
             reason = f"This {kind} names a client that is not your present peer; the relay dropped it"
         refusal = Refusal(code, reason, in_reply_to=kind)
-        return [Send(sender_id, error_frame(refusal)), serve.RelayRefused(kind, sender_id, named_id, code)]
+        return [Send(sender_id, messages.error_frame(refusal)), serve.RelayRefused(kind, sender_id, named_id, code)]
 
     def refuse(self, client_id: str, refusal: Refusal) -> list[Effect]:
         """Answer a message that was refused."""
-        return [Send(client_id, error_frame(refusal)), serve.MessageRefused(client_id, refusal.code)]
+        return [Send(client_id, messages.error_frame(refusal)), serve.MessageRefused(client_id, refusal.code)]
 
-    def leave(self, client_id: str, reason: DisconnectReason) -> list[Effect]:
+    def leave(self, client_id: str, reason: messages.DisconnectReason) -> list[Effect]:
         """Remove a client; its ID is free from now on. `reason` is the one that its peer receives."""
         effects = self._end_pairing(client_id, reason)
         del self._peers[client_id]
@@ -147,7 +130,7 @@ class PairingTable:
         effects: list[Effect] = []
         for client_id, peer_id in self._peers.items():
             if peer_id is not None:
-                effects.append(Send(client_id, PeerDisconnected(peer_id, "shutdown")))
+                effects.append(Send(client_id, messages.PeerDisconnected(peer_id, "shutdown")))
                 if client_id < peer_id:
                     effects.append(serve.Unpaired(client_id, peer_id, "shutdown"))
         self._peers = dict.fromkeys(self._peers)
@@ -160,14 +143,14 @@ class PairingTable:
             return [
                 requested,
                 serve.PairRefused(client_id, logged_id, refusal.code),
-                Send(client_id, error_frame(refusal)),
+                Send(client_id, messages.error_frame(refusal)),
             ]
         self._peers[client_id], self._peers[target_id] = target_id, client_id
         return [
             requested,
             serve.Paired(client_id, target_id),
-            Send(client_id, Paired(target_id, is_initiator=True)),
-            Send(target_id, Paired(client_id, is_initiator=False)),
+            Send(client_id, messages.Paired(target_id, is_initiator=True)),
+            Send(target_id, messages.Paired(client_id, is_initiator=False)),
         ]
 
     def _refusal_for(self, client_id: str, target_id: str) -> Refusal | None:
@@ -195,14 +178,14 @@ class PairingTable:
         if peer_id is None:
             reason = "You are not paired, so there is nothing to unpair"
             return self.refuse(client_id, Refusal("not_paired", reason, in_reply_to="unpair"))
-        return [Send(client_id, Unpaired(peer_id)), *self._end_pairing(client_id, "left")]
+        return [Send(client_id, messages.Unpaired(peer_id)), *self._end_pairing(client_id, "left")]
 
-    def _end_pairing(self, client_id: str, reason: DisconnectReason) -> list[Effect]:
+    def _end_pairing(self, client_id: str, reason: messages.DisconnectReason) -> list[Effect]:
         peer_id = self._peers[client_id]
         if peer_id is None:
             return []
         self._peers[client_id] = self._peers[peer_id] = None
         return [
             serve.Unpaired(client_id, peer_id, reason),
-            Send(peer_id, PeerDisconnected(client_id, reason)),
+            Send(peer_id, messages.PeerDisconnected(client_id, reason)),
         ]

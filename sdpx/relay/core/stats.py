@@ -32,9 +32,6 @@ RELAY_SECONDS: Final = (
     20.0,
 )
 EVICTIONS: Final[tuple[DisconnectReason, ...]] = ("slow", "timeout", "refused")  # the relay ended the connection
-REFUSALS: Final = frozenset(
-    {serve.MessageRefused, serve.PairRefused, serve.RelayRefused, serve.ConnectionRefused, serve.TlsHandshakeFailed}
-)
 
 
 class RelayStats:
@@ -54,15 +51,11 @@ class RelayStats:
 
     def count(self, event: Event) -> None:
         """Update the counters for an event."""
-        if isinstance(event, serve.ClientConnected):
-            self.clients += 1
-        elif isinstance(event, serve.Paired):
-            self.pairings += 1
-        elif type(event) in REFUSALS:
-            self._count_refusal(event)
-
-    def _count_refusal(self, event: Event) -> None:
         match event:
+            case serve.ClientConnected():
+                self.clients += 1
+            case serve.Paired():
+                self.pairings += 1
             case serve.MessageRefused(code=code) | serve.PairRefused(code=code) | serve.RelayRefused(code=code):
                 self.refusals[code] += 1
             case serve.ConnectionRefused(reason=code):

@@ -33,20 +33,6 @@ class TlsStream(SocketStream):
     returns the end of the stream; `handshake_error` is that exception.
     """
 
-    __slots__ = (
-        "_ciphertext",
-        "_context",
-        "_has_ended",
-        "_incoming",
-        "_is_open",
-        "_is_raw",
-        "_outgoing",
-        "_plaintext",
-        "_tls",
-        "_withheld",
-        "handshake_error",
-    )
-
     def __init__(self, stream: SocketStream, context: ssl.SSLContext) -> None:
         """Take over the socket of `stream`."""
         super().__init__(stream.socket, stream.remote)
