@@ -1,6 +1,8 @@
-"""TLS of clients (RFC 9325): the context, and error messages."""
+"""Connections of clients: the TLS context (RFC 9325), and why a connection failed."""
 
 import ssl
+from errno import errorcode
+from os import strerror
 from typing import Final
 
 from sdpx.errors import describe_os_error
@@ -41,3 +43,19 @@ def describe_tls_failure(error: BaseException) -> str:
     reason = cause.reason or "no reason given"
     hint = "; a relay without TLS has a ws:// URL" if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST") else ""
     return f"TLS failed ({reason}){hint}"
+
+
+def describe_connect_failure(error: BaseException) -> str:
+    """Return why a connection failed: TLS, or the system's message for each address that was tried, without the address."""
+    if reason := describe_tls_failure(error):
+        return reason
+    causes = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else [error]
+    return "; ".join(dict.fromkeys(map(_describe, causes)))
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused (is the relay running?)"
+    if isinstance(error, OSError) and error.errno in errorcode:
+        return strerror(error.errno or 0)
+    return describe_os_error(error)

@@ -21,7 +21,7 @@ from sdpx.bench.options import BenchOptions
 from sdpx.bench.report import FULL, PHASES, Figures, figures, refused_sentence, table
 from sdpx.bench.ws_client import Target
 from sdpx.child_process import ChildProcess, child_process
-from sdpx.client_tls import client_context, describe_tls_failure
+from sdpx.client_tls import client_context, describe_connect_failure
 from sdpx.concurrency import leaf_exceptions
 from sdpx.errors import Ending, ExitStatus
 from sdpx.relay.listeners import raise_file_limit
@@ -192,7 +192,7 @@ async def _target(url: str, options: BenchOptions) -> Target:
                 await secured.do_handshake()
             await trio.aclose_forcefully(secured or stream)
     except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
-        reason = describe_tls_failure(error) or getattr(error, "strerror", None) or str(error) or "no answer"
+        reason = "no answer" if isinstance(error, trio.TooSlowError) else describe_connect_failure(error)
         raise Ending("relay_unreachable", f"Cannot reach a relay at {url}: {reason}", ExitStatus.RELAY) from None
     token = urlencode({"token": access.token.strip()}) if access.token and "@" in parts.netloc else ""
     query = "&".join(filter(None, [parts.query, token]))

@@ -9,9 +9,7 @@
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from errno import errorcode
 from http import HTTPStatus
-from os import strerror
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -27,9 +25,9 @@ from trio_websocket import (
 )
 from wsproto.utilities import ProtocolError
 
-from sdpx.client_tls import client_context, describe_tls_failure
+from sdpx.client_tls import client_context, describe_connect_failure
 from sdpx.concurrency import leaf_exceptions
-from sdpx.errors import Ending, ExitStatus, Refusal, describe_os_error
+from sdpx.errors import Ending, ExitStatus, Refusal
 from sdpx.peer.signaling.reliable_channel import ReliableChannel
 from sdpx.protocol import codec
 from sdpx.protocol.messages import PROTOCOL, YourId
@@ -253,14 +251,11 @@ def _unreachable(url: str, error: BaseException, *, has_token: bool) -> Ending:
         return _rejected(url, error, "" if has_token else " (--token or SDPX_TOKEN)")
     if isinstance(error, trio.TooSlowError):
         reason = f"The relay at {url} did not answer within {DIAL_SECONDS:.0f} s"
-        return Ending("relay_unreachable", reason, ExitStatus.RELAY)
-    if isinstance(error, ConnectionClosed):
-        return Ending("relay_unreachable", f"The relay at {url} closed the connection at once", ExitStatus.RELAY)
-    reason = describe_tls_failure(error)
-    if not reason:
-        causes = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else [error]
-        reason = "; ".join(dict.fromkeys(map(_os_failure, causes)))  # one for each address that was tried
-    return Ending("relay_unreachable", f"Cannot reach the relay at {url}: {reason}", ExitStatus.RELAY)
+    elif isinstance(error, ConnectionClosed):
+        reason = f"The relay at {url} closed the connection at once"
+    else:
+        reason = f"Cannot reach the relay at {url}: {describe_connect_failure(error)}"
+    return Ending("relay_unreachable", reason, ExitStatus.RELAY)
 
 
 def _rejected(url: str, error: ConnectionRejected, hint: str) -> Ending:
@@ -284,12 +279,3 @@ def _rejected(url: str, error: ConnectionRejected, hint: str) -> Ending:
         elif status == HTTPStatus.BAD_REQUEST and url.lower().startswith("ws:"):
             reason += "; if it is a TLS port, use wss://"
         return Ending("relay_unreachable", reason, ExitStatus.RELAY)
-
-
-def _os_failure(error: BaseException) -> str:
-    """Return the system's message without its number and the address, which is in the URL."""
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused (is the relay running?)"
-    if isinstance(error, OSError) and error.errno is not None and error.errno in errorcode:
-        return strerror(error.errno)
-    return describe_os_error(error)
