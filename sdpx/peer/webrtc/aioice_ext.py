@@ -117,17 +117,14 @@ def limit_agent(agent: IceGatherer, refuse: Callable[[str, int], bool], on_skipp
 
 def interfaces() -> list[tuple[str, list[str]]]:
     """Return the interfaces of this machine with the addresses that aioice uses: none that are loopback or have a scope."""
-    return [
-        (
-            adapter.name,
-            [
-                each.ip if isinstance(each.ip, str) else each.ip[0]
-                for each in adapter.ips
-                if each.ip != "127.0.0.1" and (isinstance(each.ip, str) or (each.ip[0] != "::1" and each.ip[2] == 0))
-            ],
-        )
-        for adapter in ifaddr.get_adapters()
-    ]
+    found = []
+    for adapter in ifaddr.get_adapters():
+        v4 = [each.ip for each in adapter.ips if isinstance(each.ip, str) and each.ip != "127.0.0.1"]
+        v6 = [
+            each.ip[0] for each in adapter.ips if isinstance(each.ip, tuple) and each.ip[0] != "::1" and not each.ip[2]
+        ]
+        found.append((adapter.name, v4 + v6))
+    return found
 
 
 def restart_ice(pc: RTCPeerConnection, agent: IceGatherer, ufrag: str, password: str) -> None:
@@ -197,7 +194,10 @@ async def _query_reflexive(
     async def bind(protocol: StunProtocol, host: str) -> None:
         request = stun.Message(message_method=stun.Method.BINDING, message_class=stun.Class.REQUEST)
         response, _ = await protocol.request(request, (host, server.port))
-        add(_reflexive_candidate(protocol.local_candidate, response.attributes["XOR-MAPPED-ADDRESS"]))
+        base, (address, port) = protocol.local_candidate, response.attributes["XOR-MAPPED-ADDRESS"]
+        foundation = candidate_foundation("srflx", "udp", base.host)
+        priority = candidate_priority(base.component, "srflx")
+        add(Candidate(foundation, base.component, "udp", priority, address, port, "srflx", base.host, base.port))
 
     requests = []
     for protocol in agent.connection._protocols:  # noqa: SLF001
@@ -219,20 +219,6 @@ def _failure_reason(failure: object) -> str:
     if isinstance(failure, (TimeoutError, stun.TransactionTimeout)):
         return "it did not answer"
     return str(failure) or type(failure).__name__
-
-
-def _reflexive_candidate(base: Candidate, mapped: tuple[str, int]) -> Candidate:
-    return Candidate(
-        foundation=candidate_foundation("srflx", "udp", base.host),
-        component=base.component,
-        transport="udp",
-        priority=candidate_priority(base.component, "srflx"),
-        host=mapped[0],
-        port=mapped[1],
-        type="srflx",
-        related_address=base.host,
-        related_port=base.port,
-    )
 
 
 async def _query_relayed(
@@ -263,18 +249,15 @@ async def _query_relayed(
     except Exception as error:  # noqa: BLE001  another kind of server may answer anything
         on_result(IceServerResult(server, answered=False, reason=_failure_reason(error)))
     else:
-        _pair_late(agent.connection, protocol)
+        # Its pairs join the check list unless that is completed (RFC 8838, 12).
+        connection = agent.connection
+        connection._protocols.append(protocol)  # noqa: SLF001
+        if not connection._check_list_done:  # noqa: SLF001
+            for remote in connection.remote_candidates:
+                connection._pair_remote_candidate(remote)  # noqa: SLF001
+            connection.sort_check_list()
         add(candidate)
         on_result(IceServerResult(server, answered=True))
-
-
-def _pair_late(connection: Connection, protocol: StunProtocol) -> None:
-    """Add a late socket to the agent; its pairs join the check list unless that is completed (RFC 8838, 12)."""
-    connection._protocols.append(protocol)  # noqa: SLF001
-    if not connection._check_list_done:  # noqa: SLF001
-        for remote in connection.remote_candidates:
-            connection._pair_remote_candidate(remote)  # noqa: SLF001
-        connection.sort_check_list()
 
 
 def start_ice(pc: RTCPeerConnection) -> None:
@@ -319,7 +302,10 @@ async def answering_servers(servers: Sequence[IceServer]) -> tuple[IceServer, ..
 
     async def probe(server: IceServer) -> None:
         try:
-            await (_probe_tcp(server) if server.transport == "tcp" else _probe_udp(server))
+            if server.transport == "tcp":
+                await trio.aclose_forcefully(await trio.open_tcp_stream(server.host, server.port))
+            else:
+                await _probe_udp(server)
         except (OSError, UnicodeError):
             return
         answered.add(server)
@@ -329,11 +315,6 @@ async def answering_servers(servers: Sequence[IceServer]) -> tuple[IceServer, ..
             for server in servers:
                 nursery.start_soon(probe, server)
     return tuple(server for server in servers if server in answered)
-
-
-async def _probe_tcp(server: IceServer) -> None:
-    stream = await trio.open_tcp_stream(server.host, server.port)
-    await trio.aclose_forcefully(stream)
 
 
 async def _probe_udp(server: IceServer) -> None:
