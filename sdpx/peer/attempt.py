@@ -5,6 +5,7 @@ of candidates. Without servers nothing follows, and the description itself says 
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
@@ -62,6 +63,7 @@ def parse_remote(frame: Description) -> RemoteDescription:
         raise NegotiationFailed(code, reason) from None
 
 
+@dataclass(eq=False, repr=False)
 class Attempt:
     """One RTCPeerConnection with a peer, and the tasks that belong to it.
 
@@ -70,41 +72,28 @@ class Attempt:
     `on_hung_up` when the peer has closed the last data channel, or the connection.
     """
 
-    def __init__(
-        self,
-        pc: "PeerConnection",
-        trace: ConnectionTrace,
-        began: float,
-        deadline: float,
-        options: PeerOptions,
-        log: Log,
-        send: Callable[[msgspec.Struct, Callable[[], None]], Awaitable[None]],
-        delivery: Delivery,
-        *,
-        on_phase: Callable[[Phase], None],
-        on_lost: Callable[["Attempt"], None],
-        on_hung_up: Callable[["Attempt", Literal["channel", "connection"]], None],
-    ) -> None:
-        self.pc = pc
-        self.trace = trace
-        self.began = began
-        self._events_consumed = trio.Event()
-        self.exchanged = False  # both descriptions are set on this side
-        self.wants_connection = True  # a description without media sections asks for none
-        self.connected = False
-        self.transport = MessageTransport(pc, trace, log, delivery.receipt)
-        self._deadline = deadline
-        self._options = options
-        self._log = log
-        self._send = send
-        self._delivery = delivery
-        self._on_phase = on_phase
-        self._on_lost = on_lost
-        self._on_hung_up = on_hung_up
-        self._is_closing = False
-        self._nursery: trio.Nursery | None = None
-        self.candidates = CandidateExchange(pc, trace, log, send, self.start_soon)
-        self._peer_id = trace.peer_id
+    pc: "PeerConnection"
+    trace: ConnectionTrace
+    began: float
+    _deadline: float
+    _options: PeerOptions
+    _log: Log
+    _send: Callable[[msgspec.Struct, Callable[[], None]], Awaitable[None]]
+    _delivery: Delivery
+    _on_phase: Callable[[Phase], None]
+    _on_lost: Callable[["Attempt"], None]
+    _on_hung_up: Callable[["Attempt", Literal["channel", "connection"]], None]
+    exchanged: bool = False  # both descriptions are set on this side
+    wants_connection: bool = True  # a description without media sections asks for none
+    connected: bool = False
+    _is_closing: bool = False
+    _nursery: trio.Nursery | None = None
+    _events_consumed: trio.Event = field(default_factory=trio.Event)
+
+    def __post_init__(self) -> None:
+        self.transport = MessageTransport(self.pc, self.trace, self._log, self._delivery.receipt)
+        self.candidates = CandidateExchange(self.pc, self.trace, self._log, self._send, self.start_soon)
+        self._peer_id = self.trace.peer_id
 
     @property
     def age(self) -> float:

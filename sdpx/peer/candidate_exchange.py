@@ -4,6 +4,7 @@ The peer's candidates are added in their order, except names in .local, which ar
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -25,25 +26,18 @@ RESOLVING_BOUND: Final = 32
 MDNS_POLL_SECONDS: Final = 0.25
 
 
+@dataclass(eq=False, repr=False)
 class CandidateExchange:
     """Sends and receives the candidates of `pc`; `start_soon` starts a task that ends with the connection."""
 
-    def __init__(
-        self,
-        pc: "PeerConnection",
-        trace: ConnectionTrace,
-        log: Log,
-        send: Callable[[msgspec.Struct, Callable[[], None]], Awaitable[None]],
-        start_soon: Callable[..., None],
-    ) -> None:
-        self._pc = pc
-        self._trace = trace
-        self._log = log
-        self._send = send
-        self._start_soon = start_soon
-        self._remote = RemoteCandidates()
-        self._resolvers = trio.Semaphore(RESOLVING_BOUND)
-        self.gathered = trio.Event()  # there will be no more candidates of this side
+    _pc: "PeerConnection"
+    _trace: ConnectionTrace
+    _log: Log
+    _send: Callable[[msgspec.Struct, Callable[[], None]], Awaitable[None]]
+    _start_soon: Callable[..., None]
+    _remote: RemoteCandidates = field(default_factory=RemoteCandidates)
+    _resolvers: trio.Semaphore = field(default_factory=partial(trio.Semaphore, RESOLVING_BOUND))
+    gathered: trio.Event = field(default_factory=trio.Event)  # there will be no more candidates of this side
 
     # ---- of this side ---------------------------------------------------------------------------------------------
 

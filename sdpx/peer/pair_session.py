@@ -249,19 +249,8 @@ class PairSession:
         options = self._options
         allow_loopback = is_loopback_url(options.url)
         pc = await self._runtime.connect(self._servers, relay_only=options.relay_only, allow_loopback=allow_loopback)
-        attempt = Attempt(
-            pc,
-            self.trace,
-            self._began,
-            self._deadline,
-            self._options,
-            self._log,
-            self._send_frame,
-            self.delivery,
-            on_phase=self._on_attempt_phase,
-            on_lost=self._post.send_nowait,
-            on_hung_up=self._on_hung_up,
-        )
+        known = (pc, self.trace, self._began, self._deadline, options, self._log, self._send_frame, self.delivery)
+        attempt = Attempt(*known, self._on_attempt_phase, self._post.send_nowait, self._on_hung_up)
         try:
             await self._tasks.start(attempt.run_tasks)
         except BaseException:

@@ -35,9 +35,9 @@ def attempt(lost: list[Attempt], log: LogRecorder) -> Attempt:
         program_log,
         sent,
         delivery,
-        on_phase=lambda _phase: None,
-        on_lost=lost.append,
-        on_hung_up=lambda _attempt, _closed: None,
+        lambda _phase: None,
+        lost.append,
+        lambda _attempt, _closed: None,
     )
     made._events_consumed.set()
     return made
