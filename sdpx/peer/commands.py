@@ -10,6 +10,7 @@ from msgspec import Struct
 from sdpx.errors import SdpxError
 from sdpx.ids import validate_id
 from sdpx.options import did_you_mean
+from sdpx.peer.negotiation.confirmation import byte_length
 
 MAX_MESSAGE: Final = 256 * 1024
 MAX_COMMAND: Final = 2 * 1024 * 1024  # a message of that size, each byte spelt `\u0000`, and the rest
@@ -95,7 +96,7 @@ def _is_channel(rest: dict[str, Any]) -> bool:
 
 
 def _sized(data: str | bytes, channel: str | None) -> Send:
-    size = len(data.encode() if isinstance(data, str) else data)
+    size = byte_length(data)
     if size > MAX_MESSAGE:
         raise InputRejected("too_long", f"A message of {size} bytes was not sent: it may have {MAX_MESSAGE}")
     return Send(data, channel)

@@ -14,7 +14,7 @@ from sdpx.concurrency import RepeatedEvent, wait_for_change, wait_while_it_chang
 from sdpx.log import Log
 from sdpx.peer.input import MessageSource
 from sdpx.peer.message_transport import MessageTransport
-from sdpx.peer.negotiation.confirmation import OVERHEAD, WINDOW, Message, Receipt, Unconfirmed, size_of
+from sdpx.peer.negotiation.confirmation import WINDOW, Message, Receipt, Unconfirmed, byte_length, size_of
 from sdpx.peer.webrtc import events
 
 CLOSING_SECONDS: Final = 0.05
@@ -136,7 +136,7 @@ class Delivery:
             return False
         await transport.caught_up.wait()
         channels = transport.channels
-        limit, size = channels.max_message_size, size_of(item.data) - OVERHEAD
+        limit, size = channels.max_message_size, byte_length(item.data)
         if limit and size > limit:
             reason = f"A message of {size} bytes was not sent: the other side takes {limit}"
             self._source.reject("too_long", reason)

@@ -10,7 +10,7 @@ from msgspec import UNSET
 from sdpx.events import peer
 from sdpx.log import Log
 from sdpx.peer.diagnostics.trace import ConnectionTrace
-from sdpx.peer.negotiation.confirmation import Receipt
+from sdpx.peer.negotiation.confirmation import Receipt, byte_length
 from sdpx.peer.negotiation.heartbeat import Heartbeat, HeartbeatAction
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class MessageTransport:
     def note_message(self, data: str | bytes, label: str | None, on_written: Callable[[], None]) -> None:
         """Note a message of the peer; `on_written` is called when it is written to the log."""
         self.note_alive()
-        self.trace.bytes_received += _size(data)
+        self.trace.bytes_received += byte_length(data)
         channel = UNSET if label is None else label
         event = (
             peer.ChannelMessage(text=data, channel=channel)
@@ -103,9 +103,5 @@ class MessageTransport:
 
     def note_sent(self, data: str | bytes) -> None:
         """Note a message that was sent."""
-        self.trace.bytes_sent += _size(data)
-        self._log.emit(peer.ChannelMessageSent(_size(data)))
-
-
-def _size(data: str | bytes) -> int:
-    return len(data.encode() if isinstance(data, str) else data)
+        self.trace.bytes_sent += byte_length(data)
+        self._log.emit(peer.ChannelMessageSent(byte_length(data)))

@@ -34,9 +34,14 @@ def parse_receipt(data: str | bytes) -> Receipt | None:
     return receipt if 0 <= receipt.written <= receipt.received else None
 
 
+def byte_length(data: str | bytes) -> int:
+    """Return the number of bytes of a message, of a text in UTF-8."""
+    return len(data.encode() if isinstance(data, str) else data)
+
+
 def size_of(data: str | bytes) -> int:
     """Return the number of bytes that a message counts for."""
-    return len(data.encode() if isinstance(data, str) else data) + OVERHEAD
+    return byte_length(data) + OVERHEAD
 
 
 class Message(NamedTuple):
