@@ -226,14 +226,10 @@ class FakeSignaling(SignalingClient):
         self._send_event, self.events = trio.open_memory_channel[SignalingEvent](100)
         self.channel = FakeChannel()
         self.drops = 0
-        self._since: float | None = None
-
-    @property
-    def connected_since(self) -> float | None:
-        return self._since
+        self.connected_since: float | None = None
 
     async def send(self, message: msgspec.Struct, on_written: Callable[[], None] | None = None) -> bool:
-        return self._since is not None and await self.channel.send(message, on_written)
+        return self.connected_since is not None and await self.channel.send(message, on_written)
 
     async def drop(self) -> None:
         self.drops += 1
@@ -244,11 +240,11 @@ class FakeSignaling(SignalingClient):
         return self.channel.sent
 
     async def connect(self, ice_servers: Any = msgspec.UNSET) -> None:
-        self._since = trio.current_time()
+        self.connected_since = trio.current_time()
         await self.say(Connected("me", ice_servers, 0.1, self.channel))
 
     async def lose(self) -> None:
-        self._since = None
+        self.connected_since = None
         await self.say(Disconnected())
 
     async def stop(self, ending: Ending) -> None:

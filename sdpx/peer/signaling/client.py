@@ -81,18 +81,13 @@ class SignalingClient:
         self._state = ResumeState()
         self._channel: ReliableChannel | None = None  # of the present session
         self._connection: SignalingConnection | None = None
-        self._connected_since: float | None = None
+        self.connected_since: float | None = None  # when the present connection was opened
         self._lost_at = 0.0
         self._resume_timeout = trio.CancelScope()
         self._serving = trio.CancelScope()
         self._closed = trio.Event()
         self._changed = RepeatedEvent()
         self._send_event, self.events = trio.open_memory_channel[SignalingEvent](0)
-
-    @property
-    def connected_since(self) -> float | None:
-        """When the present connection was opened; None while there is none."""
-        return self._connected_since
 
     async def run(self) -> None:
         """Dial until no further dial is allowed; the last event is `Stopped`."""
@@ -139,20 +134,20 @@ class SignalingClient:
             async with dial(url, self._options.shown_url, self._tls, self._options.dial_headers) as connection:
                 with trio.CancelScope() as self._serving:  # `close` cancels this, but not the task that writes
                     self._log.emit(peer.Connected(self._options.shown_url))
-                    self._connection, self._connected_since = connection, trio.current_time()
-                    if (channel := await self._open_session(connection, self._connected_since - began)) is not None:
+                    self._connection, self.connected_since = connection, trio.current_time()
+                    if (channel := await self._open_session(connection, self.connected_since - began)) is not None:
                         await self._serve(connection, channel)
                     await trio.lowlevel.checkpoint_if_cancelled()  # by `close`, while the connection was closed here
-                    if self._state.progress > progress or trio.current_time() - self._connected_since > STABLE_SECONDS:
+                    if self._state.progress > progress or trio.current_time() - self.connected_since > STABLE_SECONDS:
                         self._backoff.reset()
-                    self._connection = self._connected_since = None
+                    self._connection = self.connected_since = None
                     return await self._on_connection_lost(connection, nursery)
             self._closed.set()
             await trio.sleep_forever()
         except* Ending as group:
             ending = leaf_exceptions(group)[0]
         if self._connection is not None:  # the relay broke the WebSocket protocol
-            connection, self._connection, self._connected_since = self._connection, None, None
+            connection, self._connection, self.connected_since = self._connection, None, None
             await self._on_connection_lost(connection, nursery)
         return ending
 
