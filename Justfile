@@ -65,9 +65,9 @@ binary: _venv
         --distpath build --workpath build/pyinstaller --specpath build/pyinstaller sdpx/__main__.py
     {{bin}}/python -m pytest -q tests/e2e/test_binary.py
 
-# Install the browsers, servers and other WebRTC stacks that tests meet, with apt and npm.
-setup-interop:
-    sh tests/interop/setup.sh
+# Install the browsers, servers and other WebRTC stacks that tests meet, with apt, npm and pip.
+setup-interop: _venv
+    PYTHON={{bin}}/python sh tests/interop/setup.sh
 
 # Connect `sdpx peer` to the other stacks repeatedly and print the success rates.
 interop *args: _venv

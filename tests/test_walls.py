@@ -28,6 +28,7 @@ PURE: Final = (
     *("relay.auth.options", "relay.auth.origins", "relay.auth.proxies", "relay.auth.tokens"),
     *("relay.auth.turn", "relay.options", "peer.options", "peer.commands", "peer.policy", "peer.negotiation"),
     *("peer.diagnostics.diagnosis", "peer.diagnostics.expectation", "peer.diagnostics.trace", "peer.webrtc.events"),
+    *("peer.webrtc.sctp_packet", "peer.webrtc.sctp_policy"),
     *("peer.signaling.backoff", "peer.signaling.resume", "bench.accounting", "bench.report"),
 )
 # Modules that a pure module may import besides pure modules of sdpx.
@@ -38,6 +39,7 @@ PURE_MAY_USE: Final = {
         "h11",
         "websockets",
         "codecs",
+        "google_crc32c",
         "base64",
         "binascii",
         "bisect",

@@ -58,7 +58,8 @@ class WebrtcFeatureUnavailable(WarningEvent, frozen=True):
     """The installed version of a library does not have the private parts that a feature needs; the peer works without it.
 
     The features are `trickle_ice` (later candidates, several servers, facts about candidate pairs), `dtls_diagnosis` (the
-    reasons of failed handshakes, certificates with RSA keys) and `flow_control` (senders other than sdpx are held back).
+    reasons of failed handshakes, certificates with RSA keys), `flow_control` (a sender is held back, and SCTP is fast) and
+    `datagram_batches` (datagrams are sent and received in batches).
     """
 
     sentence = "The feature '{e.feature}' is unavailable: it does not fit {e.library} {e.version}."

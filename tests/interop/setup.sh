@@ -1,6 +1,6 @@
 #!/bin/sh
 # Install what the tests meet: browsers, GStreamer, coturn, Redis, proxies and the tools of operators with apt, packages
-# for Node with npm, into .interop/.
+# for Node with npm and the source of aiortc, whose own tests of SCTP are run, with pip, into .interop/.
 # Existing installations are left alone, so that a second run needs neither root nor a network.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -45,5 +45,10 @@ if ! cmp -s tests/interop/package-lock.json .interop/installed; then
     cp tests/interop/package.json tests/interop/package-lock.json .interop/
     (cd .interop && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error)
     cp tests/interop/package-lock.json .interop/installed
+fi
+python=${PYTHON:-python3}
+version=$("$python" -c 'from importlib.metadata import version; print(version("aiortc"))')
+if ! [ -f ".interop/aiortc-$version.tar.gz" ]; then
+    "$python" -m pip download --quiet --disable-pip-version-check --no-deps --no-binary aiortc --dest .interop "aiortc==$version"
 fi
 echo "setup-interop: done"

@@ -29,6 +29,7 @@ from sdpx.peer.negotiation.sdp import has_end_of_candidates
 from sdpx.peer.options import Expected, PeerOptions
 from sdpx.peer.pair_session import PairSession
 from sdpx.peer.webrtc import aioice_ext, dtls_patch, peer_connection
+from sdpx.peer.webrtc.peer_connection import PeerConnection
 from sdpx.peer.webrtc.runtime import WebRtcRuntime, open_webrtc_runtime
 from sdpx.protocol import codec
 from sdpx.protocol.messages import Candidate, CandidateInit, Description, Paired
@@ -324,6 +325,16 @@ async def test_unconfirmed_messages_are_a_failure_after_the_timeout() -> None:
         assert (a.failure.code, a.failure.ending.status) == ("unconfirmed", 12)
 
 
+def silence(pc: PeerConnection) -> None:
+    """Let nothing leave any more, the end of the connection included."""
+
+    async def drop(*_: object) -> None: ...
+
+    sctp: Any = pc._pc.sctp
+    sctp.path = None
+    vars(sctp.transport).update(_send_data=drop, _write_ssl=drop)
+
+
 async def test_messages_in_a_lost_connection_are_sent_again_once() -> None:
     """The next connection begins with what the receiver did not get, and repeats nothing."""
     async with pairing(once=True, retries=3) as (a, b):
@@ -334,6 +345,7 @@ async def test_messages_in_a_lost_connection_are_sent_again_once() -> None:
         await b.wait_for("channel_message")
         first = a.pairing._attempt
         assert first is not None
+        silence(first.pc)
         first.trace.vanished = True  # as if the heartbeat had been missing
         a.pairing._post.send_nowait(first)
         await a.wait_for("connection_retry")

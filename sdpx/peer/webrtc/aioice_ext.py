@@ -28,12 +28,13 @@ from sdpx.ice_servers import IceServer
 from sdpx.peer.negotiation.addresses import MAX_PAIRS, choose_local
 from sdpx.peer.webrtc.events import IceServerResult
 
-Feature = Literal["trickle_ice", "dtls_diagnosis", "flow_control"]
-TESTED: Final = {"aiortc": (1, 16), "aioice": (0, 13)}
+Feature = Literal["trickle_ice", "dtls_diagnosis", "flow_control", "datagram_batches"]
+TESTED: Final = {"aiortc": (1, 16), "aioice": (0, 13), "pyOpenSSL": (26,)}
 NEEDS: Final[dict[Feature, tuple[str, ...]]] = {
     "trickle_ice": ("aiortc", "aioice"),
     "dtls_diagnosis": ("aiortc",),
     "flow_control": ("aiortc",),
+    "datagram_batches": ("aiortc", "aioice", "pyOpenSSL"),
 }
 SERVER_SECONDS: Final = 5.0
 PROBE_SECONDS: Final = 1.0
@@ -66,8 +67,8 @@ def fits(feature: Feature) -> bool:
 def unfit_library(feature: Feature) -> tuple[str, str] | None:
     """Return a library that does not fit a feature, and its version; None if all fit."""
     for name in NEEDS[feature]:
-        release = tuple(int(number) for number in re.findall(r"[0-9]+", version(name))[:2])
-        if release != TESTED[name]:
+        release = tuple(int(number) for number in re.findall(r"[0-9]+", version(name)))
+        if release[: len(TESTED[name])] != TESTED[name]:
             return name, version(name)
     return None
 

@@ -1,19 +1,17 @@
 """The data channels of a connection (RFC 8831, 8832) and the heartbeat channel beside it, for Trio."""
 
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Final
 
 import trio
 from aiortc import RTCDataChannel, RTCPeerConnection
-from aiortc.exceptions import InvalidStateError
-from trio_asyncio import aio_as_trio
 
 from sdpx.concurrency import RepeatedEvent
 from sdpx.events import peer
 from sdpx.peer.negotiation.confirmation import Receipt, parse_receipt, size_of
-from sdpx.peer.webrtc import aioice_ext
+from sdpx.peer.webrtc import aioice_ext, datagram_path
+from sdpx.peer.webrtc.binary_channel import BinaryChannel
 from sdpx.peer.webrtc.events import (
     ChannelClosed,
     ChannelOpened,
@@ -24,7 +22,7 @@ from sdpx.peer.webrtc.events import (
     RtcEvent,
 )
 from sdpx.peer.webrtc.runtime import in_asyncio
-from sdpx.peer.webrtc.sctp_patch import SctpFlow, tolerate
+from sdpx.peer.webrtc.sctp_ext import SctpTransport, upgrade
 
 HELD_BYTES: Final = 8 * 1024 * 1024  # a sender that cannot be held back is cut off there
 FINISH_SECONDS: Final = 5.0
@@ -41,7 +39,7 @@ class DataChannels:
     def __init__(self, pc: RTCPeerConnection, emit: Callable[[RtcEvent], None]) -> None:
         self._pc = pc
         self._emit = emit
-        self._flow: SctpFlow | None = None
+        self._flow: SctpTransport | None = None
         self._held = 0
         self._overrun = False
         self._closed: dict[int | None, RTCDataChannel] = {}
@@ -49,6 +47,7 @@ class DataChannels:
         self._changed = RepeatedEvent()
         self.max_message_size = 0  # of the other side (RFC 8841, 6.1); 0 is unlimited
         self._heartbeat: RTCDataChannel | None = None
+        self._binary: dict[str | None, BinaryChannel] = {}
         pc.on("datachannel", self._watch)
 
     @property
@@ -69,11 +68,25 @@ class DataChannels:
         """Return the first open channel, or the first one with this label."""
         return next((each for each in self._open if label in (None, each.label)), None)
 
+    def binary(self, label: str | None) -> BinaryChannel:
+        """Return the channel with this label, or without one the first channel, whose messages are no events from now on."""
+        if label not in self._binary:
+            self._binary[label] = binary = BinaryChannel(self._release, lambda: self.max_message_size)
+            if (channel := self._find(label)) is not None:
+                binary.attach(channel)
+        return self._binary[label]
+
+    def _binary_of(self, channel: RTCDataChannel) -> BinaryChannel | None:
+        is_first = bool(self._open) and channel is self._open[0]
+        return self._binary.get(channel.label) or (self._binary.get(None) if is_first else None)
+
     def control_flow(self) -> None:
         """Begin to hold the other side back, once there is an SCTP transport; in the asyncio context."""
         if self._flow is None and self._pc.sctp is not None and aioice_ext.fits("flow_control"):
-            self._flow = SctpFlow(self._pc.sctp, HEARTBEAT_ID)
-            tolerate(self._pc.sctp, lambda number, flaw: self._emit(Noted(peer.DataChannelError(number, flaw))))
+            on_flaw = lambda number, flaw: self._emit(Noted(peer.DataChannelError(number, flaw)))  # noqa: E731
+            self._flow = upgrade(self._pc.sctp, HEARTBEAT_ID, on_flaw)
+            if aioice_ext.fits("datagram_batches"):
+                datagram_path.open_path(self._flow)
 
     @property
     def last_packet(self) -> float:
@@ -99,11 +112,15 @@ class DataChannels:
     def _on_open(self, channel: RTCDataChannel) -> None:
         if channel not in self._open:
             self._open.append(channel)
+            if (binary := self._binary_of(channel)) is not None:
+                binary.attach(channel)
             self._emit(ChannelOpened(channel.label, channel.id))
             self._changed.set()
 
     def _on_close(self, channel: RTCDataChannel) -> None:
         if channel in self._open:
+            if (binary := self._binary_of(channel)) is not None:
+                binary.detach()
             self._open.remove(channel)
             self._closed[channel.id] = channel  # what it has sent may still be acknowledged
             self._emit(ChannelClosed(channel.label, channel.id))
@@ -119,13 +136,19 @@ class DataChannels:
             return
         if self._flow is not None:
             self._flow.hold(size_of(data))
+        if self._binary and (binary := self._binary_of(channel)) is not None:
+            binary.put(data)
+            return
         self._emit(MessageReceived(data, None if channel is self._open[0] else channel.label))
 
     def release(self, data: str | bytes) -> None:
         """Note that a received message has been written."""
-        self._held -= size_of(data)
+        self._release(size_of(data))
+
+    def _release(self, size: int) -> None:
+        self._held -= size
         if self._flow is not None:
-            self._flow.release(size_of(data))
+            self._flow.release(size)
 
     def unacknowledged(self) -> tuple[int, int]:
         """Return how many messages, and bytes, the other side's SCTP has not acknowledged, as far as that is known."""
@@ -136,23 +159,26 @@ class DataChannels:
     def _unacknowledged_on(self, channel: RTCDataChannel) -> tuple[int, int]:
         return self._flow.unacknowledged(channel.id) if self._flow else (0, channel.bufferedAmount)
 
+    def stats(self) -> dict[str, float]:
+        """Return what SCTP knows of the path; nothing without flow control."""
+        return {} if self._flow is None else self._flow.stats()
+
+    def set_flows(self, flows: int) -> None:
+        """Claim the share of so many associations on a congested path."""
+        if self._flow is not None:
+            self._flow.flows = flows
+
     async def send(self, data: str | bytes, label: str | None = None, on_taken: Callable[[], object] = object) -> bool:
         """Send a message and wait until SCTP has sent it; False if the channel was not open, or closed before that.
 
         `on_taken` is called when SCTP has taken it: from then on it counts as `unacknowledged`.
         """
+        await trio.lowlevel.checkpoint()  # none follows once SCTP has it: an answer may end the connection
         channel = self._find(label)
         if channel is None or channel.readyState != "open":
             return False
-
-        def hand_over() -> None:
-            channel.send(data)
-            on_taken()
-
-        try:
-            await in_asyncio(hand_over)
-        except InvalidStateError:  # it has closed in the meantime
-            return False
+        channel.send(data)
+        on_taken()
         while channel.bufferedAmount and channel in self._open:
             await self._changed.wait()
         return not channel.bufferedAmount
@@ -164,7 +190,7 @@ class DataChannels:
         """
         with trio.move_on_after(FINISH_SECONDS):
             for channel in list(self._open):
-                await in_asyncio(channel.close)
+                channel.close()
             while self._open:
                 await self._changed.wait()
 
@@ -181,7 +207,6 @@ class DataChannels:
         """Send a heartbeat; SCTP's own if that channel is not open, or data is in its way."""
         channel = self._heartbeat
         if channel is not None and channel.readyState == "open" and not channel.bufferedAmount:
-            with suppress(InvalidStateError):  # it has closed in the meantime
-                await in_asyncio(channel.send, receipt.encode())
+            channel.send(receipt.encode())
         elif self._flow is not None:
-            await aio_as_trio(self._flow.send_heartbeat)()
+            self._flow.send_heartbeat()

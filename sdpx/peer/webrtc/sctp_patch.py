@@ -1,15 +1,15 @@
-"""Flow control for aiortc's SCTP transport (RFC 9260), for the version in `aioice_ext.TESTED`.
+"""Flow control and tolerance for aiortc's SCTP transport (RFC 9260), for the version in `aioice_ext.TESTED`.
 
 aiortc hands each message over at once and always advertises its whole receive window, so it cannot hold a sender back. Here a
 message counts against the window until it is released. New data that comes while the window is closed is dropped (RFC 9260,
-6.2), and its sender sends it again later; the heartbeat channel and DCEP go on.
+6.2), and its sender sends it again later; the heartbeat channel and DCEP go on. `sctp_ext` adds the hot path.
 """
 
 # ruff: noqa: SLF001  private parts are what this module is about
-import asyncio
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any, Final
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Coroutine
+from types import coroutine
+from typing import Any, Final, Protocol
 
 from aiortc.rtcsctptransport import (
     DATA_CHANNEL_ACK,
@@ -21,118 +21,180 @@ from aiortc.rtcsctptransport import (
     DataChunk,
     HeartbeatChunk,
     RTCSctpTransport,
+    serialize_packet,
 )
+
+from sdpx.peer.webrtc import sctp_packet
 
 WINDOW: Final = 1024 * 1024  # bytes, as aiortc advertises it
 OPEN_BYTES: Final = 12  # of DATA_CHANNEL_OPEN without label and protocol (RFC 8832, 5.1)
-SACK_IMMEDIATELY: Final = 0x08  # RFC 7053, 3
 HEARTBEAT_INFO: Final = (1, b"sdpx")  # RFC 9260, 3.3.5
+MAX_CHANNELS: Final = 256  # that exist at once
+MAX_FLAWS: Final = 64  # that are reported
 
 
-class SctpFlow:
-    """The receive window of one association, and what it has sent; data of `exempt_stream` is never dropped."""
+class PacketPath(Protocol):
+    """A way to send packets at once that is faster than aiortc's."""
 
-    def __init__(self, sctp: RTCSctpTransport, exempt_stream: int) -> None:
-        self._sctp: Any = sctp
+    def send(self, packets: list[bytes]) -> None:
+        """Send packets, or drop them."""
+
+
+class OutboundChunk(DataChunk):
+    """A DATA chunk that is sent, with its packet."""
+
+    __slots__ = (
+        *("packet", "flags", "tsn", "stream_id", "stream_seq", "protocol", "_book_size", "_abandoned", "_acked"),
+        *("_in_flight", "_retransmit", "_misses", "_sent_count", "_sent_time", "_expiry", "_max_retransmits"),
+    )
+
+    def __init__(self, packet: bytes, flags: int, tsn: int, stream: int, number: int, protocol: int, size: int) -> None:
+        self.packet = packet
+        self.flags, self.tsn, self.stream_id, self.stream_seq, self.protocol = flags, tsn, stream, number, protocol
+        self._book_size = size
+        self._abandoned = self._acked = self._in_flight = self._retransmit = False
+        self._misses = self._sent_count = 0
+        self._sent_time: float | None = None
+        self._expiry: float | None = None
+        self._max_retransmits: int | None = None
+
+    @property
+    def user_data(self) -> bytes:  # type: ignore[override]
+        """The payload."""
+        return self.packet[sctp_packet.PAYLOAD :][: self._book_size]
+
+
+class FlowControlledTransport(RTCSctpTransport):
+    """An SCTP transport with a receive window that the application opens, and counts of what it has sent.
+
+    Faulty messages of the other side, which end the connection in aiortc, are ignored. A message on a channel that the other
+    side has not acknowledged acknowledges it, as in browsers.
+    """
+
+    _loop: AbstractEventLoop
+
+    def prepare(self, exempt_stream: int, on_flaw: Callable[[int, str], None]) -> None:
+        """Begin; data of `exempt_stream` is never dropped, and `on_flaw` gets the stream and the flaw of a faulty message."""
         self._exempt_stream = exempt_stream
+        self._on_flaw = on_flaw
+        self._flaws = 0
         self._held = 0
-        self._handle_data = sctp._handle_data
-        self._receive_data_chunk = sctp._receive_data_chunk
-        self._send_chunk = sctp._send_chunk
+        self.path: PacketPath | None = None
+        self.packets_sent = 0
         self.last_packet = 0.0  # when the other side's last packet came, by the clock of the loop
-        vars(sctp).update(
-            _handle_data=self._on_packet, _receive_data_chunk=self._on_data_chunk, _send_chunk=self._on_send_chunk
-        )
 
-    async def _on_packet(self, data: bytes) -> None:
-        self.last_packet = self._sctp._loop.time()
-        await self._handle_data(data)
-
-    async def _on_data_chunk(self, chunk: DataChunk) -> None:
-        is_control = chunk.stream_id == self._exempt_stream or chunk.protocol == WEBRTC_DCEP
-        if self._held and self._sctp._advertised_rwnd <= 0 and not is_control:
-            self._sctp._sack_needed = True
+    def _put(self, chunks: list[Any]) -> None:
+        """Send a packet for each chunk."""
+        self.packets_sent += len(chunks)
+        if self.path is not None:
+            self.path.send([self._packet_of(chunk) for chunk in chunks])
         else:
-            await self._receive_data_chunk(chunk)
+            for chunk in chunks:
+                self.step(self._send_chunk(chunk))
 
-    async def _on_send_chunk(self, chunk: Chunk) -> None:
-        # the other side may close its connection once it has the last message, before a delayed acknowledgement is due
-        if isinstance(chunk, DataChunk) and not self._sctp._outbound_queue:
-            chunk.flags |= SACK_IMMEDIATELY
-        await self._send_chunk(chunk)
+    def _packet_of(self, chunk: Chunk) -> bytes:
+        if isinstance(chunk, OutboundChunk):
+            return chunk.packet
+        return serialize_packet(self._local_port, self._remote_port or 0, self._remote_verification_tag, chunk)
+
+    async def _send_chunk(self, chunk: Chunk) -> None:
+        if self.path is not None:
+            self.path.send([self._packet_of(chunk)])
+        else:
+            await self.transport._send_data(self._packet_of(chunk))
 
     def hold(self, size: int) -> None:
         """Take `size` bytes off the window."""
         self._held += size
-        self._sctp._advertised_rwnd -= size
+        self._advertised_rwnd -= size
 
     def release(self, size: int) -> None:
         """Give `size` bytes back to the window; the other side is notified when it is half open again."""
-        was_narrow = self._sctp._advertised_rwnd < WINDOW // 2
+        was_narrow = self._advertised_rwnd < WINDOW // 2
         self._held -= size
-        self._sctp._advertised_rwnd += size
-        if was_narrow and self._sctp._advertised_rwnd >= WINDOW // 2:
-            self._sctp._loop.call_soon_threadsafe(lambda: asyncio.ensure_future(self._send(self._sctp._send_sack)))
+        self._advertised_rwnd += size
+        if was_narrow and self._advertised_rwnd >= WINDOW // 2 and self.state == "connected":
+            self.step(self._send_sack())
 
-    async def send_heartbeat(self) -> None:
+    def _is_closed_to(self, stream: int, protocol: int) -> bool:
+        """Whether the window is closed to new data; never to that of the heartbeat and of DCEP."""
+        is_exempt = stream == self._exempt_stream or protocol == WEBRTC_DCEP
+        return self._held > 0 and self._advertised_rwnd <= 0 and not is_exempt
+
+    def send_heartbeat(self) -> None:
         """Send a HEARTBEAT chunk, which waits for no data and is always acknowledged (RFC 9260, 8.3)."""
         chunk = HeartbeatChunk()
         chunk.params.append(HEARTBEAT_INFO)
-        await self._send(self._sctp._send_chunk, chunk)
+        if self.state == "connected":
+            self.step(self._send_chunk(chunk))
 
-    async def _send(self, send: Any, *args: object) -> None:
-        with suppress(ConnectionError):  # it has been closed
-            if self._sctp.state == "connected":
-                await send(*args)
+    def step(self, todo: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine of aiortc up to its first wait, and the rest of it in a task; few of them ever wait."""
+        try:
+            waiting_for = todo.send(None)
+        except (StopIteration, ConnectionError):  # the connection has been closed
+            return
+        self._loop.create_task(_finish(todo, waiting_for))
 
     def unacknowledged(self, stream: int | None) -> tuple[int, int]:
         """Return how many messages on this stream, and bytes, the other side has not acknowledged."""
-        sctp = self._sctp
-        chunks = [each for each in (*sctp._sent_queue, *sctp._outbound_queue) if each.stream_id == stream]
+        chunks = [each for each in (*self._sent_queue, *self._outbound_queue) if each.stream_id == stream]
         chunks = [each for each in chunks if each.protocol != WEBRTC_DCEP]
         waiting = [
-            data for channel, kind, data in sctp._data_channel_queue if channel.id == stream and kind != WEBRTC_DCEP
+            data for channel, kind, data in self._data_channel_queue if channel.id == stream and kind != WEBRTC_DCEP
         ]
         messages = sum(each.flags & SCTP_DATA_LAST_FRAG for each in chunks) + len(waiting)
-        return messages, sum(len(each.user_data) for each in chunks) + sum(map(len, waiting))
+        return messages, sum(each._book_size for each in chunks) + sum(map(len, waiting))
 
-
-def tolerate(sctp: RTCSctpTransport, on_flaw: Callable[[int, str], None]) -> None:
-    """Ignore faulty messages of the other side, which end the connection in aiortc; `on_flaw` gets the stream and the reason.
-
-    A message on a channel that the other side has not acknowledged acknowledges it, as in browsers.
-    """
-    receive = sctp._data_channel_receive
-
-    async def on_message(stream: int, kind: int, data: bytes) -> None:
-        channel = sctp._data_channels.get(stream)
-        if flaw := _flaw(kind, data, is_known=channel is not None):
-            on_flaw(stream, flaw)
+    async def _data_channel_receive(self, stream_id: int, pp_id: int, data: bytes) -> None:
+        channel = self._data_channels.get(stream_id)
+        if flaw := self._flaw(pp_id, data, is_known=channel is not None):
+            self._note_flaw(stream_id, flaw)
             return
-        if kind != WEBRTC_DCEP and channel is not None and channel.readyState == "connecting":
+        if pp_id != WEBRTC_DCEP and channel is not None and channel.readyState == "connecting":
             channel._setReadyState("open")
-        await receive(stream, kind, data)
+        await super()._data_channel_receive(stream_id, pp_id, data)
 
-    vars(sctp)["_data_channel_receive"] = on_message
+    def _note_flaw(self, stream: int, flaw: str) -> None:
+        self._flaws += 1
+        if self._flaws <= MAX_FLAWS:
+            self._on_flaw(stream, flaw)
+
+    def _flaw(self, kind: int, data: bytes, *, is_known: bool) -> str:
+        """Return what is wrong with a message (RFC 8832, 5 and 6; RFC 8831, 6.6); empty if nothing is."""
+        message = data[:1] if kind == WEBRTC_DCEP else b""
+        if message == bytes([DATA_CHANNEL_ACK]):
+            return "" if is_known else "The peer acknowledged a data channel that does not exist"
+        if message == bytes([DATA_CHANNEL_OPEN]):
+            if is_known:
+                return "The peer opened a data channel that is open already"
+            if len(self._data_channels) >= MAX_CHANNELS:
+                return f"The peer opened more than {MAX_CHANNELS} data channels"
+            label, protocol = (int.from_bytes(data[start : start + 2], "big") for start in (8, 10))
+            if len(data) < OPEN_BYTES + label + protocol:
+                return "The peer opened a data channel with a truncated message"
+            texts = [data[OPEN_BYTES : OPEN_BYTES + label], data[OPEN_BYTES + label :][:protocol]]
+        else:
+            texts = [data] * (kind == WEBRTC_STRING)
+        try:
+            for text in texts:
+                text.decode()
+        except UnicodeDecodeError:
+            return f"The peer sent a {'label' if message else 'text'} that is not UTF-8; it is ignored"
+        return ""
 
 
-def _flaw(kind: int, data: bytes, *, is_known: bool) -> str:
-    """Return what is wrong with a message (RFC 8832, 5 and 6; RFC 8831, 6.6); empty if nothing is."""
-    message = data[:1] if kind == WEBRTC_DCEP else b""
-    if message == bytes([DATA_CHANNEL_ACK]):
-        return "" if is_known else "The peer acknowledged a data channel that does not exist"
-    if message == bytes([DATA_CHANNEL_OPEN]):
-        if is_known:
-            return "The peer opened a data channel that is open already"
-        label, protocol = (int.from_bytes(data[start : start + 2], "big") for start in (8, 10))
-        if len(data) < OPEN_BYTES + label + protocol:
-            return "The peer opened a data channel with a truncated message"
-        texts = [data[OPEN_BYTES : OPEN_BYTES + label], data[OPEN_BYTES + label :][:protocol]]
-    else:
-        texts = [data] * (kind == WEBRTC_STRING)
-    try:
-        for text in texts:
-            text.decode()
-    except UnicodeDecodeError:
-        return f"The peer sent a {'label' if message else 'text'} that is not UTF-8; it is ignored"
-    return ""
+@coroutine
+def _finish(todo: Coroutine[Any, Any, None], waiting_for: Any) -> Any:
+    """Go on with a coroutine that waits for a future."""
+    while True:
+        try:
+            result = yield waiting_for
+        except BaseException as error:  # noqa: BLE001  a cancellation, too, is its own affair
+            step: Callable[[], Any] = lambda error=error: todo.throw(error)  # type: ignore[misc]  # noqa: E731
+        else:
+            step = lambda result=result: todo.send(result)  # type: ignore[misc]  # noqa: E731
+        try:
+            waiting_for = step()
+        except (StopIteration, ConnectionError):
+            return None

@@ -1,0 +1,52 @@
+"""aiortc's own tests of SCTP, of the installed version, against sdpx's transport."""
+
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.interop.stacks import PACKAGES, SETUP
+
+pytestmark = pytest.mark.e2e
+
+ROOT: Final = PACKAGES.parent
+SECONDS: Final = 120
+# sdpx sends the next message in the same turn as the end of the one before, aiortc with the next SACK.
+DIFFERENT: Final = "test_send_data_then_close"
+
+
+def source() -> tuple[str, Path]:
+    """Return the name and the archive of the installed version, which `just setup-interop` downloads."""
+    name = f"aiortc-{version('aiortc')}"
+    return name, PACKAGES / f"{name}.tar.gz"
+
+
+def test_aiortcs_own_tests_of_sctp_pass(tmp_path: Path) -> None:
+    name, archive = source()
+    if not archive.exists():
+        problem = f"{archive.relative_to(ROOT)} does not exist; {SETUP}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(problem)
+        pytest.skip(problem)
+    with tarfile.open(archive) as tar:
+        tests = [each for each in tar.getmembers() if each.name.startswith(f"{name}/tests/")]
+        tar.extractall(tmp_path, tests, filter="data")
+    suite = "tests/test_rtcsctptransport.py"
+    process = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "aiortc_plugin", "-k", f"not {DIFFERENT}", suite],
+        cwd=tmp_path / name,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(ROOT)])},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert process.returncode == 0, process.stdout
+    assert (found := re.search(r"(\d+) passed, 1 deselected", process.stdout)), process.stdout
+    assert int(found[1]) > 100

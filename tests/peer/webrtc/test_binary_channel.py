@@ -1,0 +1,103 @@
+"""A data channel for bulk data, between two real connections in one process."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from sdpx.peer.webrtc import aioice_ext, binary_channel, peer_connection
+from sdpx.peer.webrtc.binary_channel import BinaryChannel
+from sdpx.peer.webrtc.events import ChannelOpened
+from sdpx.peer.webrtc.peer_connection import PeerConnection
+from sdpx.peer.webrtc.runtime import asyncio_loop
+from tests.harness.peer import negotiate
+
+
+@asynccontextmanager
+async def two_channels() -> AsyncIterator[tuple[BinaryChannel, BinaryChannel, PeerConnection, PeerConnection]]:
+    """Yield both ends of a channel, and their connections."""
+    with trio.fail_after(60):
+        async with asyncio_loop():
+            a, b = await peer_connection.connect([]), await peer_connection.connect([])
+            try:
+                one, other = a.channels.binary("chat"), b.channels.binary(None)
+                await negotiate(a, b)
+                await one.opened()
+                await other.opened()
+                yield one, other, a, b
+            finally:
+                await a.close()
+                await b.close()
+
+
+async def take(channel: BinaryChannel, count: int) -> list[bytes | str]:
+    received: list[bytes | str] = []
+    while len(received) < count:
+        received += await channel.receive()
+    return received
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["fast", "fallback"])
+async def test_messages_arrive_in_order_and_are_no_events(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with an aiortc that the hot path does not fit."""
+    if not fast:
+        monkeypatch.setattr(aioice_ext, "fits", lambda feature: feature in {"trickle_ice", "dtls_diagnosis"})
+    async with two_channels() as (one, other, _, b):
+        sent: list[bytes | str] = [bytes([number]) * (number * 700) for number in range(100)]
+        async with trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                for message in [*sent, "text"]:
+                    await one.send(message)
+
+            nursery.start_soon(send)
+            assert await take(other, 101) == [*sent, "text"]
+        await other.send(b"back")
+        assert await one.receive() == [b"back"]
+        events = [b.events.receive_nowait() for _ in range(b.events.statistics().current_buffer_used)]
+        assert any(isinstance(each, ChannelOpened) for each in events)
+        assert not [each for each in events if type(each).__name__ == "MessageReceived"]
+
+
+async def test_a_reader_that_stops_stops_the_sender() -> None:
+    """The sender has no room once its buffer and the receiver's window are full; nothing is lost when the reader goes on."""
+    async with two_channels() as (one, other, _, b):
+        message, count = bytes(65_536), 0
+        with trio.move_on_after(1.0) as stopped:
+            while True:
+                await one.send(message)
+                count += 1
+        assert stopped.cancelled_caught
+        assert other.unread <= 1.2 * 1024 * 1024
+        assert count * len(message) <= 2 * 1024 * 1024 + binary_channel.HIGH_WATER
+        assert await take(other, count + 1) == [message] * (count + 1)
+        await one.writable()
+        assert b.channels._held == 0
+
+
+async def test_a_closed_channel_has_no_more_messages_and_takes_none() -> None:
+    async with two_channels() as (one, other, _, _):
+        await one.send(b"last")
+        one.close()
+        assert await other.receive() == [b"last"]
+        assert await other.receive() == []
+        with pytest.raises(trio.BrokenResourceError):
+            other.send_nowait(b"x")
+        with pytest.raises(trio.BrokenResourceError):
+            await one.writable()
+
+
+async def test_a_message_that_is_too_large_is_refused() -> None:
+    async with two_channels() as (one, _, _, _):
+        assert one.max_message_size == binary_channel.MAX_MESSAGE
+        with pytest.raises(ValueError, match="may have"):
+            one.send_nowait(bytes(one.max_message_size + 1))
+
+
+async def test_the_path_has_figures() -> None:
+    async with two_channels() as (one, other, a, _):
+        await one.send(bytes(100_000))
+        await take(other, 1)
+        assert a.channels.stats()["packets_sent"] > 80
+        assert a.channels.stats()["rtt"] > 0
