@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -52,8 +52,12 @@ def environment() -> dict[str, str]:
 
 
 @asynccontextmanager
-async def child_process(*arguments: str, **options: Any) -> AsyncIterator[trio.Process]:
+async def child_process(
+    *arguments: str, variables: Mapping[str, str] | None = None, **options: Any
+) -> AsyncIterator[trio.Process]:
     """Run Python with these arguments, in a session of its own, with stdin and stdout piped.
+
+    `variables` are added to its environment, for what a list of processes must not show.
 
     At the end of the block the process is terminated, and killed if it has not exited after `EXIT_SECONDS`.
     """
@@ -61,7 +65,7 @@ async def child_process(*arguments: str, **options: Any) -> AsyncIterator[trio.P
         [sys.executable, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=environment(),
+        env=environment() | dict(variables or {}),
         start_new_session=True,
         **options,
     )

@@ -8,6 +8,7 @@ from typing import Final
 from sdpx.errors import describe_os_error
 from sdpx.options import BadOption
 
+_NOT_IN_FORCE: Final = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 _NAME_MISMATCH: Final = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 
 
@@ -29,11 +30,26 @@ def client_context(cafile: str | None = None, *, insecure: bool = False) -> ssl.
     return context
 
 
-def describe_tls_failure(error: BaseException) -> str:
-    """Return why TLS failed and what to do; an empty string if TLS is not the cause."""
+def tls_cause(error: BaseException) -> ssl.SSLError | None:
+    """Return the error of TLS that is the cause of an error; None if there is none."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__
+    return cause
+
+
+def tls_code(error: ssl.SSLError) -> str:
+    """Return the code of an error of TLS in the table of remedies."""
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return "tls_failed"
+    if error.verify_code in _NAME_MISMATCH:
+        return "certificate_name"
+    return "certificate_expired" if error.verify_code in _NOT_IN_FORCE else "certificate_untrusted"
+
+
+def describe_tls_failure(error: BaseException) -> str:
+    """Return why TLS failed and what to do; an empty string if TLS is not the cause."""
+    cause = tls_cause(error)
     if isinstance(cause, ssl.SSLCertVerificationError):
         if cause.verify_code in _NAME_MISMATCH:
             return f"its certificate is for another name ({cause.verify_message}); use a URL with a name that is in it"

@@ -25,7 +25,8 @@ class ExitStatus(IntEnum):
     DTLS_FAILED = 11
     CHANNEL_LOST = 12
     EXPECTATION_FAILED = 13
-    INPUT_REJECTED = 14
+    WARNINGS = 14
+    INPUT_REJECTED = 15
 
 
 class SdpxError(Exception):

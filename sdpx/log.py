@@ -66,7 +66,7 @@ class Log:
         started: float | None = None,
         view: View | None = None,
     ) -> None:
-        self._view = view
+        self.view = view
         self._queue = put
         self._clock = clock
         self._threshold = _RANK[level]
@@ -142,8 +142,8 @@ class Log:
     def forward(self, line: dict[str, Any], who: str) -> None:
         """Write a line of another sdpx program, with a `who` key behind the common ones."""
         common = {key: line.pop(key, "") for key in ("ts", "level", "event", "message")}
-        if self._view:
-            drawn = self._view.draw(self._view.show_forwarded(common | {"who": who} | line), common["level"])
+        if self.view:
+            drawn = self.view.draw(self.view.show_forwarded(common | {"who": who} | line), common["level"])
             self._put([drawn] if drawn else [])
         elif self.is_json:
             self._put([_encode(common | {"who": who} | line) + b"\n"])
@@ -152,13 +152,13 @@ class Log:
 
     def draw_prompt(self) -> bool:
         """Draw the prompt of the view, if it is interactive; returns False if there is no view."""
-        if self._view and self._view.interactive:
-            self._put([self._view.draw("")])
-        return self._view is not None
+        if self.view and self.view.interactive:
+            self._put([self.view.draw("")])
+        return self.view is not None
 
     def end(self) -> None:
         """Clear the prompt of the view: the program ends."""
-        if self._view and (line := self._view.end()):
+        if self.view and (line := self.view.end()):
             self._put([line])
 
     def count_dropped(self, lines: int) -> None:
@@ -179,8 +179,8 @@ class Log:
         level = event.severity()
         if _RANK[level] < self._threshold:
             return b""
-        if self._view:
-            return self._view.draw(self._view.show(event, self._clock()), level)
+        if self.view:
+            return self.view.draw(self.view.show(event, self._clock()), level)
         if not self.is_json:
             return self._aligned(timestamp(self._clock()), level, event.name(), event.message(), event.shown())
         try:

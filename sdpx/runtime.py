@@ -64,7 +64,7 @@ class ShutdownRequest:
         scope.cancel()
 
 
-Main = Callable[[Log, ShutdownRequest], Awaitable[None]]
+Main = Callable[[Log, ShutdownRequest], Awaitable[ExitStatus | None]]  # None: 0
 T = TypeVar("T")
 
 
@@ -76,10 +76,11 @@ def run(
     reloads: bool = False,
     on_log_failure: OnLogFailure = "exit",
     view: Callable[..., View] | None = None,
+    views_files: bool = False,
 ) -> ExitStatus:
     """Run a program under Trio and return its exit status. `elapsed` adds `ms`, the time since the start, to the log.
 
-    `view` makes the view that a person at a terminal sees in place of log lines.
+    `view` makes the view that a person at a terminal sees in place of log lines; with `views_files` a file or pipe has it, too.
 
     SIGHUP, sent when the terminal closes, requests a shutdown, except under nohup and if the program `reloads` on it.
     """
@@ -91,7 +92,7 @@ def run(
     signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # a job in the background reads nothing, and is not stopped
     hangup_ends = not reloads and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
     signals = (*SIGNALS, signal.SIGHUP) if hangup_ends else SIGNALS
-    return trio.run(_run, main, signals, partial(_make_log, options, elapsed, view), on_log_failure)
+    return trio.run(_run, main, signals, partial(_make_log, options, elapsed, view, views_files), on_log_failure)
 
 
 class LogFailures:
@@ -165,14 +166,14 @@ async def _run(
     return status or failures.status(all_written=all_written, messages=log.undelivered)
 
 
-def _make_log(options: LogOptions, elapsed: bool, view: Callable[..., View] | None, put: Put) -> Log:
+def _make_log(options: LogOptions, elapsed: bool, view: Callable[..., View] | None, views_files: bool, put: Put) -> Log:
     """Return the log on stdout in the form that suits it (https://no-color.org)."""
     has_terminal = os.isatty(STDOUT)
     form = options.log_format if options.log_format != "auto" else "text" if has_terminal else "json"
     can_move_cursor = os.environ.get("TERM", "dumb") != "dumb"
     colour = has_terminal and can_move_cursor and not os.environ.get("NO_COLOR")
     shown = None
-    if view is not None and has_terminal and form == "text" and options.log_level != "debug":
+    if view is not None and (has_terminal or views_files) and form == "text" and options.log_level != "debug":
         # a person can type and sees it: stdin is a terminal, in the foreground, that can clear a line
         interactive = os.isatty(STDIN) and in_foreground(STDIN) and can_move_cursor
         shown = view(interactive=interactive, colour=colour, width=shutil.get_terminal_size().columns)
@@ -193,21 +194,20 @@ async def _supervise(
 ) -> tuple[ExitStatus, str]:
     """Run the program; returns its exit status and the sentence for stderr."""
     failures: list[BaseException] = []
+    status: ExitStatus | None = None
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(_handle_signals, signals, stop, nursery.cancel_scope)  # before the first log line
             nursery.start_soon(_watch_reader, log_failures)
-            await main(log, stop)
+            status = await main(log, stop)
             nursery.cancel_scope.cancel()
     except* Exception as group:  # noqa: BLE001  reported, with a traceback if it is no Ending
         failures += leaf_exceptions(group)
-    return _report(failures, log)
+    return _report(failures, log) if failures else (status or ExitStatus.OK, "")
 
 
 def _report(failures: list[BaseException], log: Log) -> tuple[ExitStatus, str]:
     """Log the failures that ended the program; one that is no `Ending` is a bug, with its traceback on stderr."""
-    if not failures:
-        return ExitStatus.OK, ""
     unexpected = [failure for failure in failures if not isinstance(failure, Ending)]
     for failure in unexpected:
         traceback.print_exception(failure)

@@ -15,7 +15,8 @@ WEBRTC: Final = "peer.webrtc"
 # Packages and modules that decide: no I/O, no clock, no randomness, no task. Time and random numbers are arguments.
 PURE: Final = (
     *("protocol", "errors", "events", "ice_servers", "ids", "options", "terminal", "urls", "peer.terminal"),
-    *("cli.environment", "cli.usage"),
+    *("cli.environment", "cli.usage", "remedies"),
+    *("doctor.check", "doctor.network", "doctor.options", "doctor.stun", "doctor.view"),
     *("bench.options", "cli.checks", "cli.options"),
     *("relay.core", "relay.http.request", "relay.http.upgrade", "relay.http.responses"),
     *(

@@ -20,7 +20,7 @@ HELP: Final = {
     Exit status: 0 success, 1 internal error, 2 usage, 3 relay unreachable or
     lost, 4 pairing refused, 5 no connection, 6 refused by the relay,
     7 pairing lost, 8 no answer, 9 no common candidates, 10 ICE failed,
-    11 DTLS failed, 12 channel lost, 13 --expect not met.
+    11 DTLS failed, 12 channel lost, 13 --expect not met, 15 input rejected.
     """,
     "token": "Create an access token for a relay that uses --auth-secret-file; prints only the token.",
     "demo": "Run a demonstration: a relay and two peers, each a process, pair, connect and send messages.",
@@ -28,6 +28,11 @@ HELP: Final = {
 
     Exit status: 0 all messages were correct, 1 some were not, 2 usage,
     3 relay unreachable.
+    """,
+    "doctor": """Check why a connection fails: the relay, this network, STUN and TURN servers, and two peers.
+
+    Exit status: 0 all is well, 14 warnings only, else that with which sdpx
+    peer would have ended.
     """,
     "docs": "Show a document of sdpx: the protocol, the log events, operation and others.",
     "recipe": "Print a deployment file: a unit for systemd, containers, reverse proxies, alerts, a dashboard.",

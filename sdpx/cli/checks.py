@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 from sdpx.bench.options import BenchOptions
 from sdpx.cli.options import TokenOptions
+from sdpx.doctor.options import DoctorOptions
 from sdpx.ice_servers import parse_server, parse_stun, parse_turn
 from sdpx.ids import id_of, is_name, validate_id
 from sdpx.options import AccessOptions
@@ -57,6 +58,15 @@ def peer(options: PeerOptions) -> Iterator[Problem]:
         yield "--within", "needs --expect; the time limit of a connection is --timeout"
     if options.stun and options.no_stun:
         yield "--no-stun", "contradicts --stun; give one of the two"
+    yield from (("--stun", _error_of(parse_stun, url)) for url in options.stun)
+    yield from (("--turn", _error_of(parse_turn, url)) for url in options.turn)
+
+
+def doctor(options: DoctorOptions) -> Iterator[Problem]:
+    """Check the options of `sdpx doctor`, but for the content of `--cafile`."""
+    yield "URL", validate_relay_url(options.url)
+    if options.with_peer is not None:
+        yield "--with", validate_id(options.with_peer)
     yield from (("--stun", _error_of(parse_stun, url)) for url in options.stun)
     yield from (("--turn", _error_of(parse_turn, url)) for url in options.turn)
 

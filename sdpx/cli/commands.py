@@ -14,6 +14,7 @@ import typer
 from sdpx.bench.options import BenchOptions
 from sdpx.cli import checks, guides
 from sdpx.cli.options import DemoOptions, DocsOptions, RecipeOptions, ServeCommand, TokenOptions
+from sdpx.doctor.options import DoctorOptions
 from sdpx.errors import ExitStatus
 from sdpx.options import BadOption, LogOptions
 from sdpx.peer.options import PeerOptions
@@ -87,6 +88,20 @@ def demo(options: DemoOptions) -> int:
 
     view = None if options.view.verbose else lambda **terminal: DemoView(**terminal | {"interactive": False})
     return run(partial(run_demo, options.timeout), LogOptions(log_format=options.log_format), view=view)
+
+
+def doctor(options: DoctorOptions) -> int:
+    """Check a relay, this machine's network, and connections."""
+    options = options.completed()
+    _require(checks.doctor(options))
+    from sdpx.client_tls import client_context  # noqa: PLC0415
+    from sdpx.doctor.app import run_doctor  # noqa: PLC0415
+    from sdpx.doctor.view import DoctorView  # noqa: PLC0415
+    from sdpx.runtime import run  # noqa: PLC0415
+
+    client_context(options.access.cafile)
+    log_options = LogOptions(log_format=options.format)
+    return run(partial(run_doctor, options), log_options, elapsed=True, view=DoctorView, views_files=True)
 
 
 def bench(options: BenchOptions) -> int:

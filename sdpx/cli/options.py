@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from sdpx.bench.options import BenchOptions
+from sdpx.doctor.options import DoctorOptions
 from sdpx.options import LogFormatOptions, Option, ViewOptions, option, options_of
 from sdpx.peer.options import PeerOptions
 from sdpx.relay.options import ServeOptions
@@ -75,6 +76,7 @@ COMMANDS: Final[dict[str, type]] = {
     "token": TokenOptions,
     "demo": DemoOptions,
     "bench": BenchOptions,
+    "doctor": DoctorOptions,
     "docs": DocsOptions,
     "recipe": RecipeOptions,
 }

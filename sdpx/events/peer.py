@@ -297,7 +297,7 @@ class MessagesUnconfirmed(WarningEvent, frozen=True):
 
 
 class InputRejected(WarningEvent, frozen=True):
-    """Input was not used: a line is invalid, or messages were not sent. Rejected messages make the exit status 14, or 12."""
+    """Input was not used: a line is invalid, or messages were not sent. Rejected messages make the exit status 15, or 12."""
 
     sentence = "{e._reason}"
     code: str

@@ -13,6 +13,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
+from email.utils import formatdate
 from typing import Final, NamedTuple
 
 import trio
@@ -305,8 +306,9 @@ class Acceptor:
                 if not isinstance(answer, HttpResponse | HttpError):
                     return answer
                 head_only = isinstance(request, HttpRequest) and request.method == b"HEAD"
+                data = answer.render(head_only=head_only, date=formatdate(usegmt=True))
                 with _counted(port.pending, pending, address):
-                    await send_and_linger(stream, answer.render(head_only=head_only), self._limits.close_timeout)
+                    await send_and_linger(stream, data, self._limits.close_timeout)
             except TlsHandshakeError as failure:
                 self._log(serve.TlsHandshakeFailed(remote.shown, str(failure)))
         if pending.cancelled_caught and answer is None:

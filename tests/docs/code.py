@@ -14,6 +14,7 @@ from sdpx import errors, events
 from sdpx.cli import app
 from sdpx.events import ErrorEvent, Event, WarningEvent
 from sdpx.peer.diagnostics import diagnosis
+from sdpx.remedies import REMEDIES
 
 PACKAGE: Final = Path(sdpx.__file__).parent
 MODULES: Final = {
@@ -98,7 +99,7 @@ def ending_codes(under: str = "") -> dict[int, set[str]]:
         if status in errors.ExitStatus.__members__:
             found[errors.ExitStatus[status]] |= arguments([call], 0, str)
     for rule in diagnosis.RULES:
-        found[rule.status].add(rule.code)
+        found[REMEDIES[rule.code].status].add(rule.code)
     return found
 
 

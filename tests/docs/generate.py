@@ -22,6 +22,7 @@ from sdpx.protocol import messages
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.stats import RelaySnapshot, RelayStats
 from sdpx.relay.http.metrics import metrics_page
+from sdpx.remedies import REMEDIES
 from tests.docs import code, texts
 from tests.test_walls import PURE, within
 
@@ -97,8 +98,18 @@ def diagnoses() -> str:
     codes = code.ending_codes(under="peer.diagnostics")
     found = {each: status for status in range(5, 13) for each in codes[status]}
     code.check_cover("DIAGNOSES", texts.DIAGNOSES, found)
-    rows = ((f"`{each}`", str(found[each]), *text) for each, text in texts.DIAGNOSES.items())
+    rows = ((f"`{each}`", str(found[each]), text, REMEDIES[each].remedy) for each, text in texts.DIAGNOSES.items())
     return table(("code", "status", "meaning", "remedy"), rows)
+
+
+def doctor_codes() -> str:
+    """The codes that only `sdpx doctor` finds."""
+    found = []
+    for code_name, each in REMEDIES.items():
+        if code_name not in texts.DIAGNOSES:
+            status = errors.ExitStatus.WARNINGS if each.result == "warning" else each.status
+            found.append((f"`{code_name}`", each.result, str(int(status)), each.remedy))
+    return table(("code", "result", "status", "remedy"), found)
 
 
 def commands() -> str:
@@ -275,6 +286,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     **{f"example-{name}": partial(example, name) for name in EXAMPLES},
     "exit-statuses": exit_statuses,
     "diagnoses": diagnoses,
+    "doctor-codes": doctor_codes,
     "commands": commands,
     "server-messages": server_messages,
     "client-messages": client_messages,

@@ -105,7 +105,7 @@ def test_shell_blocks_are_valid(block: str) -> None:
     script = re.sub(r"^\$ ", "", block, flags=re.MULTILINE)
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
     for line in re.findall(
-        r"\bsdpx ((?:serve|peer|token|demo|bench|docs|recipe)\b[^|&;>}\n]*)", re.sub(r"</dev/null", "", script)
+        r"\bsdpx ((?:serve|peer|token|demo|bench|doctor|docs|recipe)\b[^|&;>}\n]*)", re.sub(r"</dev/null", "", script)
     ):
         command, *arguments = shlex.split(line)
         code.parse(command, arguments)

@@ -23,7 +23,8 @@ EXIT_STATUSES: Final = {
         "or at the end messages had not been sent or not been confirmed"
     ),
     13: "The `--expect` condition was not met, and no phase had failed",
-    14: "Messages of the input were rejected, and nothing else failed",
+    14: "`sdpx doctor` found nothing that failed, but warnings",
+    15: "Messages of the input were rejected, and nothing else failed",
 }
 
 # Wire, relay to client: type -> (notes on the keys, when the frame is sent).
@@ -153,67 +154,28 @@ LIMITS: Final = {
     "max_suspended_per_address": "Suspended sessions per address. Past it: the oldest is evicted, its peer receives `slow`",
 }
 
-# code -> (meaning, remedy).
+# code -> meaning; sdpx/remedies.py has the remedy.
 DIAGNOSES: Final = {
-    "fingerprint_mismatch": (
-        "The DTLS certificate does not match the fingerprint in the session description: a possible attack; not retried",
-        "Do not trust the connection; check the relay and the signaling path",
-    ),
-    "receiver_overrun": (
-        "The other side sent faster than this side's output was read, and could not be held back; a message was lost",
-        "Read stdout without pauses, or pace the sender",
-    ),
-    "peer_silent": (
-        "No packet arrived for three seconds: the peer's process, host or network is down",
-        "Check the other machine and the network",
-    ),
-    "dtls_failed": ("The DTLS handshake failed or timed out", "Check that the other side completes DTLS; read its log"),
-    "channel_closed": ("The connection was established, and the other side closed it", "Read the other side's log"),
-    "unconfirmed": (
-        "At the end the other side had not confirmed all messages",
-        "Read the other side's log: is its stdout read?",
-    ),
-    "bad_description": ("An offer or answer could not be created or used", "Read the `negotiation_error` before it"),
-    "no_channel": (
-        "The connection was established, and no data channel opened within `--timeout`",
-        "Open a data channel",
-    ),
-    "data_rejected": (
-        "The answer rejects the data section, or has none",
-        "Check that the other program takes data channels",
-    ),
-    "no_answer": (
-        "No answer arrived; the message says whether the offer was sent",
-        "Check that the other program answers offers",
-    ),
-    "no_offer": ("The initiator sent no offer", "Check the program that requested the pairing"),
-    "no_turn": (
-        "`--ice-transport relay` is set, and no TURN server allocated an address; reported once all have been asked",
-        "Name a reachable TURN server: `--turn`, or `sdpx serve --turn-url`",
-    ),
-    "no_network": ("This machine has no address to offer", "Enable a network interface, or use `--turn`"),
-    "only_mdns": (
-        "The other side offered only mDNS candidates (`.local` names), and none was reachable",
-        "Give both sides a STUN or TURN server",
-    ),
-    "no_common_candidates": (
-        "The other side offered no candidate, or none that matches (IPv4 and IPv6, UDP and TCP)",
-        "Check the networks; use `--turn`",
-    ),
-    "turn_refused": (
-        "No candidate pair succeeded, and a TURN server answered with an error (401: wrong or expired credentials)",
-        "Check the credentials of `--turn`",
-    ),
-    "stun_silent": (
-        "No candidate pair succeeded, and a STUN server did not answer, so no public address was offered",
-        "Check `--stun`, and that outgoing UDP is allowed",
-    ),
-    "ice_failed": ("No candidate pair succeeded", "Check that the networks reach each other; use `--turn`"),
-    "no_connection": (
-        "The answer was not sent, because the connection to the relay was down",
-        "Check the relay, and the network to it",
-    ),
-    "pairing_lost": ("The other peer left before the connection was established", "Request the pairing again"),
+    "fingerprint_mismatch": "The DTLS certificate contradicts the fingerprint in the description (an attack?); not retried",
+    "receiver_overrun": "The other side sent faster than this side's output was read, and cannot be held back: one was lost",
+    "peer_silent": "No packet arrived for three seconds: the peer's process, host or network is down",
+    "dtls_failed": "The DTLS handshake failed or timed out",
+    "channel_closed": "The connection was established, and the other side closed it",
+    "unconfirmed": "At the end the other side had not confirmed all messages",
+    "bad_description": "An offer or answer could not be created or used",
+    "no_channel": "The connection was established, and no data channel opened within `--timeout`",
+    "data_rejected": "The answer rejects the data section, or has none",
+    "no_answer": "No answer arrived; the message says whether the offer was sent",
+    "no_offer": "The initiator sent no offer",
+    "no_turn": "`--ice-transport relay` is set, and no TURN server allocated an address; reported once all have been asked",
+    "no_network": "This machine has no address to offer",
+    "only_mdns": "The other side offered only mDNS candidates (`.local` names), and none was reachable",
+    "no_common_candidates": "The other side offered no candidate, or none that matches (IPv4 and IPv6, UDP and TCP)",
+    "turn_refused": "No candidate pair succeeded, and a TURN server answered with an error (401: wrong or expired credentials)",
+    "stun_silent": "No candidate pair succeeded, and a STUN server did not answer, so no public address was offered",
+    "ice_failed": "No candidate pair succeeded",
+    "no_connection": "The answer was not sent, because the connection to the relay was down",
+    "pairing_lost": "The other peer left before the connection was established",
 }
 
 COMMANDS: Final = {

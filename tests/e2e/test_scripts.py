@@ -183,7 +183,7 @@ async def test_a_program_controls_a_peer_by_commands() -> None:
         await command(a, send="last words")
         await a.wait_for("channel_message_sent", after=said)
         await command(a, close=True)
-        assert await a.ended() == 14  # "hello" was no command
+        assert await a.ended() == 15  # "hello" was no command
         await b.wait_for("channel_message", after=seen, text="last words")
 
 

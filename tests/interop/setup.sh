@@ -22,6 +22,8 @@ if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then
     command -v npm >/dev/null || set -- "$@" npm
     command -v nginx >/dev/null || set -- "$@" nginx-light
     command -v caddy >/dev/null || set -- "$@" caddy
+    command -v iptables >/dev/null || set -- "$@" iptables
+    command -v ip >/dev/null || set -- "$@" iproute2
     command -v systemd-analyze >/dev/null || set -- "$@" systemd
     command -v promtool >/dev/null || set -- "$@" prometheus
     wanted=$(missing "$@")

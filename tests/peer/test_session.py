@@ -351,7 +351,7 @@ async def test_a_message_picks_its_channel_by_label(autojump_clock: MockClock) -
         await peer.type(
             {"send": "a", "channel": "chat"}, {"send": "b", "channel": "robot"}, {"send": "c"}, {"close": True}
         )
-        assert await peer.ended() == 14
+        assert await peer.ended() == 15
         assert pc.sent == ["a", "c"]
         assert [line["code"] for line in peer.log.of("input_rejected")] == ["not_open"]
 
@@ -806,7 +806,7 @@ async def test_a_program_pairs_sends_leaves_and_closes_by_commands(autojump_cloc
         await peer.relay.say(Unpaired("bob"))
         again = await peer.open()
         await peer.type({"send": "last words"}, {"close": True})
-        assert await peer.ended() == 14  # "hello" was no command
+        assert await peer.ended() == 15  # "hello" was no command
         assert again.sent == ["last words"]
 
 

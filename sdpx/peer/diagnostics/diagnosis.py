@@ -1,7 +1,7 @@
 """Why a connection failed, derived from its trace: the most likely cause, and what to do about it. Pure.
 
-The first of `RULES` that applies decides; certain causes come before likely ones. Each has its
-exit status.
+The first of `RULES` that applies decides; certain causes come before likely ones. `sdpx.remedies` has the exit status and the
+remedy of each code.
 """
 
 from collections.abc import Callable
@@ -12,8 +12,7 @@ from msgspec import Struct
 from sdpx.errors import Ending, ExitStatus
 from sdpx.events import peer
 from sdpx.peer.diagnostics.trace import ConnectionTrace
-
-_NETWORKS: Final = "are both peers on networks that reach each other, or is a TURN server needed (--turn)?"
+from sdpx.remedies import REMEDIES
 
 
 class Diagnosis(Struct, frozen=True):
@@ -59,20 +58,20 @@ class Diagnosis(Struct, frozen=True):
 
 
 class Rule(Struct, frozen=True):
-    """A cause with its code, and when it applies. `sentence` is a template for the trace `t` and the values of `_values`."""
+    """A cause with its code, and when it applies. `cause` is a template for the trace `t` and the values of `_values`."""
 
     code: str
-    status: ExitStatus
     applies: Callable[[ConnectionTrace], object]
-    sentence: str
+    cause: str
 
 
 def diagnose(trace: ConnectionTrace, now: float) -> Diagnosis:
     """Return why a connection failed; `now` is in seconds since it was begun."""
     rule = next(rule for rule in RULES if rule.applies(trace))
-    sentence = rule.sentence.format(t=trace, **_values(trace, now))
+    remedy = REMEDIES[rule.code]
+    sentence = f"{rule.cause.format(t=trace, **_values(trace, now))}: {remedy.remedy}"
     may_pass = rule.code not in _PERMANENT and not _lacks_relayed(trace)
-    return Diagnosis(Ending(rule.code, sentence, rule.status), may_pass)
+    return Diagnosis(Ending(rule.code, sentence, remedy.status), may_pass)
 
 
 def diagnose_departure(trace: ConnectionTrace, reason: str, *, unsent: bool = False) -> Diagnosis:
@@ -86,11 +85,11 @@ def diagnose_departure(trace: ConnectionTrace, reason: str, *, unsent: bool = Fa
         )
         return Diagnosis(Ending("channel_closed", sentence, ExitStatus.CHANNEL_LOST))
     if trace.succeeded:
-        return Diagnosis(Ending("channel_closed", _CLOSED.format(t=trace), ExitStatus.CHANNEL_LOST))
+        return diagnose(trace, 0.0)
     if trace.gathered and (_lacks_relayed(trace) or _lacks_addresses(trace)):
         return diagnose(trace, 0.0)
-    sentence = f"The peer {trace.peer_id} left before the connection was established ({reason}); request it again later"
-    return Diagnosis(Ending("pairing_lost", sentence, ExitStatus.PAIRING_LOST))
+    sentence = f"The peer {trace.peer_id} left before the connection was established ({reason})"
+    return Diagnosis(Ending("pairing_lost", f"{sentence}: {REMEDIES['pairing_lost'].remedy}", ExitStatus.PAIRING_LOST))
 
 
 def diagnose_doubt(trace: ConnectionTrace, messages: int, size: int) -> Diagnosis:
@@ -139,14 +138,8 @@ def _lacks_addresses(trace: ConnectionTrace) -> bool:
     return trace.gathered and not trace.local_candidates and trace.ice_state not in ("completed", "connected")
 
 
-def _credentials_refused(trace: ConnectionTrace) -> bool:
-    return bool(trace.turn_refusals) and trace.turn_refusals[0].code in (401, 441)  # RFC 8489, 14.8; RFC 8656, 15
-
-
 _CLOSED: Final = "The connection to {t.peer_id} was established, and the peer closed it, or is gone"
-_TURN_REFUSED: Final = "No network path to {t.peer_id} was found, and the TURN server {turn.url} answered {turn.code}: "
-_WRONG_CREDENTIALS: Final = _TURN_REFUSED + "wrong user name or password, or the credentials have expired (--turn)"
-_ASK_OPERATOR: Final = _TURN_REFUSED + "ask its operator (--turn)"
+_TURN_REFUSED: Final = "No network path to {t.peer_id} was found, and the TURN server {turn.url} answered {turn.code}"
 
 # Another attempt has the same outcome.
 _PERMANENT: Final = {
@@ -156,136 +149,96 @@ _PERMANENT: Final = {
 RULES: Final = (
     Rule(
         "fingerprint_mismatch",
-        ExitStatus.DTLS_FAILED,
         lambda t: t.fingerprint_mismatch,
-        "The certificate of {t.peer_id} does not match the fingerprint in its description: the description was changed on "
-        "the way, or another party answers. Do not trust this connection",
+        "The certificate of {t.peer_id} does not match the fingerprint in its description",
     ),
     Rule(
         "receiver_overrun",
-        ExitStatus.CHANNEL_LOST,
         lambda t: t.overrun,
-        "{t.peer_id} sends faster than the output of this side is read, and cannot be held back: a message was lost, so "
-        "the connection is closed",
+        "{t.peer_id} sends faster than the output of this side is read, and cannot be held back; a message was lost, so the "
+        "connection is closed",
     ),
-    Rule(
-        "peer_silent",
-        ExitStatus.CHANNEL_LOST,
-        lambda t: t.vanished,
-        "The peer {t.peer_id} has been silent{silent}: its process, its machine or the network between is down",
-    ),
+    Rule("peer_silent", lambda t: t.vanished, "The peer {t.peer_id} has been silent{silent}"),
     Rule(
         "dtls_failed",
-        ExitStatus.DTLS_FAILED,
         lambda t: t.ice_completed and t.dtls_error,  # without a network path DTLS always fails
-        "The network path to {t.peer_id} works, but the DTLS handshake failed: {t.dtls_error}",
+        "The network path to {t.peer_id} works, but the DTLS handshake failed ({t.dtls_error})",
     ),
     Rule(
         "no_channel",
-        ExitStatus.NO_CONNECTION,
         lambda t: t.lacks_channel,
         "The connection to {t.peer_id} is established, but it opened no data channel within {now:.1f} s",
     ),
-    Rule("channel_closed", ExitStatus.CHANNEL_LOST, lambda t: t.succeeded, _CLOSED),
+    Rule("channel_closed", lambda t: t.succeeded, _CLOSED),
     Rule(
         "data_rejected",
-        ExitStatus.NO_CONNECTION,
         lambda t: t.data_rejected,
-        "{t.peer_id} answered without a data channel: {t.description_flaw}",
+        "{t.peer_id} answered without a data channel ({t.description_flaw})",
     ),
     Rule(
         "bad_description",
-        ExitStatus.NO_CONNECTION,
         lambda t: t.description_flaw and "exchange" not in t.reached_at,
-        "The offer/answer exchange failed: {t.description_flaw}",
+        "The offer/answer exchange failed ({t.description_flaw})",
     ),
-    Rule(
-        "turn_refused",
-        ExitStatus.ICE_FAILED,
-        lambda t: _lacks_relayed(t) and _credentials_refused(t),
-        _WRONG_CREDENTIALS,
-    ),
-    Rule("turn_refused", ExitStatus.ICE_FAILED, lambda t: _lacks_relayed(t) and t.turn_refusals, _ASK_OPERATOR),
+    Rule("turn_refused", lambda t: _lacks_relayed(t) and t.turn_refusals, _TURN_REFUSED),
     Rule(
         "no_turn",
-        ExitStatus.NO_COMMON_CANDIDATES,
         _lacks_relayed,
-        "Only relayed candidates are allowed (--ice-transport relay), and no TURN server provided one: give one that "
-        "answers (--turn), or configure it at the relay (sdpx serve --turn-url)",
+        "Only relayed candidates are allowed (--ice-transport relay), and no TURN server provided one",
     ),
     Rule(
         "no_network",
-        ExitStatus.NO_COMMON_CANDIDATES,
         _lacks_addresses,
-        "This machine has no network address for a candidate (loopback addresses are not used): bring up a network "
-        "interface, or give a TURN server (--turn)",
+        "This machine has no network address for a candidate (loopback addresses are not used)",
     ),
     Rule(
         "no_answer",
-        ExitStatus.NO_ANSWER,
         lambda t: t.is_initiator and not t.description_received and t.description_sent,
-        "No answer from {t.peer_id} arrived within {now:.1f} s, although the relay forwarded the offer: its program does "
-        "not answer offers, or hangs",
+        "No answer from {t.peer_id} arrived within {now:.1f} s, although the relay forwarded the offer",
     ),
     Rule(
         "no_answer",
-        ExitStatus.NO_ANSWER,
         lambda t: t.is_initiator and not t.description_received,
-        "No answer from {t.peer_id} arrived within {now:.1f} s, because the offer was not sent: the connection to the relay "
-        "is down",
+        "No answer from {t.peer_id} arrived within {now:.1f} s, because the offer was not sent while the connection to the "
+        "relay was down",
     ),
     Rule(
         "no_offer",
-        ExitStatus.NO_ANSWER,
         lambda t: not t.description_received,
-        "No offer from {t.peer_id} arrived within {now:.1f} s of the pairing: it is the initiator, and its program sends "
-        "none, or hangs",
+        "No offer from {t.peer_id} arrived within {now:.1f} s of the pairing, although it is the initiator",
     ),
     Rule(
         "dtls_failed",
-        ExitStatus.DTLS_FAILED,
         lambda t: t.ice_completed,
-        "The network path to {t.peer_id} works, but the DTLS handshake did not end within {now:.1f} s: the peer does not "
-        "take part in it",
+        "The network path to {t.peer_id} works, but the DTLS handshake did not end within {now:.1f} s",
     ),
     Rule(
         "no_connection",
-        ExitStatus.NO_CONNECTION,
         lambda t: not t.is_initiator and not t.description_sent,
-        "The answer to {t.peer_id} was not sent within {now:.1f} s: the connection to the relay is down",
+        "The answer to {t.peer_id} was not sent within {now:.1f} s, because the connection to the relay is down",
     ),
     Rule(
         "only_mdns",
-        ExitStatus.NO_COMMON_CANDIDATES,
         lambda t: t.remote_candidates and t.remote_mdns >= t.remote_candidates.total(),
-        "All candidates of {t.peer_id} are mDNS names (.local, as of browsers without camera permission), and none worked: "
-        "they resolve within one local network only. Give both sides a STUN or TURN server",
+        "All candidates of {t.peer_id} are mDNS names (.local, as of browsers without camera permission), which resolve within "
+        "one local network only, and none worked",
     ),
     Rule(
         "no_common_candidates",
-        ExitStatus.NO_COMMON_CANDIDATES,
         lambda t: not t.remote_candidates,
-        "{t.peer_id} offered no candidates, so there is no address to connect to: check its network",
+        "{t.peer_id} offered no candidates, so there is no address to connect to",
     ),
     Rule(
         "no_common_candidates",
-        ExitStatus.NO_COMMON_CANDIDATES,
         lambda t: t.candidate_pairs == 0,
-        "No candidate of {t.peer_id} fits a local one (IPv4 or IPv6, UDP or TCP): " + _NETWORKS,
+        "No candidate of {t.peer_id} fits a local one (IPv4 or IPv6, UDP or TCP)",
     ),
-    Rule("turn_refused", ExitStatus.ICE_FAILED, _credentials_refused, _WRONG_CREDENTIALS),
-    Rule("turn_refused", ExitStatus.ICE_FAILED, lambda t: t.turn_refusals, _ASK_OPERATOR),
+    Rule("turn_refused", lambda t: t.turn_refusals, _TURN_REFUSED),
     Rule(
         "stun_silent",
-        ExitStatus.ICE_FAILED,
         lambda t: t.silent_stun and not t.local_candidates["srflx"],
-        "No network path to {t.peer_id} was found, and the STUN server {t.silent_stun[0]} does not answer, so this side "
-        "could not offer a public address: check --stun, and that the network lets UDP out",
+        "No network path to {t.peer_id} was found, and the STUN server {t.silent_stun[0]} does not answer, so this side could "
+        "not offer a public address",
     ),
-    Rule(
-        "ice_failed",
-        ExitStatus.ICE_FAILED,
-        lambda _: True,
-        "No pair of candidates worked between this side and {t.peer_id}{pairs}: " + _NETWORKS,
-    ),
+    Rule("ice_failed", lambda _: True, "No pair of candidates worked between this side and {t.peer_id}{pairs}"),
 )

@@ -84,6 +84,21 @@ class SignalingConnection:
             if isinstance(frame, str) and not self._dropped:
                 return frame
 
+    async def send(self, text: str) -> None:
+        """Send a frame; not to be used together with `write_from`. Raises `ConnectionClosed`."""
+        await self._socket.send_message(text)
+
+    async def ping(self) -> None:
+        """Send a ping and wait for its pong (RFC 6455, 5.5.2). Raises `ConnectionClosed`."""
+        await self._socket.ping()
+
+    @property
+    def response_headers(self) -> dict[str, str]:
+        """The headers of the response that opened the WebSocket, by lower-case names."""
+        return {
+            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._socket.handshake_headers
+        }
+
     @property
     def close_reason(self) -> CloseReason | None:
         """The close code and reason, once there are any; None for a connection that this side dropped."""
@@ -124,7 +139,12 @@ class SignalingConnection:
 
 @asynccontextmanager
 async def dial(
-    url: str, shown_url: str, tls: ssl.SSLContext | None = None, headers: Sequence[tuple[bytes, bytes]] = ()
+    url: str,
+    shown_url: str,
+    tls: ssl.SSLContext | None = None,
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    *,
+    keeps_alive: bool = True,
 ) -> AsyncIterator[SignalingConnection]:
     """Connect to the relay at `url` and receive `your_id`; `shown_url` is `url` without secrets, `tls` is for wss:// URLs.
 
@@ -137,7 +157,8 @@ async def dial(
                 socket = await _open_socket(nursery, await _open_stream(stack, url, tls), url, headers)
                 connection = SignalingConnection(socket, await _receive_your_id(socket, shown_url), nursery)
             opened = True
-            nursery.start_soon(connection.keep_alive)
+            if keeps_alive:
+                nursery.start_soon(connection.keep_alive)
             try:
                 yield connection
             finally:

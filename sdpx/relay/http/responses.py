@@ -20,9 +20,10 @@ class HttpResponse(Struct, frozen=True):
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
 
-    def render(self, *, head_only: bool = False) -> bytes:
-        """Return the response as bytes (RFC 9112), without the body for a HEAD request."""
-        headers = [("Content-Type", self.content_type), ("Content-Length", str(len(self.body))), *self.headers]
+    def render(self, *, head_only: bool = False, date: str = "") -> bytes:
+        """Return the response as bytes (RFC 9112), without the body for a HEAD request; `date` as in RFC 9110, 6.6.1."""
+        headers = [("Date", date)] if date else []
+        headers += [("Content-Type", self.content_type), ("Content-Length", str(len(self.body))), *self.headers]
         if not any(name == "Connection" for name, _ in headers):
             headers.append(("Connection", "close"))
         head = f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n"
@@ -39,10 +40,10 @@ class HttpError(Struct, frozen=True):
     headers: tuple[tuple[str, str], ...] = ()
     client_id: str | None = None
 
-    def render(self, *, head_only: bool = False) -> bytes:
-        """Return the response as bytes."""
+    def render(self, *, head_only: bool = False, date: str = "") -> bytes:
+        """Return the response as bytes, as `HttpResponse.render` does."""
         body = msgspec.json.encode({"code": self.code, "message": self.message}) + b"\n"
-        return HttpResponse(self.status, JSON, body, self.headers).render(head_only=head_only)
+        return HttpResponse(self.status, JSON, body, self.headers).render(head_only=head_only, date=date)
 
 
 FULL: Final = HttpError(

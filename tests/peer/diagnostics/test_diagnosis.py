@@ -43,13 +43,13 @@ PHASES: list[tuple[Phase, float]] = [
             {"description_received": False, "description_sent": False},
             "no_answer",
             ExitStatus.NO_ANSWER,
-            "the offer was not sent: the connection to the relay is down",
+            "the offer was not sent while the connection to the relay was down",
         ),
         (
             {"description_sent": False, "is_initiator": False},
             "no_connection",
             ExitStatus.NO_CONNECTION,
-            "The answer to bob was not sent within 5.0 s: the connection to the relay is down",
+            "The answer to bob was not sent within 5.0 s, because the connection to the relay is down",
         ),
         (
             {"description_received": False, "is_initiator": False},
@@ -99,7 +99,7 @@ PHASES: list[tuple[Phase, float]] = [
             {"turn_refusals": [TurnRefusal("turn:t:3478", 401)]},
             "turn_refused",
             ExitStatus.ICE_FAILED,
-            "turn:t:3478 answered 401: wrong user name or password, or the credentials have expired",
+            "turn:t:3478 answered 401: check user name and password (--turn), and whether the credentials have expired",
         ),
         ({"turn_refusals": [TurnRefusal("turn:t", 486)]}, "turn_refused", ExitStatus.ICE_FAILED, "answered 486"),
         (

@@ -1,0 +1,69 @@
+"""Network namespaces: a client behind a NAT, and a public network with two addresses. They need root and Linux."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+PUBLIC = ("203.0.113.2", "203.0.113.3")
+CLIENT = "10.77.0.2"
+
+
+@dataclass(frozen=True)
+class Network:
+    """The commands that run a program in the namespace of the client, and in the public one."""
+
+    client: tuple[str, ...]
+    public: tuple[str, ...]
+
+
+def needs_namespaces() -> None:
+    """Skip the test without root, ip or iptables; it fails if CI=true and only a program is missing."""
+    if os.geteuid() != 0:
+        pytest.skip("network namespaces need root")
+    for program in ("ip", "iptables"):
+        if shutil.which(program) is None:
+            if os.environ.get("CI") == "true":
+                pytest.fail(f"{program} is missing: `just setup-interop` installs it")
+            pytest.skip(f"{program} is not installed")
+    probe = subprocess.run(["unshare", "-n", "iptables", "-t", "nat", "-L"], capture_output=True, check=False)
+    if probe.returncode:
+        pytest.skip(f"no network namespace with a NAT: {probe.stderr.decode().strip()}")
+
+
+@contextmanager
+def behind_nat(*rules: str) -> Iterator[Network]:
+    """Make the namespaces; `rules` are iptables commands for the router, without `iptables`."""
+    needs_namespaces()
+    names = [f"sdpx-{kind}-{os.getpid()}" for kind in ("client", "router", "public")]
+    client, router, public = names
+
+    def run(command: str) -> None:
+        subprocess.run(command.split(), check=True, capture_output=True)
+
+    try:
+        for name in names:
+            run(f"ip netns add {name}")
+            run(f"ip -n {name} link set lo up")
+        run(f"ip -n {client} link add eth0 type veth peer name in0 netns {router}")
+        run(f"ip -n {public} link add eth0 type veth peer name out0 netns {router}")
+        for name, device, address in (
+            (client, "eth0", f"{CLIENT}/24"),
+            (router, "in0", "10.77.0.1/24"),
+            (router, "out0", "203.0.113.1/24"),
+            *((public, "eth0", f"{address}/24") for address in PUBLIC),
+        ):
+            run(f"ip -n {name} address add {address} dev {device}")
+            run(f"ip -n {name} link set {device} up")
+        run(f"ip -n {client} route add default via 10.77.0.1")
+        run(f"ip netns exec {router} sysctl -q -w net.ipv4.ip_forward=1")
+        for rule in rules:
+            run(f"ip netns exec {router} iptables {rule}")
+        yield Network(("ip", "netns", "exec", client), ("ip", "netns", "exec", public))
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
