@@ -15,6 +15,8 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 
 _ESCAPED: Final = re.compile(r"[^A-Za-z0-9._-]|_(?=x[0-9A-F]{2})", re.ASCII)
 
+_USER: Final = re.compile(r"\S[@|]\S")  # auth0|123, or an e-mail address
+
 
 def make_id(random_bytes: Callable[[int], bytes]) -> str:
     """Return an unguessable ID; `random_bytes(n)` returns n uniform and unpredictable bytes."""
@@ -34,8 +36,9 @@ def validate_id(text: str) -> str | None:
     if is_name(text):
         return None
     mapped = id_of(text)
-    hint = f" (a token for this name has the ID {mapped})" if is_name(mapped) else ""
-    return f"'{text}' is not a client ID: 1 to 64 letters, digits or -_.{hint}"
+    is_user = bool(_USER.search(text)) and is_name(mapped)
+    hint = f"; the ID of the user '{text}' of an identity provider is {mapped}" if is_user else ""
+    return f"'{text}' is not a client ID, which has 1 to 64 letters, digits, '-', '_' or '.'{hint}"
 
 
 def id_of(name: str) -> str:

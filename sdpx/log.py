@@ -157,7 +157,9 @@ class Log:
         return self.view is not None
 
     def end(self) -> None:
-        """Clear the prompt of the view: the program ends."""
+        """Report the lines that were dropped last, and clear the prompt of the view: the program ends."""
+        if self._dropped:
+            self.deliver(LogDropped(self._dropped), int)
         if self.view and (line := self.view.end()):
             self._put([line])
 
@@ -281,6 +283,7 @@ def capture_libraries(log: Log) -> None:
 class ThreadSink:
     """A bounded queue of lines, and the thread that writes them to `fd`.
 
+    Once a line was refused, all are until the thread has removed lines: then one `log_dropped` has their sum.
     A `Kept` line is always queued, and `on_written` is called in that thread with the number of such lines just written.
     `on_failure` is called there with the error and the number of lines lost each time that a write fails; the next
     lines are tried again, and `on_recovery` is called with the sum when a write succeeds. The thread is a daemon: a stalled
@@ -304,7 +307,7 @@ class ThreadSink:
         self._on_written = on_written
         self._kept = 0  # `Kept` lines that are queued; guarded by the lock
         self._lost = 0  # lines, since the last successful write
-        self._max_lines = max_lines
+        self._max_lines = self._room = max_lines
         self._lines: list[bytes] = []
         self._rest = b""  # the rest of a line of which a part is written
         self._long_bytes = 0  # total size of the long lines; guarded by the lock
@@ -319,7 +322,7 @@ class ThreadSink:
         if isinstance(lines[0], Kept):
             with self._changed:
                 self._kept += len(lines)
-        elif len(self._lines) - self._kept + len(lines) > self._max_lines or len(max(lines, key=len)) > LONG_LINE:
+        elif len(self._lines) - self._kept + len(lines) > self._room or len(max(lines, key=len)) > LONG_LINE:
             lines = self._fitting(lines)
         self._lines.extend(lines)
         if self._is_waiting:  # read after appending; the thread reads the lines after setting it
@@ -329,13 +332,18 @@ class ThreadSink:
 
     def _fitting(self, lines: Sequence[bytes]) -> Sequence[bytes]:
         """Return the first lines, as many as there is room for; long ones are bounded by their total size as well."""
-        room = max(0, self._max_lines - len(self._lines) + self._kept)
         with self._changed:
+            if not self._lines:
+                self._room = self._max_lines
+            room = max(0, self._room - len(self._lines) + self._kept)
             for count, line in enumerate(lines[:room]):
                 if len(line) > LONG_LINE:
                     if self._long_bytes >= QUEUE_BYTES:
-                        return lines[:count]
+                        room = count
+                        break
                     self._long_bytes += len(line)
+            if room < len(lines):
+                self._room = 0
         return lines[:room]
 
     def close(self, seconds: float = CLOSE_SECONDS) -> bool:
@@ -390,6 +398,7 @@ class ThreadSink:
                 self._is_waiting = False
         lines = self._lines.copy()
         del self._lines[: len(lines)]
+        self._room = self._max_lines
         if self._long_bytes:
             with self._changed:
                 self._long_bytes -= sum(

@@ -181,6 +181,7 @@ def test_stalled_reader_does_not_delay_the_exit(pipe: tuple[int, int]) -> None:
     sink.close(0.05)
     os.close(reader)  # frees the thread before the descriptor can become another test's
     assert gone.wait(5)
+    sink.close(5)
 
 
 def test_lines_are_queued_as_long_as_there_is_room(pipe: tuple[int, int]) -> None:
@@ -194,6 +195,7 @@ def test_lines_are_queued_as_long_as_there_is_room(pipe: tuple[int, int]) -> Non
     assert [sink.put([b"y\n"] * 3), sink.put([b"y\n"] * 3), sink.put([b"y\n"])] == [3, 2, 0]
     os.close(reader)  # frees the thread before the descriptor can become another test's
     assert gone.wait(5)
+    sink.close(5)
 
 
 def test_long_lines_are_bounded_in_bytes(pipe: tuple[int, int]) -> None:
@@ -204,13 +206,14 @@ def test_long_lines_are_bounded_in_bytes(pipe: tuple[int, int]) -> None:
     lines = [megabyte] * 2 * (QUEUE_BYTES >> 20)
     taken = sink.put(lines) + sink.put(lines)
     assert QUEUE_BYTES <= taken << 20 <= QUEUE_BYTES + (2 << 20)
-    assert sink.put([b"a short one\n"]) == 1
+    assert sink.put([b"a short one\n"]) == 0  # until there is room again: one event has the sum
     received = 0
-    while received < (taken << 20) + len("a short one\n"):
+    while received < taken << 20:
         received += len(os.read(reader, 1 << 20))
     assert sink.put([megabyte]) == 1
     os.close(reader)
     assert gone.wait(5)
+    sink.close(5)
 
 
 def test_messages_are_queued_beyond_the_bounds_and_reported_when_written(pipe: tuple[int, int]) -> None:
@@ -227,6 +230,28 @@ def test_messages_are_queued_beyond_the_bounds_and_reported_when_written(pipe: t
         received += len(os.read(reader, 1 << 20))
     assert sink.close(5)
     assert sum(written) == 100
+
+
+def test_a_stalled_reader_costs_one_event(pipe: tuple[int, int]) -> None:
+    """Short lines and long ones are summed up, also if the program ends then."""
+    reader, writer = pipe
+    sink = ThreadSink(writer, ignore)
+    log = Log(sink.put, lambda: 1.0)
+    long = peer.OfferCreated(0, "x" * 100_000)
+    log.emit(long)
+    while sink._lines:
+        time.sleep(0.001)  # the thread waits in its write
+    for _ in range(200):
+        log.emit(long)
+        log.emit(peer.Closing())
+    dropped = log.total_dropped
+    assert dropped > 200
+    log.end()
+    received = b""
+    while not received.endswith(b'"count":%d}\n' % dropped):
+        received += os.read(reader, 1 << 20)
+    assert received.count(b'"log_dropped"') == 1
+    assert sink.close(5)
 
 
 def test_message_is_delivered_in_order_and_below_the_threshold_at_once() -> None:

@@ -2,9 +2,10 @@
 
 import os
 import sys
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from sdpx import __version__
 from sdpx.cli.environment import ignore_unknown
@@ -20,7 +21,8 @@ HELP: Final = {
     Exit status: 0 success, 1 internal error, 2 usage, 3 relay unreachable or
     lost, 4 pairing refused, 5 no connection, 6 refused by the relay,
     7 pairing lost, 8 no answer, 9 no common candidates, 10 ICE failed,
-    11 DTLS failed, 12 channel lost, 13 --expect not met, 15 input rejected.
+    11 DTLS failed, 12 channel lost or messages not confirmed,
+    13 --expect not met, 15 input rejected.
     """,
     "token": "Create an access token for a relay that uses --auth-secret-file; prints only the token.",
     "demo": "Run a demonstration: a relay and two peers, each a process, pair, connect and send messages.",
@@ -38,8 +40,30 @@ HELP: Final = {
     "recipe": "Print a deployment file: a unit for systemd, containers, reverse proxies, alerts, a dashboard.",
 }
 
+
+class _WithoutTypes:
+    """A command whose help has no `<str>` or `<bool>`: metavariables name the values."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters."""
+        params: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for each in params:
+            metavar = None if isinstance(each, TyperArgument) else each.metavar
+            vars(each)["display_type_rich"] = lambda ctx, metavar=metavar: metavar  # noqa: ARG005  of typer >= 0.29
+        return params
+
+
+class _Command(_WithoutTypes, TyperCommand):
+    pass
+
+
+class _Group(_WithoutTypes, TyperGroup):
+    pass
+
+
 app = typer.Typer(
     name="sdpx",
+    cls=_Group,
     help="Reliable WebRTC signaling: a relay for the SDP handshake, and a headless peer.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -49,6 +73,7 @@ _VARIABLES: Final = "Each option can be set by an environment variable: --log-le
 for _name in COMMANDS:
     app.command(
         _name,
+        cls=_Command,
         help=HELP[_name],
         epilog=_VARIABLES if any(each.env for each in command_options(_name)) else None,
     )(command_function(_name))

@@ -30,7 +30,7 @@ class PeerOptions(LogOptions):
     )
     wait: float = option(
         0.0,
-        "Keep trying for this long while the peer of --pair is not connected or is busy.",
+        "Keep trying for this long while the peer of --pair is absent or busy, or the relay unavailable.",
         "Pairing",
         "SECONDS",
         0,

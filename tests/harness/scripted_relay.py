@@ -40,11 +40,11 @@ def accepts(your_id: Frame, *frames: Frame, code: int | None = None) -> Response
     return respond
 
 
-def refuses(status: int, code: str) -> Response:
-    """Answer with an HTTP error."""
+def refuses(status: int, code: str = "") -> Response:
+    """Answer with an HTTP error: of a relay, with this code, or of another server."""
 
     async def respond(request: WebSocketRequest, received: list[Frame]) -> None:
-        await request.reject(status, body=json.dumps({"code": code, "message": "no"}).encode())
+        await request.reject(status, body=json.dumps({"code": code, "message": "no"}).encode() if code else b"")
 
     return respond
 

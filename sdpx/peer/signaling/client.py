@@ -1,7 +1,8 @@
 """The connection to one relay, across lost sockets; the only module that dials.
 
-- The first dial decides: if it fails, the client stops. A connection that is lost later is dialled again, with exponential
-  backoff, until `--no-reconnect` or an error that another dial cannot change stops the client.
+- The first dial decides: if it fails, the client stops, unless the relay is unavailable for now and `--wait` lasts. A
+  connection that is lost later is dialled again, with exponential backoff, until `--no-reconnect` or an error that another
+  dial cannot change stops the client.
 - Without `--no-reconnect` the session is resumable (PROTOCOL: Resume). The first dial after a loss is immediate, and a
   resumed session raises no event. `Disconnected` is raised if the relay has lost the session, or after `RESUME_SECONDS`.
 - A dial requests the previous ID. The relay answers 409 as long as it takes the old socket for alive: an ID that the user
@@ -9,6 +10,7 @@
 - `events` yields `Connected`, the relay's messages, then `Disconnected`, as often as there is a session; the last is `Stopped`.
 """
 
+import math
 import ssl
 from collections.abc import Callable
 from typing import Any, Final
@@ -41,6 +43,8 @@ LONGEST_RESUME_DELAY: Final = 5.0
 RESUME_SECONDS: Final = 30.0  # the relay's usual resume window
 STABLE_SECONDS: Final = 10.0  # a connection that lasted so long resets the backoff
 ID_TRIES: Final = 4
+# The proxy before the relay answers, or the relay itself cannot take a client now (HTTP 502, 503, 504).
+_TEMPORARY: Final = ("relay_unavailable", "full", "shutting_down", "auth_unavailable")
 _FINAL: Final = ("taken_over", "unauthorized", "forbidden", "bad_id", "bad_request", "not_found", "upgrade_required")
 
 
@@ -78,6 +82,7 @@ class SignalingClient:
         self._client_id = options.client_id
         self._id_refusals = 0
         self._ever_connected = False
+        self._wait_until = 0.0
         self._state = ResumeState()
         self._channel: ReliableChannel | None = None  # of the present session
         self._connection: SignalingConnection | None = None
@@ -91,6 +96,7 @@ class SignalingClient:
 
     async def run(self) -> None:
         """Dial until no further dial is allowed; the last event is `Stopped`."""
+        self._wait_until = trio.current_time() + self._options.wait
         async with trio.open_nursery() as nursery:
             ending = await self._connect(nursery)
             while await self._wait_to_dial(ending):
@@ -227,7 +233,12 @@ class SignalingClient:
 
     async def _wait_to_dial(self, ending: Ending) -> bool:
         """Wait for the time of the next dial; False if there is none."""
-        if not self._ever_connected or not self._options.reconnect or ending.code in _FINAL:
+        left = math.inf
+        if not self._ever_connected:
+            left = self._wait_until - trio.current_time()
+            if ending.code not in _TEMPORARY or left <= 0:
+                return False
+        elif not self._options.reconnect or ending.code in _FINAL:
             return False
         if ending.code == "id_taken":
             self._id_refusals += 1
@@ -239,6 +250,7 @@ class SignalingClient:
             delay = self._backoff.next_immediate()
         else:
             delay = self._backoff.next(self._chance(), LONGEST_RESUME_DELAY)
+        delay = min(delay, left)
         self._log.emit(peer.Reconnecting(self._backoff.attempts, round(delay * 1000, 1), ending.code, ending.reason))
         await trio.sleep(delay)
         return True

@@ -295,7 +295,8 @@ def _rejected(url: str, error: ConnectionRejected, hint: str) -> Ending:
         reason = f"The server at {url} is not a relay: HTTP {status}"
         if status in GATEWAY_ERRORS:
             reason = f"The proxy at {url} answers ({status}), but the relay behind it does not"
-        elif status // 100 == REDIRECTION and location:
+            return Ending("relay_unavailable", reason, ExitStatus.RELAY)
+        if status // 100 == REDIRECTION and location:
             reason = f"The server at {url} redirects ({status}): use --url {redirected_relay_url(url, location)}"
         elif status == HTTPStatus.BAD_REQUEST and url.lower().startswith("ws:"):
             reason += "; if it is a TLS port, use wss://"

@@ -56,7 +56,7 @@ async def test_frames_that_break_the_websocket_protocol_end_the_connection(monke
     assert isinstance(up, Connected)
     assert isinstance(again, Connected)
     assert down == Disconnected()
-    assert "break the WebSocket protocol" in log.of("reconnecting")[0]["reason"]
+    assert log.of("reconnecting")[0]["code"] == "relay_lost"  # the client may notice the closed socket before its cause
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, "unauthorized"), (503, "full")])
@@ -65,6 +65,23 @@ async def test_a_refusal_of_the_first_dial_stops_the_client(status: int, code: s
         (stopped,) = await next_events(client, 1)
     assert isinstance(stopped, Stopped)
     assert (stopped.ending.code, stopped.ending.status) == (code, ExitStatus.REFUSED)
+
+
+@pytest.mark.parametrize("response", [refuses(502), refuses(503), refuses(504), refuses(503, "full")])
+async def test_wait_covers_a_relay_that_is_unavailable_for_now(response: Response) -> None:
+    """A proxy whose relay is starting is asked again, also with `--no-reconnect`."""
+    async with scripted(response, accepts({"id": "x7"}, code=0), wait=20.0, reconnect=False) as (client, _, log):
+        (first,) = await next_events(client, 1)
+        assert isinstance(first, Connected)
+        assert log.of("reconnecting")[0]["code"] in ("relay_unavailable", "full")
+
+
+@pytest.mark.parametrize("response", [refuses(404), refuses(503, "full"), refuses(401, "unauthorized")])
+async def test_wait_ends_with_its_time_and_covers_no_other_error(response: Response) -> None:
+    async with scripted(*[response] * 100, wait=0.1) as (client, relay, _):
+        (stopped,) = await next_events(client, 1)
+        assert isinstance(stopped, Stopped)
+        assert (len(relay.paths) > 1) == (stopped.ending.code == "full")
 
 
 @pytest.mark.parametrize(("token", "is_hinted"), [(None, True), ("x", False)])
