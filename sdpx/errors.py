@@ -27,6 +27,8 @@ class ExitStatus(IntEnum):
     EXPECTATION_FAILED = 13
     WARNINGS = 14
     INPUT_REJECTED = 15
+    TRANSFER_FAILED = 16
+    TRANSFER_REFUSED = 17
 
 
 class SdpxError(Exception):

@@ -77,10 +77,12 @@ def run(
     on_log_failure: OnLogFailure = "exit",
     view: Callable[..., View] | None = None,
     views_files: bool = False,
+    descriptor: int = STDOUT,
 ) -> ExitStatus:
     """Run a program under Trio and return its exit status. `elapsed` adds `ms`, the time since the start, to the log.
 
     `view` makes the view that a person at a terminal sees in place of log lines; with `views_files` a file or pipe has it, too.
+    The log goes to `descriptor`.
 
     SIGHUP, sent when the terminal closes, requests a shutdown, except under nohup and if the program `reloads` on it.
     """
@@ -92,7 +94,8 @@ def run(
     signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # a job in the background reads nothing, and is not stopped
     hangup_ends = not reloads and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
     signals = (*SIGNALS, signal.SIGHUP) if hangup_ends else SIGNALS
-    return trio.run(_run, main, signals, partial(_make_log, options, elapsed, view, views_files), on_log_failure)
+    make_log = partial(_make_log, options, elapsed, view, views_files, descriptor)
+    return trio.run(_run, main, signals, make_log, on_log_failure, descriptor)
 
 
 class LogFailures:
@@ -134,7 +137,11 @@ class LogFailures:
 
 
 async def _run(
-    main: Main, signals: Sequence[signal.Signals], make_log: Callable[[Put], Log], on_log_failure: OnLogFailure
+    main: Main,
+    signals: Sequence[signal.Signals],
+    make_log: Callable[[Put], Log],
+    on_log_failure: OnLogFailure,
+    descriptor: int,
 ) -> ExitStatus:
     token = trio.lowlevel.current_trio_token()
 
@@ -149,7 +156,7 @@ async def _run(
     stop = ShutdownRequest()
     failures = LogFailures(on_log_failure, partial(in_loop, stop.request), time.monotonic)
     sink = ThreadSink(
-        STDOUT,
+        descriptor,
         on_failure,
         on_recovery=lambda lines: log.emit_from_thread(LogDropped(lines)),
         on_written=lambda messages: in_loop(log.note_written, messages),
@@ -157,7 +164,7 @@ async def _run(
     log = make_log(sink.put)
     capture_libraries(log)
     try:
-        status, reason = await _supervise(main, log, stop, signals, failures)
+        status, reason = await _supervise(main, log, stop, signals, failures, descriptor)
     finally:
         log.end()
         all_written = sink.close()
@@ -166,9 +173,16 @@ async def _run(
     return status or failures.status(all_written=all_written, messages=log.undelivered)
 
 
-def _make_log(options: LogOptions, elapsed: bool, view: Callable[..., View] | None, views_files: bool, put: Put) -> Log:
-    """Return the log on stdout in the form that suits it (https://no-color.org)."""
-    has_terminal = os.isatty(STDOUT)
+def _make_log(
+    options: LogOptions,
+    elapsed: bool,
+    view: Callable[..., View] | None,
+    views_files: bool,
+    descriptor: int,
+    put: Put,
+) -> Log:
+    """Return the log on `descriptor` in the form that suits it (https://no-color.org)."""
+    has_terminal = os.isatty(descriptor)
     form = options.log_format if options.log_format != "auto" else "text" if has_terminal else "json"
     can_move_cursor = os.environ.get("TERM", "dumb") != "dumb"
     colour = has_terminal and can_move_cursor and not os.environ.get("NO_COLOR")
@@ -190,7 +204,12 @@ def in_foreground(terminal: int) -> bool:
 
 
 async def _supervise(
-    main: Main, log: Log, stop: ShutdownRequest, signals: Sequence[signal.Signals], log_failures: LogFailures
+    main: Main,
+    log: Log,
+    stop: ShutdownRequest,
+    signals: Sequence[signal.Signals],
+    log_failures: LogFailures,
+    descriptor: int,
 ) -> tuple[ExitStatus, str]:
     """Run the program; returns its exit status and the sentence for stderr."""
     failures: list[BaseException] = []
@@ -198,24 +217,24 @@ async def _supervise(
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(_handle_signals, signals, stop, nursery.cancel_scope)  # before the first log line
-            nursery.start_soon(_watch_reader, log_failures)
+            nursery.start_soon(_watch_reader, log_failures, descriptor)
             status = await main(log, stop)
             nursery.cancel_scope.cancel()
     except* Exception as group:  # noqa: BLE001  reported, with a traceback if it is no Ending
         failures += leaf_exceptions(group)
-    return _report(failures, log) if failures else (status or ExitStatus.OK, "")
+    return _report(failures, log, descriptor) if failures else (status or ExitStatus.OK, "")
 
 
-def _report(failures: list[BaseException], log: Log) -> tuple[ExitStatus, str]:
+def _report(failures: list[BaseException], log: Log, descriptor: int) -> tuple[ExitStatus, str]:
     """Log the failures that ended the program; one that is no `Ending` is a bug, with its traceback on stderr."""
     unexpected = [failure for failure in failures if not isinstance(failure, Ending)]
     for failure in unexpected:
         traceback.print_exception(failure)
     first = (unexpected or failures)[0]
     ending = first if isinstance(first, Ending) else Ending("internal", f"Internal error: {first!r}")
-    if not (not log.is_json and os.isatty(STDOUT) and os.isatty(STDERR)):  # there the sentence is enough
+    if log.is_json or not (os.isatty(descriptor) and os.isatty(STDERR)):  # there the sentence is enough
         log.emit(Error(ending.code, ending.reason))
-    return ending.status, ending.reason
+    return ending.status, "" if descriptor == STDERR and log.is_json else ending.reason
 
 
 def print_error(reason: str) -> bool:
@@ -252,8 +271,8 @@ def reader_is_gone(fd: int) -> bool:
     return any(flags & (select.POLLERR | select.POLLNVAL) for _, flags in poller.poll(0))
 
 
-async def _watch_reader(log_failures: LogFailures) -> None:
-    """Detect that stdout's reader is gone while nothing is being written."""
-    while not reader_is_gone(STDOUT):  # noqa: ASYNC110  Trio cannot wait for errors alone
+async def _watch_reader(log_failures: LogFailures, descriptor: int) -> None:
+    """Detect that the log's reader is gone while nothing is being written."""
+    while not reader_is_gone(descriptor):  # noqa: ASYNC110  Trio cannot wait for errors alone
         await trio.sleep(READER_POLL_SECONDS)
     log_failures.on_failure(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)), 0)

@@ -31,6 +31,8 @@ PURE: Final = (
     *("peer.diagnostics.diagnosis", "peer.diagnostics.expectation", "peer.diagnostics.trace", "peer.webrtc.events"),
     *("peer.webrtc.sctp_packet", "peer.webrtc.sctp_policy"),
     *("peer.signaling.backoff", "peer.signaling.resume", "bench.accounting", "bench.report"),
+    *("peer.transfer.frames", "peer.transfer.stream", "peer.transfer.records", "peer.transfer.intake"),
+    *("peer.transfer.paths", "peer.transfer.meter", "peer.transfer.options", "peer.transfer.view"),
 )
 # Modules that a pure module may import besides pure modules of sdpx.
 PURE_MAY_USE: Final = {

@@ -24,6 +24,21 @@ HELP: Final = {
     11 DTLS failed, 12 channel lost or messages not confirmed,
     13 --expect not met, 15 input rejected.
     """,
+    "pipe": """Connect standard input and output with those of another `sdpx pipe`, any bytes, over WebRTC.
+
+    Events are logged on stderr. Exit status 0 only if everything has arrived on
+    both sides; see `sdpx peer --help` for the others, and 16 transfer
+    incomplete, 17 transfer refused.
+    """,
+    "send": """Send files and directories to an `sdpx receive`, over WebRTC.
+
+    An interrupted transfer goes on where it was when the command is run again.
+    Exit status 0 only if everything has arrived; 16 if not, 17 if it was refused.
+    """,
+    "receive": """Receive files and directories from an `sdpx send`, over WebRTC.
+
+    Exit status 0 only if everything has arrived; 16 if not, 17 if it was refused.
+    """,
     "token": "Create an access token for a relay that uses --auth-secret-file; prints only the token.",
     "demo": "Run a demonstration: a relay and two peers, each a process, pair, connect and send messages.",
     "bench": """Measure a relay: messages, connections and sessions per second, and latency.

@@ -8,7 +8,8 @@ from sdpx.doctor.options import DoctorOptions
 from sdpx.ice_servers import parse_server, parse_stun, parse_turn
 from sdpx.ids import id_of, is_name, validate_id
 from sdpx.options import AccessOptions
-from sdpx.peer.options import PeerOptions
+from sdpx.peer.options import ConnectOptions, PeerOptions
+from sdpx.peer.transfer.options import PipeOptions, ReceiveOptions, SendOptions
 from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.auth.origins import validate_origin
 from sdpx.relay.auth.proxies import validate_network
@@ -45,17 +46,39 @@ def _auth(options: AuthOptions) -> Iterator[Problem]:
 
 def peer(options: PeerOptions) -> Iterator[Problem]:
     """Check the options of `sdpx peer`, but for the content of `--cafile`."""
-    yield "--url", validate_relay_url(options.url)
     yield "--channel", _error_of(lambda _: options.negotiated_id, "")
-    for option, client_id in (("--pair", options.pair), ("--id", options.client_id)):
-        yield option, None if client_id is None else validate_id(client_id)
     if options.target not in (None, options.pair):
         yield "ID", "contradicts --pair; give one of the two"
-    yield from _access(options.access, options.url)
-    if options.wait and options.pair is None:
-        yield "--wait", "needs --pair; without it, the peer waits for a pairing without a time limit"
     if options.within is not None and options.expect is None:
         yield "--within", "needs --expect; the time limit of a connection is --timeout"
+    yield from _connect(options, "--pair", options.pair)
+
+
+def pipe(options: PipeOptions) -> Iterator[Problem]:
+    """Check the options of `sdpx pipe`."""
+    yield from _connect(options, "ID", options.target)
+
+
+def send(options: SendOptions) -> Iterator[Problem]:
+    """Check the options of `sdpx send`, but for the files."""
+    if not options.files:
+        yield "FILE", "required; name one or more files or directories to send"
+    yield from _connect(options, "--to", options.to)
+
+
+def receive(options: ReceiveOptions) -> Iterator[Problem]:
+    """Check the options of `sdpx receive`, but for the directory."""
+    yield from _connect(options, "--from", options.sender)
+
+
+def _connect(options: ConnectOptions, name: str, target: str | None) -> Iterator[Problem]:
+    """Check the options of a program that connects to `target`, which the option `name` sets."""
+    yield "--url", validate_relay_url(options.url)
+    for option, client_id in ((name, target), ("--id", options.client_id)):
+        yield option, None if client_id is None else validate_id(client_id)
+    yield from _access(options.access, options.url)
+    if options.wait and target is None:
+        yield "--wait", f"needs {name}; without it, the peer waits for a pairing without a time limit"
     if options.stun and options.no_stun:
         yield "--no-stun", "contradicts --stun; give one of the two"
     yield from (("--stun", _error_of(parse_stun, url)) for url in options.stun)

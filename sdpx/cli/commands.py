@@ -3,6 +3,7 @@
 Raises `BadOption` for an option whose value is unusable.
 """
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +18,8 @@ from sdpx.cli.options import DemoOptions, DocsOptions, RecipeOptions, ServeComma
 from sdpx.doctor.options import DoctorOptions
 from sdpx.errors import ExitStatus
 from sdpx.options import BadOption, LogOptions
-from sdpx.peer.options import PeerOptions
+from sdpx.peer.options import ConnectOptions, PeerOptions
+from sdpx.peer.transfer.options import PipeOptions, ReceiveOptions, SendOptions
 from sdpx.urls import complete_relay_url
 
 
@@ -53,12 +55,67 @@ def peer(options: PeerOptions) -> int:
     from sdpx.runtime import run  # noqa: PLC0415
 
     client_context(options.access.cafile)
+    _warn_of_insecure(options)
+    view = None if options.view.verbose else partial(PeerView, options)
+    return run(partial(run_peer, options), options, elapsed=True, view=view)
+
+
+def pipe(options: PipeOptions) -> int:
+    """Run a pipe."""
+    options = options.completed()
+    _require(checks.pipe(options))
+    from sdpx.client_tls import client_context  # noqa: PLC0415
+    from sdpx.peer.transfer.pipe import run_pipe  # noqa: PLC0415
+    from sdpx.peer.transfer.view import TransferView  # noqa: PLC0415
+    from sdpx.runtime import STDERR, run  # noqa: PLC0415
+
+    client_context(options.access.cafile)
+    view = None if options.view.verbose else TransferView
+    return run(partial(run_pipe, options), options, elapsed=True, view=view, descriptor=STDERR)
+
+
+def send(options: SendOptions) -> int:
+    """Send files."""
+    options = options.completed()
+    _require(checks.send(options))
+    from sdpx.client_tls import client_context  # noqa: PLC0415
+    from sdpx.peer.transfer.files import run_send  # noqa: PLC0415
+    from sdpx.peer.transfer.source import BadSource, scan  # noqa: PLC0415
+    from sdpx.peer.transfer.view import TransferView  # noqa: PLC0415
+    from sdpx.runtime import run  # noqa: PLC0415
+
+    client_context(options.access.cafile)
+    try:
+        manifest = scan(options.files)
+    except BadSource as bad:
+        raise BadOption("FILE", str(bad)) from None
+    _warn_of_insecure(options)
+    view = None if options.view.verbose else TransferView
+    return run(partial(run_send, options, manifest), options, elapsed=True, view=view)
+
+
+def receive(options: ReceiveOptions) -> int:
+    """Receive files."""
+    options = options.completed()
+    _require(checks.receive(options))
+    from sdpx.client_tls import client_context  # noqa: PLC0415
+    from sdpx.peer.transfer.files import run_receive  # noqa: PLC0415
+    from sdpx.peer.transfer.view import TransferView  # noqa: PLC0415
+    from sdpx.runtime import STDERR, STDIN, run  # noqa: PLC0415
+
+    client_context(options.access.cafile)
+    if not options.yes and not (os.isatty(STDIN) and os.isatty(STDERR)):
+        raise BadOption("--yes", "needed where there is no terminal for the question whether to receive")
+    _warn_of_insecure(options)
+    view = None if options.view.verbose else TransferView
+    return run(partial(run_receive, options), options, elapsed=True, view=view)
+
+
+def _warn_of_insecure(options: ConnectOptions) -> None:
     if options.access.insecure:
         from sdpx.events.peer import TlsVerificationDisabled  # noqa: PLC0415
 
         typer.echo(f"sdpx: {TlsVerificationDisabled().message()}", err=True)
-    view = None if options.view.verbose else partial(PeerView, options)
-    return run(partial(run_peer, options), options, elapsed=True, view=view)
 
 
 def token(options: TokenOptions) -> int:

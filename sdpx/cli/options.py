@@ -10,6 +10,7 @@ from sdpx.bench.options import BenchOptions
 from sdpx.doctor.options import DoctorOptions
 from sdpx.options import LogFormatOptions, Option, ViewOptions, option, options_of
 from sdpx.peer.options import PeerOptions
+from sdpx.peer.transfer.options import PipeOptions, ReceiveOptions, SendOptions
 from sdpx.relay.options import ServeOptions
 
 Recipe = Literal["systemd", "compose", "container", "nginx", "caddy", "prometheus", "grafana"]
@@ -73,6 +74,9 @@ class RecipeOptions:
 COMMANDS: Final[dict[str, type]] = {
     "serve": ServeCommand,
     "peer": PeerOptions,
+    "pipe": PipeOptions,
+    "send": SendOptions,
+    "receive": ReceiveOptions,
     "token": TokenOptions,
     "demo": DemoOptions,
     "bench": BenchOptions,

@@ -26,14 +26,14 @@ FOREGROUND_POLL_SECONDS: Final = 0.5
 
 async def run_peer(options: PeerOptions, log: Log, stop: ShutdownRequest) -> None:
     """Run a peer until its session ends or `stop` is requested; raises the `Ending` that ended it."""
-    async with open_webrtc_runtime(_load_webrtc, log) as runtime, trio.open_nursery() as nursery:
+    async with open_webrtc_runtime(load_webrtc, log) as runtime, trio.open_nursery() as nursery:
         if options.access.insecure:
             log.emit(peer.TlsVerificationDisabled())
         tls = client_context(options.access.cafile, insecure=options.access.insecure)
         signaling = SignalingClient(options, tls, log, random.random)
         is_json = options.stdin == "json"
         is_terminal = not is_json and os.isatty(STDIN)
-        lines = Lines(_read_stdin, log, MAX_COMMAND if is_json else MAX_LINE, at_once=is_terminal)
+        lines = Lines(read_stdin, log, MAX_COMMAND if is_json else MAX_LINE, at_once=is_terminal)
         session = Session(options, signaling, runtime, lines, log, random.random)
         commands = CommandRunner(lines, session.queue, session)
         nursery.start_soon(signaling.run)
@@ -59,13 +59,14 @@ async def _leave_at_end(lines: Lines, session: Session) -> None:
     await session.quit("Ctrl-D")
 
 
-def _load_webrtc() -> ModuleType:
+def load_webrtc() -> ModuleType:
+    """Import aiortc and what is built on it; for a thread."""
     from sdpx.peer.webrtc import peer_connection  # noqa: PLC0415  imported in a thread
 
     return peer_connection
 
 
-def _read_stdin(size: int) -> bytes:
+def read_stdin(size: int) -> bytes:
     """Wait for bytes of standard input, also if another program made it non-blocking, or the job is in the background."""
     while True:
         try:

@@ -29,6 +29,7 @@ from sdpx.peer.webrtc.events import IceServerResult, NegotiationFailed
 from sdpx.protocol.messages import Description
 
 if TYPE_CHECKING:
+    from sdpx.peer.transfer.transport import Transport
     from sdpx.peer.webrtc.peer_connection import PeerConnection
 
 _STATES: Final[dict[events.StateKind, Callable[[str], Event]]] = {
@@ -69,7 +70,8 @@ class Attempt:
 
     `send` queues a frame for the relay and calls back when it is written. `on_phase` is called with each phase that the
     connection reaches, `on_lost` when the attempt has failed, its `deadline` included, or its connection is lost, and
-    `on_hung_up` when the peer has closed the last data channel, or the connection.
+    `on_hung_up` when the peer has closed the last data channel, or the connection. A `transfer` uses the connection's data
+    channel in place of messages.
     """
 
     pc: "PeerConnection"
@@ -83,6 +85,7 @@ class Attempt:
     _on_phase: Callable[[Phase], None]
     _on_lost: Callable[["Attempt"], None]
     _on_hung_up: Callable[["Attempt", Literal["channel", "connection"]], None]
+    _transfer: "Transport | None" = None
     exchanged: bool = False  # both descriptions are set on this side
     wants_connection: bool = True  # a description without media sections asks for none
     connected: bool = False
@@ -91,7 +94,10 @@ class Attempt:
     _events_consumed: trio.Event = field(default_factory=trio.Event)
 
     def __post_init__(self) -> None:
-        self.transport = MessageTransport(self.pc, self.trace, self._log, self._delivery.receipt)
+        transfer = self._transfer
+        receipt = self._delivery.receipt if transfer is None else transfer.receipt
+        self.transport = MessageTransport(self.pc, self.trace, self._log, receipt)
+        self._agent = AGENT if transfer is None else f"{AGENT} ({transfer.mode})"
         self.candidates = CandidateExchange(self.pc, self.trace, self._log, self._send, self.start_soon)
         self._peer_id = self.trace.peer_id
 
@@ -158,7 +164,7 @@ class Attempt:
             if kind == "answer":
                 self._on_exchanged()
 
-        await self._send(Description(kind, sdp, self._peer_id, AGENT), on_written)
+        await self._send(Description(kind, sdp, self._peer_id, self._agent), on_written)
         if not is_first:
             return
         for line in sdp.splitlines():
@@ -185,12 +191,13 @@ class Attempt:
     async def _open(self, frame: Description, remote: RemoteDescription) -> None:
         """Use the candidates that came in the peer's description and before it: it is set now."""
         self.wants_connection = bool(remote.sections)
-        self.transport.both_sdpx = (
-            isinstance(frame.agent, str) and frame.agent.startswith("sdpx") and self.wants_connection
-        )
+        agent = frame.agent if isinstance(frame.agent, str) else ""
+        self.transport.both_sdpx = agent.startswith("sdpx") and self.wants_connection
         self.trace.description_received = True
         if self.transport.both_sdpx:
             await self.pc.channels.create_heartbeat()
+        if self._transfer is not None:
+            self._transfer.attach(self.pc, agent, self._peer_id, self.start_soon)
         await self.candidates.add_described(remote.candidates)
         self.start_soon(self.candidates.end)
 

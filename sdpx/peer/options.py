@@ -16,21 +16,17 @@ _RESUME_KEYS: Final = ("seq", "resume", "last")
 
 
 @dataclass(frozen=True, slots=True)
-class PeerOptions(LogOptions):
-    """Options of a peer. All times are in seconds; `timeout` includes all attempts of one pairing."""
+class ConnectOptions(LogOptions):
+    """Options of a program that connects to a peer. All times are in seconds; `timeout` includes all attempts of a pairing."""
 
     url: str = option(DEFAULT_URL, "Relay: ws://HOST:PORT, wss://HOST, or HOST:PORT.", "Network", "URL")
     client_id: str | None = option(
         None, "Request this ID: 1 to 64 letters, digits or -_.", "Network", "ID", flag="--id"
     )
     reconnect: bool = option(True, "Reconnect to a relay after the connection is lost.", "Network")
-    pair: str | None = option(None, "Request a pairing with this ID, as initiator.", "Pairing", "ID")
-    target: str | None = option(
-        None, "Request a pairing with this peer; the same as --pair.", "Pairing", "ID", is_argument=True, in_file=False
-    )
     wait: float = option(
         0.0,
-        "Keep trying for this long while the peer of --pair is absent or busy, or the relay unavailable.",
+        "Keep trying for this long while the other peer is absent or busy, or the relay unavailable.",
         "Pairing",
         "SECONDS",
         0,
@@ -42,12 +38,6 @@ class PeerOptions(LogOptions):
     retries: int = option(
         3, "Further attempts after a connection failed or was lost.", "Pairing", "NUMBER", 0, 1_000_000
     )
-    channel: str = option(
-        "chat",
-        "Data channel to open: its label, or negotiated:ID for one that both sides create.",
-        "Pairing",
-        "LABEL",
-    )
     stun: tuple[str, ...] = option((), "STUN server, stun:HOST:PORT; repeatable.", "TURN and ICE", "URL")
     turn: tuple[str, ...] = option(
         (), "TURN server, turn:USER:PASS@HOST:PORT?transport=udp|tcp or turns:; repeatable.", "TURN and ICE", "URL"
@@ -57,40 +47,11 @@ class PeerOptions(LogOptions):
         "all", "Paths to use: all, or relay for those through a TURN server only.", "TURN and ICE", "POLICY"
     )
     access: AccessOptions = field(default_factory=AccessOptions)
-    stdin: Literal["lines", "json"] = option(
-        "lines", "lines: each line is a message; json: each line is a command.", "Input and exit", "FORM"
-    )
-    once: bool = option(False, "Exit when the input is sent or the channel is closed.", "Input and exit")
-    expect: Expected | None = option(
-        None,
-        "Exit with status 0 once this is reached: exchange, connected, channel or message.",
-        "Input and exit",
-        "STATE",
-    )
-    view: ViewOptions = field(default_factory=ViewOptions)
-    within: float | None = option(
-        None, "With --expect: time to reach it, from the start.", "Input and exit", "SECONDS", 0.1, 86400
-    )
-
-    def completed(self) -> "PeerOptions":
-        """Return the options with the URL in full, and with `pair` also where the ID is given as an argument."""
-        pair = self.target if self.pair is None else self.pair
-        return replace(self, url=complete_relay_url(self.url), pair=pair)
 
     @property
     def ice_servers(self) -> tuple[IceServer, ...] | None:
         """The servers of `--stun` and `--turn`; None without them, when those of the relay are used. Raises ValueError."""
         return (*map(parse_stun, self.stun), *map(parse_turn, self.turn)) or None
-
-    @property
-    def negotiated_id(self) -> int | None:
-        """The stream identifier of a channel that both sides create (W3C WebRTC, 6.2), or None. Raises ValueError."""
-        name, colon, number = self.channel.partition(":")
-        if name != "negotiated" or not colon:
-            return None
-        if not number.isdecimal() or len(number) > 5 or int(number) > MAX_STREAM:  # noqa: PLR2004  digits
-            raise ValueError(f"'{self.channel[:80]}' has no ID from 0 to {MAX_STREAM}; use negotiated:ID")
-        return int(number)
 
     @property
     def relay_only(self) -> bool:
@@ -132,3 +93,48 @@ class PeerOptions(LogOptions):
         host = parts.netloc.rpartition("@")[2]
         query = urlencode([(key, "...") for key, _ in parse_qsl(parts.query, keep_blank_values=True)], safe=".")
         return urlunsplit((parts.scheme, host, parts.path, query, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class PeerOptions(ConnectOptions):
+    """Options of `sdpx peer`."""
+
+    pair: str | None = option(None, "Request a pairing with this ID, as initiator.", "Pairing", "ID")
+    target: str | None = option(
+        None, "Request a pairing with this peer; the same as --pair.", "Pairing", "ID", is_argument=True, in_file=False
+    )
+    channel: str = option(
+        "chat",
+        "Data channel to open: its label, or negotiated:ID for one that both sides create.",
+        "Pairing",
+        "LABEL",
+    )
+    stdin: Literal["lines", "json"] = option(
+        "lines", "lines: each line is a message; json: each line is a command.", "Input and exit", "FORM"
+    )
+    once: bool = option(False, "Exit when the input is sent or the channel is closed.", "Input and exit")
+    expect: Expected | None = option(
+        None,
+        "Exit with status 0 once this is reached: exchange, connected, channel or message.",
+        "Input and exit",
+        "STATE",
+    )
+    view: ViewOptions = field(default_factory=ViewOptions)
+    within: float | None = option(
+        None, "With --expect: time to reach it, from the start.", "Input and exit", "SECONDS", 0.1, 86400
+    )
+
+    def completed(self) -> "PeerOptions":
+        """Return the options with the URL in full, and with `pair` also where the ID is given as an argument."""
+        pair = self.target if self.pair is None else self.pair
+        return replace(self, url=complete_relay_url(self.url), pair=pair)
+
+    @property
+    def negotiated_id(self) -> int | None:
+        """The stream identifier of a channel that both sides create (W3C WebRTC, 6.2), or None. Raises ValueError."""
+        name, colon, number = self.channel.partition(":")
+        if name != "negotiated" or not colon:
+            return None
+        if not number.isdecimal() or len(number) > 5 or int(number) > MAX_STREAM:  # noqa: PLR2004  digits
+            raise ValueError(f"'{self.channel[:80]}' has no ID from 0 to {MAX_STREAM}; use negotiated:ID")
+        return int(number)

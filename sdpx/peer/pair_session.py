@@ -6,7 +6,7 @@ cancellation included, closes its RTCPeerConnection.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 import trio
@@ -28,6 +28,9 @@ from sdpx.peer.policy import PairingState, Step
 from sdpx.peer.webrtc.events import NegotiationFailed
 from sdpx.peer.webrtc.runtime import WebRtcRuntime
 from sdpx.protocol.messages import Candidate, CandidateInit, Description, Paired
+
+if TYPE_CHECKING:
+    from sdpx.peer.transfer.transport import Transport
 
 INBOX_BOUND: Final = 512
 OWN_BOUND: Final = 64  # room in the inbox for the items of this side, which are never dropped: a few for each attempt
@@ -65,6 +68,7 @@ class PairSession:
         servers: tuple[IceServer, ...],
         before: dict[str, float],
         on_phase: Callable[[Phase], None],
+        transfer: "Transport | None" = None,
     ) -> None:
         self.peer_id = paired.peer_id
         self.detached = ""
@@ -75,6 +79,7 @@ class PairSession:
         self._runtime = runtime
         self._servers = servers
         self._on_phase = on_phase
+        self._transfer = transfer
         self._began = trio.current_time()
         self._deadline = self._began + options.timeout
         self.trace = self._new_trace(before)
@@ -250,7 +255,7 @@ class PairSession:
         allow_loopback = is_loopback_url(options.url)
         pc = await self._runtime.connect(self._servers, relay_only=options.relay_only, allow_loopback=allow_loopback)
         known = (pc, self.trace, self._began, self._deadline, options, self._log, self._send_frame, self.delivery)
-        attempt = Attempt(*known, self._on_attempt_phase, self._post.send_nowait, self._on_hung_up)
+        attempt = Attempt(*known, self._on_attempt_phase, self._post.send_nowait, self._on_hung_up, self._transfer)
         try:
             await self._tasks.start(attempt.run_tasks)
         except BaseException:

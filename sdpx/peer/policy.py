@@ -5,6 +5,7 @@
 - A pairing that fails ends the program if the program needs it: with `--pair`, with `--expect` unmet, or with `--once` once
   its channel was open. Otherwise the peer is ready for the next pairing.
 - With `--pair` the pairing is requested again if the relay connection was lost under it, not if the other peer left.
+- A transfer that is unfinished when the other peer leaves goes on: its pairing is requested again with `--to` or the like.
 - When the relay will not be dialled again, there is no next pairing: the program ends with the reason.
 
 Each function takes what is known and returns a value; `Session` and `PairSession` carry it out.
@@ -35,6 +36,7 @@ class SessionState(Struct, frozen=True):
     once: bool = False
     unmet: bool = False  # `--expect` has not been met yet
     stopped: Ending | None = None
+    unfinished: bool = False  # a transfer has begun, and goes on over the next connection
 
 
 class PairingState(Struct, frozen=True):
@@ -133,6 +135,8 @@ def after_pairing(
 
 
 def _after_departure(session: SessionState, pairing: PairingState, end: Departed) -> Finish | AskAgain | Ready:
+    if session.unfinished:
+        return AskAgain(end.reason) if session.pair else Ready(end.reason)
     done = session.once and pairing.was_open
     unsent = done and end.unsent
     if not (end.killed or unsent or session.unmet or not pairing.was_open):

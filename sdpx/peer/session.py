@@ -6,7 +6,7 @@ of `--pair`; one reads the input. Each pairing has a task of its own, in the Web
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 from msgspec import UNSET
@@ -44,11 +44,15 @@ from sdpx.protocol.messages import (
 REJOIN_SECONDS: Final = 60.0  # when a relay is back, its other clients may take as long as their longest wait
 SETTLE_SECONDS: Final = 1.0
 
+if TYPE_CHECKING:
+    from sdpx.peer.transfer.transport import Transport
+
 
 class Session:
     """Everything a peer does. With `--stdin json` it sends the messages of `queue`, else `lines`.
 
-    `chance` is for the waits between requests, uniform in [0, 1).
+    `chance` is for the waits between requests, uniform in [0, 1). With a `transfer` there are no messages: it uses the data
+    channels, and the program ends by `quit`.
     """
 
     def __init__(
@@ -59,12 +63,14 @@ class Session:
         lines: Lines,
         log: Log,
         chance: Callable[[], float],
+        transfer: "Transport | None" = None,
     ) -> None:
         self._options = options
         self._signaling = signaling
         self._runtime = runtime
         self._lines = lines
         self._log = log
+        self._transfer = transfer
         self._began = trio.current_time()
         self._requester = PairRequester(signaling, log, chance)
         self._expectation = Expectation(options.expect)
@@ -95,10 +101,11 @@ class Session:
         try:
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
-                nursery.start_soon(self._lines.run)
+                if self._transfer is None:
+                    nursery.start_soon(self._lines.run)
                 if run_commands is not None:
                     nursery.start_soon(run_commands)
-                elif self._options.pair is None:  # with --pair all lines are messages
+                elif self._options.pair is None and self._transfer is None:  # with --pair all lines are messages
                     nursery.start_soon(self._prompt.run, self._request)
                 if self._options.pair is not None:
                     self._pairing_wanted.set()
@@ -213,6 +220,8 @@ class Session:
                 self._check_ice_servers(event.ice_servers)
                 self._relay_connected.set()
                 self._prompt.start()
+                if self._transfer is not None and self._transfer.announce is not None:
+                    self._transfer.announce(event.client_id)
             case Disconnected():
                 self._relay, self._relay_connected = None, trio.Event()
                 await self._on_relay_lost()
@@ -274,6 +283,7 @@ class Session:
             ),
             before={"dial": relay.seconds, "pairing": trio.current_time() - self._idle_since},
             on_phase=self._on_phase,
+            transfer=self._transfer,
         )
         await self._runtime.run(partial(self._run_pairing, self._pairing))
         self._was_paired = True
@@ -361,7 +371,10 @@ class Session:
     @property
     def _state(self) -> SessionState:
         options = self._options
-        return SessionState(options.pair is not None, options.once, self._expectation.is_unmet, self._stopped)
+        once = options.once or (self._transfer is not None and self._transfer.is_plain)
+        unfinished = self._transfer is not None and self._transfer.is_unfinished
+        unmet = self._expectation.is_unmet
+        return SessionState(options.pair is not None, once, unmet, self._stopped, unfinished=unfinished)
 
     def _apply(self, step: Finish | AskAgain | Ready, pairing: PairSession | None) -> None:
         """Do what follows the end of a pairing, or of the relay connection without a pairing."""

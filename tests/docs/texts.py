@@ -25,6 +25,8 @@ EXIT_STATUSES: Final = {
     13: "The `--expect` condition was not met, and no phase had failed",
     14: "`sdpx doctor` found nothing that failed, but warnings",
     15: "Messages of the input were rejected, and nothing else failed",
+    16: "A transfer is incomplete: not everything has arrived and is right",
+    17: "A transfer was refused, or the other side does not take part in it",
 }
 
 # Wire, relay to client: type -> (notes on the keys, when the frame is sent).

@@ -55,7 +55,7 @@ async def running(monkeypatch: pytest.MonkeyPatch, chunks: list[bytes], **option
     def read(_size: int) -> bytes:
         return chunks.pop(0) if chunks else b""
 
-    monkeypatch.setattr(app, "_read_stdin", read)
+    monkeypatch.setattr(app, "read_stdin", read)
     peer = Run()
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
@@ -98,7 +98,7 @@ async def test_lines_of_standard_input_name_peers(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_a_relay_that_is_not_there_is_an_ending(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "_read_stdin", lambda _: b"")
+    monkeypatch.setattr(app, "read_stdin", lambda _: b"")
     peer = Run()
     with trio.fail_after(20):
         await peer.run(PeerOptions("ws://127.0.0.1:1", access=AccessOptions(insecure=True)))

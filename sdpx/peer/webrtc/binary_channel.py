@@ -20,9 +20,15 @@ class BinaryChannel:
     A sender waits while `HIGH_WATER` is exceeded. Messages that are not taken count against SCTP's receive window.
     """
 
-    def __init__(self, release: Callable[[int], None], max_message_size: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        release: Callable[[int], None],
+        max_message_size: Callable[[], int],
+        unacknowledged: Callable[[RTCDataChannel], int] = lambda channel: channel.bufferedAmount,
+    ) -> None:
         self._release = release
         self._max_message_size = max_message_size
+        self._unacknowledged = unacknowledged
         self._channel: RTCDataChannel | None = None
         self._closed = False
         self._messages: list[bytes | str] = []
@@ -33,6 +39,11 @@ class BinaryChannel:
     def max_message_size(self) -> int:
         """How many bytes a message may have."""
         return min(self._max_message_size() or MAX_MESSAGE, MAX_MESSAGE)
+
+    @property
+    def unacknowledged(self) -> int:
+        """The bytes that the other side's SCTP has not acknowledged; 0 once the channel is closed."""
+        return 0 if self._channel is None or self._closed else self._unacknowledged(self._channel)
 
     @property
     def is_open(self) -> bool:

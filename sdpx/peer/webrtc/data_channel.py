@@ -71,7 +71,8 @@ class DataChannels:
     def binary(self, label: str | None) -> BinaryChannel:
         """Return the channel with this label, or without one the first channel, whose messages are no events from now on."""
         if label not in self._binary:
-            self._binary[label] = binary = BinaryChannel(self._release, lambda: self.max_message_size)
+            sizes = (lambda: self.max_message_size, lambda channel: self._unacknowledged_on(channel)[1])
+            self._binary[label] = binary = BinaryChannel(self._release, *sizes)
             if (channel := self._find(label)) is not None:
                 binary.attach(channel)
         return self._binary[label]

@@ -1,0 +1,133 @@
+"""Runs `sdpx pipe`, `sdpx send` and `sdpx receive`: a peer whose data channel carries a transfer in place of messages.
+
+A transfer that has begun survives its connections: `Session` and `PairSession` make new ones, as for messages. Here is decided
+how long the program waits for the other side, and what it tells it at the end.
+"""
+
+import random
+import shlex
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from sdpx.client_tls import client_context
+from sdpx.concurrency import leaf_exceptions
+from sdpx.errors import Ending, ExitStatus
+from sdpx.events import transfer
+from sdpx.events.peer import TlsVerificationDisabled
+from sdpx.log import Log
+from sdpx.peer.app import load_webrtc
+from sdpx.peer.input import Lines
+from sdpx.peer.options import DEFAULT_URL
+from sdpx.peer.session import Session
+from sdpx.peer.signaling.client import SignalingClient
+from sdpx.peer.transfer.options import TransferOptions
+from sdpx.peer.transfer.transport import Transport
+from sdpx.peer.webrtc.runtime import open_webrtc_runtime
+from sdpx.runtime import ShutdownRequest
+
+ABSENCE_SECONDS: Final = 90.0  # for the other side to come back, longer than it repeats its requests
+CLOSE_SECONDS: Final = 10.0
+
+
+async def run_transfer(
+    options: TransferOptions,
+    transport: Transport,
+    target: str | None,
+    reverse_command: str,
+    body: Callable[[], Awaitable[None]],
+    log: Log,
+    stop: ShutdownRequest,
+) -> None:
+    """Connect to `target`, or wait, and run `body` to its end. Raises the `Ending` of a transfer that has failed.
+
+    `reverse_command` is what the other side runs to connect to this one, without the ID.
+    """
+    peer_options = options.peer_options(target, transport.mode)
+    async with open_webrtc_runtime(load_webrtc, log) as runtime, trio.open_nursery() as nursery:
+        if options.access.insecure:
+            log.emit(TlsVerificationDisabled())
+        tls = client_context(options.access.cafile, insecure=options.access.insecure)
+        signaling = SignalingClient(peer_options, tls, log, random.random)
+        no_lines = Lines(lambda _: b"", log)
+        session = Session(peer_options, signaling, runtime, no_lines, log, random.random, transport)
+
+        def announce(own_id: str) -> None:
+            url = "" if options.url == DEFAULT_URL else f" --url {shlex.quote(peer_options.shown_url)}"
+            log.emit(transfer.TransferWaiting(own_id, f"{reverse_command} {own_id}{url}"))
+
+        transport.announce = announce if target is None else None
+        nursery.start_soon(signaling.run)
+        try:
+            with trio.CancelScope() as scope:
+                nursery.start_soon(_stop, stop, transport, scope)
+                await _run(session, transport, body, log)
+            if stop.requested and not transport.is_done:
+                reason = f"Stopped by {stop.cause} before the transfer was complete"
+                raise Ending("interrupted", reason, ExitStatus.TRANSFER_FAILED)
+        finally:
+            await signaling.close()
+            nursery.cancel_scope.cancel()
+
+
+async def _stop(stop: ShutdownRequest, transport: Transport, scope: trio.CancelScope) -> None:
+    await stop.wait()
+    if not transport.is_done:
+        await transport.link.abort("interrupted", f"it was stopped by {stop.cause}")
+    scope.cancel()
+
+
+async def _run(session: Session, transport: Transport, body: Callable[[], Awaitable[None]], log: Log) -> None:
+    """Run the transfer on its session; what fails first ends both."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_run_session, session, transport)
+        nursery.start_soon(_watch_connection, transport, log)
+        try:
+            await body()
+        except* Exception as group:
+            first = next((each for each in leaf_exceptions(group) if isinstance(each, Ending)), None)
+            ending = first or Ending("internal", "an internal error")
+            await transport.link.abort(ending.code, ending.reason)
+            if first is None:
+                raise
+            raise ending from None
+        transport.is_done = True
+        with trio.move_on_after(CLOSE_SECONDS):
+            await session.quit("the end of the transfer")
+        nursery.cancel_scope.cancel()
+
+
+async def _run_session(session: Session, transport: Transport) -> None:
+    """Run the session; a target that was there and is not found again did not come back."""
+    try:
+        await session.run()
+    except* Ending as group:
+        ending = leaf_exceptions(group)[0]
+        if transport.is_unfinished and getattr(ending, "status", None) is ExitStatus.PAIRING_REFUSED:
+            raise _gone() from None
+        raise ending from None
+
+
+async def _watch_connection(transport: Transport, log: Log) -> None:
+    """Log the connections of the transfer, and fail when the other side stays away."""
+    count = 0
+    while True:
+        await transport.wait(connected=True)
+        peer_id = transport.peer_id
+        kind = transfer.TransferResumed if count else transfer.TransferStarted
+        log.emit(kind(peer_id, transport.path))
+        count += 1
+        await transport.wait(connected=False)
+        if transport.is_done or transport.is_plain:
+            return
+        log.emit(transfer.TransferInterrupted(peer_id))
+        with trio.move_on_after(ABSENCE_SECONDS):
+            await transport.wait(connected=True)
+            continue
+        transport.link.fail(_gone())
+        return
+
+
+def _gone() -> Ending:
+    return Ending("peer_gone", "The other side was lost and did not come back", ExitStatus.CHANNEL_LOST)

@@ -1,0 +1,101 @@
+"""Runs `sdpx send` and `sdpx receive`."""
+
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import trio
+
+from sdpx.errors import Ending, ExitStatus, describe_os_error
+from sdpx.events import transfer
+from sdpx.log import Log
+from sdpx.peer.app import read_stdin
+from sdpx.peer.transfer.app import run_transfer
+from sdpx.peer.transfer.link import Link
+from sdpx.peer.transfer.meter import Meter
+from sdpx.peer.transfer.options import ReceiveOptions, SendOptions
+from sdpx.peer.transfer.progress import Reporter
+from sdpx.peer.transfer.receive import Receiver
+from sdpx.peer.transfer.records import Offer
+from sdpx.peer.transfer.send import Sender
+from sdpx.peer.transfer.source import Manifest
+from sdpx.peer.transfer.transport import Transport
+from sdpx.runtime import ShutdownRequest
+from sdpx.terminal import escape
+
+
+def _new_transport(role: str, flows: int) -> Transport:
+    return Transport("files", Link(role, lambda: os.urandom(8).hex(), restarts=True), flows=flows)
+
+
+async def run_send(options: SendOptions, manifest: Manifest, log: Log, stop: ShutdownRequest) -> None:
+    """Send what the manifest lists. Raises the `Ending` if not all of it has arrived."""
+    transport, meter = _new_transport("send", options.flows), Meter()
+    reporter = Reporter(meter, transport, log)
+    sender = Sender(transport.link, manifest, meter, log)
+    body = _reported(sender.run, reporter, lambda: transfer.TransferComplete(manifest.size, 0, 0), meter, log)
+    await run_transfer(options, transport, options.to, "sdpx receive --from", body, log, stop)
+
+
+async def run_receive(options: ReceiveOptions, log: Log, stop: ShutdownRequest) -> None:
+    """Receive into the directory. Raises the `Ending` if not all of it is right."""
+    try:
+        await trio.to_thread.run_sync(_require_writable, options.directory)
+    except OSError as error:
+        reason = f"Cannot receive into '{options.directory}': {describe_os_error(error)}"
+        raise Ending("storage_failed", reason, ExitStatus.TRANSFER_FAILED) from None
+    transport, meter = _new_transport("receive", options.flows), Meter()
+    reporter = Reporter(meter, transport, log)
+
+    async def is_wanted(offer: Offer) -> bool:
+        if options.yes:
+            return True
+        reporter.paused = True
+        wanted = await _ask(offer, transport.peer_id, options.directory)
+        reporter.paused = False
+        return wanted
+
+    receiver = Receiver(transport.link, options.directory, meter, log, is_wanted, force=options.force)
+    body = _reported(receiver.run, reporter, lambda: transfer.TransferComplete(0, meter.total, 0), meter, log)
+    await run_transfer(options, transport, options.sender, "sdpx send FILE --to", body, log, stop)
+
+
+def _reported(
+    run: Callable[[], Awaitable[None]],
+    reporter: Reporter,
+    complete: Callable[[], transfer.TransferComplete],
+    meter: Meter,
+    log: Log,
+) -> Callable[[], Awaitable[None]]:
+    """Return a function that runs a transfer and reports its progress."""
+
+    async def body() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reporter.run)
+            began = trio.current_time()
+            await run()
+            meter.bytes, meter.files = meter.total, meter.files_total
+            nursery.cancel_scope.cancel()
+        done = complete()
+        seconds = round(trio.current_time() - began, 3)
+        log.emit(transfer.TransferComplete(done.bytes_sent, done.bytes_received, seconds))
+
+    return body
+
+
+def _require_writable(directory: str) -> None:
+    """Raise OSError if nothing can be written into the directory, which is created if missing."""
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise PermissionError(13, os.strerror(13))
+
+
+async def _ask(offer: Offer, peer_id: str, directory: str) -> bool:
+    """Ask at the terminal whether the offer is wanted."""
+    names = ", ".join(map(escape, offer.names[:3])) + (", ..." if len(offer.names) > 3 else "")  # noqa: PLR2004
+    totals = f"{offer.files} files" + (f", {offer.directories} directories" if offer.directories else "")
+    question = f"{peer_id} offers {names} ({totals}, {offer.size / 1e6:.1f} MB). Receive into '{directory}'? [y/N] "
+    print(question, end="", file=sys.stderr, flush=True)  # noqa: T201
+    answer = await trio.to_thread.run_sync(read_stdin, 1024, abandon_on_cancel=True)
+    return answer.strip().lower() in (b"y", b"yes")

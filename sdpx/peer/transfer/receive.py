@@ -1,0 +1,222 @@
+"""`sdpx receive`: files and directories from an `sdpx send`.
+
+Contents are written in a thread while further ones arrive. What is wrong with one file is reported, and the others go on; a
+full disk ends the transfer, and everything that has come stays.
+"""
+
+import errno
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from sdpx.errors import Ending, ExitStatus, describe_os_error
+from sdpx.events import Event, transfer
+from sdpx.log import Log
+from sdpx.peer.transfer import records
+from sdpx.peer.transfer.frames import Violation
+from sdpx.peer.transfer.intake import Awaited, Intake
+from sdpx.peer.transfer.link import Link, Restarted
+from sdpx.peer.transfer.meter import Meter
+from sdpx.peer.transfer.records import (
+    Accept,
+    Bye,
+    Choice,
+    Choices,
+    Done,
+    Entries,
+    Entry,
+    Offer,
+    Result,
+    Results,
+    Verdict,
+    decode_sender,
+    records_of,
+    shown,
+)
+from sdpx.peer.transfer.send import incomplete, require_role, violation
+from sdpx.peer.transfer.storage import Storage
+
+TAKE_BYTES: Final = 1024 * 1024
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Receiver:
+    """Receives into a directory, once `is_wanted` says so of the offer."""
+
+    def __init__(
+        self,
+        link: Link,
+        directory: str,
+        meter: Meter,
+        log: Log,
+        is_wanted: Callable[[Offer], Awaitable[bool]],
+        *,
+        force: bool = False,
+    ) -> None:
+        self._link = link
+        self._directory = directory
+        self._meter = meter
+        self._log = log
+        self._is_wanted = is_wanted
+        self._force = force
+        self.received = 0  # bytes of contents that came over
+
+    async def run(self) -> None:
+        """Receive everything that the sender offers. Raises the `Ending` if not all of it is right."""
+        while True:
+            await self._link.begin()
+            require_role(self._link, "send")
+            restarted = False
+            try:
+                await self._receive_once()
+            except* Restarted:
+                restarted = True
+            except* Violation as group:
+                raise violation(group) from None
+            if not restarted:
+                break
+
+    async def _receive_once(self) -> None:
+        offer = await self._receive_offer()
+        intake = _Delivery(offer, self._directory, self._meter, force=self._force)
+        try:
+            await self._link.send(records.encode(Accept()))
+            while not intake.is_done:
+                payloads = await self._take()
+                replies = await trio.to_thread.run_sync(intake.process, payloads)
+                for each in payloads:
+                    self._link.take(each)
+                for event in intake.events():
+                    self._log.emit(event)
+                for reply in replies:
+                    await self._link.send(records.encode(reply))
+        except OSError as error:
+            raise self._failure(error) from None
+        finally:
+            intake.close()
+        await self._link.send(records.encode(Verdict(intake.complete, intake.failed)))
+        await self._await_bye()
+        if intake.failed:
+            raise incomplete(offer.files + offer.directories, intake.failed, intake.first_problem)
+
+    async def _receive_offer(self) -> Offer:
+        payload = await self._link.receive()
+        offer = decode_sender(payload)
+        self._link.take(payload)
+        if not isinstance(offer, Offer):
+            raise Violation("The first message is no offer")
+        self._log.emit(transfer.TransferOffered(offer.names[:20], offer.files, offer.directories, offer.size))
+        self._meter.begin(offer.files, offer.size)
+        wanted = False
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._link.wait_until, lambda: False)  # the other side may give up meanwhile
+            wanted = await self._is_wanted(offer)
+            nursery.cancel_scope.cancel()
+        if not wanted:
+            raise Ending("declined", "The offer was declined", ExitStatus.TRANSFER_REFUSED)
+        return offer
+
+    async def _take(self) -> list[memoryview]:
+        payloads = [await self._link.receive()]
+        size = len(payloads[0])
+        while size < TAKE_BYTES and (more := self._link.receive_nowait()) is not None:
+            payloads.append(more)
+            size += len(more)
+        return payloads
+
+    async def _await_bye(self) -> None:
+        """Wait until the sender has the verdict; the files are what they are without it."""
+        try:
+            payload = await self._link.receive()
+        except (Restarted, Ending):
+            return
+        if isinstance(decode_sender(payload), Bye):
+            self._link.take(payload)
+            await self._link.settle()
+
+    def _failure(self, error: OSError) -> Ending:
+        code = "disk_full" if error.errno in _FULL else "storage_failed"
+        reason = f"Cannot write to '{self._directory}': {describe_os_error(error)}"
+        kept = "What has arrived is kept, and the same 'sdpx send' goes on from there"
+        return Ending(code, f"{reason}. {kept}", ExitStatus.TRANSFER_FAILED)
+
+
+class _Delivery:
+    """One offer on its way into the directory; `process` blocks."""
+
+    def __init__(self, offer: Offer, directory: str, meter: Meter, *, force: bool) -> None:
+        self._intake = Intake(offer)
+        self._storage = Storage(directory, force=force, check=trio.from_thread.check_cancelled)
+        self._meter = meter
+        self._events: list[Event] = []
+        self._reported = -1  # the number of the last file with a result
+        self.complete = 0
+        self.failed = 0
+        self.first_problem = ""
+        self.is_done = False
+
+    def close(self) -> None:
+        """Close all files."""
+        self._storage.close()
+
+    def events(self) -> list[Event]:
+        """Return the events since the last call."""
+        events, self._events = self._events, []
+        return events
+
+    def process(self, payloads: list[memoryview]) -> list[records.FromReceiver]:
+        """Do what messages of the sender say; returns the replies. Raises `Violation` and OSError."""
+        replies: list[records.FromReceiver] = []
+        results: list[Result] = []
+        for payload in payloads:
+            match decode_sender(payload):
+                case None:
+                    for kind, number, body in records_of(payload):
+                        self._on_record(kind, number, body, results)
+                case Entries(entries):
+                    replies.append(Choices([self._choose(entry) for entry in entries]))
+                case Done() if self._intake.is_complete:
+                    self._storage.finish()
+                    self.is_done = True
+                case _:
+                    raise Violation("A message of the sender is out of order")
+        return [*replies, Results(results)] if results else replies
+
+    def _choose(self, entry: Entry) -> Choice:
+        choice = self._storage.choose(self._intake.count, entry)
+        self._intake.add(entry, choice)
+        if choice.refused:
+            self._meter.bytes += entry.size
+            self._count(entry, choice.refused)
+        elif entry.kind == "directory":
+            self.complete += 1
+        return choice
+
+    def _on_record(self, kind: int, number: int, body: memoryview, results: list[Result]) -> None:
+        file, step = self._intake.take(kind, number, body)
+        problem = self._storage.apply(file, step)
+        self._note_progress(file, kind, body)
+        if problem is not None and number != self._reported:
+            self._reported = number
+            self._count(file.entry, problem)
+            results.append(Result(number, problem))
+
+    def _note_progress(self, file: Awaited, kind: int, body: memoryview) -> None:
+        if kind == records.BYTES:
+            self._meter.bytes += len(body)
+        elif kind == records.BEGIN:
+            self._meter.bytes += records.parse_begin(body)[0]
+        elif kind in (records.SAME, records.DIFFERENT):
+            self._meter.bytes += file.entry.size
+
+    def _count(self, entry: Entry, problem: str) -> None:
+        name = shown(entry.name)
+        self._meter.files += entry.kind == "file"
+        if problem:
+            self.failed += 1
+            self.first_problem = self.first_problem or f"{name}: {problem}"
+            self._events.append(transfer.FileFailed(name, problem))
+        else:
+            self.complete += 1
+            self._events.append(transfer.FileReceived(name, entry.size))

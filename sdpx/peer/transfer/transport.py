@@ -1,0 +1,89 @@
+"""How the bytes of a transfer go over a connection: on a link between two sdpx programs, or as plain messages to another one.
+
+The programs name what they do in the `agent` of offer and answer, as `sdpx/1.0 (pipe)`, so both know before the channel opens.
+"""
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Literal
+
+from sdpx.errors import Ending, ExitStatus
+from sdpx.peer.negotiation.confirmation import Receipt
+from sdpx.peer.transfer.link import Link
+
+if TYPE_CHECKING:
+    from sdpx.peer.transfer.plain import PlainChannel
+    from sdpx.peer.webrtc.peer_connection import PeerConnection
+
+Mode = Literal["pipe", "files"]
+_MODES: Final = re.compile(r"sdpx/\S+ \(([a-z, ]+)\)")
+
+
+def modes_of(agent: str) -> list[str]:
+    """Return what the other side does, by the `agent` of its description."""
+    found = _MODES.match(agent)
+    return found[1].split(", ") if found else []
+
+
+class Transport:
+    """Carries one transfer. Without `plain` the other side has to be an sdpx that does the same."""
+
+    def __init__(self, mode: Mode, link: Link, plain: "PlainChannel | None" = None, flows: int = 1) -> None:
+        self.mode = mode
+        self.link = link
+        self.plain = plain
+        self.is_plain = False
+        self._flows = flows
+        self.peer_id = ""  # of the other side; empty before the first connection
+        self._pc: PeerConnection | None = None  # the present or last connection
+        self.is_done = False
+        self.announce: Callable[[str], None] | None = None  # called with the ID of this side
+
+    def attach(self, pc: "PeerConnection", agent: str, peer_id: str, start_soon: Callable[..., None]) -> None:
+        """Use a connection, of which both descriptions are known and no channel is open yet.
+
+        `agent` is the other side's; `start_soon` starts a task that ends with the connection.
+        """
+        channels, modes = pc.channels, modes_of(agent)
+        self._pc, self.peer_id = pc, peer_id
+        channels.set_flows(self._flows)
+        if self.mode in modes and not self.is_plain:
+            start_soon(self.link.serve, channels.binary(self.mode))
+        elif self.plain is not None and not modes and not self.link.begun:
+            self.is_plain = True
+            start_soon(self.plain.serve, channels.binary(None), self.link.notify)
+        else:
+            self.link.fail(_mismatch(peer_id, agent, self.mode))
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether bytes can go over now."""
+        return self.link.connected or (self.plain is not None and self.plain.connected)
+
+    def receipt(self) -> Receipt:
+        """Return the counts of messages for a `sdpx peer` on the other side, which waits for their confirmation."""
+        count = 0 if self.plain is None else self.plain.received
+        return Receipt(count, count)
+
+    async def wait(self, *, connected: bool) -> None:
+        """Wait until `is_connected` is that."""
+        while self.is_connected != connected:
+            await self.link.change()
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a transfer has begun that the next connection can go on with."""
+        return self.link.begun and not self.is_done
+
+    @property
+    def path(self) -> str:
+        """`relayed` through a TURN server, or `direct`; empty while that is unknown."""
+        pair = None if self._pc is None else self._pc.selected_pair
+        return "" if pair is None else "relayed" if "relay" in (pair.local_type, pair.remote_type) else "direct"
+
+
+def _mismatch(peer_id: str, agent: str, mode: Mode) -> Ending:
+    needed = "'sdpx pipe'" if mode == "pipe" else "'sdpx send' with 'sdpx receive'"
+    present = f"'{agent[:80]}'" if agent else "a program that does not name itself"
+    reason = f"{peer_id} cannot take part: this side needs {needed}, and the other one is {present}"
+    return Ending("no_transfer", reason, ExitStatus.TRANSFER_REFUSED)

@@ -1,0 +1,256 @@
+"""A sender and a receiver of files, over connections that are cut, and processes that are started again."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from sdpx.concurrency import leaf_exceptions
+from sdpx.errors import Ending, ExitStatus
+from sdpx.log import Log
+from sdpx.peer.transfer import storage as storage_module
+from sdpx.peer.transfer.meter import Meter
+from sdpx.peer.transfer.receive import Receiver
+from sdpx.peer.transfer.records import Offer
+from sdpx.peer.transfer.send import Sender
+from sdpx.peer.transfer.source import scan
+from tests.harness.links import Connections, linked, new_link
+from tests.harness.log import LogRecorder
+
+
+class Program:
+    """A sender or receiver: its link, its log, and how it ended."""
+
+    def __init__(self, role: str) -> None:
+        self.link = new_link(role, restarts=True)
+        self.records = LogRecorder()
+        self.log = Log(self.records.put, trio.current_time)
+        self.meter = Meter()
+        self.ending: Ending | None = None
+        self.done = False
+        self.scope = trio.CancelScope()
+        self.run: Callable[[], Any]
+
+    async def serve(self) -> None:
+        with self.scope:
+            try:
+                await self.run()
+                self.done = True
+            except* Ending as group:
+                self.ending = leaf_exceptions(group)[0]
+                assert self.ending is not None
+                await self.link.abort(self.ending.code, self.ending.reason)
+
+    @property
+    def outcome(self) -> str:
+        return self.ending.code if self.ending else "done" if self.done else "running"
+
+
+def sender(*paths: Path) -> Program:
+    program = Program("send")
+    manifest = scan([str(path) for path in paths])
+    program.run = Sender(program.link, manifest, program.meter, program.log).run
+    return program
+
+
+def receiver(folder: Path, *, force: bool = False, wanted: bool = True) -> Program:
+    program = Program("receive")
+
+    async def is_wanted(_offer: Offer) -> bool:
+        await trio.lowlevel.checkpoint()
+        return wanted
+
+    program.run = Receiver(program.link, str(folder), program.meter, program.log, is_wanted, force=force).run
+    return program
+
+
+async def transfer(a: Program, b: Program, disturb: Callable[[Connections], Any] | None = None) -> tuple[str, str]:
+    """Run both to their end."""
+    with trio.fail_after(30):
+        async with linked(a.link, b.link) as connections, trio.open_nursery() as nursery:
+            nursery.start_soon(a.serve)
+            nursery.start_soon(b.serve)
+            if disturb is not None:
+                await disturb(connections)
+    return a.outcome, b.outcome
+
+
+def tree(folder: Path) -> dict[str, Any]:
+    """Everything below a folder, with contents, modes and times."""
+    return {
+        str(path.relative_to(folder)): (
+            path.read_bytes() if path.is_file() else None,
+            path.stat().st_mode,
+            path.stat().st_mtime_ns,
+        )
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    (folder / "photos/2026").mkdir(parents=True)
+    (folder / "photos/empty").mkdir()
+    (folder / "photos/none").touch()
+    for number in range(300):
+        (folder / "photos/2026" / f"{number:03}").write_bytes(os.urandom(number))
+    (folder / "photos/large").write_bytes(os.urandom(3_000_000))
+    (folder / "photos/2026").chmod(0o700)
+    os.utime(folder / "photos/2026", ns=(7, 7))
+    return folder
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "target"
+
+
+async def test_tree_arrives_with_names_modes_and_times(source: Path, target: Path) -> None:
+    a, b = sender(source / "photos"), receiver(target)
+    assert await transfer(a, b) == ("done", "done")
+    assert tree(target) == tree(source)
+    assert len(a.records.of("file_sent")) == len(b.records.of("file_received")) == 302
+    assert (a.meter.files, b.meter.files, b.meter.bytes) == (302, 302, b.meter.total)
+
+
+async def test_connections_that_are_cut_change_nothing(source: Path, target: Path) -> None:
+    a, b = sender(source / "photos"), receiver(target)
+
+    async def cut(connections: Connections) -> None:
+        for _ in range(10):
+            await trio.sleep(0.02)
+            if a.done or b.done:
+                break
+            await connections.reconnect()
+
+    assert await transfer(a, b, cut) == ("done", "done")
+    assert tree(target) == tree(source)
+    assert len(a.records.of("file_sent")) == 302
+
+
+def part_size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*.part"))
+
+
+@pytest.mark.parametrize("killed", ["sender", "receiver"])
+async def test_process_that_is_killed_and_started_again_goes_on_from_the_part(
+    source: Path, target: Path, killed: str
+) -> None:
+    a, b = sender(source / "photos/large"), receiver(target)
+    again = sender(source / "photos/large") if killed == "sender" else receiver(target)
+
+    async def kill(connections: Connections) -> None:
+        while part_size(target) < 500_000:
+            await trio.sleep(0)
+        (a if killed == "sender" else b).scope.cancel()
+        await connections.cut()
+        while part_size(target) == 0:
+            await trio.sleep(0)
+        connections.links[0 if killed == "sender" else 1] = again.link
+        connections.nursery.start_soon(again.serve)
+        await connections.connect()
+
+    await transfer(a, b, kill)
+    outcomes = (again.outcome, b.outcome) if killed == "sender" else (a.outcome, again.outcome)
+    assert outcomes == ("done", "done")
+    assert (target / "large").read_bytes() == (source / "photos/large").read_bytes()
+    assert part_size(target) == 0
+
+
+async def test_second_run_sends_only_what_is_missing(source: Path, target: Path) -> None:
+    assert await transfer(sender(source / "photos"), receiver(target)) == ("done", "done")
+    (target / "photos/2026/007").unlink()
+    large = (target / "photos/large").read_bytes()
+    (target / "photos/large").unlink()
+    (target / "photos/large.part").write_bytes(large[:2_000_000])
+    a, b = sender(source / "photos"), receiver(target)
+    assert await transfer(a, b) == ("done", "done")
+    assert tree(target) == tree(source)
+
+
+async def test_one_file_that_is_refused_does_not_stop_the_others(source: Path, target: Path) -> None:
+    (target / "photos").mkdir(parents=True)
+    (target / "photos/large").write_bytes(b"mine")
+    a, b = sender(source / "photos"), receiver(target)
+    assert await transfer(a, b) == ("transfer_incomplete", "transfer_incomplete")
+    assert (target / "photos/large").read_bytes() == b"mine"
+    assert len(b.records.of("file_received")) == 301
+    for program in (a, b):
+        assert program.ending is not None
+        assert program.ending.status is ExitStatus.TRANSFER_FAILED
+        assert "1 of 305 files did not arrive" in program.ending.reason
+        assert "photos/large: a file with this name is there already" in program.ending.reason
+    b = receiver(target, force=True)
+    assert await transfer(sender(source / "photos"), b) == ("done", "done")
+    assert tree(target) == tree(source)
+
+
+async def test_file_that_the_sender_cannot_read_fails_on_both_sides(source: Path, target: Path) -> None:
+    a, b = sender(source / "photos"), receiver(target)
+    (source / "photos/none").unlink()
+    assert await transfer(a, b) == ("transfer_incomplete", "transfer_incomplete")
+    assert len(b.records.of("file_received")) == 301
+    assert [line["file"] for line in a.records.of("file_failed")] == ["photos/none"]
+
+
+async def test_declined_offer_writes_nothing(source: Path, target: Path) -> None:
+    a, b = sender(source / "photos"), receiver(target, wanted=False)
+    assert await transfer(a, b) == ("aborted", "declined")
+    assert b.ending is not None
+    assert b.ending.status is ExitStatus.TRANSFER_REFUSED
+    assert not target.exists()
+
+
+async def test_two_senders_are_told_that_one_has_to_receive(source: Path) -> None:
+    a, b = sender(source / "photos"), sender(source / "photos")
+    outcomes = await transfer(a, b)
+    assert "no_transfer" in outcomes
+    assert set(outcomes) <= {"no_transfer", "aborted"}
+
+
+async def test_full_disk_ends_both_sides_and_keeps_what_has_come(
+    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, write = 0, os.write
+
+    def limited(descriptor: int, data: Any) -> int:
+        nonlocal written
+        if written > 1_000_000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written += len(data)
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", limited)
+    a, b = sender(source / "photos/large"), receiver(target)
+    assert await transfer(a, b) == ("aborted", "disk_full")
+    assert a.ending is not None
+    assert "No space left on device. What has arrived is kept" in a.ending.reason
+    monkeypatch.undo()
+    assert part_size(target) > 900_000
+    assert await transfer(sender(source / "photos/large"), receiver(target)) == ("done", "done")
+    assert (target / "large").read_bytes() == (source / "photos/large").read_bytes()
+
+
+async def test_hostile_sender_ends_with_a_reason(source: Path, target: Path) -> None:
+    a, b = Program("send"), receiver(target)
+
+    async def attack() -> None:
+        await a.link.begin()
+        await a.link.send(b"\x07garbage")
+        await a.link.receive()
+
+    a.run = attack
+    assert await transfer(a, b) == ("aborted", "protocol_error")
+
+
+async def test_receiver_has_the_last_word(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte that changes on the way to the disk is noticed by the hash, and both sides fail."""
+    monkeypatch.setattr(storage_module, "_write", lambda file, data: file.digest.update(bytes(len(data))))
+    a, b = sender(source / "photos/large"), receiver(target)
+    assert await transfer(a, b) == ("transfer_incomplete", "transfer_incomplete")
+    assert not (target / "large").exists()
