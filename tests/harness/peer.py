@@ -356,3 +356,11 @@ async def add_all(pc: PeerConnection, remote: RemoteDescription) -> None:
     for candidate in remote.candidates:
         if candidate is not None:
             await pc.add_candidate(candidate)
+
+
+def verdict(peer: SessionHarness, code: str, status: int) -> None:
+    """Check the one diagnosis, and that the program ended with it."""
+    assert peer.codes("diagnosis") == [code]
+    assert peer.ending is not None
+    assert (peer.ending.code, peer.ending.status) == (code, status)
+    assert peer.ending.reason == peer.log.of("diagnosis")[0]["message"]
