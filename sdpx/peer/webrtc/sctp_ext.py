@@ -104,15 +104,14 @@ class SctpTransport(ReceivingTransport, SendingTransport):
         unsent = self._outbound_queue[0].tsn if self._outbound_queue else self._local_tsn
         if (cumulative - self._last_sacked_tsn) & TSN_MASK >= (unsent - self._last_sacked_tsn) & TSN_MASK:
             return
-        was_full = self._flight_size >= self._cwnd
+        was_full, was_probing = self._flight_size >= self._cwnd, self._is_probing
         self._last_sacked_tsn = cumulative
         count, size = self._take_acknowledged(cumulative)
         gap_size, has_loss = self._note_gaps(cumulative, blocks)
-        if self._is_probing and window > 0:
-            self._is_probing = False
-            for chunk in self._sent_queue:  # it was dropped
-                chunk._retransmit = self._is_lossy = True
-                self._flight_size_decrease(chunk)
+        if was_probing and not count and window >= USERDATA_MAX_LENGTH:  # the probe was dropped
+            self._sent_queue[0]._retransmit = self._is_lossy = True
+            self._flight_size_decrease(self._sent_queue[0])
+        self._told_window = window
         self._peer_window = max(0, window - self._flight_size)
         self._bursts.note_acknowledged(count)
         self._adjust_window(cumulative, count, size + gap_size, was_full=was_full, has_loss=has_loss)

@@ -1,6 +1,6 @@
 """SCTP packets (RFC 9260, 3) as bytes: what the hot path builds and reads without an object for each. Pure."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from struct import Struct
 from typing import Final
 
@@ -71,11 +71,15 @@ def acknowledged_blocks(packet: bytes, start: int, count: int) -> Iterator[tuple
             end = last
 
 
-def gap_blocks(tsns: Iterable[int], cumulative: int) -> list[tuple[int, int]]:
+def gap_blocks(tsns: Collection[int], cumulative: int) -> list[tuple[int, int]]:
     """Return the first gap blocks of a SACK (RFC 9260, 3.3.4) for the TSNs that came after a missing one."""
+    ordered = sorted(tsns)
+    if ordered and ordered[-1] - ordered[0] >= TSN_HALF:  # they wrap
+        ordered.sort(key=lambda tsn: (tsn - cumulative) & TSN_MASK)
     blocks: list[tuple[int, int]] = []
     first = last = -1
-    for offset in sorted((tsn - cumulative) & TSN_MASK for tsn in tsns):
+    for tsn in ordered:
+        offset = (tsn - cumulative) & TSN_MASK
         if offset == last + 1:
             last = offset
             continue

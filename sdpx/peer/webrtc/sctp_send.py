@@ -48,7 +48,7 @@ class SendingTransport(FlowControlledTransport):
         self.retransmissions = self.timeouts = 0
         self._bursts = BurstPolicy()
         self._peer_window = WINDOW  # room for more, beyond what is in flight
-        self._is_probing = False  # a chunk was sent though there was no room
+        self._told_window = WINDOW  # the other side's, as it told
         self._ssthresh = WINDOW
         self._is_lossy = False  # some chunk is to be sent again
         self._is_partial = False  # some message may be abandoned (RFC 3758)
@@ -166,7 +166,6 @@ class SendingTransport(FlowControlledTransport):
             chunk = queue.popleft()
             self._sent_queue.append(chunk)
             self._flight_size_increase(chunk)
-            self._is_probing = chunk._book_size > self._peer_window
             self._peer_window = max(0, self._peer_window - chunk._book_size)
             chunk._sent_count += 1
             chunk._sent_time = now
@@ -175,6 +174,11 @@ class SendingTransport(FlowControlledTransport):
             self._put(chunks)
             if self._t3_handle is None:
                 self._t3_start()
+
+    @property
+    def _is_probing(self) -> bool:
+        """Whether one chunk is in flight although the other side told that it has no room."""
+        return self._told_window < USERDATA_MAX_LENGTH and len(self._sent_queue) == 1
 
     def _has_room_for(self, chunk: DataChunk) -> bool:
         """Whether the other side has room for a new chunk; one may always be in flight, as a probe (RFC 9260, 6.1)."""
@@ -237,7 +241,7 @@ class SendingTransport(FlowControlledTransport):
         self._is_lossy = True
         self._known_gaps = {}
         self._bursts.note_loss()
-        windows = self._cwnd, self._ssthresh
+        windows, was_probing = (self._cwnd, self._ssthresh), self._is_probing
         super()._t3_expired()
-        if self._is_probing:
+        if was_probing:  # a closed window is no congestion
             self._cwnd, self._ssthresh = windows

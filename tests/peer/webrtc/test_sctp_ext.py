@@ -1,0 +1,368 @@
+"""The SCTP transport: it delivers every message once over any network, also with aiortc's own, and stands hostile packets."""
+
+import asyncio
+import random
+import time
+from typing import Any, Final
+
+import pytest
+from aiortc import rtcsctptransport as aiortc
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sdpx.peer.webrtc import sctp_packet, sctp_receive, sctp_send
+from sdpx.peer.webrtc.sctp_ext import SctpTransport
+from sdpx.peer.webrtc.sctp_packet import TSN_MASK
+from sdpx.peer.webrtc.sctp_patch import WINDOW
+from tests.harness.sctp_pair import PORT, End, Network, alone, connect, run
+
+MTU: Final = aiortc.USERDATA_MAX_LENGTH
+SIZES: Final = (1, 100, MTU, MTU + 1, 20_000, 65_536, 262_144)
+
+
+def messages(seed: int, count: int, largest: int = SIZES[-1]) -> list[bytes | str]:
+    """Return messages of all sizes, some of them text or empty."""
+    source = random.Random(seed)
+    found: list[bytes | str] = [source.randbytes(min(largest, source.choice(SIZES))) for _ in range(count)]
+    return [*found, b"", "grüße ☃", ""]
+
+
+async def exchange(one: End, other: End, seed: int, *, largest: int = SIZES[-1], ordered: bool = True) -> None:
+    """Send messages in both directions, and require that each arrives once and as it was."""
+    sent = messages(seed, 5, largest), messages(seed + 1, 5, largest)
+    for end, todo in zip((one, other), sent, strict=True):
+        for message in todo:
+            end.channel.send(message)
+    while len(one.received) < len(sent[1]) or len(other.received) < len(sent[0]):
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(5)  # for what should not come
+    for received, expected in ((other.received, sent[0]), (one.received, sent[1])):
+        if ordered:
+            assert received == expected
+        else:
+            assert sorted(map(repr, received)) == sorted(map(repr, expected))
+    for end in (one, other):
+        assert not end.sctp._sent_queue
+        assert not end.sctp._outbound_queue
+        assert end.sctp._flight_size == 0
+        assert end.sctp._advertised_rwnd == WINDOW
+
+
+@pytest.mark.parametrize("fast", [(True, True), (True, False), (False, True)], ids=["sdpx", "to_aiortc", "from_aiortc"])
+@pytest.mark.parametrize("loss", [0, 1, 2, 5])
+def test_all_messages_arrive_once_over_loss(loss: int, fast: tuple[bool, bool]) -> None:
+    """Percent of the packets are lost in each direction, come twice, and come late."""
+
+    async def main() -> None:
+        network = Network(loss / 100, loss / 100, loss / 100, seed=loss)
+        one, other = await connect(network, fast=fast)
+        await exchange(one, other, loss)
+
+    run(main())
+
+
+@given(
+    st.floats(0, 0.2),
+    st.floats(0, 0.2),
+    st.floats(0, 0.5),
+    st.sampled_from([(True, True), (True, False), (False, True)]),
+    st.booleans(),
+    st.integers(0, 2**32),
+)
+@settings(max_examples=10)
+def test_all_messages_arrive_once_over_any_network(
+    loss: float, twice: float, late: float, fast: tuple[bool, bool], ordered: bool, seed: int
+) -> None:
+    async def main() -> None:
+        one, other = await connect(Network(loss, twice, late, seed=seed), fast=fast, ordered=ordered)
+        await exchange(one, other, seed, largest=10_000, ordered=ordered)
+
+    run(main(), 24 * 3600)
+
+
+def test_a_reader_that_stops_stops_the_sender() -> None:
+    """The sender never has more in flight than the window that it is told, and goes on when it opens again."""
+
+    async def main() -> None:
+        one, other = await connect(Network())
+        for _ in range(64):
+            one.channel.send(bytes(65_536))
+
+        def hold(data: bytes) -> None:
+            other.sctp.hold(len(data))
+
+        other.channel.on("message", hold)
+        await asyncio.sleep(60)
+        held = other.sctp._held
+        assert WINDOW - 65_536 <= held <= WINDOW
+        assert one.sctp._flight_size <= 65_536 + MTU
+        assert one.channel.bufferedAmount > 0
+        before = one.sctp.retransmissions, one.sctp._cwnd
+        while len(other.received) < 64 or other.sctp._held:
+            other.sctp.release(min(65_536, other.sctp._held))
+            await asyncio.sleep(0.05)
+        assert one.sctp._cwnd >= before[1]  # a window that was closed is no congestion
+        assert one.sctp.retransmissions - before[0] < 10
+
+    run(main())
+
+
+def test_a_lost_window_update_does_not_stop_the_sender() -> None:
+    """While the window is closed one chunk is sent again and again (RFC 9260, 6.1)."""
+
+    async def main() -> None:
+        one, other = await connect(Network())
+        other.channel.on("message", lambda data: other.sctp.hold(len(data)))
+        for _ in range(32):
+            one.channel.send(bytes(65_536))
+        await asyncio.sleep(60)
+        other.dtls._network = Network(loss=1.0)
+        other.sctp.release(other.sctp._held)
+        await asyncio.sleep(0.1)
+        other.dtls._network = Network()
+        while len(other.received) < 32:
+            other.sctp.release(other.sctp._held)
+            await asyncio.sleep(0.1)
+
+    run(main(), 120)
+
+
+def test_t3_is_a_deadline_that_backs_off() -> None:
+    """Nothing arrives: the chunk is sent again after ever longer times, up to aiortc's RTO."""
+
+    async def main() -> None:
+        one, _ = await connect(Network())
+        one.channel.send(b"x" * 5000)
+        await asyncio.sleep(1)
+        one.dtls._network = Network(loss=1.0)
+        one.dtls.sent = 0
+        one.channel.send(b"x")
+        await asyncio.sleep(30)
+        assert 20 <= one.dtls.sent <= 40
+        assert one.sctp.timeouts == one.dtls.sent - 1
+
+    run(main())
+
+
+# ---- differences from aiortc's own handling of SACKs ------------------------------------------------------------------
+
+
+@given(st.integers(1, 40), st.lists(st.tuples(st.integers(0, 12), st.sets(st.integers(1, 40))), max_size=12))
+def test_sacks_have_the_effect_that_they_have_in_aiortc(count: int, sacks: list[tuple[int, set[int]]]) -> None:
+    """Acknowledgements of a window that is not sent further: what is acknowledged, lost and in flight is the same."""
+
+    async def main() -> None:
+        fast, slow = alone(), alone()
+        slow.__class__ = aiortc.RTCSctpTransport  # type: ignore[assignment]
+        for each in (fast, slow):
+            each._cwnd = each._ssthresh = 1000 * MTU
+            await each._send(1, 53, bytes(count * MTU))
+            while each._outbound_queue:
+                await each._transmit()
+
+            async def nothing() -> None: ...
+
+            vars(each)["_transmit"] = nothing
+        vars(fast)["_send_chunks"] = lambda: None
+        cumulative = 0
+        for step, offsets in sacks:
+            cumulative = min(cumulative + step, count)
+            sack = aiortc.SackChunk()
+            sack.cumulative_tsn = cumulative
+            tsns = {cumulative + 1 + each for each in offsets if cumulative + 1 + each <= count}
+            sack.gaps = sctp_packet.gap_blocks(tsns, cumulative)
+            fast._on_sack(cumulative, WINDOW, sack.gaps)
+            await slow._receive_sack_chunk(sack)
+            assert [
+                (each.tsn, each._acked, each._misses, each._in_flight, each._retransmit) for each in fast._sent_queue
+            ] == [
+                (each.tsn, each._acked, each._misses, each._in_flight, each._retransmit and not each._acked)
+                for each in slow._sent_queue
+            ]
+            assert (fast._flight_size, fast._last_sacked_tsn) == (slow._flight_size, slow._last_sacked_tsn)
+            assert fast._fast_recovery_exit == slow._fast_recovery_exit
+
+    run(main())
+
+
+# ---- hostile packets ----------------------------------------------------------------------------------------------------
+
+
+def packet(sctp: SctpTransport, *chunks: bytes, tag: int | None = None) -> bytes:
+    tag = sctp._local_verification_tag if tag is None else tag
+    return sctp_packet.seal(sctp_packet.COMMON_HEADER.pack(PORT, PORT, tag), b"".join(chunks))
+
+
+def chunk(kind: int, value: bytes, flags: int = 0, length: int | None = None) -> bytes:
+    length = 4 + len(value) if length is None else length
+    return sctp_packet.CHUNK_HEADER.pack(kind, flags, length) + value + bytes(-len(value) % 4)
+
+
+def sack(
+    cumulative: int, window: int = WINDOW, gaps: bytes = b"", duplicates: int = 0, *, count: int | None = None
+) -> bytes:
+    count = len(gaps) // 4 if count is None else count
+    return chunk(sctp_packet.SACK, sctp_packet.SACK_VALUE.pack(cumulative, window, count, duplicates) + gaps)
+
+
+def state(sctp: SctpTransport) -> tuple[Any, ...]:
+    return sctp._last_sacked_tsn, sctp._flight_size, [each.tsn for each in sctp._sent_queue], sctp._cwnd
+
+
+async def sending() -> SctpTransport:
+    """Return a transport with ten chunks in flight and more that wait."""
+    sctp = alone()
+    sctp._cwnd = 10 * MTU
+    sctp._cut(1, 53, bytes(100 * MTU))
+    while sctp._flight_size < sctp._cwnd:
+        sctp._send_chunks()
+    return sctp
+
+
+def test_a_sack_of_what_was_never_sent_is_ignored() -> None:
+    """Ahead of what was sent, behind what was acknowledged, claiming more gap blocks than it has: nothing changes."""
+
+    async def main() -> None:
+        sctp = await sending()
+        before = state(sctp)
+        for cumulative in (11, 12, 1000, 0x7FFFFFFF, 0x80000001, TSN_MASK):
+            sctp.receive(packet(sctp, sack(cumulative)))
+        sctp.receive(packet(sctp, sack(5, count=1)))
+        sctp.receive(packet(sctp, sack(5, duplicates=65_535)))
+        sctp.receive(packet(sctp, chunk(sctp_packet.SACK, b"")))
+        sctp.receive(packet(sctp, chunk(sctp_packet.SACK, bytes(11))))
+        sctp.receive(packet(sctp, sack(5), tag=1))
+        assert state(sctp) == before
+        sctp.receive(packet(sctp, sack(5)))
+        assert sctp._last_sacked_tsn == 5
+        assert next(each.tsn for each in sctp._sent_queue) == 6
+
+    run(main())
+
+
+def test_thousands_of_overlapping_gap_blocks_cost_little() -> None:
+    """Each chunk in flight is looked at once for a SACK, however many blocks claim to contain it."""
+
+    async def main() -> None:
+        sctp = await sending()
+        blocks = b"".join(sctp_packet.GAP.pack(1, 65_535) for _ in range(16_000))
+        began = time.process_time()
+        for _ in range(20):
+            sctp.receive(packet(sctp, sack(0, gaps=blocks)))
+        assert time.process_time() - began < 5.0  # 20 * 16,000 * 65,535 steps would take hours
+        assert sctp._flight_size >= 0
+
+    run(main())
+
+
+def test_a_packet_without_a_checksum_is_refused() -> None:
+    async def main() -> None:
+        sctp = alone()
+        right = packet(sctp, sctp_packet.data_chunk(3, 1, 1, 0, 53, b"x"))
+        sctp.receive(right[:8] + bytes(4) + right[12:])
+        assert sctp._last_received_tsn == 0
+        sctp.receive(right)
+        assert sctp._last_received_tsn == 1
+
+    run(main())
+
+
+def test_disorder_is_bounded() -> None:
+    """Every second TSN, without end: a bounded number is kept, and the missing one is still taken."""
+
+    async def main() -> None:
+        sctp = alone()
+        for tsn in range(2, 4 * sctp_receive.MAX_DISORDER, 2):
+            sctp.receive(packet(sctp, sctp_packet.data_chunk(0, tsn, tsn & 0xFFF, 0, 53, b"x")))
+        assert len(sctp._sack_misordered) == sctp_receive.MAX_DISORDER
+        assert sctp._fragments == sctp_receive.MAX_DISORDER
+        sctp.receive(packet(sctp, sctp_packet.data_chunk(3, 1, 1, 0, 53, b"x")))
+        assert sctp._last_received_tsn == 2
+
+    run(main())
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+def test_a_message_without_an_end_ends_the_association(size: int) -> None:
+    """Tiny fragments, and large ones: memory is bounded, and the flaw is reported."""
+
+    async def main() -> None:
+        sctp = alone()
+        flaws: list[str] = []
+        sctp._on_flaw = lambda _stream, flaw: flaws.append(flaw)
+        for tsn in range(1, sctp_receive.MAX_FRAGMENTS + 10):
+            if sctp.state != "connected":
+                break
+            flags = sctp_packet.FIRST if tsn == 1 else 0
+            sctp.receive(packet(sctp, sctp_packet.data_chunk(flags, tsn, 1, 0, 53, bytes(size))))
+        assert sctp.state == "closed"
+        assert len(flaws) == 1
+        assert tsn <= 2 + min(sctp_receive.MAX_FRAGMENTS, sctp_receive.MAX_FRAGMENT_BYTES // size)
+
+    run(main())
+
+
+def test_chunks_in_flight_are_bounded_in_number() -> None:
+    """Tiny messages count little for the windows; a SACK could not even name more than 65,535 of them."""
+
+    async def main() -> None:
+        sctp = alone()
+        sctp._cwnd = sctp._peer_window = 10_000_000
+        for _ in range(sctp_send.MAX_IN_FLIGHT + 100):
+            sctp._cut(1, 53, b"x")
+        for _ in range(sctp_send.MAX_IN_FLIGHT):
+            sctp._send_chunks()
+        assert len(sctp._sent_queue) == sctp_send.MAX_IN_FLIGHT
+
+    run(main())
+
+
+KINDS: Final = [kind for kind in aiortc.CHUNK_TYPES if kind != 6]  # an ABORT ends the association, rightly
+VALUES: Final = st.binary(max_size=60)
+CHUNKS: Final = st.one_of(
+    st.tuples(st.sampled_from(KINDS), VALUES, st.integers(0, 15)).map(lambda each: chunk(*each)),
+    st.tuples(st.sampled_from(KINDS), VALUES, st.just(0), st.integers(0, 100)).map(lambda each: chunk(*each)),
+    st.tuples(
+        st.integers(0, 30), st.integers(0, WINDOW), st.lists(st.tuples(*[st.integers(0, 65_535)] * 2), max_size=40)
+    ).map(lambda each: sack(each[0], each[1], b"".join(sctp_packet.GAP.pack(*gap) for gap in each[2]))),
+    st.tuples(
+        st.integers(0, 15),
+        st.integers(0, 40),
+        st.integers(0, 3),
+        st.integers(0, 3),
+        st.sampled_from([50, 51, 53, 56, 57, 99]),
+        VALUES,
+    ).map(lambda each: sctp_packet.data_chunk(*each)),
+)
+
+
+@given(st.lists(st.lists(CHUNKS, min_size=1, max_size=4), max_size=30))
+def test_any_packets_leave_a_consistent_transport(packets: list[list[bytes]]) -> None:
+    """Chunks of every type with any value and length, acknowledgements of anything: no exception, and the counts are right."""
+
+    async def main() -> None:
+        sctp = await sending()
+        tasks = asyncio.all_tasks()
+        for chunks in packets:
+            sctp.receive(packet(sctp, *chunks))
+            sctp.flush()
+            assert sctp._flight_size == sum(each._book_size for each in sctp._sent_queue if each._in_flight)
+            tsns = [each.tsn for each in (*sctp._sent_queue, *sctp._outbound_queue)]
+            assert tsns == sorted(tsns)
+        await asyncio.sleep(1)
+        assert asyncio.all_tasks() <= tasks
+
+    run(main())
+
+
+@given(st.lists(st.binary(max_size=100), max_size=20))
+def test_any_bytes_are_dropped(packets: list[bytes]) -> None:
+    async def main() -> None:
+        sctp = await sending()
+        before = state(sctp)
+        for each in packets:
+            sctp.receive(each)
+            sctp.receive(sctp_packet.seal(each[:8].ljust(8, b"\0"), each[8:]))
+        assert state(sctp) == before
+
+    run(main())
