@@ -1,15 +1,34 @@
-"""Connections of clients: the TLS context (RFC 9325), and why a connection failed."""
+"""Connections of clients: TCP, TLS (RFC 9325), and why one failed."""
 
 import ssl
 from errno import errorcode
 from os import strerror
 from typing import Final
 
+import trio
+
 from sdpx.errors import describe_os_error
 from sdpx.options import BadOption
 
 _NOT_IN_FORCE: Final = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 _NAME_MISMATCH: Final = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
+
+
+ByteStream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+
+
+async def open_stream(host: str, port: int, tls: ssl.SSLContext | None) -> ByteStream:
+    """Connect by TCP and, with a context, by TLS, whose handshake is made. Raises `OSError` and `BrokenResourceError`."""
+    stream = await trio.open_tcp_stream(host, port)
+    if tls is None:
+        return stream
+    secured = trio.SSLStream(stream, tls, server_hostname=host, https_compatible=True)
+    try:
+        await secured.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return secured
 
 
 def client_context(cafile: str | None = None, *, insecure: bool = False) -> ssl.SSLContext:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Required, TypedDict, cast
 from urllib.parse import unquote
 
+from sdpx.urls import host_port
+
 Scheme = Literal["stun", "stuns", "turn", "turns"]
 Transport = Literal["udp", "tcp"]
 
@@ -46,8 +48,9 @@ class IceServer:
     @property
     def url(self) -> str:
         """The URL without credentials."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}:{host}:{self.port}" + (f"?transport={self.transport}" if self.is_turn else "")
+        return f"{self.scheme}:{host_port(self.host, self.port)}" + (
+            f"?transport={self.transport}" if self.is_turn else ""
+        )
 
     def dictionary(self) -> RtcIceServer:
         """Return the RTCIceServer dictionary."""

@@ -40,6 +40,17 @@ def redirected_relay_url(url: str, location: str) -> str:
     return "".join(character for character in shown if character.isprintable())[:MAX_SHOWN]
 
 
+def endpoint(url: str) -> tuple[str, int]:
+    """Return the host and the port of a URL, which is that of its scheme if it has none."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or (443 if parts.scheme in ("wss", "https") else 80)
+
+
+def host_port(host: str, port: int) -> str:
+    """Return `host:port` as in a URL: an IPv6 address is in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def validate_relay_url(url: str) -> str | None:
     """Return the reason why a relay cannot have this URL."""
     try:

@@ -21,11 +21,12 @@ from sdpx.bench.options import BenchOptions
 from sdpx.bench.report import FULL, PHASES, Figures, figures, refused_sentence, table
 from sdpx.bench.ws_client import Target
 from sdpx.child_process import ChildProcess, child_process
-from sdpx.client_tls import client_context, describe_connect_failure
+from sdpx.client_tls import client_context, describe_connect_failure, open_stream
 from sdpx.concurrency import leaf_exceptions
 from sdpx.errors import Ending, ExitStatus
 from sdpx.relay.listeners import raise_file_limit
 from sdpx.runtime import print_error
+from sdpx.urls import endpoint
 
 CONNECT_SECONDS: Final = 5.0
 START_SECONDS: Final = 30.0
@@ -179,18 +180,14 @@ def _require_paired(result: Tally, pairs: int) -> None:
 async def _target(url: str, options: BenchOptions) -> Target:
     """Resolve the relay's address and test that it accepts connections."""
     parts = urlsplit(url)
-    host, secure = parts.hostname or "", parts.scheme == "wss"
-    port = parts.port or (443 if secure else 80)
-    access = options.access
+    (host, port), secure, access = endpoint(url), parts.scheme == "wss", options.access
     context = client_context(access.cafile, insecure=access.insecure) if secure else None
     try:
         with trio.fail_after(CONNECT_SECONDS):
-            stream = await trio.open_tcp_stream(host, port)
-            address = stream.socket.getpeername()
-            secured = trio.SSLStream(stream, context, server_hostname=host) if context is not None else None
-            if secured is not None:
-                await secured.do_handshake()
-            await trio.aclose_forcefully(secured or stream)
+            stream = await open_stream(host, port, context)
+            transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+            address = transport.socket.getpeername()
+            await trio.aclose_forcefully(stream)
     except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
         reason = "no answer" if isinstance(error, trio.TooSlowError) else describe_connect_failure(error)
         raise Ending("relay_unreachable", f"Cannot reach a relay at {url}: {reason}", ExitStatus.RELAY) from None

@@ -10,13 +10,14 @@ from typing import Any, Final
 
 import trio
 
-from sdpx.client_tls import client_context, tls_cause
+from sdpx.client_tls import client_context, open_stream, tls_cause
 from sdpx.doctor import network, stun
 from sdpx.doctor.check import Check, passed, problem, skipped
 from sdpx.doctor.recorder import CheckRecorder
 from sdpx.doctor.stun import Address, Message
 from sdpx.errors import describe_os_error
 from sdpx.ice_servers import IceServer
+from sdpx.urls import host_port
 
 RETRANSMISSIONS: Final = (0.5, 1.0, 1.5)  # seconds to wait after each request (RFC 8489, 6.2.1, cut short)
 CONNECT_SECONDS: Final = 5.0
@@ -255,13 +256,7 @@ async def _allocate(target: str, one: Allocation, two: Allocation, left: int | N
 
 
 def _shown(address: Address | None) -> str | None:
-    return (
-        None
-        if address is None
-        else f"[{address[0]}]:{address[1]}"
-        if ":" in address[0]
-        else f"{address[0]}:{address[1]}"
-    )
+    return None if address is None else host_port(*address)
 
 
 _REASONS: Final = {
@@ -316,13 +311,8 @@ async def _transport(server: IceServer, cafile: str | None) -> AsyncIterator[Tra
             yield Transport(datagrams, found[0][4])
         return
     with trio.fail_after(CONNECT_SECONDS):
-        stream: Any
-        if server.scheme == "turns":
-            context = client_context(cafile)
-            stream = await trio.open_ssl_over_tcp_stream(server.host, server.port, ssl_context=context)
-            await stream.do_handshake()
-        else:
-            stream = await trio.open_tcp_stream(server.host, server.port)
+        context = client_context(cafile) if server.scheme == "turns" else None
+        stream = await open_stream(server.host, server.port, context)
     try:
         yield Transport(stream, None)
     finally:

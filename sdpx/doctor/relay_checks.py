@@ -15,7 +15,7 @@ import msgspec
 import trio
 from trio_websocket import ConnectionClosed
 
-from sdpx.client_tls import client_context, tls_cause, tls_code
+from sdpx.client_tls import client_context, open_stream, tls_cause, tls_code
 from sdpx.concurrency import leaf_exceptions
 from sdpx.doctor.check import Check, passed, problem, refused, skipped
 from sdpx.doctor.options import DoctorOptions
@@ -24,6 +24,7 @@ from sdpx.errors import Ending, ExitStatus, describe_os_error
 from sdpx.peer.signaling.connection import SignalingConnection, dial
 from sdpx.protocol import codec
 from sdpx.protocol.messages import Candidate, CandidateInit, Description, ErrorFrame, Paired, PairRequest
+from sdpx.urls import endpoint
 
 STEP_SECONDS: Final = 10.0
 PINGS: Final = 20
@@ -44,11 +45,9 @@ class RelayChecks:
         self._options = options
         self._recorder = recorder
         self._peer = options.peer
-        parts = urlsplit(options.url)
-        self._host = parts.hostname or ""
-        self._port = parts.port or (443 if parts.scheme == "wss" else 80)
-        access = options.access
-        self._tls = client_context(access.cafile, insecure=access.insecure) if parts.scheme == "wss" else None
+        self._host, self._port = endpoint(options.url)
+        access, is_tls = options.access, options.url.lower().startswith("wss:")
+        self._tls = client_context(access.cafile, insecure=access.insecure) if is_tls else None
         self._addresses: list[str] = []
         self.ice_servers: Any = None
         self.works = False
@@ -105,11 +104,9 @@ class RelayChecks:
             return skipped("tls", target, "The URL is ws://, without TLS")
         try:
             with trio.fail_after(STEP_SECONDS):
-                stream = await trio.open_ssl_over_tcp_stream(self._host, self._port, ssl_context=self._tls)
-                async with stream:
-                    await stream.do_handshake()
-                    version, certificate = stream.version(), stream.getpeercert()
-                    await trio.aclose_forcefully(stream)
+                stream: Any = await open_stream(self._host, self._port, self._tls)
+                version, certificate = stream.version(), stream.getpeercert()
+                await trio.aclose_forcefully(stream)
         except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
             cause = tls_cause(error)
             sentence = (
@@ -209,14 +206,7 @@ class RelayChecks:
         request = f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\nConnection: close\r\n\r\n"
         try:
             with trio.fail_after(STEP_SECONDS / 2):
-                stream: Any
-                if self._tls is not None:
-                    stream = await trio.open_ssl_over_tcp_stream(
-                        self._host, self._port, ssl_context=self._tls, https_compatible=True
-                    )
-                else:
-                    stream = await trio.open_tcp_stream(self._host, self._port)
-                async with stream:
+                async with await open_stream(self._host, self._port, self._tls) as stream:
                     await stream.send_all(request.encode())
                     while b"\r\n\r\n" not in head and len(head) < 65_536:  # noqa: PLR2004  bytes
                         data = await stream.receive_some(65_536)

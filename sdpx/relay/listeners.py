@@ -13,6 +13,7 @@ import trio
 from sdpx.errors import Ending, describe_os_error
 from sdpx.events import Event, serve
 from sdpx.relay.websocket.socket_stream import SocketStream
+from sdpx.urls import host_port
 
 BACKLOG: Final = 1024
 ACCEPT_BATCH: Final = 32  # connections that are accepted before other tasks run
@@ -46,7 +47,7 @@ class Listener:
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self.host, self.port = sock.getsockname()[:2]
-        self.address = _url_address((self.host, self.port))
+        self.address = host_port(self.host, self.port)
 
     def accept_now(self) -> Iterator[SocketStream]:
         """Yield the connections that are waiting, `ACCEPT_BATCH` at most; raises `OSError`."""
@@ -55,7 +56,7 @@ class Listener:
                 sock, address = self.socket.accept()
             except (BlockingIOError, InterruptedError):
                 return
-            yield SocketStream(sock, _url_address(address))
+            yield SocketStream(sock, host_port(*address[:2]))
 
     async def wait(self) -> None:
         """Wait until a connection is waiting."""
@@ -144,8 +145,3 @@ def _listening_socket(address: tuple[Any, ...], port: int) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def _url_address(address: Sequence[Any]) -> str:
-    host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    return f"{host}:{address[1]}"

@@ -25,13 +25,13 @@ from trio_websocket import (
 )
 from wsproto.utilities import ProtocolError
 
-from sdpx.client_tls import client_context, describe_connect_failure
+from sdpx.client_tls import ByteStream, client_context, describe_connect_failure, open_stream
 from sdpx.concurrency import leaf_exceptions
 from sdpx.errors import Ending, ExitStatus, Refusal
 from sdpx.peer.signaling.reliable_channel import ReliableChannel
 from sdpx.protocol import codec
 from sdpx.protocol.messages import PROTOCOL, YourId
-from sdpx.urls import redirected_relay_url
+from sdpx.urls import endpoint, redirected_relay_url
 
 DIAL_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 1.0
@@ -43,8 +43,6 @@ PONG_SECONDS: Final = 10.0
 GATEWAY_ERRORS: Final = (502, 503, 504, *range(520, 525))  # the last ones are Cloudflare's
 REDIRECTION: Final = 3  # the first digit of the status
 MAX_MESSAGE: Final = 1024 * 1024
-
-ByteStream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
 class SignalingConnection:
@@ -154,7 +152,10 @@ async def dial(
     try:
         async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
             with trio.fail_after(DIAL_SECONDS):
-                socket = await _open_socket(nursery, await _open_stream(stack, url, tls), url, headers)
+                context = (tls or client_context()) if urlsplit(url).scheme == "wss" else None
+                stream = await open_stream(*endpoint(url), context)  # trio-websocket would hide why TLS failed
+                stack.push_async_callback(trio.aclose_forcefully, stream)  # nor does it close a broken stream
+                socket = await _open_socket(nursery, stream, url, headers)
                 connection = SignalingConnection(socket, await _receive_your_id(socket, shown_url), nursery)
             opened = True
             if keeps_alive:
@@ -206,23 +207,6 @@ class _EofWatchedStream(trio.abc.Stream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
-
-
-async def _open_stream(stack: AsyncExitStack, url: str, tls: ssl.SSLContext | None) -> ByteStream:
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    stream: ByteStream
-    if parts.scheme == "wss":
-        context = tls or client_context()
-        stream = await trio.open_ssl_over_tcp_stream(
-            host, parts.port or 443, ssl_context=context, https_compatible=True
-        )
-    else:
-        stream = await trio.open_tcp_stream(host, parts.port or 80)
-    stack.push_async_callback(trio.aclose_forcefully, stream)  # trio-websocket does not close a broken stream
-    if isinstance(stream, trio.SSLStream):
-        await stream.do_handshake()  # trio-websocket would hide why it failed
-    return stream
 
 
 async def _open_socket(

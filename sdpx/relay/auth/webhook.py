@@ -14,9 +14,10 @@ import h11
 import msgspec
 import trio
 
+from sdpx.client_tls import open_stream
 from sdpx.concurrency import leaf_exceptions
 from sdpx.ice_servers import RtcIceServer
-from sdpx.urls import basic_authorization
+from sdpx.urls import basic_authorization, endpoint
 
 MAX_REQUESTS: Final = 64  # at the same time
 MAX_ANSWER_BYTES: Final = 64 * 1024
@@ -104,12 +105,6 @@ class Webhook:
             self._slots.release_on_behalf_of(question)
             question.done.set()
 
-    async def _connect(self) -> trio.abc.Stream:
-        host, port = self._url.hostname or "", self._url.port
-        if self._tls is None:
-            return await trio.open_tcp_stream(host, port or 80)
-        return await trio.open_ssl_over_tcp_stream(host, port or 443, ssl_context=self._tls, https_compatible=True)
-
     async def _post(self, body: bytes) -> bytes:
         """Return the body of the answer; each question has its own connection, without surplus answers to earlier ones."""
         url, connection, answer = self._url, h11.Connection(h11.CLIENT), bytearray()
@@ -117,7 +112,7 @@ class Webhook:
         request = h11.Request(
             method="POST", target=target, headers=[*self._headers(), ("Content-Length", str(len(body)))]
         )
-        async with await self._connect() as stream:
+        async with await open_stream(*endpoint(url.geturl()), self._tls) as stream:
             data = connection.send(request) + connection.send(h11.Data(body)) + connection.send(h11.EndOfMessage())
             await stream.send_all(data)
             while True:
