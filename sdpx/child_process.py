@@ -3,15 +3,21 @@
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+import msgspec
 import trio
+
+from sdpx.concurrency import RepeatedEvent
 
 EXIT_SECONDS: Final = 8.0
 READ_BYTES: Final = 1024 * 1024
 MAX_LINE: Final = 64 * 1024 * 1024
+
+
+Line = dict[str, Any]
 
 
 class ChildProcess:
@@ -44,6 +50,37 @@ class ChildProcess:
     async def _receive_some(self) -> bytes | bytearray:
         assert self.process.stdout is not None
         return await self.process.stdout.receive_some(READ_BYTES)
+
+
+class LoggedProcess(ChildProcess):
+    """A process of sdpx, with the log lines that it has written; `on_line` is called with each."""
+
+    def __init__(self, process: trio.Process, on_line: Callable[[Line], object] = id) -> None:
+        super().__init__(process)
+        self.lines: list[Line] = []
+        self._on_line = on_line
+        self._ended = False
+        self._changed = RepeatedEvent()
+
+    async def run(self) -> None:
+        """Read the log until the process has ended."""
+        while raw := await self.receive_line():
+            self.lines.append(msgspec.json.decode(raw, type=Line))
+            self._on_line(self.lines[-1])
+            self._changed.set()
+        await self.process.wait()
+        self._ended = True
+        self._changed.set()
+
+    async def wait_for(self, event: str, **keys: object) -> Line | None:
+        """Wait for a line of this event with these keys, and return it; None if the process has ended without one."""
+        while True:
+            for line in self.lines:
+                if line["event"] == event and keys.items() <= line.items():
+                    return line
+            if self._ended:
+                return None
+            await self._changed.wait()
 
 
 def environment() -> dict[str, str]:

@@ -6,13 +6,11 @@ a message each. Their log lines are merged, with a `who` key. No internet access
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 import trio
 
-from sdpx.child_process import ChildProcess, child_process
-from sdpx.concurrency import RepeatedEvent
+from sdpx.child_process import Line, LoggedProcess, child_process
 from sdpx.errors import Ending
 from sdpx.events import Event
 from sdpx.events.demo import DemoFinished
@@ -20,7 +18,6 @@ from sdpx.log import Log
 from sdpx.runtime import ShutdownRequest
 from sdpx.terminal import View
 
-Line = dict[str, Any]
 # The steps of a connection, in order: a phase, and the event with which it ends at both peers.
 STEPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
     "pairing": ("paired", {}),
@@ -60,36 +57,18 @@ class DemoView(View):
         return text and f"{line['who']:<7}{text}"
 
 
-class LoggedProcess(ChildProcess):
-    """One of the sdpx processes, with the log lines that it has written."""
+class DemoProcess(LoggedProcess):
+    """One of the sdpx processes; its log lines are forwarded to the log of this program."""
 
     def __init__(self, name: str, process: trio.Process, log: Log) -> None:
-        super().__init__(process)
+        super().__init__(process, lambda line: log.forward(dict(line), name))
         self.name = name
-        self._log = log
-        self._lines: list[Line] = []
-        self._ended = False
-        self._changed = RepeatedEvent()
 
-    async def run(self) -> None:
-        """Forward the log lines of the process to this program's log until it ends."""
-        while raw := await self.receive_line():
-            line = msgspec.json.decode(raw, type=Line)
-            self._lines.append(dict(line))
-            self._log.forward(line, self.name)
-            self._changed.set()
-        self._ended = True
-        self._changed.set()
-
-    async def wait_for(self, event: str, **keys: object) -> Line:
-        """Wait for a line of this event with these keys, and return it. Raises an `Ending` if the process has ended."""
-        while True:
-            for line in self._lines:
-                if line["event"] == event and keys.items() <= line.items():
-                    return line
-            if self._ended:
-                raise Ending("demo_failed", f"'{self.name}' ended before its event '{event}'; see its log lines")
-            await self._changed.wait()
+    async def require(self, event: str, **keys: object) -> Line:
+        """Wait for a line as `wait_for` does. Raises an `Ending` if the process has ended."""
+        if (line := await self.wait_for(event, **keys)) is None:
+            raise Ending("demo_failed", f"'{self.name}' ended before its event '{event}'; see its log lines")
+        return line
 
     async def terminate(self) -> None:
         """Send SIGTERM and wait for the end. Raises an `Ending` if the exit status is not 0."""
@@ -99,10 +78,10 @@ class LoggedProcess(ChildProcess):
 
 
 @asynccontextmanager
-async def _started(name: str, log: Log, *arguments: str) -> AsyncIterator[LoggedProcess]:
+async def _started(name: str, log: Log, *arguments: str) -> AsyncIterator[DemoProcess]:
     """Start an sdpx process; it is stopped at the end of the block."""
     async with trio.open_nursery() as nursery, child_process("-m", "sdpx", *arguments) as process:
-        logged = LoggedProcess(name, process, log)
+        logged = DemoProcess(name, process, log)
         nursery.start_soon(logged.run)
         yield logged
 
@@ -145,30 +124,30 @@ async def run_demo(seconds: float, log: Log, stop: ShutdownRequest) -> None:
 async def _run_steps(log: Log, phases: Phases) -> None:
     await _require_network()
     async with _started("relay", log, "serve", "--port", "0") as relay:
-        url = str((await relay.wait_for("server_listening"))["url"])
+        url = str((await relay.require("server_listening"))["url"])
         phases.reached("relay")
         async with _started("bob", log, "peer", "--url", url, "--no-stun") as bob:
-            bobs_id = str((await bob.wait_for("id_assigned"))["id"])
+            bobs_id = str((await bob.require("id_assigned"))["id"])
             async with _started("alice", log, "peer", "--url", url, "--no-stun", "--pair", bobs_id) as alice:
-                await alice.wait_for("id_assigned")
+                await alice.require("id_assigned")
                 phases.reached("peers")
                 for phase, (event, keys) in STEPS.items():
-                    await alice.wait_for(event, **keys)
-                    await bob.wait_for(event, **keys)
+                    await alice.require(event, **keys)
+                    await bob.require(event, **keys)
                     phases.reached(phase)
                 await _send(alice, bob, "Hello Bob!")
                 await _send(bob, alice, "Hello Alice!")
                 phases.reached("messages")
                 await alice.terminate()
-                await bob.wait_for("ready")
+                await bob.require("ready")
             await bob.terminate()
         await relay.terminate()
     phases.reached("end")
 
 
-async def _send(sender: LoggedProcess, receiver: LoggedProcess, text: str) -> None:
+async def _send(sender: DemoProcess, receiver: DemoProcess, text: str) -> None:
     await sender.send_line(text)
-    await receiver.wait_for("channel_message", text=text)
+    await receiver.require("channel_message", text=text)
 
 
 async def _require_network() -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 import msgspec
 import trio
 
-from sdpx.child_process import ChildProcess, child_process
+from sdpx.child_process import LoggedProcess, child_process
 from sdpx.doctor.check import Check, passed, refused
 from sdpx.doctor.options import DoctorOptions
 from sdpx.doctor.recorder import CheckRecorder
@@ -15,33 +15,16 @@ from sdpx.errors import Ending, ExitStatus
 from sdpx.remedies import REMEDIES
 
 SPARE_SECONDS: Final = 15.0  # for the start and the end of the processes
-Line = dict[str, Any]
 Paths = Literal["all", "relay"]
 
 
-class _Peer(ChildProcess):
-    """A peer process, with its log."""
-
-    def __init__(self, process: trio.Process) -> None:
-        super().__init__(process)
-        self.lines: dict[str, Line] = {}  # the last of each event
-        self.has_id = trio.Event()
-
-    async def leave_when_connected(self) -> None:
-        """End its input, so that it leaves when the channel is open, and read its log."""
-        assert self.process.stdin is not None
-        await self.process.stdin.aclose()
-        await self.run()
-
-    async def run(self) -> None:
-        """Read its log to the end, and note its exit status."""
-        while raw := await self.receive_line():
-            line = msgspec.json.decode(raw, type=Line)
-            self.lines[line["event"]] = line
-            if line["event"] == "id_assigned":
-                self.has_id.set()
-        await self.process.wait()
-        self.has_id.set()
+async def _leave_when_connected(process: trio.Process) -> LoggedProcess:
+    """End the input of a peer, so that it leaves when the channel is open, and read its log."""
+    assert process.stdin is not None
+    await process.stdin.aclose()
+    peer = LoggedProcess(process)
+    await peer.run()
+    return peer
 
 
 class PeerChecks:
@@ -63,25 +46,21 @@ class PeerChecks:
                 async with child_process(
                     *arguments, "--pair", target, variables=variables, stderr=subprocess.DEVNULL
                 ) as process:
-                    peer = _Peer(process)
-                    await peer.leave_when_connected()
+                    peer = await _leave_when_connected(process)
                 return _judge(name, target, peer)
             async with (
                 trio.open_nursery() as nursery,
                 child_process(*arguments, variables=variables, stderr=subprocess.DEVNULL) as waiting,
             ):
-                bob = _Peer(waiting)
+                bob = LoggedProcess(waiting)
                 nursery.start_soon(bob.run)
-                await bob.has_id.wait()
-                if "id_assigned" not in bob.lines:
+                if (assigned := await bob.wait_for("id_assigned")) is None:
                     nursery.cancel_scope.cancel()
                     return _judge(name, target, bob)
-                bob_id = bob.lines["id_assigned"]["id"]
                 async with child_process(
-                    *arguments, "--pair", bob_id, variables=variables, stderr=subprocess.DEVNULL
+                    *arguments, "--pair", assigned["id"], variables=variables, stderr=subprocess.DEVNULL
                 ) as process:
-                    alice = _Peer(process)
-                    await alice.leave_when_connected()
+                    alice = await _leave_when_connected(process)
                 nursery.cancel_scope.cancel()
                 return _judge(name, target, alice)
         sentence = f"The peers did not end within {self._options.timeout + SPARE_SECONDS:g} s"
@@ -101,10 +80,11 @@ class PeerChecks:
         return arguments, {name: value for name, value in variables.items() if value}
 
 
-def _judge(name: str, target: str, peer: _Peer) -> Check:
+def _judge(name: str, target: str, peer: LoggedProcess) -> Check:
     """Return what the log and the exit status of a peer say."""
     status = peer.process.returncode
-    summary, path = peer.lines.get("connection_summary", {}), peer.lines.get("path_selected", {})
+    last = {line["event"]: line for line in peer.lines}
+    summary, path = last.get("connection_summary", {}), last.get("path_selected", {})
     keys = ("local_candidate", "local_address", "remote_candidate", "remote_address")
     evidence: dict[str, Any] = {key: path[key] for key in keys if key in path}
     if status == 0:
@@ -113,7 +93,7 @@ def _judge(name: str, target: str, peer: _Peer) -> Check:
         return passed(
             name, target, f"Connected, {path.get('message', 'path unknown')} ({took})", phases_ms=phases, **evidence
         )
-    diagnosis, error = peer.lines.get("diagnosis", {}), peer.lines.get("error", {})
+    diagnosis, error = last.get("diagnosis", {}), last.get("error", {})
     for key in ("local_candidates", "remote_candidates", "silent_stun", "turn_refusals", "ice_state"):
         if key in diagnosis:
             evidence[key] = diagnosis[key]

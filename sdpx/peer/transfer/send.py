@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from sdpx.concurrency import RepeatedEvent
+from sdpx.concurrency import RepeatedEvent, leaf_exceptions
 from sdpx.errors import Ending, ExitStatus
 from sdpx.events import transfer
 from sdpx.log import Log
@@ -167,10 +167,7 @@ def require_role(link: Link, needed: str) -> None:
 
 def violation(group: BaseExceptionGroup[Violation]) -> Ending:
     """Return the `Ending` of a transfer of which the other side broke the rules."""
-    first: BaseException = group
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return Ending("protocol_error", str(first), ExitStatus.TRANSFER_FAILED)
+    return Ending("protocol_error", str(leaf_exceptions(group)[0]), ExitStatus.TRANSFER_FAILED)
 
 
 def incomplete(total: int, failed: int, first: str) -> Ending:
