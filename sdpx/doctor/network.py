@@ -5,9 +5,9 @@ from ipaddress import ip_address, ip_network
 from typing import Final, Literal
 
 from sdpx.doctor.check import Check, passed, problem
+from sdpx.peer.negotiation.addresses import is_virtual
 
 CGNAT: Final = ip_network("100.64.0.0/10")  # RFC 6598
-_VIRTUAL: Final = ("docker", "br-", "veth", "virbr", "vmnet", "vboxnet", "cni", "flannel", "podman")
 _VPN: Final = ("tun", "tap", "wg", "utun", "ppp", "tailscale", "zt", "nebula")
 
 AddressKind = Literal["public", "private", "cgnat", "link_local", "unique_local"]
@@ -29,7 +29,7 @@ def describe_addresses(interfaces: Mapping[str, Sequence[str]]) -> Check:
     """Return the check of this machine's addresses, by interface; loopback addresses are left out."""
     rows: list[dict[str, str]] = []
     for interface, addresses in interfaces.items():
-        role = "bridge" if interface.startswith(_VIRTUAL) else "vpn" if interface.startswith(_VPN) else "network"
+        role = "bridge" if is_virtual(interface) else "vpn" if interface.startswith(_VPN) else "network"
         rows += [
             {"address": address, "interface": interface, "role": role, "kind": kind_of(address)}
             for address in addresses

@@ -17,10 +17,15 @@ _VIRTUAL: Final = re.compile(
 )
 
 
+def is_virtual(interface: str) -> bool:
+    """Whether an interface is a bridge or an endpoint of containers or virtual machines."""
+    return _VIRTUAL.match(interface) is not None
+
+
 def choose_local(interfaces: Iterable[tuple[str, Sequence[str]]]) -> list[str]:
     """Return at most `MAX_LOCAL` addresses, in turn from each interface; those of virtual ones only if there are no others."""
     usable = [(name, addresses) for name, addresses in interfaces if addresses]
-    real = [addresses for name, addresses in usable if not _VIRTUAL.match(name)]
+    real = [addresses for name, addresses in usable if not is_virtual(name)]
     chosen = real or [addresses for _, addresses in usable]
     return [each[turn] for turn in range(MAX_LOCAL) for each in chosen if turn < len(each)][:MAX_LOCAL]
 
