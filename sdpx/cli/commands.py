@@ -17,7 +17,7 @@ from sdpx.cli import checks, guides
 from sdpx.cli.options import DemoOptions, DocsOptions, RecipeOptions, ServeCommand, TokenOptions
 from sdpx.doctor.options import DoctorOptions
 from sdpx.errors import ExitStatus
-from sdpx.options import BadOption, LogOptions
+from sdpx.options import AccessOptions, BadOption, LogOptions
 from sdpx.peer.options import ConnectOptions, PeerOptions
 from sdpx.peer.transfer.options import PipeOptions, ReceiveOptions, SendOptions
 from sdpx.urls import complete_relay_url
@@ -48,13 +48,11 @@ def serve(options: ServeCommand) -> int:
 def peer(options: PeerOptions) -> int:
     """Run a peer."""
     options = options.completed()
-    _require(checks.peer(options))
-    from sdpx.client_tls import client_context  # noqa: PLC0415
+    _require(checks.peer(options), options.access)
     from sdpx.peer.app import run_peer  # noqa: PLC0415
     from sdpx.peer.terminal import PeerView  # noqa: PLC0415
     from sdpx.runtime import run  # noqa: PLC0415
 
-    client_context(options.access.cafile)
     _warn_of_insecure(options)
     view = None if options.view.verbose else partial(PeerView, options)
     return run(partial(run_peer, options), options, elapsed=True, view=view)
@@ -63,13 +61,11 @@ def peer(options: PeerOptions) -> int:
 def pipe(options: PipeOptions) -> int:
     """Run a pipe."""
     options = options.completed()
-    _require(checks.pipe(options))
-    from sdpx.client_tls import client_context  # noqa: PLC0415
+    _require(checks.pipe(options), options.access)
     from sdpx.peer.transfer.pipe import run_pipe  # noqa: PLC0415
     from sdpx.peer.transfer.view import TransferView  # noqa: PLC0415
     from sdpx.runtime import STDERR, run  # noqa: PLC0415
 
-    client_context(options.access.cafile)
     view = None if options.view.verbose else TransferView
     return run(partial(run_pipe, options), options, elapsed=True, view=view, descriptor=STDERR)
 
@@ -77,14 +73,12 @@ def pipe(options: PipeOptions) -> int:
 def send(options: SendOptions) -> int:
     """Send files."""
     options = options.completed()
-    _require(checks.send(options))
-    from sdpx.client_tls import client_context  # noqa: PLC0415
+    _require(checks.send(options), options.access)
     from sdpx.peer.transfer.files import run_send  # noqa: PLC0415
     from sdpx.peer.transfer.source import BadSource, scan  # noqa: PLC0415
     from sdpx.peer.transfer.view import TransferView  # noqa: PLC0415
     from sdpx.runtime import run  # noqa: PLC0415
 
-    client_context(options.access.cafile)
     try:
         manifest = scan(options.files)
     except BadSource as bad:
@@ -97,13 +91,11 @@ def send(options: SendOptions) -> int:
 def receive(options: ReceiveOptions) -> int:
     """Receive files."""
     options = options.completed()
-    _require(checks.receive(options))
-    from sdpx.client_tls import client_context  # noqa: PLC0415
+    _require(checks.receive(options), options.access)
     from sdpx.peer.transfer.files import run_receive  # noqa: PLC0415
     from sdpx.peer.transfer.view import TransferView  # noqa: PLC0415
     from sdpx.runtime import STDERR, STDIN, run  # noqa: PLC0415
 
-    client_context(options.access.cafile)
     if not options.yes and not (os.isatty(STDIN) and os.isatty(STDERR)):
         raise BadOption("--yes", "needed where there is no terminal for the question whether to receive")
     _warn_of_insecure(options)
@@ -150,13 +142,11 @@ def demo(options: DemoOptions) -> int:
 def doctor(options: DoctorOptions) -> int:
     """Check a relay, this machine's network, and connections."""
     options = options.completed()
-    _require(checks.doctor(options))
-    from sdpx.client_tls import client_context  # noqa: PLC0415
+    _require(checks.doctor(options), options.access)
     from sdpx.doctor.app import run_doctor  # noqa: PLC0415
     from sdpx.doctor.view import DoctorView  # noqa: PLC0415
     from sdpx.runtime import run  # noqa: PLC0415
 
-    client_context(options.access.cafile)
     log_options = LogOptions(log_format=options.format)
     return run(partial(run_doctor, options), log_options, elapsed=True, view=DoctorView, views_files=True)
 
@@ -164,11 +154,9 @@ def doctor(options: DoctorOptions) -> int:
 def bench(options: BenchOptions) -> int:
     """Run a measurement."""
     options = replace(options, url=options.url and complete_relay_url(options.url))
-    _require(checks.bench(options))
+    _require(checks.bench(options), options.access)
     from sdpx.bench.main import run_bench  # noqa: PLC0415
-    from sdpx.client_tls import client_context  # noqa: PLC0415
 
-    client_context(options.access.cafile)
     return run_bench(options)
 
 
@@ -190,8 +178,12 @@ def recipe(options: RecipeOptions) -> int:
     return ExitStatus.OK
 
 
-def _require(found: Iterator[checks.Problem]) -> None:
-    """Raise `BadOption` for the first problem that is one."""
+def _require(found: Iterator[checks.Problem], access: AccessOptions | None = None) -> None:
+    """Raise `BadOption` for the first problem that is one, and for an unusable file of certificates."""
     for option, problem in found:
         if problem:
             raise BadOption(option, problem)
+    if access is not None:
+        from sdpx.client_tls import client_context  # noqa: PLC0415
+
+        client_context(access.cafile)
