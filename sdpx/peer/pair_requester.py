@@ -1,4 +1,4 @@
-"""Requests pairings from the relay, one at a time, and repeats a request while the target is absent or busy."""
+"""Requests pairings from the relay, one at a time, and repeats a request while the target or the relay is not ready."""
 
 from collections.abc import Callable
 from typing import Final
@@ -15,7 +15,7 @@ from sdpx.protocol.messages import ErrorFrame, PairRequest
 ANSWER_SECONDS: Final = 10.0
 FIRST_WAIT: Final = 0.25
 LONGEST_WAIT: Final = 4.0  # a relay allows each client one request for an absent target in 5 s, and its address more
-_TEMPORARY: Final = ("target_not_found", "target_already_paired", "rate_limited")
+_TEMPORARY: Final = ("target_not_found", "target_already_paired", "rate_limited", "engine_unavailable")
 
 
 class PairRequester:

@@ -15,6 +15,7 @@ from typing import Final
 
 import trio
 
+from tests.cluster_soak.chaos import chaos
 from tests.cluster_soak.cost import message_cost
 from tests.cluster_soak.engine_loss import engine_loss
 from tests.cluster_soak.node_loss import node_loss
@@ -28,6 +29,7 @@ MEASUREMENTS: Final = {
     "engine-loss": engine_loss,
     "pairing": pair_requests,
     "cost": message_cost,
+    "chaos": chaos,
 }
 
 

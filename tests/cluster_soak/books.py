@@ -4,6 +4,7 @@ The numbers continue over all pairings of the two clients. When a pairing ends, 
 has been notified: what is pending need not arrive any more. Times are seconds of one clock for both clients.
 """
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field, fields
 
@@ -43,6 +44,8 @@ class Direction:
         self._ended: dict[int, float] = {}
         self._next = 1
         self._highest = 0
+        self._since = math.inf
+        self.longest_since = 0.0
         self._figures = Figures()
 
     @property
@@ -73,6 +76,8 @@ class Direction:
         figures.out_of_order += number < self._highest
         self._highest = max(self._highest, number)
         figures.longest = max(figures.longest, now - sent)
+        if now >= self._since:
+            self.longest_since = max(self.longest_since, now - max(sent, self._since))
         figures.milliseconds[int((now - sent) * 1000)] += 1
 
     def refuse(self) -> None:
@@ -92,6 +97,10 @@ class Direction:
     def figures(self) -> Figures:
         """Return the figures; what is pending is lost."""
         return Figures(**vars(self._figures) | {"lost": max(0, self.pending), "ended": len(self._ended)})
+
+    def time_from(self, moment: float) -> None:
+        """Measure in `longest_since` how long a delivery takes from this moment, or from the sending of a later frame."""
+        self._since, self.longest_since = moment, 0.0
 
     def start_timing(self) -> None:
         """Forget the delays of earlier deliveries."""

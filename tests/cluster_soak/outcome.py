@@ -14,7 +14,7 @@ from tests.harness.cluster import Node, cluster
 from tests.harness.redis_server import Kind, RedisServer, redis_server
 
 NO_LIMITS: Final = ("--rate", "0", "--max-clients", "0", "--max-clients-per-ip", "0", "--unknown-target-rate", "0")
-WIDTH: Final = 52
+WIDTH: Final = 62
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,15 @@ class Scale:
     seconds: float = 10.0
     drain: float = 5.0
     lease: float = 1.5
+    outages: int = 4  # of those in engine_loss.py
+    faults: int = 40  # of chaos.py
+    seed: int = 1
     nodes: int = 3
     engine: Kind = "redis"
-    alone: bool = False
     serve: tuple[str, ...] = ()
 
 
-QUICK: Final = Scale(pairs=20, rate=2.0, rounds=1, kills=2, requests=600, seconds=2.0, drain=1.0)
+QUICK: Final = Scale(faults=6, outages=2, pairs=20, rate=2.0, rounds=1, kills=2, requests=600, seconds=2.0, drain=1.0)
 
 
 @dataclass
@@ -99,7 +101,7 @@ def _counts(counts: Counter[str] | Counter[int]) -> str:
 async def nodes_and_engine(folder: Path, scale: Scale) -> AsyncIterator[tuple[list[Node], RedisServer]]:
     """Run the nodes of one cluster and their engine."""
     async with redis_server(folder, kind=scale.engine) as engine:
-        shared = () if scale.alone else ("--cluster", engine.url, "--cluster-lease", str(scale.lease))
+        shared = ("--cluster", engine.url, "--cluster-lease", str(scale.lease))
         options = (*NO_LIMITS, "--log-level", "info", "--drain-timeout", str(scale.drain), *shared, *scale.serve)
         async with cluster(folder, scale.nodes, *options) as nodes:
             yield nodes, engine

@@ -1,5 +1,6 @@
 """Each node is restarted in turn while pairs talk: no frame is lost, and no pairing ends."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -8,9 +9,25 @@ import trio
 from tests.cluster_soak.outcome import Outcome, Scale, nodes_and_engine
 from tests.cluster_soak.talkers import TalkingPair, wait_until, wait_until_settled
 from tests.harness.balancer import balancer
+from tests.harness.cluster import Node
 
 SETTLE_SECONDS: Final = 20.0
 TALK_SECONDS: Final = 1.0  # between two restarts
+
+
+async def roll(nodes: list[Node], out: Outcome, settled: Callable[[], bool]) -> None:
+    """Stop and start one node after the other, each when the clients have settled again."""
+    slowest = 0.0
+    for number, node in enumerate(nodes, 1):
+        began = trio.current_time()
+        status = await node.stop()
+        slowest = max(slowest, trio.current_time() - began)
+        out.require(status == 0, f"At restart {number} a node ended with status {status} on SIGTERM.")
+        await node.start()
+        await wait_until(settled, SETTLE_SECONDS)
+        await trio.sleep(TALK_SECONDS)
+    out.row("restarts", len(nodes))
+    out.row("slowest stop of a node", f"{slowest:.1f} s")
 
 
 async def rolling_restart(folder: Path, scale: Scale) -> Outcome:
@@ -28,23 +45,13 @@ async def rolling_restart(folder: Path, scale: Scale) -> Outcome:
         for pair in pairs:
             for client in pair.clients:
                 client.outgoing.start_timing()
-        slowest = 0.0
-        for number, node in [*enumerate(nodes, 1)] * scale.rounds:
-            began = trio.current_time()
-            status = await node.stop()
-            slowest = max(slowest, trio.current_time() - began)
-            out.require(status == 0, f"Node {number} ended with status {status} on SIGTERM.")
-            await node.start()
-            await wait_until(lambda: all(front.ready.values()) and all(pair.paired for pair in pairs), SETTLE_SECONDS)
-            await trio.sleep(TALK_SECONDS)
+        await roll(nodes * scale.rounds, out, lambda: all(front.ready.values()) and all(pair.paired for pair in pairs))
         out.require(
             await wait_until_settled(pairs, SETTLE_SECONDS, go_on=False), "Not all pairs were settled at the end."
         )
         nursery.cancel_scope.cancel()
     ended = [notice.reason for pair in pairs for client in pair.clients for notice in client.disconnects]
     lost = sum(len(client.lost_sessions) for pair in pairs for client in pair.clients)
-    out.row("restarts", scale.nodes * scale.rounds)
-    out.row("slowest stop of a node", f"{slowest:.1f} s")
     out.row("peer_disconnected", len(ended))
     out.row("sessions not resumed", lost)
     out.add_clients(pairs)

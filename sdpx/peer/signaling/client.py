@@ -35,6 +35,7 @@ NORMAL: Final = 1000
 GOING_AWAY: Final = 1001
 PROTOCOL_ERROR: Final = 1002
 ABNORMAL: Final = 1006
+RESTARTING: Final = 1012
 SUPERSEDED: Final = 4001
 
 FIRST_DELAY: Final = 0.5
@@ -42,9 +43,10 @@ LONGEST_DELAY: Final = 30.0
 LONGEST_RESUME_DELAY: Final = 5.0
 RESUME_SECONDS: Final = 30.0  # the relay's usual resume window
 STABLE_SECONDS: Final = 10.0  # a connection that lasted so long resets the backoff
+RESTART_SECONDS: Final = 0.5  # ... or so long, if it was closed because the node restarts
 ID_TRIES: Final = 4
 # The proxy before the relay answers, or the relay itself cannot take a client now (HTTP 502, 503, 504).
-_TEMPORARY: Final = ("relay_unavailable", "full", "shutting_down", "auth_unavailable")
+_TEMPORARY: Final = ("relay_unavailable", "full", "shutting_down", "auth_unavailable", "engine_unavailable")
 _FINAL: Final = ("taken_over", "unauthorized", "forbidden", "bad_id", "bad_request", "not_found", "upgrade_required")
 
 
@@ -144,7 +146,9 @@ class SignalingClient:
                     if (channel := await self._open_session(connection, self.connected_since - began)) is not None:
                         await self._serve(connection, channel)
                     await trio.lowlevel.checkpoint_if_cancelled()  # by `close`, while the connection was closed here
-                    if self._state.progress > progress or trio.current_time() - self.connected_since > STABLE_SECONDS:
+                    is_restart = connection.close_reason is not None and connection.close_reason.code == RESTARTING
+                    enough = RESTART_SECONDS if is_restart else STABLE_SECONDS
+                    if self._state.progress > progress or trio.current_time() - self.connected_since > enough:
                         self._backoff.reset()
                     self._connection = self.connected_since = None
                     return await self._on_connection_lost(connection, nursery)
@@ -212,7 +216,7 @@ class SignalingClient:
             reason = "Another connection has taken over this peer's session at the relay"
             return Ending("taken_over", reason, ExitStatus.RELAY)
         reason = f"The connection to the relay at {self._options.shown_url} was lost"
-        if code == GOING_AWAY:
+        if code in {GOING_AWAY, RESTARTING}:
             reason = f"The relay at {self._options.shown_url}, or a proxy before it, is stopping"
         return Ending("relay_lost", reason, ExitStatus.RELAY)
 

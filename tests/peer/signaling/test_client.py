@@ -4,7 +4,8 @@ import socket
 from typing import Any
 
 import pytest
-from trio_websocket import WebSocketConnection
+import trio
+from trio_websocket import WebSocketConnection, WebSocketRequest
 from wsproto.utilities import LocalProtocolError
 
 from sdpx.errors import Ending, ExitStatus
@@ -145,6 +146,28 @@ async def test_any_other_close_code_is_followed_by_a_dial(code: int) -> None:
         *_, again = await next_events(client, 3)
     assert isinstance(again, Connected)
     assert log.of("disconnected")[0]["code"] == code
+
+
+async def test_client_of_nodes_that_restart_one_after_the_other_comes_back_at_once() -> None:
+    """The backoff begins again after each 1012 of a connection that was of use, however short."""
+
+    def node(seconds: float) -> Response:
+        async def respond(request: WebSocketRequest, received: list[dict[str, Any]]) -> None:
+            connection = await request.accept()
+            await connection.send_message(
+                '{"type": "your_id", "id": "alice", "resume_token": "t", "resumed": true, "client_seq": 0}'
+            )
+            await trio.sleep(seconds)
+            await connection.aclose(1012)
+
+        return respond
+
+    async with scripted(*[node(0.6)] * 3, node(0), node(0), accepts({}, code=0)) as (client, _, log):
+        await next_events(client, 1)
+        while len(log.of("reconnecting")) < 5:
+            await trio.sleep(0.02)
+    assert [line["delay_ms"] > 0 for line in log.of("reconnecting")] == [False, False, False, True, True]
+    assert "is stopping" in log.of("reconnecting")[0]["reason"]
 
 
 async def test_delays_grow_while_connections_are_short() -> None:
