@@ -26,6 +26,7 @@ PURE: Final = (
         "relay.websocket.protocol",
         "relay.websocket.validator",
     ),
+    *("relay.cluster.options", "relay.cluster.directory", "relay.cluster.node"),
     *("relay.auth.options", "relay.auth.origins", "relay.auth.proxies", "relay.auth.tokens"),
     *("relay.auth.turn", "relay.options", "peer.options", "peer.commands", "peer.policy", "peer.negotiation"),
     *("peer.diagnostics.diagnosis", "peer.diagnostics.expectation", "peer.diagnostics.trace", "peer.webrtc.events"),
@@ -38,6 +39,7 @@ PURE: Final = (
 PURE_MAY_USE: Final = {
     *(
         "sdpx",
+        "abc",
         "msgspec",
         "h11",
         "websockets",
@@ -136,6 +138,7 @@ LAYERS: Final = {
     "relay.http": {"relay.core"},
     "relay.websocket": {"relay.core"},
     "relay.auth": {"relay.core", "relay.http"},
+    "relay.cluster": {"relay.core"},
     "peer.negotiation": set[str](),
     "peer.diagnostics": {"peer.negotiation", "peer.options"},
     "peer.signaling": {"peer.options"},

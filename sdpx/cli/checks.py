@@ -15,6 +15,7 @@ from sdpx.relay.auth.origins import validate_origin
 from sdpx.relay.auth.proxies import validate_network
 from sdpx.relay.auth.tokens import parse_duration, pattern_of, validate_pattern
 from sdpx.relay.auth.turn import validate_turn_url
+from sdpx.relay.cluster.options import validate_cluster_url
 from sdpx.relay.options import ServeOptions
 from sdpx.urls import validate_http_url, validate_relay_url
 
@@ -29,6 +30,19 @@ def serve(options: ServeOptions) -> Iterator[Problem]:
         yield "--metrics-host", "needs --metrics-port; without it, /metrics is served on the relay's own port"
     yield from (("--ice-server", _error_of(parse_server, url)) for url in options.ice_server)
     yield from _auth(options.auth)
+    yield from _cluster(options)
+
+
+def _cluster(options: ServeOptions) -> Iterator[Problem]:
+    url = options.cluster.cluster
+    if url is not None:
+        yield "--cluster", validate_cluster_url(url)
+    elif options.cluster.cluster_password_file is not None:
+        yield "--cluster-password-file", "needs --cluster"
+    if not options.cluster.cluster_prefix.isprintable() or not options.cluster.cluster_prefix:
+        yield "--cluster-prefix", "needs one or more printable characters"
+    if options.reuse_port and options.port == 0:
+        yield "--reuse-port", "needs a fixed --port, which the relays share"
 
 
 def _auth(options: AuthOptions) -> Iterator[Problem]:

@@ -26,12 +26,15 @@ from sdpx.urls import complete_relay_url
 def serve(options: ServeCommand) -> int:
     """Run a relay; with `--check` or `--print-config` only check its options and files."""
     _require(checks.serve(options))
-    from sdpx.relay.app import check_hosts, load_credentials, run_server  # noqa: PLC0415
+    from sdpx.relay.app import check_directory, check_hosts, load_credentials, load_directory, run_server  # noqa: PLC0415
     from sdpx.runtime import run  # noqa: PLC0415
 
     credentials = load_credentials(options)
+    directory = load_directory(options)
     if options.check:
         check_hosts(options)
+        if directory is not None:
+            check_directory(directory)
     if options.print_config:
         from sdpx.cli.config_file import render  # noqa: PLC0415
 
@@ -42,7 +45,8 @@ def serve(options: ServeCommand) -> int:
         typer.echo("sdpx serve: configuration OK", err=True)
     if options.check or options.print_config:
         return ExitStatus.OK
-    return run(partial(run_server, options, credentials), options, reloads=True, on_log_failure=options.on_log_failure)
+    main = partial(run_server, options, credentials, directory=directory)
+    return run(main, options, reloads=True, on_log_failure=options.on_log_failure)
 
 
 def peer(options: PeerOptions) -> int:

@@ -282,6 +282,52 @@ class ProcessSuspended(WarningEvent, frozen=True):
     ms: float
 
 
+class ClusterJoined(Event, frozen=True):
+    """The relay is a node of a cluster of `nodes`; its name is new at every start, and after its lease was over."""
+
+    sentence = "Joined a cluster of {e.nodes} nodes as {e.node}"
+    node: str
+    nodes: int
+
+
+class ClusterDegraded(ErrorEvent, frozen=True):
+    """The engine of the cluster cannot be reached: pairs on this node go on, new IDs and pairings are refused."""
+
+    sentence = "The cluster cannot be reached: {e.reason}"
+    reason: str
+
+
+class ClusterRestored(Event, frozen=True):
+    """The engine can be reached again, after `ms`; `lost` pairings with other nodes ended at once.
+
+    `state` is `kept`, `forgotten` if the engine lost its data, or `removed` if the other nodes had given this one up. After
+    `forgotten` the pairings with other nodes are confirmed within a second.
+    """
+
+    sentence = "The cluster can be reached again ({e.state})"
+    node: str
+    ms: float
+    state: str
+    lost: int
+
+
+class NodeLost(WarningEvent, frozen=True):
+    """A node did not renew its lease; its clients' peers are notified. Logged by the node that removed it."""
+
+    sentence = "Node {e.node} is lost, with {e.clients} clients"
+    node: str
+    clients: int
+
+
+class SessionMoved(Event, frozen=True):
+    """A session left for another node (`out`), or came from one (`in`); `frames` waited for it meanwhile."""
+
+    sentence = "Session of {e.client_id} moved {e.result}"
+    client_id: str
+    result: str
+    frames: int
+
+
 class ServerStopping(Event, frozen=True):
     """A signal requested the shutdown; clients are notified."""
 

@@ -15,7 +15,7 @@ from sdpx.errors import Refusal
 PROTOCOL: Final = "sdpx.v1"
 
 RelayedType = Literal["offer", "answer", "candidate"]
-DisconnectReason = Literal["left", "closed", "timeout", "slow", "shutdown", "refused"]
+DisconnectReason = Literal["left", "closed", "timeout", "slow", "shutdown", "refused", "node_lost"]
 
 
 class CandidateInit(Struct, frozen=True, omit_defaults=True):

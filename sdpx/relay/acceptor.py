@@ -9,6 +9,7 @@ oldest one is closed (`EvictionQueue`). Connections whose request has been read,
 bound of their own.
 """
 
+import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -21,14 +22,25 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from sdpx.events import Event, serve
+from sdpx.ids import make_id
 from sdpx.relay.auth.authenticator import Authenticator
 from sdpx.relay.auth.tokens import UNRESTRICTED, Grant
 from sdpx.relay.client import AcceptedUpgrade
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.rate_limit import EvictionQueue
-from sdpx.relay.http.endpoints import operator_pages
+from sdpx.relay.http.endpoints import Readiness, operator_pages
 from sdpx.relay.http.request import HttpRequest, Remote, RequestParser, host_of
-from sdpx.relay.http.responses import CROWDED, FULL, STOPPING, TIMEOUT, TLS_REQUIRED, HttpError, HttpResponse, id_taken
+from sdpx.relay.http.responses import (
+    CROWDED,
+    ENGINE_UNAVAILABLE,
+    FULL,
+    STOPPING,
+    TIMEOUT,
+    TLS_REQUIRED,
+    HttpError,
+    HttpResponse,
+    id_taken,
+)
 from sdpx.relay.http.upgrade import Upgrade, parse_plain_request, parse_simple_upgrade, parse_upgrade
 from sdpx.relay.relay import Relay
 from sdpx.relay.websocket.closing import send_and_linger
@@ -118,7 +130,7 @@ class Acceptor:
         self._log = relay.log_event
         self._engine = engine
         self._authenticator = authenticator
-        self._metrics_pages = operator_pages(relay.stats, relay.snapshot, lambda: not self._stopping)
+        self._metrics_pages = operator_pages(relay.stats, relay.snapshot, self._readiness)
         hidden = "/metrics" if metrics_port else None
         self._pages = {path: page for path, page in self._metrics_pages.items() if path != hidden}
         bounds = (limits.pending, limits.max_clients_per_ip)
@@ -139,6 +151,9 @@ class Acceptor:
             pending.deadline = trio.current_time() + self.handshake_timeout
         self._relay.stop()
 
+    def _readiness(self) -> Readiness:
+        return "draining" if self._stopping else "degraded" if self._relay.is_degraded else "ready"
+
     # ---- the decision
 
     async def _decide(self, request: HttpRequest, remote: Remote) -> AcceptedUpgrade | Answer:
@@ -150,16 +165,34 @@ class Acceptor:
             return STOPPING
         if isinstance(upgrade, HttpError):
             return upgrade
-        grant = UNRESTRICTED
+        grant: Grant | HttpError = UNRESTRICTED
         if self._authenticator is not None:
             is_resuming = self._relay.find_session(upgrade.resume) is not None
             if not is_resuming and (refusal := self._capacity_refusal(remote)):
                 return refusal
-            outcome = await self._authenticator.authenticate(request, remote)  # origin, attempts, token, webhook
-            if isinstance(outcome, HttpError):
-                return outcome
-            grant = outcome
-        return self._reserve_id(upgrade, grant, remote, request.trailing_data)
+            grant = await self._authenticator.authenticate(request, remote)  # origin, attempts, token, webhook
+        return (
+            grant if isinstance(grant, HttpError) else await self._admit(upgrade, grant, remote, request.trailing_data)
+        )
+
+    async def _admit(
+        self, upgrade: Upgrade, grant: Grant, remote: Remote, trailing_data: bytes
+    ) -> AcceptedUpgrade | HttpError:
+        """Return the upgrade with the ID that it gets, which no other client of the cluster has."""
+        if not await self._relay.fetch_session(upgrade.resume, grant.client_id):
+            return ENGINE_UNAVAILABLE
+        accepted = self._reserve_id(upgrade, grant, remote, trailing_data)
+        if not self._relay.is_clustered or isinstance(accepted, HttpError) or accepted.is_resumed:
+            return accepted
+        client_id = accepted.client_id or make_id(os.urandom)
+        result = await self._relay.register(client_id)
+        if result != "registered":
+            return replace(id_taken(client_id) if result == "taken" else ENGINE_UNAVAILABLE, client_id=client_id)
+        refusal = STOPPING if self._stopping else self._capacity_refusal(remote)
+        if refusal is not None:
+            self._relay.unregister(client_id)
+            return replace(refusal, client_id=client_id)
+        return replace(accepted, client_id=client_id)
 
     def _reserve_id(
         self, upgrade: Upgrade, grant: Grant, remote: Remote, trailing_data: bytes = b""
@@ -228,7 +261,8 @@ class Acceptor:
         assert self._engine is not None
         decision: AcceptedUpgrade | HttpError | None = None
         try:
-            is_fast = self._authenticator is None and (self._found_proxy or not FORWARDED.search(request))
+            is_plain = self._authenticator is None and not self._relay.is_clustered
+            is_fast = is_plain and (self._found_proxy or not FORWARDED.search(request))
             if is_fast and (upgrade := parse_simple_upgrade(request)) is not None:
                 decision = self._reserve_id(upgrade, UNRESTRICTED, Remote.of(stream.remote))
             if isinstance(decision, AcceptedUpgrade) and _is_given_up(stream, decision):
@@ -294,6 +328,8 @@ class Acceptor:
             try:
                 with _counted(port.pending, pending, address):
                     request = await self._read_request(stream, received)
+                if isinstance(request, HttpRequest) and self._relay.is_clustered and _is_late(stream, request):
+                    request = None
                 if isinstance(request, HttpRequest):
                     self._warn_of_proxy(request, remote)
                     if self._authenticator is not None:
@@ -402,6 +438,11 @@ def _counted(connections: EvictionQueue[Pending], pending: Pending, address: str
         yield
     finally:
         connections.leave(pending)
+
+
+def _is_late(stream: trio.abc.Stream, request: HttpRequest) -> bool:
+    """Return whether a client has closed its attempt to resume before the session is fetched from another node."""
+    return "resume" in request.query and isinstance(stream, SocketStream) and stream.is_abandoned
 
 
 def _is_given_up(stream: trio.abc.Stream, accepted: AcceptedUpgrade) -> bool:

@@ -8,19 +8,23 @@ from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from ipaddress import ip_address
+from pathlib import Path
 
 import trio
 
 from sdpx.errors import Ending
 from sdpx.events import serve
 from sdpx.ice_servers import parse_server
+from sdpx.ids import make_id
 from sdpx.log import Log
 from sdpx.options import BadOption
 from sdpx.relay.acceptor import Acceptor
 from sdpx.relay.auth.authenticator import open_authenticator
 from sdpx.relay.auth.credentials import Credentials
+from sdpx.relay.auth.files import BadFile, read_secret
 from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.auth.turn import IceServerIssuer
+from sdpx.relay.cluster.directory import Directory
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.listeners import Listener, open_listeners, raise_file_limit, serve_listener
 from sdpx.relay.memory import trim_heap_periodically
@@ -55,10 +59,39 @@ def check_hosts(options: ServeOptions) -> None:
             raise BadOption(option, error.reason) from None
 
 
-async def run_server(options: ServeOptions, credentials: Credentials, log: Log, stop: ShutdownRequest) -> None:
+def load_directory(options: ServeOptions) -> Directory | None:
+    """Return the directory of the cluster that the options name, not connected yet; raises `BadOption`."""
+    cluster, password = options.cluster, None
+    if cluster.cluster is None:
+        return None
+    try:
+        from sdpx.relay.cluster.redis import EngineAddress, RedisDirectory  # noqa: PLC0415  an extra
+    except ImportError as error:
+        raise BadOption("--cluster", f"needs an extra: pip install 'sdpx[cluster]' ({error})") from None
+    if cluster.cluster_password_file is not None:
+        try:
+            password = read_secret(Path(cluster.cluster_password_file)).decode()
+        except (BadFile, UnicodeDecodeError) as error:
+            raise BadOption("--cluster-password-file", str(error)) from None
+    address = EngineAddress.parse(cluster.cluster, password)
+    make_name = partial(make_id, os.urandom)
+    return RedisDirectory(options.limits, cluster.cluster_lease, make_name, address, cluster.cluster_prefix)
+
+
+def check_directory(directory: Directory) -> None:
+    """Raise `BadOption` if the engine of a cluster cannot be used."""
+    try:
+        trio.run(directory.check)
+    except Ending as error:
+        raise BadOption("--cluster", error.reason) from None
+
+
+async def run_server(
+    options: ServeOptions, credentials: Credentials, log: Log, stop: ShutdownRequest, directory: Directory | None = None
+) -> None:
     """Run a relay until `stop` is requested; raises an `Ending` if a port cannot be opened."""
     descriptors = raise_file_limit()
-    listeners = await open_listeners(options.host, options.port)
+    listeners = await open_listeners(options.host, options.port, reuse_port=options.reuse_port)
     metrics_listeners: list[Listener] = []
     if options.metrics_port is not None:
         metrics_listeners = await open_listeners(options.metrics_host or options.host, options.metrics_port)
@@ -70,7 +103,10 @@ async def run_server(options: ServeOptions, credentials: Credentials, log: Log, 
         await accepting.start(credentials.reload_on_sighup, log.emit)
         issuer = _ice_server_issuer(options, credentials)
         engine = _start_epoll_engine(clients, accepting, log) if options.engine != "trio-websocket" else None
-        relay = Relay(options.limits, log, log_sdp=options.log_sdp, ice=issuer)
+        relay = _make_relay(options, directory, log, issuer)
+        if engine is not None:
+            relay.batch = engine.batch
+        await accepting.start(relay.run)
         acceptor = Acceptor(
             options.limits, relay, engine=engine, authenticator=authenticator, metrics_port=bool(metrics_listeners)
         )
@@ -93,7 +129,6 @@ async def run_server(options: ServeOptions, credentials: Credentials, log: Log, 
         accepting.start_soon(_preload_metrics)
         accepting.start_soon(trim_heap_periodically)
         accepting.start_soon(_renew_ice_servers, relay, issuer)
-        accepting.start_soon(relay.run)
         manager = ServiceManager(os.environ, log.emit)
         manager.notify("READY=1", f"STATUS=Listening on {', '.join(each.address for each in listeners)}")
         accepting.start_soon(manager.run_watchdog)
@@ -102,6 +137,14 @@ async def run_server(options: ServeOptions, credentials: Credentials, log: Log, 
         await _end(acceptor, relay, options.limits, log, stop)
         accepting.cancel_scope.cancel()
         clients.cancel_scope.cancel()
+
+
+def _make_relay(options: ServeOptions, directory: Directory | None, log: Log, issuer: IceServerIssuer) -> Relay:
+    if directory is None:
+        return Relay(options.limits, log, log_sdp=options.log_sdp, ice=issuer)
+    from sdpx.relay.cluster_relay import ClusterRelay  # noqa: PLC0415  not needed without a cluster
+
+    return ClusterRelay(directory, options.limits, log, log_sdp=options.log_sdp, ice=issuer)
 
 
 def _ice_server_issuer(options: ServeOptions, credentials: Credentials) -> IceServerIssuer:
@@ -171,6 +214,7 @@ async def _end(acceptor: Acceptor, relay: Relay, limits: Limits, log: Log, stop:
     began = trio.current_time()
     log.emit(serve.ServerStopping(stop.cause, relay.clients))
     acceptor.stop()
+    await relay.drain()
     with trio.move_on_after(limits.drain_timeout + 2 * limits.close_timeout):
         await relay.wait_closed()
     log.emit(serve.ServerStopped(round((trio.current_time() - began) * 1000, 3)))

@@ -12,6 +12,7 @@ from sdpx.relay.websocket.connection import EpollConnection
 from sdpx.relay.websocket.trio_websocket_engine import TrioWebSocketConnection
 
 if TYPE_CHECKING:
+    from sdpx.relay.cluster.node import Member, RemoteSender
     from sdpx.relay.core.replay_buffer import ReplayBuffer
     from sdpx.relay.websocket.handler import CloseReason
 
@@ -47,11 +48,13 @@ class ClientSession:
     replay: "ReplayBuffer | None" = None
     is_resumed: bool = False
     suspended_by: "CloseReason | None" = None
+    link: "Member | None" = None  # in a cluster, while frames to the peer, or behind a pair_request, take a detour
+    moved_as: "RemoteSender | None" = None  # once the session has moved to another node
     last_relayed: tuple[str, str, str] = ("", "", "")  # a frame's type and receiver, and the start of its log line
     # Set when the session ends, for `sdpx.relay.delivery`:
-    last_peer: "ClientSession | None" = None  # the peer, which gets `peer_disconnected`
+    last_peer: "ClientSession | RemoteSender | None" = None  # the peer, which gets `peer_disconnected`
     unacknowledged: list[object] | None = None  # of a resumable session: the senders of frames in its replay buffer
 
     def release(self) -> None:
         """Drop what refers back to a session that has ended, so that its memory does not wait for the garbage collector."""
-        self.connection = self.last_peer = self.unacknowledged = None
+        self.connection = self.last_peer = self.unacknowledged = self.link = None

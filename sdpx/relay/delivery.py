@@ -13,6 +13,7 @@ A frame is undelivered
 
 from sdpx.protocol.messages import ErrorFrame
 from sdpx.relay.client import ClientSession
+from sdpx.relay.cluster.node import RemoteSender
 from sdpx.relay.websocket.handler import ABNORMAL, CloseReason
 
 
@@ -28,7 +29,7 @@ def drop_read_frames(session: ClientSession, close_reason: CloseReason) -> None:
         session.unacknowledged = []
 
 
-def senders_to_notify(session: ClientSession) -> list[ClientSession]:
+def senders_to_notify(session: ClientSession) -> list[ClientSession | RemoteSender]:
     """Return the sessions whose frames this session, which has ended, did not receive: each once, in the order of sending."""
     senders: list[object] | tuple[object, ...] = ()
     if session.unacknowledged is not None:
@@ -36,7 +37,9 @@ def senders_to_notify(session: ClientSession) -> list[ClientSession]:
     elif session.connection is not None:
         senders = session.connection.undelivered
     return [
-        each for each in dict.fromkeys(senders) if isinstance(each, ClientSession) and each is not session.last_peer
+        each
+        for each in dict.fromkeys(senders)
+        if isinstance(each, ClientSession | RemoteSender) and each != session.last_peer
     ]
 
 

@@ -88,10 +88,11 @@ async def serve_listener(
             await trio.sleep(RETRY_SECONDS)
 
 
-async def open_listeners(host: str, port: int) -> list[Listener]:
+async def open_listeners(host: str, port: int, *, reuse_port: bool = False) -> list[Listener]:
     """Listen on every address of `host`, `::` being those of IPv4, too; an address of IPv6 may be in brackets.
 
-    With port 0 all use the port that the system gives the first one. Raises an `Ending`.
+    With port 0 all use the port that the system gives the first one. `reuse_port` lets other processes use the same port, if
+    they ask for it as well. Raises an `Ending`.
     """
     name = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
@@ -105,7 +106,7 @@ async def open_listeners(host: str, port: int) -> list[Listener]:
         addresses.append((ANY_IPV4, port))
     for tries_left in reversed(range(PORT_TRIES if port == 0 else 1)):
         try:
-            return _listen_on_all(addresses, port)
+            return _listen_on_all(addresses, port, reuse_port=reuse_port)
         except OSError as error:
             if not tries_left:
                 reason = f"{describe_os_error(error)}{_HINTS.get(error.errno or 0, '')}"
@@ -114,12 +115,13 @@ async def open_listeners(host: str, port: int) -> list[Listener]:
     raise AssertionError
 
 
-def _listen_on_all(addresses: Sequence[tuple[Any, ...]], port: int) -> list[Listener]:
+def _listen_on_all(addresses: Sequence[tuple[Any, ...]], port: int, *, reuse_port: bool) -> list[Listener]:
     """Listen on all addresses but those that this host does not have, such as ::1 for localhost; raises `OSError`."""
     listeners: list[Listener] = []
     for address in addresses:
         try:
-            listeners.append(Listener(_listening_socket(address, port or (listeners[0].port if listeners else 0))))
+            own_port = port or (listeners[0].port if listeners else 0)
+            listeners.append(Listener(_listening_socket(address, own_port, reuse_port=reuse_port)))
         except OSError as error:
             if error.errno in NO_ADDRESS and (listeners or address != addresses[-1]):
                 continue
@@ -129,12 +131,14 @@ def _listen_on_all(addresses: Sequence[tuple[Any, ...]], port: int) -> list[List
     return listeners
 
 
-def _listening_socket(address: tuple[Any, ...], port: int) -> socket.socket:
+def _listening_socket(address: tuple[Any, ...], port: int, *, reuse_port: bool) -> socket.socket:
     """Return a listening socket, whose options the accepted sockets inherit; `address` is that of the socket module."""
     sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if sock.family == socket.AF_INET6:

@@ -5,6 +5,7 @@ from typing import Literal
 
 from sdpx.options import LogOptions, OnLogFailure, option
 from sdpx.relay.auth.options import AuthOptions
+from sdpx.relay.cluster.options import ClusterOptions
 from sdpx.relay.core.limits import Limits
 from sdpx.urls import DEFAULT_PORT
 
@@ -32,8 +33,12 @@ class ServeOptions(LogOptions):
         None, "Serve /metrics on this port only; 0: a free port.", "Network", "NUMBER", 0, 65535
     )
     metrics_host: str | None = option(None, "Address for --metrics-port; default: that of --host.", "Network", "HOST")
+    reuse_port: bool = option(
+        False, "Share --port with other relays on this machine (SO_REUSEPORT), one a core; see --cluster.", "Network"
+    )
     limits: Limits = field(default_factory=Limits)
     auth: AuthOptions = field(default_factory=AuthOptions)
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
     ice_server: tuple[str, ...] = option(
         (),
         "STUN or TURN server for all clients, stun:HOST:PORT or turn:USER:PASS@HOST:PORT; repeatable.",

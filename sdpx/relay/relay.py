@@ -9,8 +9,9 @@
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar, Final
 
 import trio
 from msgspec import UNSET
@@ -23,11 +24,12 @@ from sdpx.ids import make_id
 from sdpx.log import Log
 from sdpx.protocol import codec
 from sdpx.protocol.codec import FROM_PEER
-from sdpx.protocol.messages import DisconnectReason, Frame, IceServers, Pong, ServerMessage, YourId
+from sdpx.protocol.messages import ClientMessage, DisconnectReason, Frame, IceServers, Pong, ServerMessage, YourId
 from sdpx.relay import delivery
 from sdpx.relay.auth.tokens import Grant
 from sdpx.relay.auth.turn import IceServerIssuer
 from sdpx.relay.client import AcceptedUpgrade, ClientSession, Connection
+from sdpx.relay.cluster.node import RemoteSender
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.overload import PartialMessageBudget, QueuedBytes, slowest_readers
 from sdpx.relay.core.pairing import Effect, PairingTable, PairPolicy, Send
@@ -54,6 +56,8 @@ class Relay:
     `open_session`, makes a connection with `handler` and the session, and calls `connect`.
     """
 
+    is_clustered: ClassVar[bool] = False
+
     def __init__(
         self,
         limits: Limits,
@@ -67,15 +71,18 @@ class Relay:
         self._log = log
         self._log_sdp = log_sdp
         self._relayed_head = "" if log_sdp else log.head_of(serve.Relayed)
-        self._table = PairingTable()
+        self._table = PairingTable(is_complete=not self.is_clustered)
         self._sessions: dict[str, ClientSession] = {}
         self._suspension = SuspensionDetector(self.log_event)
         resumed_at = self._suspension.resumed_at
-        self._resume = ResumeManager(limits, self._sessions, self.log_event, self._end_suspended, resumed_at)
+        self._resume = ResumeManager(
+            limits, self._sessions, self.log_event, self._end_suspended, resumed_at, self.is_clustered
+        )
         self._pending_effects: deque[tuple[Effect, float]] = deque()
         self._is_executing = False
         self._unknown_targets = AddressLimit(limits.unknown_target_rate)
         self._partial_messages = PartialMessageBudget[str](limits.max_partial_bytes)
+        self.batch: Callable[[], AbstractContextManager[None]] = nullcontext  # of the engine: writes follow at its end
         self.queued = QueuedBytes()
         self.stats = RelayStats()
         self.counts = ConnectionCounts(limits.max_clients, limits.max_clients_per_ip)
@@ -101,11 +108,20 @@ class Relay:
         self.stats.count(event)
         self._log.emit(event)
 
-    async def run(self) -> None:
+    @property
+    def is_degraded(self) -> bool:
+        """Whether new clients are refused because the cluster cannot be reached."""
+        return False
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the timers of resumable sessions, and notice suspensions of the process, for ever."""
+        task_status.started()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._suspension.run)
             nursery.start_soon(self._resume.run)
+
+    async def drain(self) -> None:
+        """Wait for what has to be done between `stop` and the end of the connections."""
 
     def stop(self) -> None:
         """End every session and connection because the relay stops."""
@@ -149,6 +165,17 @@ class Relay:
         """Wait until no client's connection is open."""
         while self._open:
             await self._all_closed.wait()
+
+    async def fetch_session(self, _request: ResumeRequest, _bound_id: str | None) -> bool:
+        """Bring the session that a request resumes to this relay; False if it cannot be reached now."""
+        return True
+
+    async def register(self, _client_id: str) -> str:
+        """Reserve the ID of a new client in the cluster: `registered`, `taken` or `unavailable`."""
+        return "registered"
+
+    def unregister(self, client_id: str) -> None:
+        """Free a reserved ID without a client."""
 
     def find_session(self, request: ResumeRequest, bound_id: str | None = None) -> str | None:
         """Return the ID of the session that a request resumes; None without one, or if it differs from `bound_id`."""
@@ -210,7 +237,7 @@ class Relay:
             message = admit(frame, session.client_id, session.rate_limit, self._table, now)
             if type(message) is Frame:
                 return self._forward(message, session, now)
-            effects = self._table.handle(session.client_id, message)
+            effects = self._handle(session, message, now)
         except Refusal as refusal:
             if session.rate_limit.exhausted:
                 if session.connection is not None:
@@ -218,6 +245,9 @@ class Relay:
                 return 0
             effects = self._table.refuse(session.client_id, refusal)
         return self._execute(effects, now)
+
+    def _handle(self, session: ClientSession, message: ClientMessage, _now: float) -> list[Effect]:
+        return self._table.handle(session.client_id, message)
 
     def _forward(self, frame: Frame, sender: ClientSession, now: float) -> int:
         """Send a frame to the sender's peer, and log it once the send queue or the replay buffer has accepted it."""
@@ -312,11 +342,14 @@ class Relay:
     def _finish(self, session: ClientSession, close_reason: CloseReason) -> None:
         self.counts.leave(session.address)
         for sender in delivery.senders_to_notify(session):
-            if self._sessions.get(sender.client_id) is sender:
-                self._execute([Send(sender.client_id, delivery.peer_unreachable(session.client_id))])
+            self._notify_undelivered(sender, session.client_id)
         ms = round((trio.current_time() - session.began) * 1000, 3)
         self.log_event(serve.ClientDisconnected(session.client_id, close_reason.code, close_reason.text, ms))
         session.release()
+
+    def _notify_undelivered(self, sender: ClientSession | RemoteSender, receiver_id: str) -> None:
+        if self._sessions.get(sender.client_id) is sender:
+            self._execute([Send(sender.client_id, delivery.peer_unreachable(receiver_id))])
 
     def _end_suspended(self, session: ClientSession, reason: DisconnectReason, text: str) -> None:
         """Remove and finish a session that has no connection."""

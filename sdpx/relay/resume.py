@@ -21,11 +21,12 @@ from sdpx.protocol import codec, sequence
 from sdpx.protocol.messages import DisconnectReason, YourId
 from sdpx.relay.client import ClientSession, Connection
 from sdpx.relay.core.limits import Limits
-from sdpx.relay.core.replay_buffer import FrameVerdict
+from sdpx.relay.core.replay_buffer import BufferState, FrameVerdict
 from sdpx.relay.core.sessions import Eviction, ResumeRequest, SessionStore
 from sdpx.relay.core.stats import ResumeSnapshot
 from sdpx.relay.websocket.fast_parser import text_frame
 from sdpx.relay.websocket.handler import (
+    CONNECTION_LOST,
     HANDSHAKE_ABORTED,
     SLOW_CONSUMER,
     SUPERSEDED,
@@ -53,13 +54,14 @@ class ResumeManager:
     _log: Callable[[Event], None]
     _end_suspended: Callable[[ClientSession, DisconnectReason, str], None]
     _resumed_at: Callable[[float], float]
+    _has_id_in_token: bool = False
     _windows_from: float = -inf
     _timer: trio.CancelScope = field(default_factory=trio.CancelScope)
     _stopping: bool = False
     store: SessionStore = field(init=False)
 
     def __post_init__(self) -> None:
-        self.store = SessionStore(self._limits, secrets.token_bytes)
+        self.store = SessionStore(self._limits, secrets.token_bytes, has_id_in_token=self._has_id_in_token)
 
     def snapshot(self) -> ResumeSnapshot:
         """Return the present values of the gauges, for the metrics."""
@@ -124,6 +126,31 @@ class ResumeManager:
             self._end([Eviction(buffer, "slow")], EVICTED)
             return False, 0
         return True, 0 if connection is None else connection.post(data, sender, now)
+
+    # ---- sessions that move to another node, and from there
+
+    def has_token(self, session: ClientSession, digest: bytes, last: int | None) -> bool:
+        """Return whether the token with this digest resumes the session."""
+        return session.replay is not None and self.store.find_digest(digest, last) is session.replay
+
+    def freeze(self, session: ClientSession, close_reason: CloseReason) -> Connection | None:
+        """Separate a session that is to move from its connection, which is returned."""
+        assert session.replay is not None
+        connection, session.connection = session.connection, None
+        session.suspended_by = session.suspended_by or close_reason
+        self.store.freeze(session.replay)
+        return connection
+
+    def take_out(self, session: ClientSession, sender_of: Callable[[object], tuple[str, str] | None]) -> BufferState:
+        """End a frozen session here; returns its state."""
+        assert session.replay is not None
+        return self.store.take_out(session.replay, sender_of)
+
+    def put_in(self, session: ClientSession, state: BufferState, sender: Callable[[str, str], object]) -> None:
+        """Continue a session from another node, suspended for a new resume window."""
+        session.replay = self.store.put_in(session.client_id, state, sender)
+        session.is_resumed = True
+        self.suspend(session, CONNECTION_LOST)
 
     # ---- ends
 

@@ -20,7 +20,7 @@ from sdpx.options import Option
 from sdpx.peer import commands as stdin_commands
 from sdpx.protocol import messages
 from sdpx.relay.core.limits import Limits
-from sdpx.relay.core.stats import RelaySnapshot, RelayStats
+from sdpx.relay.core.stats import ClusterSnapshot, RelaySnapshot, RelayStats
 from sdpx.relay.http.metrics import metrics_page
 from sdpx.remedies import REMEDIES
 from tests.docs import code, texts
@@ -232,7 +232,7 @@ def metrics() -> str:
     numbers = RelayStats()
     numbers.refusals["bad_json"] = 1
     required = [each.name for each in msgspec.structs.fields(RelaySnapshot) if each.required]
-    present = RelaySnapshot(**dict.fromkeys(required, 0))  # type: ignore[arg-type]
+    present = RelaySnapshot(**dict.fromkeys(required, 0), cluster=ClusterSnapshot(0, 0))  # type: ignore[arg-type]
     page = metrics_page(numbers, lambda: present, "", {}, 0).body.decode()
     rows = []
     for family in text_string_to_metric_families(page):

@@ -69,6 +69,7 @@ DISCONNECT_REASONS: Final = {
     "slow": "The peer did not read its frames, or its session was evicted for memory",
     "shutdown": "The relay is stopping",
     "refused": "The relay disconnected the peer for protocol violations or flooding",
+    "node_lost": "The node of a cluster that served the peer is lost",
 }
 
 # In order of precedence: the first code that applies is sent.
@@ -80,10 +81,14 @@ ERROR_CODES: Final = {
     "self_pair": "The target is the client itself: 'You cannot pair with yourself'",
     "already_paired": "The client has a peer: 'You are already paired'",
     "unauthorized": "The token does not permit this target",
+    "engine_unavailable": "The relay is a node of a cluster that cannot be reached now; try again after a second",
     "target_not_found": "No client has this ID: 'Target client not found'",
     "target_already_paired": "The target has a peer: 'Target client is already paired'",
     "not_paired": "The client has no peer (frames for the peer, and `unpair`)",
-    "peer_unreachable": "`peer_id` does not name the current peer, or a former peer disconnected before reading all frames",
+    "peer_unreachable": (
+        "`peer_id` does not name the current peer, or a former peer disconnected before reading all frames; in a cluster "
+        "also: the frame could not be brought to the peer's node"
+    ),
 }
 
 HTTP_CODES: Final = {
@@ -102,6 +107,7 @@ HTTP_CODES: Final = {
     "shutting_down": "The relay is stopping",
     "full": "`--max-clients` is reached",
     "auth_unavailable": "The authentication webhook failed or timed out",
+    "engine_unavailable": "The relay is a node of a cluster that cannot be reached now",
 }
 
 # The codes of the relay's own close frames (RFC 6455, 7.4).
@@ -111,6 +117,7 @@ CLOSE_CODES: Final = {
     1007: "Invalid UTF-8 in a text frame",
     1008: "The client is too slow, silent or flooding, or sent too many fragments",
     1009: "Message larger than `--max-message-size`",
+    1012: "The node of the cluster is stopping: the client resumes on another one at once; or another client has its ID",
     4001: "Superseded: the client resumed its session on another connection",
 }
 

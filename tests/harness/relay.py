@@ -12,6 +12,9 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 
 from sdpx.log import Log
 from sdpx.relay.acceptor import Acceptor
+from sdpx.relay.client import ClientSession
+from sdpx.relay.cluster.memory import MemoryDirectory, MemoryEngine
+from sdpx.relay.cluster_relay import ClusterRelay
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.relay import Relay
 from sdpx.relay.websocket.epoll_engine import EpollEngine
@@ -121,6 +124,13 @@ class RelayHarness:
     engine: EpollEngine | None
     _streams: list[SocketStream] = field(default_factory=list)
 
+    @property
+    def clients(self) -> int:
+        return self.relay.clients
+
+    def session(self, client_id: str) -> ClientSession:
+        return self.relay._sessions[client_id]
+
     def connect(self, room: int | None = None, remote: str = "client:0") -> SocketStream:
         """Open a connection on which `room` bytes fit on the way to the client; return the client's end."""
         return self.connect_pair(room, remote)[0]
@@ -200,6 +210,63 @@ async def relay_harness(limits: Limits | None = None, *, engine: Engine = "epoll
             nursery.cancel_scope.cancel()
             background.cancel_scope.cancel()
             harness.close()
+
+
+@dataclass
+class ClusterHarness(RelayHarness):
+    """Nodes of one cluster in one process; each connection goes to the next node. `relay` and `acceptor` are of the first."""
+
+    nodes: list[RelayHarness] = field(default_factory=list)
+    memory: MemoryEngine = field(default_factory=lambda: MemoryEngine(trio.current_time))
+    _next: int = 0
+
+    @property
+    def clients(self) -> int:
+        return sum(each.relay.clients for each in self.nodes)
+
+    def session(self, client_id: str) -> ClientSession:
+        return next(each.relay._sessions[client_id] for each in self.nodes if client_id in each.relay._sessions)
+
+    def serve(self, stream: SocketStream) -> None:
+        """Let the next node serve its end of a connection."""
+        self._next += 1
+        self.nodes[(self._next - 1) % len(self.nodes)].serve(stream)
+
+    async def start_node(self, background: trio.Nursery, limits: Limits, log: Log, lease: float) -> RelayHarness:
+        """Start a node."""
+        epoll = EpollEngine(self.nursery, log.begin_batch, log.end_batch)
+        name = f"node{len(self.nodes) + 1}"
+        directory = MemoryDirectory(limits, self.memory, lease, lambda: name)
+        relay = ClusterRelay(directory, limits, log)
+        relay.batch = epoll.batch
+        acceptor = Acceptor(limits, relay, engine=epoll)
+        background.start_soon(epoll.run)
+        await background.start(relay.run)
+        self.nodes.append(RelayHarness(relay, acceptor, self.log, self.nursery, epoll))
+        return self.nodes[-1]
+
+
+@asynccontextmanager
+async def cluster_harness(
+    limits: Limits | None = None, *, nodes: int = 2, lease: float = 1000.0
+) -> AsyncIterator[ClusterHarness]:
+    """Open a cluster on the epoll engine, whose directory is in memory; at the end whatever still runs in it is cancelled."""
+    recorder = LogRecorder()
+    log = Log(recorder.put, trio.current_time, level="debug")
+    limits = limits or Limits()
+    async with trio.open_nursery() as background, trio.open_nursery() as nursery:
+        unused: Any = None
+        cluster = ClusterHarness(unused, unused, recorder, nursery, None)
+        for _ in range(nodes):
+            await cluster.start_node(background, limits, log, lease)
+        cluster.relay, cluster.acceptor = cluster.nodes[0].relay, cluster.nodes[0].acceptor
+        cluster.engine = cluster.nodes[0].engine
+        try:
+            yield cluster
+        finally:
+            nursery.cancel_scope.cancel()
+            background.cancel_scope.cancel()
+            cluster.close()
 
 
 class OpenRelay(Protocol):

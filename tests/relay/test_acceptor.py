@@ -188,6 +188,7 @@ async def test_a_request_that_arrives_slowly_is_refused_with_408(
         assert refusals(relay) == [(408, "timeout")]
 
 
+@pytest.mark.one_node
 async def test_connections_past_a_limit_are_refused(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """429 past the limit of an address, 503 past the limit of all; `/healthz` answers all the same."""
     async with open_relay(Limits(max_clients=2, max_clients_per_ip=0)) as relay:
@@ -231,6 +232,7 @@ async def test_a_flood_of_silent_connections_does_not_evict_a_client_of_another_
         assert (await late.open())["type"] == "your_id"
 
 
+@pytest.mark.one_node
 @pytest.mark.parametrize("header", ["X-Forwarded-For: 192.0.2.7", "forwarded: for=192.0.2.7"])
 async def test_proxy_that_is_not_trusted_is_logged_once(
     open_relay: OpenRelay, autojump_clock: MockClock, header: str
@@ -278,6 +280,7 @@ async def test_target_may_be_in_absolute_form(
         assert (await ask(relay, f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == status
 
 
+@pytest.mark.one_node
 async def test_pending_connections_are_bounded(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """The oldest ones are closed."""
     async with open_relay(Limits(pending=5, max_clients_per_ip=0, handshake_timeout=50)) as relay:
@@ -306,6 +309,7 @@ async def test_an_evicted_connection_that_was_answered_is_logged_once(
 # ---- shutdown ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_node
 async def test_shutdown_closes_all_clients_and_refuses_new_ones(
     open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
@@ -321,6 +325,7 @@ async def test_shutdown_closes_all_clients_and_refuses_new_ones(
         assert (status, body["code"]) == (503, "shutting_down")
 
 
+@pytest.mark.one_node
 async def test_a_request_that_is_being_read_at_shutdown_is_refused_with_503(
     open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
@@ -335,6 +340,7 @@ async def test_a_request_that_is_being_read_at_shutdown_is_refused_with_503(
         assert (status, headers["retry-after"]) == (503, "5")
 
 
+@pytest.mark.one_node
 async def test_silent_connections_do_not_delay_shutdown(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """Neither those that were open before, nor new ones."""
     async with open_relay() as relay:
@@ -348,6 +354,7 @@ async def test_silent_connections_do_not_delay_shutdown(open_relay: OpenRelay, a
         assert await silent.rest() == b""
 
 
+@pytest.mark.one_node
 async def test_a_stalled_client_delays_shutdown_for_a_bounded_time(
     open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
@@ -364,6 +371,7 @@ async def test_a_stalled_client_delays_shutdown_for_a_bounded_time(
         assert await takes(relay.relay.wait_closed) <= Limits().drain_timeout + 2 * Limits().close_timeout
 
 
+@pytest.mark.one_node
 async def test_pings_during_shutdown_are_ignored(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """And cause no internal error."""
     async with open_relay() as relay:

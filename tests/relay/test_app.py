@@ -27,7 +27,7 @@ async def test_trio_websocket_serves_on_a_system_without_epoll(monkeypatch: pyte
     monkeypatch.setattr(app, "HAS_EPOLL", False)
     listeners = await open_listeners("127.0.0.1", 0)
 
-    async def opened(_host: str, _port: int) -> list[Listener]:
+    async def opened(*_: object, **_options: object) -> list[Listener]:
         return listeners
 
     monkeypatch.setattr(app, "open_listeners", opened)

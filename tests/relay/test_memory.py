@@ -114,7 +114,7 @@ async def fault(relay: RelayHarness) -> None:
     """An exception of the relay's own while it handles a frame."""
     client = relay.raw()
     session_id = (await client.open())["id"]
-    del relay.relay._sessions[session_id].rate_limit
+    del relay.session(session_id).rate_limit
     with suppress(Exception):
         await client.send(message(type="ping"))
         await client.rest()

@@ -122,6 +122,7 @@ async def test_a_pong_contains_the_t_of_the_ping(open_relay: OpenRelay, autojump
         assert await a.receive() == {"type": "pong", "t": t}
 
 
+@pytest.mark.one_node
 async def test_a_frame_sent_while_the_peer_unpairs_is_delivered_or_refused(
     open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
@@ -281,7 +282,7 @@ async def test_a_client_that_closes_is_removed_at_once(
         await a.socket.aclose(code)
         assert await b.receive() == {"type": "peer_disconnected", "peer_id": "a", "reason": "closed"}
         await trio.sleep(1)
-        assert relay.relay.clients == 1
+        assert relay.clients == 1
     [line] = relay.log.of("client_disconnected")[:1]
     assert (line["client_id"], line["code"]) == ("a", code)
 
@@ -467,6 +468,7 @@ async def test_overload_spares_a_client_that_pauses_with_a_small_queue(
         assert len((await pausing.receive())["sdp"]) == 1000
 
 
+@pytest.mark.one_node
 async def test_the_client_with_the_largest_incomplete_message_is_disconnected(
     open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
@@ -589,6 +591,7 @@ async def test_queued_frames_are_written_before_the_close_frame(
 # ---- the log ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_node
 async def test_each_step_of_a_pairing_is_logged(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """One line each, in order, without SDP."""
     async with open_relay() as relay:

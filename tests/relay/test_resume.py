@@ -165,7 +165,7 @@ async def test_a_client_takes_over_its_open_connection(open_relay: OpenRelay, au
         await pair.a.stream.aclose()
         await again.send(message(type="answer", sdp="from the new one", client_seq=1))
         assert (await pair.b.receive())["sdp"] == "from the new one"
-        assert relay.relay.clients == 2
+        assert relay.clients == 2
 
 
 async def test_a_token_is_valid_until_a_frame_arrives_on_the_next_connection(
@@ -248,9 +248,9 @@ async def test_the_peer_is_notified_when_the_resume_window_is_over(
         taken = relay.raw()
         await taken.send(upgrade_request("/?id=a"))
         assert (await taken.response())[0] == 409
-        assert relay.relay.clients == 2
+        assert relay.clients == 2
         assert await takes(pair.b.receive) == pytest.approx(WINDOW)
-        assert relay.relay.clients == 1
+        assert relay.clients == 1
         assert (await relay.raw().open("/?id=a"))["id"] == "a"
         assert relay.log.of("unpaired")[0]["reason"] == reason
         gone = relay.log.of("client_disconnected")
@@ -283,6 +283,7 @@ async def test_a_client_whose_socket_accepts_nothing_is_suspended(
         assert (await b.receive())["reason"] == "closed"
 
 
+@pytest.mark.one_node
 async def test_with_a_resume_window_of_0_no_session_is_suspended(
     open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
@@ -293,7 +294,7 @@ async def test_with_a_resume_window_of_0_no_session_is_suspended(
         assert (await again.open(back(pair.first)))["resumed"] is True
         await lose(again)
         assert (await pair.b.receive())["reason"] == "closed"
-        assert relay.relay.clients == 1
+        assert relay.clients == 1
     assert relay.log.of("client_suspended") == []
 
 
@@ -368,6 +369,7 @@ async def test_senders_to_a_suspended_client_are_notified_when_it_expires(
 # ---- bounds -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_node
 async def test_the_replay_buffer_of_a_suspended_session_is_bounded(
     open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
@@ -376,12 +378,13 @@ async def test_the_replay_buffer_of_a_suspended_session_is_bounded(
         pair = await Pair(relay).meet()
         await lose(pair.a)
         await pair.tell_a(*"x" * 19)
-        assert relay.relay.clients == 2
+        assert relay.clients == 2
         await pair.tell_a("one too many")
         assert (await pair.b.receive())["reason"] == "slow"
         assert (await relay.raw().open(back(pair.first)))["resumed"] is False
 
 
+@pytest.mark.one_node
 async def test_a_client_that_never_acknowledges_is_disconnected(
     open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
@@ -391,9 +394,10 @@ async def test_a_client_that_never_acknowledges_is_disconnected(
         relay.nursery.start_soon(pair.a.rest)
         await pair.tell_a(*"x" * 20)
         assert (await pair.b.receive())["reason"] == "slow"
-        assert relay.relay.clients == 1
+        assert relay.clients == 1
 
 
+@pytest.mark.one_node
 async def test_a_client_that_acknowledges_stays_connected(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """Its acks do not count for its rate."""
     async with open_relay(replace(QUIET, send_queue_frames=20, rate=0.1)) as relay:
@@ -403,7 +407,7 @@ async def test_a_client_that_acknowledges_stays_connected(open_relay: OpenRelay,
             await pair.tell_a("x")
             assert (await pair.a.receive())["seq"] == number + 2
             await pair.a.send(message(type="ack", seq=number + 2))
-        assert relay.relay.clients == 2
+        assert relay.clients == 2
 
 
 async def test_duplicate_frames_count_for_the_rate(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
@@ -419,6 +423,7 @@ async def test_duplicate_frames_count_for_the_rate(open_relay: OpenRelay, autoju
             assert await a.close_code() == 1008
 
 
+@pytest.mark.one_node
 async def test_all_replay_buffers_together_are_bounded(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """The session with the largest buffer ends, connected or suspended."""
     async with open_relay(replace(QUIET, max_queued_bytes=100_000)) as relay:
@@ -427,10 +432,11 @@ async def test_all_replay_buffers_together_are_bounded(open_relay: OpenRelay, au
         await numbered(relay, "c")
         await pair.tell_a("x" * 60_000, "x" * 60_000)
         assert (await pair.b.receive())["reason"] == "slow"
-        assert relay.relay.clients == 2
+        assert relay.clients == 2
         assert relay.relay._resume.snapshot().replay_buffer_bytes == 0
 
 
+@pytest.mark.one_node
 async def test_suspended_sessions_are_bounded(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """The oldest ends first; after the window nothing is kept."""
     async with open_relay(Limits(max_suspended_sessions=5)) as relay:
@@ -438,13 +444,13 @@ async def test_suspended_sessions_are_bounded(open_relay: OpenRelay, autojump_cl
             client, _ = await numbered(relay, f"n{number}")
             await lose(client)
         away = relay.relay._resume.snapshot()
-        assert (away.clients, relay.relay.clients, away.totals.evicted) == (5, 5, 45)
+        assert (away.clients, relay.clients, away.totals.evicted) == (5, 5, 45)
         taken = relay.raw()
         await taken.send(upgrade_request("/?id=n49"))
         assert (await taken.response())[0] == 409
         await trio.sleep(WINDOW + 1)
         away = relay.relay._resume.snapshot()
-        assert (away.clients, away.replay_buffer_bytes, relay.relay.clients) == (0, 0, 0)
+        assert (away.clients, away.replay_buffer_bytes, relay.clients) == (0, 0, 0)
         assert relay.relay._resume.store._by_digest == {}
         assert relay.relay.counts.total == 0
 
@@ -470,6 +476,7 @@ async def test_a_full_replay_buffer_is_replayed(open_relay: OpenRelay, autojump_
             assert [(await again.receive())["sdp"] for _ in range(99)] == list(map(str, range(99)))
 
 
+@pytest.mark.one_node
 async def test_a_suspended_session_keeps_its_place_among_max_clients(
     open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
@@ -489,6 +496,7 @@ async def test_a_suspended_session_keeps_its_place_among_max_clients(
         assert (await relay.raw().open())["type"] == "your_id"
 
 
+@pytest.mark.one_node
 async def test_metrics_of_suspended_and_resumed_sessions(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """And of the bytes in replay buffers."""
     async with open_relay() as relay:
@@ -527,6 +535,7 @@ async def metrics(relay: RelayHarness) -> dict[str, float]:
 # ---- the end ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_node
 async def test_shutdown_ends_suspended_sessions(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """At once; their peers get `shutdown`, and new requests 503."""
     async with open_relay() as relay:
@@ -543,9 +552,10 @@ async def test_shutdown_ends_suspended_sessions(open_relay: OpenRelay, autojump_
         assert (opcode, code[:2]) == (CLOSE, (1001).to_bytes(2)), "it knows already that what it sent was lost"
         await pair.b.stream.aclose()
         await relay.relay.wait_closed()
-        assert relay.relay.clients == 0
+        assert relay.clients == 0
 
 
+@pytest.mark.one_node
 async def test_shutdown_ends_resumable_clients(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """Resumable clients get 1001 and are not suspended."""
     async with open_relay() as relay:

@@ -37,6 +37,7 @@ async def test_a_silent_client_has_a_full_idle_timeout_after_a_suspension(
         assert await takes(client.close_code) == pytest.approx(LIMITS.idle_timeout, abs=1)
 
 
+@pytest.mark.one_node
 async def test_a_suspension_that_no_timer_of_a_client_notices(autojump_clock: MockClock, open_relay: OpenRelay) -> None:
     """It is logged with its duration, and silence is measured from its end."""
     async with open_relay(LIMITS) as relay:

@@ -22,6 +22,15 @@ from sdpx.ice_servers import RtcIceServer
 from sdpx.protocol import messages
 
 LOGGED_ID_LENGTH: Final = 64
+# Why a pairing is refused, in the protocol's order.
+REASONS: Final = {
+    "self_pair": "You cannot pair with yourself",
+    "already_paired": "You are already paired",
+    "unauthorized": "Your token does not allow pairing with this client",
+    "engine_unavailable": "The relay cannot reach its cluster; try again soon",
+    "target_not_found": "Target client not found",
+    "target_already_paired": "Target client is already paired",
+}
 
 
 class Send(Struct, frozen=True):
@@ -38,9 +47,10 @@ PairPolicy = Callable[[str], bool]  # whether a client's credentials let it ask 
 
 
 class PairingTable:
-    """The clients of one relay."""
+    """The clients of one relay. A table that is not `is_complete` is that of one node of a cluster: peers may be elsewhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_complete: bool = True) -> None:
+        self._is_complete = is_complete
         self._peers: dict[str, str | None] = {}
         self._policies: dict[str, PairPolicy] = {}
 
@@ -57,11 +67,11 @@ class PairingTable:
     @property
     def pairs(self) -> int:
         """The number of pairs."""
-        return sum(peer is not None for peer in self._peers.values()) // 2
+        return sum(peer is not None and (peer not in self._peers or each < peer) for each, peer in self._peers.items())
 
     def is_visible(self, client_id: str, target_id: str) -> bool:
         """Return whether the target is connected, as far as this client may know."""
-        return target_id in self._peers and self._may_ask(client_id, target_id)
+        return (target_id in self._peers or not self._is_complete) and self._may_ask(client_id, target_id)
 
     def join(
         self,
@@ -125,6 +135,28 @@ class PairingTable:
         self._policies.pop(client_id, None)
         return effects
 
+    def end_by_peer(self, client_id: str, reason: messages.DisconnectReason) -> list[Effect]:
+        """End the pairing of a client with a client of another node, which has left it."""
+        peer_id, self._peers[client_id] = self._peers[client_id], None
+        return [] if peer_id is None else [Send(client_id, messages.PeerDisconnected(peer_id, reason))]
+
+    def shut_down_one(self, client_id: str) -> list[Effect]:
+        """End a client's pairing because the relay stops: both sides are notified."""
+        peer_id = self._peers[client_id]
+        notice: list[Effect] = (
+            [] if peer_id is None else [Send(client_id, messages.PeerDisconnected(peer_id, "shutdown"))]
+        )
+        return notice + self._end_pairing(client_id, "shutdown")
+
+    def move_in(self, client_id: str, peer_id: str | None) -> None:
+        """Add a client whose session comes from another node, with its peer."""
+        self._peers[client_id] = peer_id
+
+    def move_out(self, client_id: str) -> None:
+        """Remove a client whose session goes to another node; its pairing goes on."""
+        del self._peers[client_id]
+        self._policies.pop(client_id, None)
+
     def shut_down(self) -> list[Effect]:
         """End every pairing because the relay stops: both sides of each are notified."""
         effects: list[Effect] = []
@@ -137,37 +169,36 @@ class PairingTable:
         return effects
 
     def _pair(self, client_id: str, target_id: str) -> list[Effect]:
-        logged_id = target_id[:LOGGED_ID_LENGTH]
-        requested = serve.PairRequested(client_id, logged_id)
-        if refusal := self._refusal_for(client_id, target_id):
-            return [
-                requested,
-                serve.PairRefused(client_id, logged_id, refusal.code),
-                Send(client_id, messages.error_frame(refusal)),
-            ]
-        self._peers[client_id], self._peers[target_id] = target_id, client_id
-        return [
-            requested,
-            serve.Paired(client_id, target_id),
-            Send(client_id, messages.Paired(target_id, is_initiator=True)),
-            Send(target_id, messages.Paired(client_id, is_initiator=False)),
-        ]
+        requested = serve.PairRequested(client_id, target_id[:LOGGED_ID_LENGTH])
+        if code := self.own_refusal(client_id, target_id) or self._target_refusal(target_id):
+            return [requested, *self.refuse_pair(client_id, target_id, code)]
+        paired = self.set_peer(client_id, target_id, is_initiator=True)
+        return [requested, *paired, *self.set_peer(target_id, client_id, is_initiator=False)]
 
-    def _refusal_for(self, client_id: str, target_id: str) -> Refusal | None:
-        """Return the first rule that forbids a pairing, in the protocol's order."""
+    def own_refusal(self, client_id: str, target_id: str) -> str | None:
+        """Return the code of the first rule that forbids a client to ask for a pairing, whatever the target."""
         if target_id == client_id:
-            code, reason = "self_pair", "You cannot pair with yourself"
-        elif self._peers[client_id] is not None:
-            code, reason = "already_paired", "You are already paired"
-        elif not self._may_ask(client_id, target_id):
-            code, reason = "unauthorized", "Your token does not allow pairing with this client"
-        elif target_id not in self._peers:
-            code, reason = "target_not_found", "Target client not found"
-        elif self._peers[target_id] is not None:
-            code, reason = "target_already_paired", "Target client is already paired"
-        else:
-            return None
-        return Refusal(code, reason, in_reply_to="pair_request", target_id=target_id)
+            return "self_pair"
+        if self._peers[client_id] is not None:
+            return "already_paired"
+        return None if self._may_ask(client_id, target_id) else "unauthorized"
+
+    def _target_refusal(self, target_id: str) -> str | None:
+        if target_id not in self._peers:
+            return "target_not_found"
+        return None if self._peers[target_id] is None else "target_already_paired"
+
+    def refuse_pair(self, client_id: str, target_id: str, code: str) -> list[Effect]:
+        """Answer a `pair_request` that was refused."""
+        refusal = Refusal(code, REASONS[code], in_reply_to="pair_request", target_id=target_id)
+        logged = serve.PairRefused(client_id, target_id[:LOGGED_ID_LENGTH], code)
+        return [logged, Send(client_id, messages.error_frame(refusal))]
+
+    def set_peer(self, client_id: str, peer_id: str, *, is_initiator: bool) -> list[Effect]:
+        """Give a client its peer, which may be a client of another node."""
+        self._peers[client_id] = peer_id
+        paired = Send(client_id, messages.Paired(peer_id, is_initiator))
+        return [serve.Paired(client_id, peer_id), paired] if is_initiator else [paired]
 
     def _may_ask(self, client_id: str, target_id: str) -> bool:
         policy = self._policies.get(client_id)
@@ -184,7 +215,9 @@ class PairingTable:
         peer_id = self._peers[client_id]
         if peer_id is None:
             return []
-        self._peers[client_id] = self._peers[peer_id] = None
+        self._peers[client_id] = None
+        if self._peers.get(peer_id) == client_id:
+            self._peers[peer_id] = None
         return [
             serve.Unpaired(client_id, peer_id, reason),
             Send(peer_id, messages.PeerDisconnected(client_id, reason)),

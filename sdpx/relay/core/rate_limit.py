@@ -148,10 +148,14 @@ class ClientRateLimit:
         if not allowed:
             self._count_refusal(now, 1)
         if not is_visible:
-            if self._free_misses is None:
-                self._free_misses = TokenBucket(FREE_MISSES_PER_SECOND, FREE_MISSES, now)
-            self._free_misses.take(now)
+            self.count_miss(now)
         return allowed
+
+    def count_miss(self, now: float) -> None:
+        """Count a pair request whose target is not visible."""
+        if self._free_misses is None:
+            self._free_misses = TokenBucket(FREE_MISSES_PER_SECOND, FREE_MISSES, now)
+        self._free_misses.take(now)
 
     def _count_refusal(self, now: float, count: int) -> None:
         if self._refusals is None:

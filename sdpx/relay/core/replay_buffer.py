@@ -49,6 +49,17 @@ class BufferedFrame(Struct, frozen=True, eq=False):
     sender: object
 
 
+class BufferState(Struct, array_like=True):
+    """A replay buffer without its connection to this relay, as it moves to another node of a cluster."""
+
+    sent: int
+    acked: int
+    accepted: int
+    digest: bytes
+    digests: list[bytes]
+    frames: list[tuple[bytes, tuple[str, str] | None]]  # with the sender's ID and the pairing
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class ReplayBuffer:
     """The numbers and unacknowledged frames of one session, across its connections. `SessionStore` calls its methods."""

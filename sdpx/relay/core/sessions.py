@@ -19,7 +19,7 @@
 Time is an argument, in seconds of any steady clock; randomness is injected.
 """
 
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,11 +28,12 @@ from typing import Final, NamedTuple
 
 from msgspec import Struct
 
+from sdpx.ids import is_name
 from sdpx.protocol.messages import DisconnectReason, ServerAck
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.overload import QueuedBytes, largest_buffers
 from sdpx.relay.core.rate_limit import EvictionQueue
-from sdpx.relay.core.replay_buffer import FrameVerdict, ReplayBuffer
+from sdpx.relay.core.replay_buffer import BufferState, FrameVerdict, ReplayBuffer
 
 TOKEN_BYTES: Final = 32
 TOKENS: Final = 8
@@ -76,8 +77,9 @@ class ResumeStats(Struct):
 class SessionStore:
     """All resumable sessions of a relay, connected and suspended. `token_bytes(n)` returns n random bytes."""
 
-    def __init__(self, limits: Limits, token_bytes: Callable[[int], bytes]) -> None:
+    def __init__(self, limits: Limits, token_bytes: Callable[[int], bytes], *, has_id_in_token: bool = False) -> None:
         self._limits = limits
+        self._has_id_in_token = has_id_in_token
         self._token_bytes = token_bytes
         self._secret = token_bytes(TOKEN_BYTES)
         self._by_digest: dict[bytes, ReplayBuffer] = {}
@@ -110,7 +112,11 @@ class SessionStore:
 
     def find(self, token: str, last: int | None) -> ReplayBuffer | None:
         """Return the session of a token, if the token is valid and `last` is possible. Nothing changes before `resume`."""
-        buffer = self._by_digest.get(_digest(token))
+        return self.find_digest(digest_of(token), last)
+
+    def find_digest(self, digest: bytes, last: int | None) -> ReplayBuffer | None:
+        """Return the session of the token with this digest, as `find` does."""
+        buffer = self._by_digest.get(digest)
         if buffer is None or not last:
             return buffer
         least = 0 if buffer in self._suspended else buffer.acked
@@ -118,7 +124,7 @@ class SessionStore:
 
     def resume(self, token: str, last: int | None) -> Resumption:
         """Move the session that `find` returned to a new connection. The caller closes the old one, if it is still open."""
-        buffer = self._by_digest[_digest(token)]
+        buffer = self._by_digest[digest_of(token)]
         self._leave_suspended(buffer)
         buffer.acknowledge(last or 0)
         buffer.ack_due = None  # `your_id` acknowledges
@@ -126,6 +132,31 @@ class SessionStore:
         following = blake2b(token.encode(), key=self._secret, digest_size=TOKEN_BYTES).digest()
         frames = [frame.data for frame in buffer.unacknowledged()]
         return Resumption(self._issue(buffer, following), buffer.accepted, frames)
+
+    # ---- sessions that move to another node, and from there
+
+    def freeze(self, buffer: ReplayBuffer) -> None:
+        """Let a session that is about to move neither expire nor be evicted as suspended; its tokens stay valid."""
+        self._leave_suspended(buffer)
+        buffer.ack_due = None
+
+    def take_out(self, buffer: ReplayBuffer, sender_of: Callable[[object], tuple[str, str] | None]) -> BufferState:
+        """End a frozen session here; returns its state. `sender_of` gives the ID and the pairing of a frame's sender."""
+        frames = [(frame.data, sender_of(frame.sender)) for frame in buffer.unacknowledged()]
+        state = BufferState(buffer.sent, buffer.acked, buffer.accepted, buffer.digest, [*buffer.digests], frames)
+        self.end(buffer)
+        return state
+
+    def put_in(self, client_id: str, state: BufferState, sender: Callable[[str, str], object]) -> ReplayBuffer:
+        """Continue a session from another node; it is suspended, as far as the caller goes on to `suspend` it."""
+        buffer = ReplayBuffer(client_id, self._limits, self.total)
+        self._buffers[buffer] = None
+        for data, origin in state.frames:
+            buffer.append(data, None if origin is None else sender(*origin))
+        buffer.sent, buffer.acked, buffer.accepted = state.sent, state.acked, state.accepted
+        buffer.digest, buffer.digests = state.digest, [*state.digests]
+        self._by_digest |= dict.fromkeys(state.digests, buffer)
+        return buffer
 
     # ---- frames
 
@@ -215,8 +246,9 @@ class SessionStore:
 
     def _issue(self, buffer: ReplayBuffer, secret: bytes) -> str:
         """Return the token made of `secret`; it belongs to the client's present connection from now on."""
-        token = urlsafe_b64encode(secret).rstrip(b"=").decode()
-        buffer.digest = _digest(token)
+        name = buffer.client_id.encode() if self._has_id_in_token else b""
+        token = urlsafe_b64encode(secret + name).rstrip(b"=").decode()
+        buffer.digest = digest_of(token)
         if buffer.digest not in buffer.digests:
             buffer.digests.append(buffer.digest)
             self._by_digest[buffer.digest] = buffer
@@ -229,5 +261,15 @@ class SessionStore:
         buffer.digests = [each for each in buffer.digests if each not in digests]
 
 
-def _digest(token: str) -> bytes:
+def id_in_token(token: str) -> str | None:
+    """Return the client ID that a token of a cluster names; None if it cannot be one."""
+    try:
+        name = urlsafe_b64decode(token + "=" * (-len(token) % 4))[TOKEN_BYTES:].decode()
+    except ValueError:
+        return None
+    return name if is_name(name) else None
+
+
+def digest_of(token: str) -> bytes:
+    """Return the digest by which a token is looked up."""
     return sha256(token.encode(errors="replace")).digest()

@@ -34,6 +34,25 @@ RELAY_SECONDS: Final = (
 EVICTIONS: Final[tuple[DisconnectReason, ...]] = ("slow", "timeout", "refused")  # the relay ended the connection
 
 
+MOVES: Final = ("out", "in", "denied", "failed")
+
+
+class ClusterStats:
+    """Totals of a node of a cluster."""
+
+    def __init__(self) -> None:
+        self.frames_in = 0
+        self.frames_out = 0
+        self.moves: Counter[str] = Counter(dict.fromkeys(MOVES, 0))
+        self.engine_times = [0] * (len(RELAY_SECONDS) + 1)
+        self.engine_seconds = 0.0
+
+    def count_engine_time(self, seconds: float) -> None:
+        """Count a call to the engine, or calls that were made together."""
+        self.engine_times[bisect_left(RELAY_SECONDS, seconds)] += 1
+        self.engine_seconds += seconds
+
+
 class RelayStats:
     """Totals since the relay started."""
 
@@ -46,6 +65,7 @@ class RelayStats:
         self.evictions: Counter[str] = Counter(dict.fromkeys(EVICTIONS, 0))
         self.relay_times = [0] * (len(RELAY_SECONDS) + 1)
         self.relay_seconds = 0.0
+        self.cluster = ClusterStats()
         self._last_took = 0.0
         self._last_bound = 0
 
@@ -85,6 +105,13 @@ class ResumeSnapshot(Struct, frozen=True):
     totals: ResumeStats = field(default_factory=ResumeStats)
 
 
+class ClusterSnapshot(Struct, frozen=True):
+    """The nodes of the cluster, and the pairs whose peers are on two nodes."""
+
+    nodes: int
+    remote_pairs: int
+
+
 class RelaySnapshot(Struct, frozen=True):
     """The gauges at one moment; `send_queue_frames_max` is the length of the longest queue."""
 
@@ -96,3 +123,4 @@ class RelaySnapshot(Struct, frozen=True):
     send_queue_frames_max: int
     log_lines_dropped: int
     resume: ResumeSnapshot = field(default_factory=ResumeSnapshot)
+    cluster: ClusterSnapshot | None = None

@@ -1,7 +1,7 @@
 """The pages for operators: liveness, readiness and metrics."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import trio
 
@@ -12,12 +12,18 @@ from sdpx.relay.http.upgrade import Pages
 if TYPE_CHECKING:
     from sdpx.relay.http.metrics import Rendered
 
+Readiness = Literal["ready", "degraded", "draining"]
 ALIVE: Final = HttpResponse(200, JSON, b'{"status":"alive"}\n')
-READY: Final = HttpResponse(200, JSON, b'{"status":"ready"}\n')
-DRAINING: Final = HttpResponse(503, JSON, b'{"status":"draining"}\n')
+READINESS: Final[dict["Readiness", HttpResponse]] = {
+    "ready": HttpResponse(200, JSON, b'{"status":"ready"}\n'),
+    "degraded": HttpResponse(503, JSON, b'{"status":"degraded"}\n'),
+    "draining": HttpResponse(503, JSON, b'{"status":"draining"}\n'),
+}
 
 
-def operator_pages(stats: RelayStats, snapshot: Callable[[], RelaySnapshot], is_ready: Callable[[], bool]) -> Pages:
+def operator_pages(
+    stats: RelayStats, snapshot: Callable[[], RelaySnapshot], readiness: Callable[[], Readiness]
+) -> Pages:
     """Return the pages by path; each reads the state when it is requested, the metrics once a second at most."""
     rendered: dict[str, Rendered] = {}
 
@@ -28,6 +34,6 @@ def operator_pages(stats: RelayStats, snapshot: Callable[[], RelaySnapshot], is_
 
     return {
         "/healthz": lambda _accept: ALIVE,
-        "/readyz": lambda _accept: READY if is_ready() else DRAINING,
+        "/readyz": lambda _accept: READINESS[readiness()],
         "/metrics": metrics,
     }

@@ -11,7 +11,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from sdpx import __version__
-from sdpx.relay.core.stats import RELAY_SECONDS, RelaySnapshot, RelayStats
+from sdpx.relay.core.stats import RELAY_SECONDS, ClusterSnapshot, ClusterStats, RelaySnapshot, RelayStats
 from sdpx.relay.http.responses import HttpResponse
 
 INFINITY: Final = "+Inf"
@@ -77,13 +77,33 @@ class _RelayCollector(Collector):
             ("sdpx_evictions", "Clients disconnected by the relay", "reason", stats.evictions),
         ):
             yield _labelled(CounterMetricFamily(name, help_text, labels=[label]), values)
-        bounds = [*map(str, RELAY_SECONDS), INFINITY]
-        yield HistogramMetricFamily(
+        yield _histogram(
             "sdpx_relay_seconds",
             "Time from receiving a whole frame to handing it to the socket of the receiver",
-            buckets=list(zip(bounds, accumulate(stats.relay_times), strict=True)),
-            sum_value=stats.relay_seconds,
+            stats.relay_times,
+            stats.relay_seconds,
         )
+        if now.cluster is not None:
+            yield from _cluster_metrics(stats.cluster, now.cluster)
+
+
+def _cluster_metrics(stats: ClusterStats, now: ClusterSnapshot) -> Iterator[Metric]:
+    yield GaugeMetricFamily("sdpx_cluster_nodes", "Nodes of the cluster", now.nodes)
+    yield GaugeMetricFamily("sdpx_cluster_remote_pairs", "Clients with a peer on another node", now.remote_pairs)
+    frames = {"in": stats.frames_in, "out": stats.frames_out}
+    for name, help_text, label, values in (
+        ("sdpx_cluster_frames", "Frames from and to other nodes", "direction", frames),
+        ("sdpx_cluster_moves", "Sessions that moved between nodes, or did not", "result", stats.moves),
+    ):
+        yield _labelled(CounterMetricFamily(name, help_text, labels=[label]), values)
+    name, help_text = "sdpx_cluster_engine_seconds", "Time of a call to the engine"
+    yield _histogram(name, help_text, stats.engine_times, stats.engine_seconds)
+
+
+def _histogram(name: str, help_text: str, counts: list[int], total: float) -> HistogramMetricFamily:
+    bounds = [*map(str, RELAY_SECONDS), INFINITY]
+    buckets = list(zip(bounds, accumulate(counts), strict=True))
+    return HistogramMetricFamily(name, help_text, buckets=buckets, sum_value=total)
 
 
 def _labelled(family: Family, values: Mapping[str, int]) -> Family:

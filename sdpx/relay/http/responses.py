@@ -52,6 +52,9 @@ FULL: Final = HttpError(
 CROWDED: Final = HttpError(429, "too_many_connections", "Too many connections from your address")
 TIMEOUT: Final = HttpError(408, "timeout", "The request did not arrive before the handshake timeout")
 TLS_REQUIRED: Final = HttpError(400, "bad_request", "This port requires TLS: use wss:// or https://")
+ENGINE_UNAVAILABLE: Final = HttpError(
+    503, "engine_unavailable", "The relay cannot reach its cluster; try again soon", (("Retry-After", "1"),)
+)
 STOPPING: Final = HttpError(503, "shutting_down", "The relay is stopping; try again soon", (("Retry-After", "5"),))
 
 

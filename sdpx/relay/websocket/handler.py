@@ -30,6 +30,10 @@ SLOW_CONSUMER: Final = CloseReason("slow", 1008, "You did not read what was sent
 WRITE_TIMEOUT: Final = CloseReason("slow", 1008, "Your socket took nothing of what was sent to you")
 HANDSHAKE_ABORTED: Final = CloseReason("closed", ABNORMAL, "The WebSocket did not open")
 SUPERSEDED: Final = CloseReason("closed", 4001, "Your session was resumed on another connection")
+RESTARTING: Final = CloseReason(
+    "closed", 1012, "This node of the relay is stopping; resume your session on another one"
+)
+ID_LOST: Final = CloseReason("refused", 1012, "Another client has your ID now")
 PROXY_CLOSED: Final = CloseReason("closed", 1001, "A proxy closed the connection")
 
 

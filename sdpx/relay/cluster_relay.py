@@ -1,0 +1,521 @@
+"""The relay as a node of a cluster: executes what `sdpx.relay.cluster.node` decides.
+
+- A client whose frames need no detour has no `link`, and is served as without a cluster. A `pair_request` sets it until the
+  answer comes; frames behind it are held as they came, unread. A peer on another node sets it for the whole pairing.
+- A session that comes from another node is a suspended one, which the waiting request then resumes like any other.
+- On shutdown sessions with sequence numbers move; all other clients are disconnected as without a cluster.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from random import SystemRandom
+from typing import Final
+
+import trio
+from msgspec import Struct, msgpack, structs
+
+from sdpx.concurrency import POLL_SECONDS, RepeatedEvent
+from sdpx.events import serve
+from sdpx.protocol.codec import FROM_PEER
+from sdpx.protocol.messages import ClientMessage, DisconnectReason, ErrorFrame, Frame, PairRequest, Unpair
+from sdpx.relay import delivery
+from sdpx.relay.client import AcceptedUpgrade, ClientSession, Connection
+from sdpx.relay.cluster.directory import FRAME_SECONDS, Directory, Entry, Handler, Verdict
+from sdpx.relay.cluster.node import (
+    Answered,
+    Asked,
+    Claimed,
+    Deliver,
+    Ended,
+    Frozen,
+    IdLost,
+    Link,
+    Member,
+    Node,
+    NodeEffect,
+    Paired,
+    PairRefused,
+    RemoteSender,
+    Unread,
+)
+from sdpx.relay.core.pairing import LOGGED_ID_LENGTH, Effect, Send
+from sdpx.relay.core.rate_limit import ClientRateLimit
+from sdpx.relay.core.replay_buffer import BufferState
+from sdpx.relay.core.sessions import ResumeRequest, digest_of, id_in_token
+from sdpx.relay.core.stats import ClusterSnapshot, RelaySnapshot
+from sdpx.relay.relay import SHUTDOWN, Relay
+from sdpx.relay.websocket.fast_parser import text_frame
+from sdpx.relay.websocket.handler import ID_LOST, RESTARTING, SUPERSEDED, TOO_FAST, CloseReason
+
+FETCH_SECONDS: Final = 5.0  # for a session to come from another node
+CONFIRM_SECONDS: Final = 1.0  # for other nodes to come back to an engine that lost its data
+MOVE_SECONDS: Final = 2.0  # for the last session to be out, after the drain timeout
+SPREAD: Final = 0.9  # of the drain timeout, over which sessions move
+TICK_SECONDS: Final = 0.25
+
+
+class MovedSession(Struct, array_like=True):
+    """What moves with a session."""
+
+    buffer: BufferState
+    link: Link | None
+    left: list[str]
+
+
+class Request:
+    """A request to the cluster: its answer, or whether to wait on."""
+
+    def __init__(self) -> None:
+        self.answer = ""
+        self.node = ""
+        self.answered = trio.Event()
+
+    def set(self, answer: str) -> None:
+        """Answer the request."""
+        self.answer = answer
+        self.answered.set()
+
+
+@dataclass
+class Leaving:
+    """The end of a connection whose client's last frames are held: they are handled first."""
+
+    connection: object
+    close_reason: CloseReason
+    is_closed: bool = False
+
+
+class ClusterRelay(Relay):
+    """All clients of one node."""
+
+    is_clustered = True
+
+    def __init__(self, directory: Directory, *relay: object, **options: object) -> None:
+        super().__init__(*relay, **options)  # type: ignore[arg-type]
+        self._directory = directory
+        self._node = Node(directory)
+        self._requests: dict[int, Request] = {}
+        self._held: dict[str, list[tuple[bytes | None, float]]] = {}
+        self._held_bytes = Counter[str]()
+        self._leaving: dict[str, Leaving] = {}
+        self._degraded_since = 0.0
+        self._confirm_at: float | None = None
+        self._engine_changed = RepeatedEvent()  # it is lost, or has come back
+        directory.engine_seconds = self.stats.cluster.count_engine_time
+
+    @property
+    def is_degraded(self) -> bool:
+        """Whether the engine cannot be reached."""
+        return self._directory.status == "degraded"
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Enter the cluster, which is what `task_status` waits for, and stay in it. Raises an `Ending` if that fails."""
+
+        def joined(node: str, nodes: int) -> None:
+            self.log_event(serve.ClusterJoined(node, nodes))
+            task_status.started()
+
+        handler = Handler(self._receive, joined, self._degraded, self._restored, self._node_lost)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(super().run)
+            nursery.start_soon(self._tick)
+            await self._directory.run(handler)
+
+    async def _tick(self) -> None:
+        while True:
+            while self._directory.status != "degraded" and self._confirm_at is None:
+                await self._engine_changed.wait()
+            await trio.sleep(TICK_SECONDS)
+            now = trio.current_time()
+            if self._confirm_at is not None and now >= self._confirm_at:
+                self._confirm_at = None
+                self._node.confirm()
+            self._run(self._node.void_frames(now - FRAME_SECONDS))
+
+    def snapshot(self) -> RelaySnapshot:
+        """Return the present values of the gauges, for the metrics."""
+        cluster = ClusterSnapshot(self._directory.nodes, self._node.remote_pairs)
+        return replace(super().snapshot(), cluster=cluster)
+
+    # ---- new clients and their sessions
+
+    async def register(self, client_id: str) -> str:
+        """Reserve the ID of a new client: `registered`, `taken` or `unavailable`."""
+        number, request = self._node.next_request(), Request()
+        if self._directory.status != "joined":
+            return "unavailable"
+        self._requests[number] = request
+        self._directory.register(client_id, number)
+        try:
+            await request.answered.wait()
+        except trio.Cancelled:
+            self._requests.pop(number, None)
+            if request.answer == "registered":
+                self.unregister(client_id)
+            raise
+        return request.answer
+
+    def unregister(self, client_id: str) -> None:
+        """Free a reserved ID without a client."""
+        self._node.remove(client_id, "closed")
+
+    async def fetch_session(self, request: ResumeRequest, bound_id: str | None) -> bool:
+        """Bring the session that a request resumes to this node, if it is on another one; False if that is not possible now."""
+        client_id = None if request.token is None else id_in_token(request.token)
+        if client_id is None or bound_id not in (None, client_id) or self.find_session(request, bound_id) is not None:
+            return True
+        member = self._node.members.get(client_id)
+        if member is not None and not member.is_frozen:
+            return True  # it is here, and the token is not valid
+        answer = ""
+        with trio.move_on_after(FETCH_SECONDS):
+            answer = await self._fetch(client_id, digest_of(request.token or "").hex(), request.last)
+        if answer != "claimed":
+            self.stats.cluster.moves["denied" if answer == "denied" else "failed"] += 1
+        return answer in ("claimed", "denied")
+
+    async def _fetch(self, client_id: str, digest: str, last: int | None) -> str:
+        """Ask for a session until there is an answer: the node that has it may be lost meanwhile."""
+        number, request = self._node.next_request(), Request()
+        self._requests[number] = request
+        try:
+            while not request.answer and self._directory.status == "joined":
+                self._directory.ask(client_id, digest, last, number, request.node)
+                with trio.move_on_after(TICK_SECONDS):
+                    await request.answered.wait()
+        finally:
+            self._requests.pop(number, None)
+        return request.answer
+
+    def find_session(self, request: ResumeRequest, bound_id: str | None = None) -> str | None:
+        """Return the ID of the session that a request resumes; None without one, and for one that is about to move."""
+        found = super().find_session(request, bound_id)
+        return None if found is not None and self._node.members[found].is_frozen else found
+
+    def connect(self, session: ClientSession, connection: Connection, accepted: AcceptedUpgrade) -> None:
+        """Give a session its connection before the WebSocket opens."""
+        super().connect(session, connection, accepted)
+        if not accepted.is_resumed:
+            self._run(self._node.open(session.client_id))
+
+    # ---- frames of clients
+
+    def on_frame(self, session: ClientSession, frame: bytes | None, now: float) -> int:
+        """Handle one message of a client, or hold it behind the client's `pair_request`."""
+        if session.link is None or not session.link.request:
+            return super().on_frame(session, frame, now)
+        held = self._held.setdefault(session.client_id, [])
+        self._held_bytes[session.client_id] += len(frame or b"")
+        is_full = self._held_bytes[session.client_id] > self._limits.send_queue_bytes
+        if session.connection is not None and (is_full or len(held) >= self._limits.send_queue_frames):
+            session.connection.end(TOO_FAST)
+        held.append((frame, now))
+        return 0
+
+    def _release(self, session: ClientSession) -> None:
+        """Handle the frames that were held; those behind another `pair_request` are held again."""
+        client_id, connection = session.client_id, session.connection
+        leaving = self._leaving.pop(client_id, None)
+        self._held_bytes.pop(client_id, None)
+        for frame, now in self._held.pop(client_id, ()):
+            if leaving is not None or (connection is not None and connection.close_reason is None):
+                self.on_frame(session, frame, now)
+        if leaving is not None and client_id in self._held:
+            self._leaving[client_id] = leaving
+        elif leaving is not None:
+            super().on_disconnected(session, leaving.connection, leaving.close_reason)
+            if leaving.is_closed:
+                self.release(session, leaving.connection)
+
+    def _handle(self, session: ClientSession, message: ClientMessage, now: float) -> list[Effect]:
+        client_id = session.client_id
+        member = self._node.members[client_id]
+        if not isinstance(message, PairRequest):
+            effects = super()._handle(session, message, now)
+            if isinstance(message, Unpair):
+                self._node.unpair(member)
+                self._settle()
+            return effects
+        requested = serve.PairRequested(client_id, message.target_id[:LOGGED_ID_LENGTH])
+        code = self._table.own_refusal(client_id, message.target_id)
+        if code is None and self._directory.status != "joined":
+            code = "engine_unavailable"
+        if code is not None:
+            return [requested, *self._table.refuse_pair(client_id, message.target_id, code)]
+        self._node.request_pair(member, message.target_id)
+        self._settle()
+        return [requested]
+
+    def _forward(self, frame: Frame, sender: ClientSession, now: float) -> int:
+        """Send a frame to the sender's peer, directly or by way of the engine."""
+        if sender.link is None:
+            return super()._forward(frame, sender, now)
+        client_id, kind = sender.client_id, frame.type
+        receiver_id = self._table.route(client_id, frame)
+        if receiver_id is None:
+            return self._execute(self._table.refuse_frame(client_id, frame), now)
+        effects = self._node.forward(sender.link, frame.body, frame.body_without_seq, now)
+        if effects is None:
+            error = ErrorFrame("peer_unreachable", f"Too many frames wait for '{receiver_id}'", in_reply_to=kind)
+            refused = serve.RelayRefused(kind, client_id, receiver_id, "peer_unreachable")
+            return self._execute([Send(client_id, error), refused], now)
+        self._log_relayed(frame, sender, receiver_id)
+        self.stats.cluster.frames_out += 1
+        self._run(effects)
+        return 0
+
+    # ---- ends
+
+    def on_disconnected(self, session: ClientSession, connection: object, close_reason: CloseReason) -> None:
+        """Suspend the session of a connection that ends, or remove its client, once its frames are handled."""
+        is_suspended = session.replay is not None and self._resume.suspends(session, close_reason)
+        if session.connection is connection and session.client_id in self._held and not is_suspended:
+            self._leaving[session.client_id] = Leaving(connection, close_reason)
+        else:
+            super().on_disconnected(session, connection, close_reason)
+
+    def release(self, session: ClientSession, connection: object) -> None:
+        """Finish the session of a removed client once its last connection is closed."""
+        leaving = self._leaving.get(session.client_id)
+        if leaving is not None and leaving.connection is connection:
+            leaving.is_closed = True
+        else:
+            super().release(session, connection)
+
+    def _remove(self, session: ClientSession, reason: DisconnectReason) -> None:
+        """Remove a client here and from the cluster; its peer is notified."""
+        member = self._node.members[session.client_id]
+        pairing = member.link.pairing if member.link is not None else ""
+        peer_id = self._table.peer_of(session.client_id)
+        self._held.pop(session.client_id, None)
+        self._held_bytes.pop(session.client_id, None)
+        super()._remove(session, reason)
+        if session.last_peer is None and peer_id is not None:
+            session.last_peer = RemoteSender(peer_id, pairing)
+        self._node.remove(session.client_id, reason)
+        self._settle()
+
+    def _notify_undelivered(self, sender: ClientSession | RemoteSender, receiver_id: str) -> None:
+        origin = self._origin(sender)
+        if isinstance(sender, ClientSession) and sender.moved_as is None:
+            super()._notify_undelivered(sender, receiver_id)
+        elif origin is not None:
+            self._directory.notify(*origin, receiver_id)
+
+    def stop(self) -> None:
+        """Disconnect the clients whose sessions cannot move; `drain` moves the others."""
+        if self._directory.status != "joined":
+            super().stop()
+            return
+        for session in [each for each in self._sessions.values() if not self._is_movable(each)]:
+            client_id = session.client_id
+            self._execute(self._table.shut_down_one(client_id))
+            self._node.unpair(self._node.members[client_id], "shutdown")
+            self._settle()
+            if session.connection is not None:
+                session.connection.end(SHUTDOWN)
+
+    def _is_movable(self, session: ClientSession) -> bool:
+        return session.replay is not None and bool(self._limits.resume_window)
+
+    async def drain(self) -> None:
+        """Move the sessions away, spread over the drain timeout, and leave the cluster."""
+        began, chance = trio.current_time(), SystemRandom()
+        times = sorted((chance.uniform(0, self._limits.drain_timeout * SPREAD), each) for each in self._sessions)
+        for after, client_id in times:
+            await trio.sleep_until(began + after)
+            session = self._sessions.get(client_id)
+            if session is not None and not self._node.members[client_id].is_frozen:
+                self._move_out(session, RESTARTING)
+        with trio.move_on_after(MOVE_SECONDS):
+            while self._sessions or not self._directory.is_idle:  # noqa: ASYNC110  seldom, and short
+                await trio.sleep(POLL_SECONDS)
+        super().stop()
+        self._directory.leave()
+        with trio.move_on_after(MOVE_SECONDS):
+            while not self._directory.is_idle:  # noqa: ASYNC110  seldom, and short
+                await trio.sleep(POLL_SECONDS)
+
+    # ---- sessions that move
+
+    def _move_out(self, session: ClientSession, close_reason: CloseReason, node: str = "", request: str = "") -> None:
+        """Begin to move a session to a node, or to any; its client comes back with its token."""
+        member = self._node.members[session.client_id]
+        if not member.is_frozen:
+            connection = self._resume.freeze(session, close_reason)
+            self._partial_messages.update(session.client_id, 0)
+            self._held.pop(session.client_id, None)
+            if connection is not None:
+                connection.end(close_reason)
+        self._node.freeze(member, node, request)
+
+    def _on_asked(self, asked: Asked) -> None:
+        session = self._sessions.get(asked.client_id)
+        has_token = session is not None and self._resume.has_token(session, bytes.fromhex(asked.digest), asked.last)
+        if session is not None and has_token and self._is_movable(session):
+            self._move_out(session, SUPERSEDED, asked.node, asked.request)
+        else:
+            self._directory.refer(*structs.astuple(asked))
+
+    def _on_frozen(self, client_id: str) -> None:
+        """Write the state of a session that nothing comes for any more, and forget it."""
+        session, member = self._sessions.pop(client_id), self._node.take_out(client_id)
+        moved = MovedSession(self._resume.take_out(session, self._origin), member.link, [*member.left])
+        digests = ",".join(digest.hex() for digest in moved.buffer.digests)
+        pair = f"{member.link.pairing} {member.link.peer_id}" if member.link is not None else ""
+        self._directory.park(client_id, digests, msgpack.encode(moved), pair)
+        self._table.move_out(client_id)
+        self._ice.forget(client_id)
+        self.counts.leave(session.address)
+        own = [*member.left] if member.link is None else [member.link.pairing]
+        session.moved_as = RemoteSender(client_id, own[-1] if own else "")
+        session.release()
+        self._count_move(client_id, "out", len(moved.buffer.frames))
+
+    def _on_claimed(self, claimed: Claimed) -> None:
+        """Add a session from another node, and answer the request that waits for it."""
+        client_id, now = claimed.client_id, trio.current_time()
+        moved = msgpack.decode(claimed.session, type=MovedSession)
+        rate_limit = ClientRateLimit(self._limits.rate, now, self._unknown_targets, "")
+        session = self._sessions[client_id] = ClientSession(client_id, "another node", "", rate_limit, now)
+        self._table.move_in(client_id, None if moved.link is None else moved.link.peer_id)
+        self._node.put_in(Member(client_id, moved.link, moved.left))
+        self._ice.issue(client_id)
+        self.counts.enter("")
+        self._resume.put_in(session, moved.buffer, RemoteSender)
+        self._count_move(client_id, "in", claimed.waiting)
+        if (request := self._requests.pop(claimed.request, None)) is not None:
+            request.set("claimed")
+
+    def _count_move(self, client_id: str, result: str, frames: int) -> None:
+        self.stats.cluster.moves[result] += 1
+        self.log_event(serve.SessionMoved(client_id, result, frames))
+
+    def _origin(self, sender: object) -> RemoteSender | None:
+        """Return a sender of a relayed frame as other nodes know it."""
+        if isinstance(sender, RemoteSender):
+            return sender
+        if not isinstance(sender, ClientSession) or sender.moved_as is not None:
+            return sender.moved_as if isinstance(sender, ClientSession) else None
+        member = self._node.members.get(sender.client_id)
+        if member is None:
+            return None
+        pairings = [*member.left] if member.link is None else [member.link.pairing]
+        return RemoteSender(sender.client_id, pairings[-1]) if pairings else None
+
+    # ---- the cluster
+
+    def _receive(self, entries: list[Entry]) -> None:
+        with self.batch():
+            for entry in entries:
+                try:
+                    self._run(self._node.receive(entry))
+                except Exception as fault:  # noqa: BLE001  a fault in serving one client must not end the others
+                    self.log_event(serve.InternalError(entry.client_id, repr((fault,))))
+
+    def _degraded(self, reason: str) -> None:
+        self._degraded_since = trio.current_time()
+        self._engine_changed.set()
+        self.log_event(serve.ClusterDegraded(reason))
+        for request in self._requests.values():
+            request.set("unavailable")
+        self._requests.clear()
+        self._run(self._node.degraded())
+
+    def _restored(self, verdict: Verdict) -> None:
+        now = trio.current_time()
+        effects = self._node.restored(verdict)
+        lost = sum(isinstance(each, Ended) for each in effects)
+        ms = round((now - self._degraded_since) * 1000, 3)
+        self.log_event(serve.ClusterRestored(self._directory.node, ms, verdict.state, lost))
+        if verdict.is_new and not verdict.is_removed:
+            self._confirm_at = now + CONFIRM_SECONDS
+            self._engine_changed.set()
+        self._run(effects)
+
+    def _node_lost(self, node: str, clients: int) -> None:
+        self.log_event(serve.NodeLost(node, clients))
+
+    def _run(self, effects: Iterable[NodeEffect]) -> None:
+        """Execute the effects of the node, and see which clients need a detour now."""
+        for effect in effects:
+            match effect:
+                case Deliver():
+                    self._deliver(effect)
+                case Answered():
+                    self._on_answered(effect)
+                case Asked():
+                    self._on_asked(effect)
+                case Frozen(client_id):
+                    self._on_frozen(client_id)
+                case Claimed():
+                    self._on_claimed(effect)
+                case IdLost(client_id):
+                    self._on_id_lost(client_id)
+                case _:
+                    self._execute(self._pairing_effects(effect))
+        self._settle()
+
+    def _pairing_effects(self, effect: NodeEffect) -> list[Effect]:
+        match effect:
+            case Paired(client_id, peer_id, is_initiator):
+                return self._table.set_peer(client_id, peer_id, is_initiator=is_initiator)
+            case PairRefused(client_id, target_id, code):
+                if code == "target_not_found":
+                    self._sessions[client_id].rate_limit.count_miss(trio.current_time())
+                return self._table.refuse_pair(client_id, target_id, code)
+            case Ended(client_id, reason):
+                return self._table.end_by_peer(client_id, reason)
+            case Unread(client_id, receiver_id):
+                return [Send(client_id, delivery.peer_unreachable(receiver_id))]
+        return []
+
+    def _deliver(self, frame: Deliver) -> None:
+        """Queue a frame from another node, or one that has taken a detour, for its receiver."""
+        receiver, now = self._sessions.get(frame.client_id), trio.current_time()
+        if receiver is None:
+            return
+        self.stats.cluster.frames_in += 1
+        was_executing, self._is_executing = self._is_executing, True
+        try:
+            if receiver.replay is not None:
+                body = frame.body if frame.body_without_seq is None else frame.body_without_seq
+                self._resume.post(receiver, body, FROM_PEER, frame.sender, now)
+            elif receiver.connection is not None:
+                receiver.connection.post(text_frame(frame.body, FROM_PEER), frame.sender, now)
+        finally:
+            self._is_executing = was_executing
+        if not was_executing:
+            self._execute(())
+
+    def _on_answered(self, answered: Answered) -> None:
+        if answered.kind == "asking":
+            if (request := self._requests.get(answered.request)) is not None:
+                request.node = answered.node
+            return
+        request = self._requests.pop(answered.request, None)
+        if request is not None:
+            request.set(answered.kind)
+        elif answered.kind == "registered":
+            self.unregister(answered.client_id)
+
+    def _on_id_lost(self, client_id: str) -> None:
+        session = self._sessions.get(client_id)
+        if session is None:
+            self.unregister(client_id)
+        elif session.connection is not None:
+            session.connection.end(ID_LOST)
+        else:
+            self._end_suspended(session, "refused", ID_LOST.text)
+
+    def _settle(self) -> None:
+        """Set or clear the detour of the clients for which that may have changed, and handle frames that were held for it."""
+        touched = self._node.touched
+        while touched:
+            client_id = touched.pop()
+            session, member = self._sessions.get(client_id), self._node.members.get(client_id)
+            if session is not None and member is not None:
+                session.link = None if self._node.is_direct(member) else member
+                if not member.request and client_id in self._held:
+                    self._release(session)
