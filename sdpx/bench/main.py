@@ -19,7 +19,7 @@ from sdpx.bench.accounting import Tally, decode_result
 from sdpx.bench.load import SETUP_SECONDS, Job
 from sdpx.bench.options import BenchOptions
 from sdpx.bench.report import FULL, PHASES, Figures, figures, refused_sentence, table
-from sdpx.bench.ws_client import Target
+from sdpx.bench.ws_client import Target, upgrade_request
 from sdpx.child_process import ChildProcess, child_process
 from sdpx.client_tls import client_context, describe_connect_failure, open_stream
 from sdpx.concurrency import leaf_exceptions
@@ -192,17 +192,9 @@ async def _target(url: str, options: BenchOptions) -> Target:
         reason = "no answer" if isinstance(error, trio.TooSlowError) else describe_connect_failure(error)
         raise Ending("relay_unreachable", f"Cannot reach a relay at {url}: {reason}", ExitStatus.RELAY) from None
     token = urlencode({"token": access.token.strip()}) if access.token and "@" in parts.netloc else ""
-    query = "&".join(filter(None, [parts.query, token]))
-    return Target(
-        host=str(address[0]),
-        port=int(address[1]),
-        name=parts.netloc.rpartition("@")[2],
-        path="?".join(filter(None, [parts.path or "/", query])),
-        authorization=access.authorization(url),
-        tls_name=host if secure else None,
-        cafile=access.cafile,
-        insecure=access.insecure,
-    )
+    path = "?".join(filter(None, [parts.path or "/", "&".join(filter(None, [parts.query, token]))]))
+    request = upgrade_request(parts.netloc.rpartition("@")[2], path, access.authorization(url))
+    return Target(address[0], address[1], request, host if secure else None, access.cafile, access.insecure)
 
 
 def _cpu_seconds(pid: int | None) -> float:

@@ -28,25 +28,23 @@ WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteErr
 
 
 class Target(msgspec.Struct, frozen=True):
-    """The relay: a numeric address, and what the request contains. `tls_name` is the name in its certificate, if it has one."""
+    """The relay: a numeric address, and the upgrade request. `tls_name` is the name in its certificate, if it has one."""
 
     host: str
     port: int
-    name: str
-    path: str
-    authorization: str | None
-    tls_name: str | None
-    cafile: str | None
-    insecure: bool
+    request: str
+    tls_name: str | None = None
+    cafile: str | None = None
+    insecure: bool = False
 
-    @property
-    def request(self) -> bytes:
-        """Return the upgrade request."""
-        authorization = "" if self.authorization is None else f"Authorization: {self.authorization}\r\n"
-        return (
-            f"GET {self.path} HTTP/1.1\r\nHost: {self.name}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{authorization}\r\n"
-        ).encode()
+
+def upgrade_request(host: str, path: str = "/", authorization: str | None = None) -> str:
+    """Return the request for a WebSocket at a relay with this `host`, and its port, in URLs."""
+    credentials = "" if authorization is None else f"Authorization: {authorization}\r\n"
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{credentials}\r\n"
+    )
 
 
 _context = cache(client_context)
@@ -75,7 +73,7 @@ class WsClient:
         self._closing = self._close_sent = False
         self._close_code, self._close_reason = ABNORMAL, ""
         self._buffer = b""
-        self._out = [target.request]
+        self._out = [target.request.encode()]
         self._receive = self._receive_head
         self._socket = socket.socket(socket.AF_INET6 if ":" in target.host else socket.AF_INET, socket.SOCK_STREAM)
         self._socket.setblocking(False)

@@ -15,7 +15,7 @@ from sdpx.events import peer
 from sdpx.log import Log
 from sdpx.peer.diagnostics.trace import ConnectionTrace
 from sdpx.peer.negotiation.candidates import RemoteCandidates
-from sdpx.peer.negotiation.sdp import candidate_address, candidate_type, is_mdns, normalize_candidate
+from sdpx.peer.negotiation.sdp import candidate_endpoint, candidate_type, is_mdns, normalize_candidate
 from sdpx.peer.webrtc.events import NegotiationFailed
 from sdpx.protocol.messages import Candidate, CandidateInit
 
@@ -87,7 +87,7 @@ class CandidateExchange:
 
     def _note(self, candidate: CandidateInit | None) -> None:
         if candidate is not None and (text := normalize_candidate(candidate.candidate)):
-            self._trace.add_remote(candidate_type(text), candidate_address(text))
+            self._trace.add_remote(candidate_type(text), candidate_endpoint(text)[0])
 
     async def _add(self, candidate: CandidateInit) -> None:
         if is_mdns(normalize_candidate(candidate.candidate)):

@@ -11,7 +11,7 @@ import trio
 
 from sdpx.bench.accounting import Tally, percentile
 from sdpx.bench.pair import Pair
-from sdpx.bench.ws_client import Target
+from sdpx.bench.ws_client import Target, upgrade_request
 from tests.cluster_soak.outcome import Outcome, Scale, nodes_and_engine
 from tests.harness.processes import cpu_seconds
 
@@ -25,7 +25,7 @@ def _exchange(
     ports: Sequence[int], pairs: int, seconds: float, cpu: Callable[[], list[float]]
 ) -> tuple[Tally, list[float]]:
     """Exchange messages between clients of the first and the second port; returns the counters and the CPU seconds used."""
-    targets = [Target("127.0.0.1", port, "127.0.0.1", "/", None, None, None, insecure=False) for port in ports]
+    targets = [Target("127.0.0.1", port, upgrade_request("127.0.0.1")) for port in ports]
     selector, tally = DefaultSelector(), Tally()
 
     def serve(seconds: float, done: Callable[[], bool]) -> None:

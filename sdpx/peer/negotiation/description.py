@@ -141,15 +141,12 @@ class RemoteDescription:
     @cached_property
     def _answered(self) -> list[list[str]]:
         """The sections of the answer; that of the data section is empty."""
-        made = [
-            section.inactive() if section.is_live and section.first("mid") in self.bundle else []
-            for section in self.sections
-        ]
-        made[self.index : self.index + 1] = [[]] * bool(made)
-        return [
-            section if section or number == self.index else self.sections[number].rejected()
-            for number, section in enumerate(made)
-        ]
+        answered: list[list[str]] = []
+        for number, section in enumerate(self.sections):
+            is_bundled = section.is_live and section.first("mid") in self.bundle
+            inactive = section.inactive() if is_bundled else []
+            answered.append([] if number == self.index else inactive or section.rejected())
+        return answered
 
     @property
     def inactive(self) -> list[str]:

@@ -79,22 +79,15 @@ def candidate_type(candidate: str) -> str | None:
     return found[1] if found else None
 
 
-def candidate_address(candidate: str) -> str:
-    """Return the address of a candidate, which may be an mDNS name; an empty string if it has none."""
-    found = _CANDIDATE.fullmatch(candidate)
-    return found["address"] if found else ""
-
-
 def candidate_endpoint(candidate: str) -> tuple[str, int]:
-    """Return the address and port of a valid candidate."""
+    """Return the address of a candidate, which may be an mDNS name, and its port; an empty string and 0 if it has none."""
     found = _CANDIDATE.fullmatch(candidate)
-    assert found is not None
-    return found["address"], int(found["port"])
+    return (found["address"], int(found["port"])) if found else ("", 0)
 
 
 def is_mdns(candidate: str) -> bool:
     """Whether a candidate's address is an mDNS name, which takes time to resolve."""
-    return candidate_address(candidate).lower().endswith(".local")
+    return candidate_endpoint(candidate)[0].lower().endswith(".local")
 
 
 def validate_candidate(init: CandidateInit) -> str | None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sdpx.peer.negotiation.sdp import (
     announce_trickle,
-    candidate_address,
+    candidate_endpoint,
     candidate_type,
     is_mdns,
     media_count,
@@ -147,7 +147,7 @@ def test_validation_of_any_candidate_raises_nothing(text: str) -> None:
     assert (
         validate_candidate(CandidateInit(normalize_candidate(text))) is None
         or not is_mdns(text)
-        or candidate_address(text)
+        or candidate_endpoint(text)[0]
     )
 
 
@@ -155,5 +155,5 @@ def test_a_candidate_is_normalized() -> None:
     """Some stacks send it with `a=` and a line end."""
     assert normalize_candidate(f"a={HOST}\r\n") == HOST
     assert normalize_candidate(" \r\n") == ""
-    assert (candidate_address(HOST), is_mdns(HOST)) == ("192.0.2.7", False)
+    assert (candidate_endpoint(HOST)[0], is_mdns(HOST)) == ("192.0.2.7", False)
     assert is_mdns(HOST.replace("192.0.2.7", "abc-1.local"))
