@@ -16,7 +16,7 @@ from sdpx.events import Event
 from sdpx.events.demo import DemoFinished
 from sdpx.log import Log
 from sdpx.runtime import ShutdownRequest
-from sdpx.terminal import View
+from sdpx.terminal import View, wrapped
 
 # The steps of a connection, in order: a phase, and the event with which it ends at both peers.
 STEPS: Final[dict[str, tuple[str, dict[str, str]]]] = {
@@ -48,7 +48,7 @@ class DemoView(View):
 
     def show(self, event: Event, now: float) -> str | None:
         """Return the lines for an event of the demonstration itself."""
-        return event.message() if isinstance(event, DemoFinished) else super().show(event, now)
+        return wrapped(event.message(), self.width) if isinstance(event, DemoFinished) else super().show(event, now)
 
     def show_forwarded(self, line: Line) -> str | None:
         """Return the line for an event of a process."""

@@ -27,7 +27,7 @@ from sdpx.errors import Ending, ExitStatus, describe_os_error
 from sdpx.events import Error, LogDropped
 from sdpx.log import Log, Put, ThreadSink, capture_libraries
 from sdpx.options import LogOptions, OnLogFailure
-from sdpx.terminal import View, escape
+from sdpx.terminal import View, escape, wrapped
 
 STDIN: Final = 0
 STDOUT: Final = 1
@@ -239,8 +239,11 @@ def _report(failures: list[BaseException], log: Log, descriptor: int) -> tuple[E
 
 def print_error(reason: str) -> bool:
     """Print a sentence on stderr, with control characters escaped; returns whether it was written."""
+    text = f"sdpx: {escape(reason)}"
+    if os.isatty(STDERR):
+        text = wrapped(text, shutil.get_terminal_size().columns)
     try:
-        print(f"sdpx: {escape(reason)}", file=sys.stderr, flush=True)  # noqa: T201
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
     except OSError:
         return False
     return True

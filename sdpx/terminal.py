@@ -1,10 +1,11 @@
 """The view at a terminal, in place of log lines: the base of the views of `sdpx peer` and `sdpx demo`. Pure.
 
-A view turns events into a few lines, and draws them above a prompt. The text being typed is on the terminal's own line:
-lines that come meanwhile push it up, and it is sent as it was typed.
+A view turns events into a few lines, and draws them above a prompt. The text being typed belongs to the terminal: a line that
+comes meanwhile takes its place on the screen, and it is sent as it was typed.
 """
 
 import re
+import textwrap
 from typing import Any, Final
 
 from sdpx.events import Event
@@ -23,6 +24,13 @@ def escape(text: str) -> str:
     return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+def wrapped(text: str, width: int) -> str:
+    """Return a sentence in lines of this width, broken between words."""
+    if len(text) <= width:
+        return text
+    return "\n".join(textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False))
+
+
 class View:
     """Lines for events. `prompt` is drawn behind them if the view is `interactive`: if a person can type and see it."""
 
@@ -34,7 +42,7 @@ class View:
 
     def show(self, event: Event, now: float) -> str | None:  # noqa: ARG002  for views with durations
         """Return the lines for an event, in seconds `now`; "" if the prompt alone has to be drawn, None for nothing."""
-        return event.message() if event.severity() in ("warning", "error") else None
+        return wrapped(event.message(), self.width) if event.severity() in ("warning", "error") else None
 
     def show_forwarded(self, line: dict[str, Any]) -> str | None:
         """Return the lines for a log line of another sdpx program, with its `who`, as `show` does."""
@@ -51,7 +59,7 @@ class View:
 
     def end(self) -> bytes:
         """Return what has to be written at the end of the program, so that the prompt of the shell has its own line."""
-        return _CLEAR_LINE.encode() if self.interactive and self.prompt else b""
+        return _CLEAR_LINE.encode() if self.interactive else b""  # also the ^C of the terminal
 
 
 def milliseconds(label: str, seconds: float) -> str:

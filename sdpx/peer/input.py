@@ -319,7 +319,7 @@ class Prompt:
             while not self._free.is_set():  # checked again after each wait: a pairing may have begun meanwhile
                 await self._free.wait()
             if not self._log.draw_prompt() and sys.stdin and sys.stderr and sys.stdin.isatty() and sys.stderr.isatty():
-                print("Type an ID to connect to, or wait to be called: ", end="", file=sys.stderr, flush=True)  # noqa: T201
+                print("Type an ID to connect to, or wait to be called:", file=sys.stderr, flush=True)  # noqa: T201
             with trio.CancelScope() as self._reading:
                 line = await self._lines.next()
                 if self._free.is_set() or line is None:

@@ -6,7 +6,7 @@ from msgspec import UnsetType
 
 from sdpx.events import Event, peer
 from sdpx.peer.options import DEFAULT_URL, PeerOptions
-from sdpx.terminal import View, milliseconds
+from sdpx.terminal import View, milliseconds, wrapped
 
 DEFAULT_LABEL: Final = "chat"
 _CALL_PROMPT: Final = "Connect to (or wait): "
@@ -24,8 +24,14 @@ class PeerView(View):
         self._last = 0.0  # the last phase ended
         self._opened = 0.0
         self._left = ""  # why the other peer left; empty while it has not
+        self._open_channels = 0
         self._is_told = False  # the end of the pairing
         self._retrying_for = ""  # the code of the retries that have been shown
+
+    @property
+    def _ends_with_pairing(self) -> bool:
+        options = self._options
+        return options.pair is not None or options.once or options.expect is not None
 
     def show(self, event: Event, now: float) -> str | None:
         """Return the lines for an event."""
@@ -35,6 +41,8 @@ class PeerView(View):
                 pass  # the sentence is on stderr, or the next event has it
             case peer.ServerError() if self._options.pair is not None:
                 pass  # its sentence follows on stderr
+            case peer.Diagnosis() if not event.retrying and self._ends_with_pairing:
+                pass  # so does this one
             case peer.ChannelMessage(text, size):
                 text = f"[{size} bytes]" if isinstance(text, UnsetType) else text
                 lines = "\n".join(f"{self._peer_id}> {line}" for line in text.split("\n"))
@@ -42,7 +50,7 @@ class PeerView(View):
                 lines = ""
             case peer.Reconnecting(_, _, code) | peer.PairRetryScheduled(_, code):
                 is_new, self._retrying_for = code != self._retrying_for, code
-                lines = event.message() if is_new else None
+                lines = wrapped(event.message(), self.width) if is_new else None
             case peer.Ready(_, reason):
                 self.prompt = "" if self._options.pair is not None else _CALL_PROMPT
                 lines = "" if self._is_told else f"{self._peer_id} left ({reason})."
@@ -58,7 +66,7 @@ class PeerView(View):
             case peer.IdAssigned(own_id):
                 return self._greeting(own_id)
             case peer.RelayResumed():
-                return event.message()
+                return wrapped(event.message(), self.width)
         return None
 
     def _phase(self, event: Event, now: float) -> str | None:
@@ -79,14 +87,17 @@ class PeerView(View):
             case peer.ChannelOpen(label):
                 self.prompt, self._opened = "you> ", now
                 name = "channel open" if label == DEFAULT_LABEL else f"channel '{label}' open"
+                self._open_channels += 1
                 line = f"{self._took(name, now)}   ({(now - self._began) * 1000:.0f} ms in all; -v shows every state)"
-            case peer.PeerDisconnected(_, reason):
-                self._left = reason
+            case peer.ChannelClosed():
+                self._open_channels -= 1
+            case peer.PeerDisconnected(_, reason) if reason == "left" or not self._open_channels:
+                self._left = reason  # otherwise only its connection to the relay is lost
             case peer.ConnectionSummary():
                 self.prompt, self._is_told = "", True
                 who = f"{self._peer_id} left ({self._left})" if self._left else f"Disconnected from {self._peer_id}"
                 sizes = f"{event.bytes_sent} bytes sent, {event.bytes_received} received"
-                line = f"{who}. Connected for {now - self._opened:.1f} s, {sizes}."
+                line = wrapped(f"{who}. Connected for {now - self._opened:.1f} s, {sizes}.", self.width)
         return line
 
     def _took(self, label: str, now: float) -> str:

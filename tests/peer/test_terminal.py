@@ -7,6 +7,8 @@ from msgspec import UNSET
 from sdpx.demo import STATUS_LINES, DemoView
 from sdpx.events import Event, peer
 from sdpx.events.demo import DemoFinished
+from sdpx.peer.diagnostics.diagnosis import diagnose
+from sdpx.peer.diagnostics.trace import ConnectionTrace
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.terminal import PeerView
 
@@ -65,6 +67,29 @@ def test_connection_and_conversation_take_some_ten_lines() -> None:
         "bob left (closed). Connected for 12.1 s, 5 bytes sent, 8 received.",
         "Connect to (or wait): ",
     ]
+
+
+def test_lines_break_between_words() -> None:
+    """At 40 columns."""
+    screen = Screen(width=40)
+    screen.show(*CONVERSATION)
+    assert "bob left (closed). Connected for 12.1 s,\n5 bytes sent, 8 received." in screen.text
+
+
+def test_a_channel_outlives_the_relay_on_the_screen() -> None:
+    """The reason for which the relay connection ended is not the one for which the peer left."""
+    screen = Screen()
+    screen.show(*CONVERSATION[:9], (4.0, peer.PeerDisconnected("bob", "shutdown")), (5.0, SUMMARY))
+    assert "Disconnected from bob. Connected for 3.0 s" in screen.text
+
+
+def test_diagnosis_that_ends_the_program_is_shown_once() -> None:
+    """On stderr; that of a retry, and where the program goes on, in the view."""
+    trace = ConnectionTrace("bob", is_initiator=True)
+    for pair, retrying, shown in (("bob", False, False), ("bob", True, True), (None, False, True)):
+        screen = Screen(pair=pair)
+        screen.show((1.0, diagnose(trace, 1.0).event(trace, 1.0, retrying=retrying)))
+        assert ("bob" in screen.text) == shown
 
 
 def test_prompt_follows_the_state() -> None:
