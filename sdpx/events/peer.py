@@ -390,7 +390,7 @@ class PairRetryScheduled(Event, frozen=True):
 
 
 class PairingDeclined(Event, frozen=True):
-    """A pairing was declined: the data channel to the previous peer is still open after the relay was lost."""
+    """A pairing was declined: the previous peer, or this one, lost the relay, and still responds on the open data channel."""
 
     sentence = "Declined the pairing with {e.peer_id}: the data channel to {e.present_peer_id} is open."
     peer_id: str

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 INBOX_BOUND: Final = 512
 OWN_BOUND: Final = 64  # room in the inbox for the items of this side, which are never dropped: a few for each attempt
 GLARE_SECONDS: Final = 0.5  # for the answer to an offer that crossed one of the peer
+POLL_SECONDS: Final = 0.1
 RETURN_SECONDS: Final = 5.0  # for the side that closed the only channel to open another, or to offer afresh
 
 
@@ -143,6 +144,16 @@ class PairSession:
         self.detached = self.detached or reason
         if self._attempt is not None:
             self._attempt.start_heartbeat(max(self._options.timeout, SILENCE_SECONDS))
+
+    async def responds(self) -> bool:
+        """Whether the peer of a detached pairing, which is asked for a packet each second, sends one in `SILENCE_SECONDS`."""
+        began = trio.current_time()
+        with trio.move_on_after(SILENCE_SECONDS):
+            while (attempt := self._attempt) is not None and attempt.pc.channels.is_open:
+                if not 0 < attempt.pc.channels.last_packet <= began:  # 0: it is not known
+                    return True
+                await trio.sleep(POLL_SECONDS)
+        return False
 
     async def close(self) -> None:
         """End the pairing and wait until its connection is closed."""

@@ -114,7 +114,7 @@ def after_peer_disconnected(pairing: PairingState, reason: str) -> Detach | None
 
 
 def declines(present: PairingState, *, same_peer: bool) -> bool:
-    """Whether a new pairing is declined: the relay does not know that the present one, with another peer, goes on."""
+    """Whether a new pairing is declined if the present peer, another one, still responds: the relay does not know of it."""
     return present.detached and present.is_open and not same_peer
 
 

@@ -262,7 +262,8 @@ class Session:
         assert self._relay is not None
         relay, present = self._relay, self._pairing
         self._prompt.pause()
-        if present is not None and policy.declines(present.state, same_peer=present.peer_id == paired.peer_id):
+        same_peer = present is not None and present.peer_id == paired.peer_id
+        if present is not None and policy.declines(present.state, same_peer=same_peer) and await present.responds():
             self._log.emit(peer.PairingDeclined(paired.peer_id, present.peer_id))
             await relay.channel.send(Unpair())
             return

@@ -144,6 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # connections of a browser, which opens several at once, that wait for a thread
     block_on_close = False
 
     def handle_error(self, request: object, client_address: object) -> None:

@@ -1,5 +1,5 @@
 // Use the example page as a person does: open it, pair, and answer the peer's messages.
-// The ID that the page shows, and each line of its log, are reported.
+// The ID that the page shows, and each line of its log, are reported. The message "reload" reloads the page, which then pairs again.
 
 const REPLY = "hello from the page";
 
@@ -13,7 +13,8 @@ export function runPage(scenario, report) {
       for (const text of at("log").textContent.split("\n").slice(lines, -1)) {
         lines += 1;
         report("line", { text });
-        if (!text.startsWith("peer: ")) continue;
+        if (text === "peer: reload") frame.contentWindow.location.reload();
+        if (!text.startsWith("peer: ") || text === "peer: reload") continue;
         at("text").value = REPLY;
         at("send").click();
       }

@@ -31,7 +31,7 @@ export function runPerfect(scenario, { RTCPeerConnection, WebSocket }, report) {
       if (data === "track") pc.addTransceiver("audio");
       else if (data === "restart") pc.restartIce();
       else if (data === "second") use(pc.createDataChannel("second"));
-      else channel.send(`echo ${data}`);
+      else channel.send(channel.label === "second" ? `second ${data}` : `echo ${data}`);
     };
     channel.onclose = () => { report("closed", { label: channel.label }); };
     if (channel.readyState === "open") channel.onopen();
@@ -39,6 +39,7 @@ export function runPerfect(scenario, { RTCPeerConnection, WebSocket }, report) {
 
   const on = {
     your_id({ id }) {
+      if (scenario.negotiated !== undefined) use(pc.createDataChannel("robot", { negotiated: true, id: scenario.negotiated }));
       report("id", { id });
       if (scenario.target) relay.send(JSON.stringify({ type: "pair_request", target_id: scenario.target }));
     },

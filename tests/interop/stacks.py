@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -148,14 +149,31 @@ def missing(name: str) -> str | None:
 
 @contextmanager
 def relay_process() -> Iterator[str]:
-    """Run one `sdpx serve` for all scenarios; yields its URL. Only the first line of its log is read."""
+    """Run one `sdpx serve` for all scenarios; yields its URL. A relay that ends before its time is an error, with its log."""
     command = [sys.executable, "-m", "sdpx", "serve", "--port", "0", "--log-level", "info"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment()) as process:
-        try:
-            assert process.stdout is not None
-            yield json.loads(process.stdout.readline())["url"]
-        finally:
-            process.kill()
+    with tempfile.TemporaryDirectory(prefix="sdpx-") as folder:
+        log = Path(folder) / "log"
+        with (
+            log.open("wb") as output,
+            subprocess.Popen(command, stdout=output, stderr=output, env=environment()) as relay,
+        ):
+            try:
+                yield _listening_url(relay, log)
+                status = relay.poll()
+            finally:
+                relay.kill()
+        if status is not None:
+            raise RuntimeError(f"the relay ended with status {status}: {_tail(log)}")
+
+
+def _listening_url(relay: "subprocess.Popen[bytes]", log: Path) -> str:
+    """Wait until the relay listens, and return its URL."""
+    while relay.poll() is None:
+        for line in log.read_text().splitlines(keepends=True):
+            if line.endswith("}\n") and (event := json.loads(line))["event"] == "server_listening":
+                return str(event["url"])
+        time.sleep(0.02)
+    raise RuntimeError(f"the relay did not start: {_tail(log)}")
 
 
 @contextmanager

@@ -147,6 +147,20 @@ async def check_page(program: Program, page: Scenario) -> None:
     await page.wait_for("line", text="peer gone: closed")
 
 
+@pytest.mark.parametrize("query", ["", "?id=page"], ids=["new_id", "same_id"])
+@pytest.mark.parametrize("name", ["chromium", "firefox"])
+async def test_a_reloaded_page_pairs_again(stacks: Stacks, name: str, query: str) -> None:
+    """Its open channel outlives the socket to the relay, but not for long once another page, or the same one, asks."""
+    async with peer(stacks.servers.relay, "--timeout", "60") as (program, peer_id):
+        stacks.control(name).start(page=True, relay=stacks.servers.relay + query, target=peer_id)
+        await program.wait_for("channel_open")
+        seen = len(program.lines)
+        await program.say("reload")
+        await program.wait_for("channel_open", after=seen)
+        await program.say("again")
+        await program.wait_for("channel_message", after=seen, text="hello from the page")
+
+
 @pytest.mark.parametrize("eager", [False, True], ids=["plain", "crossing"])
 @pytest.mark.parametrize("polite", [True, False], ids=["polite", "impolite"])
 @pytest.mark.parametrize("role", ROLES)

@@ -317,9 +317,12 @@ async def test_an_answer_that_came_before_the_departure_is_used(autojump_clock: 
 async def test_a_detached_pairing_declines_another_until_its_channel_closes(autojump_clock: MockClock) -> None:
     async with session() as peer:
         pc = await peer.open()
+        pc.fake_channels.answers = True
         await peer.relay.lose()
         await peer.relay.connect()
+        await trio.sleep(10)
         await peer.relay.say(Paired("carol", is_initiator=False))
+        await trio.sleep(3)
         declined = peer.log.of("pairing_declined")
         assert [(line["peer_id"], line["present_peer_id"]) for line in declined] == [("carol", "bob")]
         assert peer.relay.sent[-1] == Unpair()
@@ -328,6 +331,22 @@ async def test_a_detached_pairing_declines_another_until_its_channel_closes(auto
         assert peer.log.of("ready")[0]["reason"] == "relay_lost"
         assert await peer.pair("carol") is not pc
         assert not peer.finished.is_set()
+
+
+async def test_a_detached_pairing_whose_peer_is_silent_gives_way(autojump_clock: MockClock) -> None:
+    """A page that was killed sends nothing: the next one does not wait for `--timeout`."""
+    async with session() as peer:
+        pc = await peer.open()
+        await trio.sleep(1)
+        pc.fake_channels.last_packet = trio.current_time()
+        await peer.relay.say(PeerDisconnected("bob", "closed"))
+        await trio.sleep(1)
+        await peer.relay.say(Paired("carol", is_initiator=False))
+        assert "closed" not in peer.events
+        await trio.sleep(3.1)
+        assert pc.closed
+        assert peer.log.of("paired")[-1]["peer_id"] == "carol"
+        assert not peer.log.of("pairing_declined")
 
 
 async def test_a_detached_pairing_gives_way_to_a_new_one_with_the_same_peer(autojump_clock: MockClock) -> None:
