@@ -44,6 +44,7 @@ PURE_MAY_USE: Final = {
         "h11",
         "websockets",
         "codecs",
+        "textwrap",
         "google_crc32c",
         "base64",
         "binascii",
