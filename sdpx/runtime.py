@@ -25,7 +25,8 @@ import trio
 from sdpx.concurrency import leaf_exceptions
 from sdpx.errors import Ending, ExitStatus, describe_os_error
 from sdpx.events import Error, LogDropped
-from sdpx.log import Log, Put, ThreadSink, capture_libraries
+from sdpx.log import Log, Put, capture_libraries
+from sdpx.log_sink import ThreadSink
 from sdpx.options import LogOptions, OnLogFailure
 from sdpx.terminal import View, escape, wrapped
 

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdpx.events import Error, LogDropped, peer, serve
-from sdpx.log import QUEUE_BYTES, Kept, LibraryHandler, Log, ThreadSink, timestamp
+from sdpx.log import LibraryHandler, Log, timestamp
+from sdpx.log_sink import QUEUE_BYTES, Kept, ThreadSink
 from sdpx.options import Format, Level
 from sdpx.runtime import reader_is_gone
 from tests.harness.log import LogRecorder
@@ -358,7 +359,7 @@ def test_failed_writes_are_reported_and_a_cut_line_is_completed(tmp_path: Path) 
     path = tmp_path / "log"
     program = f"""
 import os, resource, time
-from sdpx.log import ThreadSink
+from sdpx.log_sink import ThreadSink
 failures, recoveries = [], []
 fd = os.open({str(path)!r}, os.O_WRONLY | os.O_CREAT)
 sink = ThreadSink(fd, lambda error, lines: failures.append((error.strerror, lines)), on_recovery=recoveries.append)

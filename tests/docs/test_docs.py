@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from sdpx.log import QUEUE_BYTES, QUEUE_LINES
+from sdpx.log_sink import QUEUE_BYTES, QUEUE_LINES
 from sdpx.peer.input import MAX_LINE
 from sdpx.protocol import messages
 from sdpx.relay.core.limits import Limits

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from sdpx.concurrency import RepeatedEvent
-from sdpx.log import Kept
+from sdpx.log_sink import Kept
 
 Line = dict[str, Any]
 
