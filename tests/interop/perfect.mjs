@@ -1,8 +1,9 @@
 // A page with the perfect negotiation of W3C WebRTC, 10.7, that offers again while its data channel is open.
 //
 // A scenario has `relay`, `target` (the ID to pair with; null: wait for a pairing), `polite`, and `eager`: the page creates a channel, and so
-// an offer, as soon as it is paired. The commands are messages on the channel: "track" adds a transceiver, "restart" restarts ICE, "second"
-// opens a second channel; other messages are echoed. Each renegotiation is reported when its answer is set.
+// an offer, as soon as it is paired. With `negotiated` both sides create the channel, with this ID. The commands are messages on the channel:
+// "track" adds a transceiver, "restart" restarts ICE, "second" opens a second channel; other messages are echoed. Each renegotiation is
+// reported when its answer is set.
 
 export function runPerfect(scenario, { RTCPeerConnection, WebSocket }, report) {
   const relay = new WebSocket(scenario.relay);
@@ -39,13 +40,13 @@ export function runPerfect(scenario, { RTCPeerConnection, WebSocket }, report) {
 
   const on = {
     your_id({ id }) {
-      if (scenario.negotiated !== undefined) use(pc.createDataChannel("robot", { negotiated: true, id: scenario.negotiated }));
       report("id", { id });
       if (scenario.target) relay.send(JSON.stringify({ type: "pair_request", target_id: scenario.target }));
     },
     paired({ peer_id, is_initiator }) {
       peer = peer_id;
-      if (is_initiator || scenario.eager) use(pc.createDataChannel("robot"));
+      if (scenario.negotiated !== undefined) use(pc.createDataChannel("robot", { negotiated: true, id: scenario.negotiated }));
+      else if (is_initiator || scenario.eager) use(pc.createDataChannel("robot"));
     },
     async offer({ sdp }) {
       ignoreOffer = !scenario.polite && (makingOffer || pc.signalingState !== "stable");

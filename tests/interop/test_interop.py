@@ -147,6 +147,37 @@ async def check_page(program: Program, page: Scenario) -> None:
     await page.wait_for("line", text="peer gone: closed")
 
 
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("name", ["chromium", "firefox"])
+async def test_a_page_and_sdpx_create_a_negotiated_channel(stacks: Stacks, name: str, role: Role) -> None:
+    """And a second channel, opened by the page, on which a command sends by its label."""
+    control, relay = stacks.control(name), stacks.servers.relay
+    script = {"perfect": True, "relay": relay, "polite": True, "negotiated": 5}
+    arguments = ("--stdin", "json", "--channel", "negotiated:5")
+    if role == "initiator":
+        page = control.start(**script)
+        async with peer(relay, "--pair", (await page.wait_for("id"))["id"], *arguments) as (program, _):
+            await use_both_channels(program, page)
+    else:
+        async with peer(relay, *arguments) as (program, peer_id):
+            await use_both_channels(program, control.start(**script, target=peer_id))
+
+
+async def use_both_channels(program: Program, page: Scenario) -> None:
+    assert (await program.wait_for("channel_open"))["id"] == 5
+    await program.say('{"send": "hello"}')
+    await program.wait_for("channel_message", text="echo hello")
+    await program.say('{"send": "second"}')
+    await program.wait_for("channel_open", label="second")
+    await program.say('{"send": "by label", "channel": "second"}')
+    await program.wait_for("channel_message", text="second by label", channel="second")
+    await program.say('{"send": "by default"}')
+    await program.wait_for("channel_message", text="echo by default")
+    await program.say('{"close": true}')
+    assert await program.ended() == 0
+    await page.wait_for("ended")
+
+
 @pytest.mark.parametrize("query", ["", "?id=page"], ids=["new_id", "same_id"])
 @pytest.mark.parametrize("name", ["chromium", "firefox"])
 async def test_a_reloaded_page_pairs_again(stacks: Stacks, name: str, query: str) -> None:

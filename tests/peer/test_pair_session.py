@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import crypto
 from trio.testing import wait_all_tasks_blocked
 
-from sdpx.ice_servers import IceServer, parse_server
+from sdpx.ice_servers import IceServer, choose, parse_server
 from sdpx.log import Log
 from sdpx.peer import pair_session
 from sdpx.peer.input import MessageQueue
@@ -111,6 +112,7 @@ async def pairing(
     retries: int = 1,
     expect: Expected | None = None,
     relay_only: tuple[bool, bool] = (False, False),
+    channel: str = "chat",
 ) -> AsyncIterator[tuple[Side, Side]]:
     """Run both sides while the block runs; `a` and `b` tamper with what each of them sends."""
     of_a, of_b = (
@@ -120,6 +122,7 @@ async def pairing(
             retries=retries,
             once=once,
             expect=expect,
+            channel=channel,
             ice_transport="relay" if only else "all",
         )
         for only in relay_only
@@ -260,6 +263,57 @@ async def test_answerer_is_the_dtls_server() -> None:
         assert isinstance(answer, Description)
         assert "a=setup:passive" in answer.sdp
         assert [dtls_role(side) for side in (a, b)] == ["client", "server"]
+
+
+async def test_messages_go_over_the_channel_with_their_label() -> None:
+    """Either side opens the second channel; both use both, in either direction."""
+    async with pairing() as (a, b):
+        await both_open(a, b)
+        for opener, other in ((a, b), (b, a)):
+            assert opener.pairing._attempt is not None
+            create = partial(opener.pairing._attempt.pc.channels.create, f"of {opener.pairing.peer_id}")
+            await opener.pairing._runtime.run_and_wait(create)
+            label = (await other.wait_for("channel_open", label=f"of {opener.pairing.peer_id}"))["label"]
+            for sender, receiver in ((a, b), (b, a)):
+                sender.source.put(Message(f"{label} by label", label))
+                sender.source.put(Message(f"{label} by default"))
+                assert (await receiver.wait_for("channel_message", text=f"{label} by label"))["channel"] == label
+                assert "channel" not in await receiver.wait_for("channel_message", text=f"{label} by default")
+
+
+async def test_both_sides_create_a_negotiated_channel() -> None:
+    """Without a message of DCEP; the channel has the stream identifier of the option."""
+    async with pairing(channel="negotiated:7", once=True) as (a, b):
+        for side in (a, b):
+            assert (await side.wait_for("channel_open"))["id"] == 7
+        for sender, receiver in ((b, a), (a, b)):
+            sender.source.put(Message(f"to {sender.pairing.peer_id}"))
+            await receiver.wait_for("channel_message", text=f"to {sender.pairing.peer_id}")
+        a.source.end()
+        await a.wait_for("ended")
+        assert (a.failure, a.pairing.delivery.in_doubt) == (None, (0, 0))
+        assert [line["label"] for line in b.of("channel_open")] == [line["label"] for line in b.of("channel_closed")]
+
+
+@pytest.mark.parametrize("address", ["224.0.0.251", "255.255.255.255", "240.0.0.1", "[ff02::1]"])
+async def test_servers_of_the_relay_on_group_addresses_are_not_asked(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Multicast, broadcast and reserved addresses get no packet; the connection is established without them."""
+
+    async def query(*_: object) -> None:
+        pytest.fail("a server on a group address was asked")
+
+    monkeypatch.setattr(aioice_ext, "query", query)
+    urls = [f"stun:{address}:3478", f"turn:{address}:3478"]
+    offered = [{"urls": urls, "username": "u", "credential": "p"}]
+    async with pairing(servers=choose(None, offered, no_stun=False)) as (a, b):
+        await both_open(a, b)
+        for side in (a, b):
+            await side.wait_for("candidate_sent", end_of_candidates=True)
+            reasons = [line["message"] for line in side.of("ice_server_failed")]
+            assert len(reasons) == 2
+            assert all("multicast, broadcast or reserved" in reason for reason in reasons)
 
 
 async def test_a_silent_stun_server_delays_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
