@@ -11,9 +11,8 @@ bound of their own.
 
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
 from email.utils import formatdate
 from typing import Final, NamedTuple
 
@@ -42,13 +41,13 @@ from sdpx.relay.http.responses import (
     id_taken,
 )
 from sdpx.relay.http.upgrade import Upgrade, parse_plain_request, parse_simple_upgrade, parse_upgrade
+from sdpx.relay.pending import Pending, PendingConnection, counted, enter
 from sdpx.relay.relay import Relay
 from sdpx.relay.websocket.closing import send_and_linger
 from sdpx.relay.websocket.connection import EpollConnection
 from sdpx.relay.websocket.epoll_engine import EpollEngine
 from sdpx.relay.websocket.handler import ABNORMAL, CloseReason
 from sdpx.relay.websocket.socket_stream import SocketStream
-from sdpx.relay.websocket.timers import NEVER
 from sdpx.relay.websocket.tls_stream import TlsHandshakeError, TlsRequiredError, TlsStream
 from sdpx.relay.websocket.trio_websocket_engine import FrameTurns, TrioWebSocketConnection, ValidatingStream
 
@@ -57,48 +56,6 @@ FORWARDED: Final = re.compile(rb"\r\n(?:x-forwarded-for|forwarded):", re.IGNOREC
 CANCELLED: Final = CloseReason("closed", ABNORMAL, "The connection was cut")
 
 Answer = HttpResponse | HttpError
-
-
-@dataclass(slots=True, eq=False, repr=False)
-class PendingConnection:
-    """A connection on the epoll engine that has sent nothing yet; `cancel` and `deadline` are those of a `trio.CancelScope`."""
-
-    _acceptor: "Acceptor"
-    _engine: EpollEngine
-    link: SocketStream
-    timer_at: float = NEVER
-
-    def on_received(self, data: bytes, _now: float) -> bytes:
-        """Handle the first bytes, which are empty at the end of the stream."""
-        self._engine.remove(self)
-        self._acceptor.on_request(self, data)
-        return b""
-
-    def on_writable(self, _now: float) -> None:
-        """No-op: there is nothing to write before the request."""
-
-    def on_timer(self, now: float) -> None:
-        """Handshake timeout: close the connection, unless its request waits in the socket."""
-        if not self._engine.receive(self, now):
-            self._engine.remove(self)
-            self._acceptor.close_pending(self, evicted=False)
-
-    def cancel(self) -> None:
-        """Close the connection to make room for a newer one."""
-        self._engine.remove(self)
-        self._acceptor.close_pending(self, evicted=True)
-
-    @property
-    def deadline(self) -> float:
-        """When the connection times out, in Trio's time."""
-        return self.timer_at
-
-    @deadline.setter
-    def deadline(self, deadline: float) -> None:
-        self._engine.set_timer(self, min(self.timer_at, deadline))
-
-
-Pending = PendingConnection | trio.CancelScope  # of the task that reads the request
 
 
 class Port(NamedTuple):
@@ -237,21 +194,21 @@ class Acceptor:
                     self._take_request(stream, request)
 
     def _wait_for_request(self, engine: EpollEngine, stream: SocketStream) -> None:
-        pending = PendingConnection(self, engine, stream)
+        pending = PendingConnection(engine, stream, self._on_request, self._close_pending)
         try:
             engine.add(pending)
         except OSError as fault:  # the limits of epoll
             self._close(stream, serve.InternalError(stream.remote, repr((fault,))))
             return
         engine.set_timer(pending, trio.current_time() + self.handshake_timeout)
-        _enter(self._clients.pending, pending, self._pending_address(stream.remote))
+        enter(self._clients.pending, pending, self._pending_address(stream.remote))
 
-    def on_request(self, pending: PendingConnection, request: bytes) -> None:
+    def _on_request(self, pending: PendingConnection, request: bytes) -> None:
         """Handle the first bytes of a pending connection, which are empty at the end of its stream."""
         self._clients.pending.leave(pending)
         self._take_request(pending.link, request)
 
-    def close_pending(self, pending: PendingConnection, *, evicted: bool) -> None:
+    def _close_pending(self, pending: PendingConnection, evicted: bool) -> None:
         """Close a connection that has sent nothing."""
         self._clients.pending.leave(pending)
         self._close(pending.link, self._no_request(pending.link.remote, evicted=evicted))
@@ -326,7 +283,7 @@ class Acceptor:
                 pending.deadline = trio.current_time() + self.handshake_timeout
             address = self._pending_address(remote.shown)
             try:
-                with _counted(port.pending, pending, address):
+                with counted(port.pending, pending, address):
                     request = await self._read_request(stream, received)
                 if isinstance(request, HttpRequest) and self._relay.is_clustered and _is_late(stream, request):
                     request = None
@@ -334,7 +291,7 @@ class Acceptor:
                     self._warn_of_proxy(request, remote)
                     if self._authenticator is not None:
                         remote = self._authenticator.client_behind(request, remote)
-                    with _counted(port.undecided, pending, remote.address):
+                    with counted(port.undecided, pending, remote.address):
                         answer = await port.decide(request, remote)
                 else:
                     answer = STOPPING if request and self._stopping else request
@@ -343,7 +300,7 @@ class Acceptor:
                     return answer
                 head_only = isinstance(request, HttpRequest) and request.method == b"HEAD"
                 data = answer.render(head_only=head_only, date=formatdate(usegmt=True))
-                with _counted(port.pending, pending, address):
+                with counted(port.pending, pending, address):
                     await send_and_linger(stream, data, self._limits.close_timeout)
             except TlsHandshakeError as failure:
                 self._log(serve.TlsHandshakeFailed(remote.shown, str(failure)))
@@ -422,22 +379,6 @@ class Acceptor:
             detail = answer.message if answer.code in ("unauthorized", "origin") else UNSET
             client_id = asked_id or answer.client_id or UNSET
             self._log(serve.ConnectionRefused(remote, answer.status, answer.code, detail, client_id))
-
-
-def _enter(connections: EvictionQueue[Pending], pending: Pending, address: str) -> None:
-    """Count a connection; evict one past a bound."""
-    if evicted := connections.enter(pending, address):
-        evicted.cancel()
-
-
-@contextmanager
-def _counted(connections: EvictionQueue[Pending], pending: Pending, address: str) -> Iterator[None]:
-    """Count a connection during a block."""
-    _enter(connections, pending, address)
-    try:
-        yield
-    finally:
-        connections.leave(pending)
 
 
 def _is_late(stream: trio.abc.Stream, request: HttpRequest) -> bool:
