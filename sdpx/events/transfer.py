@@ -43,7 +43,7 @@ class PipeEnded(Event, frozen=True):
 
 
 class TransferComplete(Event, frozen=True):
-    """Everything has arrived, and the other side has confirmed it."""
+    """Everything has arrived, and the other side has confirmed it. The bytes are those of this run."""
 
     bytes_sent: int
     bytes_received: int

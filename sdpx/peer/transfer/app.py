@@ -119,7 +119,7 @@ async def _watch_connection(transport: Transport, log: Log) -> None:
         log.emit(kind(peer_id, transport.path))
         count += 1
         await transport.wait(connected=False)
-        if transport.is_done or transport.is_plain:
+        if transport.is_done or transport.is_plain or transport.link.has_failed:
             return
         log.emit(transfer.TransferInterrupted(peer_id))
         with trio.move_on_after(ABSENCE_SECONDS):

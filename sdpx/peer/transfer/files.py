@@ -34,7 +34,7 @@ async def run_send(options: SendOptions, manifest: Manifest, log: Log, stop: Shu
     transport, meter = _new_transport("send", options.flows), Meter()
     reporter = Reporter(meter, transport, log)
     sender = Sender(transport.link, manifest, meter, log)
-    body = _reported(sender.run, reporter, lambda: transfer.TransferComplete(manifest.size, 0, 0), meter, log)
+    body = _reported(sender.run, reporter, meter, log, sends=True)
     await run_transfer(options, transport, options.to, "sdpx receive --from", body, log, stop)
 
 
@@ -57,29 +57,24 @@ async def run_receive(options: ReceiveOptions, log: Log, stop: ShutdownRequest) 
         return wanted
 
     receiver = Receiver(transport.link, options.directory, meter, log, is_wanted, force=options.force)
-    body = _reported(receiver.run, reporter, lambda: transfer.TransferComplete(0, meter.total, 0), meter, log)
+    body = _reported(receiver.run, reporter, meter, log, sends=False)
     await run_transfer(options, transport, options.sender, "sdpx send FILE --to", body, log, stop)
 
 
 def _reported(
-    run: Callable[[], Awaitable[None]],
-    reporter: Reporter,
-    complete: Callable[[], transfer.TransferComplete],
-    meter: Meter,
-    log: Log,
+    run: Callable[[], Awaitable[None]], reporter: Reporter, meter: Meter, log: Log, *, sends: bool
 ) -> Callable[[], Awaitable[None]]:
     """Return a function that runs a transfer and reports its progress."""
 
     async def body() -> None:
+        began = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(reporter.run)
-            began = trio.current_time()
             await run()
             meter.bytes, meter.files = meter.total, meter.files_total
             nursery.cancel_scope.cancel()
-        done = complete()
-        seconds = round(trio.current_time() - began, 3)
-        log.emit(transfer.TransferComplete(done.bytes_sent, done.bytes_received, seconds))
+        sizes = (meter.moved, 0) if sends else (0, meter.moved)
+        log.emit(transfer.TransferComplete(*sizes, round(trio.current_time() - began, 3)))
 
     return body
 

@@ -46,6 +46,7 @@ class Link:
         self._changed = RepeatedEvent()
         self._failure: Ending | None = None
         self._abort: Abort | None = None
+        self._was_aborted = False  # by the other side, which needs no reason
 
     # ---- for the program ------------------------------------------------------------------------------------------
 
@@ -53,6 +54,11 @@ class Link:
     def connected(self) -> bool:
         """Whether there is a connection, and both sides have greeted each other."""
         return self._stream.connected
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the link is over, for either side's reason."""
+        return self._failure is not None
 
     @property
     def begun(self) -> bool:
@@ -132,6 +138,8 @@ class Link:
 
     async def abort(self, code: str, reason: str) -> None:
         """Tell the other side that the transfer is over, if there is a connection."""
+        if self._was_aborted:
+            return
         self._abort = Abort(code, reason)
         self._changed.set()
         with trio.move_on_after(ABORT_SECONDS, shield=True):
@@ -175,6 +183,7 @@ class Link:
         try:
             self._stream.receive(frame)
         except Aborted as aborted:
+            self._was_aborted = True
             reason = f"The other side ended the transfer: {aborted.abort.reason}"
             self.fail(Ending("aborted", reason, ExitStatus.TRANSFER_FAILED))
         except Violation as violation:

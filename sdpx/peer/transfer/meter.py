@@ -13,17 +13,19 @@ class Meter:
         self.total = 0
         self.files_total = 0
         self.bytes = 0
+        self.moved = 0  # of these, those that went over the connection
         self.files = 0
         self._samples: deque[tuple[float, int]] = deque()
 
     def begin(self, files: int, size: int) -> None:
         """Begin a transfer of so much."""
-        self.files_total, self.total, self.bytes, self.files = files, size, 0, 0
+        self.files_total, self.total = files, size
+        self.bytes = self.moved = self.files = 0
         self._samples.clear()
 
     def sample(self, now: float) -> None:
         """Note the present state at the time `now`, in seconds."""
-        self._samples.append((now, self.bytes))
+        self._samples.append((now, self.moved))
         while len(self._samples) > 2 and self._samples[0][0] < now - SPAN_SECONDS:  # noqa: PLR2004  two make a speed
             self._samples.popleft()
 

@@ -1,7 +1,7 @@
 """Progress of a transfer: a bar on stderr at a terminal, else `transfer_progress` events."""
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 import trio
 
@@ -24,7 +24,7 @@ class Reporter:
         self._meter = meter
         self._transport = transport
         self._log = log
-        self._bar = _Bar() if os.isatty(STDERR) else None
+        self._bar = Bar() if os.isatty(STDERR) else None
         self._reported = (0, 0)
         self.paused = False  # while the terminal is needed for a question
 
@@ -41,7 +41,7 @@ class Reporter:
     def _report(self) -> None:
         meter = self._meter
         meter.sample(trio.current_time())
-        if self.paused or not meter.files_total:
+        if self.paused or not (meter.files_total and self._transport.peer_id):
             return
         state = (meter.bytes, meter.files)
         if self._bar is not None:
@@ -61,16 +61,18 @@ class Reporter:
         self._reported = state
 
 
-class _Bar:
-    """The bar, one line; drawn only when asked to, so that it needs no thread."""
+class Bar:
+    """The bar on stderr, or on `file`: one line, drawn only when asked to, so that it needs no thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: IO[str] | None = None) -> None:
+        self._file = file
         self._progress: Progress | None = None
 
     def draw(self, meter: Meter, path: str) -> None:
+        """Draw the present state."""
         if self._progress is None:
-            self._progress = _new_progress()
-            self._progress.add_task("", total=None)
+            self._progress = _new_progress(self._file)
+            self._progress.add_task("", total=None, files="", speed="", left="", path="")
             self._progress.start()
         task = self._progress.tasks[0].id
         left = "" if meter.seconds_left is None else f"{_clock(meter.seconds_left)} left"
@@ -92,7 +94,7 @@ class _Bar:
             self._progress.stop()
 
 
-def _new_progress() -> "Progress":
+def _new_progress(file: IO[str] | None) -> "Progress":
     from rich.console import Console  # noqa: PLC0415  only at a terminal
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn  # noqa: PLC0415
 
@@ -102,7 +104,7 @@ def _new_progress() -> "Progress":
     return Progress(
         *columns,
         *texts,
-        console=Console(stderr=True),
+        console=Console(stderr=True, file=file),
         auto_refresh=False,
         expand=True,
         redirect_stdout=False,

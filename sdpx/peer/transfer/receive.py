@@ -60,7 +60,6 @@ class Receiver:
         self._log = log
         self._is_wanted = is_wanted
         self._force = force
-        self.received = 0  # bytes of contents that came over
 
     async def run(self) -> None:
         """Receive everything that the sender offers. Raises the `Ending` if not all of it is right."""
@@ -205,6 +204,7 @@ class _Delivery:
     def _note_progress(self, file: Awaited, kind: int, body: memoryview) -> None:
         if kind == records.BYTES:
             self._meter.bytes += len(body)
+            self._meter.moved += len(body)
         elif kind == records.BEGIN:
             self._meter.bytes += records.parse_begin(body)[0]
         elif kind in (records.SAME, records.DIFFERENT):

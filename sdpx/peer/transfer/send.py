@@ -72,6 +72,7 @@ class Sender:
             except* Violation as group:
                 raise violation(group) from None
         await self._link.settle()
+        self._meter.moved = self._packer.bytes_moved
         if verdict.failed or self._problems:
             raise incomplete(len(self._manifest.items), max(verdict.failed, len(self._problems)), self._shown_problems)
 
@@ -113,6 +114,7 @@ class Sender:
                 continue
             message = await trio.to_thread.run_sync(self._packer.fill, self._link.chunk)
             self._meter.bytes = max(0, self._packer.bytes_done - self._link.unconfirmed)
+            self._meter.moved = max(0, self._packer.bytes_moved - self._link.unconfirmed)
             await self._link.send(message)
         await self._link.send(records.encode(Done()))
 

@@ -115,6 +115,7 @@ class Packer:
         self._queue: deque[tuple[int, Item, Choice]] = deque()
         self._reading: _Reading | None = None
         self.bytes_done = 0  # of files: sent, or found on the other side
+        self.bytes_moved = 0
 
     def want(self, number: int, item: Item, choice: Choice) -> None:
         """Add a file that the receiver wants."""
@@ -203,6 +204,7 @@ class Packer:
         reading.digest.update(data)
         reading.left -= len(data)
         self.bytes_done += len(data)
+        self.bytes_moved += len(data)
         return record(records.BYTES, reading.number, data)
 
     def _end(self, reading: _Reading) -> bytes:

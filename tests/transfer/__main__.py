@@ -1,0 +1,208 @@
+"""`python -m tests.transfer`: what `sdpx pipe`, `send` and `receive` promise, with real processes and real sizes.
+
+The proofs are `pipe` (bit for bit, memory), `send` (against the bare channel, a pipe without a hash), `small` (many small files),
+`cuts` (random cuts of connection, relay and processes) and `restart` (the receiver is killed again and again). As root they
+run in a network namespace of their own, where the connection can be cut; elsewhere that kind of cut is left out.
+"""
+
+import argparse
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from tests.transfer.programs import Transfer, cut, running, watch
+
+BLOCK: Final = 1024 * 1024
+NAMESPACE: Final = "SDPX_TRANSFER_NAMESPACE"
+SETUP: Final = "ip link set lo up; ip tuntap add sdpx0 mode tun; ip addr add 10.99.0.1/24 dev sdpx0; ip link set sdpx0 up"
+
+
+def make_file(path: Path, megabytes: int) -> None:
+    with path.open("wb") as file:
+        for _ in range(megabytes):
+            file.write(os.urandom(BLOCK))
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def same(a: Path, b: Path) -> None:
+    assert digest(a) == digest(b), f"{a} and {b} differ"
+
+
+def report(name: str, size: float, figures: dict[str, float], more: str = "") -> float:
+    speed = size / figures["seconds"]
+    cpu = figures["cpu"] / (size / 1000)
+    text = f"{name}: {size:.0f} MB in {figures['seconds']:.1f} s, {speed:.1f} MB/s, {cpu:.1f} CPU s/GB of both ends"
+    sys.stdout.write(f"{text}, at most {figures['memory']:.0f} MB resident{more}\n")
+    sys.stdout.flush()
+    return speed
+
+
+def pipe(folder: Path, asked: argparse.Namespace) -> None:
+    """1 GiB through a pipe, bit for bit, at most 150 MB of memory in each end."""
+    source, target = folder / "in", folder / "out"
+    make_file(source, asked.megabytes)
+    with (
+        source.open("rb") as stdin,
+        target.open("wb") as stdout,
+        running(folder, ["pipe"], ["pipe", "bob"], stdin=stdin, stdout=stdout) as (_, a, b),
+    ):
+        figures = watch(a, b, asked.seconds)
+    same(source, target)
+    report("pipe", source.stat().st_size / 1e6, figures)
+    assert figures["memory"] <= 150, "more than 150 MB of memory"
+
+
+def send(folder: Path, asked: argparse.Namespace) -> None:
+    """A file, verified, against the same bytes through a pipe, in alternating runs."""
+    source = folder / "in"
+    make_file(source, asked.megabytes)
+    size, speeds = source.stat().st_size / 1e6, {"pipe": list[float](), "send": list[float]()}
+    for _ in range(asked.rounds):
+        with (
+            source.open("rb") as stdin,
+            Path(os.devnull).open("wb") as stdout,
+            running(folder, ["pipe"], ["pipe", "bob"], stdin=stdin, stdout=stdout) as (_, a, b),
+        ):
+            speeds["pipe"].append(report("bare pipe to /dev/null", size, watch(a, b, asked.seconds)))
+        target = folder / "out"
+        arguments = ["receive", str(target), "--yes"], ["send", str(source), "--to", "bob"]
+        with running(folder, *arguments) as (_, a, b):
+            speeds["send"].append(report("send", size, watch(a, b, asked.seconds)))
+        same(source, target / "in")
+        shutil.rmtree(target)
+    medians = {name: sorted(found)[len(found) // 2] for name, found in speeds.items()}
+    sys.stdout.write(f"send against the bare pipe: {medians['send'] / medians['pipe']:.2f} (medians)\n")
+
+
+def small(folder: Path, asked: argparse.Namespace) -> None:
+    """Many small files."""
+    source = folder / "tree"
+    for number in range(asked.files):
+        path = source / f"{number % 100}" / f"{number}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(os.urandom(number % 4000))
+    target = folder / "out"
+    arguments = ["receive", str(target), "--yes"], ["send", str(source), "--to", "bob"]
+    with running(folder, *arguments) as (_, a, b):
+        figures = watch(a, b, asked.seconds)
+    for path in source.rglob("*"):
+        other = target / path.relative_to(folder)
+        assert path.is_dir() or path.read_bytes() == other.read_bytes(), f"{other} differs"
+    size = sum(path.stat().st_size for path in source.rglob("*") if path.is_file()) / 1e6
+    report("small files", size, figures, f", {asked.files / figures['seconds']:.0f} files/s")
+
+
+def cuts(folder: Path, asked: argparse.Namespace) -> None:
+    """A file through a pipe and one with `send`, each with random cuts."""
+    kinds = ["relay", "sender", "receiver", *(["connection"] if NAMESPACE in os.environ else [])]
+    source, chance = folder / "in", random.Random(asked.seed)
+    make_file(source, asked.megabytes)
+    for command in ("send", "pipe"):
+        target = folder / "out"
+        if command == "send":
+            arguments = ["receive", str(folder), "--yes", "--force"], ["send", str(source), "--to", "bob"]
+            source.rename(folder / "out")
+            arguments[1][1] = str(folder / "out")
+            (folder / "target").mkdir(exist_ok=True)
+            arguments[0][1] = str(folder / "target")
+            files = {}
+        else:
+            arguments = ["pipe"], ["pipe", "bob"]
+            files = {"stdin": source.open("rb"), "stdout": target.open("wb")}
+        done = []
+        with running(folder, *arguments, **files) as (relay, a, b):
+            a.wait_until(lambda: a.connections > 0, "the first connection")
+            while len(done) < asked.cuts and a.process.poll() is None:
+                time.sleep(chance.uniform(0, asked.pause))
+                kind, seen = chance.choice(kinds), (a.connections, b.connections)
+                cut(kind, relay, a, b, chance)
+                done.append(kind)
+                if kind != "relay":
+                    for each, before in ((a, seen[0]), (b, seen[1])):
+                        each.wait_until(
+                            lambda each=each, before=before: each.connections > before or each.process.poll() == 0,
+                            f"a connection after a cut of the {kind}",
+                        )
+            figures = watch(a, b, asked.seconds)
+        if command == "send":
+            (folder / "out").rename(source)
+            same(source, folder / "target/out")
+        else:
+            same(source, target)
+        counted = ", ".join(f"{kind} {done.count(kind)}" for kind in kinds)
+        report(f"{command} with {len(done)} cuts ({counted})", source.stat().st_size / 1e6, figures)
+        assert len(done) >= asked.cuts, f"only {len(done)} cuts happened: use more --megabytes or a shorter --pause"
+        shutil.rmtree(folder / "target", ignore_errors=True)
+        (folder / "out").unlink(missing_ok=True)
+
+
+def restart(folder: Path, asked: argparse.Namespace) -> None:
+    """The receiver is killed and started again; the sender stays, and goes on from the incomplete file."""
+    source, target = folder / "in", folder / "target"
+    make_file(source, asked.megabytes)
+    arguments = ["receive", str(target), "--yes"], ["send", str(source), "--to", "bob"]
+    with running(folder, *arguments) as (relay, a, b):
+        part = target / "in.part"
+        sizes = []
+        for number in range(asked.kills):
+            size = (number + 1) * asked.megabytes * BLOCK // (asked.kills + 1)
+            a.wait_until(lambda size=size: part.exists() and part.stat().st_size >= size, f"{size} bytes")
+            b.process.send_signal(signal.SIGKILL)
+            b.process.wait()
+            sizes.append(part.stat().st_size)
+            common = ["--url", relay.url, "--no-stun", "--retries", "50", "--id", "bob"]
+            b = Transfer(folder, f"receiver{number}", *arguments[0], *common)
+            time.sleep(1)
+            assert part.stat().st_size >= sizes[-1], "the receiver began anew"
+        figures = watch(a, b, asked.seconds)
+    same(source, target / "in")
+    report(f"send with {asked.kills} killed receivers", source.stat().st_size / 1e6, figures)
+
+
+PROOFS: Final[dict[str, Callable[[Path, argparse.Namespace], None]]] = {
+    each.__name__: each for each in (pipe, send, small, cuts, restart)
+}
+
+
+def options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="transfer", description=__doc__)
+    parser.add_argument("proofs", nargs="*", choices=[[], *PROOFS], default=[], help="which ones; default: all")
+    parser.add_argument("--megabytes", type=int, default=1024, help="size of the large file; default %(default)s")
+    parser.add_argument("--files", type=int, default=10_000, help="number of small files; default %(default)s")
+    parser.add_argument("--cuts", type=int, default=30, help="number of cuts; default %(default)s")
+    parser.add_argument("--pause", type=float, default=0.5, help="seconds between cuts, at most; default %(default)s")
+    parser.add_argument("--kills", type=int, default=5, help="number of killed receivers; default %(default)s")
+    parser.add_argument("--rounds", type=int, default=3, help="alternating runs of `send`; default %(default)s")
+    parser.add_argument("--seconds", type=float, default=600.0, help="time for one transfer; default %(default)s")
+    parser.add_argument("--seed", default=str(int(time.time())), help="random seed; default: the time")
+    return parser.parse_args(arguments)
+
+
+def main() -> int:
+    if os.geteuid() == 0 and shutil.which("unshare") and NAMESPACE not in os.environ:
+        command = ["unshare", "-n", "sh", "-c", f'{SETUP}; exec "$@"', "sh", sys.executable, "-m", "tests.transfer"]
+        return subprocess.run([*command, *sys.argv[1:]], env=os.environ | {NAMESPACE: "1"}, check=False).returncode
+    asked = options(sys.argv[1:])
+    sys.stderr.write(f"Seed {asked.seed}\n")
+    for name in asked.proofs or PROOFS:
+        folder = Path(tempfile.mkdtemp(prefix="sdpx-transfer-"))  # it stays where a proof fails
+        PROOFS[name](folder, asked)
+        shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
