@@ -57,6 +57,10 @@ cluster-soak *args: _venv
 bench *args: _venv
     {{bin}}/python -m tests.bench {{args}}
 
+# What `sdpx pipe`, `send` and `receive` promise, with 1 GiB, 10,000 files, 30 cuts and killed receivers.
+transfer *args: _venv
+    {{bin}}/python -m tests.transfer {{args}}
+
 # Build one executable file with all subcommands, build/sdpx, and test it.
 binary: _venv
     {{bin}}/pyinstaller --onefile --name sdpx --noconfirm --log-level ERROR \

@@ -1,8 +1,8 @@
 """`python -m tests.transfer`: what `sdpx pipe`, `send` and `receive` promise, with real processes and real sizes.
 
-The proofs are `pipe` (bit for bit, memory), `send` (against the bare channel, a pipe without a hash), `small` (many small files),
-`cuts` (random cuts of connection, relay and processes) and `restart` (the receiver is killed again and again). As root they
-run in a network namespace of their own, where the connection can be cut; elsewhere that kind of cut is left out.
+The proofs are `pipe` (bit for bit, memory), `send` (against the bare channel, a pipe without a hash), `small` (many small
+files), `cuts` (random cuts of connection, relay and processes) and `restart` (the receiver is killed again and again). As root
+they run in a network namespace of their own, where the connection can be cut; elsewhere that kind of cut is left out.
 """
 
 import argparse
@@ -10,20 +10,22 @@ import hashlib
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from tests.transfer.programs import Transfer, cut, running, watch
+from tests.transfer.programs import Relay, Transfer, cut, running, watch
 
 BLOCK: Final = 1024 * 1024
 NAMESPACE: Final = "SDPX_TRANSFER_NAMESPACE"
-SETUP: Final = "ip link set lo up; ip tuntap add sdpx0 mode tun; ip addr add 10.99.0.1/24 dev sdpx0; ip link set sdpx0 up"
+SETUP: Final = (
+    "ip link set lo up; ip tuntap add sdpx0 mode tun; ip addr add 10.99.0.1/24 dev sdpx0; ip link set sdpx0 up"
+)
 
 
 def make_file(path: Path, megabytes: int) -> None:
@@ -106,47 +108,45 @@ def small(folder: Path, asked: argparse.Namespace) -> None:
 
 
 def cuts(folder: Path, asked: argparse.Namespace) -> None:
-    """A file through a pipe and one with `send`, each with random cuts."""
-    kinds = ["relay", "sender", "receiver", *(["connection"] if NAMESPACE in os.environ else [])]
+    """A file with `send` and one through a pipe, each with random cuts."""
     source, chance = folder / "in", random.Random(asked.seed)
     make_file(source, asked.megabytes)
-    for command in ("send", "pipe"):
-        target = folder / "out"
-        if command == "send":
-            arguments = ["receive", str(folder), "--yes", "--force"], ["send", str(source), "--to", "bob"]
-            source.rename(folder / "out")
-            arguments[1][1] = str(folder / "out")
-            (folder / "target").mkdir(exist_ok=True)
-            arguments[0][1] = str(folder / "target")
-            files = {}
-        else:
-            arguments = ["pipe"], ["pipe", "bob"]
-            files = {"stdin": source.open("rb"), "stdout": target.open("wb")}
-        done = []
-        with running(folder, *arguments, **files) as (relay, a, b):
-            a.wait_until(lambda: a.connections > 0, "the first connection")
-            while len(done) < asked.cuts and a.process.poll() is None:
-                time.sleep(chance.uniform(0, asked.pause))
-                kind, seen = chance.choice(kinds), (a.connections, b.connections)
-                cut(kind, relay, a, b, chance)
-                done.append(kind)
-                if kind != "relay":
-                    for each, before in ((a, seen[0]), (b, seen[1])):
-                        each.wait_until(
-                            lambda each=each, before=before: each.connections > before or each.process.poll() == 0,
-                            f"a connection after a cut of the {kind}",
-                        )
-            figures = watch(a, b, asked.seconds)
-        if command == "send":
-            (folder / "out").rename(source)
-            same(source, folder / "target/out")
-        else:
-            same(source, target)
-        counted = ", ".join(f"{kind} {done.count(kind)}" for kind in kinds)
-        report(f"{command} with {len(done)} cuts ({counted})", source.stat().st_size / 1e6, figures)
-        assert len(done) >= asked.cuts, f"only {len(done)} cuts happened: use more --megabytes or a shorter --pause"
-        shutil.rmtree(folder / "target", ignore_errors=True)
-        (folder / "out").unlink(missing_ok=True)
+    target = folder / "target"
+    arguments = ["receive", str(target), "--yes"], ["send", str(source), "--to", "bob"]
+    with running(folder, *arguments) as (relay, a, b):
+        _cut_often("send", source, relay, a, b, asked, chance)
+    same(source, target / "in")
+    with (
+        source.open("rb") as stdin,
+        (folder / "out").open("wb") as stdout,
+        running(folder, ["pipe"], ["pipe", "bob"], stdin=stdin, stdout=stdout) as (relay, a, b),
+    ):
+        _cut_often("pipe", source, relay, a, b, asked, chance)
+    same(source, folder / "out")
+
+
+def _has(path: Path, size: int) -> bool:
+    return path.exists() and path.stat().st_size >= size
+
+
+def _cut_often(
+    name: str, source: Path, relay: Relay, a: Transfer, b: Transfer, asked: argparse.Namespace, chance: random.Random
+) -> None:
+    kinds = ["relay", "sender", "receiver", *(["connection"] if NAMESPACE in os.environ else [])]
+    done = list[str]()
+    a.wait_until(lambda: a.connections > 0, "the first connection")
+    while len(done) < asked.cuts and a.process.poll() is None:
+        time.sleep(chance.uniform(0, asked.pause))
+        kind, seen = chance.choice(kinds), (a.connections, b.connections)
+        cut(kind, relay, a, b, chance)
+        done.append(kind)
+        for each, before in zip((a, b), seen, strict=True):
+            if kind != "relay":
+                each.wait_for_connection(before)
+    figures = watch(a, b, asked.seconds)
+    counted = ", ".join(f"{kind} {done.count(kind)}" for kind in kinds)
+    report(f"{name} with {len(done)} cuts ({counted})", source.stat().st_size / 1e6, figures)
+    assert len(done) >= asked.cuts, f"only {len(done)} cuts happened: use more --megabytes or a shorter --pause"
 
 
 def restart(folder: Path, asked: argparse.Namespace) -> None:
@@ -154,20 +154,19 @@ def restart(folder: Path, asked: argparse.Namespace) -> None:
     source, target = folder / "in", folder / "target"
     make_file(source, asked.megabytes)
     arguments = ["receive", str(target), "--yes"], ["send", str(source), "--to", "bob"]
-    with running(folder, *arguments) as (relay, a, b):
-        part = target / "in.part"
-        sizes = []
+    with running(folder, *arguments) as (relay, a, first):
+        part, last = target / "in.part", first
         for number in range(asked.kills):
             size = (number + 1) * asked.megabytes * BLOCK // (asked.kills + 1)
-            a.wait_until(lambda size=size: part.exists() and part.stat().st_size >= size, f"{size} bytes")
-            b.process.send_signal(signal.SIGKILL)
-            b.process.wait()
-            sizes.append(part.stat().st_size)
+            a.wait_until(partial(_has, part, size), f"{size} bytes")
+            last.process.kill()
+            last.process.wait()
+            had = part.stat().st_size
             common = ["--url", relay.url, "--no-stun", "--retries", "50", "--id", "bob"]
-            b = Transfer(folder, f"receiver{number}", *arguments[0], *common)
-            time.sleep(1)
-            assert part.stat().st_size >= sizes[-1], "the receiver began anew"
-        figures = watch(a, b, asked.seconds)
+            last = Transfer(folder, f"receiver{number}", *arguments[0], *common)
+            last.wait_for_connection(0)
+            assert part.stat().st_size >= had, "the receiver began anew"
+        figures = watch(a, last, asked.seconds)
     same(source, target / "in")
     report(f"send with {asked.kills} killed receivers", source.stat().st_size / 1e6, figures)
 

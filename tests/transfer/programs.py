@@ -14,9 +14,9 @@ from typing import Any, Final
 import msgspec
 
 from sdpx.child_process import environment
+from tests.harness.coturn import free_port
 from tests.harness.processes import cpu_seconds
 
-PORT: Final = 18765
 LOST_SECONDS: Final = 4.5  # longer than a heartbeat may take
 PATIENCE_SECONDS: Final = 120.0
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
@@ -58,6 +58,10 @@ class Transfer:
             assert self.process.poll() in (None, 0), f"ended with {self.process.poll()} before {what}; see {self.log}"
             time.sleep(0.05)
 
+    def wait_for_connection(self, before: int) -> None:
+        """Wait until there were more connections than `before`, or the program has ended."""
+        self.wait_until(lambda: self.connections > before or self.process.poll() == 0, "another connection")
+
     def measure(self) -> None:
         if self.process.poll() is None:
             resident = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * PAGE
@@ -73,13 +77,21 @@ class Relay:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.url = f"ws://127.0.0.1:{PORT}"
+        self._port = free_port()
+        self.url = f"ws://127.0.0.1:{self._port}"
         self.start()
 
     def start(self) -> None:
         with (self._folder / "relay.log").open("ab") as log:
-            command = [sys.executable, "-m", "sdpx", "serve", "--port", str(PORT)]
+            command = [sys.executable, "-m", "sdpx", "serve", "--port", str(self._port)]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment())
+
+    def wait(self) -> None:
+        """Wait until it listens."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while b"server_listening" not in (self._folder / "relay.log").read_bytes():
+            assert time.monotonic() < deadline, "the relay does not listen"
+            time.sleep(0.05)
 
     def restart(self) -> None:
         self.process.kill()
@@ -92,6 +104,7 @@ def running(folder: Path, receiver: list[str], sender: list[str], **files: Any) 
     """Run a relay, a receiver `bob` and a sender to it; `files` are `stdin` of the sender and `stdout` of the receiver."""
     relay = Relay(folder)
     common = ["--url", relay.url, "--no-stun", "--retries", "50"]
+    relay.wait()
     b = Transfer(folder, "receiver", *receiver, "--id", "bob", *common, stdout=files.get("stdout"))
     b.wait_until(lambda: b.count("id_assigned") > 0, "the receiver's ID")
     a = Transfer(folder, "sender", *sender, *common, "--wait", "60", stdin=files.get("stdin"))

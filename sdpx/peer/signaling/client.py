@@ -73,9 +73,20 @@ SignalingEvent = Connected | Disconnected | Stopped | ServerMessage
 
 
 class SignalingClient:
-    """A client of the relay in `options`; `tls` is for wss:// URLs, `chance` supplies the jitter: uniform in [0, 1)."""
+    """A client of the relay in `options`; `tls` is for wss:// URLs, `chance` supplies the jitter: uniform in [0, 1).
 
-    def __init__(self, options: PeerOptions, tls: ssl.SSLContext | None, log: Log, chance: Callable[[], float]) -> None:
+    An ID that is in use is requested for `id_wait` seconds at the first dial: its former process may have been killed.
+    """
+
+    def __init__(
+        self,
+        options: PeerOptions,
+        tls: ssl.SSLContext | None,
+        log: Log,
+        chance: Callable[[], float],
+        id_wait: float = 0.0,
+    ) -> None:
+        self._id_wait = id_wait
         self._options = options
         self._tls = tls
         self._log = log
@@ -99,6 +110,7 @@ class SignalingClient:
     async def run(self) -> None:
         """Dial until no further dial is allowed; the last event is `Stopped`."""
         self._wait_until = trio.current_time() + self._options.wait
+        self._id_wait += trio.current_time()
         async with trio.open_nursery() as nursery:
             ending = await self._connect(nursery)
             while await self._wait_to_dial(ending):
@@ -239,8 +251,9 @@ class SignalingClient:
         """Wait for the time of the next dial; False if there is none."""
         left = math.inf
         if not self._ever_connected:
-            left = self._wait_until - trio.current_time()
-            if ending.code not in _TEMPORARY or left <= 0:
+            until = self._id_wait if ending.code == "id_taken" else self._wait_until
+            left = until - trio.current_time()
+            if ending.code not in (*_TEMPORARY, "id_taken") or left <= 0:
                 return False
         elif not self._options.reconnect or ending.code in _FINAL:
             return False

@@ -29,6 +29,7 @@ from sdpx.runtime import ShutdownRequest
 
 ABSENCE_SECONDS: Final = 90.0  # for the other side to come back, longer than it repeats its requests
 CLOSE_SECONDS: Final = 10.0
+ID_SECONDS: Final = 45.0  # a relay keeps the ID of a killed program for some 30 s
 
 
 async def run_transfer(
@@ -49,7 +50,7 @@ async def run_transfer(
         if options.access.insecure:
             log.emit(TlsVerificationDisabled())
         tls = client_context(options.access.cafile, insecure=options.access.insecure)
-        signaling = SignalingClient(peer_options, tls, log, random.random)
+        signaling = SignalingClient(peer_options, tls, log, random.random, ID_SECONDS)
         no_lines = Lines(lambda _: b"", log)
         session = Session(peer_options, signaling, runtime, no_lines, log, random.random, transport)
 

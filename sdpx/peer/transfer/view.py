@@ -14,8 +14,17 @@ _SHOWN = (
 class TransferView(View):
     """The view of `sdpx pipe`, `sdpx send` and `sdpx receive`."""
 
+    def __init__(self, *, interactive: bool, colour: bool, width: int) -> None:
+        super().__init__(interactive=interactive, colour=colour, width=width)
+        self._retrying_for = ""  # the code of the retries that have been shown
+
     def show(self, event: Event, now: float) -> str | None:
         """Return the line for an event."""
+        if isinstance(event, peer.Connected | transfer.TransferStarted | transfer.TransferResumed):
+            self._retrying_for = ""
+        if isinstance(event, peer.Reconnecting | peer.PairRetryScheduled):
+            is_new, self._retrying_for = event.code != self._retrying_for, event.code
+            return event.message() if is_new else None
         if isinstance(event, _SHOWN):
             return event.message()
         if isinstance(event, peer.Disconnected | peer.ServerError | peer.TlsVerificationDisabled):
