@@ -30,6 +30,13 @@ def complete_relay_url(text: str) -> str:
     return f"{scheme}://{host}{'' if has_port else f':{DEFAULT_PORT}'}{slash}{path}"
 
 
+def page_link(relay_url: str, client_id: str) -> str:
+    """Return the link to the relay's page that pairs a browser with a client; without user, password and query of the URL."""
+    parts = urlsplit(relay_url)
+    path = parts.path if parts.path.endswith("/") else f"{parts.path}/"
+    return f"http{parts.scheme[2:]}://{parts.netloc.rpartition('@')[2]}{path}#pair={client_id}"
+
+
 def redirected_relay_url(url: str, location: str) -> str:
     """Return the WebSocket URL for a redirect from `url` (RFC 9110, 10.2.2), without its query and unprintable characters."""
     try:

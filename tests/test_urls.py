@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdpx.urls import MASK, complete_relay_url, mask_secrets, validate_http_url, validate_relay_url
+from sdpx.urls import MASK, complete_relay_url, mask_secrets, page_link, validate_http_url, validate_relay_url
 
 
 @pytest.mark.parametrize(
@@ -101,3 +101,14 @@ def test_bad_http_url_is_not_quoted(url: str) -> None:
 )
 def test_secrets_of_a_url_are_masked(url: str, shown: str) -> None:
     assert mask_secrets(url) == shown
+
+
+@pytest.mark.parametrize(
+    ("relay_url", "link"),
+    [
+        ("ws://127.0.0.1:8765", "http://127.0.0.1:8765/#pair=bob"),
+        ("wss://user:pass@relay.example/signal?token=t", "https://relay.example/signal/#pair=bob"),
+    ],
+)
+def test_link_to_the_page_has_no_secret(relay_url: str, link: str) -> None:
+    assert page_link(relay_url, "bob") == link

@@ -119,6 +119,11 @@ class PeerOptions(ConnectOptions):
         "Input and exit",
         "STATE",
     )
+    qr: bool = option(
+        False,
+        "Print a link to the relay's page that connects to this peer, and its QR code, on stderr.",
+        "Input and exit",
+    )
     view: ViewOptions = field(default_factory=ViewOptions)
     within: float | None = option(
         None, "With --expect: time to reach it, from the start.", "Input and exit", "SECONDS", 0.1, 86400

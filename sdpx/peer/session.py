@@ -23,6 +23,7 @@ from sdpx.peer.diagnostics.diagnosis import diagnose, diagnose_doubt
 from sdpx.peer.diagnostics.expectation import Expectation
 from sdpx.peer.diagnostics.trace import Phase
 from sdpx.peer.input import Lines, LineSource, MessageQueue, MessageSource, Prompt
+from sdpx.peer.link import print_link
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.pair_requester import PairRequester
 from sdpx.peer.pair_session import PairSession
@@ -40,6 +41,7 @@ from sdpx.protocol.messages import (
     Unpair,
     Unpaired,
 )
+from sdpx.urls import page_link
 
 REJOIN_SECONDS: Final = 60.0  # when a relay is back, its other clients may take as long as their longest wait
 SETTLE_SECONDS: Final = 1.0
@@ -220,6 +222,8 @@ class Session:
                 self._check_ice_servers(event.ice_servers)
                 self._relay_connected.set()
                 self._prompt.start()
+                if self._options.qr:
+                    print_link(page_link(self._options.url, event.client_id))
                 if self._transfer is not None and self._transfer.announce is not None:
                     self._transfer.announce(event.client_id)
             case Disconnected():

@@ -40,7 +40,8 @@ from sdpx.relay.http.responses import (
     HttpResponse,
     id_taken,
 )
-from sdpx.relay.http.upgrade import Upgrade, parse_plain_request, parse_simple_upgrade, parse_upgrade
+from sdpx.relay.http.upgrade import Pages, Upgrade, parse_plain_request, parse_simple_upgrade, parse_upgrade
+from sdpx.relay.monitor import Monitor
 from sdpx.relay.pending import Pending, PendingConnection, counted, enter
 from sdpx.relay.relay import Relay
 from sdpx.relay.websocket.closing import send_and_linger
@@ -70,7 +71,8 @@ class Acceptor:
     """Accepts the connections of one relay and opens their WebSockets.
 
     With an `engine` connections over a `SocketStream` are served by the epoll engine, all others by trio-websocket.
-    `metrics_port` says that `/metrics` has a port of its own (`serve_metrics`) and is not served to clients.
+    `metrics_port` says that `/metrics` has a port of its own (`serve_metrics`) and is not served to clients. `site` has the
+    pages for browsers, and `monitor` answers for the relay's numbers.
     """
 
     def __init__(
@@ -81,6 +83,8 @@ class Acceptor:
         engine: EpollEngine | None = None,
         authenticator: Authenticator | None = None,
         metrics_port: bool = False,
+        site: Pages | None = None,
+        monitor: Monitor | None = None,
     ) -> None:
         self._limits = limits
         self._relay = relay
@@ -89,9 +93,10 @@ class Acceptor:
         self._authenticator = authenticator
         self._metrics_pages = operator_pages(relay.stats, relay.snapshot, self._readiness)
         hidden = "/metrics" if metrics_port else None
-        self._pages = {path: page for path, page in self._metrics_pages.items() if path != hidden}
+        self._pages = {path: page for path, page in self._metrics_pages.items() if path != hidden} | dict(site or {})
+        self._monitor = monitor
         bounds = (limits.pending, limits.max_clients_per_ip)
-        self._clients = Port(self._decide, EvictionQueue(*bounds), EvictionQueue(*bounds))
+        self._clients = Port(self._answer, EvictionQueue(*bounds), EvictionQueue(*bounds))
         self._metrics = Port(self._decide_metrics, EvictionQueue(*bounds), EvictionQueue(*bounds))
         self._stopping = self._found_proxy = False
         self._turns = FrameTurns()
@@ -112,6 +117,11 @@ class Acceptor:
         return "draining" if self._stopping else "degraded" if self._relay.is_degraded else "ready"
 
     # ---- the decision
+
+    async def _answer(self, request: HttpRequest, remote: Remote) -> AcceptedUpgrade | Answer:
+        """Answer a request for the relay's numbers, or decide about another one."""
+        answer = await self._monitor.answer(request, remote) if self._monitor is not None else None
+        return answer if answer is not None else await self._decide(request, remote)
 
     async def _decide(self, request: HttpRequest, remote: Remote) -> AcceptedUpgrade | Answer:
         """Decide about a request, in the order of the protocol: what costs little comes before authentication."""

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -23,14 +24,17 @@ from sdpx.relay.auth.authenticator import open_authenticator
 from sdpx.relay.auth.credentials import Credentials
 from sdpx.relay.auth.files import BadFile, read_secret
 from sdpx.relay.auth.options import AuthOptions
+from sdpx.relay.auth.origins import Origins
 from sdpx.relay.auth.turn import IceServerIssuer
 from sdpx.relay.cluster.directory import Directory
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.listeners import Listener, open_listeners, raise_file_limit, serve_listener
 from sdpx.relay.memory import trim_heap_periodically
+from sdpx.relay.monitor import Monitor
 from sdpx.relay.options import ServeOptions
 from sdpx.relay.relay import Relay
 from sdpx.relay.service_manager import ServiceManager
+from sdpx.relay.site import site_pages
 from sdpx.relay.websocket import mask
 from sdpx.relay.websocket.epoll_engine import HAS_EPOLL, EpollEngine
 from sdpx.relay.websocket.socket_stream import SocketStream
@@ -96,7 +100,7 @@ async def run_server(
     if options.metrics_port is not None:
         metrics_listeners = await open_listeners(options.metrics_host or options.host, options.metrics_port)
     async with (
-        open_authenticator(options.auth, credentials, time.time, log.emit) as authenticator,
+        open_authenticator(options.auth, credentials, time.time, log.emit, has_page=options.page) as authenticator,
         trio.open_nursery() as accepting,
         trio.open_nursery() as clients,
     ):
@@ -107,8 +111,15 @@ async def run_server(
         if engine is not None:
             relay.batch = engine.batch
         await accepting.start(relay.run)
+        monitor = Monitor(relay, authenticator) if options.page else None
         acceptor = Acceptor(
-            options.limits, relay, engine=engine, authenticator=authenticator, metrics_port=bool(metrics_listeners)
+            options.limits,
+            relay,
+            engine=engine,
+            authenticator=authenticator,
+            metrics_port=bool(metrics_listeners),
+            site=site_pages(Origins(options.auth.allow_origin)) if options.page else None,
+            monitor=monitor,
         )
         accept = acceptor.accept if engine is not None else _in_tasks(clients, acceptor.serve)
         if credentials.tls:
@@ -129,6 +140,10 @@ async def run_server(
         accepting.start_soon(_preload_metrics)
         accepting.start_soon(trim_heap_periodically)
         accepting.start_soon(_renew_ice_servers, relay, issuer)
+        if monitor is not None:
+            if sys.stderr.isatty():
+                sys.stderr.write(f"Page: http{url.removeprefix('ws')}/\n")
+            accepting.start_soon(monitor.run)
         manager = ServiceManager(os.environ, log.emit)
         manager.notify("READY=1", f"STATUS=Listening on {', '.join(each.address for each in listeners)}")
         accepting.start_soon(manager.run_watchdog)

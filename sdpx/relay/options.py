@@ -26,6 +26,7 @@ class ServeOptions(LogOptions):
     port: int = option(
         DEFAULT_PORT, "TCP port; 0: a free port, see server_listening in the log.", "Network", "NUMBER", 0, 65535
     )
+    page: bool = option(True, "Serve a page to browsers at /, for trying and checking connections.", "Network")
     engine: Engine | None = option(
         None, "WebSocket engine; default: epoll, or trio-websocket (slower) where there is none.", "Network", "ENGINE"
     )

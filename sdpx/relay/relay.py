@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 from typing import ClassVar, Final
 
 import trio
@@ -46,6 +47,7 @@ RATE_EXCEEDED: Final = Violation(TOO_FAST.code, TOO_FAST.text)
 PARTIAL_MESSAGES: Final = CloseReason(
     "refused", 1008, "The relay has too many incomplete messages; yours is the largest"
 )
+DISCONNECTED: Final = CloseReason("closed", 1008, "The operator of the relay disconnected you")
 SHUTDOWN: Final = CloseReason("shutdown", 1001, "The relay is stopping; connect again soon")
 
 
@@ -102,6 +104,36 @@ class Relay:
     def clients(self) -> int:
         """The number of clients that have an ID."""
         return len(self._table)
+
+    @property
+    def pairs(self) -> int:
+        """The number of pairs."""
+        return self._table.pairs
+
+    def describe_clients(self, count: int) -> list[dict[str, str | float | bool | None]]:
+        """Return the first clients, for an administrator: ID, address, peer, seconds since the connection, suspended."""
+        now = trio.current_time()
+        return [
+            {
+                "id": each.client_id,
+                "remote": each.remote,
+                "peer": self._table.peer_of(each.client_id),
+                "seconds": round(now - each.began, 1),
+                "suspended": each.connection is None,
+            }
+            for each in islice(self._sessions.values(), count)
+        ]
+
+    def disconnect(self, client_id: str) -> bool:
+        """End the session of a client for an administrator; False if there is none."""
+        session = self._sessions.get(client_id)
+        if session is None:
+            return False
+        if session.connection is not None:
+            session.connection.end(DISCONNECTED)
+        else:
+            self._end_suspended(session, DISCONNECTED.reason, DISCONNECTED.text)
+        return True
 
     def log_event(self, event: Event) -> None:
         """Count an event and log it."""

@@ -97,6 +97,7 @@ HTTP_CODES: Final = {
     "bad_resume": "The parameters `seq`, `resume` and `last` are not valid",
     "unauthorized": "The token is missing, invalid or expired, or the webhook denied the client",
     "origin": "The `Origin` header is not in `--allow-origin`",
+    "forbidden": "`/stats.json` or `/clients/ID` without the permission",
     "not_found": "No page at this path",
     "method_not_allowed": "Method other than GET and HEAD",
     "timeout": "The request head did not arrive within `--handshake-timeout`",

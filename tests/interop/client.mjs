@@ -10,7 +10,7 @@
 //   end        the end of candidates: "null", "empty" (a candidate "") or "none" (it is not sent)
 //   no_prefix  candidates have no prefix "candidate:"
 //   media      audio and video are offered beside the data channel
-// or `page`: a browser shows the example page instead (page.mjs); or `perfect`: the page of perfect.mjs.
+// or `page`: a browser shows a page without a library instead (page.mjs); or `perfect`: the page of perfect.mjs.
 //
 // With `greetsOnRequest` a client sends its first messages on request only: Chromium 150, answering on a busy machine, sometimes loses
 // messages that a page sends as soon as the channel is open (its own count of messages sent stays 0). The others send at once.

@@ -20,7 +20,7 @@ from sdpx.concurrency import RepeatedEvent
 
 HERE: Final = Path(__file__).parent
 POLL_SECONDS: Final = 15.0
-EXAMPLE: Final = HERE.parent.parent / "sdpx" / "docs" / "examples" / "peer.html"
+PEER_PAGE: Final = HERE / "peer.html"
 
 
 def _read(name: str) -> bytes:
@@ -32,7 +32,7 @@ FILES: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
     "/client.mjs": ("text/javascript", lambda: _read("client.mjs")),
     "/perfect.mjs": ("text/javascript", lambda: _read("perfect.mjs")),
     "/page.mjs": ("text/javascript", lambda: _read("page.mjs")),
-    "/peer.html": ("text/html", EXAMPLE.read_bytes),
+    "/peer.html": ("text/html", PEER_PAGE.read_bytes),
 }
 
 Report = dict[str, Any]

@@ -1,4 +1,4 @@
-// Use the example page as a person does: open it, pair, and answer the peer's messages.
+// Use a page without a library as a person does: open it, pair, and answer the peer's messages.
 // The ID that the page shows, and each line of its log, are reported. The message "reload" reloads the page, which then pairs again.
 
 const REPLY = "hello from the page";

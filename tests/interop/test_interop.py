@@ -124,7 +124,7 @@ async def test_once_ends_when_the_other_side_closes_its_connection(stacks: Stack
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("name", ["chromium", "firefox"])
-async def test_sdpx_connects_with_the_example_page(stacks: Stacks, name: str, role: Role) -> None:
+async def test_sdpx_connects_with_a_page_without_a_library(stacks: Stacks, name: str, role: Role) -> None:
     """The page pairs or is paired; its buttons work, and its log shows the connection."""
     control = stacks.control(name)
     if role == "initiator":

@@ -22,6 +22,7 @@ from sdpx.relay.core.rate_limit import AddressLimit, network_of
 from sdpx.relay.http.request import HttpRequest, Remote, host_of
 from sdpx.relay.http.responses import HttpError
 
+PROTOCOL_WITH_TOKEN: Final = "sdpx.token."  # noqa: S105  a prefix
 LOG_INTERVAL: Final = 10.0
 MAX_SHOWN_ORIGIN: Final = 100
 
@@ -35,12 +36,18 @@ class Authenticator:
     _webhook: Webhook | None
     _clock: Callable[[], float]
     _log: Callable[[Event], None]
+    _has_page: bool = False  # at the relay's own origin, which is allowed then
 
     def __post_init__(self) -> None:
-        self._origins = Origins(self._options.allow_origin)
+        self.origins = Origins(self._options.allow_origin)
         self._proxies = Proxies(self._options.trusted_proxy)
         self._attempts = AddressLimit(self._options.auth_rate)
         self._quiet_until = trio.current_time()
+
+    @property
+    def requires_authentication(self) -> bool:
+        """Whether a token, or the webhook's consent, is needed."""
+        return self._options.requires_authentication
 
     def is_proxy(self, host: str) -> bool:
         """Return whether `host` is a trusted proxy, whose address many clients share."""
@@ -57,7 +64,8 @@ class Authenticator:
     async def authenticate(self, request: HttpRequest, remote: Remote) -> Grant | HttpError:
         """Return what a request for a WebSocket is allowed, or its refusal. May wait for the webhook."""
         origin = ", ".join(request.values(b"origin")) or None  # two of them are no valid origin
-        if not self._origins.allow(origin):
+        own_host = ", ".join(request.values(b"host")) if self._has_page else None
+        if not self.origins.allow(origin, own_host):
             return HttpError(
                 403, "origin", f"Connections from pages of '{(origin or '')[:MAX_SHOWN_ORIGIN]}' are not allowed"
             )
@@ -115,10 +123,15 @@ class Authenticator:
 
 
 def _token(request: HttpRequest) -> str | None:
-    """Return the token that a request brings (RFC 6750, 2); raises `BadToken` if there are several."""
+    """Return the token that a request brings (RFC 6750, 2), or as a subprotocol, all that the WebSockets of a browser can set.
+
+    Raises `BadToken` if there are several.
+    """
     schemes = (value.partition(" ") for value in request.values(b"authorization"))
     tokens = {token.strip() for scheme, _, token in schemes if scheme.lower() == "bearer"}
     tokens.update(request.query.get("token", ()))
+    offered = request.elements(b"sec-websocket-protocol")
+    tokens.update(each.removeprefix(PROTOCOL_WITH_TOKEN) for each in offered if each.startswith(PROTOCOL_WITH_TOKEN))
     if len(tokens) > 1:
         raise BadToken("The request has several different tokens; send one")
     return tokens.pop() if tokens else None
@@ -126,11 +139,16 @@ def _token(request: HttpRequest) -> str | None:
 
 @asynccontextmanager
 async def open_authenticator(
-    options: AuthOptions, credentials: Credentials, clock: Callable[[], float], log: Callable[[Event], None]
+    options: AuthOptions,
+    credentials: Credentials,
+    clock: Callable[[], float],
+    log: Callable[[Event], None],
+    *,
+    has_page: bool = False,
 ) -> AsyncIterator[Authenticator | None]:
     """Yield the authenticator of these options; None if they allow every request."""
     async with trio.open_nursery() as nursery:
         url, seconds = options.auth_webhook, options.auth_webhook_timeout
         webhook = None if url is None else Webhook(url, seconds, nursery)
-        yield Authenticator(options, credentials, webhook, clock, log) if options.inspects_requests else None
+        yield Authenticator(options, credentials, webhook, clock, log, has_page) if options.inspects_requests else None
         nursery.cancel_scope.cancel()

@@ -29,14 +29,20 @@ class Origins:
         self._exact = {_parts(match) for match in matches if not match["wildcard"]}
         self._suffixes = [_parts(match) for match in matches if match["wildcard"]]
 
-    def allow(self, origin: str | None) -> bool:
-        """Return whether a request with this Origin header, or without one, is allowed."""
+    def allow(self, origin: str | None, own_host: str | None = None) -> bool:
+        """Return whether a request with this Origin header, or without one, is allowed.
+
+        `own_host` is the request's Host if the relay serves a page, whose origin is allowed.
+        """
         if self._any or origin is None or origin in self._named:
             return True
         match = _ORIGIN.fullmatch(origin.lower())
         if match is None or match["wildcard"]:
             return False
         scheme, host, port = _parts(match)
+        own = _ORIGIN.fullmatch(f"{scheme}://{own_host}".lower()) if own_host is not None else None
+        if own is not None and _parts(own) == (scheme, host, port):
+            return True
         return (scheme, host, port) in self._exact or any(
             (scheme, port) == (allowed_scheme, allowed_port) and host.endswith(f".{domain}")
             for allowed_scheme, domain, allowed_port in self._suffixes

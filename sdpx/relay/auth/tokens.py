@@ -4,6 +4,7 @@
   another ID is refused. `sdpx.ids.id_of` maps its value to the ID.
 - `pair` limits the targets of pair requests: an ID, or a name that is mapped to one, or a list of them, `*` standing for any
   characters. An empty list allows none.
+- `admin`, if it is true, allows to see and to disconnect clients (`/stats.json`).
 - `exp`, `nbf` and `iat` are checked with `LEEWAY_SECONDS`; a token without `exp` does not expire.
 - `aud` must contain this relay's audience.
 """
@@ -39,6 +40,7 @@ class Grant(Struct, frozen=True):
     client_id: str | None = None
     pair: tuple[str, ...] | None = None
     ice_servers: Sequence[RtcIceServer] | None = None
+    is_admin: bool = False  # may see and disconnect clients
 
     def may_ask(self, target_id: str) -> bool:
         """Return whether the client may ask to be paired with `target_id`."""
@@ -61,13 +63,14 @@ def parse_claims(claims: object, now: float, audience: str | None = None, id_cla
     client_id, pair, name = subject_of(claims, id_claim), claims.get("pair"), id_claim or "sub"
     if client_id is None and (id_claim is not None or claims.get(name) is not None):
         raise BadToken(f"The token's '{name}' is missing, or gives no ID of 1 to 64 characters")
+    is_admin = claims.get("admin") is True
     if pair is None:
-        return Grant(client_id)
+        return Grant(client_id, is_admin=is_admin)
     names = [pair] if isinstance(pair, str) else pair
     patterns = [pattern_of(each) for each in names if isinstance(each, str)] if isinstance(names, list) else []
     if not isinstance(names, list) or len(patterns) < len(names) or any(map(validate_pattern, patterns)):
         raise BadToken("The token's 'pair' must be an ID, a pattern such as robot-*, or a list of them")
-    return Grant(client_id, tuple(patterns))
+    return Grant(client_id, tuple(patterns), is_admin=is_admin)
 
 
 def subject_of(claims: object, id_claim: str | None = None) -> str | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import trio
 
 from sdpx.relay.core.stats import RelaySnapshot, RelayStats
+from sdpx.relay.http.request import HttpRequest
 from sdpx.relay.http.responses import JSON, HttpResponse
 from sdpx.relay.http.upgrade import Pages
 
@@ -27,13 +28,14 @@ def operator_pages(
     """Return the pages by path; each reads the state when it is requested, the metrics once a second at most."""
     rendered: dict[str, Rendered] = {}
 
-    def metrics(accept: str) -> HttpResponse:
+    def metrics(request: HttpRequest) -> HttpResponse:
         from sdpx.relay.http.metrics import metrics_page  # noqa: PLC0415  the import takes a tenth of a second
 
+        accept = ", ".join(request.elements(b"accept"))
         return metrics_page(stats, snapshot, accept, rendered, trio.current_time())
 
     return {
-        "/healthz": lambda _accept: ALIVE,
-        "/readyz": lambda _accept: READINESS[readiness()],
+        "/healthz": lambda _request: ALIVE,
+        "/readyz": lambda _request: READINESS[readiness()],
         "/metrics": metrics,
     }

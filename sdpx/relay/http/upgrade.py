@@ -2,7 +2,7 @@
 
 - `parse_simple_upgrade` recognises the request that nearly all client libraries send, by regular expressions.
 - `parse_upgrade` parses every request, and gives the same `Upgrade` for a simple one.
-- A plain GET of `/` is answered 426 with a sentence that says what this service is.
+- A plain GET of `/` that asks for no page is answered 426 with a sentence that says what this service is.
 """
 
 import binascii
@@ -48,7 +48,8 @@ _NOT_SIMPLE: Final = frozenset(
 )
 _LAST: Final = re.compile(r"[0-9]{1,18}", re.ASCII)
 
-Pages = Mapping[str, Callable[[str], HttpResponse]]  # by path; each takes the Accept header
+Page = Callable[[HttpRequest], HttpResponse | HttpError | None]  # None: there is no page for this request
+Pages = Mapping[str, Page]  # by path
 
 
 class Upgrade(Struct, frozen=True):
@@ -120,9 +121,8 @@ def parse_plain_request(request: HttpRequest, pages: Pages) -> HttpResponse | Ht
     """Return the page that a request asks for at a port that has nothing else."""
     if request.method not in (b"GET", b"HEAD"):
         return METHOD_NOT_ALLOWED
-    if request.path not in pages:
-        return HttpError(404, "not_found", f"Nothing is served at this path; available: {', '.join(pages)}")
-    return pages[request.path](", ".join(request.elements(b"accept")))
+    page = pages[request.path](request) if request.path in pages else None
+    return page or HttpError(404, "not_found", f"Nothing is served at this path; available: {', '.join(pages)}")
 
 
 def parse_resume_request(query: Mapping[str, Sequence[str]]) -> ResumeRequest | HttpError:
@@ -139,7 +139,7 @@ def parse_resume_request(query: Mapping[str, Sequence[str]]) -> ResumeRequest | 
 def _page(request: HttpRequest, pages: Pages) -> HttpResponse | HttpError:
     """Answer a request that asks for no WebSocket at a port that opens them."""
     answer = parse_plain_request(request, pages)
-    if isinstance(answer, HttpResponse) or answer is METHOD_NOT_ALLOWED:
+    if isinstance(answer, HttpResponse) or answer.code != "not_found":
         return answer
     if request.path != "/":
         return HttpError(404, "not_found", f"Nothing is served at this path. {SERVICE_DESCRIPTION}")

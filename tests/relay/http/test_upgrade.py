@@ -22,7 +22,11 @@ GOOD = {
 }
 
 
-PAGES = {"/healthz": lambda accept: HttpResponse(200, "text/plain", f"for {accept}".encode())}
+def accepted_types(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(200, "text/plain", f"for {', '.join(request.elements(b'accept'))}".encode())
+
+
+PAGES = {"/healthz": accepted_types}
 
 
 def ask(

@@ -1,0 +1,158 @@
+// The page: views, token, and the peer's controls.
+
+import { Signaling } from "../sdpx.js";
+import { CheckView } from "./check.js";
+import { ConnectionView } from "./connection.js";
+import { $, copy, element } from "./page.js";
+import { Peer } from "./peer.js";
+import { RelayView } from "./relay.js";
+
+const VIEWS = ["peer", "check", "connection", "relay"];
+const fragment = new URLSearchParams(location.hash.slice(1));
+const base = new URL(".", location.href);
+let token = fragment.get("token");  // in memory from here on
+let views = null;
+
+/** Show the view that the fragment names; `#pair=ID` is that of the peer. */
+function showView() {
+  const name = VIEWS.find((each) => location.hash === `#${each}`) ?? "peer";
+  for (const section of document.querySelectorAll("[data-for]")) section.hidden = section.dataset.for !== name;
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.dataset.view === name) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  views?.relay.show(name === "relay");
+}
+
+function note(text, kind = "note") {
+  const line = element("li", text, kind);
+  $("messages").append(line);
+  $("messages").scrollTop = $("messages").scrollHeight;
+  return line;
+}
+
+/** Ask why a WebSocket did not open, which a browser does not tell. */
+async function askForToken() {
+  try {
+    const answer = await fetch(new URL("stats.json", base), { headers: token ? { Authorization: `Bearer ${token}` } : {} });
+    if (answer.status !== 401) return;
+    $("token-reason").textContent = (await answer.json()).message;
+    $("token-form").hidden = false;
+    $("token").focus();
+  } catch { /* the relay is unreachable: the next attempt follows */ }
+}
+
+function start() {
+  const relay = new Signaling(base, { id: sessionStorage.getItem("sdpx-id"), token });
+  const peer = new Peer(relay);
+  let wanted = fragment.get("pair") ?? sessionStorage.getItem("sdpx-peer"), refusals = 0;
+  views = { check: new CheckView(relay, peer), connection: new ConnectionView(peer), relay: views?.relay ?? new RelayView(() => token) };
+
+  relay.on("state", (state) => { $("state").textContent = state === "open" ? "connected to the relay" : state; });
+  relay.on("retry", ({ tries, code }) => {
+    if (tries === 1) askForToken();
+    if (code === 1006 && ++refusals === 4 && sessionStorage.getItem("sdpx-id")) {  // the ID may be in use: ask for another one
+      sessionStorage.removeItem("sdpx-id");
+      relay.close();
+      if ($("token-form").hidden) start();
+    }
+  });
+  relay.on("failed", ({ reason }) => { $("state").textContent = reason || "closed"; });
+  relay.on("open", ({ id }) => {
+    refusals = 0;
+    $("token-form").hidden = true;
+    sessionStorage.setItem("sdpx-id", id);
+    const link = new URL(`#pair=${id}`, base);
+    $("id").textContent = id;
+    $("link").href = $("link").textContent = link.href;
+    const query = new URLSearchParams({ pair: id, scheme: location.protocol.slice(0, -1), path: base.pathname });
+    $("qr").src = new URL(`qr.svg?${query}`, base).href;
+    $("qr").hidden = false;
+    if (wanted && wanted !== id && !relay.peerId) { relay.pair(wanted); wanted = null; }
+  });
+  relay.on("error", ({ message }) => note(message));
+
+  peer.addEventListener("paired", () => {
+    sessionStorage.removeItem("sdpx-peer");
+    if (peer.isInitiator) sessionStorage.setItem("sdpx-peer", peer.peerId);
+    $("peer-state").textContent = `paired with ${peer.peerId}`;
+    $("leave").disabled = false;
+  });
+  peer.addEventListener("open", () => { note(`connected to ${peer.peerId}`); update(); });
+  peer.addEventListener("state", update);
+  peer.addEventListener("diagnosis", ({ detail }) => { if (detail) note(detail, "note failed"); });
+  peer.addEventListener("message", ({ detail: { data } }) => note(typeof data === "string" ? data : `[${data.byteLength} bytes]`, "theirs"));
+  peer.addEventListener("progress", ({ detail: { part } }) => progress(part));
+  peer.addEventListener("file", ({ detail: { name, blob } }) => {
+    const link = element("a", name);
+    link.href = URL.createObjectURL(blob);
+    link.download = name.replace(/[/\\\0]/g, "_");
+    note("", "theirs").append("file: ", link);
+    progress(1);
+  });
+  peer.addEventListener("left", ({ detail: { reason } }) => {
+    note(`the peer left (${reason})`);
+    $("peer-state").textContent = "";
+    $("leave").disabled = true;
+    update();
+  });
+
+  function update() {
+    const isOpen = peer.channel?.readyState === "open";
+    $("text").disabled = $("send").disabled = !isOpen;
+    $("file").disabled = !isOpen || !peer.isPage;
+    if (peer.peerId) $("peer-state").textContent = isOpen ? `connected to ${peer.peerId}` : `${peer.pc?.connectionState ?? "paired"}: ${peer.peerId}`;
+  }
+  async function sendFile(file) {
+    if (!file || $("file").disabled) return;
+    try {
+      await peer.sendFile(file, progress);
+      note(`file: ${file.name}`, "mine");
+    } catch (error) {
+      note(`${file.name} was not sent: ${error.message}`);
+    }
+    $("file").value = "";
+  }
+  function progress(part) {
+    $("progress").value = part;
+    $("progress").hidden = part >= 1;
+  }
+
+  $("pair-form").onsubmit = (event) => {
+    event.preventDefault();
+    const text = $("target").value.trim();
+    relay.pair(text.includes("pair=") ? text.split("pair=").pop() : text);  // a link, too
+  };
+  $("leave").onclick = () => { sessionStorage.removeItem("sdpx-peer"); relay.unpair(); };
+  $("text-form").onsubmit = (event) => {
+    event.preventDefault();
+    peer.channel.send($("text").value);
+    note($("text").value, "mine");
+    $("text").value = "";
+  };
+  $("file").onchange = () => sendFile($("file").files[0]);
+  $("drop").ondragover = (event) => { event.preventDefault(); $("drop").classList.add("over"); };
+  $("drop").ondragleave = () => $("drop").classList.remove("over");
+  $("drop").ondrop = (event) => { event.preventDefault(); $("drop").classList.remove("over"); sendFile(event.dataTransfer.files[0]); };
+  $("copy-id").onclick = () => copy($("copy-id"), relay.id);
+  $("copy-link").onclick = () => copy($("copy-link"), $("link").href);
+  $("copy-report").onclick = () => copy($("copy-report"), views.check.report);
+  $("token-form").onsubmit = (event) => {
+    event.preventDefault();
+    token = $("token").value.trim();
+    $("token").value = "";
+    $("token-form").hidden = true;
+    relay.close();
+    start();
+  };
+  update();
+  Object.assign(globalThis, { sdpx: { relay, peer, views } });  // for the console
+  showView();
+}
+
+addEventListener("hashchange", () => {
+  const pair = new URLSearchParams(location.hash.slice(1)).get("pair");
+  if (pair) globalThis.sdpx?.relay.pair(pair);
+  showView();
+});
+start();

@@ -1,0 +1,177 @@
+"""The relay's page in real browsers, against real relays and peers."""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Final
+
+import pytest
+import trio
+
+from sdpx.relay.auth.keys import secret_key, sign
+from sdpx.relay.auth.tokens import make_claims
+from tests.harness.browser import Browser, browser
+from tests.harness.coturn import coturn, free_port
+from tests.harness.processes import Program, peer, relay, sdpx
+from tests.harness.programs import needs
+from tests.interop.stacks import PACKAGES
+
+pytestmark = pytest.mark.e2e
+SECRET: Final = "a-secret-of-at-least-32-bytes-for-hs256"
+OWN_ID: Final = "document.querySelector('#link').href.includes('pair=') && sdpx.relay.id"
+FINDINGS: Final = "({ violations }) => violations.map(({ id, impact, nodes }) => [id, impact, nodes[0].html])"
+IS_OPEN: Final = "!document.querySelector('#text').disabled"
+
+
+def page_of(url: str) -> str:
+    return f"http{url.removeprefix('ws')}/"
+
+
+def says(text: str) -> str:
+    return f"document.querySelector('#messages').textContent.includes({json.dumps(text)})"
+
+
+async def talk(page: Browser, other: Program) -> None:
+    """Send a message each way."""
+    await page.wait_for(IS_OPEN)
+    await other.wait_for("channel_open")
+    await page.fill("#text", "from the page")
+    await other.wait_for("channel_message", text="from the page")
+    await other.say("to the page")
+    await page.wait_for(says("to the page"))
+
+
+@pytest.mark.parametrize("name", ["chromium", "firefox"])
+async def test_browser_is_a_peer_in_both_roles_and_shows_its_connection(name: str) -> None:
+    async with relay() as (_, url), browser(name) as page:
+        await page.open(page_of(url))
+        own_id = await page.wait_for(OWN_ID)
+        async with peer(url, "--id", "bob") as (bob, _):
+            await page.fill("#target", "bob")
+            await talk(page, bob)
+            await page.wait_for(
+                "[...document.querySelectorAll('#pairs tr')].some((row) => row.className === 'selected')"
+            )
+            assert "channel open" in await page.text("#timeline")
+            await page.click("#leave")
+            await bob.wait_for("ready")
+            await page.wait_for(says("the peer left"))
+        async with peer(url, "--pair", own_id) as (alice, _):
+            await talk(page, alice)
+        await page.click("#run-check")
+        await page.wait_for("!document.querySelector('#copy-report').disabled")
+        results = [json.loads(line) for line in (await page.evaluate("sdpx.views.check.report")).splitlines()]
+    found = {each["name"]: each["result"] for each in results[1:]}
+    assert found["relay"] == found["connection to itself"] == "ok"
+    assert found["stun"] == "warning"  # the public server cannot be reached from here, or the network has one
+    assert results[0]["summary"].startswith("First: stun")
+
+
+async def test_link_and_its_code_pair_two_pages_that_exchange_a_file(tmp_path: Path) -> None:
+    async with relay() as (_, url), browser("chromium") as one, browser("chromium") as two:
+        await one.open(page_of(url))
+        own_id = await one.wait_for(OWN_ID)
+        await one.wait_for("document.querySelector('#qr').complete && document.querySelector('#qr').naturalWidth")
+        picture = tmp_path / "page.png"
+        picture.write_bytes(await one.screenshot())
+        decode = [needs("node"), str(Path(__file__).parent / "decode_qr.mjs"), f"{PACKAGES}/", str(picture)]
+        link = subprocess.run(decode, capture_output=True, text=True, check=True).stdout
+        assert link == f"{page_of(url)}#pair={own_id}"
+        await two.open(link)
+        for page in (one, two):
+            await page.wait_for(IS_OPEN)
+        await one.fill("#text", "hello")
+        await two.wait_for(says("hello"))
+        content = "new File([new Uint8Array(300000).map((_, index) => index % 251)], 'data.bin')"
+        await one.wait_for("sdpx.peer.isPage")
+        await two.evaluate(
+            "(sdpx.peer.addEventListener('file', ({ detail }) => { sdpx.received = detail.blob; }), true)"
+        )
+        assert await one.evaluate(f"sdpx.peer.sendFile({content}, () => {{}}).then(() => true)")
+        await two.wait_for("document.querySelector('#messages a[download=\"data.bin\"]')?.href")
+        assert await two.evaluate(
+            "sdpx.received.arrayBuffer().then((data) => new Uint8Array(data).every((byte, at) => byte === at % 251))"
+        )
+        assert await two.evaluate("sdpx.received.size") == 300_000
+
+
+async def test_page_keeps_its_id_at_a_reload_and_its_session_at_a_restart_of_the_relay() -> None:
+    port = free_port()
+    async with browser("chromium") as page:
+        async with sdpx("serve", "--port", str(port)) as server:
+            url = (await server.wait_for("server_listening"))["url"]
+            await page.open(page_of(url))
+            own_id = await page.wait_for(OWN_ID)
+            async with peer(url, "--id", "bob") as (bob, _):
+                await page.fill("#target", "bob")
+                await talk(page, bob)
+                behind = len(bob.lines)
+                await page.evaluate("(location.reload(), true)")
+                await bob.wait_for("channel_open", after=behind)  # the page requests the pairing again
+                assert await page.wait_for(OWN_ID) == own_id
+                await page.wait_for(IS_OPEN)
+            assert await server.end() == 0
+        async with sdpx("serve", "--port", str(port)):
+            await page.wait_for("document.querySelector('#state').textContent === 'connected to the relay'")
+            assert await page.wait_for(OWN_ID) == own_id
+
+
+async def test_page_asks_for_a_token_and_sends_it_in_no_url(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(f"{SECRET}\n")
+    claims = make_claims("ann", (), None, time.time(), 600)
+    token, admin = (sign(claims | more, secret_key(secret)) for more in ({}, {"admin": True}))
+    strict = ("--auth-secret-file", str(secret), "--allow-origin", "https://elsewhere.example")
+    async with relay(*strict) as (server, url), browser("chromium") as page:
+        await page.open(page_of(url))
+        await page.wait_for("!document.querySelector('#token-form').hidden")
+        await page.fill("#token", "wrong")
+        await page.wait_for("!document.querySelector('#token-form').hidden")
+        await page.fill("#token", token)
+        assert await page.wait_for(OWN_ID) == "ann"
+        used = await page.evaluate("performance.getEntriesByType('resource').map(({ name }) => name).join()")
+        assert token not in f"{used}{await page.evaluate('location.href')}"
+        await page.open(f"{page_of(url)}#token={admin}")
+        assert await page.wait_for(OWN_ID) == "ann"
+        await page.evaluate("(location.hash = '#relay', true)")
+        await page.wait_for("document.querySelector('#clients button')?.textContent")
+        await page.click("#clients button")
+        await server.wait_for("client_disconnected", client_id="ann", code=1008)
+
+
+async def test_check_names_a_silent_stun_server_and_a_wrong_turn_password(tmp_path: Path) -> None:
+    silent = free_port()
+    async with coturn(tmp_path) as port:
+        servers = ("--ice-server", f"stun:127.0.0.1:{silent}", "--ice-server", f"turn:ann:wrong@127.0.0.1:{port}")
+        async with relay(*servers) as (_, url), browser("chromium") as page:
+            await page.open(page_of(url))
+            await page.wait_for(OWN_ID)
+            await page.click("#run-check")
+            await page.wait_for("!document.querySelector('#copy-report').disabled")
+            results = [json.loads(line) for line in (await page.evaluate("sdpx.views.check.report")).splitlines()]
+    codes = {each["name"]: each.get("code") for each in results[1:]}
+    assert codes["stun"] == "stun_silent"
+    assert codes["turn"] in ("turn_refused", "turn_unreachable")
+    assert "wrong" not in json.dumps([each for each in results if each.get("name") != "turn"])
+
+
+@pytest.mark.parametrize(("width", "dark"), [(360, False), (1200, True)])
+async def test_page_is_accessible_and_fits_a_phone(width: int, dark: bool) -> None:
+    axe = PACKAGES / "node_modules" / "axe-core" / "axe.min.js"
+    if not axe.exists():
+        assert os.environ.get("CI") != "true"
+        pytest.skip("axe-core is not installed: `just setup-interop` installs it")
+    async with relay() as (_, url), browser("chromium") as page:
+        await page.resize(width, 800, dark=dark)
+        await page.open(page_of(url))
+        await page.wait_for(OWN_ID)
+        await page.evaluate(f"(() => {{ {axe.read_text()} ; return true; }})()")
+        for view in ("peer", "check", "connection", "relay"):
+            await page.evaluate(f"(location.hash = '#{view}', true)")
+            await page.wait_for(f"!document.querySelector('[data-for={view}]').hidden")
+            await trio.sleep(0.1)
+            found = await page.evaluate(f"axe.run(document).then({FINDINGS})")
+            assert [each for each in found if each[1] in ("serious", "critical")] == []
+            assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), view
