@@ -93,6 +93,10 @@ def _connect(options: ConnectOptions, name: str, target: str | None) -> Iterator
     yield from _access(options.access, options.url)
     if options.wait and target is None:
         yield "--wait", f"needs {name}; without it, the peer waits for a pairing without a time limit"
+    yield from _ice(options)
+
+
+def _ice(options: ConnectOptions | DoctorOptions) -> Iterator[Problem]:
     if options.stun and options.no_stun:
         yield "--no-stun", "contradicts --stun; give one of the two"
     yield from (("--stun", _error_of(parse_stun, url)) for url in options.stun)
@@ -104,8 +108,7 @@ def doctor(options: DoctorOptions) -> Iterator[Problem]:
     yield "URL", validate_relay_url(options.url)
     if options.with_peer is not None:
         yield "--with", validate_id(options.with_peer)
-    yield from (("--stun", _error_of(parse_stun, url)) for url in options.stun)
-    yield from (("--turn", _error_of(parse_turn, url)) for url in options.turn)
+    yield from _ice(options)
 
 
 def token(options: TokenOptions) -> Iterator[Problem]:
