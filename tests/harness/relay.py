@@ -232,11 +232,17 @@ class ClusterHarness(RelayHarness):
         self._next += 1
         self.nodes[(self._next - 1) % len(self.nodes)].serve(stream)
 
+    def close(self) -> None:
+        """Close all sockets."""
+        super().close()
+        for node in self.nodes:
+            node.close()
+
     async def start_node(self, background: trio.Nursery, limits: Limits, log: Log, lease: float) -> RelayHarness:
         """Start a node."""
         epoll = EpollEngine(self.nursery, log.begin_batch, log.end_batch)
-        name = f"node{len(self.nodes) + 1}"
-        directory = MemoryDirectory(limits, self.memory, lease, lambda: name)
+        names = iter([f"node{len(self.nodes) + 1}", *(f"again{number}" for number in range(10))])
+        directory = MemoryDirectory(limits, self.memory, lease, lambda: next(names))
         relay = ClusterRelay(directory, limits, log)
         relay.batch = epoll.batch
         acceptor = Acceptor(limits, relay, engine=epoll)

@@ -25,6 +25,7 @@ class MemoryEngine:
         self._clock = clock
         self._wiped = 0
         self.is_reachable = True
+        self.cut_off: set[str] = set()  # nodes that cannot reach it
         self.changed: dict[str, Callable[[], None]] = {}  # by node: its channel has entries
         self.wipe()
 
@@ -42,6 +43,10 @@ class MemoryEngine:
         self.parked: dict[str, tuple[str, bytes, float]] = {}
         self._pairings = 0
         self._grace_until = self._last_beat = -inf
+
+    def is_reachable_by(self, node: str) -> bool:
+        """Return whether a node reaches the engine."""
+        return self.is_reachable and node not in self.cut_off
 
     # ---- membership
 
@@ -77,10 +82,10 @@ class MemoryEngine:
         return self.epoch, "", removed
 
     def _remove_node(self, node: str, reason: str) -> None:
-        ids = self._ids(node)
-        del self.nodes[node], self.calls[node], self.channels[node]
-        for client_id in ids:
+        del self.nodes[node], self.calls[node]
+        for client_id in self._ids(node):
             self._drop(client_id, reason)
+        del self.channels[node]
 
     # ---- calls
 
@@ -277,7 +282,7 @@ class MemoryDirectory(Directory):
             self.beat(handler)
             with trio.move_on_after(self._lease / 4):
                 while True:
-                    while self._engine.is_reachable and (self._calls or self._engine.channels.get(self.node)):
+                    while self._is_reachable and (self._calls or self._engine.channels.get(self.node)):
                         self.make_calls()
                         self.take_entries(handler)
                     await self._changed.wait()
@@ -292,8 +297,8 @@ class MemoryDirectory(Directory):
         engine = self._engine
         if self.status == "left":
             return
-        if not engine.is_reachable:
-            self._degrade(handler, "the engine is stopped")
+        if not self._is_reachable:
+            self._degrade(handler, "The engine does not answer")
             return
         epoch, flag, removed = engine.beat(self.node, self._last_answered, self._lease)
         verdict = self._verdict(epoch, flag)
@@ -303,6 +308,10 @@ class MemoryDirectory(Directory):
         self._restore(handler, verdict, len(engine.nodes))
         for node, clients in removed:
             handler.node_lost(node, clients)
+
+    @property
+    def _is_reachable(self) -> bool:
+        return self._engine.is_reachable_by(self.node)
 
     def _join(self) -> None:
         self._epoch = self._engine.join(self.node, self._last_number, self._lease, self._epoch)

@@ -3,7 +3,8 @@
 -- each removed node; or 'fenced' for a node that is not in the cluster, 'lost' if the engine has forgotten some of its calls.
 local lease, time = tonumber(ARGV[4]), now()
 if not call('ZSCORE', p .. 'nodes', me) then return {call('GET', p .. 'epoch') or '', 'fenced'} end
-if tonumber(call('HGET', p .. 'calls', me) or '0') < tonumber(ARGV[5]) then return {'', 'lost'} end
+local epoch = call('GET', p .. 'epoch')
+if not epoch or tonumber(call('HGET', p .. 'calls', me) or '0') < tonumber(ARGV[5]) then return {'', 'lost'} end
 -- Nobody has renewed a lease for long: the engine stood still, and every node gets the time to come back.
 if time - tonumber(call('GET', p .. 'beat') or '0') > lease * 0.75 then
   for _, node in ipairs(call('ZRANGE', p .. 'nodes', 0, -1)) do call('ZADD', p .. 'nodes', time + lease, node) end
@@ -17,17 +18,17 @@ for _, node in ipairs(call('ZRANGEBYSCORE', p .. 'nodes', '-inf', time)) do
   removed[#removed + 1] = tostring(#ids)
   call('ZREM', p .. 'nodes', node)
   call('HDEL', p .. 'calls', node)
-  call('DEL', p .. 'in:' .. node)
   for _, id in ipairs(ids) do
     local owner = call('HGET', p .. 'owner', id)
     if owner == node or owner == '*' .. node then drop(id, 'node_lost') end
   end
-  call('DEL', p .. 'ids:' .. node)
+  call('DEL', p .. 'ids:' .. node, p .. 'in:' .. node)
 end
 for _, id in ipairs(call('ZRANGEBYSCORE', p .. 'parked', '-inf', time)) do drop(id, 'closed') end
--- What a crash of all nodes would leave behind expires.
-for _, key in ipairs({'nodes', 'calls', 'owner', 'peer', 'claim', 'parked', 'epoch', 'pairings', 'beat', 'ids:' .. me, 'in:' .. me}) do
-  call('PEXPIRE', p .. key, 3600000)
+-- What a crash of all nodes would leave behind expires; first the epoch, so that no node takes the rest for complete.
+for _, key in ipairs({'nodes', 'calls', 'owner', 'peer', 'claim', 'parked', 'pairings', 'beat', 'ids:' .. me, 'in:' .. me}) do
+  call('PEXPIRE', p .. key, 120000)
 end
+call('PEXPIRE', p .. 'epoch', 60000)
 local first = call('ZRANGE', p .. 'nodes', 0, 0, 'WITHSCORES')
-return {call('GET', p .. 'epoch'), call('ZCARD', p .. 'nodes'), first[2] - time, unpack(removed)}
+return {epoch, call('ZCARD', p .. 'nodes'), first[2] - time, unpack(removed)}

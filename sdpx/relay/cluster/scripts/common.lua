@@ -26,7 +26,7 @@ local function deliver(id, kind, data)
   if not owner then return false end
   if string.sub(owner, 1, 1) == '*' then
     call('RPUSH', p .. 'wait:' .. id, cmsgpack.pack({kind, data}))
-    call('PEXPIRE', p .. 'wait:' .. id, 3600000)
+    call('PEXPIRE', p .. 'wait:' .. id, math.max(call('PTTL', p .. 'state:' .. id), 60000))
   else
     post(owner, kind, id, data)
   end

@@ -11,5 +11,6 @@ else
   call('HDEL', p .. 'claim', id)
   call('HSET', p .. 'state:' .. id, 'd', ARGV[5], 's', ARGV[6])
   call('PEXPIRE', p .. 'state:' .. id, ARGV[7] + 60000)
+  call('PEXPIRE', p .. 'wait:' .. id, ARGV[7] + 60000)
   call('ZADD', p .. 'parked', now() + ARGV[7], id)
 end
