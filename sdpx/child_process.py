@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -90,16 +90,19 @@ def environment() -> dict[str, str]:
 
 @asynccontextmanager
 async def child_process(
-    *arguments: str, variables: Mapping[str, str] | None = None, **options: Any
+    *arguments: str,
+    program: Sequence[str] = (sys.executable,),
+    variables: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> AsyncIterator[trio.Process]:
-    """Run Python with these arguments, in a session of its own, with stdin and stdout piped.
+    """Run Python, or another program, with these arguments, in a session of its own, with stdin and stdout piped.
 
     `variables` are added to its environment, for what a list of processes must not show.
 
     At the end of the block the process is terminated, and killed if it has not exited after `EXIT_SECONDS`.
     """
     process = await trio.lowlevel.open_process(
-        [sys.executable, *arguments],
+        [*program, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment() | dict(variables or {}),

@@ -135,14 +135,14 @@ class Load:
     @contextmanager
     def _measured(self) -> Iterator[None]:
         """Set the rate of the block, and the share of time in which this process was busy."""
-        count, began, busy = self._tally.count, time.monotonic(), _busy_seconds()
+        count, began, busy = self._tally.count, time.monotonic(), busy_seconds()
         yield
         took = time.monotonic() - began
         self._tally.rate = (self._tally.count - count) / took
-        self._tally.busy = (_busy_seconds() - busy) / took
+        self._tally.busy = (busy_seconds() - busy) / took
 
 
-def _busy_seconds() -> float:
+def busy_seconds() -> float:
     """Return the CPU time of this process; on Linux with the time for which it waited for a core."""
     try:
         waited = int(Path("/proc/self/schedstat").read_text().split()[1]) / 1e9

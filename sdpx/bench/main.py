@@ -15,7 +15,9 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 import trio
 
+from sdpx.bench import data_report
 from sdpx.bench.accounting import Tally, decode_result
+from sdpx.bench.data import measure_data
 from sdpx.bench.load import SETUP_SECONDS, Job
 from sdpx.bench.options import BenchOptions
 from sdpx.bench.report import FULL, PHASES, Figures, figures, refused_sentence, table
@@ -41,7 +43,7 @@ def run_bench(options: BenchOptions) -> ExitStatus:
     status = ExitStatus.OK
     try:
         result = trio.run(_run_until_signal, options)
-        text = table(result)
+        text = data_report.table(result) if options.data else table(result)
         if result["error"]:
             status = ExitStatus.INTERNAL
     except* Ending as group:
@@ -61,7 +63,7 @@ def run_bench(options: BenchOptions) -> ExitStatus:
 async def _run_until_signal(options: BenchOptions) -> Figures:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_raise_on_signal)
-        result = await bench(options)
+        result = await (measure_data(options) if options.data else bench(options))
         nursery.cancel_scope.cancel()
     return result
 

@@ -28,4 +28,9 @@ class BenchOptions:
     processes: int = option(
         0, "Load-generating processes; 0: one fewer than CPU cores, at most 4.", "Load", "NUMBER", 0, 64
     )
+    data: bool = option(False, "Measure a data channel between two processes here, not a relay.", "Data channel")
+    message_size: int = option(65_536, "Size of a message, with --data.", "Data channel", "BYTES", 1, 256 * 1024)
+    flows: int = option(
+        1, "Associations that the sender claims the share of, with --data.", "Data channel", "NUMBER", 1, 8
+    )
     format: Literal["table", "json"] = option("table", "table, or json for one JSON object.", "Output", "FORMAT")

@@ -125,6 +125,8 @@ def bench(options: BenchOptions) -> Iterator[Problem]:
     """Check the options of `sdpx bench`."""
     if options.url is not None:
         yield "URL", validate_relay_url(options.url)
+        if options.data:
+            yield "--data", "measures a data channel, not a relay; give no URL"
     yield from _access(options.access, options.url or "")
 
 
