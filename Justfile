@@ -53,6 +53,10 @@ soak *args: _venv
 cluster-soak *args: _venv
     {{bin}}/python -m tests.cluster_soak {{args}}
 
+# Measure the data channel of sdpx beside node-datachannel and aiortc by itself; paths with a delay need root.
+bench-data *args: _venv
+    {{bin}}/python -m tests.bench.data {{args}}
+
 # Measure `sdpx serve` with each engine, plain and TLS, beside a literal implementation of the original design.
 bench *args: _venv
     {{bin}}/python -m tests.bench {{args}}

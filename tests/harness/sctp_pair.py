@@ -103,6 +103,7 @@ class End:
         self.sctp: Any = RTCSctpTransport(dtls)  # type: ignore[arg-type]
         if fast:
             upgrade(self.sctp, -1, lambda _stream, flaw: self.flaws.append(flaw))
+        self.window = self.sctp._advertised_rwnd
         self.received: list[bytes | str] = []
         parameters = RTCDataChannelParameters(label="x", negotiated=True, id=1, ordered=ordered)
         self.channel = RTCDataChannel(self.sctp, parameters)

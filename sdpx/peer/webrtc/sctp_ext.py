@@ -68,8 +68,19 @@ class SctpTransport(ReceivingTransport, SendingTransport):
         if len(packet) < sctp_packet.CHUNKS + sctp_packet.CHUNK_HEADER.size or not sctp_packet.has_checksum(packet):
             return
         self.packets_received += 1
-        chunks = sctp_packet.chunks(packet)
         tag = sctp_packet.COMMON_HEADER.unpack_from(packet)[2]
+        kind, flags, length = sctp_packet.CHUNK_HEADER.unpack_from(packet, sctp_packet.CHUNKS)
+        end = sctp_packet.CHUNKS + length
+        if kind == sctp_packet.DATA and end <= len(packet) < end + 4 and tag == self._local_verification_tag:
+            self._on_data(packet, flags, sctp_packet.CHUNKS + sctp_packet.CHUNK_HEADER.size, end)
+        else:
+            self._on_chunks(packet, tag)
+        if self._sack_needed and (self._sacks.note_packet() or self._sack_due):
+            self._acknowledge()
+
+    def _on_chunks(self, packet: bytes, tag: int) -> None:
+        """Handle the chunks of a packet."""
+        chunks = sctp_packet.chunks(packet)
         if not chunks or tag != (0 if chunks[0][0] == sctp_packet.INIT else self._local_verification_tag):
             return
         for kind, flags, start, end in chunks:
@@ -82,8 +93,6 @@ class SctpTransport(ReceivingTransport, SendingTransport):
                     self.step(self._receive_chunk(CHUNK_TYPES[kind](flags=flags, body=packet[start:end])))
                 except MALFORMED:
                     continue
-        if self._sack_needed and (self._sacks.note_packet() or self._sack_due):
-            self._acknowledge()
 
     async def _receive_chunk(self, chunk: Chunk) -> None:
         await super()._receive_chunk(chunk)

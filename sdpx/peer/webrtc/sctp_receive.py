@@ -15,7 +15,7 @@ from sdpx.peer.webrtc.sctp_policy import SackPolicy
 
 MAX_DISORDER: Final = 4096  # chunks kept that came after a missing one
 MAX_FRAGMENTS: Final = 65_536  # of messages that are not complete
-MAX_FRAGMENT_BYTES: Final = 4 * WINDOW
+MAX_FRAGMENT_BYTES: Final = 2 * WINDOW
 
 
 class ReceivingTransport(FlowControlledTransport):
