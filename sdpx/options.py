@@ -62,7 +62,9 @@ class Option:
         """Return the value that a word of the command line sets. Raises `ValueError` with the reason if it sets none."""
         if not isinstance(text, str):
             return text
-        if self.choices and text not in self.choices:
+        if self.choices and (lower := text.lower()) in self.choices:
+            return lower
+        if self.choices:
             raise ValueError(f"'{text}' is not one of {', '.join(self.choices)}{did_you_mean(text, self.choices)}")
         if self.value_type not in (int, float):
             return text

@@ -8,6 +8,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 MASK: Final = "***"
 DEFAULT_PORT: Final = 8765
 MAX_SHOWN: Final = 200
+_NO_HOST: Final = re.compile(r"""[\s"<>\\^`{|}$*]""")  # characters that no host name has
 _VISIBLE: Final = re.compile(r"[!-~]*")
 _TURN_PASSWORD: Final = re.compile(r"^(turns?:[^:@]*:).*@", re.DOTALL)  # turn:USER:PASS@HOST
 
@@ -17,14 +18,16 @@ def complete_relay_url(text: str) -> str:
 
     The port of a bare host is that of `sdpx serve`; port 443 stands for wss://.
     """
-    text = text.strip()
+    text = re.sub(r"^(wss?|https?):/(?=[^/])", r"\1://", text.strip(), flags=re.IGNORECASE)
+    if text.count(":") > 1 and re.fullmatch(r"[0-9A-Fa-f:.]+(%\w+)?", text):
+        text = f"[{text}]"
     scheme, separator, rest = text.partition("://")
     if separator:
         known = {"http": "ws", "https": "wss"}
         return f"{known.get(scheme.lower(), scheme)}://{rest}"
     host, slash, path = text.partition("/")
     has_port = re.search(r":[^]:]*$", host) is not None
-    if not host or (host.count(":") > 1 and "[" not in host):  # nothing, or a bare IPv6 address
+    if not host or (host.count(":") > 1 and "[" not in host):
         return text
     scheme = "wss" if host.endswith(":443") else "ws"
     return f"{scheme}://{host}{'' if has_port else f':{DEFAULT_PORT}'}{slash}{path}"
@@ -63,8 +66,8 @@ def validate_relay_url(url: str) -> str | None:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        return f"'{url}' is not a URL: {error}"
+    except ValueError:
+        return f"'{url}' is not a URL: its port is not a number from 1 to 65535, or its IPv6 address is invalid"
     if not _VISIBLE.fullmatch(parts.path + parts.query):
         return f"'{url}' has a character that must be percent-encoded in a URL"
     if parts.scheme not in ("ws", "wss"):
@@ -75,7 +78,7 @@ def validate_relay_url(url: str) -> str | None:
         parts.hostname.encode("idna")
     except UnicodeError:
         return f"'{url}' has an invalid host name"
-    return None
+    return f"'{url}' has an invalid host name" if _NO_HOST.search(parts.hostname) else None
 
 
 def validate_http_url(url: str) -> str | None:

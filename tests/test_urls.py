@@ -28,7 +28,11 @@ def test_relay_url_has_a_websocket_scheme_and_a_host(url: str) -> None:
         ("wss://h", "wss://h"),
         ("ftp://h", "ftp://h"),
         ("", ""),
-        ("::1", "::1"),
+        ("::1", "ws://[::1]:8765"),
+        ("fe80::1%eth0", "ws://[fe80::1%eth0]:8765"),
+        ("ws:/h", "ws://h"),
+        ("https:/h:8443/p", "wss://h:8443/p"),
+        ("ws:8765", "ws://ws:8765"),
     ],
 )
 def test_host_or_http_url_stands_for_the_websocket_url(text: str, url: str) -> None:
@@ -44,7 +48,7 @@ def test_host_or_http_url_stands_for_the_websocket_url(text: str, url: str) -> N
             (url, "not a URL")
             for url in ("ws://h:65536", "ws://h:abc", "ws://[::1", "ws://h:-1", "ws://h:" + "9" * 5000)
         ],
-        ("ws://a..b", "invalid host name"),
+        *[(url, "invalid host name") for url in ("ws://a..b", "ws://h h", "ws://h\\p", "ws://${RELAY}", "ws://*:8765")],
         ("ws://h/a b", "percent-encoded"),
     ],
 )

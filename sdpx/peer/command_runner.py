@@ -25,6 +25,8 @@ class CommandRunner:
         executing = ""
         try:
             while (line := await self._lines.next()) is not None:
+                if not line.strip():
+                    continue  # as in NDJSON
                 executing = line
                 try:
                     await self._execute(parse_command(line))

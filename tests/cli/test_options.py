@@ -110,6 +110,12 @@ def test_bad_value_is_a_usage_error_that_names_the_option(
     assert all(word in done.stderr for word in words), done.stderr
 
 
+def test_words_for_values_may_be_in_capitals(taken: list[Any]) -> None:
+    """As in many environments: LOG_LEVEL=INFO."""
+    assert run("serve", "--log-format", "JSON", SDPX_LOG_LEVEL="WARNING").exit_code == 0
+    assert (taken[0].log_level, taken[0].log_format) == ("warning", "json")
+
+
 def test_one_shot_options_have_no_environment_variable(taken: list[Any]) -> None:
     """An exported variable must not turn a relay into a checker."""
     assert run("serve", SDPX_CHECK="1", SDPX_PRINT_CONFIG="1").exit_code == 0

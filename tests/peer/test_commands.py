@@ -109,6 +109,7 @@ class Peer(Session):
     has_peer = True
     has_addressee = True
     channel_is_open = awaits_channel = False
+    lines: TypedLines
 
     def __init__(self, queue: MessageQueue) -> None:
         self.done: list[object] = []
@@ -155,6 +156,7 @@ async def running() -> AsyncIterator[tuple[Peer, MessageQueue, Type, LogRecorder
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(CommandRunner(lines, queue, peer).run)
+        peer.lines = lines
         yield peer, queue, type_commands, log
         nursery.cancel_scope.cancel()
 
@@ -167,6 +169,15 @@ async def test_messages_wait_for_a_channel_in_their_order(autojump_clock: trio.t
         nursery.start_soon(peer.take_from, queue)
         await trio.sleep(1)
         assert peer.done == ["a", b"\0", "b", "end"]
+
+
+async def test_empty_line_is_passed_over() -> None:
+    async with running() as (peer, queue, _, log):
+        peer.lines.type("", '{"send": "a"}', " \r", '{"pair": "bob"}')
+        await wait_all_tasks_blocked()
+        assert peer.done == [("pair", "bob")]
+        assert await queue.next() == Message("a")
+        assert not log.records
 
 
 async def test_unpair_and_close_follow_the_messages_before_them(autojump_clock: trio.testing.MockClock) -> None:

@@ -74,7 +74,7 @@ class _Section:
     def number(self, name: str, default: int) -> int:
         """Return the value of a numeric attribute. Raises `BadDescription`."""
         for line in self.all(name):
-            if not re.fullmatch(r"[0-9]{1,19}", line.text):
+            if not re.fullmatch(r"[0-9]{1,20}", line.text):  # up to 64 bits
                 raise _flaw(line, f"is not a number: a={name}")
             return int(line.text)
         return default
@@ -216,7 +216,9 @@ def parse_description(text: str, kind: Kind) -> RemoteDescription:
         raise BadDescription(str(error)) from None
     head, *sections = _split_sections(lines)
     ended = [None] * any(line.text == "a=end-of-candidates" for line in lines)
-    origin = next(line.text for line in head.lines if line.text.startswith("o="))
+    origin = next(
+        " ".join(line.text.split()) for line in head.lines if line.text.startswith("o=")
+    )  # aiortc splits at more
     start = ["v=0", origin, "s=-", "t=0 0"]
     if not sections:
         return RemoteDescription("\r\n".join([*start, ""]), list(ended))
@@ -277,7 +279,7 @@ def _find_data(sections: list[_Section], kind: Kind) -> int:
     data = [
         number
         for number, section in enumerate(sections)
-        if section.media[0] == "application" and section.media[2] in _DATA_PROTOCOLS
+        if section.media[0] == "application" and section.media[2].upper() in _DATA_PROTOCOLS
     ]
     live = [number for number in data if sections[number].is_live]
     if live:
@@ -324,11 +326,11 @@ def _fingerprints(sources: list[_Section]) -> list[str]:
 def _setup(sources: list[_Section], kind: Kind) -> str:
     given = next((found for source in sources if (found := source.all("setup"))), [])
     for line in given:
-        if line.text == "holdconn":
+        if line.text.lower() == "holdconn":
             raise BadDescription(f"line {line.number}, 'a=setup:holdconn', asks for no connection now (RFC 4145, 4)")
-        if line.text not in _SETUPS[kind]:
+        if line.text.lower() not in _SETUPS[kind]:
             raise _flaw(line, f"is no 'a=setup' of an {kind}: {', '.join(_SETUPS[kind])} (RFC 8842, 5)")
-    return given[0].text if given else _SETUP_DEFAULTS[kind]
+    return given[0].text.lower() if given else _SETUP_DEFAULTS[kind]
 
 
 def _sctp_port(data: _Section) -> int:

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from sdpx.protocol.messages import CandidateInit
 
+_LINE_END: Final = re.compile("\r\n|\r|\n")
 _LINE: Final = re.compile(r"[a-z]=.*")
 _CANDIDATE_TYPE: Final = re.compile(r" typ ([a-z]{1,10})(?: |$)")
 _CANDIDATE: Final = re.compile(
@@ -30,8 +31,12 @@ class Line(NamedTuple):
 
 
 def read_lines(text: str) -> list[Line]:
-    """Return the lines of a description without spaces at their ends. Raises ValueError, with the line, for an invalid one."""
-    lines = [Line(number, line.rstrip()) for number, line in enumerate(text.rstrip().splitlines(), 1)]
+    """Return the lines of a description without spaces at their ends. Raises ValueError, with the line, for an invalid one.
+
+    Empty lines, a byte order mark, and the zero byte at the end of a string in C are passed over.
+    """
+    split = _LINE_END.split(text.removeprefix("\ufeff").rstrip("\0"))
+    lines = [Line(number, line.rstrip()) for number, line in enumerate(split, 1) if line.strip()]
     if not lines or lines[0].text != "v=0":
         raise ValueError("it does not begin with 'v=0'")
     for number, line in lines:
@@ -69,8 +74,11 @@ def announce_trickle(text: str, *, more_follow: bool) -> str:
 
 
 def normalize_candidate(candidate: str) -> str:
-    """Return a candidate as in RTCIceCandidateInit: some stacks send it with `a=` and a line end."""
-    return candidate.strip().removeprefix("a=")
+    """Return a candidate as in RTCIceCandidateInit: some stacks send it with `a=`, a space or a line end; "" is the end."""
+    text = candidate.strip().removeprefix("a=")
+    if text in ("end-of-candidates", "candidate:"):
+        return ""
+    return f"candidate:{text.removeprefix('candidate:').lstrip()}" if text.startswith("candidate: ") else text
 
 
 def candidate_type(candidate: str) -> str | None:

@@ -38,6 +38,10 @@ def flaw(text: str, kind: str = "offer") -> str:
     [
         HEAD + DATA,
         HEAD + DATA.replace("\r\n", " \r\n"),
+        "\ufeff\r\n" + HEAD + "\r\n" + DATA + "\r\n\0",
+        (HEAD + DATA).replace("\r\n", "\r").replace("s=-", "s=a\u2028b\x0bc"),
+        HEAD + DATA.replace("actpass", "ACTPASS") + "a=max-message-size:18446744073709551615\r\n",
+        HEAD + DATA.replace("UDP/DTLS/SCTP", "udp/dtls/sctp"),
         HEAD + TRANSPORT + M_LINE,
         HEAD + DATA.replace(" 9 ", " 9/2 "),
         HEAD + DATA.replace(" webrtc-datachannel", ""),
@@ -201,3 +205,11 @@ def test_the_answer_has_the_form_of_the_offer(media: str, answered: str) -> None
     assert ("a=sctpmap:5000 webrtc-datachannel 65535" in answer) == answered.endswith("5000")
     assert ("a=sctp-port:5000" in answer) != answered.endswith("5000")
     assert "a=group" not in answer
+
+
+def test_no_line_of_the_peer_gets_past_the_reduction() -> None:
+    """aiortc ends lines at more characters than SDP does."""
+    for end in "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029":
+        text = HEAD.replace("127.0.0.1", f"127.0.0.1{end}m=audio 9 RTP/AVP 0{end}a=mid:x") + DATA
+        (section,) = SessionDescription.parse(offer(text).text).media
+        assert section.kind == "application"
