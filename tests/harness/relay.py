@@ -19,7 +19,7 @@ from sdpx.relay.core.limits import Limits
 from sdpx.relay.relay import Relay
 from sdpx.relay.websocket.epoll_engine import EpollEngine
 from sdpx.relay.websocket.socket_stream import SocketStream
-from tests.harness.frames import CLOSE, TEXT, FrameReader, upgrade_request
+from tests.harness.frames import CLOSE, TEXT, FrameReader, message, upgrade_request
 from tests.harness.log import LogRecorder
 from tests.harness.socket_pair import NARROW, socket_pair
 
@@ -286,3 +286,12 @@ async def takes(action: Callable[[], Awaitable[object]]) -> float:
     began = trio.current_time()
     await action()
     return trio.current_time() - began
+
+
+async def raw_pair(relay: RelayHarness) -> tuple[RawClient, Client]:
+    """Return a raw client `a`, paired with `b`, which uses a WebSocket library."""
+    a, b = relay.raw(), await relay.client("/?id=b")
+    await a.open("/?id=a")
+    await a.send(message(type="pair_request", target_id="b"))
+    assert (await a.receive())["type"] == (await b.receive())["type"] == "paired"
+    return a, b
