@@ -63,6 +63,8 @@ def peer(options: PeerOptions) -> Iterator[Problem]:
     yield "--channel", _error_of(lambda _: options.negotiated_id, "")
     if options.target not in (None, options.pair):
         yield "ID", "contradicts --pair; give one of the two"
+    if options.files is not None and options.stdin != "json":
+        yield "--files", "needs --stdin json; 'sdpx receive' receives files by itself"
     if options.within is not None and options.expect is None:
         yield "--within", "needs --expect; the time limit of a connection is --timeout"
     yield from _connect(options, "--pair", options.pair)

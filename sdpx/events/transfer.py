@@ -112,3 +112,11 @@ class FileFailed(WarningEvent, frozen=True):
     sentence = "{e.file} was not transferred: {e.reason}"
     file: str
     reason: str
+
+
+class TransferFailed(WarningEvent, frozen=True):
+    """A transfer of `sdpx peer` failed; the other commands end with an `error` instead."""
+
+    sentence = "{e.reason}"
+    code: str
+    reason: str

@@ -18,6 +18,7 @@ from sdpx.peer.input import MAX_LINE, Lines
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.session import Session
 from sdpx.peer.signaling.client import SignalingClient
+from sdpx.peer.transfer.service import FileService
 from sdpx.peer.webrtc.runtime import open_webrtc_runtime
 from sdpx.runtime import STDIN, ShutdownRequest, in_foreground
 
@@ -34,9 +35,12 @@ async def run_peer(options: PeerOptions, log: Log, stop: ShutdownRequest) -> Non
         is_json = options.stdin == "json"
         is_terminal = not is_json and os.isatty(STDIN)
         lines = Lines(read_stdin, log, MAX_COMMAND if is_json else MAX_LINE, at_once=is_terminal)
-        session = Session(options, signaling, runtime, lines, log, random.random)
-        commands = CommandRunner(lines, session.queue, session)
+        files = FileService(options.files, log) if is_json else None
+        session = Session(options, signaling, runtime, lines, log, random.random, files)
+        commands = CommandRunner(lines, session.queue, session, files)
         nursery.start_soon(signaling.run)
+        if files is not None:
+            nursery.start_soon(files.run)
         if is_terminal:
             nursery.start_soon(_leave_at_end, lines, session)
         try:

@@ -29,7 +29,7 @@ from sdpx.peer.webrtc.events import IceServerResult, NegotiationFailed
 from sdpx.protocol.messages import Description
 
 if TYPE_CHECKING:
-    from sdpx.peer.transfer.transport import Transport
+    from sdpx.peer.transfer.transport import Carrier
     from sdpx.peer.webrtc.peer_connection import PeerConnection
 
 _STATES: Final[dict[events.StateKind, Callable[[str], Event]]] = {
@@ -85,7 +85,7 @@ class Attempt:
     _on_phase: Callable[[Phase], None]
     _on_lost: Callable[["Attempt"], None]
     _on_hung_up: Callable[["Attempt", Literal["channel", "connection"]], None]
-    _transfer: "Transport | None" = None
+    _transfer: "Carrier | None" = None
     exchanged: bool = False  # both descriptions are set on this side
     wants_connection: bool = True  # a description without media sections asks for none
     connected: bool = False
@@ -95,7 +95,7 @@ class Attempt:
 
     def __post_init__(self) -> None:
         transfer = self._transfer
-        receipt = self._delivery.receipt if transfer is None else transfer.receipt
+        receipt = transfer.receipt if transfer is not None and transfer.replaces_messages else self._delivery.receipt
         self.transport = MessageTransport(self.pc, self.trace, self._log, receipt)
         self._agent = AGENT if transfer is None else f"{AGENT} ({transfer.mode})"
         self.candidates = CandidateExchange(self.pc, self.trace, self._log, self._send, self.start_soon)
@@ -197,7 +197,8 @@ class Attempt:
         if self.transport.both_sdpx:
             await self.pc.channels.create_heartbeat()
         if self._transfer is not None:
-            self._transfer.attach(self.pc, agent, self._peer_id, self.start_soon)
+            is_initiator = self.trace.is_initiator
+            self._transfer.attach(self.pc, agent, self._peer_id, self.start_soon, is_initiator=is_initiator)
         await self.candidates.add_described(remote.candidates)
         self.start_soon(self.candidates.end)
 

@@ -4,18 +4,20 @@ from typing import Final
 
 import trio
 
-from sdpx.peer.commands import Close, Command, InputRejected, Pair, Send, Unpair, parse_command
+from sdpx.peer.commands import Close, Command, InputRejected, Pair, Send, SendFile, Unpair, parse_command
 from sdpx.peer.input import Lines, MessageQueue
 from sdpx.peer.negotiation.confirmation import Message
 from sdpx.peer.session import Session
+from sdpx.peer.transfer.service import FileService
 
 POLL_SECONDS: Final = 0.25
 
 
 class CommandRunner:
-    """Executes the commands in `lines` on `session`, which sends the messages of `queue`."""
+    """Executes the commands in `lines` on `session`, which sends the messages of `queue`, and on `files`."""
 
-    def __init__(self, lines: Lines, queue: MessageQueue, session: Session) -> None:
+    def __init__(self, lines: Lines, queue: MessageQueue, session: Session, files: FileService | None = None) -> None:
+        self._files = files
         self._lines = lines
         self._queue = queue
         self._session = session
@@ -42,6 +44,8 @@ class CommandRunner:
         match command:
             case Send(data, channel):
                 await self._enqueue(Message(data, channel))
+            case SendFile(path) if self._files is not None:
+                self._files.send(path)
             case Pair(target):
                 await self._session.pair(target)
             case Unpair():
@@ -74,6 +78,8 @@ class CommandRunner:
     async def _flush(self) -> None:
         """Wait until an open channel has taken the queued messages; the rest is dropped and reported."""
         await self._session.flush()
+        if self._files is not None:
+            await self._files.idle()
         self._report_unsent(self._queue.clear())
 
     def _report_unsent(self, count: int) -> None:

@@ -21,6 +21,7 @@ _FORMS: Final = {
     "pair": '{"pair": ID}',
     "unpair": '{"unpair": true}',
     "close": '{"close": true}',
+    "send_file": '{"send_file": PATH}',
 }
 
 
@@ -33,6 +34,12 @@ class Send(Struct, frozen=True):
 
     data: str | bytes
     channel: str | None = None
+
+
+class SendFile(Struct, frozen=True):
+    """Send a file or directory."""
+
+    path: str
 
 
 class Pair(Struct, frozen=True):
@@ -49,7 +56,7 @@ class Close(Struct, frozen=True):
     """End the program in order."""
 
 
-Command = Send | Pair | Unpair | Close
+Command = Send | SendFile | Pair | Unpair | Close
 
 
 def parse_command(line: str) -> Command:
@@ -60,6 +67,8 @@ def parse_command(line: str) -> Command:
             return _sized(text, rest.get("channel"))
         case {"send_base64": str(text), **rest} if _is_channel(rest):
             return _sized(_decoded(text), rest.get("channel"))
+        case {"send_file": str(path), **rest} if not rest and path and "\0" not in path:
+            return SendFile(path)
         case {"pair": str(target), **rest} if not rest:
             if flaw := validate_id(target[:80]):
                 raise InputRejected("bad_id", flaw)

@@ -112,6 +112,9 @@ class PeerOptions(ConnectOptions):
     stdin: Literal["lines", "json"] = option(
         "lines", "lines: each line is a message; json: each line is a command.", "Input and exit", "FORM"
     )
+    files: str | None = option(
+        None, "With --stdin json: receive files that the peer sends into this directory.", "Input and exit", "DIR"
+    )
     once: bool = option(False, "Exit when the input is sent or the channel is closed.", "Input and exit")
     expect: Expected | None = option(
         None,

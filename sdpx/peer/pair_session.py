@@ -30,7 +30,7 @@ from sdpx.peer.webrtc.runtime import WebRtcRuntime
 from sdpx.protocol.messages import Candidate, CandidateInit, Description, Paired
 
 if TYPE_CHECKING:
-    from sdpx.peer.transfer.transport import Transport
+    from sdpx.peer.transfer.transport import Carrier
 
 INBOX_BOUND: Final = 512
 OWN_BOUND: Final = 64  # room in the inbox for the items of this side, which are never dropped: a few for each attempt
@@ -69,7 +69,7 @@ class PairSession:
         servers: tuple[IceServer, ...],
         before: dict[str, float],
         on_phase: Callable[[Phase], None],
-        transfer: "Transport | None" = None,
+        transfer: "Carrier | None" = None,
     ) -> None:
         self.peer_id = paired.peer_id
         self.detached = ""

@@ -47,14 +47,14 @@ REJOIN_SECONDS: Final = 60.0  # when a relay is back, its other clients may take
 SETTLE_SECONDS: Final = 1.0
 
 if TYPE_CHECKING:
-    from sdpx.peer.transfer.transport import Transport
+    from sdpx.peer.transfer.transport import Carrier
 
 
 class Session:
     """Everything a peer does. With `--stdin json` it sends the messages of `queue`, else `lines`.
 
-    `chance` is for the waits between requests, uniform in [0, 1). With a `transfer` there are no messages: it uses the data
-    channels, and the program ends by `quit`.
+    `chance` is for the waits between requests, uniform in [0, 1). A `transfer` uses data channels, too; where it
+    replaces messages, the program ends by `quit`.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Session:
         lines: Lines,
         log: Log,
         chance: Callable[[], float],
-        transfer: "Transport | None" = None,
+        transfer: "Carrier | None" = None,
     ) -> None:
         self._options = options
         self._signaling = signaling
@@ -103,11 +103,12 @@ class Session:
         try:
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
-                if self._transfer is None:
+                has_messages = self._transfer is None or not self._transfer.replaces_messages
+                if has_messages:
                     nursery.start_soon(self._lines.run)
                 if run_commands is not None:
                     nursery.start_soon(run_commands)
-                elif self._options.pair is None and self._transfer is None:  # with --pair all lines are messages
+                elif self._options.pair is None and has_messages:  # with --pair all lines are messages
                     nursery.start_soon(self._prompt.run, self._request)
                 if self._options.pair is not None:
                     self._pairing_wanted.set()

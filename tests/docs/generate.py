@@ -113,7 +113,7 @@ def doctor_codes() -> str:
 
 
 def commands() -> str:
-    made = {type(stdin_commands.parse_command(re.sub("TEXT|ID|LABEL", '"AAAA"', form))) for form in texts.COMMANDS}
+    made = {type(stdin_commands.parse_command(re.sub("TEXT|ID|LABEL|PATH", '"AAAA"', form))) for form in texts.COMMANDS}
     code.check_cover("COMMANDS", made, get_args(stdin_commands.Command))
     return table(("command", "effect"), ((f"`{form}`", text) for form, text in texts.COMMANDS.items()))
 

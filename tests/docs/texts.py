@@ -198,6 +198,10 @@ COMMANDS: Final = {
         "Send a message, text or with `send_base64`, over the data channel with this label; the default is the first one. "
         "`not_open` if it does not open within a second of the message's turn"
     ),
+    '{"send_file": PATH}': (
+        "Send a file or directory to the peer, an `sdpx peer` with `--files DIR` or an `sdpx receive`; up to 256 wait for a "
+        "connection. `transfer_complete` or `transfer_failed` follows; see [transfer.md](transfer.md#beside-messages)"
+    ),
     '{"pair": ID}': "Request a pairing as initiator, and wait for the relay's reply",
     '{"unpair": true}': "Leave the pairing once all messages are confirmed; unsendable messages are dropped and reported",
     '{"close": true}': "As `unpair`, then end the program",
@@ -223,6 +227,8 @@ INPUT_REJECTIONS: Final = {
     "already_paired": "A pairing exists or is being requested",
     "not_paired": "No pairing exists",
     "no_relay": "The relay is not connected",
+    "no_files": "The peer takes no files",
+    "too_many": "Too many files wait already",
 }
 
 # Events with a message built in code: values of the fields that select another sentence.

@@ -13,7 +13,17 @@ from trio.testing import wait_all_tasks_blocked
 
 from sdpx.log import Log
 from sdpx.peer.command_runner import CommandRunner
-from sdpx.peer.commands import MAX_COMMAND, MAX_MESSAGE, Close, InputRejected, Pair, Send, Unpair, parse_command
+from sdpx.peer.commands import (
+    MAX_COMMAND,
+    MAX_MESSAGE,
+    Close,
+    InputRejected,
+    Pair,
+    Send,
+    SendFile,
+    Unpair,
+    parse_command,
+)
 from sdpx.peer.input import QUEUE_BOUND, QUEUE_BYTES, MessageQueue
 from sdpx.peer.negotiation.confirmation import Message
 from sdpx.peer.options import PeerOptions
@@ -33,6 +43,7 @@ from tests.harness.peer import TypedLines
         ('{"send_base64": ""}', Send(b"")),
         ('{"pair": "robot-1"}', Pair("robot-1")),
         (' { "unpair" : true } ', Unpair()),
+        ('{"send_file": "/a b"}', SendFile("/a b")),
         ('{"close": true}', Close()),
     ],
 )
@@ -46,7 +57,17 @@ def test_command_is_parsed(line: str, command: object) -> None:
     [
         *[(line, "bad_json") for line in ("", "hello", "{", '{"send": "x"} {}', "NaN", "[" * 100_000)],
         *[(line, "bad_command") for line in ("{}", "[]", "null", '"send"', '{"sned": "x"}', '{"send": 1}')],
-        *[(line, "bad_command") for line in ('{"send": null}', '{"unpair": false}', '{"close": 1}', '{"pair": 7}')],
+        *[
+            (line, "bad_command")
+            for line in (
+                '{"send": null}',
+                '{"unpair": false}',
+                '{"send_file": ""}',
+                '{"send_file": "a\\u0000"}',
+                '{"close": 1}',
+                '{"pair": 7}',
+            )
+        ],
         *[(line, "bad_command") for line in ('{"send": "x", "pair": "y"}', '{"send": "x", "id": 1}')],
         *[(f'{{"send_base64": "{text}"}}', "bad_base64") for text in ("A", "AAA", "é", "A A=", "_-8=")],
         *[(f'{{"pair": "{text}"}}', "bad_id") for text in ("", "a b", "x" * 65)],

@@ -12,7 +12,7 @@ from sdpx.events import transfer
 from sdpx.log import Log
 from sdpx.peer.app import read_stdin
 from sdpx.peer.transfer.app import run_transfer
-from sdpx.peer.transfer.link import Link
+from sdpx.peer.transfer.link import Link, new_name
 from sdpx.peer.transfer.meter import Meter
 from sdpx.peer.transfer.options import ReceiveOptions, SendOptions
 from sdpx.peer.transfer.progress import Reporter
@@ -25,13 +25,13 @@ from sdpx.runtime import ShutdownRequest
 from sdpx.terminal import escape
 
 
-def _new_transport(role: str, flows: int) -> Transport:
-    return Transport("files", Link(role, lambda: os.urandom(8).hex(), restarts=True), flows=flows)
+def _new_transport(role: str, flows: int, *accepts: str) -> Transport:
+    return Transport("files", Link(role, new_name, restarts=True), flows=flows, accepts=accepts)
 
 
 async def run_send(options: SendOptions, manifest: Manifest, log: Log, stop: ShutdownRequest) -> None:
     """Send what the manifest lists. Raises the `Ending` if not all of it has arrived."""
-    transport, meter = _new_transport("send", options.flows), Meter()
+    transport, meter = _new_transport("send", options.flows, "files"), Meter()
     reporter = Reporter(meter, transport, log)
     sender = Sender(transport.link, manifest, meter, log)
     body = _reported(sender.run, reporter, meter, log, sends=True)
@@ -45,7 +45,7 @@ async def run_receive(options: ReceiveOptions, log: Log, stop: ShutdownRequest) 
     except OSError as error:
         reason = f"Cannot receive into '{options.directory}': {describe_os_error(error)}"
         raise Ending("storage_failed", reason, ExitStatus.TRANSFER_FAILED) from None
-    transport, meter = _new_transport("receive", options.flows), Meter()
+    transport, meter = _new_transport("receive", options.flows, "files", "files-out"), Meter()
     reporter = Reporter(meter, transport, log)
 
     async def is_wanted(offer: Offer) -> bool:

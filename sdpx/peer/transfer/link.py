@@ -4,6 +4,7 @@
 does not notice that a connection was lost.
 """
 
+import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,11 @@ GRANT_SECONDS: Final = 0.02  # a small grant waits so long for a larger one
 ABORT_SECONDS: Final = 1.0
 SETTLE_SECONDS: Final = 5.0
 CHUNK: Final = 256 * 1024
+
+
+def new_name() -> str:
+    """Return a name for a stream that no other one has."""
+    return secrets.token_hex(8)
 
 
 class Restarted(Exception):

@@ -16,7 +16,7 @@ from sdpx.events import transfer
 from sdpx.log import Log
 from sdpx.peer.app import read_stdin
 from sdpx.peer.transfer.app import run_transfer
-from sdpx.peer.transfer.link import Link
+from sdpx.peer.transfer.link import Link, new_name
 from sdpx.peer.transfer.options import PipeOptions
 from sdpx.peer.transfer.plain import PlainChannel
 from sdpx.peer.transfer.transport import Transport
@@ -31,7 +31,7 @@ READER_POLL_SECONDS: Final = 0.5
 
 async def run_pipe(options: PipeOptions, log: Log, stop: ShutdownRequest) -> None:
     """Run a pipe to its end. Raises the `Ending` if not everything has arrived."""
-    transport = Transport("pipe", Link("pipe", lambda: os.urandom(8).hex()), PlainChannel(), options.flows)
+    transport = Transport("pipe", Link("pipe", new_name), PlainChannel(), options.flows)
     pipe = Pipe(transport, log, read_stdin, write_stdout, end_stdout, follows_output=_only_receives())
     for descriptor in (STDIN, STDOUT):
         _widen(descriptor)

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from sdpx.peer.transfer.plain import PlainChannel
     from sdpx.peer.webrtc.peer_connection import PeerConnection
 
-Mode = Literal["pipe", "files"]
-_MODES: Final = re.compile(r"sdpx/\S+ \(([a-z, ]+)\)")
+_MODES: Final = re.compile(r"sdpx/\S+ \(([a-z, -]+)\)")
 
 
 def modes_of(agent: str) -> list[str]:
@@ -25,29 +24,56 @@ def modes_of(agent: str) -> list[str]:
     return found[1].split(", ") if found else []
 
 
-class Transport:
-    """Carries one transfer. Without `plain` the other side has to be an sdpx that does the same."""
+class Carrier:
+    """What uses the data channels of a peer's connections for other things than messages."""
 
-    def __init__(self, mode: Mode, link: Link, plain: "PlainChannel | None" = None, flows: int = 1) -> None:
-        self.mode = mode
-        self.link = link
-        self.plain = plain
-        self.is_plain = False
-        self._flows = flows
-        self.peer_id = ""  # of the other side; empty before the first connection
-        self._pc: PeerConnection | None = None  # the present or last connection
-        self.is_done = False
-        self.announce: Callable[[str], None] | None = None  # called with the ID of this side
+    mode: str  # what the description says of it
+    replaces_messages = True  # there are none beside it
+    is_plain = False
+    is_unfinished = False  # a transfer has begun that the next connection can go on with
+    announce: Callable[[str], None] | None = None  # called with the ID of this side
 
-    def attach(self, pc: "PeerConnection", agent: str, peer_id: str, start_soon: Callable[..., None]) -> None:
+    def attach(
+        self, pc: "PeerConnection", agent: str, peer_id: str, start_soon: Callable[..., None], *, is_initiator: bool
+    ) -> None:
         """Use a connection, of which both descriptions are known and no channel is open yet.
 
         `agent` is the other side's; `start_soon` starts a task that ends with the connection.
         """
+
+    def receipt(self) -> Receipt:
+        """Return the counts of messages for a `sdpx peer` on the other side, which waits for their confirmation."""
+        return Receipt()
+
+
+class Transport(Carrier):
+    """Carries the transfer of a command. Without `plain` the other side has to be an sdpx whose mode is in `accepts`."""
+
+    def __init__(
+        self,
+        mode: Literal["pipe", "files"],
+        link: Link,
+        plain: "PlainChannel | None" = None,
+        flows: int = 1,
+        accepts: tuple[str, ...] = (),
+    ) -> None:
+        self.mode = mode
+        self.link = link
+        self.plain = plain
+        self._flows = flows
+        self._accepts = accepts or (mode,)
+        self.peer_id = ""  # of the other side; empty before the first connection
+        self._pc: PeerConnection | None = None  # the present or last connection
+        self.is_done = False
+
+    def attach(  # noqa: D102
+        self, pc: "PeerConnection", agent: str, peer_id: str, start_soon: Callable[..., None], *, is_initiator: bool
+    ) -> None:
+        del is_initiator
         channels, modes = pc.channels, modes_of(agent)
         self._pc, self.peer_id = pc, peer_id
         channels.set_flows(self._flows)
-        if self.mode in modes and not self.is_plain:
+        if not self.is_plain and any(each in modes for each in self._accepts):
             start_soon(self.link.serve, channels.binary(self.mode))
         elif self.plain is not None and not modes and not self.link.begun:
             self.is_plain = True
@@ -60,8 +86,7 @@ class Transport:
         """Whether bytes can go over now."""
         return self.link.connected or (self.plain is not None and self.plain.connected)
 
-    def receipt(self) -> Receipt:
-        """Return the counts of messages for a `sdpx peer` on the other side, which waits for their confirmation."""
+    def receipt(self) -> Receipt:  # noqa: D102
         count = 0 if self.plain is None else self.plain.received
         return Receipt(count, count)
 
@@ -71,8 +96,7 @@ class Transport:
             await self.link.change()
 
     @property
-    def is_unfinished(self) -> bool:
-        """Whether a transfer has begun that the next connection can go on with."""
+    def is_unfinished(self) -> bool:  # type: ignore[override]  # noqa: D102
         return self.link.begun and not self.is_done
 
     @property
@@ -82,7 +106,7 @@ class Transport:
         return "" if pair is None else "relayed" if "relay" in (pair.local_type, pair.remote_type) else "direct"
 
 
-def _mismatch(peer_id: str, agent: str, mode: Mode) -> Ending:
+def _mismatch(peer_id: str, agent: str, mode: str) -> Ending:
     needed = "'sdpx pipe'" if mode == "pipe" else "'sdpx send' with 'sdpx receive'"
     present = f"'{agent[:80]}'" if agent else "a program that does not name itself"
     reason = f"{peer_id} cannot take part: this side needs {needed}, and the other one is {present}"

@@ -65,7 +65,9 @@ class DataChannels:
         return self._find(label) is not None
 
     def _find(self, label: str | None) -> RTCDataChannel | None:
-        """Return the first open channel, or the first one with this label."""
+        """Return the first open channel for messages, or the first one with this label."""
+        if label is None and self._binary:
+            return next((each for each in self._open if each.label not in self._binary), None)
         return next((each for each in self._open if label in (None, each.label)), None)
 
     def binary(self, label: str | None) -> BinaryChannel:
@@ -78,7 +80,7 @@ class DataChannels:
         return self._binary[label]
 
     def _binary_of(self, channel: RTCDataChannel) -> BinaryChannel | None:
-        is_first = bool(self._open) and channel is self._open[0]
+        is_first = channel is next(iter(self._open), None)
         return self._binary.get(channel.label) or (self._binary.get(None) if is_first else None)
 
     def control_flow(self) -> None:
