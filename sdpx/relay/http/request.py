@@ -15,8 +15,19 @@ from sdpx.ids import is_name
 from sdpx.relay.core.rate_limit import network_of
 from sdpx.relay.http.responses import HttpError
 
+MAX_LINES: Final = 512  # of a head
+MAX_PARAMETERS: Final = 128
+USED_HEADERS: Final = frozenset(
+    {
+        *(b"accept", b"authorization", b"connection", b"content-length", b"forwarded", b"origin", b"upgrade"),
+        *(b"sec-websocket-key", b"sec-websocket-protocol", b"sec-websocket-version", b"transfer-encoding"),
+        b"x-forwarded-for",
+    }
+)
+_BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 _ABSOLUTE: Final = re.compile(r"(?:http|ws)s?://[^/?]*", re.IGNORECASE)
 HEAD_TOO_LARGE: Final = HttpError(431, "bad_request", "The request head is too large")
+TOO_MANY_PARAMETERS: Final = HttpError(400, "bad_request", f"A query has {MAX_PARAMETERS} parameters at most")
 
 
 class Remote(Struct, frozen=True):
@@ -38,7 +49,7 @@ def host_of(remote: str) -> str:
 
 @dataclass(frozen=True)
 class HttpRequest:
-    """A request's head. `trailing_data` are the bytes that arrived behind it."""
+    """A request's head, of whose headers only `USED_HEADERS` are kept. `trailing_data` are the bytes that arrived behind it."""
 
     method: bytes
     http_version: bytes
@@ -49,11 +60,15 @@ class HttpRequest:
 
     @classmethod
     def of(cls, request: h11.Request, trailing_data: bytes = b"") -> "HttpRequest":
-        """Return what h11 has parsed; a target in absolute form is taken for its path and query (RFC 9112, 3.2.2)."""
+        """Return what h11 has parsed; a target in absolute form is taken for its path and query (RFC 9112, 3.2.2).
+
+        Raises `ValueError` for a query of more than `MAX_PARAMETERS`.
+        """
         target = _ABSOLUTE.sub("", request.target.decode("latin-1"))
         path, _, query = target.partition("?")
-        parameters = parse_qs(query, keep_blank_values=True)
-        return cls(request.method, request.http_version, path or "/", parameters, list(request.headers), trailing_data)
+        parameters = parse_qs(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
+        headers = [header for header in request.headers if header[0] in USED_HEADERS]
+        return cls(request.method, request.http_version, path or "/", parameters, headers, trailing_data)
 
     def values(self, name: bytes) -> list[str]:
         """Return the values of a header, one for each line; `name` is in lower case."""
@@ -75,12 +90,13 @@ class HttpRequest:
 
 
 class RequestParser:
-    """Parses a request's head of `max_bytes` at most from what a connection receives."""
+    """Parses a request's head of `max_bytes` and `MAX_LINES` at most from what a connection receives."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._connection = h11.Connection(h11.SERVER, max_bytes)
         self._start = b""
+        self._lines = 0
         self.bytes_received = 0
 
     def receive_data(self, data: bytes) -> HttpRequest | HttpError | None:
@@ -92,6 +108,9 @@ class RequestParser:
                 return HEAD_TOO_LARGE if self.bytes_received > self._max_bytes else None
             data, self._start = start, start[:16]
         self._connection.receive_data(data)
+        self._lines += data.count(b"\n")
+        if self._lines > MAX_LINES and self._has_too_many_lines():
+            return HEAD_TOO_LARGE
         try:
             event = self._connection.next_event()
         except h11.RemoteProtocolError as error:
@@ -101,7 +120,17 @@ class RequestParser:
             return None
         trailing_data, _ = self._connection.trailing_data
         head_bytes = self.bytes_received - len(trailing_data)  # h11 checks the bound only while the head is incomplete
-        return HttpRequest.of(event, trailing_data) if head_bytes <= self._max_bytes else HEAD_TOO_LARGE
+        if head_bytes > self._max_bytes:
+            return HEAD_TOO_LARGE
+        try:
+            return HttpRequest.of(event, trailing_data)
+        except ValueError:
+            return TOO_MANY_PARAMETERS
+
+    def _has_too_many_lines(self) -> bool:
+        """Return whether the head has more than `MAX_LINES`: h11 needs 20 times as long for lines as for other bytes."""
+        received, _ = self._connection.trailing_data
+        return _BLANK_LINE.split(received, 1)[0].count(b"\n") > MAX_LINES
 
 
 def not_http(error: h11.RemoteProtocolError, start: bytes) -> HttpError:
