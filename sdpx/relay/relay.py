@@ -45,7 +45,7 @@ from sdpx.relay.websocket.validator import Violation
 
 RATE_EXCEEDED: Final = Violation(TOO_FAST.code, TOO_FAST.text)
 PARTIAL_MESSAGES: Final = CloseReason(
-    "refused", 1008, "The relay has too many incomplete messages; yours is the largest"
+    "refused", 1008, "The relay has too many incomplete messages; complete yours sooner"
 )
 DISCONNECTED: Final = CloseReason("closed", 1008, "The operator of the relay disconnected you")
 SHUTDOWN: Final = CloseReason("shutdown", 1001, "The relay is stopping; connect again soon")
@@ -250,7 +250,7 @@ class Relay:
         self.counts.leave(session.address)
         self.counts.enter(accepted.address)
         session.address, session.remote = accepted.address, accepted.remote
-        self._partial_messages.update(session.client_id, 0)
+        self._partial_messages.update(session.client_id, 0, 0)
         self._table.set_policy(session.client_id, _policy(accepted.grant))
         ice_servers = self._ice.reissue(session.client_id, accepted.grant.ice_servers)
         peer_id = self._table.peer_of(session.client_id)
@@ -325,7 +325,7 @@ class Relay:
 
     def on_partial_message(self, session: ClientSession, size: int) -> None:
         """Count the bytes of a client's incomplete message, and disconnect the client with the most if all have too many."""
-        largest = self._partial_messages.update(session.client_id, size)
+        largest = self._partial_messages.update(session.client_id, size, trio.current_time())
         if largest is not None and (connection := self._sessions[largest].connection) is not None:
             connection.end(PARTIAL_MESSAGES)
 
@@ -334,7 +334,7 @@ class Relay:
         if session.connection is not connection:
             return
         if session.replay is not None and self._resume.suspends(session, close_reason):
-            self._partial_messages.update(session.client_id, 0)
+            self._partial_messages.update(session.client_id, 0, 0)
             self.log_event(serve.ClientSuspended(session.client_id, close_reason.code, close_reason.text))
             self._resume.suspend(session, close_reason)
         else:
@@ -361,7 +361,7 @@ class Relay:
         if session.replay is not None:
             session.unacknowledged = self._resume.store.end(session.replay)
         self._ice.forget(client_id)
-        self._partial_messages.update(client_id, 0)
+        self._partial_messages.update(client_id, 0, 0)
         self.stats.count_eviction(reason)
         self._execute(self._table.leave(client_id, reason))
 

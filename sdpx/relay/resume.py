@@ -174,7 +174,7 @@ class ResumeManager:
 
     def evict(self) -> None:
         """End sessions until the replay buffers are within their bound."""
-        self._end(self.store.over_budget(), EVICTED)
+        self._end(self.store.over_budget(lambda client_id: self._sessions[client_id].address), EVICTED)
 
     def _end(self, evictions: Iterable[Eviction], text: str) -> None:
         for buffer, reason in evictions:

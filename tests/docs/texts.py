@@ -138,17 +138,19 @@ LIMITS: Final = {
         "and one more every 5 s. Past it: as for `rate`"
     ),
     "handshake_timeout": "Seconds for the request head. Past it: HTTP 408, or the connection is closed",
-    "head_bytes": "Bytes of the request head. Past it: HTTP 431",
+    "head_bytes": "Bytes of the request head, which has 512 lines at most. Past it: HTTP 431",
     "max_message_size": "Bytes of a message. Past it: close code 1009",
     "max_fragments": "Fragments of a message. Past it: close code 1008",
     "max_partial_bytes": (
-        "Bytes of incomplete messages of all clients. Past it: the client with the largest is disconnected with 1008"
+        "Bytes of incomplete messages of all clients. Past it: the client with the largest product of bytes and "
+        "time since its message began is disconnected with 1008"
     ),
     "send_queue_frames": "Frames in one send queue. Past it: the client is disconnected, its peer receives `slow`",
     "send_queue_bytes": "Memory of one send queue, in bytes. Past it: as for `send_queue_frames`",
     "max_queued_bytes": (
         "Memory of all send queues, and separately of all replay buffers, in bytes. Past it: the client whose send queue has "
-        "the largest product of bytes and stall time is disconnected, or the session with the largest replay buffer is ended; "
+        "the largest product of bytes and stall time is disconnected, or the session with the largest replay buffer, of "
+        "those of the address with most bytes, is ended; "
         "its peer receives `slow`"
     ),
     "write_timeout": "Seconds for one frame to be written. Past it: as for `send_queue_frames`",

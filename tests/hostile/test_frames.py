@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple
 import pytest
 import trio
 
-from tests.harness.frames import BINARY, CLOSE, MASK, PING, PONG, TEXT, frame
+from tests.harness.frames import BINARY, CLOSE, MASK, PING, PONG, TEXT, frame, message
 from tests.harness.processes import RelayProcess, relay_process
 from tests.harness.relay import Client, RawClient
-from tests.hostile.attack import Attack, attack_on, in_one_attack, patience
+from tests.hostile.attack import ELSEWHERE, Attack, attack_on, in_one_attack, patience
 from tests.hostile.conftest import ENGINES
 
 pytestmark = pytest.mark.e2e
@@ -562,6 +562,26 @@ async def test_half_a_message_from_each_of_a_hundred_clients_is_bounded(attack: 
         while not any(line["code"] == 1008 for line in attack.events("client_disconnected")):
             await trio.sleep(0.02)
     assert attack.server.memory - before < 32 * 1024 * 1024
+
+
+async def test_unfinished_messages_of_others_end_no_message_that_is_on_its_way(attack: Attack) -> None:
+    """Hundreds of small ones that are never finished fill the bound; a larger one that comes in two parts is relayed."""
+    a, _ = await attack.raw()
+    b, b_id = await attack.raw()
+    await a.send(message(type="pair_request", target_id=b_id))
+    assert (await a.receive())["type"] == (await b.receive())["type"] == "paired"
+    for _ in range(349):  # of which four times their bytes count
+        client = await attack.connect(ELSEWHERE)
+        await client.open()
+        await client.send(frame(TEXT, b"x", fin=False) + frame(CONTINUATION, b"x" * 12_000, fin=False))
+    await trio.sleep(1)
+    offer = message(type="offer", sdp="x" * 60_000)
+    for _ in range(3):
+        await a.send(offer[:50_000])
+        await trio.sleep(0.1)
+        await a.send(offer[50_000:])
+        assert (await b.receive())["type"] == "offer"
+    await attack.wait_for_events("client_disconnected", 1)
 
 
 async def test_bad_clients_by_the_dozen_at_once(attack: Attack) -> None:

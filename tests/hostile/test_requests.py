@@ -308,6 +308,8 @@ async def test_an_odd_request_opens_a_websocket_that_works(attack: Attack, data:
 
 TOO_LARGE: Final = {
     "many headers": with_line(b"\r\n".join(b"X-%d: %d" % (n, n) for n in range(5000))),
+    "many short headers": with_line(b"\r\n".join([b"a:"] * 1000)),
+    "many folds of a header": with_line(b"X-Test: a" + b"\r\n a" * 1000),
     "one huge header": with_line(b"X-Test: " + b"x" * 100_000),
     "a header that is a little too long": with_line(b"X-Test: " + b"x" * 16_384),
     "one huge name": with_line(b"x" * 100_000 + b": a"),

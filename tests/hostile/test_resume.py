@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import trio
 
+from sdpx.relay.resume import EVICTED
 from tests.harness.frames import message, upgrade_request
 from tests.harness.processes import RelayProcess, relay_process
-from tests.hostile.attack import Attack, attack_on
+from tests.harness.relay import RawClient
+from tests.hostile.attack import ELSEWHERE, Attack, attack_on
 
 pytestmark = pytest.mark.e2e
 
@@ -144,9 +146,34 @@ async def test_suspended_sessions_outlive_floods_of_others(tmp_path: Path) -> No
                     nursery.start_soon(come_and_vanish, f"127.0.0.{2 + number % 2}")
             for token in tokens:
                 assert (await (await attack.connect()).open(f"/?seq=1&resume={token}"))["resumed"]
-            slow = [
-                line
-                for line in attack.events("client_disconnected")
-                if line["reason"] == "The replay buffers were full"
-            ]
+            slow = [line for line in attack.events("client_disconnected") if line["reason"] == EVICTED]
             assert len(slow) >= 2
+
+
+async def test_replay_buffers_of_a_flood_end_no_larger_one_of_another_address(tmp_path: Path) -> None:
+    """The sessions of one address fill the bound of all replay buffers: one of another address keeps its frames."""
+    with relay_process(tmp_path, "--resume-window", "60", "--rate", "0") as server:
+        async with attack_on(server) as attack:
+            sender, flooder = await attack.connect(), await attack.connect(ELSEWHERE)
+            await sender.open()
+            await flooder.open()
+            token = await frames_for_a_lost_client(sender, await attack.connect(), 20)
+            for _ in range(150):
+                await frames_for_a_lost_client(flooder, await attack.connect(ELSEWHERE), 2)
+            again = await attack.connect()
+            assert (await again.open(f"/?seq=1&resume={token}"))["resumed"]
+            assert [(await again.receive())["seq"] for _ in range(22)] == list(range(1, 23))
+            evicted = [line for line in attack.events("client_disconnected") if line["reason"] == EVICTED]
+            assert len(evicted) > 20
+
+
+async def frames_for_a_lost_client(sender: RawClient, lost: RawClient, count: int) -> str:
+    """Let a client with sequence numbers vanish, pair with it, send it so many offers, and leave; returns its token."""
+    your_id = await lost.open("/?seq=1")
+    await lost.stream.aclose()
+    await sender.send(message(type="pair_request", target_id=your_id["id"]))
+    assert (await sender.receive())["type"] == "paired"
+    await sender.send(message(type="offer", sdp="x" * 60_000) * count + message(type="unpair"))
+    while (await sender.receive())["type"] != "unpaired":
+        pass
+    return str(your_id["resume_token"])

@@ -78,19 +78,31 @@ async def test_late_requests_beside_floods_of_silent_connections(attack: Attack)
     assert {host_of(line["remote"]) for line in attack.events("connection_refused")} <= set(FLOODERS)
 
 
-@in_one_attack("path", {path: path for path in ("/metrics", "/healthz", "/nothing")})
-async def test_pages_asked_for_by_the_thousand(attack: Attack, path: str) -> None:
-    """1,000 at once, 100 with TLS: all are answered, and clients that connect meanwhile are served."""
-    request = f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+def get(target: bytes, headers: bytes = b"") -> bytes:
+    return b"GET %b HTTP/1.1\r\nHost: x\r\n%b\r\n" % (target, headers)
+
+
+REQUESTS: Final = {
+    "metrics": (1000, get(b"/metrics"), 200),
+    "health": (200, get(b"/healthz"), 200),
+    "no page": (200, get(b"/nothing"), 404),
+    "headers": (200, get(b"/", b"a:\r\n" * 4000), 431),
+    "parameters": (200, get(b"/?" + b"a&" * 8000), 400),
+}
+
+
+@in_one_attack(("count", "request", "expected"), REQUESTS)
+async def test_requests_by_the_hundred(attack: Attack, count: int, request: bytes, expected: int) -> None:
+    """So many at once, a tenth of them with TLS: all are answered, and clients that connect meanwhile are served."""
 
     async def ask() -> None:
         client = await attack.connect(ELSEWHERE)
         async with client.stream:
             await client.send(request)
-            assert (await client.response())[0] == (404 if path == "/nothing" else 200)
+            assert (await client.response())[0] == expected
 
     async with trio.open_nursery() as nursery:
-        for _ in range(1000 if attack.tls is None else 100):
+        for _ in range(count if attack.tls is None else count // 10):
             nursery.start_soon(ask)
         await trio.sleep(0.05)
         with trio.fail_after(patience()):

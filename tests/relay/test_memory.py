@@ -2,6 +2,7 @@
 
 import gc
 import ssl
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -217,3 +218,23 @@ async def test_an_ended_connection_leaves_no_reference_cycle(
             gc.garbage.clear()
             gc.enable()
         assert left == []
+
+
+async def test_a_connection_keeps_nothing_of_a_large_message(autojump_clock: MockClock, open_relay: OpenRelay) -> None:
+    """Once the message has been handled and answered, while the client stays connected."""
+    large = message(type="ping", t="x" * 60_000)
+    async with open_relay(LIMITS) as relay:
+        clients = [relay.raw() for _ in range(20)]
+        for client in clients:
+            await client.open()
+        tracemalloc.start()
+        try:
+            for client in clients:
+                await client.send(large)
+                assert (await client.receive())["type"] == "pong"
+            await wait_all_tasks_blocked()
+            gc.collect()
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert kept / len(clients) < 20_000

@@ -3,13 +3,15 @@
 Three kinds of memory have a bound over all clients, and each bound has its own measure of blame:
 - Send queues (`slowest_readers`): bytes times the time since the socket last accepted any. Neither the size alone, which may
   have arrived just now, nor the time alone, which costs little where little is queued.
-- Replay buffers (`largest_buffers`): bytes.
-- Partial messages (`PartialMessageBudget`): bytes.
+- Replay buffers (`largest_buffers`): bytes of all sessions of an address, then of each: many small ones of a flood do not make
+  the larger one of another address the one to go.
+- Partial messages (`PartialMessageBudget`): bytes times the time since the message began. One on its way takes moments.
 
 Past a bound more is freed than necessary, down to `TARGET_SHARE` of it: looking at all clients for each frame would stall the
 relay.
 """
 
+from collections import defaultdict
 from collections.abc import Hashable, Iterable
 from typing import Final, Generic, TypeVar
 
@@ -34,15 +36,24 @@ def slowest_readers(queues: Iterable[tuple[T, int, float]], total: int, limit: i
     return evicted
 
 
-def largest_buffers(buffers: Iterable[tuple[T, int]], total: int, limit: int) -> list[T]:
-    """Return the sessions to end, given the bytes in the replay buffer of each; none while the total is within the limit."""
+def largest_buffers(buffers: Iterable[tuple[T, str, int]], total: int, limit: int) -> list[T]:
+    """Return the sessions to end, given the address and the bytes in the replay buffer of each.
+
+    None while the total is within the limit; else again and again the largest one of the address with most bytes.
+    """
     evicted: list[T] = []
-    if total > limit:
-        for session, size in sorted(buffers, key=lambda each: each[1], reverse=True):
-            if total <= limit * TARGET_SHARE:
-                break
-            total -= size
-            evicted.append(session)
+    if total <= limit:
+        return evicted
+    by_address = defaultdict[str, list[tuple[T, int]]](list)
+    for session, address, size in sorted(buffers, key=lambda each: each[2]):
+        by_address[address].append((session, size))
+    sums = {address: sum(size for _, size in sessions) for address, sessions in by_address.items()}
+    while total > limit * TARGET_SHARE:
+        address = max(sums, key=sums.__getitem__)
+        session, size = by_address[address].pop()
+        evicted.append(session)
+        sums[address] -= size
+        total -= size
     return evicted
 
 
@@ -54,16 +65,23 @@ class QueuedBytes:
 
 
 class PartialMessageBudget(Generic[T]):
-    """The bytes that each client's incomplete message occupies."""
+    """The bytes that each client's incomplete message occupies, and since when."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._sizes: dict[T, int] = {}
+        self._parts: dict[T, tuple[int, float]] = {}
         self._total = 0
 
-    def update(self, client: T, size: int) -> T | None:
-        """Set the bytes of one client; returns the client to disconnect if the total is over the limit."""
-        self._total += size - self._sizes.pop(client, 0)
+    def update(self, client: T, size: int, now: float) -> T | None:
+        """Set the bytes of one client; returns the client to disconnect if the total is over the limit.
+
+        Bytes that are fewer than before belong to another message.
+        """
+        before, since = self._parts.pop(client, (0, now))
+        self._total += size - before
         if size:
-            self._sizes[client] = size
-        return max(self._sizes, key=self._sizes.__getitem__) if self._total > self._limit else None
+            self._parts[client] = size, since if size > before else now
+        if self._total <= self._limit:
+            return None
+        burdens = {each: (size * (now - since), size) for each, (size, since) in self._parts.items()}
+        return max(burdens, key=burdens.__getitem__)

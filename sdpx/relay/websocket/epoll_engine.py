@@ -217,6 +217,7 @@ class EpollEngine:
                 self._in_backlog.clear()
                 with self.batch():
                     self._handle(turn, trio.current_time())
+                del turn  # which has the bytes, and connections that may end
                 await trio.lowlevel.checkpoint()
             await self._backlog_grew.wait()
 

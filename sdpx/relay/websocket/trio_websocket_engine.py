@@ -36,8 +36,10 @@ from sdpx.relay.websocket.handler import (
 from sdpx.relay.websocket.send_queue import SendQueue
 from sdpx.relay.websocket.validator import INVALID_UTF8, FrameValidator
 
-# Two reads for each 4 KiB offer cost a fifth of the throughput; 64 KiB is one read.
-READ_BYTES: Final = 64 * 1024
+# Two reads for each 4 KiB offer cost a fifth of the throughput. The rest of a larger frame is read in its turn.
+READ_BYTES: Final = 16 * 1024
+TURN_BYTES: Final = 64 * 1024
+LAST_PIECE_BYTES: Final = 16
 FLUSH_AT_FRAMES: Final = 64  # frames in a send queue for which the reader gives way
 TURN_FRAMES: Final = 8  # that the library gets in a turn
 TURNS: Final = 4
@@ -46,7 +48,10 @@ PINGS: Final = tuple(bytes([number]) for number in range(8))
 
 
 class FrameTurns:
-    """Lets connections that have received several frames go on one after the other: one in each turn of Trio's loop."""
+    """Lets connections that have received more than a frame of usual size go on one by one, each in a turn of Trio's loop.
+
+    Otherwise all of them would have such data at the same stage of its way, which takes time and memory.
+    """
 
     def __init__(self) -> None:
         self._waiting = trio.lowlevel.ParkingLot()
@@ -142,28 +147,33 @@ class TrioWebSocketConnection:
     async def _read(self, socket: WebSocketConnection) -> None:
         try:
             while True:
-                frame = await socket.get_message()
-                text = frame.encode() if isinstance(frame, str) else None
-                depth = 0
-                if self.close_reason is None:
-                    depth = self._handler.on_frame(self._session, text, trio.current_time())
-                if depth > FLUSH_AT_FRAMES:
+                if self._take(await socket.get_message()) > FLUSH_AT_FRAMES:
                     await _give_way()
         except ConnectionClosed as closed:
             self.end(self._close_reason_of(closed))
 
+    def _take(self, message: str | bytes) -> int:
+        """Pass a message on; a task that waits for the next one must not keep it."""
+        if self.close_reason is not None:
+            return 0
+        text = message.encode() if isinstance(message, str) else None
+        return self._handler.on_frame(self._session, text, trio.current_time())
+
     async def _write(self, socket: WebSocketConnection) -> None:
         try:
             while await self.queue.wait():
-                [(data, sender, since)] = self.queue.peek(0)
-                await socket.send_message(payload_of(data).decode())
-                self.queue.drop(1, trio.current_time())
-                if sender is not None:
-                    self._handler.on_frame_sent(trio.current_time() - since)
+                await self._write_first(socket)
         except ConnectionClosed:
             pass  # the reader gets it as well, behind the messages that came before, and ends the connection
         finally:
             self._flushed.set()
+
+    async def _write_first(self, socket: WebSocketConnection) -> None:
+        [(data, sender, since)] = self.queue.peek(0)
+        await socket.send_message(payload_of(data).decode())
+        self.queue.drop(1, trio.current_time())
+        if sender is not None:
+            self._handler.on_frame_sent(trio.current_time() - since)
 
     def _close_reason_of(self, closed: ConnectionClosed) -> CloseReason:
         """Return why the connection closed: the validating stream may know a reason that the library does not."""
@@ -247,6 +257,7 @@ class ValidatingStream(trio.abc.Stream):
     _turns: FrameTurns
     validator: FrameValidator = field(init=False)
     report_partial: bool = True
+    _last_piece: bytes = b""  # of whole frames
     _partial: bytearray = field(default_factory=bytearray)
     _reported: int = 0
     _accepted: trio.Event = field(default_factory=trio.Event)
@@ -272,11 +283,14 @@ class ValidatingStream(trio.abc.Stream):
             head, self._head = self._head, b""
             return head
         await self._accepted.wait()
+        if self._last_piece:
+            piece, self._last_piece = self._last_piece, b""
+            return piece
         while self.validator.violation is None and not self.validator.closed:
-            max_frames = 1
-            if self._trailing_data:
+            max_frames, max_bytes = 1, READ_BYTES
+            if self._trailing_data or self.validator.payload_left:  # the client sends much, and may not be the only one
                 await self._turns.wait()
-                max_frames = TURN_FRAMES
+                max_frames, max_bytes = TURN_FRAMES, min(TURN_BYTES, max(READ_BYTES, self.validator.payload_left))
             data, self._trailing_data = self._trailing_data, b""
             self._check_open()
             data = data or bytes(await self.stream.receive_some(max_bytes))
@@ -304,7 +318,9 @@ class ValidatingStream(trio.abc.Stream):
 
     def _take_whole(self) -> bytes:
         end = len(self._partial) - (0 if self.validator.violation else self.validator.partial)
-        whole = bytes(self._partial[:end])
+        if end > READ_BYTES:  # the library keeps what it got last, until it gets more: let that be little
+            self._last_piece = bytes(self._partial[end - LAST_PIECE_BYTES : end])
+        whole = bytes(self._partial[: end - len(self._last_piece)])
         del self._partial[:end]
         # The library keeps fragments as text, in which one character may make all of them take four bytes each.
         unfinished = len(self._partial) + 4 * self.validator.kept

@@ -78,7 +78,7 @@ class FrameValidator:
         self._header = bytearray()
         self._has_header = False  # as a whole
         self._payload = bytearray()  # masked; of a close frame, or of every frame for a subclass that keeps them
-        self._payload_left = self._payload_size = 0
+        self._payload_size = self.payload_left = 0
         self._message_bytes = 0
         self._fragments = 0
         self.frames = self.extra_frames = self.kept = 0
@@ -95,16 +95,16 @@ class FrameValidator:
         position, last = 0, self.frames + max_frames
         while position < len(data) and not self.closed and self.frames < last:
             if self._has_header:
-                step = min(self._payload_left, len(data) - position)
+                step = min(self.payload_left, len(data) - position)
                 if self._keeps_payloads or self._header[0] & 0x0F == _CLOSE:
                     self._payload += data[position : position + step]
-                self._payload_left -= step
+                self.payload_left -= step
                 position += step
             else:
                 self._header.append(data[position])
                 position += 1
                 self.violation = self._check_header()
-            if self._has_header and not self._payload_left:
+            if self._has_header and not self.payload_left:
                 self._complete()
             if self.violation:
                 return max(0, position - self.partial)
@@ -113,7 +113,7 @@ class FrameValidator:
     @property
     def partial(self) -> int:
         """The bytes that have arrived of an incomplete frame."""
-        return len(self._header) + self._payload_size - self._payload_left
+        return len(self._header) + self._payload_size - self.payload_left
 
     def _check_header(self) -> Violation | None:
         header = self._header
@@ -156,7 +156,7 @@ class FrameValidator:
         if len(header) == 2 + extra and (violation := self._check_length(length, extra)):
             return violation
         if len(header) == 2 + extra + 4:
-            self._payload_left = self._payload_size = length
+            self.payload_left = self._payload_size = length
             self._message_bytes += 0 if header[0] & 0x0F >= _CLOSE else length
             self._has_header = True
         return None

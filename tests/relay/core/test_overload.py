@@ -28,9 +28,9 @@ def test_readers_that_pause_are_disconnected_only_down_to_the_limit() -> None:
 
 @given(SIZES, st.integers(1, 200))
 def test_largest_buffers_bring_the_total_below_the_target_share(sizes: list[int], limit: int) -> None:
-    """The largest first, and none while the total is within the limit."""
+    """Those of one address: the largest first, and none while the total is within the limit."""
     total = sum(sizes)
-    evicted = largest_buffers(list(enumerate(sizes)), total, limit)
+    evicted = largest_buffers([(number, "a", size) for number, size in enumerate(sizes)], total, limit)
     if total <= limit:
         assert evicted == []
     else:
@@ -39,13 +39,26 @@ def test_largest_buffers_bring_the_total_below_the_target_share(sizes: list[int]
         assert max(kept, default=0) <= min(sizes[number] for number in evicted)
 
 
+def test_largest_buffer_of_the_address_with_most_bytes_is_evicted() -> None:
+    """Not the largest of all, whose address has fewer."""
+    buffers = [("large", "a", 30), *((f"small {number}", "b", 5 + number) for number in range(10))]
+    assert largest_buffers(buffers, 125, 100) == [f"small {number}" for number in (9, 8, 7, 6)]
+
+
 def test_largest_partial_message_is_disconnected() -> None:
     """As soon as all together are over the limit."""
     budget = PartialMessageBudget[str](10)
-    assert [budget.update("a", 6), budget.update("b", 4)] == [None, None]
-    assert budget.update("b", 5) == "a"
-    assert budget.update("a", 0) is None
-    assert budget.update("b", 11) == "b"
+    assert [budget.update("a", 6, 0), budget.update("b", 4, 0)] == [None, None]
+    assert budget.update("b", 5, 1) == "a"
+    assert budget.update("a", 0, 1) is None
+    assert budget.update("b", 11, 1) == "b"
+
+
+def test_partial_message_that_has_waited_for_long_is_disconnected_before_a_larger_new_one() -> None:
+    """A message is new when the one before has been completed."""
+    budget = PartialMessageBudget[str](10)
+    assert [budget.update("old", 4, 0), budget.update("busy", 3, 0), budget.update("busy", 2, 9)] == [None] * 3
+    assert budget.update("busy", 7, 10) == "old"
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 20)), max_size=30), st.integers(0, 40))
@@ -54,6 +67,6 @@ def test_partial_message_budget_is_the_sum_of_the_clients(steps: list[tuple[str,
     budget, model = PartialMessageBudget[str](limit), dict.fromkeys("abc", 0)
     for client, size in steps:
         model[client] = size
-        largest = budget.update(client, size)
+        largest = budget.update(client, size, 0)
         assert (largest is not None) == (sum(model.values()) > limit)
         assert largest is None or model[largest] == max(model.values())
