@@ -65,7 +65,7 @@ class ClientSocket:
         if is_reset:
             reset(self._end, self._far_end)
         self._end.close()
-        self._changed.set()
+        self.read(reading=True)  # the end, also if `take` was about to wait
 
 
 @dataclass(frozen=True)
