@@ -250,7 +250,7 @@ class Relay:
         self.counts.leave(session.address)
         self.counts.enter(accepted.address)
         session.address, session.remote = accepted.address, accepted.remote
-        self._partial_messages.update(session.client_id, 0, 0)
+        self._partial_messages.update(session.client_id, 0)
         self._table.set_policy(session.client_id, _policy(accepted.grant))
         ice_servers = self._ice.reissue(session.client_id, accepted.grant.ice_servers)
         peer_id = self._table.peer_of(session.client_id)
@@ -334,7 +334,7 @@ class Relay:
         if session.connection is not connection:
             return
         if session.replay is not None and self._resume.suspends(session, close_reason):
-            self._partial_messages.update(session.client_id, 0, 0)
+            self._partial_messages.update(session.client_id, 0)
             self.log_event(serve.ClientSuspended(session.client_id, close_reason.code, close_reason.text))
             self._resume.suspend(session, close_reason)
         else:
@@ -361,7 +361,7 @@ class Relay:
         if session.replay is not None:
             session.unacknowledged = self._resume.store.end(session.replay)
         self._ice.forget(client_id)
-        self._partial_messages.update(client_id, 0, 0)
+        self._partial_messages.update(client_id, 0)
         self.stats.count_eviction(reason)
         self._execute(self._table.leave(client_id, reason))
 

@@ -72,7 +72,7 @@ class PartialMessageBudget(Generic[T]):
         self._parts: dict[T, tuple[int, float]] = {}
         self._total = 0
 
-    def update(self, client: T, size: int, now: float) -> T | None:
+    def update(self, client: T, size: int, now: float = 0.0) -> T | None:
         """Set the bytes of one client; returns the client to disconnect if the total is over the limit.
 
         Bytes that are fewer than before belong to another message.
