@@ -9,6 +9,7 @@
 """
 
 import logging
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -29,6 +30,9 @@ from sdpx.urls import mask_secrets
 
 logging.getLogger("coredis").setLevel(logging.CRITICAL + 1)  # what it logs is raised as well
 
+BUFFERS: Final = tuple(
+    f"_{name}_buffer_{end}" for name in ("push_message", "streamed_message", "write") for end in ("in", "out")
+)
 CONNECT_SECONDS: Final = 1.0
 RETRY_SECONDS: Final = 0.1
 PATIENCE: Final = 0.75  # of the lease
@@ -123,27 +127,41 @@ async def open_engine(address: EngineAddress, prefix: str) -> AsyncIterator[Engi
     context = ssl.create_default_context() if address.tls else None
     place = TCPLocation(address.host, address.port)
     login = {"username": address.username, "password": address.password, "db": address.db, "ssl_context": context}
-    async with trio.open_nursery() as nursery:
-        connections = [TCPConnection(place, connect_timeout=CONNECT_SECONDS, **login) for _ in range(2)]  # type: ignore[arg-type]
-        try:
-            with trio.fail_after(2 * CONNECT_SECONDS):
-                for connection in connections:
-                    await nursery.start(connection.run)
-                engine = Engine(prefix, *connections)
-                await engine.load_scripts()
-            yield engine
-        finally:
+    connections = [TCPConnection(place, connect_timeout=CONNECT_SECONDS, **login) for _ in range(2)]  # type: ignore[arg-type]
+    try:
+        async with trio.open_nursery() as nursery:
+            yield await _start(nursery, prefix, connections)
+            nursery.cancel_scope.cancel()
+    finally:
+        for connection in connections:
+            for name in BUFFERS:  # coredis leaves them open if the connection could not be established
+                getattr(connection, name).close()
+
+
+async def _start(nursery: trio.Nursery, prefix: str, connections: list[TCPConnection]) -> Engine:
+    """Run the connections and load the scripts, within a deadline."""
+    try:
+        with trio.fail_after(2 * CONNECT_SECONDS) as deadline:
             for connection in connections:
-                connection.invalidate()
+                await nursery.start(connection.run)
+            engine = Engine(prefix, *connections)
+            await engine.load_scripts()
+    except RedisError:
+        if deadline.cancel_called:  # coredis raises this in place of the cancellation
+            raise trio.TooSlowError from None
+        raise
+    return engine
 
 
 def _describe(group: BaseExceptionGroup[Any]) -> str:
     """Return the first cause of a failed connection, in the engine's or the system's words."""
     error: BaseException = leaf_exceptions(group)[0]
-    while error.__cause__ is not None and not str(getattr(error, "strerror", "")):
-        error = error.__cause__
+    while (cause := error.__cause__) is not None:
+        error = leaf_exceptions(cause)[0] if isinstance(cause, BaseExceptionGroup) else cause
     if isinstance(error, trio.TooSlowError | TimeoutError):
         return "no answer in time"
+    if isinstance(error, OSError) and (error.errno or 0) > 0:
+        return os.strerror(error.errno or 0)
     return describe_os_error(error)
 
 

@@ -116,7 +116,7 @@ async def test_an_empty_engine_is_filled_again(autojump_clock: MockClock) -> Non
         cluster.memory.wipe()
         cluster.memory.is_reachable = True
         began = trio.current_time()
-        assert [(await a.receive())["type"] for _ in range(2)] == ["error", "answer"]
+        assert sorted([(await a.receive())["type"] for _ in range(2)]) == ["answer", "error"]
         assert trio.current_time() - began < 2
         await relays(a, b)
         await relays(c, d)
