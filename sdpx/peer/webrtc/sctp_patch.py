@@ -15,8 +15,11 @@ from aiortc.rtcsctptransport import (
     DATA_CHANNEL_ACK,
     DATA_CHANNEL_OPEN,
     SCTP_DATA_LAST_FRAG,
+    WEBRTC_BINARY,
+    WEBRTC_BINARY_EMPTY,
     WEBRTC_DCEP,
     WEBRTC_STRING,
+    WEBRTC_STRING_EMPTY,
     Chunk,
     DataChunk,
     HeartbeatChunk,
@@ -29,6 +32,7 @@ from sdpx.peer.webrtc import sctp_packet
 WINDOW: Final = 2 * 1024 * 1024  # bytes of the receive window: 40 MB/s with a round trip of 50 ms
 OPEN_BYTES: Final = 12  # of DATA_CHANNEL_OPEN without label and protocol (RFC 8832, 5.1)
 HEARTBEAT_INFO: Final = (1, b"sdpx")  # RFC 9260, 3.3.5
+MESSAGES: Final = (WEBRTC_STRING, WEBRTC_BINARY, WEBRTC_STRING_EMPTY, WEBRTC_BINARY_EMPTY)  # RFC 8831, 8
 MAX_CHANNELS: Final = 256  # that exist at once
 MAX_FLAWS: Final = 64  # that are reported
 
@@ -149,7 +153,10 @@ class FlowControlledTransport(RTCSctpTransport):
 
     async def _data_channel_receive(self, stream_id: int, pp_id: int, data: bytes) -> None:
         channel = self._data_channels.get(stream_id)
-        if flaw := self._flaw(pp_id, data, is_known=channel is not None):
+        is_heartbeat = (
+            stream_id == self._exempt_stream and pp_id != WEBRTC_DCEP
+        )  # it may come before its channel exists
+        if flaw := self._flaw(pp_id, data, is_known=channel is not None or is_heartbeat):
             self._note_flaw(stream_id, flaw)
             return
         if pp_id != WEBRTC_DCEP and channel is not None and channel.readyState == "connecting":
@@ -162,27 +169,39 @@ class FlowControlledTransport(RTCSctpTransport):
             self._on_flaw(stream, flaw)
 
     def _flaw(self, kind: int, data: bytes, *, is_known: bool) -> str:
-        """Return what is wrong with a message (RFC 8832, 5 and 6; RFC 8831, 6.6); empty if nothing is."""
-        message = data[:1] if kind == WEBRTC_DCEP else b""
-        if message == bytes([DATA_CHANNEL_ACK]):
+        """Return what is wrong with a message (RFC 8831, 6.6 and 8); empty if nothing is."""
+        if kind == WEBRTC_DCEP:
+            return self._flaw_of_dcep(data, is_known=is_known)
+        if kind not in MESSAGES:
+            return f"The peer sent a message of an unknown type (PPID {kind}); it is ignored"
+        if not is_known:
+            return "The peer sent a message on a stream without a data channel; it is ignored"
+        is_bad = kind == WEBRTC_STRING and not _is_utf8(data)
+        return "The peer sent a text that is not UTF-8; it is ignored" if is_bad else ""
+
+    def _flaw_of_dcep(self, data: bytes, *, is_known: bool) -> str:
+        """Return what is wrong with a message that opens a channel, or acknowledges it (RFC 8832, 5 and 6)."""
+        if data[:1] == bytes([DATA_CHANNEL_ACK]):
             return "" if is_known else "The peer acknowledged a data channel that does not exist"
-        if message == bytes([DATA_CHANNEL_OPEN]):
-            if is_known:
-                return "The peer opened a data channel that is open already"
-            if len(self._data_channels) >= MAX_CHANNELS:
-                return f"The peer opened more than {MAX_CHANNELS} data channels"
-            label, protocol = (int.from_bytes(data[start : start + 2], "big") for start in (8, 10))
-            if len(data) < OPEN_BYTES + label + protocol:
-                return "The peer opened a data channel with a truncated message"
-            texts = [data[OPEN_BYTES : OPEN_BYTES + label], data[OPEN_BYTES + label :][:protocol]]
-        else:
-            texts = [data] * (kind == WEBRTC_STRING)
-        try:
-            for text in texts:
-                text.decode()
-        except UnicodeDecodeError:
-            return f"The peer sent a {'label' if message else 'text'} that is not UTF-8; it is ignored"
-        return ""
+        if data[:1] != bytes([DATA_CHANNEL_OPEN]):
+            return f"The peer sent a DCEP message of an unknown type ({data[:1].hex()}); it is ignored"
+        if is_known:
+            return "The peer opened a data channel that is open already"
+        if len(self._data_channels) >= MAX_CHANNELS:
+            return f"The peer opened more than {MAX_CHANNELS} data channels"
+        label, protocol = (int.from_bytes(data[start : start + 2], "big") for start in (8, 10))
+        if len(data) < OPEN_BYTES + label + protocol:
+            return "The peer opened a data channel with a truncated message"
+        texts = data[OPEN_BYTES : OPEN_BYTES + label], data[OPEN_BYTES + label :][:protocol]
+        return "" if all(map(_is_utf8, texts)) else "The peer sent a label that is not UTF-8; it is ignored"
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 @coroutine

@@ -303,6 +303,39 @@ def test_a_message_without_an_end_ends_the_association(size: int) -> None:
     run(main())
 
 
+def dcep_open(label: bytes, protocol: bytes = b"") -> bytes:
+    return b"\x03\0\0\0\0\0\0\0" + len(label).to_bytes(2, "big") + len(protocol).to_bytes(2, "big") + label + protocol
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "flaw"),
+    [
+        (50, dcep_open(b"\xff"), "a label that is not UTF-8"),
+        (50, dcep_open(b"x", b"\xff"), "a label that is not UTF-8"),
+        (50, dcep_open(b"label")[:-1], "a truncated message"),
+        (50, b"\x02", "a data channel that does not exist"),
+        (50, b"\x07", "unknown type (07)"),
+        (51, b"text", "a stream without a data channel"),
+        (54, b"part", "unknown type (PPID 54)"),
+        (0, b"data", "unknown type (PPID 0)"),
+    ],
+)
+def test_a_faulty_message_is_reported_and_ignored(kind: int, data: bytes, flaw: str) -> None:
+    """The association lives on, and the next message opens a channel."""
+
+    async def main() -> None:
+        sctp = alone()
+        flaws: list[str] = []
+        sctp._on_flaw = lambda _stream, flaw: flaws.append(flaw)
+        sctp.receive(packet(sctp, sctp_packet.data_chunk(3, 1, 5, 0, kind, data)))
+        sctp.receive(packet(sctp, sctp_packet.data_chunk(3, 2, 7, 0, 50, dcep_open(b"good"))))
+        await asyncio.sleep(0)
+        assert [flaw in each for each in flaws] == [True]
+        assert [channel.label for channel in sctp._data_channels.values()] == ["x", "good"]
+
+    run(main())
+
+
 def test_chunks_in_flight_are_bounded_in_number() -> None:
     """Tiny messages count little for the windows; a SACK could not even name more than 65,535 of them."""
 
