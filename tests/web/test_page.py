@@ -85,16 +85,55 @@ async def test_link_and_its_code_pair_two_pages_that_exchange_a_file(tmp_path: P
         await one.fill("#text", "hello")
         await two.wait_for(says("hello"))
         content = "new File([new Uint8Array(300000).map((_, index) => index % 251)], 'data.bin')"
-        await one.wait_for("sdpx.peer.isPage")
         await two.evaluate(
             "(sdpx.peer.addEventListener('file', ({ detail }) => { sdpx.received = detail.blob; }), true)"
         )
-        assert await one.evaluate(f"sdpx.peer.sendFile({content}, () => {{}}).then(() => true)")
+        await one.evaluate(f"(sdpx.peer.sendFiles([{content}]).then(() => {{ sdpx.sent = true; }}), true)")
+        await two.wait_for("document.querySelector('#messages button')")
+        await two.click("#messages button")
         await two.wait_for("document.querySelector('#messages a[download=\"data.bin\"]')?.href")
-        assert await two.evaluate(
-            "sdpx.received.arrayBuffer().then((data) => new Uint8Array(data).every((byte, at) => byte === at % 251))"
-        )
+        await one.wait_for("sdpx.sent")
+        bytes_of = "sdpx.received.arrayBuffer().then((data) => new Uint8Array(data)"
+        assert await two.evaluate(f"{bytes_of}.every((byte, at) => byte === at % 251))")
         assert await two.evaluate("sdpx.received.size") == 300_000
+
+
+@pytest.mark.parametrize("name", ["chromium", "firefox"])
+async def test_page_exchanges_files_with_send_and_receive(name: str, tmp_path: Path) -> None:
+    """As the receiver of `sdpx send`, in either role, and as the sender to `sdpx receive`."""
+    content = bytes(index % 251 for index in range(300_000))
+    source, target = tmp_path / "source", tmp_path / "target"
+    for folder in (source, target):
+        folder.mkdir()
+    (source / "data.bin").write_bytes(content)
+    hash_of = "Array.from(new Uint8Array(data)).every((byte, at) => byte === at % 251) && data.byteLength"
+    async with relay() as (_, url), browser(name) as page:
+        await page.open(page_of(url))
+        own_id = await page.wait_for(OWN_ID)
+        await page.evaluate(
+            "(sdpx.peer.addEventListener('file', ({ detail }) => { sdpx.received = detail.blob; }), true)"
+        )
+        send = ("send", str(source / "data.bin"), "--url", url, "--no-stun")
+        for role in (("--to", own_id), ("--id", "ann")):
+            async with sdpx(*send, *role) as sender:
+                if role[0] == "--id":
+                    await sender.wait_for("id_assigned")
+                    await page.fill("#target", "ann")
+                await page.wait_for("document.querySelector('#messages button')")
+                await page.click("#messages button")
+                assert await sender.ended() == 0
+            assert await page.wait_for(f"sdpx.received?.arrayBuffer().then((data) => {hash_of})") == len(content)
+            await page.evaluate("(sdpx.received = null, true)")
+            await page.wait_for("!sdpx.relay.peerId")
+        receive = ("receive", str(target), "--url", url, "--no-stun", "--yes", "--id", "eve")
+        async with sdpx(*receive) as receiver:
+            await receiver.wait_for("id_assigned")
+            await page.fill("#target", "eve")
+            await page.wait_for("sdpx.peer.transfer && sdpx.peer.canSendFiles")
+            made = "new File([new Uint8Array(300000).map((_, index) => index % 251)], 'from-page.bin')"
+            await page.evaluate(f"(sdpx.peer.sendFiles([{made}]), true)")
+            assert await receiver.ended() == 0
+    assert (target / "from-page.bin").read_bytes() == content
 
 
 async def test_page_keeps_its_id_at_a_reload_and_its_session_at_a_restart_of_the_relay() -> None:

@@ -3,7 +3,7 @@
 import { Signaling } from "../sdpx.js";
 import { CheckView } from "./check.js";
 import { ConnectionView } from "./connection.js";
-import { $, copy, element } from "./page.js";
+import { $, copy, element, size } from "./page.js";
 import { Peer } from "./peer.js";
 import { RelayView } from "./relay.js";
 
@@ -90,6 +90,17 @@ function start() {
     note("", "theirs").append("file: ", link);
     progress(1);
   });
+  peer.addEventListener("offer", ({ detail: { names, files, size: bytes, answer } }) => {
+    const line = note(`${peer.peerId} offers ${files} file(s), ${size(bytes)}: ${names.join(", ")} `, "theirs");
+    for (const [label, isWanted] of [["Accept", true], ["Decline", false]]) {
+      const button = element("button", label);
+      button.type = "button";
+      button.onclick = () => { line.querySelectorAll("button").forEach((each) => each.remove()); answer(isWanted); };
+      line.append(button, " ");
+    }
+  });
+  peer.addEventListener("finished", ({ detail: { complete, failed } }) => { note(`received: ${complete}${failed ? `, failed: ${failed}` : ""}`); progress(1); });
+  peer.addEventListener("filesfailed", ({ detail: { reason } }) => { note(`the file transfer failed: ${reason}`, "note failed"); progress(1); });
   peer.addEventListener("left", ({ detail: { reason } }) => {
     note(`the peer left (${reason})`);
     $("peer-state").textContent = "";
@@ -100,16 +111,17 @@ function start() {
   function update() {
     const isOpen = peer.channel?.readyState === "open";
     $("text").disabled = $("send").disabled = !isOpen;
-    $("file").disabled = !isOpen || !peer.isPage;
+    $("file").disabled = !peer.canSendFiles;
     if (peer.peerId) $("peer-state").textContent = isOpen ? `connected to ${peer.peerId}` : `${peer.pc?.connectionState ?? "paired"}: ${peer.peerId}`;
   }
-  async function sendFile(file) {
-    if (!file || $("file").disabled) return;
+  async function sendFiles(list) {
+    const files = [...list], names = files.map(({ name }) => name).join(", ");
+    if (!files.length || $("file").disabled) return;
     try {
-      await peer.sendFile(file, progress);
-      note(`file: ${file.name}`, "mine");
+      await peer.sendFiles(files);
+      note(`sent: ${names}`, "mine");
     } catch (error) {
-      note(`${file.name} was not sent: ${error.message}`);
+      note(`${names}: ${error.message}`, "note failed");
     }
     $("file").value = "";
   }
@@ -130,10 +142,10 @@ function start() {
     note($("text").value, "mine");
     $("text").value = "";
   };
-  $("file").onchange = () => sendFile($("file").files[0]);
+  $("file").onchange = () => sendFiles($("file").files);
   $("drop").ondragover = (event) => { event.preventDefault(); $("drop").classList.add("over"); };
   $("drop").ondragleave = () => $("drop").classList.remove("over");
-  $("drop").ondrop = (event) => { event.preventDefault(); $("drop").classList.remove("over"); sendFile(event.dataTransfer.files[0]); };
+  $("drop").ondrop = (event) => { event.preventDefault(); $("drop").classList.remove("over"); sendFiles(event.dataTransfer.files); };
   $("copy-id").onclick = () => copy($("copy-id"), relay.id);
   $("copy-link").onclick = () => copy($("copy-link"), $("link").href);
   $("copy-report").onclick = () => copy($("copy-report"), views.check.report);

@@ -1,6 +1,10 @@
 // One RTCPeerConnection with the paired peer: channels, messages, files, and the facts for a diagnosis.
+//
+// To `sdpx peer` this page is another one: it sends heartbeats with the number of messages that it has received.
 
-const FILE_LABEL = "sdpx-page-file", AGENT = "sdpx-page", HIGH_WATER = 1 << 20, CHUNK = 1 << 16;
+import { Transfer } from "./files.js";
+
+const AGENT = "sdpx/page (files)", FILES = "files", HEARTBEAT = "sdpx.heartbeat", HEARTBEAT_ID = 1000, HEARTBEAT_MS = 1000;
 const DEFAULT_ICE_SERVERS = [{ urls: "stun:stun.l.google.com:19302" }];
 
 const sessionOf = (sdp) => /^o=\S+ (\S+)/m.exec(sdp)?.[1];
@@ -13,7 +17,7 @@ export class Peer extends EventTarget {
     this.channel = null;
     this.timeline = [];
     this.iceErrors = [];
-    this.isPage = false;
+    this.transfer = null;
     relay.on("paired", (frame) => this.#onPaired(frame));
     relay.on("offer", (frame) => this.#later(() => this.#onOffer(frame)));
     relay.on("answer", (frame) => this.#later(() => this.#onAnswer(frame)));
@@ -25,7 +29,9 @@ export class Peer extends EventTarget {
   #queue = Promise.resolve();
   #waiting = [];
   #remoteSession = null;
-  #files = new Map();
+  #heartbeat = null;
+  #beat = 0;
+  #messages = 0;
 
   /** The servers of the relay, or a public STUN server. */
   get iceServers() { return this.relay.iceServers ?? DEFAULT_ICE_SERVERS; }
@@ -46,7 +52,8 @@ export class Peer extends EventTarget {
 
   #open() {
     this.pc?.close();
-    this.channel = null;
+    this.#stopHeartbeat();
+    this.channel = this.transfer = null;
     this.#waiting = [];
     this.#remoteSession = null;
     this.iceErrors = [];
@@ -68,12 +75,36 @@ export class Peer extends EventTarget {
 
   #use(channel) {
     channel.binaryType = "arraybuffer";
-    if (channel.label.startsWith(FILE_LABEL)) { this.#receiveFile(channel); return; }
+    if (channel.label === FILES) { this.#useForFiles(channel); return; }
     this.channel ??= channel;
     channel.onopen = () => { this.#mark("channel open"); this.#emit("open"); };
     if (channel.readyState === "open") channel.onopen();
     channel.onclose = () => { if (channel === this.channel) { this.channel = null; this.#emit("state"); } };
-    channel.onmessage = ({ data }) => this.#emit("message", { data });
+    channel.onmessage = ({ data }) => {
+      this.#messages++;
+      this.#sendHeartbeat();
+      this.#emit("message", { data });
+    };
+  }
+
+  #sendHeartbeat() {
+    if (this.#heartbeat?.readyState !== "open") return;
+    this.#heartbeat.send(JSON.stringify({ received: this.#messages, written: this.#messages }));
+  }
+
+  /** Use what the other side says of itself. */
+  #onAgent(agent) {
+    this.modes = /^sdpx\/\S+ \(([a-z, ]+)\)/.exec(agent ?? "")?.[1].split(", ") ?? [];
+    this.isPage = agent === AGENT;
+    if (!agent?.startsWith("sdpx/") || this.#heartbeat) return;
+    this.#heartbeat = this.pc.createDataChannel(HEARTBEAT, { negotiated: true, id: HEARTBEAT_ID });
+    this.#beat = setInterval(() => this.#sendHeartbeat(), HEARTBEAT_MS);
+    if (this.isInitiator && this.modes.includes(FILES) && !this.isPage) this.#useForFiles(this.pc.createDataChannel(FILES));
+  }
+
+  #stopHeartbeat() {
+    clearInterval(this.#beat);
+    this.#heartbeat = null;
   }
 
   #onPaired({ peer_id, is_initiator }) {
@@ -82,7 +113,8 @@ export class Peer extends EventTarget {
     this.began = performance.now();
     this.timeline = [];
     this.failure = null;
-    this.isPage = false;
+    this.#messages = 0;
+    this.modes = [];
     this.#emit("paired");
     this.#mark("paired");
     this.#later(async () => {
@@ -111,7 +143,7 @@ export class Peer extends EventTarget {
   }
 
   async #setRemote(description, agent) {
-    this.isPage = agent === AGENT;
+    this.#onAgent(agent);
     await this.pc.setRemoteDescription(description);
     this.#remoteSession = sessionOf(description.sdp);
     this.#mark(`${description.type} received`);
@@ -128,48 +160,27 @@ export class Peer extends EventTarget {
     const wasOpen = this.timeline.some(({ phase }) => phase === "channel open");
     if (!wasOpen && this.peerId) this.failure ??= "pairing_lost";
     this.pc?.close();
-    this.pc = this.channel = this.peerId = null;
+    this.#stopHeartbeat();
+    this.pc = this.channel = this.peerId = this.transfer = null;
     this.#emit("left", { reason });
   }
 
-  // ---- files, between two pages
+  // ---- files
 
-  /** Send a file on a channel of its own; `onProgress` is called with the part that was sent. */
-  async sendFile(file, onProgress) {
-    const channel = this.pc.createDataChannel(`${FILE_LABEL}-${Date.now()}`);
-    channel.bufferedAmountLowThreshold = HIGH_WATER / 4;
-    const opened = new Promise((resolve, reject) => { channel.onopen = resolve; channel.onclose = () => reject(new Error("the channel was closed")); });
-    await opened;
-    channel.send(JSON.stringify({ name: file.name, size: file.size, type: file.type }));
-    const confirmed = new Promise((resolve, reject) => { channel.onmessage = resolve; channel.onclose = () => reject(new Error("the channel was closed")); });
-    for (let at = 0; at < file.size; at += CHUNK) {
-      if (channel.bufferedAmount > HIGH_WATER) {
-        await Promise.race([new Promise((resolve) => { channel.onbufferedamountlow = resolve; }), confirmed]);
-      }
-      channel.send(await file.slice(at, at + CHUNK).arrayBuffer());
-      onProgress(Math.min(at + CHUNK, file.size) / file.size);
-    }
-    await confirmed;
-    channel.close();
+  get canSendFiles() { return Boolean(this.pc) && (this.modes ?? []).includes(FILES) && (this.channel?.readyState === "open" || this.transfer !== null); }
+
+  /** Send files on the channel that is there for them, or on a new one to another page. */
+  async sendFiles(files) {
+    if (!this.transfer || this.transfer.isOver) this.#useForFiles(this.pc.createDataChannel(FILES));
+    await this.transfer.send(files);
   }
 
-  #receiveFile(channel) {
-    let head = null, received = 0;
-    const parts = [];
-    const finish = () => {
-      channel.send(JSON.stringify({ received }));
-      this.#emit("file", { name: String(head.name), blob: new Blob(parts) });
-    };
-    channel.onmessage = ({ data }) => {
-      if (typeof data === "string") {
-        head = JSON.parse(data);
-        if (head.size === 0) finish();
-        return;
-      }
-      parts.push(data);
-      received += data.byteLength;
-      this.#emit("progress", { part: received / head.size });
-      if (received === head.size) finish();
-    };
+  #useForFiles(channel) {
+    const transfer = new Transfer(channel);
+    this.transfer = transfer;
+    for (const type of ["offer", "progress", "file", "finished", "failed"]) {
+      transfer.addEventListener(type, ({ detail }) => this.#emit(type === "failed" ? "filesfailed" : type, detail));
+    }
+    channel.addEventListener("open", () => this.#emit("state"));
   }
 }
