@@ -89,7 +89,7 @@ async def test_link_and_its_code_pair_two_pages_that_exchange_a_file(tmp_path: P
             "(sdpx.peer.addEventListener('file', ({ detail }) => { sdpx.received = detail.blob; }), true)"
         )
         await one.evaluate(f"(sdpx.peer.sendFiles([{content}]).then(() => {{ sdpx.sent = true; }}), true)")
-        await two.wait_for("document.querySelector('#messages button')")
+        await two.wait_for("document.querySelector('#messages button')?.textContent")
         await two.click("#messages button")
         await two.wait_for("document.querySelector('#messages a[download=\"data.bin\"]')?.href")
         await one.wait_for("sdpx.sent")
@@ -119,7 +119,7 @@ async def test_page_exchanges_files_with_send_and_receive(name: str, tmp_path: P
                 if role[0] == "--id":
                     await sender.wait_for("id_assigned")
                     await page.fill("#target", "ann")
-                await page.wait_for("document.querySelector('#messages button')")
+                await page.wait_for("document.querySelector('#messages button')?.textContent")
                 await page.click("#messages button")
                 assert await sender.ended() == 0
             assert await page.wait_for(f"sdpx.received?.arrayBuffer().then((data) => {hash_of})") == len(content)
