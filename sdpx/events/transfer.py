@@ -1,14 +1,21 @@
 """The events of `sdpx pipe`, `sdpx send` and `sdpx receive`, beside those of `sdpx peer`."""
 
+from msgspec import UNSET, UnsetType
+
 from sdpx.events import Event, WarningEvent
 
 
 class TransferWaiting(Event, frozen=True):
-    """This side waits for the other one, which can connect by this `command`."""
+    """This side waits for the other one, which can connect by this `command`, or with a browser by the `link`."""
 
-    sentence = "Waiting. On the other machine: {e.command}"
     id: str
     command: str
+    link: str | UnsetType = UNSET
+
+    def message(self) -> str:
+        """Return the ways to connect."""
+        page = "" if isinstance(self.link, UnsetType) else f", or open {self.link} in a browser"
+        return f"Waiting. On the other machine: {self.command}{page}"
 
 
 class TransferStarted(Event, frozen=True):

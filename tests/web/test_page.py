@@ -12,6 +12,7 @@ import trio
 
 from sdpx.relay.auth.keys import secret_key, sign
 from sdpx.relay.auth.tokens import make_claims
+from tests.docs.generate import EXAMPLES
 from tests.harness.browser import Browser, browser
 from tests.harness.coturn import coturn, free_port
 from tests.harness.processes import Program, peer, relay, sdpx
@@ -214,3 +215,14 @@ async def test_page_is_accessible_and_fits_a_phone(width: int, dark: bool) -> No
             found = await page.evaluate(f"axe.run(document).then({FINDINGS})")
             assert [each for each in found if each[1] in ("serious", "critical")] == []
             assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), view
+
+
+async def test_example_of_the_client_module_works_from_a_file(tmp_path: Path) -> None:
+    """The page in sdpx/docs/browser.md, for another port."""
+    async with relay() as (_, url), browser("chromium") as page:
+        example = tmp_path / "page.html"
+        example.write_text(EXAMPLES["page.html"].read_text().replace("127.0.0.1:8765", url.removeprefix("ws://")))
+        await page.open(example.as_uri())
+        own_id = await page.wait_for("document.title")
+        async with sdpx("peer", "--url", url, "--no-stun", "--pair", str(own_id)):
+            await page.wait_for("document.title.startsWith('paired with')")

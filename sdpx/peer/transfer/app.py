@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
+from msgspec import UNSET
 
 from sdpx.client_tls import client_context
 from sdpx.concurrency import leaf_exceptions
@@ -26,6 +27,7 @@ from sdpx.peer.transfer.options import TransferOptions
 from sdpx.peer.transfer.transport import Transport
 from sdpx.peer.webrtc.runtime import open_webrtc_runtime
 from sdpx.runtime import ShutdownRequest
+from sdpx.urls import page_link
 
 ABSENCE_SECONDS: Final = 90.0  # for the other side to come back, longer than it repeats its requests
 CLOSE_SECONDS: Final = 10.0
@@ -56,7 +58,8 @@ async def run_transfer(
 
         def announce(own_id: str) -> None:
             url = "" if options.url == DEFAULT_URL else f" --url {shlex.quote(peer_options.shown_url)}"
-            log.emit(transfer.TransferWaiting(own_id, f"{reverse_command} {own_id}{url}"))
+            link = page_link(peer_options.url, own_id) if transport.mode == "files" else UNSET
+            log.emit(transfer.TransferWaiting(own_id, f"{reverse_command} {own_id}{url}", link))
 
         transport.announce = announce if target is None else None
         nursery.start_soon(signaling.run)
