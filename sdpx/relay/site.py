@@ -75,7 +75,7 @@ def _qr_code(request: HttpRequest) -> HttpResponse | HttpError:
 
     query = {key: values[0] for key, values in request.query.items()}
     scheme, path, client_id = query.get("scheme", "http"), query.get("path", "/"), query.get("pair", "")
-    [host] = request.values(b"host") or [""]
+    host = ", ".join(request.values(b"host"))
     is_valid = scheme in ("http", "https") and _PATH.fullmatch(path) and _HOST.fullmatch(host) and is_name(client_id)
     if not is_valid:
         return HttpError(400, "bad_request", "A QR code needs 'pair', a client ID, and may have 'scheme' and 'path'")

@@ -19,7 +19,7 @@ MAX_LINES: Final = 512  # of a head
 MAX_PARAMETERS: Final = 128
 USED_HEADERS: Final = frozenset(
     {
-        *(b"accept", b"authorization", b"connection", b"content-length", b"forwarded", b"origin", b"upgrade"),
+        *(b"accept", b"authorization", b"connection", b"content-length", b"forwarded", b"host", b"origin", b"upgrade"),
         *(b"sec-websocket-key", b"sec-websocket-protocol", b"sec-websocket-version", b"transfer-encoding"),
         b"x-forwarded-for",
     }
