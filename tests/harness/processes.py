@@ -101,12 +101,12 @@ class Program(ChildProcess):
 
 
 @asynccontextmanager
-async def sdpx(*arguments: str) -> AsyncIterator[Program]:
-    """Run `sdpx` with these arguments; it is killed at the end of the block."""
+async def sdpx(*arguments: str, module: Sequence[str] = ("sdpx",)) -> AsyncIterator[Program]:
+    """Run `sdpx`, or another module, with these arguments; it is killed at the end of the block."""
     with trio.fail_after(TEST_SECONDS):
         async with (
             trio.open_nursery() as nursery,
-            child_process("-m", "sdpx", *arguments, stderr=subprocess.PIPE) as process,
+            child_process("-m", *module, *arguments, stderr=subprocess.PIPE) as process,
         ):
             program = Program(process)
             nursery.start_soon(program.read_stdout)

@@ -1,6 +1,7 @@
 """`sdpx peer` with browsers and other WebRTC stacks, in both roles, with a real relay between them."""
 
 import os
+import random
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,7 +11,7 @@ from typing import Final
 import pytest
 import trio
 
-from tests.harness.processes import Program, peer
+from tests.harness.processes import Program, peer, sdpx
 from tests.harness.stun import stun_server
 from tests.interop.control import ControlServer, Scenario
 from tests.interop.scenario import ROLES, SECONDS, Role, Run, Servers, SignalingStyle, run_scenario
@@ -237,6 +238,28 @@ async def renegotiate(program: Program, page: Scenario) -> None:
     except BaseException as error:
         error.add_note(f"{page.reports}\n{program.lines}")
         raise
+
+
+@pytest.mark.parametrize("percent", ["1", "2", "5"])
+@pytest.mark.parametrize("name", ["chromium", "werift", "node-datachannel"])
+async def test_all_bytes_arrive_over_a_bad_path(stacks: Stacks, name: str, percent: str) -> None:
+    """So many percent of the datagrams are lost in each direction, come twice, and come late; all echoes are as they were."""
+    source = random.Random(percent)
+    texts = [source.randbytes(source.choice([1, 500, 5_000, 30_000])).hex() for _ in range(8)]
+    arguments = ("peer", "--url", stacks.servers.relay, "--no-stun", "--once")
+    async with sdpx(*arguments, module=("tests.interop.lossy_peer", percent, percent)) as program:
+        script = {"relay": stacks.servers.relay, "target": (await program.wait_for("id_assigned"))["id"]}
+        scenario = stacks.control(name).start(**(script | vars(SignalingStyle(trickle=False))))
+        await scenario.wait_for("open")
+        await program.say("greet")
+        for text in texts:
+            await program.say(text)
+        await program.wait_for("channel_message", text=f"echo {texts[-1]}")
+        echoes = [line["text"] for line in program.log.of("channel_message") if "text" in line]
+        assert echoes == ["hello from the other stack", *(f"echo {text}" for text in texts)]
+        await program.say("close")
+        assert await program.ended() == 0
+        await scenario.wait_for("ended")
 
 
 def test_the_documentation_lists_the_tested_stacks() -> None:

@@ -86,9 +86,9 @@ class DatagramPath:
             segment = next(
                 (int.from_bytes(each[2][:4], sys.byteorder) for each in ancillary if each[1] == UDP_GRO), size
             )
+            count += max(1, size // (segment or 1))
             for start in range(0, size, segment or 1):
                 datagram = bytes(view[start : min(start + segment, size)])
-                count += 1
                 if datagram[0] in RECORD:
                     self._on_datagram(datagram, protocol.local_candidate.component)
                 else:
