@@ -88,7 +88,6 @@ async def test_a_direct_path_carries_all_bytes(has_gso: bool) -> None:
         await a.channels.binary("chat").opened()
         path_of(a)._has_gso = has_gso
         await carry(a, b)
-        assert a.channels.stats()["retransmissions"] < 500
 
 
 async def test_ipv6_carries_all_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
