@@ -285,7 +285,7 @@ class ProcessSuspended(WarningEvent, frozen=True):
 class ClusterJoined(Event, frozen=True):
     """The relay is a node of a cluster of `nodes`; its name is new at every start, and after its lease was over."""
 
-    sentence = "Joined a cluster of {e.nodes} nodes as {e.node}"
+    sentence = "Joined the cluster as {e.node}; nodes: {e.nodes}"
     node: str
     nodes: int
 

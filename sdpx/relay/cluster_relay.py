@@ -8,7 +8,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import SystemRandom
 from typing import Final
 
@@ -136,7 +136,7 @@ class ClusterRelay(Relay):
     def snapshot(self) -> RelaySnapshot:
         """Return the present values of the gauges, for the metrics."""
         cluster = ClusterSnapshot(self._directory.nodes, self._node.remote_pairs)
-        return replace(super().snapshot(), cluster=cluster)
+        return structs.replace(super().snapshot(), cluster=cluster)
 
     # ---- new clients and their sessions
 
@@ -467,8 +467,11 @@ class ClusterRelay(Relay):
                 return self._table.refuse_pair(client_id, target_id, code)
             case Ended(client_id, reason):
                 return self._table.end_by_peer(client_id, reason)
-            case Unread(client_id, receiver_id):
-                return [Send(client_id, delivery.peer_unreachable(receiver_id))]
+            case Unread(client_id, receiver_id, is_peer):
+                lost = ErrorFrame(
+                    "peer_unreachable", f"A message did not reach the node of '{receiver_id}' in the cluster"
+                )
+                return [Send(client_id, lost if is_peer else delivery.peer_unreachable(receiver_id))]
         return []
 
     def _deliver(self, frame: Deliver) -> None:

@@ -43,9 +43,10 @@ def test_help_and_version_load_no_program() -> None:
 
 
 def test_relay_does_not_load_the_webrtc_stack() -> None:
-    """`sdpx serve` imports neither aiortc, trio_asyncio nor av."""
-    code = "import sys, sdpx.relay.relay, sdpx.runtime\n"
-    code += "print([m for m in ('aiortc', 'aioice', 'trio_asyncio', 'av', 'sdpx.peer') if m in sys.modules])"
+    """`sdpx serve` imports neither aiortc, trio_asyncio nor av; nor, without a cluster, coredis."""
+    code = "import sys, sdpx.relay.app, sdpx.runtime\n"
+    code += "unwanted = 'aiortc', 'aioice', 'trio_asyncio', 'av', 'sdpx.peer', 'coredis', 'anyio', 'sdpx.relay.cluster_relay'\n"
+    code += "print([m for m in unwanted if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

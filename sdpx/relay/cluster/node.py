@@ -90,10 +90,11 @@ class Deliver(Struct, frozen=True):
 
 
 class Unread(Struct, frozen=True):
-    """A frame of the client was not delivered."""
+    """A frame of the client was not delivered; its receiver is still its peer, or was."""
 
     client_id: str
     receiver_id: str
+    is_peer: bool
 
 
 class Asked(Struct, frozen=True):
@@ -262,7 +263,7 @@ class Node:
                 waiting = member.waiting or ()
                 member.waiting = [each._replace(body=b"") if each.since < before else each for each in waiting]
                 voided += late
-        return [Unread(frame.sender_id, frame.receiver_id) for frame in voided]
+        return [Unread(frame.sender_id, frame.receiver_id, is_peer=True) for frame in voided]
 
     def freeze(self, member: Member, node: str = "", request: str = "") -> None:
         """Begin to move a session, to a node or to any."""
@@ -383,7 +384,7 @@ class Node:
             return []
         if not is_present:
             member.left.remove(pairing)
-        return [Unread(member.client_id, receiver_id)]
+        return [Unread(member.client_id, receiver_id, is_present)]
 
     # ---- the engine is lost, and comes back
 
@@ -434,7 +435,7 @@ class Node:
             return []
         assert peer.link is not None
         lost = max(0, link.sent - len(frames) - peer.link.received - len(peer.link.early))
-        effects: list[NodeEffect] = [Unread(member.client_id, link.peer_id)] * lost
+        effects: list[NodeEffect] = [Unread(member.client_id, link.peer_id, is_peer=True)] * lost
         sender = RemoteSender(member.client_id, link.pairing)
         ready = peer.link.skip_to(link.sent - len(frames))
         for frame in frames:

@@ -46,6 +46,14 @@ SCRIPTS: Final = (
     *("join", "beat", "leave", "register", "unregister", "pair", "unpair", "send", "notify"),
     *("ask", "refer", "freeze", "park", "restore", "confirm"),
 )
+NO_ANSWER: Final = "no answer in time"
+REMEDIES: Final = {
+    "EndOfStream": "the connection was closed; is this the port of a Redis or Valkey?",
+    "HELLO must be called": "the engine wants a password: --cluster-password-file",
+    "No matching script": "the engine has lost the scripts",
+    "fenced": "the engine does not know this node any more",
+    "lost": "the engine has lost what this node did last",
+}
 FAILURES: Final = (RedisError, OSError, ssl.SSLError, trio.TooSlowError, trio.BrokenResourceError, TimeoutError)
 
 
@@ -153,16 +161,24 @@ async def _start(nursery: trio.Nursery, prefix: str, connections: list[TCPConnec
     return engine
 
 
-def _describe(group: BaseExceptionGroup[Any]) -> str:
-    """Return the first cause of a failed connection, in the engine's or the system's words."""
+def _describe(group: BaseExceptionGroup[Any], address: EngineAddress) -> str:
+    """Return the URL and the first cause of a failed connection, with the remedy or in the engine's or the system's words."""
+    reason = _cause(group)
+    if reason == NO_ANSWER and address.tls:
+        reason += "; does the engine serve TLS on this port?"
+    remedy = next((remedy for start, remedy in REMEDIES.items() if reason.startswith(start)), reason)
+    return f"{address.shown}: {remedy}"
+
+
+def _cause(group: BaseExceptionGroup[Any]) -> str:
     error: BaseException = leaf_exceptions(group)[0]
     while (cause := error.__cause__) is not None:
         error = leaf_exceptions(cause)[0] if isinstance(cause, BaseExceptionGroup) else cause
     if isinstance(error, trio.TooSlowError | TimeoutError):
-        return "no answer in time"
+        return NO_ANSWER
     if isinstance(error, OSError) and (error.errno or 0) > 0:
         return os.strerror(error.errno or 0)
-    return describe_os_error(error)
+    return describe_os_error(error)  # the name of its type, if it has no text
 
 
 class RedisDirectory(Directory):
@@ -185,7 +201,7 @@ class RedisDirectory(Directory):
             async with open_engine(self._address, self._prefix):
                 pass
         except* FAILURES as group:
-            raise Ending("engine_unavailable", f"{self._address.shown}: {_describe(group)}") from None
+            raise Ending("engine_unavailable", _describe(group, self._address)) from None
 
     async def run(self, handler: Handler) -> None:
         """Enter the cluster and stay until `leave`. Raises an `Ending` if the engine cannot be used at first."""
@@ -194,10 +210,10 @@ class RedisDirectory(Directory):
                 async with open_engine(self._address, self._prefix) as engine:
                     await self._stay(engine, handler)
             except* FAILURES as group:
-                reason = _describe(group)
+                reason = _describe(group, self._address)
                 if self.status == "joining":
-                    raise Ending("engine_unavailable", f"{self._address.shown}: {reason}") from None
-                self._degrade(handler, f"{self._address.shown}: {reason}")
+                    raise Ending("engine_unavailable", reason) from None
+                self._degrade(handler, reason)
             if self.status == "left":
                 return
             await trio.sleep(RETRY_SECONDS)

@@ -8,7 +8,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sdpx.relay.core.limits import Limits
 from tests.harness.frames import message, upgrade_request
-from tests.harness.relay import Client, ClusterHarness, RawClient, cluster_harness
+from tests.harness.relay import Client, ClusterHarness, RawClient, cluster_harness, relay_harness
 
 LEASE = 1.5
 LIMITS = Limits(ping_interval=10_000, idle_timeout=20_000, drain_timeout=2)
@@ -138,6 +138,29 @@ async def test_a_pairing_that_one_side_left_meanwhile_ends(autojump_clock: MockC
         cluster.memory.is_reachable = True
         assert await a.receive() == {"type": "peer_disconnected", "peer_id": "b", "reason": "node_lost"}
         await a.pair(b)
+
+
+async def test_metrics_of_a_cluster(autojump_clock: MockClock) -> None:
+    """Nodes, pairs with other nodes, frames, moves and the engine's times; a relay without a cluster has none of them."""
+    async with open_cluster() as cluster:
+        a, b = await remote_pair(cluster)
+        await relays(a, b)
+        await relays(b, a)
+        page = (await status(cluster, "/metrics"))[1].decode()
+    for line in (
+        "sdpx_cluster_nodes 2.0",
+        "sdpx_cluster_remote_pairs 1.0",
+        "sdpx_pairs 1.0",
+        'sdpx_cluster_frames_total{direction="in"} 1.0',
+        'sdpx_cluster_frames_total{direction="out"} 1.0',
+        'sdpx_cluster_moves_total{result="in"} 0.0',
+        "sdpx_cluster_engine_seconds_count 0.0",
+    ):
+        assert f"{line}\n" in page
+    async with relay_harness(LIMITS) as relay:
+        client = relay.raw()
+        await client.send(b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert b"sdpx_cluster" not in (await client.response())[2]
 
 
 # ---- a node is lost

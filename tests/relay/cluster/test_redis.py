@@ -71,6 +71,26 @@ async def test_an_engine_that_does_not_answer_is_named(tmp_path: Path) -> None:
         server.resume()
 
 
+async def test_what_is_no_engine_is_named(nursery: trio.Nursery) -> None:
+    """A server that closes the connection."""
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+
+    async def close(stream: trio.SocketStream) -> None:
+        await stream.receive_some(4096)
+        await stream.aclose()
+
+    nursery.start_soon(trio.serve_listeners, close, [listener])
+    with pytest.raises(Ending, match="is this the port of a Redis or Valkey"):
+        await directory(f"redis://127.0.0.1:{listener.socket.getsockname()[1]}").check()
+
+
+async def test_a_missing_password_is_named(tmp_path: Path) -> None:
+    """With the option that gives it."""
+    async with redis_server(tmp_path, "--requirepass", "right") as server:
+        with pytest.raises(Ending, match="--cluster-password-file"):
+            await directory(server.url).check()
+
+
 async def test_connections_are_closed_with_the_directory(tmp_path: Path) -> None:
     """However often nodes come and go."""
     async with redis_server(tmp_path) as server:
