@@ -146,6 +146,7 @@ async def test_metrics_of_a_cluster(autojump_clock: MockClock) -> None:
         a, b = await remote_pair(cluster)
         await relays(a, b)
         await relays(b, a)
+        await trio.sleep(LEASE)
         page = (await status(cluster, "/metrics"))[1].decode()
     for line in (
         "sdpx_cluster_nodes 2.0",
