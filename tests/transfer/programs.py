@@ -29,7 +29,7 @@ class Transfer:
         self.log = folder / f"{name}.log"
         self._arguments = arguments
         pipes = arguments[0] == "pipe"
-        with self.log.open("ab") as log, (folder / f"{name}.err").open("ab") as errors:
+        with self.log.open("wb") as log, (folder / f"{name}.err").open("wb") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "sdpx", *arguments],
                 stdin=stdin or subprocess.DEVNULL,
@@ -83,13 +83,14 @@ class Relay:
 
     def start(self) -> None:
         with (self._folder / "relay.log").open("ab") as log:
+            self._logged = log.tell()
             command = [sys.executable, "-m", "sdpx", "serve", "--port", str(self._port)]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment())
 
     def wait(self) -> None:
         """Wait until it listens."""
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while b"server_listening" not in (self._folder / "relay.log").read_bytes():
+        while b"server_listening" not in (self._folder / "relay.log").read_bytes()[self._logged :]:
             assert time.monotonic() < deadline, "the relay does not listen"
             time.sleep(0.05)
 

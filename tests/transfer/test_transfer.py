@@ -1,12 +1,18 @@
 """Short versions of the proofs of `just transfer`, and files beside the messages of `sdpx peer`, with real processes."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+import trio
 
+from sdpx.peer.negotiation.description import parse_description
+from sdpx.peer.webrtc.events import ChannelClosed, MessageReceived
+from tests.e2e.test_foreign_client import client
 from tests.harness.processes import relay, sdpx, two_peers
 from tests.transfer.__main__ import PROOFS, options
+from tests.transfer.programs import Transfer
 
 pytestmark = pytest.mark.e2e
 
@@ -61,3 +67,31 @@ async def test_peer_sends_a_file_to_sdpx_receive_and_none_to_a_peer_that_takes_n
             await a.say(command)
             await a.wait_for("input_rejected", code="no_files")
     assert (tmp_path / "in/file").read_text() == "content"
+
+
+async def test_other_program_gets_plain_messages_and_a_close_at_the_end(tmp_path: Path) -> None:
+    """A client written from the protocol, which names no agent, is at the other end of `sdpx pipe`."""
+    data, received = os.urandom(300_000), list[bytes]()
+    (tmp_path / "in").write_bytes(data)
+    async with relay() as (_, url), client(url) as me:
+        with (tmp_path / "in").open("rb") as stdin, (tmp_path / "out").open("wb") as stdout:
+            arguments = ("pipe", me.id, "--url", url, "--no-stun")
+            program = Transfer(tmp_path, "pipe", *arguments, stdin=stdin, stdout=stdout)
+        try:
+            await me.receive("paired")
+            await me.pc.accept_offer(parse_description((await me.receive("offer"))["sdp"], "offer"))
+            await me.send_description("answer", await me.pc.create_answer(), trickle=False)
+            async for event in me.pc.events:
+                if isinstance(event, MessageReceived):
+                    if not received:
+                        await me.pc.channels.send("reply")
+                    assert isinstance(event.data, bytes)
+                    received.append(event.data)
+                    me.pc.channels.release(event.data)
+                elif isinstance(event, ChannelClosed):
+                    break
+            assert await trio.to_thread.run_sync(program.process.wait) == 0
+        finally:
+            program.process.kill()
+    assert b"".join(received) == data
+    assert (tmp_path / "out").read_bytes() == b"reply"

@@ -22,6 +22,7 @@ from sdpx.peer.transfer.plain import PlainChannel
 from sdpx.peer.transfer.transport import Transport
 from sdpx.runtime import STDIN, STDOUT, ShutdownRequest, reader_is_gone
 
+READ_BYTES: Final = 1024 * 1024  # in one change of threads
 WRITE_BYTES: Final = 1024 * 1024
 MAX_VECTOR: Final = 64
 PIPE_BYTES: Final = 1024 * 1024
@@ -107,8 +108,10 @@ class Pipe:
     # ---- between two sdpx -----------------------------------------------------------------------------------------
 
     async def _send(self) -> None:
-        while data := await self._next(self._link.chunk):
-            await self._link.send(data)
+        while data := await self._next(READ_BYTES):
+            size = self._link.chunk
+            for start in range(0, len(data), size):
+                await self._link.send(memoryview(data)[start : start + size])
         await self._link.send(b"")
         self._log.emit(transfer.PipeEnded("input", self.bytes_read))
 
@@ -129,7 +132,7 @@ class Pipe:
 
     async def _send_plain(self) -> None:
         assert self._plain is not None
-        while data := await self._next(self._link.chunk):
+        while data := await self._next(READ_BYTES):
             await self._plain.send(data)
         if not self._output_ended:
             await self._plain.end()

@@ -112,10 +112,12 @@ class Sender:
             if self._packer.is_idle:
                 await self._changed.wait()
                 continue
-            message = await trio.to_thread.run_sync(self._packer.fill, self._link.chunk)
-            self._meter.bytes = max(0, self._packer.bytes_done - self._link.unconfirmed)
-            self._meter.moved = max(0, self._packer.bytes_moved - self._link.unconfirmed)
-            await self._link.send(message)
+            messages = await trio.to_thread.run_sync(self._packer.fill_some, self._link.chunk)
+            waiting = self._link.unconfirmed + sum(map(len, messages))
+            self._meter.bytes = max(0, self._packer.bytes_done - waiting)
+            self._meter.moved = max(0, self._packer.bytes_moved - waiting)
+            for message in messages:
+                await self._link.send(message)
         await self._link.send(records.encode(Done()))
 
     def _on_message(self, message: records.FromReceiver) -> None:

@@ -20,6 +20,7 @@ from sdpx.peer.transfer.records import RECORD, Choice, Entry, record
 
 MIN_PIECE: Final = 4096
 READ_BYTES: Final = 1024 * 1024
+MESSAGES_AT_ONCE: Final = 4  # for each change of threads
 CHANGED: Final = "it was changed while it was being sent"
 
 
@@ -126,19 +127,27 @@ class Packer:
         """Whether all files that were added are packed."""
         return self._reading is None and not self._queue
 
+    def fill_some(self, size: int) -> list[bytes]:
+        """Return the next messages, as many as a thread should make at once; none if there is nothing to send."""
+        messages: list[bytes] = []
+        while len(messages) < MESSAGES_AT_ONCE and (message := self.fill(size)):
+            messages.append(message)
+        return messages
+
     def fill(self, size: int) -> bytes:
         """Return the next message, of at most `size` bytes; an empty one if there is nothing to send."""
         found: list[bytes] = []
         room = size - 1
         for each in self._records():
-            found.append(each(room) if callable(each) else each)
-            room -= len(found[-1])
+            parts = each(room) if callable(each) else (each,)
+            found += parts
+            room -= sum(map(len, parts))
             if room < MIN_PIECE:
                 break
         return records.encode_records(found) if found else b""
 
     def _records(self) -> Iterator[Any]:
-        """Yield records; a function makes one that fits into the room that it is given."""
+        """Yield records; a function returns the parts of one that fits into the room that it is given."""
         while not self.is_idle:
             if self._reading is None:
                 yield self._begin(*self._queue.popleft())
@@ -191,21 +200,21 @@ class Packer:
         self.bytes_done += item.entry.size
         return record(records.FAILED, number, f"the sender cannot read it: {reason}".encode())
 
-    def _piece(self, room: int) -> bytes:
+    def _piece(self, room: int) -> tuple[bytes, ...]:
         reading = self._reading
         assert reading is not None
         size = min(reading.left, max(room - RECORD.size, 1))
         try:
             data = os.read(reading.descriptor, size)
         except OSError as error:
-            return self._close(record(records.FAILED, reading.number, describe_os_error(error).encode()))
+            return (self._close(record(records.FAILED, reading.number, describe_os_error(error).encode())),)
         if not data:
-            return self._close(record(records.FAILED, reading.number, CHANGED.encode()))
+            return (self._close(record(records.FAILED, reading.number, CHANGED.encode())),)
         reading.digest.update(data)
         reading.left -= len(data)
         self.bytes_done += len(data)
         self.bytes_moved += len(data)
-        return record(records.BYTES, reading.number, data)
+        return RECORD.pack(records.BYTES, reading.number, len(data)), data
 
     def _end(self, reading: _Reading) -> bytes:
         now = os.fstat(reading.descriptor)
