@@ -18,6 +18,11 @@ RECIPES: Final = {
     "container": ("recipes/Containerfile", "An image of sdpx, built from a clone"),
     "nginx": ("examples/nginx.conf", "nginx as a reverse proxy"),
     "caddy": ("examples/Caddyfile", "Caddy as a reverse proxy, with a certificate"),
+    "cluster": (
+        "recipes/cluster.yaml",
+        "Two nodes, Valkey and nginx in containers; needs the next one and `container`",
+    ),
+    "nginx-cluster": ("recipes/nginx-cluster.conf", "nginx in front of two nodes"),
     "prometheus": ("recipes/alerts.yaml", "Alert rules for the metrics of a relay"),
     "grafana": ("recipes/dashboard.json", "A dashboard of the metrics of a relay"),
 }

@@ -13,7 +13,9 @@ from sdpx.peer.options import PeerOptions
 from sdpx.peer.transfer.options import PipeOptions, ReceiveOptions, SendOptions
 from sdpx.relay.options import ServeOptions
 
-Recipe = Literal["systemd", "compose", "container", "nginx", "caddy", "prometheus", "grafana"]
+Recipe = Literal[
+    "systemd", "compose", "container", "nginx", "caddy", "cluster", "nginx-cluster", "prometheus", "grafana"
+]
 
 
 @dataclass(frozen=True, slots=True)

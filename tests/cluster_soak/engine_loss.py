@@ -16,7 +16,7 @@ from tests.harness.redis_server import RedisServer, server_path
 from tests.harness.resuming_client import ResumingClient
 
 BACK_SECONDS: Final = 2.0
-WATCH_SECONDS: Final = 4.0  # after the return of the engine
+WATCH_SECONDS: Final = 2.5  # after the return of the engine
 LONGEST_WAIT: Final = 20.0
 POLL_SECONDS: Final = 0.05
 LOCAL_PAUSE: Final = 1.0  # seconds that a frame between two clients of one node may take on a busy machine

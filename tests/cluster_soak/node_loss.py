@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 import trio
@@ -81,7 +82,7 @@ async def node_loss(folder: Path, scale: Scale) -> Outcome:
     out.row("peers told", len(losses.told))
     out.row("reasons", dict(losses.reasons))
     out.row("told after, longest", f"{max(losses.told, default=0):.2f} s")
-    out.row("all pairs paired again after, longest", f"{max(losses.back, default=0):.2f} s")
+    out.row("all pairs paired again after, median, longest", f"{median(losses.back):.2f}, {max(losses.back):.2f} s")
     out.row("losses in which other pairs were disturbed", losses.disturbed)
     out.add_clients(pairs)
     out.add_nodes(nodes)

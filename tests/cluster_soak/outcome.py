@@ -14,7 +14,7 @@ from tests.harness.cluster import Node, cluster
 from tests.harness.redis_server import Kind, RedisServer, redis_server
 
 NO_LIMITS: Final = ("--rate", "0", "--max-clients", "0", "--max-clients-per-ip", "0", "--unknown-target-rate", "0")
-WIDTH: Final = 62
+WIDTH: Final = 64
 
 
 @dataclass(frozen=True)

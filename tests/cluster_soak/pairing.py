@@ -92,7 +92,7 @@ async def pair_requests(folder: Path, scale: Scale) -> Outcome:
         async def work(client: _Requester, seed: int) -> None:
             rng = random.Random(seed)
             others = [each.name for each in clients if each is not client]
-            for _ in range(scale.requests // CLIENTS):
+            for _ in range(-(-scale.requests // CLIENTS)):
                 await client.request(rng.choice(others), rng)
 
         async with trio.open_nursery() as workers:

@@ -135,7 +135,9 @@ class TalkingPair:
                 elif self._talks and self.paired:
                     for client in self.clients:
                         client.talk(self._filler)
-                    await trio.sleep(self._period * self._rng.uniform(0.5, 1.5))
+                    with trio.move_on_after(self._period * self._rng.uniform(0.5, 1.5)):
+                        while self.paired:
+                            await self._changed.wait()
                 else:
                     await self._changed.wait()
 

@@ -1,12 +1,32 @@
-"""Several nodes and the engine that they share, as real processes."""
+"""Several nodes and the engine that they share, as real processes: short versions of `just cluster-soak`."""
 
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trio
+import yaml
 
+from tests.cluster_soak.engine_loss import engine_loss
+from tests.cluster_soak.node_loss import node_loss
+from tests.cluster_soak.outcome import NO_LIMITS, QUICK, Outcome, Scale
+from tests.cluster_soak.pairing import pair_requests
+from tests.cluster_soak.rolling import roll, rolling_restart
+from tests.cluster_soak.talkers import TalkingPair, wait_until_settled
+from tests.docs import code
+from tests.e2e.test_recipes import recipe, running, wait_for_port
+from tests.harness.cluster import Node, cluster
+from tests.harness.coturn import free_port
+from tests.harness.processes import peer
+from tests.harness.programs import needs
 from tests.harness.redis_server import Kind, redis_server
 
 pytestmark = pytest.mark.e2e
+
+SMALL = replace(QUICK, nodes=2, pairs=8, kills=1, requests=300, drain=0.5, outages=1)
+NEVER = ("diagnosis", "connection_retry", "negotiation_error")
 
 
 @pytest.mark.parametrize("kind", ["redis", "valkey"])
@@ -22,3 +42,99 @@ async def test_engine_is_killed_and_restarted_on_its_port(tmp_path: Path, kind: 
         assert not await engine.answers()
         await engine.restart()
         assert await engine.answers()
+
+
+@pytest.mark.parametrize(
+    "measure", [rolling_restart, node_loss, engine_loss, pair_requests], ids=lambda measure: measure.__name__
+)
+async def test_cluster_meets_its_demands(tmp_path: Path, measure: Callable[[Path, Scale], Awaitable[Outcome]]) -> None:
+    outcome = await measure(tmp_path, SMALL)
+    assert not outcome.wrong, outcome.render()
+
+
+async def test_nodes_share_one_port(tmp_path: Path) -> None:
+    """With --reuse-port the kernel spreads the connections; clients of different processes are paired."""
+    async with redis_server(tmp_path) as engine:
+        options = (*NO_LIMITS, "--cluster", engine.url, "--reuse-port")
+        port = free_port()
+        nodes = [Node(tmp_path / f"node{number}", port, options) for number in range(2)]
+        try:
+            for node in nodes:
+                await node.start()
+            async with trio.open_nursery() as nursery:
+                pairs = [TalkingPair(number, [port, port], 5) for number in range(8)]
+                for pair in pairs:
+                    nursery.start_soon(pair.run)
+                assert await wait_until_settled(pairs, 20)
+                nursery.cancel_scope.cancel()
+            assert all(node.events("client_connected") for node in nodes)
+        finally:
+            for node in nodes:
+                node.kill()
+
+
+def configuration_of_nginx(folder: Path, port: int, nodes: list[Node]) -> Path:
+    """Write the recipe of nginx for this port and these nodes."""
+    site = recipe("nginx-cluster").replace("listen 80;", f"listen 127.0.0.1:{port};")
+    for number, node in enumerate(nodes, 1):
+        site = site.replace(f"node{number}:8765", f"127.0.0.1:{node.port}")
+    paths = "".join(
+        f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    path = folder / "nginx.conf"
+    path.write_text(
+        f"daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}}\nhttp {{ {paths}\n{site}}}\n"
+    )
+    return path
+
+
+async def test_recipe_of_a_cluster_can_be_rolled_during_a_conversation(tmp_path: Path) -> None:
+    """The cluster's containers as processes, with their options: no frame is lost, no pairing ends, peers come back."""
+    services = yaml.safe_load(recipe("cluster"))["services"]
+    assert services["node1"] == services["node2"]
+    out, port = Outcome(""), free_port()
+    async with redis_server(tmp_path, *services["valkey"]["command"][1:], kind="valkey") as engine:
+        options = [each.replace("redis://valkey:6379", engine.url) for each in services["node1"]["command"][1:]]
+        options = [each for each in options if not each.startswith(("--host", "--port"))]
+        code.parse("serve", [*options])
+        options += ["--trusted-proxy=127.0.0.1", "--drain-timeout=1", *NO_LIMITS]
+        async with (
+            cluster(tmp_path, 2, *options) as nodes,
+            running(needs("nginx"), "-e", "stderr", "-c", str(configuration_of_nginx(tmp_path, port, nodes))),
+            trio.open_nursery() as nursery,
+        ):
+            await wait_for_port(port)
+            pairs = [TalkingPair(number, [port, port], 4) for number in range(8)]
+            for pair in pairs:
+                nursery.start_soon(pair.run)
+            out.require(await wait_until_settled(pairs, 30), "Not all pairs were paired at first.")
+            async with conversation(f"ws://127.0.0.1:{port}"):
+                await roll(nodes, out, lambda: all(pair.paired for pair in pairs))
+            out.require(await wait_until_settled(pairs, 20, go_on=False), "Not all pairs were settled at the end.")
+            nursery.cancel_scope.cancel()
+        out.add_clients(pairs)
+        out.require(not sum(pair.notices for pair in pairs), "A pairing ended.")
+        out.add_nodes(nodes)
+    assert not out.wrong, out.render()
+
+
+@asynccontextmanager
+async def conversation(url: str) -> AsyncIterator[None]:
+    """Let two peers talk before and after the block; their pairing survives it, and another one can follow."""
+    async with peer(url, "--id", "alice", "--stdin", "json") as (a, _), peer(url, "--id", "bob") as (b, _):
+        await a.say('{"pair":"bob"}')
+        await a.wait_for("channel_open")
+        yield
+        await a.say('{"send":"hello"}')
+        await b.wait_for("channel_message", text="hello")
+        mark = len(a.lines)
+        await a.say('{"unpair":true}')
+        await a.wait_for("ready", after=mark)
+        await a.say('{"pair":"bob"}')
+        await a.wait_for("channel_open", after=mark)
+        for program in (a, b):
+            assert program.events.count("id_assigned") == 1
+            assert program.events.count("relay_resumed") >= 1
+            assert "".join(str(line) + "\n" for line in program.lines if line["event"] in NEVER) == ""
+        assert "peer_disconnected" not in a.events
+        assert [line["reason"] for line in b.lines if line["event"] == "peer_disconnected"] == ["left"]

@@ -3,7 +3,7 @@
 import trio
 
 
-async def http_get(port: int, path: str, seconds: float = 1.0) -> tuple[int, str]:
+async def http_get(port: int, path: str, seconds: float = 5.0) -> tuple[int, str]:
     """Return the status and the body of a page; the status is 0 if there is no answer within the time."""
     with trio.move_on_after(seconds):
         try:
