@@ -29,6 +29,33 @@ class RepeatedEvent:
         await self._waiting.park()
 
 
+class FairSlots:
+    """A number of slots for the tasks of several owners, which take turns, however many tasks one of them has."""
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._waiting: dict[str, trio.lowlevel.ParkingLot] = {}  # by owner; the one whose turn is next comes first
+
+    async def acquire(self, owner: str) -> None:
+        """Wait for a slot, which `release` frees."""
+        if self._free:
+            self._free -= 1
+        else:
+            await self._waiting.setdefault(owner, trio.lowlevel.ParkingLot()).park()
+
+    def release(self) -> None:
+        """Give a slot to the task whose turn it is."""
+        while self._waiting:
+            owner = next(iter(self._waiting))
+            tasks = self._waiting.pop(owner)
+            is_taken = bool(tasks.unpark())  # no task is left where all have been cancelled
+            if tasks:
+                self._waiting[owner] = tasks
+            if is_taken:
+                return
+        self._free += 1
+
+
 async def wait_while_it_changes(
     value: Callable[[], object], change: Callable[[], Awaitable[None]], seconds: float
 ) -> None:

@@ -1,7 +1,8 @@
+import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from sdpx.concurrency import RepeatedEvent, leaf_exceptions
+from sdpx.concurrency import FairSlots, RepeatedEvent, leaf_exceptions
 
 
 async def test_each_set_wakes_the_tasks_that_wait_at_that_moment(autojump_clock: trio.abc.Clock) -> None:
@@ -27,3 +28,23 @@ def test_leaf_exceptions_are_found_at_any_depth() -> None:
     a, b, c = ValueError("a"), KeyError("b"), OSError("c")
     group = BaseExceptionGroup("outer", [BaseExceptionGroup("inner", [a, ExceptionGroup("innermost", [b])]), c])
     assert leaf_exceptions(group) == [a, b, c]
+
+
+async def test_owners_take_turns_for_slots(autojump_clock: trio.abc.Clock) -> None:
+    """However many tasks of one have come before; a task that was cancelled has no turn."""
+    slots, served = FairSlots(1), []
+
+    async def use(owner: str) -> None:
+        await slots.acquire(owner)
+        served.append(owner)
+        await trio.sleep(1)
+        slots.release()
+
+    async with trio.open_nursery() as nursery:
+        for owner in "aaaab":
+            nursery.start_soon(use, owner)
+            await wait_all_tasks_blocked()
+        with pytest.raises(trio.TooSlowError), trio.fail_after(0.5):
+            await slots.acquire("c")
+    assert served == ["a", "a", "b", "a", "a"]
+    await slots.acquire("d")  # none was lost

@@ -106,7 +106,8 @@ class Authenticator:
             return grant
         client_id = grant.client_id or request.asked_id
         try:
-            answer = await self._webhook.ask(WebhookRequest(client_id, remote.shown, origin, token, request.path))
+            asked = WebhookRequest(client_id, remote.shown, origin, token, request.path)
+            answer = await self._webhook.ask(asked, remote.address)
         except Unavailable as error:
             self._log_unavailable(str(error))
             message = "The authentication service is unavailable; try again later"

@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from sdpx.client_tls import open_stream
-from sdpx.concurrency import leaf_exceptions
+from sdpx.concurrency import FairSlots, leaf_exceptions
 from sdpx.ice_servers import RtcIceServer
 from sdpx.urls import basic_authorization, endpoint
 
@@ -67,6 +67,8 @@ class _Question:
 class Webhook:
     """One service. `seconds` bounds the time of a client, including the wait for one of `MAX_REQUESTS` slots.
 
+    The addresses of clients take turns in waiting for a slot.
+
     A question keeps its slot until the service has answered or closed the connection, even if its client no longer waits, but
     for `LONGEST_HOLD` times as long at most: the service works on it. Its tasks run in `nursery`.
     """
@@ -75,14 +77,14 @@ class Webhook:
         self._url = urlsplit(url)
         self._seconds = seconds
         self._nursery = nursery
-        self._slots = trio.CapacityLimiter(MAX_REQUESTS)
+        self._slots = FairSlots(MAX_REQUESTS)
         self._tls = ssl.create_default_context() if self._url.scheme == "https" else None
 
-    async def ask(self, request: WebhookRequest) -> WebhookAnswer:
-        """Send a request and return the answer; raises `Unavailable`."""
+    async def ask(self, request: WebhookRequest, address: str) -> WebhookAnswer:
+        """Send a request of a client at this address and return the answer; raises `Unavailable`."""
         question = _Question(request)
         with trio.move_on_after(self._seconds):
-            await self._slots.acquire_on_behalf_of(question)
+            await self._slots.acquire(address)
             self._nursery.start_soon(self._put, question)
             await question.done.wait()
             if isinstance(question.outcome, Unavailable):
@@ -102,7 +104,7 @@ class Webhook:
             cause = leaf_exceptions(cause)[0] if isinstance(cause, ExceptionGroup) else cause
             question.outcome = Unavailable(f"the request failed ({type(cause).__name__})")
         finally:
-            self._slots.release_on_behalf_of(question)
+            self._slots.release()
             question.done.set()
 
     async def _post(self, body: bytes) -> bytes:
