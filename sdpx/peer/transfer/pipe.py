@@ -134,8 +134,7 @@ class Pipe:
         assert self._plain is not None
         while data := await self._next(READ_BYTES):
             await self._plain.send(data)
-        if not self._output_ended:
-            await self._plain.end()
+        await self._plain.end()
         self._log.emit(transfer.PipeEnded("input", self.bytes_read))
 
     async def _receive_plain(self) -> None:

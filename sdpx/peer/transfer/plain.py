@@ -5,6 +5,7 @@ half-close: the end of the input closes it, once the other side's SCTP has ackno
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -75,17 +76,17 @@ class PlainChannel:
         await self._hand_over(data)
 
     async def end(self) -> None:
-        """Close the channel, once the other side has all; not after an empty input."""
+        """Close the channel, once the other side has all; not after an empty input. Raises the `Ending` if some is lost."""
         if self._has_sent:
             await self._hand_over(None)
 
     async def _hand_over(self, data: bytes | None) -> None:
-        try:
+        with suppress(trio.BrokenResourceError):  # the channel is closed
             await self._send.send(data)
-        except trio.BrokenResourceError:
-            if data is not None or self._is_sending:
-                reason = "The other side closed the data channel before all of the input was sent"
-                raise Ending("not_sent", reason, ExitStatus.CHANNEL_LOST) from None
+            return
+        if data is not None or self._is_sending:
+            reason = "The other side closed the data channel before all of the input was sent"
+            raise Ending("not_sent", reason, ExitStatus.CHANNEL_LOST)
 
     async def receive(self) -> list[bytes]:
         """Return the messages that have come; none at the end."""

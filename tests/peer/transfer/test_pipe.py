@@ -193,6 +193,8 @@ async def test_input_that_another_program_did_not_take_is_an_error() -> None:
         await until(lambda: side.transport.is_connected)
         channel.closed = True
         side.chunks.append(b"too late")
+        await trio.sleep(0.1)
+        channel.changed.set()
         await until(lambda: side.ending is not None)
         side.input_may_end = True
         nursery.cancel_scope.cancel()
