@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal
 
+import trio
+
 from sdpx.errors import Ending, ExitStatus
 from sdpx.peer.negotiation.confirmation import Receipt
 from sdpx.peer.transfer.link import Link
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from sdpx.peer.transfer.plain import PlainChannel
     from sdpx.peer.webrtc.peer_connection import PeerConnection
 
+REFUSE_SECONDS: Final = 1.0
 _MODES: Final = re.compile(r"sdpx/\S+ \(([a-z, -]+)\)")
 
 
@@ -75,11 +78,18 @@ class Transport(Carrier):
         channels.set_flows(self._flows)
         if not self.is_plain and any(each in modes for each in self._accepts):
             start_soon(self.link.serve, channels.binary(self.mode))
-        elif self.plain is not None and not modes and not self.link.begun:
+        elif self.plain is not None and (not modes or "both" in modes) and not self.link.begun:
             self.is_plain = True
             start_soon(self.plain.serve, channels.binary(None), self.link.notify)
         else:
-            self.link.fail(_mismatch(peer_id, agent, self.mode))
+            start_soon(self._refuse, _mismatch(peer_id, agent, self.mode))
+
+    async def _refuse(self, ending: Ending) -> None:
+        """Fail, once the other side had the time to learn by the answer that it has to."""
+        try:
+            await trio.sleep(REFUSE_SECONDS)
+        finally:
+            self.link.fail(ending)
 
     @property
     def is_connected(self) -> bool:
