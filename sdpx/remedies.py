@@ -42,7 +42,9 @@ REMEDIES: Final[dict[str, Remedy]] = {
     "no_common_candidates": Remedy(_E.NO_COMMON_CANDIDATES, f"check the networks of both sides, {_TURN}"),
     "ice_failed": Remedy(_E.ICE_FAILED, f"check that the networks of both sides reach each other by UDP, {_TURN}"),
     "no_connection": Remedy(_E.NO_CONNECTION, "check the relay, and the network to it"),
-    "pairing_lost": Remedy(_E.PAIRING_LOST, "request it again later"),
+    "pairing_lost": Remedy(
+        _E.PAIRING_LOST, "it may have declined, being connected to another peer; request it again later"
+    ),
     "no_turn": Remedy(
         _E.NO_COMMON_CANDIDATES, "give one that answers (--turn), or configure it at the relay (sdpx serve --turn-url)"
     ),

@@ -187,7 +187,7 @@ DIAGNOSES: Final = {
     "stun_silent": "No candidate pair succeeded, and a STUN server did not answer, so no public address was offered",
     "ice_failed": "No candidate pair succeeded",
     "no_connection": "The answer was not sent, because the connection to the relay was down",
-    "pairing_lost": "The other peer left before the connection was established",
+    "pairing_lost": "The other peer left, or declined, before the connection was established",
 }
 
 COMMANDS: Final = {
