@@ -35,7 +35,8 @@ NOW = 1_800_000_000.0
         ({"exp": NOW + 1}, Grant()),
         ({"exp": NOW - LEEWAY_SECONDS + 1}, Grant()),
         ({"nbf": NOW + LEEWAY_SECONDS, "iat": NOW}, Grant()),
-        ({"exp": None, "sub": None, "pair": None, "admin": True}, Grant()),
+        ({"exp": None, "sub": None, "pair": None, "other": True}, Grant()),
+        ({"admin": True}, Grant(is_admin=True)),
     ],
 )
 def test_claims_grant(claims: dict[str, Any], grant: Grant) -> None:
