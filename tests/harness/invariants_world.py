@@ -49,7 +49,7 @@ class ClientSocket:
         try:
             while True:
                 await self._end.wait_readable()
-                if self._reading:
+                if self._reading or self._end.is_closed:  # it may have been closed since
                     return self._end.receive_now() or b""
                 await self._changed.wait()
         except (OSError, trio.ClosedResourceError):
