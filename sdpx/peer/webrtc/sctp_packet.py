@@ -10,6 +10,7 @@ COMMON_HEADER: Final = Struct("!HHL")  # ports and verification tag; the checksu
 CHUNK_HEADER: Final = Struct("!BBH")
 DATA_HEADER: Final = Struct("!BBHLHHL")
 DATA_VALUE: Final = Struct("!LHHL")  # what follows the chunk header, up to the payload
+PARAMETER_HEADER: Final = Struct("!HH")
 SACK_VALUE: Final = Struct("!LLHH")
 GAP: Final = Struct("!HH")
 CHECKSUM: Final = Struct("<L")
@@ -57,6 +58,18 @@ def chunks(packet: bytes) -> list[tuple[int, int, int, int]]:
         if length < CHUNK_HEADER.size or at + length > size:
             return []
         found.append((kind, flags, at + CHUNK_HEADER.size, at + length))
+        at += length + -length % 4
+    return found
+
+
+def parameters(value: bytes) -> list[tuple[int, bytes]]:
+    """Return type and value of each parameter of a chunk (RFC 9260, 3.2.1). Raises `ValueError` for an impossible length."""
+    found, at = [], 0
+    while at + PARAMETER_HEADER.size <= len(value):
+        kind, length = PARAMETER_HEADER.unpack_from(value, at)
+        if length < PARAMETER_HEADER.size:
+            raise ValueError(f"a parameter of {length} bytes")
+        found.append((kind, value[at + PARAMETER_HEADER.size : at + length]))
         at += length + -length % 4
     return found
 

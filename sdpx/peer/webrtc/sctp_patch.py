@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from types import coroutine
 from typing import Any, Final, Protocol
 
+from aiortc import rtcsctptransport
 from aiortc.rtcsctptransport import (
     DATA_CHANNEL_ACK,
     DATA_CHANNEL_OPEN,
@@ -28,6 +29,9 @@ from aiortc.rtcsctptransport import (
 )
 
 from sdpx.peer.webrtc import sctp_packet
+
+# aiortc's own function never ends at a parameter of length 0, and takes all memory.
+rtcsctptransport.decode_params = sctp_packet.parameters
 
 WINDOW: Final = 2 * 1024 * 1024  # bytes of the receive window: 40 MB/s with a round trip of 50 ms
 OPEN_BYTES: Final = 12  # of DATA_CHANNEL_OPEN without label and protocol (RFC 8832, 5.1)
