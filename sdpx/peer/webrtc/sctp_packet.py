@@ -62,14 +62,14 @@ def chunks(packet: bytes) -> list[tuple[int, int, int, int]]:
     return found
 
 
-def parameters(value: bytes) -> list[tuple[int, bytes]]:
+def parameters(body: bytes) -> list[tuple[int, bytes]]:
     """Return type and value of each parameter of a chunk (RFC 9260, 3.2.1). Raises `ValueError` for an impossible length."""
     found, at = [], 0
-    while at + PARAMETER_HEADER.size <= len(value):
-        kind, length = PARAMETER_HEADER.unpack_from(value, at)
+    while at + PARAMETER_HEADER.size <= len(body):
+        kind, length = PARAMETER_HEADER.unpack_from(body, at)
         if length < PARAMETER_HEADER.size:
             raise ValueError(f"a parameter of {length} bytes")
-        found.append((kind, value[at + PARAMETER_HEADER.size : at + length]))
+        found.append((kind, body[at + PARAMETER_HEADER.size : at + length]))
         at += length + -length % 4
     return found
 
