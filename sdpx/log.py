@@ -81,12 +81,12 @@ class Log:
         is_shown = _RANK[kind.level] >= self._threshold
         return _head(kind, kind.level) if self.is_json and self._started is None and is_shown else ""
 
-    def emit_rendered(self, line: str) -> None:
-        """Write an event that is rendered as JSON, from its `head_of` on and without the closing brace."""
+    def emit_rendered(self, line: str, last_value: int) -> None:
+        """Write an event that is rendered as JSON, from its `head_of` on and up to its last value."""
         if self._batch_timestamp:
-            self._batch.append(f"{self._batch_timestamp}{line}}}\n".encode())
+            self._batch.append(f"{self._batch_timestamp}{line}{last_value}}}\n".encode())
         else:
-            self._put([f"{self._timestamp(self._clock())}{line}}}\n".encode()])
+            self._put([f"{self._timestamp(self._clock())}{line}{last_value}}}\n".encode()])
 
     def emit_from_thread(self, event: Event) -> None:
         """Write an event from any thread; it does not join the open batch."""
@@ -178,19 +178,12 @@ class Log:
             return self._json(event, level, {key: _encodable(value) for key, value in event.shown().items()})
 
     def _json(self, event: Event, level: Level, body: Any) -> bytes:
-        start = self._batch_timestamp or self._timestamp(self._clock())
-        own = _encode(body)[1:-1]
+        start = f"{self._batch_timestamp or self._timestamp(self._clock())}{_head(type(event), level)}".encode()
+        message, own = _encode(escape(event.message())), _encode(body)[1:-1]
         if not own.isascii() or b"\x7f" in own:
             own = escape(own.decode()).encode()  # such characters occur within strings only
         ms = b"" if self._started is None else b',"ms":%.3f' % ((self._clock() - self._started) * 1000)
-        message = _encode(escape(event.message()))
-        return b"%b%b%b%b%b}\n" % (
-            f"{start}{_head(type(event), level)}".encode(),
-            message,
-            b"," if own else b"",
-            own,
-            ms,
-        )
+        return b"".join((start, message, b"," if own else b"", own, ms, b"}\n"))
 
     def _aligned(self, ts: str, level: str, event: str, message: str, own: dict[str, Any]) -> bytes:
         unsaid = ((key, value) for key, value in own.items() if key == "who" or not _is_said(value, message))

@@ -39,7 +39,7 @@ class Event(Struct, frozen=True):
 
     def body(self) -> Any:
         """Return a value that encodes to the event's own keys: the event itself, unless it has private fields."""
-        return self if len(self.keys()) == len(self.__struct_fields__) else self.shown()
+        return self.shown() if _has_private_fields(type(self)) else self
 
     def shown(self) -> dict[str, Any]:
         """Return the event's own keys that are set, with their values."""
@@ -65,6 +65,11 @@ class ErrorEvent(Event, frozen=True):
     """An event of level `error`."""
 
     level = "error"
+
+
+@cache
+def _has_private_fields(kind: type[Event]) -> bool:
+    return len(kind.keys()) < len(kind.__struct_fields__)
 
 
 @cache

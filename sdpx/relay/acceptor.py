@@ -210,7 +210,8 @@ class Acceptor:
         except OSError as fault:  # the limits of epoll
             self._close(stream, serve.InternalError(stream.remote, repr((fault,))))
             return
-        engine.set_timer(pending, trio.current_time() + self.handshake_timeout)
+        now = trio.current_time()
+        engine.set_timer(pending, now + self.handshake_timeout, now)
         enter(self._clients.pending, pending, self._pending_address(stream.remote))
 
     def _on_request(self, pending: PendingConnection, request: bytes) -> None:
@@ -338,24 +339,26 @@ class Acceptor:
 
     def _open_on_engine(self, engine: EpollEngine, stream: SocketStream, accepted: AcceptedUpgrade) -> None:
         """Serve a client on the epoll engine, until `on_closed`."""
-        session = self._relay.open_session(accepted)
-        handler, total = self._relay.handler, self._relay.queued
-        connection = EpollConnection(stream, accepted.trailing_data, engine, self._limits, handler, session, total)
-        self._relay.connect(session, connection, accepted)
-        connection.start(accepted.upgrade.key, accepted.upgrade.subprotocol)
+        relay, now = self._relay, trio.current_time()
+        session = relay.open_session(accepted, now)
+        connection = EpollConnection(
+            stream, accepted.trailing_data, engine, self._limits, relay.handler, session, relay.queued
+        )
+        relay.connect(session, connection, accepted, now)
+        connection.start(accepted.upgrade.response(), now)
 
     async def _run_websocket(self, stream: trio.abc.Stream, accepted: AcceptedUpgrade) -> None:
         """Serve a client by trio-websocket until its connection ends."""
-        session = self._relay.open_session(accepted)
-        head, limits, handler = accepted.upgrade.head(), self._limits, self._relay.handler
-        valid = ValidatingStream(stream, head, accepted.trailing_data, limits, handler, session, self._turns)
-        connection = TrioWebSocketConnection(valid, limits, handler, session, self._relay.queued)
+        head, limits, relay, now = accepted.upgrade.head(), self._limits, self._relay, trio.current_time()
+        session = relay.open_session(accepted, now)
+        valid = ValidatingStream(stream, head, accepted.trailing_data, limits, relay.handler, session, self._turns)
+        connection = TrioWebSocketConnection(valid, limits, relay.handler, session, relay.queued)
         try:
-            self._relay.connect(session, connection, accepted)
+            relay.connect(session, connection, accepted, now)
             await connection.run(accepted.upgrade.subprotocol)
         finally:
             connection.end(CANCELLED)
-            self._relay.release(session, connection)
+            relay.release(session, connection)
 
     # ---- counting and logging
 

@@ -199,7 +199,7 @@ def _tune_gc() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(5_000, 5, 5)
+    gc.set_threshold(10_000, 5, 3)
 
 
 def _in_tasks(nursery: trio.Nursery, serve_stream: Callable[[SocketStream], Awaitable[None]]) -> Accept:

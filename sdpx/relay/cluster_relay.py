@@ -193,9 +193,9 @@ class ClusterRelay(Relay):
         found = super().find_session(request, bound_id)
         return None if found is not None and self._node.members[found].is_frozen else found
 
-    def connect(self, session: ClientSession, connection: Connection, accepted: AcceptedUpgrade) -> None:
+    def connect(self, session: ClientSession, connection: Connection, accepted: AcceptedUpgrade, now: float) -> None:
         """Give a session its connection before the WebSocket opens."""
-        super().connect(session, connection, accepted)
+        super().connect(session, connection, accepted, now)
         if not accepted.is_resumed:
             self._run(self._node.open(session.client_id))
 

@@ -53,7 +53,7 @@ class PendingConnection:
 
     @deadline.setter
     def deadline(self, deadline: float) -> None:
-        self._engine.set_timer(self, min(self.timer_at, deadline))
+        self._engine.set_timer(self, min(self.timer_at, deadline), trio.current_time())
 
 
 Pending = PendingConnection | trio.CancelScope  # of the task that reads the request

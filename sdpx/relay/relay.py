@@ -217,17 +217,16 @@ class Relay:
         """Return whether a client has this ID."""
         return client_id in self._table
 
-    def open_session(self, accepted: AcceptedUpgrade) -> ClientSession:
+    def open_session(self, accepted: AcceptedUpgrade, now: float) -> ClientSession:
         """Return the session of a new client, or the one that is resumed; `connect` follows before any other task runs."""
         if accepted.is_resumed:
             assert accepted.client_id is not None
             return self._sessions[accepted.client_id]
-        now = trio.current_time()
         rate_limit = ClientRateLimit(self._limits.rate, now, self._unknown_targets, accepted.address)
         client_id = accepted.client_id or make_id(os.urandom)
         return ClientSession(client_id, accepted.remote, accepted.address, rate_limit, now)
 
-    def connect(self, session: ClientSession, connection: Connection, accepted: AcceptedUpgrade) -> None:
+    def connect(self, session: ClientSession, connection: Connection, accepted: AcceptedUpgrade, now: float) -> None:
         """Give a session its connection before the WebSocket opens; `your_id` is the first frame in its queue."""
         if accepted.is_resumed:
             self._reconnect(session, connection, accepted)
@@ -244,7 +243,7 @@ class Relay:
         self.counts.enter(session.address)
         self._sessions[session.client_id] = session
         self.log_event(serve.ClientConnected(session.client_id, session.remote))
-        self._execute(joined)
+        self._execute(joined, now)
 
     def _reconnect(self, session: ClientSession, connection: Connection, accepted: AcceptedUpgrade) -> None:
         self.counts.leave(session.address)
@@ -290,8 +289,7 @@ class Relay:
         self._is_executing = True  # effects of queueing the frame, as when the peer is disconnected, come behind it
         try:
             if receiver.replay is None:
-                depth = receiver.connection.post(text_frame(frame.body, FROM_PEER), sender, now)  # type: ignore[union-attr]
-                accepted = depth > 0
+                accepted = depth = receiver.connection.post(text_frame(frame.body, FROM_PEER), sender, now)  # type: ignore[union-attr]
             else:
                 body = frame.body if frame.body_without_seq is None else frame.body_without_seq
                 accepted, depth = self._resume.post(receiver, body, FROM_PEER, sender, now)
@@ -313,7 +311,7 @@ class Relay:
             if kind != last_kind or receiver_id != last_id:
                 line = self._relayed_head + serve.Relayed.rendered(kind, sender.client_id, receiver_id)
                 sender.last_relayed = kind, receiver_id, line
-            self._log.emit_rendered(f"{line}{frame.size}")
+            self._log.emit_rendered(line, frame.size)
         else:
             sdp = codec.sdp_of(frame) if self._log_sdp else UNSET
             self._log.emit(serve.Relayed(kind, sender.client_id, receiver_id, frame.size, sdp))

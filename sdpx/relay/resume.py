@@ -88,7 +88,7 @@ class ResumeManager:
         session.is_resumed = True
         state = self.store.resume(request.token, request.last)
         first = replace(your_id, resume_token=state.token, client_seq=state.client_seq)
-        connection.queue_first([text_frame(codec.encode(first)), *state.frames])
+        connection.queue.put_all([text_frame(codec.encode(first)), *state.frames])
         self._log(serve.ClientResumed(session.client_id, session.remote, len(state.frames)))
         if superseded is not None:
             superseded.end(SUPERSEDED)

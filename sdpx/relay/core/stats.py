@@ -9,7 +9,7 @@ from typing import Final, get_args
 
 from msgspec import Struct, field
 
-from sdpx.events import Event, serve
+from sdpx.events import Event, WarningEvent, serve
 from sdpx.protocol.messages import DisconnectReason, RelayedType
 from sdpx.relay.core.sessions import ResumeStats
 
@@ -76,6 +76,11 @@ class RelayStats:
                 self.clients += 1
             case serve.Paired():
                 self.pairings += 1
+            case WarningEvent():
+                self._count_refusal(event)
+
+    def _count_refusal(self, event: Event) -> None:
+        match event:
             case serve.MessageRefused(code=code) | serve.PairRefused(code=code) | serve.RelayRefused(code=code):
                 self.refusals[code] += 1
             case serve.ConnectionRefused(reason=code):

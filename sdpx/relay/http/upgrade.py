@@ -7,8 +7,9 @@
 
 import binascii
 import re
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha1
 from typing import Final
 
 from msgspec import Struct
@@ -19,6 +20,7 @@ from sdpx.relay.http.request import HttpRequest
 from sdpx.relay.http.responses import HttpError, HttpResponse
 
 KEY_BYTES: Final = 16
+MAGIC: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 SERVICE_DESCRIPTION: Final = (
     "This is sdpx, a signaling relay for WebRTC. Connect to this address with a WebSocket (ws:// or wss://); "
     "`sdpx peer --url` does, and so does `new WebSocket(url)` in a browser."
@@ -73,6 +75,15 @@ class Upgrade(Struct, frozen=True):
         if self.subprotocol:
             lines.append(f"Sec-WebSocket-Protocol: {self.subprotocol}")
         return "".join(f"{line}\r\n" for line in [*lines, ""]).encode("ascii")
+
+    def response(self) -> bytes:
+        """Return the response that opens the WebSocket (RFC 6455, 4.2.2)."""
+        accept = b64encode(sha1(self.key.encode() + MAGIC, usedforsecurity=False).digest())
+        protocol = b"Sec-WebSocket-Protocol: %b\r\n" % self.subprotocol.encode() if self.subprotocol else b""
+        return (
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: %b\r\n%b\r\n" % (accept, protocol)
+        )
 
 
 def parse_simple_upgrade(head: bytes) -> Upgrade | None:

@@ -7,10 +7,8 @@
 - Nothing but `close_gracefully` waits; a connection has no task until it needs one for that.
 """
 
-from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import InitVar, dataclass, field
-from hashlib import sha1
 from typing import Final
 
 import trio
@@ -28,7 +26,7 @@ from sdpx.relay.websocket.fast_parser import (
     FastParser,
     frame,
     is_single_control_frame,
-    single_text_frame,
+    single_text,
 )
 from sdpx.relay.websocket.handler import (
     ABNORMAL,
@@ -53,7 +51,6 @@ from sdpx.relay.websocket.validator import INVALID_UTF8, close_code, validate_cl
 WRITE_BYTES: Final = 64 * 1024  # in one write
 FLUSH_AT_FRAMES: Final = 64  # queued frames that do not wait for the end of the batch
 TURN_FRAMES: Final = 64  # that are handled before other connections have their turn
-MAGIC: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -75,8 +72,8 @@ class EpollConnection:
     _parser: FrameParser | None = None
     _partial: int = 0  # bytes kept of an incomplete message
     _single_text_bytes: int = field(init=False)  # 0 while the next bytes do not begin a frame
-    _last_received: float = field(default_factory=trio.current_time)
-    _pinged_at: float = field(default_factory=trio.current_time)
+    _last_received: float = 0.0
+    _pinged_at: float = 0.0
     timer_at: float = NEVER
     _fault: Exception | None = None
     _close_reply: bytes = b""
@@ -84,14 +81,11 @@ class EpollConnection:
     undelivered: tuple[object, ...] = ()  # the senders of frames that were not written
 
     def __post_init__(self, total: QueuedBytes) -> None:
-        self.queue = SendQueue(self._limits.send_queue_frames, self._limits.send_queue_bytes, total)
-        self._single_text_bytes = self._limits.max_message_size
+        limits = self._limits
+        self.queue = SendQueue(limits.send_queue_frames, limits.send_queue_bytes, total, self._handler.on_frame_sent)
+        self._single_text_bytes = limits.max_message_size
 
     # ---- sending
-
-    def queue_first(self, frames: Iterable[bytes]) -> None:
-        """Queue the frames that precede all others, before the WebSocket opens; they may be more than the queue's bounds."""
-        self.queue.put_all(frames)
 
     def post(self, data: bytes, sender: object = None, since: float = 0.0) -> int:
         """Queue a WebSocket frame; a relayed one came from `sender` at `since`.
@@ -112,58 +106,51 @@ class EpollConnection:
         """Write what is queued, as far as the socket accepts it."""
         if self.close_reason is not None:
             return
+        queue, written = self.queue, self._written
         try:
-            may_write = self._write(now)
-            if may_write != self._may_write:
-                self._may_write = may_write
-                self._engine.want_write(self, wanted=not may_write)
-                if not may_write:
-                    self._engine.set_timer(self, min(self.timer_at, self.queue.last_progress + self._write_timeout))
+            while frames := queue.frames:
+                if len(frames) > 1:
+                    frames = queue.peek(WRITE_BYTES)
+                    data = b"".join([data for data, _, _ in frames])
+                else:
+                    data = frames[0][0]
+                sent = self.link.send_now(data[written:] if written else data)
+                if written + sent < len(data):
+                    self._wait_for_room(frames, written + sent, now)
+                    return
+                queue.drop(len(frames), now)
+                self._written = written = 0
+                self._opened = True  # the response was written before the first frame
+            if not self._may_write:
+                self._may_write = True
+                self._engine.want_write(self, wanted=False)
         except OSError:
             self._connection_lost()
         except Exception as fault:  # noqa: BLE001  the fault ends this connection, and the relay logs it
             self._fail(fault)
 
-    def _write(self, now: float) -> bool:
-        """Write frames, many together; returns False once the socket is full."""
-        queue, is_full = self.queue, False
-        while queue.frames and not is_full:
-            frames = queue.frames if len(queue.frames) == 1 else queue.peek(WRITE_BYTES)  # one, as nearly always
-            data = frames[0][0] if len(frames) == 1 else b"".join([data for data, _, _ in frames])
-            if self._written:
-                data = data[self._written :]
-            sent = self.link.send_now(data)
-            if sent == len(data):
-                self._written = 0
-            else:
-                is_full = True
-                frames = self._completed(frames, sent)
-            if frames:
-                self._opened = True  # the response was written before the first frame
-                for _, sender, since in frames:
-                    if sender is not None:
-                        self._handler.on_frame_sent(now - since)
-                queue.drop(len(frames), now)
-        return not is_full
-
-    def _completed(self, frames: list[QueuedFrame], sent: int) -> list[QueuedFrame]:
-        """Return the frames that are written after `sent` more bytes, and count how much of the next one is."""
-        written = self._written + sent
-        for count, (data, _, _) in enumerate(frames):
-            if written < len(data):
-                self._written = written
-                return frames[:count]
-            written -= len(data)
-        return frames
+    def _wait_for_room(self, frames: list[QueuedFrame], written: int, now: float) -> None:
+        """Drop the frames that are among the first `written` bytes of the queue; write the rest when the socket has room."""
+        count = 0
+        while written >= (size := len(frames[count][0])):
+            written -= size
+            count += 1
+        if count:
+            self.queue.drop(count, now)
+            self._opened = True
+        self._written = written
+        self._engine.set_timer(self, min(self.timer_at, self.queue.last_progress + self._write_timeout), now)
+        if self._may_write:
+            self._may_write = False
+            self._engine.want_write(self, wanted=True)
 
     # ---- receiving
 
     def on_received(self, data: bytes, now: float) -> bytes:
         """Handle what the socket had, or its end; returns what is left for the next turn."""
         try:
-            if self._single_text_bytes and (at := single_text_frame(data, self._single_text_bytes)):
+            if self._single_text_bytes and (text := single_text(data, self._single_text_bytes)) is not None:
                 self._last_received = now
-                text = unmask(data[at:], data[at - 4 : at])
                 if text.isascii():
                     self._handler.on_frame(self._session, text, now)
                 else:
@@ -243,18 +230,18 @@ class EpollConnection:
 
     # ---- opening, timeouts and closing
 
-    def start(self, key: str, subprotocol: str | None) -> None:
-        """Open the WebSocket and serve it until it ends; never raises."""
+    def start(self, response: bytes, now: float) -> None:
+        """Open the WebSocket by this response and serve it until it ends; never raises."""
         try:
-            self._start(key, subprotocol, trio.current_time())
+            self._start(response, now)
         except Exception as fault:  # noqa: BLE001  the fault ends this connection, and the relay logs it
             self._fail(fault)
 
-    def _start(self, key: str, subprotocol: str | None, now: float) -> None:
-        queued = [data for data, _, _ in self.queue.take_all()]
-        self.queue.put_all([accepted(key, subprotocol) + b"".join(queued[:1]), *queued[1:]])
+    def _start(self, response: bytes, now: float) -> None:
+        self._last_received = self._pinged_at = now
+        self.queue.prepend(response, now)
         self._engine.add(self)
-        self._engine.set_timer(self, now + self._limits.ping_interval)
+        self._engine.set_timer(self, now + self._limits.ping_interval, now)
         self._may_write = True
         self._engine.flush_soon(self)
         trailing_data, self._trailing_data = self._trailing_data, b""
@@ -280,7 +267,7 @@ class EpollConnection:
                 self._pinged_at = now
                 ping_at = now + limits.ping_interval
                 self.post(frame(PING, b""))
-            self._engine.set_timer(self, min(self.timer_at, idle_at, slow_at, ping_at))
+            self._engine.set_timer(self, min(self.timer_at, idle_at, slow_at, ping_at), now)
 
     @property
     def _write_timeout(self) -> float:
@@ -358,13 +345,3 @@ class EpollConnection:
         self.link.close()
         fault, self._fault = self._fault, None  # its traceback refers to this connection
         self._handler.on_closed(self._session, self, fault)
-
-
-def accepted(key: str, subprotocol: str | None) -> bytes:
-    """Return the response that opens a WebSocket (RFC 6455, 4.2.2)."""
-    accept = b64encode(sha1(key.encode() + MAGIC, usedforsecurity=False).digest())
-    protocol = b"Sec-WebSocket-Protocol: %b\r\n" % subprotocol.encode() if subprotocol else b""
-    return (
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: %b\r\n%b\r\n" % (accept, protocol)
-    )

@@ -42,6 +42,8 @@ LONG_SECONDS: Final = 0.01  # after which a batch is broken off: each connection
 LARGE_BACKLOG: Final = 8 * 1024 * 1024  # bytes beyond which sockets are read in small pieces
 SMALL_READ_BYTES: Final = 4096
 HAS_EPOLL: Final = hasattr(select, "epoll")
+EPOLLIN: Final = getattr(select, "EPOLLIN", 0)
+EPOLLOUT: Final = getattr(select, "EPOLLOUT", 0)
 
 
 class PolledConnection(TimerTarget, Protocol):
@@ -92,14 +94,14 @@ class EpollEngine:
     def add(self, connection: PolledConnection) -> None:
         """Call this connection's `on_received` when its socket has bytes; raises `OSError` if epoll takes no more."""
         descriptor = connection.link.socket.fileno()
-        self._epoll.register(descriptor, select.EPOLLIN)
+        self._epoll.register(descriptor, EPOLLIN)
         self._polled[descriptor] = connection
 
     def want_write(self, connection: PolledConnection, *, wanted: bool) -> None:
         """Call its `on_writable` when its socket has room, or stop doing so."""
         descriptor = connection.link.socket.fileno()
         if self._polled.get(descriptor) is connection:
-            self._epoll.modify(descriptor, select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
+            self._epoll.modify(descriptor, EPOLLIN | (EPOLLOUT if wanted else 0))
 
     def remove(self, connection: PolledConnection) -> None:
         """Call this connection no more. Comes before its socket is closed, and may come twice."""
@@ -110,9 +112,9 @@ class EpollEngine:
             self._in_backlog.discard(descriptor)
             self._epoll.unregister(descriptor)
 
-    def set_timer(self, connection: PolledConnection, when: float) -> None:
+    def set_timer(self, connection: PolledConnection, when: float, now: float) -> None:
         """Call its `on_timer` at `when`, in place of the time that was set before."""
-        self._timers.set(connection, when, trio.current_time())
+        self._timers.set(connection, when, now)
 
     def flush_soon(self, connection: PolledConnection) -> None:
         """Call `on_writable` at the end of this batch, or now if there is none."""
@@ -230,9 +232,12 @@ class EpollEngine:
             connection = polled.get(descriptor)
             if connection is None:
                 continue  # removed by an earlier one of this batch
-            if flags & select.EPOLLOUT:
-                connection.on_writable(now)
-            if flags == select.EPOLLOUT or (in_backlog and descriptor in in_backlog):
+            if flags != EPOLLIN:
+                if flags & EPOLLOUT:
+                    connection.on_writable(now)
+                if flags == EPOLLOUT:
+                    continue
+            if in_backlog and descriptor in in_backlog:
                 continue
             if (data := connection.link.receive_or_end(size)) is not None:
                 received.append((descriptor, connection, data))

@@ -107,15 +107,15 @@ class FastParser:
         self._need = whole if known else len(start) + 1
 
 
-def single_text_frame(data: bytes, max_bytes: int) -> int:
-    """Return the offset of the payload if the bytes are exactly one simple text frame, as nearly always; else 0."""
-    whole = len(data)
-    if whole < SMALLEST:
-        return 0
-    kind, size = _start(data)
-    if kind == LONG_TEXT:
-        return 8 if SHORT < size <= max_bytes and size == whole - 8 else 0
-    return 6 if kind - SHORT_TEXT == whole - 6 <= SHORT else 0
+def single_text(data: bytes, max_bytes: int) -> bytes | None:
+    """Return the payload, unmasked, if the bytes are exactly one simple text frame, as nearly always; else None."""
+    size = len(data) - 8
+    if SHORT < size <= max_bytes:
+        return unmask(data[8:], data[4:8]) if _start(data) == (LONG_TEXT, size) else None
+    size += 2
+    if 0 <= size <= SHORT and _start(data)[0] == SHORT_TEXT | size:
+        return unmask(data[6:], data[2:6])
+    return None
 
 
 def is_single_control_frame(data: bytes) -> bool:

@@ -23,6 +23,7 @@ class SendQueue:
     _max_frames: int
     _max_bytes: int
     _total: QueuedBytes
+    _on_frame_sent: Callable[[float], None]  # see `ConnectionHandler`
     _clock: Callable[[], float] = trio.current_time
     frames: list[QueuedFrame] = field(default_factory=list)
     size: int = 0
@@ -49,8 +50,17 @@ class SendQueue:
             self._wake()
         return len(frames)
 
+    def prepend(self, data: bytes, now: float) -> None:
+        """Put bytes in front of the first frame: they are written as a part of it."""
+        if self.frames:
+            first, sender, since = self.frames[0]
+            self.frames[0] = data + first, sender, since
+            self._count(len(data))
+        else:
+            self.put(data, since=now)
+
     def put_all(self, many: Iterable[bytes]) -> None:
-        """Queue frames regardless of the bounds: those of a replay buffer, which has the same bounds."""
+        """Queue frames regardless of the bounds: those of a replay buffer, which has the same bounds, and `your_id`."""
         for data in many:
             if not self.frames:
                 self.last_progress = self._clock()
@@ -84,13 +94,14 @@ class SendQueue:
 
     def drop(self, count: int, now: float) -> None:
         """Take out the first `count` frames, one or more, which have been written."""
-        frames = self.frames
-        if count == len(frames):
-            size = self.size
-            frames.clear()
-        else:
-            size = size_of(frames[:count])
-            del frames[:count]
+        written, size = self.frames, self.size
+        if count < len(written):
+            written = written[:count]
+            size = size_of(written)
+        for _, sender, since in written:
+            if sender is not None:
+                self._on_frame_sent(now - since)
+        del self.frames[:count]
         self.size -= size
         self._total.bytes -= size
         self.last_progress = now

@@ -7,7 +7,7 @@
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import InitVar, dataclass, field
 from functools import partial
 from itertools import cycle
@@ -85,11 +85,8 @@ class TrioWebSocketConnection:
     undelivered: tuple[object, ...] = ()
 
     def __post_init__(self, total: QueuedBytes) -> None:
-        self.queue = SendQueue(self._limits.send_queue_frames, self._limits.send_queue_bytes, total)
-
-    def queue_first(self, frames: Iterable[bytes]) -> None:
-        """Queue the frames that precede all others, before the WebSocket opens; they may be more than the queue's bounds."""
-        self.queue.put_all(frames)
+        limits = self._limits
+        self.queue = SendQueue(limits.send_queue_frames, limits.send_queue_bytes, total, self._handler.on_frame_sent)
 
     def post(self, data: bytes, sender: object = None, since: float = 0.0) -> int:
         """Queue a WebSocket frame. Returns the number of frames in the queue, or 0 if the frame was dropped."""
@@ -169,11 +166,9 @@ class TrioWebSocketConnection:
             self._flushed.set()
 
     async def _write_first(self, socket: WebSocketConnection) -> None:
-        [(data, sender, since)] = self.queue.peek(0)
+        [(data, _, _)] = self.queue.peek(0)
         await socket.send_message(payload_of(data).decode())
         self.queue.drop(1, trio.current_time())
-        if sender is not None:
-            self._handler.on_frame_sent(trio.current_time() - since)
 
     def _close_reason_of(self, closed: ConnectionClosed) -> CloseReason:
         """Return why the connection closed: the validating stream may know a reason that the library does not."""

@@ -17,6 +17,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from sdpx.protocol import codec
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.overload import QueuedBytes
+from sdpx.relay.http.upgrade import Upgrade
 from sdpx.relay.websocket.connection import EpollConnection
 from sdpx.relay.websocket.epoll_engine import EpollEngine
 from sdpx.relay.websocket.fast_parser import text_frame
@@ -108,7 +109,7 @@ async def open_connection(
             background.start_soon(engine.run)
             callbacks, total = handler.callbacks(), QueuedBytes()
             connection = EpollConnection(stream, behind, engine, limits or Limits(), callbacks, None, total)
-            connection.start(KEY, None)
+            connection.start(Upgrade(None, None, KEY).response(), trio.current_time())
             assert (await client.response())[0] == 101
             yield OpenConnection(client, far_end, stream, connection, handler)
             nursery.cancel_scope.cancel()

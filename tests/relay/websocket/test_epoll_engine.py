@@ -318,10 +318,10 @@ async def test_a_timer_fires_once_at_the_time_that_was_set_last(autojump_clock: 
     with connections(3) as ((a, b, c), _):
         async with running_engine() as engine:
             began = trio.current_time()
-            engine.set_timer(a, began + 10)
-            engine.set_timer(b, began + 20)
-            engine.set_timer(c, began + 20)
-            engine.set_timer(a, began + 30)
+            engine.set_timer(a, began + 10, began)
+            engine.set_timer(b, began + 20, began)
+            engine.set_timer(c, began + 20, began)
+            engine.set_timer(a, began + 30, began)
             engine.remove(b)
             await trio.sleep(50)
     assert ([at - began for at in a.timers], b.timers, [at - began for at in c.timers]) == ([30], [], [20])

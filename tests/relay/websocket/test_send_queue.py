@@ -16,8 +16,12 @@ def clock() -> float:
     return 5.0
 
 
+def ignore(_seconds: float) -> None:
+    pass
+
+
 def filled(*texts: str, frames: int = 100, size: int = 10_000) -> SendQueue:
-    queue = SendQueue(frames, size, QueuedBytes(), clock)
+    queue = SendQueue(frames, size, QueuedBytes(), ignore, clock)
     for text in texts:
         assert queue.put(text.encode())
     return queue
@@ -45,7 +49,7 @@ async def test_frames_leave_in_the_order_of_queueing() -> None:
 
 async def test_a_waiting_writer_is_woken_by_the_next_frame(autojump_clock: MockClock, nursery: trio.Nursery) -> None:
     """The writer sleeps until there is a frame."""
-    queue = SendQueue(1, 1, QueuedBytes(), clock)
+    queue = SendQueue(1, 1, QueuedBytes(), ignore, clock)
     got: list[str | None] = []
 
     async def write() -> None:
@@ -75,7 +79,7 @@ def test_frames_are_bounded_in_bytes() -> None:
 def test_the_bytes_of_all_queues_are_counted() -> None:
     """The bytes of a closed queue no longer count."""
     total = QueuedBytes()
-    queues = [SendQueue(5, 1000, total, clock) for _ in range(3)]
+    queues = [SendQueue(5, 1000, total, ignore, clock) for _ in range(3)]
     for queue in queues:
         queue.put(b"x")
     assert (total.bytes, queues[0].size) == (3 * ONE, ONE)
@@ -98,7 +102,7 @@ async def test_a_frame_stays_in_the_queue_until_it_is_written() -> None:
 def test_last_progress_is_the_time_of_the_last_write() -> None:
     """Or of queueing the first frame."""
     times = iter([1.0, 3.0])
-    queue = SendQueue(9, 1000, QueuedBytes(), lambda: next(times))
+    queue = SendQueue(9, 1000, QueuedBytes(), ignore, lambda: next(times))
     queue.put(b"x")
     queue.put(b"y")
     assert queue.last_progress == 1
@@ -125,7 +129,7 @@ def test_an_emptied_queue_accepts_frames() -> None:
 @pytest.mark.parametrize("frames", [0, 5])
 def test_one_frame_always_fits(frames: int) -> None:
     """Whatever its size: a client that reads gets every frame that the protocol allows."""
-    queue = SendQueue(frames, 1, QueuedBytes(), clock)
+    queue = SendQueue(frames, 1, QueuedBytes(), ignore, clock)
     assert queue.put(b"much too long")
     assert not queue.put(b"x")
 
@@ -147,7 +151,7 @@ async def test_a_closed_queue_returns_its_frames_and_accepts_none() -> None:
 
 async def test_closing_wakes_a_waiting_writer(nursery: trio.Nursery) -> None:
     """So that the writer ends."""
-    queue = SendQueue(1, 1, QueuedBytes(), clock)
+    queue = SendQueue(1, 1, QueuedBytes(), ignore, clock)
     nursery.start_soon(queue.wait)
     await wait_all_tasks_blocked()
     queue.close()
@@ -160,7 +164,7 @@ def test_the_bounds_hold_in_any_sequence_of_operations(steps: list[str | None], 
     """A text is queued, None takes one out; a frame is refused if and only if it would exceed a bound behind another."""
 
     async def play() -> None:
-        queue, model = SendQueue(frames, size, QueuedBytes(), clock), list[str]()
+        queue, model = SendQueue(frames, size, QueuedBytes(), ignore, clock), list[str]()
         for text in steps:
             if text is not None:
                 size_then = sum(each.encode().__sizeof__() for each in [*model, text])
@@ -181,7 +185,7 @@ STEPS = st.lists(st.sampled_from(["put", "put all", "drop", "drop all", "take al
 def test_bytes_are_those_of_the_frames_in_the_queue(steps: list[str]) -> None:
     """After any sequence of operations, in the queue and in the total."""
     total = QueuedBytes()
-    queue = SendQueue(100, 10_000, total, clock)
+    queue = SendQueue(100, 10_000, total, ignore, clock)
     model: list[bytes] = []
     for number, step in enumerate(steps):
         data = b"x" * (number + 1)
