@@ -125,11 +125,15 @@ class RelayHarness:
     _streams: list[SocketStream] = field(default_factory=list)
 
     @property
+    def relays(self) -> list[Relay]:
+        return [self.relay]
+
+    @property
     def clients(self) -> int:
-        return self.relay.clients
+        return sum(each.clients for each in self.relays)
 
     def session(self, client_id: str) -> ClientSession:
-        return self.relay._sessions[client_id]
+        return next(each._sessions[client_id] for each in self.relays if client_id in each._sessions)
 
     def connect(self, room: int | None = None, remote: str = "client:0") -> SocketStream:
         """Open a connection on which `room` bytes fit on the way to the client; return the client's end."""
@@ -186,13 +190,17 @@ class RelayHarness:
             stream.close()
 
 
-Engine = Literal["epoll", "trio-websocket"]
+Engine = Literal["epoll", "trio-websocket", "cluster"]
 ENGINES: Final[tuple[Engine, ...]] = ("epoll", "trio-websocket")
 
 
 @asynccontextmanager
 async def relay_harness(limits: Limits | None = None, *, engine: Engine = "epoll") -> AsyncIterator[RelayHarness]:
-    """Open a relay on this engine; at the end whatever still runs in it is cancelled."""
+    """Open a relay on this engine, or a cluster of two; at the end whatever still runs in it is cancelled."""
+    if engine == "cluster":
+        async with cluster_harness(limits) as cluster:
+            yield cluster
+        return
     recorder = LogRecorder()
     log = Log(recorder.put, trio.current_time, level="debug")
     async with trio.open_nursery() as background, trio.open_nursery() as nursery:
@@ -221,11 +229,8 @@ class ClusterHarness(RelayHarness):
     _next: int = 0
 
     @property
-    def clients(self) -> int:
-        return sum(each.relay.clients for each in self.nodes)
-
-    def session(self, client_id: str) -> ClientSession:
-        return next(each.relay._sessions[client_id] for each in self.nodes if client_id in each.relay._sessions)
+    def relays(self) -> list[Relay]:
+        return [each.relay for each in self.nodes]
 
     def serve(self, stream: SocketStream) -> None:
         """Let the next node serve its end of a connection."""

@@ -2,7 +2,7 @@ from functools import partial
 
 import pytest
 
-from tests.harness.relay import ENGINES, OpenRelay, cluster_harness, relay_harness
+from tests.harness.relay import ENGINES, OpenRelay, relay_harness
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -15,4 +15,4 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def open_relay(request: pytest.FixtureRequest) -> OpenRelay:
     """Open a relay on either engine, or two nodes of a cluster, of which one client is on the one and the next on the other."""
-    return cluster_harness if request.param == "cluster" else partial(relay_harness, engine=request.param)
+    return partial(relay_harness, engine=request.param)

@@ -204,8 +204,8 @@ class Conversation:
         welcomed = all(app.socket is not None and app.socket.welcomed for app in self.apps)
         confirmed = all(app.rules.confirmed == app.rules.sent for app in self.apps if app.numbered)
         acked = all(app.rules.ack_due is None for app in self.apps if app.numbered)
-        relay = self._relay.relay
-        waiting = relay._resume.snapshot().replay_buffer_bytes or relay.queued.bytes
+        relays = self._relay.relays
+        waiting = any(each._resume.snapshot().replay_buffer_bytes or each.queued.bytes for each in relays)
         under_way = any(unread(self.wires[app].link.socket) for app in self.apps)
         return welcomed and confirmed and acked and not waiting and not under_way
 
@@ -241,7 +241,7 @@ class Conversation:
             assert len(app.of("paired")) == 1
             assert app.of("peer_disconnected") == []
             assert set(app.results[1:]) <= {ResumeResult.RESUMED}
-        assert self._relay.relay.clients == 2
+        assert self._relay.clients == 2
         assert self._relay.log.of("internal_error") == []
 
 
@@ -299,23 +299,24 @@ def run(rng: random.Random, *, engine: Engine, goes_on: Callable[[Conversation, 
     return trio.run(partial(_talk, rng, engine=engine, goes_on=goes_on), clock=MockClock(autojump_threshold=0))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", [*ENGINES, "cluster"])
 @given(rng=RNGS, steps=st.integers(0, 120))
 @examples(0.5)
 def test_frames_arrive_exactly_once_wherever_a_connection_breaks(
     engine: Engine, rng: random.Random, steps: int
 ) -> None:
-    """In order."""
+    """In order. In a cluster each connection is to the other node, so that the session moves."""
     run(rng, engine=engine, goes_on=lambda _, done: done < steps)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", [*ENGINES, "cluster"])
 @pytest.mark.parametrize("seed", range(3))
 def test_frames_arrive_exactly_once_over_hundreds_of_connections(engine: Engine, seed: int) -> None:
     """In one long run."""
     conversation = run(random.Random(seed), engine=engine, goes_on=lambda conversation, _: conversation.cuts < 150)
     assert len(conversation.a.results) > 50
     assert min(map(len, conversation.sent.values())) > 100
+    assert (len(conversation._relay.log.of("session_moved")) > 50) == (engine == "cluster")
 
 
 def test_the_clients_of_these_tests_do_receive_frames() -> None:

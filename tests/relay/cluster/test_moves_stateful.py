@@ -229,4 +229,4 @@ class Moves(RuleBasedStateMachine):
 
 
 TestMoves = Moves.TestCase
-TestMoves.settings = settings(max_examples=100, stateful_step_count=40)
+TestMoves.settings = settings(max_examples=50, stateful_step_count=40)
