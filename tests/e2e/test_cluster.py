@@ -21,12 +21,18 @@ from tests.harness.cluster import Node, cluster
 from tests.harness.coturn import free_port
 from tests.harness.processes import peer
 from tests.harness.programs import needs
-from tests.harness.redis_server import Kind, redis_server
+from tests.harness.redis_server import Kind, needs_redis, redis_server
 
 pytestmark = pytest.mark.e2e
 
 SMALL = replace(QUICK, nodes=2, pairs=8, kills=1, requests=300, drain=0.5, outages=1)
 NEVER = ("diagnosis", "connection_retry", "negotiation_error")
+
+
+@pytest.fixture(autouse=True)
+def engine_is_installed() -> None:
+    """Skip the tests where there is no Redis."""
+    needs_redis()
 
 
 @pytest.mark.parametrize("kind", ["redis", "valkey"])
