@@ -45,4 +45,7 @@ def senders_to_notify(session: ClientSession) -> list[ClientSession | RemoteSend
 
 def peer_unreachable(receiver_id: str) -> ErrorFrame:
     """Return the message to the sender of a frame that the receiver did not get."""
-    return ErrorFrame("peer_unreachable", f"'{receiver_id}' disconnected before all your messages were delivered")
+    return ErrorFrame(
+        "peer_unreachable",
+        f"'{receiver_id}' disconnected, or could not be reached, before all your messages were delivered",
+    )

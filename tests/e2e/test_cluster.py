@@ -22,6 +22,7 @@ from tests.harness.coturn import free_port
 from tests.harness.processes import peer
 from tests.harness.programs import needs
 from tests.harness.redis_server import Kind, needs_redis, redis_server
+from tests.harness.tls import write_certificate
 
 pytestmark = pytest.mark.e2e
 
@@ -58,10 +59,25 @@ async def test_cluster_meets_its_demands(tmp_path: Path, measure: Callable[[Path
     assert not outcome.wrong, outcome.render()
 
 
-async def test_nodes_share_one_port(tmp_path: Path) -> None:
+async def test_nodes_share_one_port_and_an_engine_with_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With --reuse-port the kernel spreads the connections; clients of different processes are paired."""
-    async with redis_server(tmp_path) as engine:
-        options = (*NO_LIMITS, "--cluster", engine.url, "--reuse-port")
+    _, certificate, _, key = write_certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", f"{tmp_path}/ca.pem")
+    password, secured = tmp_path / "password", free_port()
+    password.write_text("north by northwest\n")
+    tls = (
+        "--tls-port",
+        str(secured),
+        "--tls-cert-file",
+        certificate,
+        "--tls-key-file",
+        key,
+        "--tls-auth-clients",
+        "no",
+    )
+    async with redis_server(tmp_path, *tls, "--requirepass", password.read_text().strip()):
+        engine = ("--cluster", f"rediss://localhost:{secured}", "--cluster-password-file", str(password))
+        options = (*NO_LIMITS, *engine, "--reuse-port")
         port = free_port()
         nodes = [Node(tmp_path / f"node{number}", port, options) for number in range(2)]
         try:

@@ -176,6 +176,8 @@ def _cause(group: BaseExceptionGroup[Any]) -> str:
         error = leaf_exceptions(cause)[0] if isinstance(cause, BaseExceptionGroup) else cause
     if isinstance(error, trio.TooSlowError | TimeoutError):
         return NO_ANSWER
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed ({getattr(error, 'verify_message', '') or error.reason})"
     if isinstance(error, OSError) and (error.errno or 0) > 0:
         return os.strerror(error.errno or 0)
     return describe_os_error(error)  # the name of its type, if it has no text
