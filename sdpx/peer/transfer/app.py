@@ -6,6 +6,7 @@ how long the program waits for the other side, and what it tells it at the end.
 
 import random
 import shlex
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -31,6 +32,7 @@ from sdpx.urls import page_link
 
 ABSENCE_SECONDS: Final = 90.0  # for the other side to come back, longer than it repeats its requests
 CLOSE_SECONDS: Final = 10.0
+SWITCH_SECONDS: Final = 0.0005  # between threads: each read and write of one waits so long for the one that runs
 ID_SECONDS: Final = 45.0  # a relay keeps the ID of a killed program for some 30 s
 
 
@@ -47,6 +49,7 @@ async def run_transfer(
 
     `reverse_command` is what the other side runs to connect to this one, without the ID.
     """
+    sys.setswitchinterval(SWITCH_SECONDS)
     peer_options = options.peer_options(target, transport.mode)
     async with open_webrtc_runtime(load_webrtc, log) as runtime, trio.open_nursery() as nursery:
         if options.access.insecure:

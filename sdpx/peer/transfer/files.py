@@ -34,7 +34,7 @@ async def run_send(options: SendOptions, manifest: Manifest, log: Log, stop: Shu
     transport, meter = _new_transport("send", options.flows, "files"), Meter()
     reporter = Reporter(meter, transport, log)
     sender = Sender(transport.link, manifest, meter, log)
-    body = _reported(sender.run, reporter, meter, log, sends=True)
+    body = _reported(sender.run, reporter, transport, meter, log, sends=True)
     await run_transfer(options, transport, options.to, "sdpx receive --from", body, log, stop)
 
 
@@ -57,16 +57,17 @@ async def run_receive(options: ReceiveOptions, log: Log, stop: ShutdownRequest) 
         return wanted
 
     receiver = Receiver(transport.link, options.directory, meter, log, is_wanted, force=options.force)
-    body = _reported(receiver.run, reporter, meter, log, sends=False)
+    body = _reported(receiver.run, reporter, transport, meter, log, sends=False)
     await run_transfer(options, transport, options.sender, "sdpx send FILE --to", body, log, stop)
 
 
 def _reported(
-    run: Callable[[], Awaitable[None]], reporter: Reporter, meter: Meter, log: Log, *, sends: bool
+    run: Callable[[], Awaitable[None]], reporter: Reporter, transport: Transport, meter: Meter, log: Log, *, sends: bool
 ) -> Callable[[], Awaitable[None]]:
     """Return a function that runs a transfer and reports its progress."""
 
     async def body() -> None:
+        await transport.link.wait_until(lambda: transport.link.connected)
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(reporter.run)
