@@ -26,7 +26,7 @@ PURE: Final = (
         "relay.websocket.protocol",
         "relay.websocket.validator",
     ),
-    *("relay.cluster.options", "relay.cluster.directory", "relay.cluster.node"),
+    *("relay.cluster.options", "relay.cluster.directory", "relay.cluster.effects", "relay.cluster.node"),
     *("relay.auth.options", "relay.auth.origins", "relay.auth.proxies", "relay.auth.tokens"),
     *("relay.auth.turn", "relay.options", "peer.options", "peer.commands", "peer.policy", "peer.negotiation"),
     *("peer.diagnostics.diagnosis", "peer.diagnostics.expectation", "peer.diagnostics.trace", "peer.webrtc.events"),

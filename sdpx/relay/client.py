@@ -12,7 +12,8 @@ from sdpx.relay.websocket.connection import EpollConnection
 from sdpx.relay.websocket.trio_websocket_engine import TrioWebSocketConnection
 
 if TYPE_CHECKING:
-    from sdpx.relay.cluster.node import Member, RemoteSender
+    from sdpx.relay.cluster.effects import RemoteSender
+    from sdpx.relay.cluster.node import Member
     from sdpx.relay.core.replay_buffer import ReplayBuffer
     from sdpx.relay.websocket.handler import CloseReason
 

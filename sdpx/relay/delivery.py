@@ -13,7 +13,7 @@ A frame is undelivered
 
 from sdpx.protocol.messages import ErrorFrame
 from sdpx.relay.client import ClientSession
-from sdpx.relay.cluster.node import RemoteSender
+from sdpx.relay.cluster.effects import RemoteSender
 from sdpx.relay.websocket.handler import ABNORMAL, CloseReason
 
 

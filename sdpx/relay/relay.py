@@ -30,7 +30,7 @@ from sdpx.relay import delivery
 from sdpx.relay.auth.tokens import Grant
 from sdpx.relay.auth.turn import IceServerIssuer
 from sdpx.relay.client import AcceptedUpgrade, ClientSession, Connection
-from sdpx.relay.cluster.node import RemoteSender
+from sdpx.relay.cluster.effects import RemoteSender
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.overload import PartialMessageBudget, QueuedBytes, slowest_readers
 from sdpx.relay.core.pairing import Effect, PairingTable, PairPolicy, Send

@@ -14,21 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from msgspec import Struct, msgpack
 
 from sdpx.relay.cluster.directory import Entry, Handler
+from sdpx.relay.cluster.effects import Answered, Asked, Claimed, Deliver, Ended, Frozen, NodeEffect, Paired, Unread
 from sdpx.relay.cluster.memory import MemoryDirectory, MemoryEngine
-from sdpx.relay.cluster.node import (
-    Answered,
-    Asked,
-    Claimed,
-    Deliver,
-    Ended,
-    Frozen,
-    Link,
-    Member,
-    Node,
-    NodeEffect,
-    Paired,
-    Unread,
-)
+from sdpx.relay.cluster.node import Link, Member, Node
 from sdpx.relay.core.limits import Limits
 
 TOKEN: Final = "7041"  # every question names the right token
