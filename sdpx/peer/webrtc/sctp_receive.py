@@ -134,7 +134,9 @@ class ReceivingTransport(FlowControlledTransport):
 
     def _acknowledge(self) -> None:
         last = self._last_received_tsn
-        assert last is not None
+        if last is None:  # there is no association yet
+            self._sack_needed = self._sack_due = False
+            return
         sack = SackChunk()
         sack.cumulative_tsn = last
         sack.advertised_rwnd = max(0, self._advertised_rwnd)

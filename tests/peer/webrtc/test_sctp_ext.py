@@ -389,6 +389,42 @@ def test_any_packets_leave_a_consistent_transport(packets: list[list[bytes]]) ->
     run(main())
 
 
+@given(st.lists(CHUNKS, max_size=20))
+def test_any_packets_before_the_association_are_dropped(chunks: list[bytes]) -> None:
+    """Neither data nor acknowledgements mean anything before the peer's INIT."""
+
+    async def main() -> None:
+        sctp = alone()
+        sctp._last_received_tsn = None
+        for each in chunks:
+            if each[0] not in (sctp_packet.INIT, 2):  # INIT ACK, too, begins it
+                sctp.receive(packet(sctp, each))
+                sctp.flush()
+        assert sctp._last_received_tsn is None
+
+    run(main())
+
+
+def test_every_packet_is_a_sign_of_life() -> None:
+    """A sender that gets acknowledgements alone, however slowly, hears from the other side."""
+
+    async def main() -> None:
+        one, other = await connect(Network())
+        one.channel.send(b"x")
+        await asyncio.sleep(1)
+        assert not one.received
+        acknowledged = one.sctp.last_packet
+        one.channel.send(b"x")
+        await asyncio.sleep(1)
+        assert one.sctp.last_packet > acknowledged
+        other.sctp.send_heartbeat()
+        before = one.sctp.last_packet
+        await asyncio.sleep(1)
+        assert one.sctp.last_packet > before
+
+    run(main())
+
+
 @given(st.lists(st.binary(max_size=100), max_size=20))
 def test_any_bytes_are_dropped(packets: list[bytes]) -> None:
     async def main() -> None:
