@@ -110,8 +110,7 @@ class SctpTransport(ReceivingTransport, SendingTransport):
 
     def _on_sack(self, cumulative: int, window: int, blocks: Iterable[tuple[int, int]]) -> None:
         """Handle a SACK, unless it is older than another one, or acknowledges what was never sent."""
-        unsent = self._outbound_queue[0].tsn if self._outbound_queue else self._local_tsn
-        if (cumulative - self._last_sacked_tsn) & TSN_MASK >= (unsent - self._last_sacked_tsn) & TSN_MASK:
+        if (cumulative - self._last_sacked_tsn) & TSN_MASK >= (self._next_new_tsn - self._last_sacked_tsn) & TSN_MASK:
             return
         was_full, was_probing = self._flight_size >= self._cwnd, self._is_probing
         self._last_sacked_tsn = cumulative
@@ -177,14 +176,19 @@ class SctpTransport(ReceivingTransport, SendingTransport):
                 chunk._retransmit = False
                 self._flight_size_decrease(chunk)
             position = end + 1
-        has_loss = [self._strike(start, min(end, newest)) for start, end in holes if start < newest]
+        has_loss = [self._strike(start, min(end, newest), newest) for start, end in holes if start < newest]
         return size, any(has_loss)
 
-    def _strike(self, start: int, end: int) -> bool:
-        """Count a report that these chunks are missing; whether that makes one of them lost."""
-        has_loss = False
+    def _strike(self, start: int, end: int, newest_index: int) -> bool:
+        """Count a report that these chunks are missing; whether that makes one of them lost.
+
+        A chunk that was sent again is missing once a chunk has arrived that was sent after it.
+        """
+        has_loss, newest = False, self._sent_queue[newest_index].tsn
         for index in range(start, end):
             chunk = self._sent_queue[index]
+            if chunk.resent_at is not None and sctp_packet.follows(chunk.resent_at, newest):
+                continue
             chunk._misses += 1
             if chunk._misses == MISSES:
                 chunk._misses = 0

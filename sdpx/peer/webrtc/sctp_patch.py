@@ -54,6 +54,7 @@ class OutboundChunk(DataChunk):
     __slots__ = (
         *("packet", "flags", "tsn", "stream_id", "stream_seq", "protocol", "_book_size", "_abandoned", "_acked"),
         *("_in_flight", "_retransmit", "_misses", "_sent_count", "_sent_time", "_expiry", "_max_retransmits"),
+        "resent_at",
     )
 
     def __init__(self, packet: bytes, flags: int, tsn: int, stream: int, number: int, protocol: int, size: int) -> None:
@@ -65,6 +66,7 @@ class OutboundChunk(DataChunk):
         self._sent_time: float | None = None
         self._expiry: float | None = None
         self._max_retransmits: int | None = None
+        self.resent_at: int | None = None  # the next new TSN, when it was last sent again
 
     @property
     def user_data(self) -> bytes:  # type: ignore[override]

@@ -4,6 +4,7 @@
 
 import time
 from asyncio import TimerHandle  # noqa: TC003
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -39,6 +40,8 @@ class SendingTransport(FlowControlledTransport):
     _partial_bytes_acked: int
     _fast_recovery_exit: int | None  # type: ignore[assignment]
     _forward_tsn_chunk: ForwardTsnChunk | None
+    _sent_queue: deque[OutboundChunk]  # type: ignore[assignment]
+    _outbound_queue: deque[OutboundChunk]  # type: ignore[assignment]
     _t3_handle: Any  # when T3 expires, by the clock of the loop; None while it is stopped
 
     def prepare(self, exempt_stream: int, on_flaw: Callable[[int, str], None]) -> None:
@@ -176,6 +179,10 @@ class SendingTransport(FlowControlledTransport):
                 self._t3_start()
 
     @property
+    def _next_new_tsn(self) -> int:
+        return self._outbound_queue[0].tsn if self._outbound_queue else self._local_tsn
+
+    @property
     def _is_probing(self) -> bool:
         """Whether one chunk is in flight although the other side told that it has no room."""
         return self._told_window < USERDATA_MAX_LENGTH and len(self._sent_queue) == 1
@@ -197,6 +204,7 @@ class SendingTransport(FlowControlledTransport):
                 return True
             self._flight_size_increase(chunk)
             chunk._misses = 0
+            chunk.resent_at = self._next_new_tsn
             chunk._retransmit = False
             chunk._sent_count += 1
             self.retransmissions += 1
