@@ -50,7 +50,7 @@ static int device(const char *name) {
 static void deliver(struct direction *way, uint64_t time) {
     while (way->first != way->next && way->ring[way->first % SLOTS].due <= time) {
         struct packet *packet = &way->ring[way->first++ % SLOTS];
-        if (write(way->to, packet->bytes, (size_t)packet->size) < 0 && errno != EAGAIN && errno != EIO)
+        if (write(way->to, packet->bytes, (size_t)packet->size) < 0 && errno != EAGAIN && errno != EIO && errno != EBADFD)
             perror("link: write");
     }
 }
