@@ -325,15 +325,19 @@ class Acceptor:
         Returns the request, what to answer instead, or None if the client sent nothing. Raises `TlsHandshakeError`.
         """
         parser = RequestParser(self._limits.head_bytes)
-        with trio.move_on_after(self._limits.handshake_timeout):
-            try:
-                data = received or bytes(await stream.receive_some(READ_BYTES))
-            except TlsRequiredError:
-                return TLS_REQUIRED
-            while (request := parser.receive_data(data)) is None and data:
-                data = bytes(await stream.receive_some(READ_BYTES))
-            return request
-        return TIMEOUT if parser.bytes_received else None
+        while True:
+            began = trio.current_time()
+            with trio.move_on_after(self._limits.handshake_timeout):
+                try:
+                    data = received or bytes(await stream.receive_some(READ_BYTES))
+                except TlsRequiredError:
+                    return TLS_REQUIRED
+                while (request := parser.receive_data(data)) is None and data:
+                    data = bytes(await stream.receive_some(READ_BYTES))
+                return request
+            if self._relay.handler.resumed_at(trio.current_time()) < began:
+                return TIMEOUT if parser.bytes_received else None
+            received = b""  # the process was suspended: epoll may not have been asked since, and has the rest
 
     # ---- opening
 

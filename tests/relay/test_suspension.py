@@ -76,6 +76,19 @@ async def test_a_request_that_waits_in_the_socket_is_read_before_the_handshake_t
         assert (await client.response())[0] == 101
 
 
+async def test_half_a_request_has_a_full_handshake_timeout_after_a_suspension(
+    autojump_clock: MockClock, open_relay: OpenRelay
+) -> None:
+    async with open_relay(LIMITS) as relay:
+        client, request = relay.raw(), upgrade_request()
+        await client.send(request[:20])
+        await wait_all_tasks_blocked()
+        autojump_clock.jump(SUSPENDED)
+        await wait_all_tasks_blocked()
+        await client.send(request[20:])
+        assert (await client.response())[0] == 101
+
+
 async def test_suspended_sessions_have_a_full_resume_window_after_a_suspension(autojump_clock: MockClock) -> None:
     async with relay_harness(LIMITS) as relay:
         client = relay.raw()
