@@ -6,7 +6,14 @@ import { Sha256 } from "./sha256.js";
 const HELLO = 0, DATA = 1, GRANT = 2, ABORT = 3, WINDOW = 4 << 20, GRANT_STEP = WINDOW / 8, CHUNK = 60000, HIGH_WATER = 1 << 20;
 const BEGIN = 0, BYTES = 1, END = 2, FAILED = 3, SAME = 4, DIFFERENT = 5, RECORD_BYTES = 9;
 
-const json = (kind, value) => new Blob([Uint8Array.of(kind), JSON.stringify(value)]).arrayBuffer();
+function joined(...parts) {
+  const made = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) { made.set(part, at); at += part.length; }
+  return made;
+}
+
+const json = (kind, value) => joined(Uint8Array.of(kind), new TextEncoder().encode(JSON.stringify(value)));
 
 function record(kind, number, payload = new Uint8Array()) {
   const made = new Uint8Array(RECORD_BYTES + payload.length), view = new DataView(made.buffer);
@@ -22,7 +29,7 @@ const same = (one, other) => one.length === other.length && one.every((byte, at)
 /** One transfer over an open channel. Events: `offer` (accept it or not), `progress`, `file`, `finished`, `failed`. */
 export class Transfer extends EventTarget {
   #channel; #sent = 0; #limit = 0; #received = 0; #taken = 0; #granted = 0; #timer = 0; #queue = Promise.resolve(); #room = [];
-  #greeted; #messages = []; #wake = () => {}; #awaited = []; #entries = 0; #complete = 0; #failed = 0; #file = null; #total = 0; #moved = 0;
+  #opened; #greeted; #messages = []; #wake = () => {}; #awaited = []; #entries = 0; #complete = 0; #failed = 0; #file = null; #total = 0; #moved = 0;
   isOver = false;
 
   constructor(channel) {
@@ -34,9 +41,11 @@ export class Transfer extends EventTarget {
     channel.onmessage = ({ data }) => { this.#queue = this.#queue.then(() => this.#receive(new Uint8Array(data))).catch((error) => this.#fail(error.message)); };
     channel.onclose = () => { if (!this.isOver) this.#fail("the connection was lost"); };
     const hello = { stream: crypto.getRandomValues(new Uint32Array(2)).join("-"), role: "both", peer_stream: "", received: 0, limit: WINDOW, version: 1 };
-    const open = async () => channel.send(await json(HELLO, hello));
-    if (channel.readyState === "open") open();
-    else channel.onopen = open;
+    this.#opened = new Promise((resolve) => {  // messages may come before the event
+      const open = () => { channel.send(json(HELLO, hello)); resolve(); };
+      if (channel.readyState === "open") open();
+      else channel.onopen = open;
+    });
   }
 
   #emit(type, detail = {}) { this.dispatchEvent(new CustomEvent(type, { detail })); }
@@ -50,9 +59,9 @@ export class Transfer extends EventTarget {
     this.#emit("failed", { reason });
   }
 
-  async abort(code, reason) {
+  abort(code, reason) {
     this.isOver = true;
-    if (this.#channel.readyState === "open") this.#channel.send(await json(ABORT, { code, reason }));
+    if (this.#channel.readyState === "open") this.#channel.send(json(ABORT, { code, reason }));
   }
 
   // ---- the stream
@@ -88,8 +97,8 @@ export class Transfer extends EventTarget {
   }
 
   async #send(...parts) {
-    const frame = new Uint8Array(await new Blob([Uint8Array.of(DATA), ...parts]).arrayBuffer());
-    await this.#greeted;
+    const frame = joined(Uint8Array.of(DATA), ...parts);
+    await Promise.all([this.#opened, this.#greeted]);
     while (this.#sent + frame.length > this.#limit && !this.isOver) await new Promise((resolve) => this.#room.push(resolve));
     if (this.#channel.bufferedAmount > HIGH_WATER) await new Promise((resolve) => { this.#channel.onbufferedamountlow = resolve; });
     if (this.isOver) throw new Error("the transfer is over");
@@ -126,7 +135,7 @@ export class Transfer extends EventTarget {
     this.#total = size;
     const isWanted = await new Promise((resolve) => this.#emit("offer", { names, files, size, answer: resolve }));
     if (isWanted) await this.#tell("accept");
-    else { await this.abort("declined", "The offer was declined"); this.#emit("failed", { reason: "declined" }); }
+    else { this.abort("declined", "The offer was declined"); this.#emit("failed", { reason: "declined" }); }
   }
 
   async #onEntries(entries) {
