@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.docs.generate import ROOT
@@ -58,3 +59,15 @@ def test_documents_and_recipes_are_in_the_file(run: Run) -> None:
     assert run("docs", "protocol").startswith("# Wire protocol")
     assert json.loads(run("recipe", "grafana"))["panels"]
     assert run("--version").startswith("sdpx ")
+
+
+def test_files_of_page_and_cluster_are_in_the_file(run: Run) -> None:
+    assert "page" in run("serve", "--port", "8800", "--check", "--print-config")
+    with subprocess.Popen([str(BINARY), "serve", "--port", "0"], stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout is not None
+            port = json.loads(server.stdout.readline())["port"]
+            page = httpx.get(f"http://127.0.0.1:{port}/", headers={"Accept": "text/html"})
+            assert page.status_code == 200
+        finally:
+            server.terminate()
