@@ -71,7 +71,7 @@ binary: _venv
         --collect-submodules sdpx --add-data '{{justfile_directory()}}/sdpx/docs:sdpx/docs' \
         --add-data '{{justfile_directory()}}/sdpx/relay/cluster/scripts:sdpx/relay/cluster/scripts' \
         --add-data '{{justfile_directory()}}/sdpx/relay/web:sdpx/relay/web' \
-        --copy-metadata aiortc --copy-metadata aioice \
+        --copy-metadata aiortc --copy-metadata aioice --copy-metadata pyOpenSSL \
         --distpath build --workpath build/pyinstaller --specpath build/pyinstaller sdpx/__main__.py
     {{bin}}/python -m pytest -q tests/e2e/test_binary.py
 
