@@ -1,4 +1,4 @@
-"""What to do about a problem: one table of codes for the peer's diagnoses, `sdpx doctor` and the relay's page. Pure."""
+"""Remedies of problems: one table of codes for the peer's diagnoses, `sdpx doctor` and the relay's page. Pure."""
 
 from typing import Final, Literal
 

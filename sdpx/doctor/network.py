@@ -1,4 +1,4 @@
-"""What the addresses of this machine, and those that STUN servers see, say of its network. Pure."""
+"""Conclusions about a network from the addresses of this machine, and from those that STUN servers see. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_network

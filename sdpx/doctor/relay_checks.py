@@ -33,7 +33,7 @@ SKEW_SECONDS: Final = 5.0
 CERTIFICATE_DAYS: Final = 14
 TOKEN_SECONDS: Final = 300
 _DAY: Final = 86_400
-# What a pairing relays must arrive unchanged: unusual, but valid.
+# Frames of a pairing, which must arrive unchanged: unusual, but valid.
 _SDP: Final = 'v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=x-sdpx-doctor:\u00e4\u20ac \\"\r\n'
 _CANDIDATE: Final = CandidateInit("candidate:1 1 UDP 1 192.0.2.1 9 typ host", "0", 0)
 

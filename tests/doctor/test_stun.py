@@ -27,7 +27,8 @@ def test_any_datagram_is_a_message_or_none(data: bytes) -> None:
     head = stun.HEADER.pack(stun.BINDING, len(data), stun.COOKIE, TRANSACTION)
     message = stun.decode(head + data)
     if message is not None:
-        _ = message.error, message.address(stun.XOR_MAPPED_ADDRESS)
+        assert 0 <= message.error[0] < 1000
+        assert (message.address(stun.XOR_MAPPED_ADDRESS) or ("", 0))[1] < 1 << 16
 
 
 @pytest.mark.parametrize("address", [("192.0.2.1", 32853), ("2001:db8:1234:5678:11:2233:4455:6677", 32853)])
