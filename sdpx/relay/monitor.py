@@ -1,7 +1,7 @@
 """`/stats.json`: the relay's numbers, with those of ten minutes; for administrators also the clients.
 
-Without authentication it is served to loopback only. With it, a valid token gets the numbers, and one whose `admin` claim is
-true the clients, too; `DELETE /clients/ID` disconnects one.
+Without authentication it is served to loopback only, by a local name. With it, a valid token gets the numbers, and one whose
+`admin` claim is true the clients, too; `DELETE /clients/ID` disconnects one.
 """
 
 from collections import deque
@@ -12,6 +12,7 @@ import msgspec
 import trio
 
 from sdpx.relay.auth.authenticator import Authenticator
+from sdpx.relay.auth.origins import is_local_name
 from sdpx.relay.auth.tokens import UNRESTRICTED, Grant
 from sdpx.relay.http.request import HttpRequest, Remote, host_of
 from sdpx.relay.http.responses import JSON, HttpError, HttpResponse
@@ -24,7 +25,9 @@ SAMPLES: Final = 300
 MAX_CLIENTS: Final = 1000
 _HEADERS: Final = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
 LOCAL_ONLY: Final = HttpError(
-    403, "forbidden", "Without authentication the numbers of the relay are served to this machine only (loopback)"
+    403,
+    "forbidden",
+    "Without authentication the numbers of the relay are served to this machine only (http://localhost)",
 )
 ADMIN_ONLY: Final = HttpError(403, "forbidden", "This needs a token whose 'admin' claim is true")
 
@@ -64,8 +67,9 @@ class Monitor:
         if self._authenticator is not None and self._authenticator.requires_authentication:
             return await self._authenticator.authenticate(request, remote)
         is_forwarded = request.values(b"x-forwarded-for") or request.values(b"forwarded")
+        has_local_name = is_local_name(", ".join(request.values(b"host")))  # no page by DNS rebinding, no proxy
         try:
-            is_local = ip_address(host_of(remote.shown)).is_loopback and not is_forwarded
+            is_local = ip_address(host_of(remote.shown)).is_loopback and not is_forwarded and has_local_name
         except ValueError:
             is_local = False
         return UNRESTRICTED if is_local else LOCAL_ONLY

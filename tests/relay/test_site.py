@@ -103,6 +103,10 @@ async def test_numbers_are_for_this_machine_only_where_there_is_no_authenticatio
         assert (body["now"]["clients"], "clients" in body, len(body["history"]) > 0) == (1, False, True)
         assert "bob" not in str(body)
         assert (await get(url, "/stats.json", X_Forwarded_For="198.51.100.1")).status_code == 403
+        for host in ("evil.test", f"evil.test:{url.rpartition(':')[2]}"):  # DNS rebinding
+            assert (await get(url, "/stats.json", Host=host)).status_code == 403
+        for host in ("localhost", "[::1]:8765"):
+            assert (await get(url, "/stats.json", Host=host)).status_code == 200
         assert (await get(url, "/clients/bob", "DELETE")).status_code == 403
 
 

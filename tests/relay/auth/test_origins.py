@@ -45,6 +45,33 @@ def test_exact_origins_and_wildcard_subdomains_are_allowed(origin: str | None, a
     assert ALLOWED.allow(origin) is allowed
 
 
+@pytest.mark.parametrize(
+    ("origin", "host", "allowed"),
+    [
+        ("http://127.0.0.1:8765", "127.0.0.1:8765", True),
+        ("http://[::1]:8765", "[::1]:8765", True),
+        ("http://203.0.113.7", "203.0.113.7", True),
+        ("http://localhost:8765", "localhost:8765", True),
+        ("http://LOCALHOST:8765", "LocalHost:8765", True),
+        ("http://app.localhost:8765", "app.localhost:8765", True),
+        ("http://relay:8765", "relay:8765", True),
+        ("https://relay.example", "relay.example", True),
+        ("http://relay.example:8765", "relay.example:8765", False),  # any site can have its name resolved to this relay
+        ("http://evil.test", "evil.test", False),
+        ("http://127.0.0.1.evil.test:8765", "127.0.0.1.evil.test:8765", False),
+        ("http://127.0.0.1:8765", "127.0.0.1:8766", False),
+        ("http://localhost", "127.0.0.1", False),
+        ("https://relay.example", "relay.example:8443", False),
+        ("https://relay.example", None, False),
+    ],
+)
+def test_origin_of_the_own_page_is_allowed_unless_another_site_could_have_its_name(
+    origin: str, host: str | None, allowed: bool
+) -> None:
+    """DNS rebinding: without a certificate, an attacker's name with the address of the relay looks like the relay."""
+    assert ALLOWED.allow(origin, host) is allowed
+
+
 @given(st.text() | st.none())
 def test_empty_list_allows_every_origin(origin: str | None) -> None:
     assert Origins().allow(origin)
