@@ -1,7 +1,8 @@
 """Helpers for Trio programs."""
 
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
 
 import trio
 
@@ -73,6 +74,25 @@ async def wait_for_change(change: Callable[[], Awaitable[None]]) -> None:
     """Wait for `change()`, but not for long: for values that also change without it."""
     with trio.move_on_after(POLL_SECONDS):
         await change()
+
+
+@contextmanager
+def map_exceptions(
+    kinds: type[Exception] | tuple[type[Exception], ...], make: Callable[[BaseExceptionGroup[Any]], BaseException]
+) -> Iterator[None]:
+    """Raise `make(group)` in place of the exceptions of these kinds, which come alone or in a group; others are raised, too.
+
+    Python before 3.11.4 would put an exception that is raised in an `except*` clause into a group.
+    """
+    try:
+        yield
+    except BaseException as error:
+        group = error if isinstance(error, BaseExceptionGroup) else BaseExceptionGroup("", [error])
+        found, others = group.split(kinds)
+        if found is None:
+            raise
+        made = make(found)
+        raise (BaseExceptionGroup("", [made, others]) if others else made) from None
 
 
 def leaf_exceptions(group: BaseExceptionGroup[E]) -> list[E]:

@@ -11,6 +11,7 @@ from typing import Final
 import trio
 
 from sdpx.child_process import Line, LoggedProcess, child_process
+from sdpx.concurrency import map_exceptions
 from sdpx.errors import Ending
 from sdpx.events import Event
 from sdpx.events.demo import DemoFinished
@@ -103,20 +104,22 @@ class Phases:
 async def run_demo(seconds: float, log: Log, stop: ShutdownRequest) -> None:
     """Run the demonstration. Raises an `Ending` if a step fails, or takes longer than `seconds` in total."""
     phases, ok = Phases(), False
+
+    def too_slow(_group: BaseExceptionGroup[trio.TooSlowError]) -> Ending:
+        done = ", ".join(phases.took) or "none"
+        return Ending("demo_failed", f"The demo did not end within {seconds:g} s; completed phases: {done}")
+
     try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(stop.cancel, nursery.cancel_scope)
-            with trio.fail_after(seconds):
-                await _run_steps(log, phases)
-                ok = True
-            nursery.cancel_scope.cancel()
+        with map_exceptions(trio.TooSlowError, too_slow):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stop.cancel, nursery.cancel_scope)
+                with trio.fail_after(seconds):
+                    await _run_steps(log, phases)
+                    ok = True
+                nursery.cancel_scope.cancel()
         if stop.requested:
             ok = False
             raise Ending("interrupted", f"The demo was interrupted ({stop.cause})")
-    except* trio.TooSlowError:
-        done = ", ".join(phases.took) or "none"
-        reason = f"The demo did not end within {seconds:g} s; completed phases: {done}"
-        raise Ending("demo_failed", reason) from None
     finally:
         log.emit(DemoFinished(ok, phases.took))
 

@@ -2,7 +2,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from sdpx.concurrency import FairSlots, RepeatedEvent, leaf_exceptions
+from sdpx.concurrency import FairSlots, RepeatedEvent, leaf_exceptions, map_exceptions
 
 
 async def test_each_set_wakes_the_tasks_that_wait_at_that_moment(autojump_clock: trio.abc.Clock) -> None:
@@ -28,6 +28,26 @@ def test_leaf_exceptions_are_found_at_any_depth() -> None:
     a, b, c = ValueError("a"), KeyError("b"), OSError("c")
     group = BaseExceptionGroup("outer", [BaseExceptionGroup("inner", [a, ExceptionGroup("innermost", [b])]), c])
     assert leaf_exceptions(group) == [a, b, c]
+
+
+def test_mapped_exceptions_come_alone_whether_they_were_in_a_group_or_not() -> None:
+    for raised in (KeyError("a"), ExceptionGroup("outer", [ExceptionGroup("inner", [KeyError("a")])])):
+        with pytest.raises(ValueError, match="1 of them"), map_exceptions(KeyError, made):
+            raise raised
+
+
+def test_exceptions_beside_mapped_ones_are_kept() -> None:
+    """A cancellation is not lost."""
+    group = BaseExceptionGroup("", [KeyError("a"), KeyboardInterrupt()])
+    with pytest.raises(BaseExceptionGroup) as caught, map_exceptions(KeyError, made):
+        raise group
+    assert {type(each) for each in leaf_exceptions(caught.value)} == {ValueError, KeyboardInterrupt}
+    with pytest.raises(KeyboardInterrupt), map_exceptions(KeyError, made):
+        raise KeyboardInterrupt
+
+
+def made(group: BaseExceptionGroup[KeyError]) -> ValueError:
+    return ValueError(f"{len(leaf_exceptions(group))} of them")
 
 
 async def test_owners_take_turns_for_slots(autojump_clock: trio.abc.Clock) -> None:

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -26,7 +26,7 @@ from trio_websocket import (
 from wsproto.utilities import ProtocolError
 
 from sdpx.client_tls import ByteStream, client_context, describe_connect_failure, open_stream
-from sdpx.concurrency import leaf_exceptions
+from sdpx.concurrency import leaf_exceptions, map_exceptions
 from sdpx.errors import Ending, ExitStatus, Refusal
 from sdpx.peer.signaling.reliable_channel import ReliableChannel
 from sdpx.protocol import codec
@@ -149,7 +149,19 @@ async def dial(
     Yields the connection, and closes it at the end. Raises an `Ending`.
     """
     opened = False
-    try:
+
+    def explain(group: BaseExceptionGroup[Any]) -> BaseException:
+        if endings := group.subgroup(Ending):
+            return leaf_exceptions(endings)[0]
+        error = leaf_exceptions(group)[0]
+        if isinstance(error, ProtocolError):  # trio-websocket raises it in its own task
+            reason = f"The relay at {shown_url} sent frames that break the WebSocket protocol"
+            return Ending("relay_lost", reason, ExitStatus.RELAY)
+        has_token = bool(headers) or "token" in parse_qs(urlsplit(url).query)
+        return group if opened else _unreachable(shown_url, error, has_token=has_token)
+
+    # Another server may answer anything, and the libraries raise as many exceptions.
+    with map_exceptions(Exception, explain):
         async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
             with trio.fail_after(DIAL_SECONDS):
                 context = (tls or client_context()) if urlsplit(url).scheme == "wss" else None
@@ -165,17 +177,6 @@ async def dial(
             finally:
                 await connection.close()
                 nursery.cancel_scope.cancel()
-    except* Ending:
-        raise
-    except* Exception as group:  # another server may answer anything, and the libraries raise as many exceptions
-        error = leaf_exceptions(group)[0]
-        if isinstance(error, ProtocolError):  # trio-websocket raises it in its own task
-            reason = f"The relay at {shown_url} sent frames that break the WebSocket protocol"
-            raise Ending("relay_lost", reason, ExitStatus.RELAY) from None
-        if opened:
-            raise
-        has_token = bool(headers) or "token" in parse_qs(urlsplit(url).query)
-        raise _unreachable(shown_url, error, has_token=has_token) from None
 
 
 class _EofWatchedStream(trio.abc.Stream):

@@ -14,7 +14,7 @@ import trio
 from msgspec import UNSET
 
 from sdpx.client_tls import client_context
-from sdpx.concurrency import leaf_exceptions
+from sdpx.concurrency import leaf_exceptions, map_exceptions
 from sdpx.errors import Ending, ExitStatus
 from sdpx.events import transfer
 from sdpx.events.peer import TlsVerificationDisabled
@@ -90,15 +90,16 @@ async def _run(session: Session, transport: Transport, body: Callable[[], Awaita
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_run_session, session, transport)
         nursery.start_soon(_watch_connection, transport, log)
+        failure: Exception | None = None
         try:
             await body()
-        except* Exception as group:
+        except* Exception as group:  # noqa: BLE001  raised again below, after the other side has been informed
             first = next((each for each in leaf_exceptions(group) if isinstance(each, Ending)), None)
             ending = first or Ending("internal", "an internal error")
             await transport.link.abort(ending.code, ending.reason)
-            if first is None:
-                raise
-            raise ending from None
+            failure = first or group
+        if failure is not None:
+            raise failure
         transport.is_done = True
         with trio.move_on_after(CLOSE_SECONDS):
             await session.quit("the end of the transfer")
@@ -107,13 +108,13 @@ async def _run(session: Session, transport: Transport, body: Callable[[], Awaita
 
 async def _run_session(session: Session, transport: Transport) -> None:
     """Run the session; a target that was there and is not found again did not come back."""
-    try:
-        await session.run()
-    except* Ending as group:
+
+    def explain(group: BaseExceptionGroup[Ending]) -> Ending:
         ending = leaf_exceptions(group)[0]
-        if transport.is_unfinished and getattr(ending, "status", None) is ExitStatus.PAIRING_REFUSED:
-            raise _gone() from None
-        raise ending from None
+        return _gone() if transport.is_unfinished and ending.status is ExitStatus.PAIRING_REFUSED else ending
+
+    with map_exceptions(Ending, explain):
+        await session.run()
 
 
 async def _watch_connection(transport: Transport, log: Log) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 
 import trio
 
+from sdpx.concurrency import map_exceptions
 from sdpx.errors import Ending, ExitStatus, describe_os_error
 from sdpx.events import Event, transfer
 from sdpx.log import Log
@@ -67,12 +68,11 @@ class Receiver:
             await self._link.begin()
             require_role(self._link, "send")
             restarted = False
-            try:
-                await self._receive_once()
-            except* Restarted:
-                restarted = True
-            except* Violation as group:
-                raise violation(group) from None
+            with map_exceptions(Violation, violation):
+                try:
+                    await self._receive_once()
+                except* Restarted:
+                    restarted = True
             if not restarted:
                 break
 

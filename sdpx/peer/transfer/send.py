@@ -8,7 +8,7 @@ from typing import Final
 
 import trio
 
-from sdpx.concurrency import RepeatedEvent, leaf_exceptions
+from sdpx.concurrency import RepeatedEvent, leaf_exceptions, map_exceptions
 from sdpx.errors import Ending, ExitStatus
 from sdpx.events import transfer
 from sdpx.log import Log
@@ -62,15 +62,14 @@ class Sender:
         while True:
             await self._link.begin()
             require_role(self._link, "receive")
-            try:
-                verdict = await self._send_once()
-                await self._link.send(records.encode(Bye()))
-                break
-            except* Restarted:
-                self._packer.close()
-                self._reset()
-            except* Violation as group:
-                raise violation(group) from None
+            with map_exceptions(Violation, violation):
+                try:
+                    verdict = await self._send_once()
+                    await self._link.send(records.encode(Bye()))
+                    break
+                except* Restarted:
+                    self._packer.close()
+                    self._reset()
         await self._link.settle()
         self._meter.moved = self._packer.bytes_moved
         if verdict.failed or self._problems:

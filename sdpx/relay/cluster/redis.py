@@ -22,7 +22,7 @@ import trio
 from coredis.connection import TCPConnection, TCPLocation
 from coredis.exceptions import RedisError
 
-from sdpx.concurrency import RepeatedEvent, leaf_exceptions
+from sdpx.concurrency import RepeatedEvent, leaf_exceptions, map_exceptions
 from sdpx.errors import Ending, describe_os_error
 from sdpx.relay.cluster.directory import Directory, Entry, Handler, Value
 from sdpx.relay.core.limits import Limits
@@ -199,23 +199,25 @@ class RedisDirectory(Directory):
 
     async def check(self) -> None:
         """Raise an `Ending` that names the URL and the reason if the engine cannot be used."""
-        try:
+        with map_exceptions(FAILURES, lambda group: Ending("engine_unavailable", _describe(group, self._address))):
             async with open_engine(self._address, self._prefix):
                 pass
-        except* FAILURES as group:
-            raise Ending("engine_unavailable", _describe(group, self._address)) from None
 
     async def run(self, handler: Handler) -> None:
         """Enter the cluster and stay until `leave`. Raises an `Ending` if the engine cannot be used at first."""
         while True:
+            refused = ""
             try:
                 async with open_engine(self._address, self._prefix) as engine:
                     await self._stay(engine, handler)
             except* FAILURES as group:
                 reason = _describe(group, self._address)
                 if self.status == "joining":
-                    raise Ending("engine_unavailable", reason) from None
-                self._degrade(handler, reason)
+                    refused = reason
+                else:
+                    self._degrade(handler, reason)
+            if refused:
+                raise Ending("engine_unavailable", refused)
             if self.status == "left":
                 return
             await trio.sleep(RETRY_SECONDS)
