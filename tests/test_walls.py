@@ -21,7 +21,7 @@ PURE: Final = (
     *("relay.core", "relay.http.request", "relay.http.upgrade", "relay.http.responses"),
     *(
         "relay.websocket.fast_parser",
-        "relay.websocket.handler",
+        "relay.websocket.close_reasons",
         "relay.websocket.mask",
         "relay.websocket.protocol",
         "relay.websocket.validator",

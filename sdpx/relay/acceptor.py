@@ -44,17 +44,16 @@ from sdpx.relay.http.upgrade import Pages, Upgrade, parse_plain_request, parse_s
 from sdpx.relay.monitor import Monitor
 from sdpx.relay.pending import Pending, PendingConnection, counted, enter
 from sdpx.relay.relay import Relay
+from sdpx.relay.websocket.close_reasons import CANCELLED
 from sdpx.relay.websocket.closing import send_and_linger
-from sdpx.relay.websocket.connection import EpollConnection
+from sdpx.relay.websocket.epoll_connection import EpollConnection
 from sdpx.relay.websocket.epoll_engine import EpollEngine
-from sdpx.relay.websocket.handler import ABNORMAL, CloseReason
 from sdpx.relay.websocket.socket_stream import SocketStream
 from sdpx.relay.websocket.tls_stream import TlsHandshakeError, TlsRequiredError, TlsStream
 from sdpx.relay.websocket.trio_websocket_engine import FrameTurns, TrioWebSocketConnection, ValidatingStream
 
 READ_BYTES: Final = 16 * 1024
 FORWARDED: Final = re.compile(rb"\r\n(?:x-forwarded-for|forwarded):", re.IGNORECASE)
-CANCELLED: Final = CloseReason("closed", ABNORMAL, "The connection was cut")
 
 Answer = HttpResponse | HttpError
 
@@ -346,7 +345,7 @@ class Acceptor:
         relay, now = self._relay, trio.current_time()
         session = relay.open_session(accepted, now)
         connection = EpollConnection(
-            stream, accepted.trailing_data, engine, self._limits, relay.handler, session, relay.queued
+            self._limits, relay.handler, session, relay.queued, stream, accepted.trailing_data, engine
         )
         relay.connect(session, connection, accepted, now)
         connection.start(accepted.upgrade.response(), now)
@@ -356,7 +355,7 @@ class Acceptor:
         head, limits, relay, now = accepted.upgrade.head(), self._limits, self._relay, trio.current_time()
         session = relay.open_session(accepted, now)
         valid = ValidatingStream(stream, head, accepted.trailing_data, limits, relay.handler, session, self._turns)
-        connection = TrioWebSocketConnection(valid, limits, relay.handler, session, relay.queued)
+        connection = TrioWebSocketConnection(limits, relay.handler, session, relay.queued, valid)
         try:
             relay.connect(session, connection, accepted, now)
             await connection.run(accepted.upgrade.subprotocol)

@@ -8,16 +8,13 @@ from msgspec import Struct
 from sdpx.relay.auth.tokens import Grant
 from sdpx.relay.core.rate_limit import ClientRateLimit
 from sdpx.relay.http.upgrade import Upgrade
-from sdpx.relay.websocket.connection import EpollConnection
-from sdpx.relay.websocket.trio_websocket_engine import TrioWebSocketConnection
+from sdpx.relay.websocket.connection import Connection
 
 if TYPE_CHECKING:
     from sdpx.relay.cluster.effects import RemoteSender
     from sdpx.relay.cluster.node import Member
     from sdpx.relay.core.replay_buffer import ReplayBuffer
-    from sdpx.relay.websocket.handler import CloseReason
-
-Connection = EpollConnection | TrioWebSocketConnection
+    from sdpx.relay.websocket.close_reasons import CloseReason
 
 
 class AcceptedUpgrade(Struct, frozen=True):

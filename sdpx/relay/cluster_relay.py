@@ -17,10 +17,9 @@ from msgspec import structs
 
 from sdpx.concurrency import POLL_SECONDS, RepeatedEvent
 from sdpx.events import serve
-from sdpx.protocol.codec import FROM_PEER
 from sdpx.protocol.messages import ClientMessage, DisconnectReason, ErrorFrame, Frame, PairRequest, Unpair
 from sdpx.relay import delivery
-from sdpx.relay.client import AcceptedUpgrade, ClientSession, Connection
+from sdpx.relay.client import AcceptedUpgrade, ClientSession
 from sdpx.relay.cluster.directory import FRAME_SECONDS, Directory, Entry, Handler, Verdict
 from sdpx.relay.cluster.effects import (
     Answered,
@@ -39,9 +38,8 @@ from sdpx.relay.cluster.effects import (
 from sdpx.relay.cluster_sessions import MovingSessions
 from sdpx.relay.core.pairing import LOGGED_ID_LENGTH, Effect, Send
 from sdpx.relay.core.stats import ClusterSnapshot, RelaySnapshot
-from sdpx.relay.relay import SHUTDOWN
-from sdpx.relay.websocket.fast_parser import text_frame
-from sdpx.relay.websocket.handler import ID_LOST, RESTARTING, TOO_FAST, CloseReason
+from sdpx.relay.websocket.close_reasons import ID_LOST, RESTARTING, SHUTDOWN, TOO_FAST, CloseReason
+from sdpx.relay.websocket.connection import Connection
 
 CONFIRM_SECONDS: Final = 1.0  # for other nodes to come back to an engine that lost its data
 MOVE_SECONDS: Final = 2.0  # for the last session to be out, after the drain timeout
@@ -321,17 +319,9 @@ class ClusterRelay(MovingSessions):
         if receiver is None:
             return
         self.stats.cluster.frames_in += 1
-        was_executing, self._is_executing = self._is_executing, True
-        try:
-            if receiver.replay is not None:
-                body = frame.body if frame.body_without_seq is None else frame.body_without_seq
-                self._resume.post(receiver, body, FROM_PEER, frame.sender, now)
-            elif receiver.connection is not None:
-                receiver.connection.post(text_frame(frame.body, FROM_PEER), frame.sender, now)
-        finally:
-            self._is_executing = was_executing
-        if not was_executing:
-            self._execute(())
+        if receiver.replay is not None or receiver.connection is not None:
+            self._effects.forward(receiver, frame.body, frame.body_without_seq, frame.sender, now)
+        self._effects.execute_pending()
 
     def _on_id_lost(self, client_id: str) -> None:
         session = self._sessions.get(client_id)

@@ -22,7 +22,7 @@ from sdpx.relay.core.rate_limit import ClientRateLimit
 from sdpx.relay.core.replay_buffer import BufferState
 from sdpx.relay.core.sessions import ResumeRequest, digest_of, id_in_token
 from sdpx.relay.relay import Relay
-from sdpx.relay.websocket.handler import SUPERSEDED, CloseReason
+from sdpx.relay.websocket.close_reasons import SUPERSEDED, CloseReason
 
 FETCH_SECONDS: Final = 5.0  # for a session to come from another node
 ASK_SECONDS: Final = 0.25  # after which the cluster is asked again: the node that was asked may be lost

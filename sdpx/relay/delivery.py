@@ -14,7 +14,7 @@ A frame is undelivered
 from sdpx.protocol.messages import ErrorFrame
 from sdpx.relay.client import ClientSession
 from sdpx.relay.cluster.effects import RemoteSender
-from sdpx.relay.websocket.handler import ABNORMAL, CloseReason
+from sdpx.relay.websocket.close_reasons import ABNORMAL, CloseReason
 
 
 def drop_read_frames(session: ClientSession, close_reason: CloseReason) -> None:

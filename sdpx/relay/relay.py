@@ -2,17 +2,15 @@
 
 - `on_frame` is the one way of every client message. Between reading a frame and queueing it for its receiver there is no
   checkpoint: frames keep their order, and the effects of one decision are executed before the next one is made.
-- Effects that executing an effect causes, as when a full send queue ends its client, are executed after all earlier ones.
-- Rules are in `sdpx.relay.core`; what resumable sessions need besides is in `sdpx.relay.resume`.
+- Rules are in `sdpx.relay.core`; their effects are executed by `sdpx.relay.effects`, and what resumable sessions need besides
+  is in `sdpx.relay.resume`.
 """
 
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar
 
 import trio
 from msgspec import UNSET
@@ -24,31 +22,34 @@ from sdpx.ice_servers import RtcIceServer
 from sdpx.ids import make_id
 from sdpx.log import Log
 from sdpx.protocol import codec
-from sdpx.protocol.codec import FROM_PEER
-from sdpx.protocol.messages import ClientMessage, DisconnectReason, Frame, IceServers, Pong, ServerMessage, YourId
+from sdpx.protocol.messages import ClientMessage, DisconnectReason, Frame, IceServers, YourId
 from sdpx.relay import delivery
 from sdpx.relay.auth.tokens import Grant
 from sdpx.relay.auth.turn import IceServerIssuer
-from sdpx.relay.client import AcceptedUpgrade, ClientSession, Connection
+from sdpx.relay.client import AcceptedUpgrade, ClientSession
 from sdpx.relay.cluster.effects import RemoteSender
 from sdpx.relay.core.limits import Limits
-from sdpx.relay.core.overload import PartialMessageBudget, QueuedBytes, slowest_readers
+from sdpx.relay.core.overload import PartialMessageBudget, QueuedBytes
 from sdpx.relay.core.pairing import Effect, PairingTable, PairPolicy, Send
 from sdpx.relay.core.rate_limit import AddressLimit, ClientRateLimit, ConnectionCounts, admit
 from sdpx.relay.core.sessions import ResumeRequest
 from sdpx.relay.core.stats import RelaySnapshot, RelayStats
+from sdpx.relay.effects import EffectExecutor
 from sdpx.relay.resume import ResumeManager
 from sdpx.relay.suspension import SuspensionDetector
-from sdpx.relay.websocket.fast_parser import text_frame
-from sdpx.relay.websocket.handler import SLOW_CONSUMER, TOO_FAST, CloseReason, ConnectionHandler
+from sdpx.relay.websocket.close_reasons import (
+    DISCONNECTED,
+    PARTIAL_MESSAGES,
+    RATE_EXCEEDED,
+    SHUTDOWN,
+    TOO_FAST,
+    CloseReason,
+)
+from sdpx.relay.websocket.connection import Connection, ConnectionHandler
 from sdpx.relay.websocket.validator import Violation
 
-RATE_EXCEEDED: Final = Violation(TOO_FAST.code, TOO_FAST.text)
-PARTIAL_MESSAGES: Final = CloseReason(
-    "refused", 1008, "The relay has too many incomplete messages; complete yours sooner"
-)
-DISCONNECTED: Final = CloseReason("closed", 1008, "The operator of the relay disconnected you")
-SHUTDOWN: Final = CloseReason("shutdown", 1001, "The relay is stopping; connect again soon")
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Relay:
@@ -80,12 +81,12 @@ class Relay:
         self._resume = ResumeManager(
             limits, self._sessions, self.log_event, self._end_suspended, resumed_at, self.is_clustered
         )
-        self._pending_effects: deque[tuple[Effect, float]] = deque()
-        self._is_executing = False
+        self.queued = QueuedBytes()
+        self._effects = EffectExecutor(limits, self._sessions, self._resume, self.queued, self.log_event)
+        self._execute = self._effects.execute
         self._unknown_targets = AddressLimit(limits.unknown_target_rate)
         self._partial_messages = PartialMessageBudget[str](limits.max_partial_bytes)
         self.batch: Callable[[], AbstractContextManager[None]] = nullcontext  # of the engine: writes follow at its end
-        self.queued = QueuedBytes()
         self.stats = RelayStats()
         self.counts = ConnectionCounts(limits.max_clients, limits.max_clients_per_ip)
         self.handler = ConnectionHandler(
@@ -159,7 +160,7 @@ class Relay:
         """End every session and connection because the relay stops."""
         self._execute(self._table.shut_down())
         self._resume.stop()
-        for connection in self._connections():
+        for connection in self._effects.connections():
             connection.end(SHUTDOWN)
         self._resume.end_all_suspended()
 
@@ -169,7 +170,7 @@ class Relay:
 
     def snapshot(self) -> RelaySnapshot:
         """Return the present values of the gauges, for the metrics."""
-        queued_frames = [len(connection.queue) for connection in self._connections()]
+        queued_frames = [len(connection.queue) for connection in self._effects.connections()]
         return RelaySnapshot(
             connections=self._open,
             clients=len(self._table),
@@ -286,19 +287,10 @@ class Relay:
         if receiver_id is None:
             return self._execute(self._table.refuse_frame(sender.client_id, frame), now)
         receiver = self._sessions[receiver_id]
-        self._is_executing = True  # effects of queueing the frame, as when the peer is disconnected, come behind it
-        try:
-            if receiver.replay is None:
-                accepted = depth = receiver.connection.post(text_frame(frame.body, FROM_PEER), sender, now)  # type: ignore[union-attr]
-            else:
-                body = frame.body if frame.body_without_seq is None else frame.body_without_seq
-                accepted, depth = self._resume.post(receiver, body, FROM_PEER, sender, now)
-            if accepted:
-                self._log_relayed(frame, sender, receiver_id)
-        finally:
-            self._is_executing = False
-        if self._pending_effects or self.queued.bytes > self._limits.max_queued_bytes or receiver.replay is not None:
-            self._execute(())
+        accepted, depth = self._effects.forward(receiver, frame.body, frame.body_without_seq, sender, now)
+        if accepted:
+            self._log_relayed(frame, sender, receiver_id)
+        self._effects.execute_pending()
         return depth
 
     def _log_relayed(self, frame: Frame, sender: ClientSession, receiver_id: str) -> None:
@@ -386,57 +378,6 @@ class Relay:
         assert session.suspended_by is not None
         self._remove(session, reason)
         self._finish(session, CloseReason(reason, session.suspended_by.code, text))
-
-    # ---- effects
-
-    def _execute(self, effects: Sequence[Effect], now: float = 0.0) -> int:
-        """Execute effects of a message that came at `now`, or leave them to the execution that is under way.
-
-        Returns the number of frames in the fullest send queue.
-        """
-        if self._is_executing:
-            self._pending_effects += [(effect, now) for effect in effects]
-            return 0
-        self._is_executing = True
-        deepest = 0
-        try:
-            for effect in effects:
-                depth = self._execute_one(effect, now)
-                if depth > deepest:  # noqa: PLR1730  `max` is slower
-                    deepest = depth
-            while self._pending_effects:
-                deepest = max(deepest, self._execute_one(*self._pending_effects.popleft()))
-        finally:
-            self._is_executing = False
-        if self.queued.bytes > self._limits.max_queued_bytes or self._resume.store.is_over_budget:
-            self._evict()
-        return deepest
-
-    def _execute_one(self, effect: Effect, now: float) -> int:
-        if not isinstance(effect, Send):
-            self.log_event(effect)
-            return 0
-        receiver = self._sessions.get(effect.client_id)
-        return (
-            0 if receiver is None else self._send(effect.message, receiver, now)
-        )  # None: an earlier effect removed it
-
-    def _send(self, message: ServerMessage, receiver: ClientSession, now: float) -> int:
-        data = codec.encode(message)
-        if receiver.replay is not None and not isinstance(message, YourId | Pong):
-            return self._resume.post(receiver, data[:-1], codec.END, None, now)[1]
-        return 0 if receiver.connection is None else receiver.connection.post(text_frame(data), None, now)
-
-    def _evict(self) -> None:
-        """Disconnect clients until the send queues and the replay buffers are within their bounds."""
-        queues = [(each, each.queue.size, each.queue.last_progress) for each in self._connections()]
-        limit, now = self._limits.max_queued_bytes, trio.current_time()
-        for connection in slowest_readers(queues, self.queued.bytes, limit, now):
-            connection.end(SLOW_CONSUMER)
-        self._resume.evict()
-
-    def _connections(self) -> list[Connection]:
-        return [each.connection for each in self._sessions.values() if each.connection is not None]
 
 
 def _policy(grant: Grant) -> PairPolicy | None:

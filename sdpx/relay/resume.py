@@ -19,14 +19,14 @@ from sdpx.errors import Refusal
 from sdpx.events import Event, serve
 from sdpx.protocol import codec, sequence
 from sdpx.protocol.messages import DisconnectReason, YourId
-from sdpx.relay.client import ClientSession, Connection
+from sdpx.relay.client import ClientSession
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.replay_buffer import BufferState, FrameVerdict
 from sdpx.relay.core.sessions import Eviction, ResumeRequest, SessionStore
 from sdpx.relay.core.stats import ResumeSnapshot
-from sdpx.relay.websocket.fast_parser import text_frame
-from sdpx.relay.websocket.handler import (
+from sdpx.relay.websocket.close_reasons import (
     CONNECTION_LOST,
+    GAP,
     HANDSHAKE_ABORTED,
     SLOW_CONSUMER,
     SUPERSEDED,
@@ -34,8 +34,9 @@ from sdpx.relay.websocket.handler import (
     CloseReason,
     is_connection_loss,
 )
+from sdpx.relay.websocket.connection import Connection
+from sdpx.relay.websocket.fast_parser import text_frame
 
-GAP: Final = CloseReason("refused", 1002, "A frame is missing: your client_seq has a gap")
 EXPIRED: Final = "The client did not resume in time"
 EVICTED: Final = "The replay buffers were full"
 STOPPING: Final = "The relay is stopping"

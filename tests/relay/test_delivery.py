@@ -10,7 +10,7 @@ from sdpx.relay.core.overload import QueuedBytes
 from sdpx.relay.core.rate_limit import AddressLimit, ClientRateLimit
 from sdpx.relay.core.replay_buffer import ReplayBuffer
 from sdpx.relay.delivery import drop_read_frames, senders_to_notify
-from sdpx.relay.websocket.handler import CONNECTION_LOST, SLOW_CONSUMER, CloseReason
+from sdpx.relay.websocket.close_reasons import CONNECTION_LOST, SLOW_CONSUMER, CloseReason
 
 
 class ClosedConnection:

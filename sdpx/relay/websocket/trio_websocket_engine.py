@@ -8,7 +8,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle
 from typing import Final
@@ -17,23 +17,20 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
 
 from sdpx.relay.core.limits import Limits
-from sdpx.relay.core.overload import QueuedBytes
-from sdpx.relay.websocket.closing import close_frame, send_and_linger
-from sdpx.relay.websocket.fast_parser import payload_of
-from sdpx.relay.websocket.handler import (
+from sdpx.relay.websocket.close_reasons import (
     ABNORMAL,
     CONNECTION_LOST,
     HANDSHAKE_ABORTED,
     IDLE_TIMEOUT,
-    SLOW_CONSUMER,
     WRITE_TIMEOUT,
     CloseReason,
-    ConnectionHandler,
     flush_timeout,
     flushes_queue,
     from_violation,
 )
-from sdpx.relay.websocket.send_queue import SendQueue
+from sdpx.relay.websocket.closing import close_frame, send_and_linger
+from sdpx.relay.websocket.connection import Connection, ConnectionHandler
+from sdpx.relay.websocket.fast_parser import payload_of
 from sdpx.relay.websocket.validator import INVALID_UTF8, FrameValidator
 
 # Two reads for each 4 KiB offer cost a fifth of the throughput. The rest of a larger frame is read in its turn.
@@ -69,45 +66,21 @@ class FrameTurns:
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class TrioWebSocketConnection:
-    """A WebSocket connection, which calls the relay back through `handler` with its `session`; see `EpollConnection`."""
+class TrioWebSocketConnection(Connection):
+    """A connection over a stream that validates the client's frames."""
 
     _stream: "ValidatingStream"
-    _limits: Limits
-    _handler: ConnectionHandler
-    _session: object
-    _total: InitVar[QueuedBytes]
-    queue: SendQueue = field(init=False)
     _pings: Iterator[bytes] = field(default_factory=partial(cycle, PINGS))
     _ended: trio.Event = field(default_factory=trio.Event)
     _flushed: trio.Event = field(default_factory=trio.Event)
-    close_reason: CloseReason | None = None
-    undelivered: tuple[object, ...] = ()
 
-    def __post_init__(self, total: QueuedBytes) -> None:
-        limits = self._limits
-        self.queue = SendQueue(limits.send_queue_frames, limits.send_queue_bytes, total, self._handler.on_frame_sent)
+    def _stop_receiving(self) -> None:
+        self._stream.report_partial = False
 
-    def post(self, data: bytes, sender: object = None, since: float = 0.0) -> int:
-        """Queue a WebSocket frame. Returns the number of frames in the queue, or 0 if the frame was dropped."""
-        depth = self.queue.put(data, sender, since)
-        if not depth:
-            self.end(SLOW_CONSUMER)
-        return depth
-
-    def end(self, close_reason: CloseReason) -> None:
-        """End the connection for this reason, unless it has ended already."""
-        if self.close_reason is None:
-            self.close_reason = close_reason
-            self._stream.report_partial = False
-            self.queue.close()  # first: its frames must not count while others are notified
-            self._handler.on_disconnected(self._session, self, close_reason)
-            if not flushes_queue(close_reason, self.queue.size):
-                self._drop_queue()
-            self._ended.set()
-
-    def _drop_queue(self) -> None:
-        self.undelivered += tuple(sender for _, sender, _ in self.queue.take_all() if sender is not None)
+    def _begin_closing(self, close_reason: CloseReason) -> None:
+        if not flushes_queue(close_reason, self.queue.size):
+            self._mark_undelivered(self.queue.take_all())
+        self._ended.set()
 
     async def run(self, subprotocol: str | None) -> None:
         """Open the WebSocket and serve it until it ends; the caller closes the stream."""
@@ -125,7 +98,7 @@ class TrioWebSocketConnection:
             if is_whole:  # and the library does not read any more
                 await send_and_linger(self._stream.stream, self._final_bytes(), self._limits.close_timeout)
         finally:
-            self._drop_queue()
+            self._mark_undelivered(self.queue.take_all())
 
     async def _open(self, nursery: trio.Nursery, subprotocol: str | None) -> WebSocketConnection | None:
         with trio.move_on_after(self._limits.handshake_timeout):

@@ -1,7 +1,6 @@
-"""The interface between the engines and the relay: callbacks upward, and the reasons for which a connection ends. Pure."""
+"""The reasons for which the WebSocket connections of clients end, and how a connection is closed for each of them. Pure."""
 
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Struct
 
@@ -33,7 +32,15 @@ SUPERSEDED: Final = CloseReason("closed", 4001, "Your session was resumed on ano
 RESTARTING: Final = CloseReason(
     "closed", 1012, "This node of the relay is stopping; resume your session on another one"
 )
+GAP: Final = CloseReason("refused", 1002, "A frame is missing: your client_seq has a gap")
 ID_LOST: Final = CloseReason("refused", 1012, "Another client has your ID now")
+RATE_EXCEEDED: Final = Violation(TOO_FAST.code, TOO_FAST.text)
+PARTIAL_MESSAGES: Final = CloseReason(
+    "refused", 1008, "The relay has too many incomplete messages; complete yours sooner"
+)
+DISCONNECTED: Final = CloseReason("closed", 1008, "The operator of the relay disconnected you")
+SHUTDOWN: Final = CloseReason("shutdown", 1001, "The relay is stopping; connect again soon")
+CANCELLED: Final = CloseReason("closed", ABNORMAL, "The connection was cut")
 PROXY_CLOSED: Final = CloseReason("closed", 1001, "A proxy closed the connection")
 
 
@@ -68,27 +75,3 @@ def from_violation(violation: Violation) -> CloseReason:
     if violation == UNMASKED_CLOSE:
         return PROXY_CLOSED
     return CloseReason("refused", violation.code, violation.text)
-
-
-class ConnectionHandler(Struct, frozen=True):
-    """The relay's callbacks, one set for all connections; none of them waits.
-
-    The first argument is the client's session, which the engines do not look into. `connection` identifies the caller: a
-    session that was resumed ignores its earlier connections.
-    """
-
-    # A message that came whole at `now`, as the bytes of its text; None for a binary one. Returns the number of frames in the
-    # fullest send queue that it was put into.
-    on_frame: Callable[[Any, bytes | None, float], int]
-    # (session, count, now): control frames and fragments, which end no message; returns a violation if there are too many.
-    on_non_message_frames: Callable[[Any, int, float], Violation | None]
-    # (session, size): the bytes that are kept of an incomplete message.
-    on_partial_message: Callable[[Any, int], None]
-    # The seconds from reading a relayed frame to writing it to the receiver's socket.
-    on_frame_sent: Callable[[float], None]
-    # (session, connection, close_reason): the connection ends; called once, before its close frame is sent.
-    on_disconnected: Callable[[Any, object, CloseReason], None]
-    # (session, connection, fault): the socket is closed, perhaps for a fault of the relay's own; called once, last of all.
-    on_closed: Callable[[Any, object, Exception | None], None]
-    # (now): when the process was last found to have been suspended; silence before that is no client's fault.
-    resumed_at: Callable[[float], float]

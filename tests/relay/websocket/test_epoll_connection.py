@@ -18,10 +18,11 @@ from sdpx.protocol import codec
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.overload import QueuedBytes
 from sdpx.relay.http.upgrade import Upgrade
-from sdpx.relay.websocket.connection import EpollConnection
+from sdpx.relay.websocket.close_reasons import CONNECTION_LOST, CloseReason
+from sdpx.relay.websocket.connection import ConnectionHandler
+from sdpx.relay.websocket.epoll_connection import EpollConnection
 from sdpx.relay.websocket.epoll_engine import EpollEngine
 from sdpx.relay.websocket.fast_parser import text_frame
-from sdpx.relay.websocket.handler import CONNECTION_LOST, CloseReason, ConnectionHandler
 from sdpx.relay.websocket.socket_stream import SocketStream
 from sdpx.relay.websocket.validator import Violation
 from tests.harness.frames import BINARY, CLOSE, KEY, MASK, PING, PONG, TEXT, frame, message
@@ -108,7 +109,7 @@ async def open_connection(
             engine, handler, client = EpollEngine(nursery), RecordingHandler(), RawClient(far_end)
             background.start_soon(engine.run)
             callbacks, total = handler.callbacks(), QueuedBytes()
-            connection = EpollConnection(stream, behind, engine, limits or Limits(), callbacks, None, total)
+            connection = EpollConnection(limits or Limits(), callbacks, None, total, stream, behind, engine)
             connection.start(Upgrade(None, None, KEY).response(), trio.current_time())
             assert (await client.response())[0] == 101
             yield OpenConnection(client, far_end, stream, connection, handler)
