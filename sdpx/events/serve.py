@@ -311,6 +311,14 @@ class ClusterRestored(Event, frozen=True):
     lost: int
 
 
+class LeaseExpired(WarningEvent, frozen=True):
+    """This node could not renew its lease, nor within 5 s after its end: its `lost` pairings with other nodes have ended."""
+
+    sentence = "The lease of this node is over: {e.lost} pairings with other nodes are lost"
+    node: str
+    lost: int
+
+
 class NodeLost(WarningEvent, frozen=True):
     """A node did not renew its lease; its clients' peers are notified. Logged by the node that removed it."""
 

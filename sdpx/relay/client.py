@@ -12,7 +12,7 @@ from sdpx.relay.websocket.connection import Connection
 
 if TYPE_CHECKING:
     from sdpx.relay.cluster.effects import RemoteSender
-    from sdpx.relay.cluster.node import Member
+    from sdpx.relay.cluster.member import Member
     from sdpx.relay.core.replay_buffer import ReplayBuffer
     from sdpx.relay.websocket.close_reasons import CloseReason
 

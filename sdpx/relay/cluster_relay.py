@@ -20,21 +20,9 @@ from sdpx.events import serve
 from sdpx.protocol.messages import ClientMessage, DisconnectReason, ErrorFrame, Frame, PairRequest, Unpair
 from sdpx.relay import delivery
 from sdpx.relay.client import AcceptedUpgrade, ClientSession
-from sdpx.relay.cluster.directory import FRAME_SECONDS, Directory, Entry, Handler, Verdict
-from sdpx.relay.cluster.effects import (
-    Answered,
-    Asked,
-    Claimed,
-    Deliver,
-    Ended,
-    Frozen,
-    IdLost,
-    NodeEffect,
-    Paired,
-    PairRefused,
-    RemoteSender,
-    Unread,
-)
+from sdpx.relay.cluster import effects as node_effects
+from sdpx.relay.cluster.directory import Directory, Entry, Handler, Verdict
+from sdpx.relay.cluster.effects import RemoteSender
 from sdpx.relay.cluster_sessions import MovingSessions
 from sdpx.relay.core.pairing import LOGGED_ID_LENGTH, Effect, Send
 from sdpx.relay.core.stats import ClusterSnapshot, RelaySnapshot
@@ -95,7 +83,7 @@ class ClusterRelay(MovingSessions):
             if self._confirm_at is not None and now >= self._confirm_at:
                 self._confirm_at = None
                 self._node.confirm()
-            self._run(self._node.void_frames(now - FRAME_SECONDS))
+            self._give_up(now)
 
     def snapshot(self) -> RelaySnapshot:
         """Return the present values of the gauges, for the metrics."""
@@ -262,10 +250,16 @@ class ClusterRelay(MovingSessions):
         self._requests.clear()
         self._run(self._node.degraded())
 
+    def _give_up(self, now: float) -> None:
+        effects = self._node.give_up(now)
+        if lost := sum(isinstance(each, node_effects.Ended) for each in effects):
+            self.log_event(serve.LeaseExpired(self._directory.node, lost))
+        self._run(effects)
+
     def _restored(self, verdict: Verdict) -> None:
         now = trio.current_time()
         effects = self._node.restored(verdict)
-        lost = sum(isinstance(each, Ended) for each in effects)
+        lost = sum(isinstance(each, node_effects.Ended) for each in effects)
         ms = round((now - self._degraded_since) * 1000, 3)
         self.log_event(serve.ClusterRestored(self._directory.node, ms, verdict.state, lost))
         if verdict.is_new and not verdict.is_removed:
@@ -276,44 +270,44 @@ class ClusterRelay(MovingSessions):
     def _node_lost(self, node: str, clients: int) -> None:
         self.log_event(serve.NodeLost(node, clients))
 
-    def _run(self, effects: Iterable[NodeEffect]) -> None:
+    def _run(self, effects: Iterable[node_effects.NodeEffect]) -> None:
         """Execute the effects of the node, and see which clients need a detour now."""
         for effect in effects:
             match effect:
-                case Deliver():
+                case node_effects.Deliver():
                     self._deliver(effect)
-                case Answered():
+                case node_effects.Answered():
                     self._on_answered(effect)
-                case Asked():
+                case node_effects.Asked():
                     self._on_asked(effect)
-                case Frozen(client_id):
+                case node_effects.Frozen(client_id):
                     self._on_frozen(client_id)
-                case Claimed():
+                case node_effects.Claimed():
                     self._on_claimed(effect)
-                case IdLost(client_id):
+                case node_effects.IdLost(client_id):
                     self._on_id_lost(client_id)
                 case _:
                     self._execute(self._pairing_effects(effect))
         self._settle()
 
-    def _pairing_effects(self, effect: NodeEffect) -> list[Effect]:
+    def _pairing_effects(self, effect: node_effects.NodeEffect) -> list[Effect]:
         match effect:
-            case Paired(client_id, peer_id, is_initiator):
+            case node_effects.Paired(client_id, peer_id, is_initiator):
                 return self._table.set_peer(client_id, peer_id, is_initiator=is_initiator)
-            case PairRefused(client_id, target_id, code):
+            case node_effects.PairRefused(client_id, target_id, code):
                 if code == "target_not_found":
                     self._sessions[client_id].rate_limit.count_miss(trio.current_time())
                 return self._table.refuse_pair(client_id, target_id, code)
-            case Ended(client_id, reason):
+            case node_effects.Ended(client_id, reason):
                 return self._table.end_by_peer(client_id, reason)
-            case Unread(client_id, receiver_id, is_peer):
+            case node_effects.Unread(client_id, receiver_id, is_peer):
                 lost = ErrorFrame(
                     "peer_unreachable", f"A message did not reach the node of '{receiver_id}' in the cluster"
                 )
                 return [Send(client_id, lost if is_peer else delivery.peer_unreachable(receiver_id))]
         return []
 
-    def _deliver(self, frame: Deliver) -> None:
+    def _deliver(self, frame: node_effects.Deliver) -> None:
         """Queue a frame from another node, or one that has taken a detour, for its receiver."""
         receiver, now = self._sessions.get(frame.client_id), trio.current_time()
         if receiver is None:

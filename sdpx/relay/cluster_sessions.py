@@ -17,7 +17,8 @@ from sdpx.relay.cluster.effects import (
     Claimed,
     RemoteSender,
 )
-from sdpx.relay.cluster.node import Link, Member, Node
+from sdpx.relay.cluster.member import Link, Member
+from sdpx.relay.cluster.node import Node
 from sdpx.relay.core.rate_limit import ClientRateLimit
 from sdpx.relay.core.replay_buffer import BufferState
 from sdpx.relay.core.sessions import ResumeRequest, digest_of, id_in_token

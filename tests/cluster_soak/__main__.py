@@ -18,6 +18,7 @@ import trio
 from tests.cluster_soak.chaos import chaos
 from tests.cluster_soak.cost import message_cost
 from tests.cluster_soak.engine_loss import engine_loss
+from tests.cluster_soak.isolation import isolation
 from tests.cluster_soak.node_loss import node_loss
 from tests.cluster_soak.outcome import QUICK, Scale
 from tests.cluster_soak.pairing import pair_requests
@@ -27,6 +28,7 @@ MEASUREMENTS: Final = {
     "rolling": rolling_restart,
     "node-loss": node_loss,
     "engine-loss": engine_loss,
+    "isolation": isolation,
     "pairing": pair_requests,
     "cost": message_cost,
     "chaos": chaos,

@@ -8,9 +8,8 @@ from typing import Final
 
 import trio
 
-from tests.cluster_soak.outcome import Outcome, Scale, nodes_and_engine
-from tests.cluster_soak.talkers import TalkingPair, wait_until_settled
-from tests.harness.balancer import balancer
+from tests.cluster_soak.outcome import Outcome, Scale, talking_pairs
+from tests.cluster_soak.talkers import wait_until_settled
 from tests.harness.cluster import Node
 from tests.harness.redis_server import RedisServer
 
@@ -73,14 +72,7 @@ async def chaos(folder: Path, scale: Scale) -> Outcome:
     """Run random faults under talking pairs behind a balancer."""
     out = Outcome(f"Chaos: {scale.nodes} nodes, {scale.pairs} talking pairs, {scale.faults} faults, seed {scale.seed}")
     rng = random.Random(scale.seed)
-    async with (
-        nodes_and_engine(folder, scale) as (nodes, engine),
-        balancer([node.port for node in nodes]) as front,
-        trio.open_nursery() as nursery,
-    ):
-        pairs = [TalkingPair(number, [front.port] * 2, scale.rate) for number in range(scale.pairs)]
-        for pair in pairs:
-            nursery.start_soon(pair.run)
+    async with talking_pairs(folder, scale) as (nodes, engine, _, pairs):
         await wait_until_settled(pairs, QUIET_SECONDS)
         faults = _Faults(nodes, engine, rng)
         async with trio.open_nursery() as running:
@@ -97,7 +89,6 @@ async def chaos(folder: Path, scale: Scale) -> Outcome:
             for c in pair.clients
         ]
         out.require(settled, f"{len(left) // 2} pairs did not settle: {left[:6]}")
-        nursery.cancel_scope.cancel()
     out.row("faults", ", ".join(f"{name} {times}" for name, times in sorted(faults.done.items())))
     out.row("ends of pairings and sessions", sum(pair.notices for pair in pairs))
     out.add_clients(pairs)

@@ -8,6 +8,7 @@ from typing import Final
 
 import trio
 
+from sdpx.relay.cluster.directory import FRAME_SECONDS
 from tests.cluster_soak.outcome import Outcome, Scale, nodes_and_engine
 from tests.cluster_soak.talkers import TalkingPair, wait_until, wait_until_settled
 from tests.harness.cluster import Node
@@ -19,6 +20,7 @@ BACK_SECONDS: Final = 2.0
 WATCH_SECONDS: Final = 2.5  # after the return of the engine
 LONGEST_WAIT: Final = 20.0
 POLL_SECONDS: Final = 0.05
+EARLIEST: Final = 0.5  # part of a lease that is left, at least, when the engine is lost
 LOCAL_PAUSE: Final = 1.0  # seconds that a frame between two clients of one node may take on a busy machine
 
 
@@ -82,6 +84,11 @@ class _Outages:
         out.require(paired, f"{name}: {sum(not pair.paired for pair in self.pairs)} pairs were not paired again.")
         latest = max(restored, whole, slowest)
         out.require(latest <= BACK_SECONDS, f"{name}: not all was restored before {latest:.2f} s.")
+        goes_on = seconds < self.scale.lease * EARLIEST + FRAME_SECONDS
+        out.require(
+            not goes_on or ended == sum(pair.notices for pair in self.remote),
+            f"{name}: a pairing across nodes ended, though it was kept on both sides.",
+        )
         disturbed = [pair.notices for pair in self.local] != notices
         out.require(not disturbed, f"{name}: a pair on one node was disturbed.")
 

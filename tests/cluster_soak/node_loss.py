@@ -7,9 +7,9 @@ from typing import Final
 
 import trio
 
-from tests.cluster_soak.outcome import Outcome, Scale, nodes_and_engine
+from tests.cluster_soak.outcome import Outcome, Scale, talking_pairs
 from tests.cluster_soak.talkers import TalkingPair, wait_until, wait_until_settled
-from tests.harness.balancer import Balancer, balancer
+from tests.harness.balancer import Balancer
 from tests.harness.cluster import Node
 
 TOLD_SECONDS: Final = 2.0
@@ -64,21 +64,13 @@ class _Losses:
 async def node_loss(folder: Path, scale: Scale) -> Outcome:
     """Kill one node after the other behind a balancer, while pairs talk."""
     out = Outcome(f"Loss of a node: {scale.nodes} nodes, {scale.pairs} talking pairs, {scale.kills} times SIGKILL")
-    async with (
-        nodes_and_engine(folder, scale) as (nodes, _),
-        balancer([node.port for node in nodes]) as front,
-        trio.open_nursery() as nursery,
-    ):
-        pairs = [TalkingPair(number, [front.port] * 2, scale.rate) for number in range(scale.pairs)]
-        for pair in pairs:
-            nursery.start_soon(pair.run)
+    async with talking_pairs(folder, scale) as (nodes, _, front, pairs):
         losses = _Losses(pairs, front, out)
         for number in range(scale.kills):
             settled = await wait_until_settled(pairs, 60)
             out.require(settled, f"Not all pairs were settled before loss {number + 1}.")
             await losses.lose(nodes[number % len(nodes)])
         out.require(await wait_until_settled(pairs, 60, go_on=False), "Not all pairs were settled at the end.")
-        nursery.cancel_scope.cancel()
     out.row("peers told", len(losses.told))
     out.row("reasons", dict(losses.reasons))
     out.row("told after, longest", f"{max(losses.told, default=0):.2f} s")

@@ -5,11 +5,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
+
+import trio
 
 from sdpx.bench.accounting import percentile
 from tests.cluster_soak.books import Figures
 from tests.cluster_soak.talkers import TalkingPair, total
+from tests.harness.balancer import Balancer, balancer
 from tests.harness.cluster import Node, cluster
 from tests.harness.redis_server import Kind, RedisServer, redis_server
 
@@ -98,10 +101,41 @@ def _counts(counts: Counter[str] | Counter[int]) -> str:
 
 
 @asynccontextmanager
+async def nodes_of(engine: RedisServer, folder: Path, scale: Scale, first_port: int = 0) -> AsyncIterator[list[Node]]:
+    """Run the nodes of one cluster; the first one may reach the engine by a port of its own."""
+    shared = ("--cluster", engine.url, "--cluster-lease", str(scale.lease))
+    options = (*NO_LIMITS, "--log-level", "info", "--drain-timeout", str(scale.drain), *shared, *scale.serve)
+    own = ("--cluster", f"redis://127.0.0.1:{first_port}") if first_port else ()
+    async with cluster(folder, scale.nodes, *options, first_options=own) as nodes:
+        yield nodes
+
+
+@asynccontextmanager
 async def nodes_and_engine(folder: Path, scale: Scale) -> AsyncIterator[tuple[list[Node], RedisServer]]:
     """Run the nodes of one cluster and their engine."""
-    async with redis_server(folder, kind=scale.engine) as engine:
-        shared = ("--cluster", engine.url, "--cluster-lease", str(scale.lease))
-        options = (*NO_LIMITS, "--log-level", "info", "--drain-timeout", str(scale.drain), *shared, *scale.serve)
-        async with cluster(folder, scale.nodes, *options) as nodes:
-            yield nodes, engine
+    async with redis_server(folder, kind=scale.engine) as engine, nodes_of(engine, folder, scale) as nodes:
+        yield nodes, engine
+
+
+class Talking(NamedTuple):
+    """Nodes and their engine, and pairs that talk through a balancer."""
+
+    nodes: list[Node]
+    engine: RedisServer
+    front: Balancer
+    pairs: list[TalkingPair]
+
+
+@asynccontextmanager
+async def talking_pairs(folder: Path, scale: Scale) -> AsyncIterator[Talking]:
+    """Let pairs talk until the end of the block, through a balancer in front of all nodes."""
+    async with (
+        nodes_and_engine(folder, scale) as (nodes, engine),
+        balancer([node.port for node in nodes]) as front,
+        trio.open_nursery() as nursery,
+    ):
+        pairs = [TalkingPair(number, [front.port] * 2, scale.rate) for number in range(scale.pairs)]
+        for pair in pairs:
+            nursery.start_soon(pair.run)
+        yield Talking(nodes, engine, front, pairs)
+        nursery.cancel_scope.cancel()

@@ -6,9 +6,8 @@ from typing import Final
 
 import trio
 
-from tests.cluster_soak.outcome import Outcome, Scale, nodes_and_engine
-from tests.cluster_soak.talkers import TalkingPair, wait_until, wait_until_settled
-from tests.harness.balancer import balancer
+from tests.cluster_soak.outcome import Outcome, Scale, talking_pairs
+from tests.cluster_soak.talkers import wait_until, wait_until_settled
 from tests.harness.cluster import Node
 
 SETTLE_SECONDS: Final = 20.0
@@ -33,14 +32,7 @@ async def roll(nodes: list[Node], out: Outcome, settled: Callable[[], bool]) -> 
 async def rolling_restart(folder: Path, scale: Scale) -> Outcome:
     """Restart each node in turn behind a balancer, while pairs talk."""
     out = Outcome(f"Rolling restart: {scale.nodes} nodes, {scale.pairs} talking pairs, {scale.rounds} rounds")
-    async with (
-        nodes_and_engine(folder, scale) as (nodes, _),
-        balancer([node.port for node in nodes]) as front,
-        trio.open_nursery() as nursery,
-    ):
-        pairs = [TalkingPair(number, [front.port] * 2, scale.rate) for number in range(scale.pairs)]
-        for pair in pairs:
-            nursery.start_soon(pair.run)
+    async with talking_pairs(folder, scale) as (nodes, _, front, pairs):
         out.require(await wait_until_settled(pairs, 60), "Not all pairs were paired at first.")
         for pair in pairs:
             for client in pair.clients:
@@ -49,7 +41,6 @@ async def rolling_restart(folder: Path, scale: Scale) -> Outcome:
         out.require(
             await wait_until_settled(pairs, SETTLE_SECONDS, go_on=False), "Not all pairs were settled at the end."
         )
-        nursery.cancel_scope.cancel()
     ended = [notice.reason for pair in pairs for client in pair.clients for notice in client.disconnects]
     lost = sum(len(client.lost_sessions) for pair in pairs for client in pair.clients)
     out.row("peer_disconnected", len(ended))

@@ -69,7 +69,7 @@ DISCONNECT_REASONS: Final = {
     "slow": "The peer did not read its frames, or its session was evicted for memory",
     "shutdown": "The relay is stopping",
     "refused": "The relay disconnected the peer for protocol violations or flooding",
-    "node_lost": "The node of a cluster that served the peer is lost",
+    "node_lost": "The node of a cluster that served the peer is lost, or this client's own node cannot reach the others",
 }
 
 # In order of precedence: the first code that applies is sent.

@@ -10,6 +10,7 @@ import trio
 import yaml
 
 from tests.cluster_soak.engine_loss import engine_loss
+from tests.cluster_soak.isolation import isolation
 from tests.cluster_soak.node_loss import node_loss
 from tests.cluster_soak.outcome import NO_LIMITS, QUICK, Outcome, Scale
 from tests.cluster_soak.pairing import pair_requests
@@ -52,7 +53,7 @@ async def test_engine_is_killed_and_restarted_on_its_port(tmp_path: Path, kind: 
 
 
 @pytest.mark.parametrize(
-    "measure", [rolling_restart, node_loss, engine_loss, pair_requests], ids=lambda measure: measure.__name__
+    "measure", [rolling_restart, node_loss, engine_loss, isolation, pair_requests], ids=lambda measure: measure.__name__
 )
 async def test_cluster_meets_its_demands(tmp_path: Path, measure: Callable[[Path, Scale], Awaitable[Outcome]]) -> None:
     outcome = await measure(tmp_path, SMALL)

@@ -59,9 +59,12 @@ class BreakingProxy:
         self.ends = iter(ends)
         self.connections: list[ProxiedConnection] = []
         self.port = 0
+        self.is_cut = False
 
     async def handle(self, client: trio.SocketStream) -> None:
         with client.socket:
+            if self.is_cut:
+                return
             try:
                 server = await trio.open_tcp_stream("127.0.0.1", self.target)
             except OSError:
@@ -78,6 +81,16 @@ class BreakingProxy:
         finally:
             connection.reset()
             self.connections.remove(connection)
+
+    def cut(self) -> None:
+        """Stop forwarding on existing connections, and close new ones at once, until `mend`."""
+        self.is_cut = True
+        self.freeze()
+
+    def mend(self) -> None:
+        """Forward new connections again; existing ones are reset."""
+        self.is_cut = False
+        self.reset()
 
     @property
     def url(self) -> str:

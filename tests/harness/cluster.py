@@ -98,9 +98,14 @@ class Node:
 
 
 @asynccontextmanager
-async def cluster(folder: Path, count: int, *options: str) -> AsyncIterator[list[Node]]:
-    """Run nodes with these options; they are killed at the end of the block."""
-    nodes = [Node(folder / f"node{number}", free_port(), options) for number in range(1, count + 1)]
+async def cluster(
+    folder: Path, count: int, *options: str, first_options: Sequence[str] = ()
+) -> AsyncIterator[list[Node]]:
+    """Run nodes with these options, the first one with further ones; they are killed at the end of the block."""
+    nodes = [
+        Node(folder / f"node{number}", free_port(), (*options, *first_options) if number == 1 else options)
+        for number in range(1, count + 1)
+    ]
     try:
         async with trio.open_nursery() as nursery:
             for node in nodes:

@@ -14,6 +14,7 @@
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import Final, Literal, NamedTuple
 
 from sdpx.relay.core.limits import Limits
@@ -85,6 +86,7 @@ class Directory(ABC):
         self.node = make_name()
         self.nodes = 0
         self.status: Status = "joining"
+        self.lease_end = inf  # by this node's clock, which is never later than the end by that of the engine
         self.engine_seconds: Callable[[float], None] = lambda _: None  # takes the time of each call, for the metrics
         self.queued_bytes = 0
         self._limits = limits
@@ -144,12 +146,12 @@ class Directory(ABC):
         """Notify the sender of an undelivered frame; its node gets an `unread`."""
         self._call("notify", sender_id, f"{pairing} {receiver_id}")
 
-    def void_frames(self, before: float) -> list[OutgoingFrame]:
-        """Replace the frames that have waited since before a time by empty ones, which keep their numbers; returns them."""
+    def void_frames(self, is_void: Callable[[OutgoingFrame], bool]) -> list[OutgoingFrame]:
+        """Replace these of the frames that wait by empty ones, which keep their numbers; returns them."""
         voided = []
         for call in (*self._unanswered, *self._calls):
             for at, frame in enumerate(call.frames or ()):
-                if frame.body and frame.since < before:
+                if frame.body and is_void(frame):
                     assert call.frames is not None
                     voided.append(frame)
                     call.frames[at] = frame._replace(body=b"")
@@ -254,6 +256,10 @@ class Directory(ABC):
         self.release(call.frames or ())
 
     # ---- being in the cluster
+
+    def _renewed(self, began: float) -> None:
+        """Note that the engine has confirmed a renewal of the lease that began at this time."""
+        self.lease_end = began + self._lease
 
     def _enter(self, handler: Handler, nodes: int) -> None:
         self.status, self.nodes = "joined", nodes

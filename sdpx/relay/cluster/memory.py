@@ -22,7 +22,7 @@ class MemoryEngine:
     """The state of all nodes; time is in seconds of `clock`. The attributes are the keys that scripts/common.lua names."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+        self.clock = clock
         self._wiped = 0
         self.is_reachable = True
         self.cut_off: set[str] = set()  # nodes that cannot reach it
@@ -52,7 +52,7 @@ class MemoryEngine:
 
     def join(self, node: str, number: int, lease: float, known_epoch: str) -> str:
         """Enter the cluster; returns the epoch."""
-        now = self._clock()
+        now = self.clock()
         self.epoch = self.epoch or f"m{self._wiped}"
         if known_epoch not in ("", self.epoch) and self._grace_until == -inf:
             self._grace_until = now + GRACE_SECONDS
@@ -65,7 +65,7 @@ class MemoryEngine:
 
     def beat(self, node: str, number: int, lease: float) -> tuple[str, str, list[tuple[str, int]]]:
         """Renew a lease; returns the epoch, perhaps `fenced` or `lost`, and the removed nodes with their number of clients."""
-        now = self._clock()
+        now = self.clock()
         if node not in self.nodes:
             return self.epoch, "fenced", []
         if self.calls[node] < number:
@@ -103,7 +103,7 @@ class MemoryEngine:
         return ""
 
     def _register(self, me: str, client_id: str, request: int) -> None:
-        kind = "unavailable" if self._clock() < self._grace_until else "taken" if client_id in self.owner else ""
+        kind = "unavailable" if self.clock() < self._grace_until else "taken" if client_id in self.owner else ""
         if not kind:
             self.owner[client_id], kind = me, "registered"
         self._post(me, kind, client_id, request)
@@ -115,7 +115,7 @@ class MemoryEngine:
     def _pair(self, me: str, client_id: str, target_id: str, request: int) -> None:
         if not self._is_of(client_id, me):
             return
-        if self._clock() < self._grace_until:
+        if self.clock() < self._grace_until:
             code = "engine_unavailable"
         elif client_id in self.peer:
             code = "already_paired"
@@ -192,7 +192,7 @@ class MemoryEngine:
         else:
             self.owner[client_id] = MOVING
             self.claim.pop(client_id, None)
-            self.parked[client_id] = digests, session, self._clock() + window_ms / 1000
+            self.parked[client_id] = digests, session, self.clock() + window_ms / 1000
 
     def _restore(self, me: str, *values: str) -> None:
         each = iter(values)
@@ -305,6 +305,7 @@ class MemoryDirectory(Directory):
         if verdict.is_new:
             self._degrade(handler, verdict.reason)
             self._join()
+        self._renewed(engine.clock())
         self._restore(handler, verdict, len(engine.nodes))
         for node, clients in removed:
             handler.node_lost(node, clients)
@@ -316,6 +317,7 @@ class MemoryDirectory(Directory):
     def _join(self) -> None:
         self._epoch = self._engine.join(self.node, self._last_number, self._lease, self._epoch)
         self._engine.changed[self.node] = self._wake
+        self._renewed(self._engine.clock())
 
     def make_calls(self, limit: int = 1000) -> None:
         """Make the next calls."""

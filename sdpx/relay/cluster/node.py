@@ -18,17 +18,20 @@ Sessions that move, from node A to node B
 3. `frozen` on A's own channel is behind all earlier entries for it. A takes the session out and writes its state (`park`).
 4. B, or the node that asks later, gets `claimed`: the state, and behind it on its channel what has waited, in order.
 
+While the engine cannot be reached
+- The frames for other nodes wait, each for `FRAME_SECONDS`.
+- The lease ends, by this node's own clock, a lease after the start of the last renewal that the engine has confirmed. From then
+  on other nodes may have removed this one, or the engine may be lost to all of them, which this node cannot know. It keeps
+  its pairings with clients of other nodes for `FRAME_SECONDS` more, as it keeps frames, and then ends them as lost.
+
 After the engine has lost its data, or has removed the node, the node registers its clients again. A pairing with a client of
-another node is confirmed once all nodes had the time to come back, and its frames wait until then.
+another node is confirmed once all nodes had the time to come back, and its frames wait until then. If the node was removed,
+it ends these pairings at once.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, cast
 
-from msgspec import Struct, field
-
-from sdpx.relay.cluster.directory import Directory, Entry, OutgoingFrame, Verdict
+from sdpx.relay.cluster.directory import FRAME_SECONDS, Directory, Entry, OutgoingFrame, Verdict
 from sdpx.relay.cluster.effects import (
     Answered,
     Asked,
@@ -43,59 +46,12 @@ from sdpx.relay.cluster.effects import (
     RemoteSender,
     Unread,
 )
+from sdpx.relay.cluster.member import Link, Member, Payload, numbered
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sdpx.protocol.messages import DisconnectReason
-
-REMEMBERED: Final = 16  # pairings that a client ended itself, for frames that turn out to be undelivered
-
-Payload = (
-    tuple[bytes, bytes | None] | None
-)  # a frame's body, and the one without `seq` if it differs; None for an empty one
-
-
-class Link(Struct, gc=False):
-    """A pairing as one of its clients has it; it moves with the session."""
-
-    pairing: str
-    peer_id: str
-    sent: int = 0  # the number of the last frame sent by way of the engine
-    received: int = 0
-    early: dict[int, Payload] = field(default_factory=dict)  # frames ahead of others
-
-    def accept(self, number: int, payload: Payload) -> list[tuple[bytes, bytes | None]]:
-        """Take a frame; returns the frames that can be delivered now."""
-        if number > self.received:
-            self.early[number] = payload
-        ready = []
-        while self.received + 1 in self.early:
-            self.received += 1
-            if (next_payload := self.early.pop(self.received)) is not None:
-                ready.append(next_payload)
-        return ready
-
-    def skip_to(self, number: int) -> list[tuple[bytes, bytes | None]]:
-        """Give up the frames up to a number that have not come; returns the frames that can be delivered now."""
-        ready: list[tuple[bytes, bytes | None]] = []
-        for each in range(self.received + 1, number + 1):
-            ready += self.accept(each, self.early.get(each))
-        return ready
-
-
-class Member:
-    """A client of this node. `backlog` keeps what comes for it before its connection opens."""
-
-    __slots__ = ("backlog", "client_id", "is_frozen", "left", "link", "request", "target_id", "waiting")
-
-    def __init__(self, client_id: str, link: Link | None = None, left: Iterable[str] = ()) -> None:
-        self.client_id = client_id
-        self.link = link
-        self.left = deque(left, REMEMBERED)  # the pairings that the client ended
-        self.request = 0  # the number of its `pair_request` that is under way
-        self.target_id = ""
-        self.is_frozen = False
-        self.waiting: list[OutgoingFrame] | None = None  # until the pairing is confirmed
-        self.backlog: list[Entry] | None = None
 
 
 class Node:
@@ -113,7 +69,7 @@ class Node:
     @property
     def remote_pairs(self) -> int:
         """The number of clients with a peer on another node."""
-        return sum(each.link is not None and self._local_peer(each) is None for each in self.members.values())
+        return len(self._remote_links())
 
     def is_direct(self, member: Member) -> bool:
         """Return whether the client's frames need no detour: nothing is under way for it, and its peer, if any, is here."""
@@ -172,18 +128,6 @@ class Node:
             self._directory.send(frame)
         link.sent += 1
         return []
-
-    def void_frames(self, before: float) -> list[NodeEffect]:
-        """Give up frames that have waited since before a time; their senders are to be notified."""
-        voided = self._directory.void_frames(before)
-        for member in self.members.values():
-            late = [frame for frame in member.waiting or () if frame.body and frame.since < before]
-            if late:
-                self._directory.release(late)
-                waiting = member.waiting or ()
-                member.waiting = [each._replace(body=b"") if each.since < before else each for each in waiting]
-                voided += late
-        return [Unread(frame.sender_id, frame.receiver_id, is_peer=True) for frame in voided]
 
     def freeze(self, member: Member, node: str = "", request: str = "") -> None:
         """Begin to move a session, to a node or to any."""
@@ -317,6 +261,28 @@ class Node:
                 effects += self._on_refused(member, str(member.request), "engine_unavailable")
         return effects
 
+    def give_up(self, now: float) -> list[NodeEffect]:
+        """Give up frames that have waited too long, and once the lease is over for as long, the pairings with other nodes."""
+        is_lost = now >= self._directory.lease_end + FRAME_SECONDS
+        lost = {link.pairing: member for member, link in self._remote_links()} if is_lost else {}
+
+        def is_void(frame: OutgoingFrame) -> bool:
+            return frame.since < now - FRAME_SECONDS or frame.pairing in lost
+
+        voided = self._directory.void_frames(is_void)
+        for member in self.members.values():
+            if member.waiting:
+                late = [frame for frame in member.waiting if frame.body and is_void(frame)]
+                self._directory.release(late)
+                member.waiting = [each._replace(body=b"") if is_void(each) else each for each in member.waiting]
+                voided += late
+        effects: list[NodeEffect] = [Unread(frame.sender_id, frame.receiver_id, is_peer=True) for frame in voided]
+        for pairing, member in lost.items():
+            self._directory.unpair(member.client_id, pairing, "node_lost")
+            self._end_link(member)
+            effects.append(Ended(member.client_id, "node_lost"))
+        return effects
+
     def restored(self, verdict: Verdict) -> list[NodeEffect]:
         """Register all clients again, if the engine does not know them any more; if it lost its data, `confirm` follows."""
         if not verdict.is_new:
@@ -359,7 +325,7 @@ class Node:
         sender = RemoteSender(member.client_id, link.pairing)
         ready = peer.link.skip_to(link.sent - len(frames))
         for frame in frames:
-            ready += peer.link.accept(*_numbered(frame))
+            ready += peer.link.accept(*numbered(frame))
         member.waiting = None
         return effects + [Deliver(link.peer_id, sender, *each) for each in ready]
 
@@ -390,6 +356,10 @@ class Node:
 
     # ---- shared
 
+    def _remote_links(self) -> list[tuple[Member, Link]]:
+        links = [(each, each.link) for each in self.members.values() if each.link is not None]
+        return [(each, link) for each, link in links if self._local_peer(each) is None]
+
     def _local_peer(self, member: Member) -> Member | None:
         link = member.link
         peer = None if link is None else self.members.get(link.peer_id)
@@ -403,9 +373,3 @@ class Node:
                 self._directory.release(each.waiting or ())
                 each.link = each.waiting = None
                 self.touched.add(each.client_id)
-
-
-def _numbered(frame: OutgoingFrame) -> tuple[int, Payload]:
-    _, number, length, _ = frame.head.split(" ")
-    size = int(length)
-    return int(number), (frame.body[:size], frame.body[size:] or None) if frame.body else None

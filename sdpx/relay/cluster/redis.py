@@ -235,6 +235,7 @@ class RedisDirectory(Directory):
             nursery.start_soon(self._renew, engine, handler)
 
     async def _come_back(self, engine: Engine, handler: Handler) -> None:
+        began = trio.current_time()
         with trio.fail_after(self._patience):
             epoch, flag, *_ = await engine.call("beat", self.node, 0, *self._beat_values())
         is_lost = not isinstance(flag, int)
@@ -242,11 +243,14 @@ class RedisDirectory(Directory):
         if verdict.is_new:
             self._degrade(handler, verdict.reason)
             await self._join(engine)
+        else:
+            self._renewed(began)
         self._restore(handler, verdict, self.nodes if is_lost else flag)
 
     async def _join(self, engine: Engine) -> None:
-        values = (self._lease_ms, self._make_name(), self._epoch)
+        began, values = trio.current_time(), (self._lease_ms, self._make_name(), self._epoch)
         self._epoch = (await engine.call("join", self.node, self._last_number, *values)).decode()
+        self._renewed(began)
         self._last_answered, self._last_entry, self._done = self._last_number, b"0", []
 
     # ---- the lease
@@ -275,6 +279,7 @@ class RedisDirectory(Directory):
         self.engine_seconds(trio.current_time() - began)
         if not isinstance(nodes, int):
             raise OSError(nodes.decode())
+        self._renewed(began)
         self._first_expiry = max(rest[0], 0) / 1000 + MARGIN
         for node, clients in zip(rest[1::2], rest[2::2], strict=True):
             handler.node_lost(node.decode(), int(clients))

@@ -69,9 +69,8 @@ async def test_frames_that_wait_too_long_are_refused(autojump_clock: MockClock) 
     async with open_cluster() as cluster:
         a, b = await remote_pair(cluster)
         cluster.memory.is_reachable = False
-        await trio.sleep(LEASE)
-        await a.send(type="offer", sdp="too late")
         began = trio.current_time()
+        await a.send(type="offer", sdp="too late")
         assert (await a.receive())["code"] == "peer_unreachable"
         assert 5 <= trio.current_time() - began < 6
         await a.send(type="offer", sdp="in time")
@@ -209,6 +208,61 @@ async def test_a_removed_node_notices_it(autojump_clock: MockClock) -> None:
         await a.pair(b)
         await thief.send(type="ping")
         assert (await thief.receive())["type"] == "pong"
+
+
+async def test_a_node_that_is_cut_off_alone_notices_it(autojump_clock: MockClock) -> None:
+    """Its clients hear that their peers elsewhere are lost, 5 s after its lease; its own pairs go on, and so do all others."""
+    async with open_cluster() as cluster:
+        (a, b), (c, d) = await remote_pair(cluster), await local_pair(cluster)
+        began = trio.current_time()
+        cluster.memory.cut_off.add("node1")
+        assert (await b.receive())["reason"] == "node_lost"
+        assert trio.current_time() - began <= LEASE + 0.5
+        await relays(c, d)
+        await a.send(type="offer", sdp="waits")
+        assert (await a.receive())["code"] == "peer_unreachable"
+        assert await a.receive() == {"type": "peer_disconnected", "peer_id": "b", "reason": "node_lost"}
+        assert LEASE * 0.75 + 5 <= trio.current_time() - began <= LEASE + 5.25
+        await a.send(type="pair_request", target_id="b")
+        assert (await a.receive())["code"] == "engine_unavailable"
+        await relays(c, d)
+        cluster.memory.cut_off.clear()
+        await trio.sleep(LEASE)
+        await a.pair(b)
+        await relays(a, b)
+    [expired], [restored] = cluster.log.of("lease_expired"), cluster.log.of("cluster_restored")
+    assert (expired["node"], expired["lost"]) == ("node1", 1)
+    assert (restored["state"], restored["lost"]) == ("removed", 0)
+
+
+async def test_a_suspended_node_that_is_cut_off_notices_it(autojump_clock: MockClock) -> None:
+    """By its clock, as soon as the engine does not answer: it does not wait for another 5 s."""
+    async with open_cluster() as cluster:
+        a, _ = await remote_pair(cluster)
+        cluster.memory.cut_off.add("node1")
+        autojump_clock.jump(60)
+        began = trio.current_time()
+        assert (await a.receive())["reason"] == "node_lost"
+        assert trio.current_time() - began <= LEASE / 4 + 0.25
+
+
+async def test_pairings_outlive_a_short_loss_of_the_engine(autojump_clock: MockClock) -> None:
+    """After 5 s beyond the lease each client hears once that its peer is lost; it can pair again when the engine is back."""
+    async with open_cluster() as cluster:
+        a, b = await remote_pair(cluster)
+        cluster.memory.is_reachable = False
+        await trio.sleep(LEASE * 0.75 + 4.9)
+        cluster.memory.is_reachable = True
+        await trio.sleep(LEASE)
+        await relays(a, b)
+        cluster.memory.is_reachable = False
+        await trio.sleep(LEASE + 5.3)
+        for client in (a, b):
+            assert (await client.receive())["reason"] == "node_lost"
+        cluster.memory.is_reachable = True
+        await trio.sleep(LEASE)
+        await a.pair(b)
+    assert [each["lost"] for each in cluster.log.of("lease_expired")] == [1, 1]
 
 
 # ---- rolling restarts

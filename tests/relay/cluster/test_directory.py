@@ -7,7 +7,7 @@ import trio
 
 from sdpx.relay.cluster.directory import FORGOTTEN, REMOVED, OutgoingFrame
 from sdpx.relay.core.limits import Limits
-from tests.relay.cluster.directories import TestCluster, TestNode
+from tests.relay.cluster.directories import LEASE, PATIENCE, TestCluster, TestNode
 
 
 async def paired(one: TestNode, other: TestNode) -> str:
@@ -188,6 +188,19 @@ async def test_a_node_that_is_lost_is_removed_with_its_clients(cluster: TestClus
     _, name, clients = await other.report("node_lost")
     assert (name, clients) == (one.directory.node, 1)
     await other.add("a")
+
+
+async def test_a_lease_is_over_for_its_node_before_others_remove_it(cluster: TestCluster) -> None:
+    """By its own clock, from the last renewal on that the engine has confirmed."""
+    one, other = await cluster.node(), await cluster.node()
+    first = one.directory.lease_end
+    assert first <= trio.current_time() + LEASE
+    with trio.fail_after(PATIENCE):
+        while one.directory.lease_end == first:
+            await trio.sleep(0.01)
+    one.scope.cancel()
+    await other.report("node_lost")
+    assert first < one.directory.lease_end < trio.current_time()
 
 
 async def test_a_node_that_leaves_is_not_lost(cluster: TestCluster) -> None:

@@ -11,90 +11,14 @@ from typing import Final
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from msgspec import Struct, msgpack
 
-from sdpx.relay.cluster.directory import Entry, Handler
-from sdpx.relay.cluster.effects import Answered, Asked, Claimed, Deliver, Ended, Frozen, NodeEffect, Paired, Unread
-from sdpx.relay.cluster.memory import MemoryDirectory, MemoryEngine
-from sdpx.relay.cluster.node import Link, Member, Node
-from sdpx.relay.core.limits import Limits
+from sdpx.relay.cluster.memory import MemoryEngine
+from tests.relay.cluster.fake_node import PEERS, TOKEN, FakeNode
 
-TOKEN: Final = "7041"  # every question names the right token
 LEASE: Final = 1e9
-PEERS: Final = {"a": "b", "b": "a"}
 nodes = st.integers(0, 2)
 clients = st.sampled_from(sorted(PEERS))
 steps = st.integers(1, 4)
-
-
-class Moved(Struct):
-    """What the model's session takes along."""
-
-    link: Link | None
-    received: list[bytes]
-
-
-class FakeNode:
-    """A node whose clients are lists of what they received."""
-
-    def __init__(self, name: str, engine: MemoryEngine) -> None:
-        self.directory = MemoryDirectory(Limits(), engine, LEASE, lambda: name)
-        self.node = Node(self.directory)
-        self.engine = engine
-        self.received: dict[str, list[bytes]] = {}
-        self.ended: list[Ended] = []
-        self.unread: list[Unread] = []
-        self.handler = Handler(self.receive, *[lambda *_: None] * 4)
-        self.directory.enter(self.handler)
-
-    def receive(self, entries: list[Entry]) -> None:
-        for entry in entries:
-            self.run(self.node.receive(entry))
-
-    def run(self, effects: list[NodeEffect]) -> None:  # noqa: C901
-        for effect in effects:
-            match effect:
-                case Answered(_, "registered", client_id):
-                    self.received[client_id] = []
-                    self.run(self.node.open(client_id))
-                case Deliver(client_id, _, body):
-                    self.received[client_id].append(body)
-                case Asked(client_id, digest, last, node, request):
-                    member = self.node.members.get(client_id)
-                    if member is None:
-                        self.directory.refer(client_id, digest, last, node, request)
-                    else:
-                        self.node.freeze(member, node, request)
-                case Frozen(client_id):
-                    member = self.node.take_out(client_id)
-                    state = msgpack.encode(Moved(member.link, self.received.pop(client_id)))
-                    self.directory.park(client_id, TOKEN, state, "")
-                case Claimed(_, client_id, session):
-                    moved = msgpack.decode(session, type=Moved)
-                    self.received[client_id] = moved.received
-                    self.node.put_in(Member(client_id, moved.link))
-                case Ended():
-                    self.ended.append(effect)
-                case Unread():
-                    self.unread.append(effect)
-                case Paired() | Answered():
-                    pass
-
-    def send(self, client_id: str, body: bytes) -> None:
-        """Send a frame, directly if the relay would."""
-        member = self.node.members[client_id]
-        assert member.link is not None
-        if self.node.is_direct(member):
-            self.received[PEERS[client_id]].append(body)
-        else:
-            effects = self.node.forward(member, body, None, 0.0)
-            assert effects is not None
-            self.run(effects)
-
-    def lose_answer(self) -> None:
-        """Make the next call, and lose the connection before its answer."""
-        for call in list(self.directory._begin(1))[:1]:
-            self.engine.execute(self.directory.node, call)
 
 
 class Moves(RuleBasedStateMachine):
@@ -103,7 +27,7 @@ class Moves(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.engine = MemoryEngine(lambda: 0.0)
-        self.nodes = [FakeNode(f"n{number}", self.engine) for number in range(3)]
+        self.nodes = [FakeNode(f"n{number}", self.engine, LEASE) for number in range(3)]
         self.sent: dict[str, list[bytes]] = {"a": [], "b": []}
 
     @initialize(homes=st.tuples(nodes, nodes))
