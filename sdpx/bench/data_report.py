@@ -1,28 +1,30 @@
-"""The result of `sdpx bench --data`: what each end measured, the figures, and what the limit was. Pure."""
+"""The result of `sdpx bench --data`: what each end measured, the figures, and the limit of the throughput. Pure."""
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-BUSY: Final = 0.85  # of the time, with that in which a process waited for a core: then it is the limit
-LOSSY: Final = 0.001  # packets sent again: then it is the congestion window that loss keeps small
+from sdpx.bench.options import MAX_FLOWS, MAX_MESSAGE, MAX_SECONDS
+
+BUSY: Final = 0.85  # share of the time, that of waiting for a core included, from which the CPU is the limit
+LOSSY: Final = 0.001  # share of packets sent again from which loss is the limit, by the congestion window
 WINDOW_CLOSED: Final = 65_536  # bytes of the other side's window that are left, at most
 
 Figures = dict[str, Any]  # the result, as `--format json` prints it
 
 
 class DataJob(Struct, frozen=True):
-    """What one end does: it sends messages of `size` bytes for `seconds`, or receives them."""
+    """The work of one end: it sends messages of `size` bytes for `seconds`, or receives them."""
 
     sends: bool
-    size: int = 65_536
-    seconds: float = 5.0
-    flows: int = 1
+    size: Annotated[int, Meta(ge=1, le=MAX_MESSAGE)] = 65_536
+    seconds: Annotated[float, Meta(ge=0, le=MAX_SECONDS)] = 5.0
+    flows: Annotated[int, Meta(ge=1, le=MAX_FLOWS)] = 1
     stock: bool = False  # as with a version of aiortc that the extensions do not fit
 
 
 class DataResult(Struct, frozen=True):
-    """What one end measured: bytes, CPU seconds, the share of time in which it was busy, memory at most, figures of SCTP."""
+    """The measurements of one end: bytes, CPU seconds, share of the time in which it was busy, peak memory, figures of SCTP."""
 
     bytes: int = 0
     seconds: float = 0.0
@@ -56,16 +58,16 @@ def figures(job: DataJob, sender: DataResult, receiver: DataResult) -> Figures:
 
 
 def limit(sender: DataResult, receiver: DataResult) -> str:
-    """Return what kept the throughput from being higher."""
+    """Return the limit of the throughput."""
     busiest = max((sender.busy, "the CPU of the sender"), (receiver.busy, "the CPU of the receiver"))
     path = sender.path
     if not path:
         return "unknown: the installed aiortc does not fit"
-    if path["retransmissions"] > LOSSY * path["packets_sent"]:
+    if path.get("retransmissions", 0) > LOSSY * path.get("packets_sent", 0):
         return "the congestion window, which loss keeps small"
     if busiest[0] >= BUSY:
         return busiest[1]
-    if path["peer_window"] <= WINDOW_CLOSED:
+    if path.get("peer_window", 0) <= WINDOW_CLOSED:
         return "the window of the receiver: it is sent once in a round trip"
     return "the congestion window, which was still growing"
 
@@ -73,7 +75,8 @@ def limit(sender: DataResult, receiver: DataResult) -> str:
 def table(result: Figures) -> str:
     """Return the figures as lines."""
     cpu, busy, memory = result["cpu_s_per_gb"], result["busy"], result["memory_mb"]
-    rows = {
+    rows = {"peer": f"{result['peer']}, {result['path']}"} if "peer" in result else {}
+    rows |= {
         "throughput": f"{result['megabytes_per_s']:,} MB/s (messages of {result['message_size']:,} bytes)",
         "CPU": f"sender {cpu['sender']} s/GB, receiver {cpu['receiver']} s/GB",
         "busy": f"sender {busy['sender']:.0%}, receiver {busy['receiver']:.0%}",

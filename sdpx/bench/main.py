@@ -61,6 +61,10 @@ def run_bench(options: BenchOptions) -> ExitStatus:
 
 
 async def _run_until_signal(options: BenchOptions) -> Figures:
+    if options.is_remote:
+        from sdpx.bench.remote import measure_remote  # noqa: PLC0415  it is a peer
+
+        return await measure_remote(options, _raise_on_signal)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_raise_on_signal)
         result = await (measure_data(options) if options.data else bench(options))

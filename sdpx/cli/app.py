@@ -41,10 +41,11 @@ HELP: Final = {
     """,
     "token": "Create an access token for a relay that uses --auth-secret-file; prints only the token.",
     "demo": "Run a demonstration: a relay and two peers, each a process, pair, connect and send messages.",
-    "bench": """Measure a relay: messages, connections and sessions per second, and latency.
+    "bench": """Measure a relay: messages, connections and sessions per second, and latency; or a data channel.
 
     Exit status: 0 all messages were correct, 1 some were not, 2 usage,
-    3 relay unreachable.
+    3 relay unreachable; with --data --with those of `sdpx peer`, and 17 if the
+    other side does not measure.
     """,
     "doctor": """Check why a connection fails: the relay, this network, STUN and TURN servers, and two peers.
 

@@ -98,7 +98,7 @@ def _connect(options: ConnectOptions, name: str, target: str | None) -> Iterator
     yield from _ice(options)
 
 
-def _ice(options: ConnectOptions | DoctorOptions) -> Iterator[Problem]:
+def _ice(options: ConnectOptions | DoctorOptions | BenchOptions) -> Iterator[Problem]:
     if options.stun and options.no_stun:
         yield "--no-stun", "contradicts --stun; give one of the two"
     yield from (("--stun", _error_of(parse_stun, url)) for url in options.stun)
@@ -127,9 +127,12 @@ def bench(options: BenchOptions) -> Iterator[Problem]:
     """Check the options of `sdpx bench`."""
     if options.url is not None:
         yield "URL", validate_relay_url(options.url)
-        if options.data:
-            yield "--data", "measures a data channel, not a relay; give no URL"
+    for option, client_id in (("--with", options.with_peer), ("--id", options.client_id)):
+        if client_id is not None:
+            yield option, validate_id(client_id) if options.data else "needs --data"
     yield from _access(options.access, options.url or "")
+    if options.is_remote:
+        yield from _ice(options)
 
 
 def _access(access: AccessOptions, url: str) -> Iterator[Problem]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from sdpx.options import AccessOptions, option
-from sdpx.peer.options import DEFAULT_URL, PeerOptions
+from sdpx.peer.options import DEFAULT_URL, STUN, TURN, PeerOptions
 from sdpx.urls import complete_relay_url
 
 
@@ -24,10 +24,8 @@ class DoctorOptions:
         None, "Connect to this peer at last, instead of to a second one of its own.", "Network", "ID", flag="--with"
     )
     access: AccessOptions = field(default_factory=AccessOptions)
-    stun: tuple[str, ...] = option((), "STUN server, stun:HOST:PORT; repeatable.", "TURN and ICE", "URL")
-    turn: tuple[str, ...] = option(
-        (), "TURN server, turn:USER:PASS@HOST:PORT?transport=udp|tcp or turns:; repeatable.", "TURN and ICE", "URL"
-    )
+    stun: tuple[str, ...] = STUN()
+    turn: tuple[str, ...] = TURN()
     no_stun: bool = option(False, "Check no STUN server.", "TURN and ICE")
     idle: float = option(
         25.0, "Leave a connection to the relay idle for this long; 0: do not.", "Timeouts", "SECONDS", 0, 3600

@@ -4,6 +4,8 @@ import os
 import random
 import select
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from types import ModuleType
 from typing import Final
 
@@ -19,6 +21,7 @@ from sdpx.peer.options import PeerOptions
 from sdpx.peer.session import Session
 from sdpx.peer.signaling.client import SignalingClient
 from sdpx.peer.transfer.service import FileService
+from sdpx.peer.transfer.transport import Carrier
 from sdpx.peer.webrtc.runtime import open_webrtc_runtime
 from sdpx.runtime import STDIN, ShutdownRequest, in_foreground
 
@@ -27,33 +30,55 @@ FOREGROUND_POLL_SECONDS: Final = 0.5
 
 async def run_peer(options: PeerOptions, log: Log, stop: ShutdownRequest) -> None:
     """Run a peer until its session ends or `stop` is requested; raises the `Ending` that ended it."""
-    async with open_webrtc_runtime(load_webrtc, log) as runtime, trio.open_nursery() as nursery:
-        if options.access.insecure:
-            log.emit(peer.TlsVerificationDisabled())
-        tls = client_context(options.access.cafile, insecure=options.access.insecure)
-        signaling = SignalingClient(options, tls, log, random.random)
-        is_json = options.stdin == "json"
-        is_terminal = not is_json and os.isatty(STDIN)
-        lines = Lines(read_stdin, log, MAX_COMMAND if is_json else MAX_LINE, at_once=is_terminal)
-        files = FileService(options.files, log) if is_json else None
-        session = Session(options, signaling, runtime, lines, log, random.random, files)
+    is_json = options.stdin == "json"
+    is_terminal = not is_json and os.isatty(STDIN)
+    lines = Lines(read_stdin, log, MAX_COMMAND if is_json else MAX_LINE, at_once=is_terminal)
+    files = FileService(options.files, log) if is_json else None
+
+    def at_end(session: Session) -> None:
+        if stop.requested:  # also after a second signal, which cancels this function
+            session.check(stop.cause)
+
+    async with open_session(options, log, lines, files, at_end=at_end) as (session, nursery):
         commands = CommandRunner(lines, session.queue, session, files)
-        nursery.start_soon(signaling.run)
         if files is not None:
             nursery.start_soon(files.run)
         if is_terminal:
             nursery.start_soon(_leave_at_end, lines, session)
+        with trio.CancelScope() as scope:  # the tasks of signaling and runtime are needed to close in order
+            nursery.start_soon(stop.cancel, scope)
+            await session.run(commands.run if is_json else None)
+
+
+@asynccontextmanager
+async def open_session(
+    options: PeerOptions,
+    log: Log,
+    lines: Lines,
+    transfer: Carrier | None = None,
+    *,
+    id_wait: float = 0.0,
+    at_end: Callable[[Session], object] = id,
+) -> AsyncIterator[tuple[Session, trio.Nursery]]:
+    """Open a session that the block runs, and a nursery for tasks beside it, which are cancelled at its end.
+
+    The relay connection is closed in order then; at last `at_end` is called, also if the block is cancelled.
+    """
+    async with open_webrtc_runtime(load_webrtc, log) as runtime, trio.open_nursery() as nursery:
+        if options.access.insecure:
+            log.emit(peer.TlsVerificationDisabled())
+        tls = client_context(options.access.cafile, insecure=options.access.insecure)
+        signaling = SignalingClient(options, tls, log, random.random, id_wait)
+        session = Session(options, signaling, runtime, lines, log, random.random, transfer)
+        nursery.start_soon(signaling.run)
         try:
-            with trio.CancelScope() as scope:  # the tasks of signaling and runtime are needed to close in order
-                nursery.start_soon(stop.cancel, scope)
-                await session.run(commands.run if is_json else None)
+            yield session, nursery
         finally:
             try:
                 await signaling.close()
             finally:
                 nursery.cancel_scope.cancel()
-                if stop.requested:  # also after a second signal, which cancels this function
-                    session.check(stop.cause)
+                at_end(session)
 
 
 async def _leave_at_end(lines: Lines, session: Session) -> None:

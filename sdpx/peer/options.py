@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -13,6 +14,10 @@ Expected = Literal["exchange", "connected", "channel", "message"]
 DEFAULT_URL: Final = f"ws://127.0.0.1:{DEFAULT_PORT}"
 MAX_STREAM: Final = 999  # 1000 is the heartbeat
 _RESUME_KEYS: Final = ("seq", "resume", "last")
+STUN: Final = partial(option, (), "STUN server, stun:HOST:PORT; repeatable.", "TURN and ICE", "URL")
+TURN: Final = partial(
+    option, (), "TURN server, turn:USER:PASS@HOST:PORT?transport=udp|tcp or turns:; repeatable.", "TURN and ICE", "URL"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +43,8 @@ class ConnectOptions(LogOptions):
     retries: int = option(
         3, "Further attempts after a connection failed or was lost.", "Pairing", "NUMBER", 0, 1_000_000
     )
-    stun: tuple[str, ...] = option((), "STUN server, stun:HOST:PORT; repeatable.", "TURN and ICE", "URL")
-    turn: tuple[str, ...] = option(
-        (), "TURN server, turn:USER:PASS@HOST:PORT?transport=udp|tcp or turns:; repeatable.", "TURN and ICE", "URL"
-    )
+    stun: tuple[str, ...] = STUN()
+    turn: tuple[str, ...] = TURN()
     no_stun: bool = option(False, "Use no STUN server, not even one that the relay names.", "TURN and ICE")
     ice_transport: Literal["all", "relay"] = option(
         "all", "Paths to use: all, or relay for those through a TURN server only.", "TURN and ICE", "POLICY"

@@ -72,11 +72,3 @@ def test_a_channel_is_measured() -> None:
     assert result["megabytes_per_s"] > 0
     assert result["packets"] > 0
     assert result["error"] is None
-
-
-@pytest.mark.e2e
-def test_a_relay_and_a_channel_are_not_measured_at_once() -> None:
-    command = [sys.executable, "-m", "sdpx", "bench", "--data", "ws://127.0.0.1:1"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "give no URL" in done.stderr

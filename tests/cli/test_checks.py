@@ -67,6 +67,10 @@ def first_problem(options: Any) -> tuple[str, str] | None:
         (TokenOptions("bob", "s", pair=("x" * 65,)), "--pair", "is not an ID or a pattern"),
         (BenchOptions("http://h"), "URL", "ws://"),
         (BenchOptions(access=AccessOptions(token="")), "--token", "empty"),
+        (BenchOptions(with_peer="bob"), "--with", "needs --data"),
+        (BenchOptions(client_id="bob"), "--id", "needs --data"),
+        (BenchOptions(data=True, with_peer="a b"), "--with", "not a client ID"),
+        (BenchOptions(data=True, with_peer="bob", turn=("turn:x",)), "--turn", "USER:PASS"),
         (BenchOptions("ws://h", access=AccessOptions(insecure=True)), "--insecure", "wss://"),
     ],
 )

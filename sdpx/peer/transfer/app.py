@@ -4,7 +4,6 @@ A transfer that has begun survives its connections: `Session` and `PairSession` 
 how long the program waits for the other side, and what it tells it at the end.
 """
 
-import random
 import shlex
 import sys
 from collections.abc import Awaitable, Callable
@@ -13,20 +12,16 @@ from typing import Final
 import trio
 from msgspec import UNSET
 
-from sdpx.client_tls import client_context
 from sdpx.concurrency import leaf_exceptions, map_exceptions
 from sdpx.errors import Ending, ExitStatus
 from sdpx.events import transfer
-from sdpx.events.peer import TlsVerificationDisabled
 from sdpx.log import Log
-from sdpx.peer.app import load_webrtc
+from sdpx.peer.app import open_session
 from sdpx.peer.input import Lines
 from sdpx.peer.options import DEFAULT_URL
 from sdpx.peer.session import Session
-from sdpx.peer.signaling.client import SignalingClient
 from sdpx.peer.transfer.options import TransferOptions
 from sdpx.peer.transfer.transport import Transport
-from sdpx.peer.webrtc.runtime import open_webrtc_runtime
 from sdpx.runtime import ShutdownRequest
 from sdpx.urls import page_link
 
@@ -51,31 +46,21 @@ async def run_transfer(
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     peer_options = options.peer_options(target, transport.mode)
-    async with open_webrtc_runtime(load_webrtc, log) as runtime, trio.open_nursery() as nursery:
-        if options.access.insecure:
-            log.emit(TlsVerificationDisabled())
-        tls = client_context(options.access.cafile, insecure=options.access.insecure)
-        signaling = SignalingClient(peer_options, tls, log, random.random, ID_SECONDS)
-        no_lines = Lines(lambda _: b"", log)
-        session = Session(peer_options, signaling, runtime, no_lines, log, random.random, transport)
 
-        def announce(own_id: str) -> None:
-            url = "" if options.url == DEFAULT_URL else f" --url {shlex.quote(peer_options.shown_url)}"
-            link = page_link(peer_options.url, own_id) if transport.mode == "files" else UNSET
-            log.emit(transfer.TransferWaiting(own_id, f"{reverse_command} {own_id}{url}", link))
+    def announce(own_id: str) -> None:
+        url = "" if options.url == DEFAULT_URL else f" --url {shlex.quote(peer_options.shown_url)}"
+        link = page_link(peer_options.url, own_id) if transport.mode == "files" else UNSET
+        log.emit(transfer.TransferWaiting(own_id, f"{reverse_command} {own_id}{url}", link))
 
-        transport.announce = announce if target is None else None
-        nursery.start_soon(signaling.run)
-        try:
-            with trio.CancelScope() as scope:
-                nursery.start_soon(_stop, stop, transport, scope)
-                await _run(session, transport, body, log)
-            if stop.requested and not transport.is_done:
-                reason = f"Stopped by {stop.cause} before the transfer was complete"
-                raise Ending("interrupted", reason, ExitStatus.TRANSFER_FAILED)
-        finally:
-            await signaling.close()
-            nursery.cancel_scope.cancel()
+    transport.announce = announce if target is None else None
+    no_lines = Lines(lambda _: b"", log)
+    async with open_session(peer_options, log, no_lines, transport, id_wait=ID_SECONDS) as (session, nursery):
+        with trio.CancelScope() as scope:
+            nursery.start_soon(_stop, stop, transport, scope)
+            await _run(session, transport, body, log)
+        if stop.requested and not transport.is_done:
+            reason = f"Stopped by {stop.cause} before the transfer was complete"
+            raise Ending("interrupted", reason, ExitStatus.TRANSFER_FAILED)
 
 
 async def _stop(stop: ShutdownRequest, transport: Transport, scope: trio.CancelScope) -> None:

@@ -82,14 +82,8 @@ class Transport(Carrier):
             self.is_plain = True
             start_soon(self.plain.serve, channels.binary(None), self.link.notify)
         else:
-            start_soon(self._refuse, _mismatch(peer_id, agent, self.mode))
-
-    async def _refuse(self, ending: Ending) -> None:
-        """Fail, once the other side had the time to learn by the answer that it has to."""
-        try:
-            await trio.sleep(REFUSE_SECONDS)
-        finally:
-            self.link.fail(ending)
+            needed = "'sdpx pipe'" if self.mode == "pipe" else "'sdpx send' with 'sdpx receive'"
+            start_soon(refuse, self.link.fail, mismatch(peer_id, agent, needed))
 
     @property
     def is_connected(self) -> bool:
@@ -112,12 +106,25 @@ class Transport(Carrier):
     @property
     def path(self) -> str:
         """`relayed` through a TURN server, or `direct`; empty while that is unknown."""
-        pair = None if self._pc is None else self._pc.selected_pair
-        return "" if pair is None else "relayed" if "relay" in (pair.local_type, pair.remote_type) else "direct"
+        return "" if self._pc is None else path_of(self._pc)
 
 
-def _mismatch(peer_id: str, agent: str, mode: str) -> Ending:
-    needed = "'sdpx pipe'" if mode == "pipe" else "'sdpx send' with 'sdpx receive'"
+def path_of(pc: "PeerConnection") -> str:
+    """Return how the packets of a connection go: `relayed` through a TURN server, or `direct`; empty while that is unknown."""
+    pair = pc.selected_pair
+    return "" if pair is None else "relayed" if "relay" in (pair.local_type, pair.remote_type) else "direct"
+
+
+async def refuse(fail: Callable[[Ending], object], ending: Ending) -> None:
+    """Fail, once the other side had the time to learn by the answer that it has to."""
+    try:
+        await trio.sleep(REFUSE_SECONDS)
+    finally:
+        fail(ending)
+
+
+def mismatch(peer_id: str, agent: str, needed: str) -> Ending:
+    """Return why a program with this `agent` cannot be the other side: this one needs another."""
     present = f"'{agent[:80]}'" if agent else "a program that does not name itself"
     reason = f"{peer_id} cannot take part: this side needs {needed}, and the other one is {present}"
     return Ending("no_transfer", reason, ExitStatus.TRANSFER_REFUSED)
