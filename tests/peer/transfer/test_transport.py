@@ -65,7 +65,7 @@ async def test_program_that_does_not_take_part_is_named(
     transport = Transport(mode, new_link(), PlainChannel() if mode == "pipe" else None, accepts=accepts)
     (refuse,) = attach(transport, agent)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(refuse, Ending("no_transfer", f"not with '{agent}'"))
+        nursery.start_soon(refuse, transport.link.fail, Ending("no_transfer", f"not with '{agent}'"))
         with pytest.raises(Ending) as ended:
             await transport.link.receive()
     assert ended.value.code == "no_transfer"
