@@ -1,7 +1,7 @@
 """Connections of clients: TCP, TLS (RFC 9325), and why one failed."""
 
 import ssl
-from errno import errorcode
+from errno import EADDRNOTAVAIL, EAFNOSUPPORT, ENETUNREACH, errorcode
 from os import strerror
 from typing import Final
 
@@ -11,6 +11,7 @@ from sdpx.errors import describe_os_error
 from sdpx.options import BadOption
 
 _NOT_IN_FORCE: Final = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
+_NO_ROUTE: Final = (ENETUNREACH, EADDRNOTAVAIL, EAFNOSUPPORT)
 _NAME_MISMATCH: Final = (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
 
 
@@ -86,6 +87,11 @@ def describe_connect_failure(error: BaseException) -> str:
         return reason
     causes = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else [error]
     return "; ".join(dict.fromkeys(map(_describe, causes)))
+
+
+def lacks_route(error: BaseException) -> bool:
+    """Return whether this machine has no address, or no route, of the family of an address that could not be used."""
+    return isinstance(error, OSError) and error.errno in _NO_ROUTE
 
 
 def _describe(error: BaseException) -> str:

@@ -51,14 +51,22 @@ REMEDIES: Final[dict[str, Remedy]] = {
     "no_network": Remedy(_E.NO_COMMON_CANDIDATES, f"bring up a network interface, {_TURN}"),
     "turn_refused": Remedy(
         _E.ICE_FAILED,
-        "check user name and password (--turn), and whether the credentials have expired; for a code other than 401 ask its "
-        "operator",
+        "check user name and password (--turn, or --ice-server and --turn-secret-file of the relay), and whether the "
+        "credentials have expired; for a code other than 401 ask its operator",
     ),
-    "stun_silent": Remedy(_E.ICE_FAILED, "check --stun, and that the network lets UDP out", "warning"),
+    "stun_silent": Remedy(
+        _E.ICE_FAILED,
+        "check the address of the STUN server (--stun, or --ice-server of the relay), and that the network lets UDP out",
+        "warning",
+    ),
     # ---- the relay ----
     "name_unresolved": Remedy(_E.RELAY, "check the host in the URL, and this machine's DNS"),
-    "port_closed": Remedy(_E.RELAY, "start the relay, and check the port and the firewalls between"),
+    "port_closed": Remedy(
+        _E.RELAY,
+        "start the relay on that machine (sdpx serve; beyond loopback with --host), or correct host and port of the URL",
+    ),
     "no_route": Remedy(_E.RELAY, "check this machine's network and the firewalls between"),
+    "no_ipv6": Remedy(_E.RELAY, "give the relay an IPv4 address, too, or this machine IPv6"),
     "certificate_expired": Remedy(_E.RELAY, "renew the certificate of the relay, or correct this machine's clock"),
     "certificate_name": Remedy(_E.RELAY, "use a URL with a name that is in the certificate"),
     "certificate_untrusted": Remedy(
@@ -76,9 +84,15 @@ REMEDIES: Final[dict[str, Remedy]] = {
     "udp_blocked": Remedy(
         _E.OK, "let UDP out at the firewall of this network, or use a TURN server by tcp or tls", "warning"
     ),
+    "stun_no_route": Remedy(
+        _E.OK, "name a STUN server with an address that this machine has a route to, or check its network", "warning"
+    ),
     "stun_unresolved": Remedy(_E.OK, "check the host of --stun, and this machine's DNS", "warning"),
     "nat_symmetric": Remedy(_E.OK, "give both sides a TURN server, since a direct path is unlikely", "warning"),
     "turn_unresolved": Remedy(_E.ICE_FAILED, "check the host of the TURN server, and this machine's DNS"),
+    "turn_no_route": Remedy(
+        _E.ICE_FAILED, "name a TURN server with an address that this machine has a route to, or check its network"
+    ),
     "turn_unreachable": Remedy(_E.ICE_FAILED, "start the TURN server, and check its port and the firewalls between"),
     "turn_certificate": Remedy(_E.ICE_FAILED, "give the TURN server a certificate for its name that is trusted"),
     "turn_no_data": Remedy(

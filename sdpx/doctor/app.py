@@ -89,7 +89,7 @@ def _udp(checks: Sequence[Check], servers: Sequence[IceServer]) -> Check:
     """Return whether UDP leaves this network, by the answers of the servers that were asked by UDP."""
     by_udp = {each.url for each in servers if each.transport == "udp"}
     asked = [each for each in checks if each.name in ("stun", "turn") and each.target in by_udp]
-    asked = [each for each in asked if each.code not in ("stun_unresolved", "turn_unresolved")]
+    asked = [each for each in asked if not each.code.endswith(("_unresolved", "_no_route"))]
     silent = {"stun_silent", "turn_unreachable"}
     if not asked:
         return skipped("udp", "", "No server was asked by UDP")

@@ -69,7 +69,8 @@ def summarize(checks: Sequence[Check]) -> str:
     count = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
     what = first.remedy or first.sentence
     kind = "Failed" if first.result == "failed" else "Warning"
-    return f"{kind}: {first.name} {first.target}".rstrip() + f"{count}. First: {what[:1].lower()}{what[1:]}"
+    target = "" if first.target in what else f" {first.target}"
+    return f"{kind}: {first.name}{target}{count}. First: {what[:1].lower()}{what[1:]}"
 
 
 # ---- report ---------------------------------------------------------------------------------------------------------

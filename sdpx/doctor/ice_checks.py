@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import trio
 
-from sdpx.client_tls import client_context, open_stream, tls_cause
+from sdpx.client_tls import client_context, describe_connect_failure, lacks_route, open_stream, tls_cause
 from sdpx.doctor import network, stun
 from sdpx.doctor.check import Check, passed, problem, skipped
 from sdpx.doctor.recorder import CheckRecorder
@@ -156,7 +156,7 @@ async def check_stun(servers: Sequence[IceServer], local: Sequence[str], recorde
         recorder.add(skipped("stun", "", "No STUN server is given, by the relay or by --stun"))
         return
     seen: dict[str, str] = {}
-    sockets = {name: trio.socket.socket(family, SOCK_DGRAM) for name, family in _FAMILIES.items()}
+    sockets: dict[str, trio.socket.SocketType] = {}
     try:
         for server in servers:
             await recorder.record("stun", server.url, _stun, server, sockets, seen)
@@ -167,18 +167,25 @@ async def check_stun(servers: Sequence[IceServer], local: Sequence[str], recorde
         recorder.add(nat)
 
 
-async def _stun(target: str, server: IceServer, sockets: dict[str, Any], seen: dict[str, str]) -> Check:
+async def _stun(
+    target: str, server: IceServer, sockets: dict[str, trio.socket.SocketType], seen: dict[str, str]
+) -> Check:
+    """Ask a server from one socket of each family, in `sockets`, so that `seen` shows what the NAT makes of it."""
     results: dict[str, Any] = {}
+    has_route = False
     for family, address in await _resolve(server):
         began = trio.current_time()
         try:
+            if family not in sockets:
+                sockets[family] = trio.socket.socket(_FAMILIES[family], SOCK_DGRAM)
             response = await Transport(sockets[family], address).request(stun.BINDING)
         except OSError as error:
+            has_route |= not lacks_route(error)
             results[family] = {"server": address[0], "error": describe_os_error(error)}
             continue
         mapped = response.address(stun.XOR_MAPPED_ADDRESS) if response is not None else None
         if mapped is None:
-            results[family] = {"server": address[0], "error": "no answer"}
+            results[family], has_route = {"server": address[0], "error": "no answer"}, True
             continue
         shown = str(_shown(mapped))
         results[family] = {"server": address[0], "mapped": shown, "ms": round((trio.current_time() - began) * 1000, 1)}
@@ -188,7 +195,8 @@ async def _stun(target: str, server: IceServer, sockets: dict[str, Any], seen: d
         return problem("stun", target, "stun_unresolved", f"The name {server.host} cannot be resolved")
     parts = [f"{family}: {each.get('mapped') or each['error']}" for family, each in results.items()]
     if not any("mapped" in each for each in results.values()):
-        return problem("stun", target, "stun_silent", f"No answer ({', '.join(parts)})", **results)
+        code = "stun_silent" if has_route else "stun_no_route"
+        return problem("stun", target, code, f"No answer ({', '.join(parts)})", **results)
     return passed("stun", target, f"It sees {', '.join(parts)}", **results)
 
 
@@ -228,8 +236,10 @@ async def _turn(target: str, server: IceServer, cafile: str | None) -> Check:
         if isinstance(cause, ssl.SSLError):
             detail = getattr(cause, "verify_message", None) or cause.reason
             return problem("turn", target, "turn_certificate", f"TLS failed: {detail}")
-        detail = "no answer" if isinstance(error, trio.TooSlowError) else describe_os_error(error)
-        return problem("turn", target, "turn_unreachable", f"No connection: {detail}", **evidence)
+        detail = "no answer" if isinstance(error, trio.TooSlowError) else describe_connect_failure(error)
+        errors = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else [error]
+        code = "turn_no_route" if all(map(lacks_route, errors)) else "turn_unreachable"
+        return problem("turn", target, code, f"No connection: {detail}", **evidence)
     if check.result == "ok" and left is not None and left < CREDENTIAL_SECONDS:
         return problem(
             "turn", target, "turn_expires", f"It works, but its credentials expire in {left} s", **check.evidence

@@ -4,7 +4,6 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-import msgspec
 import trio
 
 from sdpx.child_process import LoggedProcess, child_process
@@ -69,7 +68,7 @@ class PeerChecks:
     def _settings(self, paths: Paths) -> tuple[list[str], Mapping[str, str]]:
         """Return the arguments of a peer, and its environment variables, which hold the secrets."""
         options = self._options
-        arguments = ["-m", "sdpx", "peer", "--once", "--expect", "channel", "--retries", "0", "--no-reconnect"]
+        arguments = ["-m", "sdpx", "peer", "--once", "--expect", "channel", "--retries", "0"]
         arguments += ["--timeout", str(options.timeout), "--ice-transport", paths]
         arguments += ["--no-stun"] if options.no_stun else []
         arguments += ["--insecure"] if options.access.insecure else []
@@ -100,5 +99,5 @@ def _judge(name: str, target: str, peer: LoggedProcess) -> Check:
     reason = diagnosis.get("message") or error.get("reason") or f"The peer ended with status {status}"
     code = diagnosis.get("code") or error.get("code") or "no_connection"
     known = ExitStatus(status) if status in set(ExitStatus) else ExitStatus.INTERNAL
-    check = refused(name, target, Ending(code, reason, known), **evidence)
-    return check if code in REMEDIES else msgspec.structs.replace(check, remedy="")
+    remedy = REMEDIES[code].remedy if code in REMEDIES else ""  # the reason ends with it
+    return refused(name, target, Ending(code, reason.removesuffix(f": {remedy}"), known), **evidence)

@@ -5,7 +5,6 @@ import time
 from base64 import urlsafe_b64decode
 from contextlib import AbstractAsyncContextManager
 from email.utils import parsedate_to_datetime
-from errno import ECONNREFUSED
 from socket import SOCK_STREAM, gaierror
 from statistics import median
 from typing import Any, Final
@@ -15,7 +14,7 @@ import msgspec
 import trio
 from trio_websocket import ConnectionClosed
 
-from sdpx.client_tls import client_context, open_stream, tls_cause, tls_code
+from sdpx.client_tls import client_context, describe_connect_failure, lacks_route, open_stream, tls_cause, tls_code
 from sdpx.concurrency import leaf_exceptions
 from sdpx.doctor.check import Check, passed, problem, refused, skipped
 from sdpx.doctor.options import DoctorOptions
@@ -33,6 +32,7 @@ SKEW_SECONDS: Final = 5.0
 CERTIFICATE_DAYS: Final = 14
 TOKEN_SECONDS: Final = 300
 _DAY: Final = 86_400
+_NO_CLOSE_FRAME: Final = 1006  # RFC 6455, 7.4.1: neither the relay nor a client ends a connection like this
 # Frames of a pairing, which must arrive unchanged: unusual, but valid.
 _SDP: Final = 'v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=x-sdpx-doctor:\u00e4\u20ac \\"\r\n'
 _CANDIDATE: Final = CandidateInit("candidate:1 1 UDP 1 192.0.2.1 9 typ host", "0", 0)
@@ -80,7 +80,7 @@ class RelayChecks:
     async def _connect(self, target: str) -> Check:
         """Connect to each address by TCP; one that answers is enough."""
         results: dict[str, str] = {}
-        refused_by_port = False
+        errors: list[BaseException] = []
         for address in self._addresses:
             began = trio.current_time()
             try:
@@ -90,13 +90,19 @@ class RelayChecks:
                 await stream.aclose()
             except (OSError, trio.TooSlowError) as error:
                 cause = error.__cause__.exceptions[0] if isinstance(error.__cause__, ExceptionGroup) else error
-                refused_by_port |= getattr(cause, "errno", None) == ECONNREFUSED
-                results[address] = "no answer" if isinstance(error, trio.TooSlowError) else describe_os_error(cause)
+                errors.append(cause)
+                results[address] = (
+                    "no answer" if isinstance(error, trio.TooSlowError) else describe_connect_failure(error)
+                )
         sentence = ", ".join(f"{address}: {result}" for address, result in results.items())
         if any(result.endswith(" ms") for result in results.values()):
             return passed("tcp", target, sentence, addresses=results)
-        code = "port_closed" if refused_by_port else "no_route"
-        return problem("tcp", target, code, f"No connection ({sentence})", addresses=results)
+        if any(isinstance(each, ConnectionRefusedError) for each in errors):
+            code = "port_closed"
+        else:
+            only_ipv6 = all(":" in each for each in self._addresses)
+            code = "no_ipv6" if only_ipv6 and all(map(lacks_route, errors)) else "no_route"
+        return problem("tcp", target, code, f"No connection: {sentence}", addresses=results)
 
     async def _handshake(self, target: str) -> Check:
         """Check TLS: chain, name, validity, version."""
@@ -266,8 +272,11 @@ class RelayChecks:
         lived = round(trio.current_time() - began, 1)
         if deadline.cancelled_caught:
             return passed("idle", shown, f"The connection lived for {seconds:g} s without a message", seconds=lived)
-        sentence = f"The connection was closed after {lived} s without a message"
-        return problem("idle", shown, "idle_closed", sentence, seconds=lived, close_code=closed and closed.code)
+        if closed is not None and closed.code != _NO_CLOSE_FRAME:
+            sentence = f"The relay closed the connection after {lived} s (code {closed.code} {closed.reason or ''})"
+            return refused("idle", shown, Ending("relay_lost", sentence, ExitStatus.RELAY), seconds=lived)
+        sentence = f"The connection was cut after {lived} s without a message"
+        return problem("idle", shown, "idle_closed", sentence, seconds=lived)
 
 
 def _upgraded(shown: str, connection: SignalingConnection) -> Check:

@@ -1,7 +1,10 @@
 """`sdpx doctor` with real relays, proxies, TURN servers and NATs: each fault has its code and its remedy, and no other."""
 
+import errno
 import hmac
 import json
+import re
+import socket
 import ssl
 import subprocess
 import sys
@@ -28,8 +31,9 @@ from sdpx.log import Log
 from sdpx.options import AccessOptions
 from sdpx.relay.auth.keys import secret_key, sign
 from sdpx.relay.auth.tokens import make_claims
+from tests.e2e.test_recipes import proxied, running, wait_for_port
 from tests.harness.coturn import LOGIN, coturn, free_port
-from tests.harness.namespaces import CLIENT, PUBLIC, behind_nat
+from tests.harness.namespaces import CLIENT, PUBLIC, Network, behind_nat
 from tests.harness.processes import environment, peer, relay, sdpx
 from tests.harness.programs import needs
 from tests.harness.stun import stun_server
@@ -149,32 +153,35 @@ async def test_server_that_is_no_relay_is_named() -> None:
     assert "not a relay" in checks["upgrade"].sentence
 
 
-async def test_proxy_with_a_short_idle_timeout_is_a_warning(tmp_path: Path) -> None:
-    """A TCP proxy stands for one: it closes what has been silent for 0.3 s."""
+async def test_proxy_with_a_short_idle_timeout_is_a_warning_and_peers_resume(tmp_path: Path) -> None:
+    """nginx with its recipe, but for `proxy_read_timeout`. Nothing else is a problem, not even for the two peers."""
+    async with relay("--trusted-proxy", "127.0.0.1") as (_, url):
+        port = free_port()
+        command, outside = proxied("nginx", tmp_path, int(url.rpartition(":")[2]), port)
+        site = tmp_path / "nginx.conf"
+        text, changes = re.subn(r"proxy_read_timeout \w+;", "proxy_read_timeout 2s;", site.read_text())
+        assert changes == 1
+        site.write_text(text)
+        async with running(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+            await wait_for_port(port)
+            arguments = ("--no-stun", "--idle", "20", "--format", "json")
+            async with sdpx("doctor", outside, *arguments) as doctor:
+                assert await doctor.ended() == ExitStatus.WARNINGS, doctor.lines
+    checks = {line["check"]: line for line in doctor.lines if line["event"] == "doctor_check"}
+    assert {name: line["code"] for name, line in checks.items() if "code" in line} == {"idle": "idle_closed"}
+    assert checks["upgrade"]["evidence"]["server"].startswith("nginx")
+    assert checks["peers"]["result"] == "ok"
+    assert "raise the idle timeout of the proxy" in doctor.lines[-1]["message"]
 
-    async def forward(source: trio.SocketStream, target: trio.SocketStream, scope: trio.CancelScope) -> None:
-        while True:
-            with trio.move_on_after(0.3) as idle:
-                data = await source.receive_some()
-            if idle.cancelled_caught or not data:
-                scope.cancel()
-                return
-            await target.send_all(data)
 
-    async with relay() as (_, url), trio.open_nursery() as nursery:
-        port = int(url.rpartition(":")[2])
-
-        async def serve(client: trio.SocketStream) -> None:
-            async with await trio.open_tcp_stream("127.0.0.1", port) as backend, trio.open_nursery() as both:
-                both.start_soon(forward, client, backend, both.cancel_scope)
-                both.start_soon(forward, backend, client, trio.CancelScope())
-
-        listener = (await nursery.start(trio.serve_tcp, serve, 0))[0]
+async def test_relay_that_closes_an_idle_connection_is_no_idle_timeout_of_a_proxy() -> None:
+    async with relay() as (server, url), trio.open_nursery() as nursery:
         checks = recorder()
-        options = DoctorOptions(url=f"ws://127.0.0.1:{listener.socket.getsockname()[1]}", idle=10)
-        await RelayChecks(options, checks).check_idle()
-        nursery.cancel_scope.cancel()
-    assert [(each.name, each.code) for each in checks.checks] == [("idle", "idle_closed")]
+        nursery.start_soon(RelayChecks(DoctorOptions(url=url, idle=50), checks).check_idle)
+        await server.wait_for("client_connected")
+        assert await server.end() == 0
+    assert [(each.name, each.code) for each in checks.checks] == [("idle", "relay_lost")]
+    assert "The relay closed the connection" in checks.checks[0].sentence
 
 
 # ---- STUN and TURN --------------------------------------------------------------------------------------------------
@@ -290,9 +297,40 @@ NO_UDP = "-A FORWARD -p udp -j DROP"
 
 async def until_listening(prefix: tuple[str, ...]) -> None:
     """Wait for a STUN server in the namespace of this command."""
-    with trio.fail_after(20):
+    with trio.fail_after(30):
         while b":3478" not in (await trio.run_process([*prefix, "ss", "-Hlun"], capture_stdout=True)).stdout:
             await trio.sleep(0.05)
+
+
+@asynccontextmanager
+async def public_servers(network: Network, folder: Path) -> AsyncIterator[None]:
+    """Run a relay at the first public address, and a STUN server at both."""
+    options = ("-n", "--no-cli", "--no-tls", "--no-dtls", "--no-auth", "--stun-only", "--simple-log")
+    files = (f"--pidfile={folder}/pid", f"--userdb={folder}/db", f"--log-file={folder}/log")
+    listening = (f"--listening-ip={address}" for address in PUBLIC)
+    turnserver = [*network.public, needs("turnserver"), *options, *files, *listening]
+    serve = [*network.public, sys.executable, "-m", "sdpx", "serve", "--host", PUBLIC[0], "--port", "8765"]
+    quiet: Any = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with (
+        subprocess.Popen(turnserver, stdout=subprocess.DEVNULL, **quiet) as turn,
+        subprocess.Popen(serve, stdout=subprocess.PIPE, env=environment(), **quiet) as server,
+    ):
+        try:
+            assert server.stdout is not None
+            assert b"server_listening" in await trio.to_thread.run_sync(server.stdout.readline)
+            await until_listening(network.public)
+            yield
+        finally:
+            for process in (turn, server):
+                process.kill()
+
+
+async def run_doctor(network: Network, url: str, *options: str) -> tuple[int, list[dict[str, Any]]]:
+    """Run the program in the client's network; returns its exit status and its lines."""
+    command = [*network.client, sys.executable, "-m", "sdpx", "doctor", url, *options]
+    command += ["--idle", "0", "--format", "json"]
+    done = await trio.run_process(command, capture_stdout=True, stderr=None, check=False, env=environment())
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.parametrize(
@@ -308,41 +346,48 @@ async def test_network_is_judged_by_what_servers_see(
     rules: tuple[str, ...], kind: str | None, codes: set[str], tmp_path: Path
 ) -> None:
     with behind_nat(*rules) as network:
-        turnserver = [
-            *(
-                *network.public,
-                needs("turnserver"),
-                "-n",
-                "--no-cli",
-                "--no-tls",
-                "--no-dtls",
-                "--no-auth",
-                "--stun-only",
-            ),
-            *(f"--pidfile={tmp_path}/pid", f"--userdb={tmp_path}/db", f"--log-file={tmp_path}/log", "--simple-log"),
-            *(f"--listening-ip={address}" for address in PUBLIC),
-        ]
-        serve = [*network.public, sys.executable, "-m", "sdpx", "serve", "--host", PUBLIC[0], "--port", "8765"]
-        stun = [word for address in PUBLIC for word in ("--stun", f"stun:{address}")]
-        command = [*network.client, sys.executable, "-m", "sdpx", "doctor", f"ws://{PUBLIC[0]}:8765", *stun]
-        command += ["--idle", "0", "--format", "json"]
-        quiet: Any = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        with (
-            subprocess.Popen(turnserver, stdout=subprocess.DEVNULL, **quiet) as turn,
-            subprocess.Popen(serve, stdout=subprocess.PIPE, env=environment(), **quiet) as server,
-        ):
-            try:
-                assert server.stdout is not None
-                assert b"server_listening" in await trio.to_thread.run_sync(server.stdout.readline)
-                await until_listening(network.public)
-                done = await trio.run_process(command, capture_stdout=True, stderr=None, check=False, env=environment())
-            finally:
-                for process in (turn, server):
-                    process.kill()
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+        async with public_servers(network, tmp_path):
+            stun = [word for address in PUBLIC for word in ("--stun", f"stun:{address}")]
+            status, lines = await run_doctor(network, f"ws://{PUBLIC[0]}:8765", *stun)
     checks = {line["check"]: line for line in lines if line["event"] == "doctor_check"}
     assert {line["code"] for line in lines if "code" in line} == codes, lines
     assert (checks["nat"]["evidence"]["kind"] if "nat" in checks else None) == kind
     assert checks["peers"]["result"] == "ok"
     assert checks["addresses"]["evidence"]["addresses"][0]["address"] == CLIENT
-    assert done.returncode == (ExitStatus.WARNINGS if codes else ExitStatus.OK)
+    assert status == (ExitStatus.WARNINGS if codes else ExitStatus.OK)
+
+
+async def test_machine_without_ipv6_has_a_problem_only_with_servers_that_have_nothing_else(tmp_path: Path) -> None:
+    both, only = (PUBLIC[0], "2001:db8::5"), ("2001:db8::5",)
+    names = {"relay.test": both, "stun.test": both, "six.test": only}
+    with behind_nat(RESTRICTED) as network, network.name_hosts(names):
+        network.disable_ipv6()
+        async with public_servers(network, tmp_path):
+            status, lines = await run_doctor(network, "ws://relay.test:8765", "--stun", "stun:stun.test")
+        assert {line["code"] for line in lines if "code" in line} == set(), lines
+        [stun] = [line for line in lines if line.get("check") == "stun"]
+        assert stun["evidence"]["ipv4"]["mapped"].startswith("203.0.113.1:")
+        assert "error" in stun["evidence"]["ipv6"]
+        assert (status, lines[-1]["message"]) == (0, "No problem found")
+        turn = ("--turn", "turn:a:b@six.test", "--turn", "turn:a:b@six.test?transport=tcp")
+        status, lines = await run_doctor(network, "ws://six.test:8765", "--stun", "stun:six.test", *turn)
+    codes = [line["code"] for line in lines if "code" in line]
+    assert codes == ["no_ipv6", "stun_no_route", "turn_no_route", "turn_no_route"], lines
+    assert status == ExitStatus.RELAY
+    assert lines[-1]["message"].startswith("Failed: tcp six.test:8765 (2 more). First: give the relay an IPv4 address")
+
+
+async def test_kernel_without_ipv6_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It makes no socket for it (EAFNOSUPPORT)."""
+    make = trio.socket.socket
+
+    def make_socket(family: int, kind: int) -> trio.socket.SocketType:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return make(family, kind)
+
+    monkeypatch.setattr(trio.socket, "socket", make_socket)
+    with stun_server() as url:
+        checks = recorder()
+        await ice_checks.check_stun([parse_server(url), parse_server("stun:[::1]:3478")], [], checks)
+    assert [each.code for each in checks.checks if each.name == "stun"] == ["", "stun_no_route"]

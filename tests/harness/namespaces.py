@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,23 @@ class Network:
 
     client: tuple[str, ...]
     public: tuple[str, ...]
+
+    def disable_ipv6(self) -> None:
+        """Take IPv6 from the client."""
+        switch = "net.ipv6.conf.all.disable_ipv6=1"
+        subprocess.run([*self.client, "sysctl", "-q", "-w", switch], check=True, capture_output=True)
+
+    @contextmanager
+    def name_hosts(self, hosts: dict[str, tuple[str, ...]]) -> Iterator[None]:
+        """Let these names have these addresses for the client."""
+        folder = Path("/etc/netns") / self.client[-1]
+        folder.mkdir(parents=True)
+        lines = [f"{address} {name}\n" for name, addresses in hosts.items() for address in addresses]
+        (folder / "hosts").write_text("".join(lines))
+        try:
+            yield
+        finally:
+            shutil.rmtree(folder)
 
 
 def needs_namespaces() -> None:

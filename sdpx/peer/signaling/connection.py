@@ -285,4 +285,6 @@ def _rejected(url: str, error: ConnectionRejected, hint: str) -> Ending:
             reason = f"The server at {url} redirects ({status}): use --url {redirected_relay_url(url, location)}"
         elif status == HTTPStatus.BAD_REQUEST and url.lower().startswith("ws:"):
             reason += "; if it is a TLS port, use wss://"
+        else:
+            reason += "; check host, port and path of the URL, and in a proxy the path that it forwards to the relay"
         return Ending("relay_unreachable", reason, ExitStatus.RELAY)

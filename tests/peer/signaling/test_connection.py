@@ -75,7 +75,7 @@ async def test_a_server_that_is_not_a_relay_is_unreachable_within_10_s(
         ("HTTP/1.1 308 x\r\nLocation: https://moved.example/signal/", "(308): use --url wss://moved.example/signal/"),
         ("HTTP/1.1 308 x", "is not a relay: HTTP 308"),
         ("HTTP/1.1 400 x", "is not a relay: HTTP 400; if it is a TLS port, use wss://"),
-        ("HTTP/1.1 404 x", "is not a relay: HTTP 404"),
+        ("HTTP/1.1 404 x", "is not a relay: HTTP 404; check host, port and path"),
     ],
 )
 async def test_answer_of_a_proxy_is_named(response: str, words: str) -> None:
