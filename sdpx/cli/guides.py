@@ -23,6 +23,7 @@ RECIPES: Final = {
         "Two nodes, Valkey and nginx in containers; needs the next one and `container`",
     ),
     "nginx-cluster": ("recipes/nginx-cluster.conf", "nginx in front of two nodes"),
+    "caddy-cluster": ("recipes/caddy-cluster.Caddyfile", "Caddy in front of two nodes, with a certificate"),
     "prometheus": ("recipes/alerts.yaml", "Alert rules for the metrics of a relay"),
     "grafana": ("recipes/dashboard.json", "A dashboard of the metrics of a relay"),
 }

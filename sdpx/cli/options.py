@@ -14,7 +14,16 @@ from sdpx.peer.transfer.options import PipeOptions, ReceiveOptions, SendOptions
 from sdpx.relay.options import ServeOptions
 
 Recipe = Literal[
-    "systemd", "compose", "container", "nginx", "caddy", "cluster", "nginx-cluster", "prometheus", "grafana"
+    "systemd",
+    "compose",
+    "container",
+    "nginx",
+    "caddy",
+    "cluster",
+    "nginx-cluster",
+    "caddy-cluster",
+    "prometheus",
+    "grafana",
 ]
 
 

@@ -157,7 +157,7 @@ async def test_proxy_with_a_short_idle_timeout_is_a_warning_and_peers_resume(tmp
     """nginx with its recipe, but for `proxy_read_timeout`. Nothing else is a problem, not even for the two peers."""
     async with relay("--trusted-proxy", "127.0.0.1") as (_, url):
         port = free_port()
-        command, outside = proxied("nginx", tmp_path, int(url.rpartition(":")[2]), port)
+        command, outside = proxied("nginx", tmp_path, port, int(url.rpartition(":")[2]))
         site = tmp_path / "nginx.conf"
         text, changes = re.subn(r"proxy_read_timeout \w+;", "proxy_read_timeout 2s;", site.read_text())
         assert changes == 1

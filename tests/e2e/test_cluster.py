@@ -1,5 +1,6 @@
 """Several nodes and the engine that they share, as real processes: short versions of `just cluster-soak`."""
 
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,11 +18,10 @@ from tests.cluster_soak.pairing import pair_requests
 from tests.cluster_soak.rolling import roll, rolling_restart
 from tests.cluster_soak.talkers import TalkingPair, wait_until_settled
 from tests.docs import code
-from tests.e2e.test_recipes import recipe, running, wait_for_port
+from tests.e2e.test_recipes import proxied, recipe, running, wait_for_port
 from tests.harness.cluster import Node, cluster
 from tests.harness.coturn import free_port
 from tests.harness.processes import peer
-from tests.harness.programs import needs
 from tests.harness.redis_server import Kind, needs_redis, redis_server
 from tests.harness.tls import write_certificate
 
@@ -96,23 +96,12 @@ async def test_nodes_share_one_port_and_an_engine_with_tls(tmp_path: Path, monke
                 node.kill()
 
 
-def configuration_of_nginx(folder: Path, port: int, nodes: list[Node]) -> Path:
-    """Write the recipe of nginx for this port and these nodes."""
-    site = recipe("nginx-cluster").replace("listen 80;", f"listen 127.0.0.1:{port};")
-    for number, node in enumerate(nodes, 1):
-        site = site.replace(f"node{number}:8765", f"127.0.0.1:{node.port}")
-    paths = "".join(
-        f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    path = folder / "nginx.conf"
-    path.write_text(
-        f"daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}}\nhttp {{ {paths}\n{site}}}\n"
-    )
-    return path
-
-
-async def test_recipe_of_a_cluster_can_be_rolled_during_a_conversation(tmp_path: Path) -> None:
+@pytest.mark.parametrize("proxy", ["nginx-cluster", "caddy-cluster"])
+async def test_recipe_of_a_cluster_can_be_rolled_during_a_conversation(
+    proxy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The cluster's containers as processes, with their options: no frame is lost, no pairing ends, peers come back."""
+    monkeypatch.setenv("HOME", str(tmp_path))  # Caddy keeps its state there
     services = yaml.safe_load(recipe("cluster"))["services"]
     assert services["node1"] == services["node2"]
     out, port = Outcome(""), free_port()
@@ -121,22 +110,21 @@ async def test_recipe_of_a_cluster_can_be_rolled_during_a_conversation(tmp_path:
         options = [each for each in options if not each.startswith(("--host", "--port"))]
         code.parse("serve", [*options])
         options += ["--trusted-proxy=127.0.0.1", "--drain-timeout=1", *NO_LIMITS]
-        async with (
-            cluster(tmp_path, 2, *options) as nodes,
-            running(needs("nginx"), "-e", "stderr", "-c", str(configuration_of_nginx(tmp_path, port, nodes))),
-            trio.open_nursery() as nursery,
-        ):
-            await wait_for_port(port)
-            pairs = [TalkingPair(number, [port, port], 4) for number in range(8)]
-            for pair in pairs:
-                nursery.start_soon(pair.run)
-            out.require(await wait_until_settled(pairs, 30), "Not all pairs were paired at first.")
-            async with conversation(f"ws://127.0.0.1:{port}"):
-                await roll(nodes, out, lambda: all(pair.paired for pair in pairs))
-            out.require(await wait_until_settled(pairs, 20, go_on=False), "Not all pairs were settled at the end.")
-            nursery.cancel_scope.cancel()
+        async with cluster(tmp_path, 2, *options) as nodes:
+            command, url = proxied(proxy, tmp_path, port, *[node.port for node in nodes])
+            async with running(*command, stderr=subprocess.DEVNULL), trio.open_nursery() as nursery:
+                await wait_for_port(port)
+                pairs = [TalkingPair(number, [port, port], 4) for number in range(8)]
+                for pair in pairs:
+                    nursery.start_soon(pair.run)
+                out.require(await wait_until_settled(pairs, 30), "Not all pairs were paired at first.")
+                async with conversation(url):
+                    await roll(nodes, out, lambda: all(pair.paired for pair in pairs))
+                out.require(await wait_until_settled(pairs, 20, go_on=False), "Not all pairs were settled at the end.")
+                nursery.cancel_scope.cancel()
         out.add_clients(pairs)
         out.require(not sum(pair.notices for pair in pairs), "A pairing ended.")
+        out.require(all(node.events("client_connected") for node in nodes), "A node had no client.")
         out.add_nodes(nodes)
     assert not out.wrong, out.render()
 

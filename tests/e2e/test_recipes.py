@@ -126,33 +126,23 @@ async def test_relay_and_turn_server_of_the_compose_file_work_together(tmp_path:
                 assert await program.ended() == 0
 
 
-def proxied(name: str, folder: Path, backend: int, port: int) -> tuple[list[str], str]:
-    """Write the recipe of a proxy for these ports; returns its command and the URL of the relay behind it."""
-    text = recipe(name).replace("8765", str(backend))
-    if name == "nginx":
+def proxied(name: str, folder: Path, port: int, *backends: int) -> tuple[list[str], str]:
+    """Write the recipe of a proxy for a port and local backends; returns its command and the URL of the relay behind it."""
+    text = recipe(name).replace("127.0.0.1:8765", f"127.0.0.1:{backends[0]}")
+    for number, backend in enumerate(backends, 1):
+        text = text.replace(f"node{number}:8765", f"127.0.0.1:{backend}")
+    url = f"ws://127.0.0.1:{port}" + ("/signal/" if "/signal/" in text else "")
+    if name.startswith("nginx"):
         site = text.replace("listen 80", f"listen 127.0.0.1:{port}").replace("/var/log/nginx", str(folder))
         head = f"daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}}\n"
         paths = "".join(
             f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
         (folder / "nginx.conf").write_text(f"{head}http {{ {paths}\n{site}}}\n")
-        return [
-            needs("nginx"),
-            "-e",
-            f"{folder}/error.log",
-            "-c",
-            f"{folder}/nginx.conf",
-        ], f"ws://127.0.0.1:{port}/signal/"
-    site = text.replace("relay.example.com", f"http://127.0.0.1:{port}")
+        return [needs("nginx"), "-e", f"{folder}/error.log", "-c", f"{folder}/nginx.conf"], url
+    site = text.replace("relay.example.com {", f"http://:{port} {{\n\tbind 127.0.0.1")
     (folder / "Caddyfile").write_text(f"{{\n\tadmin unix/{folder}/admin\n}}\n{site}")
-    return [
-        needs("caddy"),
-        "run",
-        "--config",
-        f"{folder}/Caddyfile",
-        "--adapter",
-        "caddyfile",
-    ], f"ws://127.0.0.1:{port}"
+    return [needs("caddy"), "run", "--config", f"{folder}/Caddyfile", "--adapter", "caddyfile"], url
 
 
 @pytest.mark.parametrize("name", ["nginx", "caddy"])
@@ -162,7 +152,7 @@ async def test_peers_connect_through_a_proxy_with_its_recipe(
     monkeypatch.setenv("HOME", str(tmp_path))  # Caddy keeps its state there
     async with relay("--trusted-proxy", "127.0.0.1") as (server, url):
         port = free_port()
-        command, outside = proxied(name, tmp_path, int(url.rpartition(":")[2]), port)
+        command, outside = proxied(name, tmp_path, port, int(url.rpartition(":")[2]))
         async with running(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
             await wait_for_port(port)
             async with peer(outside, "--id", "bob") as (bob, _):
@@ -191,7 +181,7 @@ async def test_peers_outlive_a_reload_of_the_proxy(name: str, tmp_path: Path, mo
     monkeypatch.setenv("HOME", str(tmp_path))
     async with relay("--trusted-proxy", "127.0.0.1") as (server, url):
         port = free_port()
-        command, outside = proxied(name, tmp_path, int(url.rpartition(":")[2]), port)
+        command, outside = proxied(name, tmp_path, port, int(url.rpartition(":")[2]))
         json = ("--stdin", "json")
         async with running(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
             await wait_for_port(port)
