@@ -179,11 +179,12 @@ async def use_both_channels(program: Program, page: Scenario) -> None:
     await page.wait_for("ended")
 
 
-@pytest.mark.parametrize("query", ["", "?id=page"], ids=["new_id", "same_id"])
+@pytest.mark.parametrize("keeps_id", [False, True], ids=["new_id", "same_id"])
 @pytest.mark.parametrize("name", ["chromium", "firefox"])
-async def test_a_reloaded_page_pairs_again(stacks: Stacks, name: str, query: str) -> None:
+async def test_a_reloaded_page_pairs_again(stacks: Stacks, name: str, *, keeps_id: bool) -> None:
     """Its open channel outlives the socket to the relay, but not for long once another page, or the same one, asks."""
     async with peer(stacks.servers.relay, "--timeout", "60") as (program, peer_id):
+        query = f"?id=page-{name}" if keeps_id else ""  # the page stays open, and keeps its ID, when the test has ended
         stacks.control(name).start(page=True, relay=stacks.servers.relay + query, target=peer_id)
         await program.wait_for("channel_open")
         seen = len(program.lines)

@@ -5,7 +5,7 @@ again: audio and video in the BUNDLE of the data section are `inactive`, all oth
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final, Literal
 
@@ -134,9 +134,15 @@ class RemoteDescription:
         """Whether it restarts ICE (RFC 8839, 5.4)."""
         return (self.ufrag, self.password) != (earlier.ufrag, earlier.password)
 
-    def shares_transport(self, index: int) -> bool:
-        """Whether the section at this index has the transport of the data section."""
-        return index == self.index or self.mids[index] in self.bundle
+    def uses_candidates(self, index: int) -> bool:
+        """Whether candidates of the section at this index are of the transport that the data channel has.
+
+        Each bundled section of an offer may have a transport of its own until the answer: then the tagged section's stays, that
+        of the offer or, where the answer rejects it, of the answer (RFC 8843, 7.3). A bundle-only section has none of its own.
+        """
+        mid = self.mids[index]
+        is_bundled = mid in self.bundle and (mid == self.bundle[0] or self.sections[index].has("bundle-only"))
+        return index == self.tagged[1] or is_bundled
 
     @cached_property
     def _answered(self) -> list[list[str]]:
@@ -227,7 +233,11 @@ def parse_description(text: str, kind: Kind) -> RemoteDescription:
     index = _find_data(sections, kind)
     data = sections[index]
     bundle = _bundle(head, data)
-    sources = [data, head, *(section for section in sections if section.first("mid") in bundle)]
+    remote = RemoteDescription("", [], index=index, sections=tuple(sections), bundle=bundle)
+    sources = [
+        *(sections[remote.tagged[1]], data, head),
+        *(section for section in sections if section.first("mid") in bundle),
+    ]
     ufrag, password = (_needed(sources, name) for name in ("ice-ufrag", "ice-pwd"))
     fingerprints, setup = _fingerprints(sources), _setup(sources, kind)
     limit = data.number("max-message-size", DEFAULT_MAX_MESSAGE)
@@ -238,10 +248,11 @@ def parse_description(text: str, kind: Kind) -> RemoteDescription:
         *(f"a=fingerprint:{each}" for each in fingerprints),
         *(f"a=setup:{setup}", f"a=sctp-port:{_sctp_port(data)}", f"a=max-message-size:{limit}"),
     ]
-    shared = [section for section in sections if section is data or (section.first("mid") in bundle)]
-    found = dict.fromkeys(line.text for section in [head, *shared] for line in section.all("candidate"))
-    candidates = [CandidateInit(f"candidate:{each}", sdpMLineIndex=index) for each in found]
-    return RemoteDescription(
+    shown = [head, *(section for number, section in enumerate(sections) if remote.uses_candidates(number))]
+    found = dict.fromkeys(line.text for section in shown for line in section.all("candidate"))
+    candidates = [CandidateInit(f"candidate:{each}", sdpMLineIndex=remote.tagged[1]) for each in found]
+    return replace(
+        remote,
         text="\r\n".join([*needed, ""]),
         candidates=[*candidates, *ended],
         session_id=" ".join(origin.split()[:2]),
@@ -250,9 +261,6 @@ def parse_description(text: str, kind: Kind) -> RemoteDescription:
         fingerprints=frozenset(fingerprints),
         setup=setup,
         max_message_size=limit,
-        index=index,
-        sections=tuple(sections),
-        bundle=bundle,
     )
 
 

@@ -20,7 +20,7 @@ import ifaddr
 import trio
 from aioice import Candidate, Connection, stun
 from aioice.candidate import candidate_foundation, candidate_priority
-from aioice.ice import StunProtocol, relayed_candidate
+from aioice.ice import CandidatePair, StunProtocol, relayed_candidate
 from aiortc import RTCPeerConnection
 from msgspec import Struct
 
@@ -131,8 +131,8 @@ def interfaces() -> list[tuple[str, list[str]]]:
 def restart_ice(pc: RTCPeerConnection, agent: IceGatherer, ufrag: str, password: str) -> None:
     """Continue with new credentials of the peer, and take candidates again (RFC 8445, 9).
 
-    aioice keeps its own credentials and its selected pair until the peer nominates another one. Checks with the peer's earlier
-    username are still answered: the data takes the earlier path meanwhile.
+    aioice keeps its own credentials and its selected pair until another one is nominated. Checks with the peer's earlier
+    username are still answered: the data takes the earlier path meanwhile. Earlier pairs that were not checked are dropped.
     """
     assert pc.sctp is not None
     connection, transport = agent.connection, pc.sctp.transport.transport
@@ -144,6 +144,9 @@ def restart_ice(pc: RTCPeerConnection, agent: IceGatherer, ufrag: str, password:
 
     vars(connection)["_valid_username"] = valid_username
     connection.remote_username, connection.remote_password = ufrag, password
+    unchecked = (CandidatePair.State.FROZEN, CandidatePair.State.WAITING)
+    for pair in [pair for pair in connection._check_list if pair.task is None and pair.state in unchecked]:  # noqa: SLF001
+        connection._check_list.remove(pair)  # noqa: SLF001
     connection._remote_candidates_end = transport.iceGatherer._remote_candidates_end = False  # noqa: SLF001
 
 

@@ -302,7 +302,7 @@ class PeerConnection:
             raise _bad_candidate("its description has no such media section")
         if init.usernameFragment and init.usernameFragment != remote.ufrag:
             raise _bad_candidate("it belongs to another description")
-        return remote.shares_transport(index)
+        return remote.uses_candidates(index)
 
     async def end_candidates(self) -> None:
         """Tell ICE that there are no more remote candidates: from now on it may fail (RFC 8838, 13)."""

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdpx.peer.negotiation.description import MAX_MEDIA, BadDescription, RemoteDescription, parse_description
-from sdpx.protocol.messages import CandidateInit
 
 HEAD = "v=0\r\no=- 4711 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
 TRANSPORT = "a=ice-ufrag:Fd7k\r\na=ice-pwd:aOv3v8x\r\na=fingerprint:sha-256 0C:87\r\na=setup:actpass\r\n"
@@ -124,13 +123,19 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
     assert parsed.complete_answer(ANSWER).count("\nm=") == max(1, len(parsed.sections))
 
 
-def test_candidates_are_those_of_the_transport_of_the_data_section() -> None:
-    """Bundled sections share it, others have their own; the end of candidates, None, is last."""
-    ends = "a=candidate:1\r\na=end-of-candidates\r\n"
-    text = OPUS + "a=candidate:1\r\na=candidate:2\r\n" + DATA + ends
-    found = [CandidateInit("candidate:1", sdpMLineIndex=1), CandidateInit("candidate:2", sdpMLineIndex=1)]
-    assert offer(HEAD + GROUP + text).candidates == [*found, None]
-    assert offer(HEAD + text).candidates == [found[0], None]
+def test_candidates_are_those_of_the_transport_that_the_bundle_has() -> None:
+    """The transport is the tagged section's; other bundled sections had their own. The end of candidates, None, is last."""
+    text = OPUS + "a=candidate:1\r\na=candidate:2\r\n" + DATA + "a=candidate:3\r\na=end-of-candidates\r\n"
+
+    def candidates(offered: str) -> list[str | None]:
+        return [None if each is None else each.candidate for each in offer(offered).candidates]
+
+    assert candidates(HEAD + GROUP + text) == ["candidate:1", "candidate:2", None]
+    assert candidates(HEAD + text) == ["candidate:3", None]
+    bundle_only = text.replace("a=candidate:3", "a=bundle-only\r\na=candidate:3")
+    assert candidates(HEAD + GROUP + bundle_only) == ["candidate:1", "candidate:2", "candidate:3", None]
+    rejected = GROUP + text.replace("a=rtcp-mux\r\n", "")
+    assert candidates(HEAD + rejected) == ["candidate:1", "candidate:2", "candidate:3", None]
 
 
 def test_a_further_offer_has_the_session_and_a_fingerprint_of_the_earlier_one() -> None:
