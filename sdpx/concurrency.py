@@ -6,6 +6,7 @@ from typing import Any, Final, TypeVar
 
 import trio
 
+T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
 POLL_SECONDS: Final = 0.05
 
@@ -74,6 +75,19 @@ async def wait_for_change(change: Callable[[], Awaitable[None]]) -> None:
     """Wait for `change()`, but not for long: for values that also change without it."""
     with trio.move_on_after(POLL_SECONDS):
         await change()
+
+
+async def fail_after(seconds: float, resumed_at: Callable[[float], float], attempt: Callable[[], Awaitable[T]]) -> T:
+    """Await `attempt()`, which has `seconds`; raises `TooSlowError`.
+
+    If the process was suspended meanwhile, `attempt` is cancelled and made again. `resumed_at(now)` is when it last was.
+    """
+    while True:
+        began = trio.current_time()
+        with trio.move_on_after(seconds):
+            return await attempt()
+        if resumed_at(trio.current_time()) < began:
+            raise trio.TooSlowError
 
 
 @contextmanager

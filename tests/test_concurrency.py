@@ -2,7 +2,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from sdpx.concurrency import FairSlots, RepeatedEvent, leaf_exceptions, map_exceptions
+from sdpx.concurrency import FairSlots, RepeatedEvent, fail_after, leaf_exceptions, map_exceptions
 
 
 async def test_each_set_wakes_the_tasks_that_wait_at_that_moment(autojump_clock: trio.abc.Clock) -> None:
@@ -28,6 +28,21 @@ def test_leaf_exceptions_are_found_at_any_depth() -> None:
     a, b, c = ValueError("a"), KeyError("b"), OSError("c")
     group = BaseExceptionGroup("outer", [BaseExceptionGroup("inner", [a, ExceptionGroup("innermost", [b])]), c])
     assert leaf_exceptions(group) == [a, b, c]
+
+
+async def test_a_suspension_takes_no_time_from_an_attempt(autojump_clock: trio.abc.Clock) -> None:
+    """The attempt is made again, with all its time; without a further suspension it fails."""
+    resumed, began = iter([5.0]), list[float]()
+
+    async def attempt() -> None:
+        began.append(trio.current_time())
+        await trio.sleep_forever()
+
+    start = trio.current_time()
+    with pytest.raises(trio.TooSlowError):
+        await fail_after(3, lambda _now: start + next(resumed, 0.0), attempt)
+    assert [each - start for each in began] == [0, 3]
+    assert trio.current_time() - start == 6
 
 
 def test_mapped_exceptions_come_alone_whether_they_were_in_a_group_or_not() -> None:

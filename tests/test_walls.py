@@ -61,6 +61,7 @@ PURE_MAY_USE: Final = {
         "hmac",
         "http",
         "ipaddress",
+        "json",
         "math",
         "operator",
         "re",

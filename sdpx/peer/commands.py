@@ -1,6 +1,7 @@
 """The commands of `--stdin json`, by which a program controls a peer: one JSON object a line. Pure."""
 
 import binascii
+import json
 from base64 import b64decode
 from typing import Any, Final
 
@@ -87,10 +88,18 @@ def parse_command(line: str) -> Command:
 def _object(line: str) -> dict[str, Any]:
     """Return the keys of an object; one with null is absent, as some serializers write what is not set."""
     try:
-        value = msgspec.json.decode(line)
+        value = msgspec.json.decode(line)  # which passes over all but the last of duplicate keys
+        if not isinstance(value, dict):
+            return {}
+        keys = [key for key, _ in json.loads(line, object_pairs_hook=list, parse_int=str)]
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         raise InputRejected("bad_json", f"A line of the input is not JSON: {error}") from None
-    return {key: each for key, each in value.items() if each is not None} if isinstance(value, dict) else {}
+    if len(keys) > len(value):
+        key = next(each for each in keys if keys.count(each) > 1)
+        raise InputRejected(
+            "duplicate_key", f"A command has the key '{key[:80]}' more than once: send one line for each"
+        )
+    return {key: each for key, each in value.items() if each is not None}
 
 
 def _decoded(text: str) -> bytes:

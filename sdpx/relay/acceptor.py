@@ -20,6 +20,7 @@ import trio
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from sdpx.concurrency import fail_after
 from sdpx.events import Event, serve
 from sdpx.ids import make_id
 from sdpx.relay.auth.authenticator import Authenticator
@@ -324,19 +325,22 @@ class Acceptor:
         Returns the request, what to answer instead, or None if the client sent nothing. Raises `TlsHandshakeError`.
         """
         parser = RequestParser(self._limits.head_bytes)
-        while True:
-            began = trio.current_time()
-            with trio.move_on_after(self._limits.handshake_timeout):
-                try:
-                    data = received or bytes(await stream.receive_some(READ_BYTES))
-                except TlsRequiredError:
-                    return TLS_REQUIRED
-                while (request := parser.receive_data(data)) is None and data:
-                    data = bytes(await stream.receive_some(READ_BYTES))
-                return request
-            if self._relay.handler.resumed_at(trio.current_time()) < began:
-                return TIMEOUT if parser.bytes_received else None
-            received = b""  # the process was suspended: epoll may not have been asked since, and has the rest
+
+        async def read() -> HttpRequest | HttpError | None:
+            nonlocal received
+            data, received = received, b""  # after a suspension epoll may not have been asked, and has the rest
+            while True:
+                data = data or bytes(await stream.receive_some(READ_BYTES))
+                if (request := parser.receive_data(data)) is not None or not data:
+                    return request
+                data = b""
+
+        try:
+            return await fail_after(self._limits.handshake_timeout, self._relay.handler.resumed_at, read)
+        except TlsRequiredError:
+            return TLS_REQUIRED
+        except trio.TooSlowError:
+            return TIMEOUT if parser.bytes_received else None
 
     # ---- opening
 

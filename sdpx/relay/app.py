@@ -99,15 +99,17 @@ async def run_server(
     metrics_listeners: list[Listener] = []
     if options.metrics_port is not None:
         metrics_listeners = await open_listeners(options.metrics_host or options.host, options.metrics_port)
+    issuer = _ice_server_issuer(options, credentials)
+    relay = _make_relay(options, directory, log, issuer)
     async with (
-        open_authenticator(options.auth, credentials, time.time, log.emit, has_page=options.page) as authenticator,
+        open_authenticator(
+            options.auth, credentials, time.time, log.emit, relay.handler.resumed_at, has_page=options.page
+        ) as authenticator,
         trio.open_nursery() as accepting,
         trio.open_nursery() as clients,
     ):
         await accepting.start(credentials.reload_on_sighup, log.emit)
-        issuer = _ice_server_issuer(options, credentials)
         engine = _start_epoll_engine(clients, accepting, log) if options.engine != "trio-websocket" else None
-        relay = _make_relay(options, directory, log, issuer)
         if engine is not None:
             relay.batch = engine.batch
         await accepting.start(relay.run)

@@ -108,7 +108,7 @@ class EffectExecutor:
 
     def _evict(self) -> None:
         """Disconnect clients until the send queues and the replay buffers are within their bounds."""
-        queues = [(each, each.queue.size, each.queue.last_progress) for each in self.connections()]
+        queues = [(each, each.queue.size, each.queue.waiting_since) for each in self.connections()]
         limit, now = self._limits.max_queued_bytes, trio.current_time()
         for connection in slowest_readers(queues, self._queued.bytes, limit, now):
             connection.end(SLOW_CONSUMER)

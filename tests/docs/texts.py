@@ -149,9 +149,8 @@ LIMITS: Final = {
     "send_queue_bytes": "Memory of one send queue, in bytes. Past it: as for `send_queue_frames`",
     "max_queued_bytes": (
         "Memory of all send queues, and separately of all replay buffers, in bytes. Past it: the client whose send queue has "
-        "the largest product of bytes and stall time is disconnected, or the session with the largest replay buffer, of "
-        "those of the address with most bytes, is ended; "
-        "its peer receives `slow`"
+        "the largest product of bytes and age of its first frame is disconnected, or the session with the largest replay "
+        "buffer, of those of the address with most bytes, is ended; its peer receives `slow`"
     ),
     "write_timeout": "Seconds for one frame to be written. Past it: as for `send_queue_frames`",
     "ping_interval": "Seconds of silence before the relay sends a WebSocket ping",
@@ -223,6 +222,7 @@ INPUT_REJECTIONS: Final = {
     "not_utf8": "The line is not UTF-8",
     "bad_json": "The line is not JSON (`--stdin json`)",
     "bad_command": "The line is not a command (`--stdin json`)",
+    "duplicate_key": "The command has a key more than once",
     "bad_base64": "The value of `send_base64` is not base64",
     "not_open": "No data channel is open, and no more messages can wait",
     "not_sent": "The message could not be sent before its channel closed, or the program ended",

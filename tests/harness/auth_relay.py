@@ -68,14 +68,14 @@ async def auth_relay(
     credentials = Credentials(options, clock)
     credentials.load()
     issuer = IceServerIssuer(clock, (), options.turn_url, options.turn_ttl, lambda: credentials.turn_secret)
+    limits = limits or Limits()
+    relay = Relay(limits, log, ice=issuer)
     async with (
-        open_authenticator(options, credentials, clock, log.emit) as authenticator,
+        open_authenticator(options, credentials, clock, log.emit, relay.handler.resumed_at) as authenticator,
         trio.open_nursery() as background,
         trio.open_nursery() as nursery,
     ):
         engine = EpollEngine(nursery, log.begin_batch, log.end_batch)
-        limits = limits or Limits()
-        relay = Relay(limits, log, ice=issuer)
         acceptor = Acceptor(limits, relay, engine=engine, authenticator=authenticator)
         background.start_soon(engine.run)
         harness = AuthRelayHarness(

@@ -69,6 +69,16 @@ def test_command_is_parsed(line: str, command: object) -> None:
             )
         ],
         *[(line, "bad_command") for line in ('{"send": "x", "pair": "y"}', '{"send": "x", "id": 1}')],
+        *[
+            (line, "duplicate_key")
+            for line in (
+                '{"send": "a", "send": "b"}',
+                '{"send": "a", "channel": "b", "channel": null}',
+                '{"unpair": true, "unpair": true}',
+                '{"x": 1, "\\u0078": ' + "9" * 30 + "}",
+                '{"send": "a", "' + "k" * 500 + '": 1, "' + "k" * 500 + '": 1}',
+            )
+        ],
         *[(f'{{"send_base64": "{text}"}}', "bad_base64") for text in ("A", "AAA", "é", "A A=", "_-8=")],
         *[(f'{{"pair": "{text}"}}', "bad_id") for text in ("", "a b", "x" * 65)],
         (json.dumps({"send": "x" * (MAX_MESSAGE + 1)}), "too_long"),

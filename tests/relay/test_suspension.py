@@ -6,10 +6,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.websocket.socket_stream import SocketStream
 from tests.harness.frames import PING, PONG, frame, message, upgrade_request
-from tests.harness.relay import OpenRelay, RawClient, relay_harness, takes
+from tests.harness.relay import Client, OpenRelay, RawClient, RelayHarness, relay_harness, takes
 
 LIMITS = Limits()
 SUSPENDED = 60.0
+LARGE = "x" * 60_000
 
 
 def send_now(client: RawClient, data: bytes) -> None:
@@ -23,6 +24,16 @@ async def pong_of(client: RawClient) -> None:
     await client.send(message(type="ping"))
     while (await client.frame())[0] == PING:
         pass
+
+
+async def blocked_pair(relay: RelayHarness) -> tuple[RawClient, Client]:
+    """Return a client that has not read a large offer, and its peer, which sent it."""
+    reader, sender = relay.narrow(), await relay.client()
+    await sender.send(type="pair_request", target_id=(await reader.open())["id"])
+    assert (await reader.receive())["type"] == (await sender.receive())["type"] == "paired"
+    await sender.send(type="offer", sdp=LARGE)
+    await wait_all_tasks_blocked()
+    return reader, sender
 
 
 async def test_a_silent_client_has_a_full_idle_timeout_after_a_suspension(
@@ -87,6 +98,21 @@ async def test_half_a_request_has_a_full_handshake_timeout_after_a_suspension(
         await wait_all_tasks_blocked()
         await client.send(request[20:])
         assert (await client.response())[0] == 101
+
+
+async def test_a_client_whose_socket_is_full_has_a_full_write_timeout_after_a_suspension(
+    autojump_clock: MockClock, open_relay: OpenRelay
+) -> None:
+    async with open_relay(LIMITS) as relay:
+        _, sender = await blocked_pair(relay)
+        autojump_clock.jump(SUSPENDED)
+        assert await takes(sender.receive) == pytest.approx(LIMITS.write_timeout, abs=1)
+        reader, sender = await blocked_pair(relay)
+        autojump_clock.jump(SUSPENDED)
+        await wait_all_tasks_blocked()
+        assert (await reader.receive())["sdp"] == LARGE
+        await sender.send(type="ping")
+        assert (await sender.receive())["type"] == "pong"
 
 
 async def test_suspended_sessions_have_a_full_resume_window_after_a_suspension(autojump_clock: MockClock) -> None:

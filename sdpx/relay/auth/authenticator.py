@@ -144,12 +144,13 @@ async def open_authenticator(
     credentials: Credentials,
     clock: Callable[[], float],
     log: Callable[[Event], None],
+    resumed_at: Callable[[float], float],
     *,
     has_page: bool = False,
 ) -> AsyncIterator[Authenticator | None]:
-    """Yield the authenticator of these options; None if they allow every request."""
+    """Yield the authenticator of these options; None if they allow every request. `resumed_at`: see `SuspensionDetector`."""
     async with trio.open_nursery() as nursery:
         url, seconds = options.auth_webhook, options.auth_webhook_timeout
-        webhook = None if url is None else Webhook(url, seconds, nursery)
+        webhook = None if url is None else Webhook(url, seconds, nursery, resumed_at)
         yield Authenticator(options, credentials, webhook, clock, log, has_page) if options.inspects_requests else None
         nursery.cancel_scope.cancel()

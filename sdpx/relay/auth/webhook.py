@@ -6,6 +6,8 @@ before its end, as an endless one has to be.
 """
 
 import ssl
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -15,7 +17,7 @@ import msgspec
 import trio
 
 from sdpx.client_tls import open_stream
-from sdpx.concurrency import FairSlots, leaf_exceptions
+from sdpx.concurrency import FairSlots, fail_after, leaf_exceptions
 from sdpx.ice_servers import RtcIceServer
 from sdpx.urls import basic_authorization, endpoint
 
@@ -60,6 +62,7 @@ class _Question:
 
     def __init__(self, request: WebhookRequest) -> None:
         self.body = msgspec.json.encode(request)
+        self.has_slot = False
         self.done = trio.Event()
         self.outcome: bytes | Unavailable = Unavailable("it did not answer")
 
@@ -70,33 +73,45 @@ class Webhook:
     The addresses of clients take turns in waiting for a slot.
 
     A question keeps its slot until the service has answered or closed the connection, even if its client no longer waits, but
-    for `LONGEST_HOLD` times as long at most: the service works on it. Its tasks run in `nursery`.
+    for `LONGEST_HOLD` times as long at most: the service works on it. Its tasks run in `nursery`. After a suspension
+    (`resumed_at`, see `SuspensionDetector`) all times begin again, and the question is asked again if it was cut off.
     """
 
-    def __init__(self, url: str, seconds: float, nursery: trio.Nursery) -> None:
+    def __init__(self, url: str, seconds: float, nursery: trio.Nursery, resumed_at: Callable[[float], float]) -> None:
         self._url = urlsplit(url)
         self._seconds = seconds
         self._nursery = nursery
+        self._resumed_at = resumed_at
         self._slots = FairSlots(MAX_REQUESTS)
         self._tls = ssl.create_default_context() if self._url.scheme == "https" else None
 
     async def ask(self, request: WebhookRequest, address: str) -> WebhookAnswer:
         """Send a request of a client at this address and return the answer; raises `Unavailable`."""
         question = _Question(request)
-        with trio.move_on_after(self._seconds):
-            await self._slots.acquire(address)
-            self._nursery.start_soon(self._put, question)
+
+        async def outcome() -> bytes | Unavailable:
+            if not question.has_slot:
+                await self._slots.acquire(address)
+                question.has_slot = True
+                self._nursery.start_soon(self._put, question)
             await question.done.wait()
-            if isinstance(question.outcome, Unavailable):
-                raise question.outcome
-            return _parse(question.outcome)
-        raise Unavailable(f"it did not answer within {self._seconds:g} s")
+            return question.outcome
+
+        try:
+            answer = await fail_after(self._seconds, self._resumed_at, outcome)
+        except trio.TooSlowError:
+            raise Unavailable(f"it did not answer within {self._seconds:g} s") from None
+        if isinstance(answer, Unavailable):
+            raise answer
+        return _parse(answer)
 
     async def _put(self, question: _Question) -> None:
         """Send a question, wait for the outcome, and release the slot."""
         try:
-            with trio.move_on_after(LONGEST_HOLD * self._seconds):
-                question.outcome = await self._post(question.body)
+            post = partial(self._post, question.body)
+            question.outcome = await fail_after(LONGEST_HOLD * self._seconds, self._resumed_at, post)
+        except trio.TooSlowError:
+            pass
         except Unavailable as unavailable:
             question.outcome = unavailable
         except Exception as error:  # noqa: BLE001  of sockets, TLS, DNS and h11; the message may quote the URL

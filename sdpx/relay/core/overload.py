@@ -1,8 +1,9 @@
 """Overload: which clients the relay disconnects to keep its memory within bounds.
 
 Three kinds of memory have a bound over all clients, and each bound has its own measure of blame:
-- Send queues (`slowest_readers`): bytes times the time since the socket last accepted any. Neither the size alone, which may
-  have arrived just now, nor the time alone, which costs little where little is queued.
+- Send queues (`slowest_readers`): bytes times the time that the first frame has waited. Neither the size alone, which may have
+  arrived just now, nor the time alone, which costs little where little is queued. The time since the last write would not
+  do: a client that reads one frame after another, slowly, could keep a full queue for ever.
 - Replay buffers (`largest_buffers`): bytes of all sessions of an address, then of each: many small ones of a flood do not make
   the larger one of another address the one to go.
 - Partial messages (`PartialMessageBudget`): bytes times the time since the message began. One on its way takes moments.
@@ -16,20 +17,20 @@ from collections.abc import Hashable, Iterable
 from typing import Final, Generic, TypeVar
 
 TARGET_SHARE: Final = 0.75
-STALLED_SECONDS: Final = 2.0
+LATE_SECONDS: Final = 2.0
 
 T = TypeVar("T", bound=Hashable)
 
 
 def slowest_readers(queues: Iterable[tuple[T, int, float]], total: int, limit: int, now: float) -> list[T]:
-    """Return the clients to disconnect, given each one's queued bytes and the time of its last progress.
+    """Return the clients to disconnect, given each one's queued bytes and the time at which the first of its frames came.
 
-    `TARGET_SHARE` applies to clients that have been stalled for `STALLED_SECONDS`; the others go only if they have to.
+    `TARGET_SHARE` applies to clients with a frame that is `LATE_SECONDS` old; the others go only if they have to.
     """
     burdens = [(size * (now - since), size, now - since, client) for client, size, since in queues]
     evicted: list[T] = []
-    for _, size, stalled, client in sorted(burdens, key=lambda each: each[:2], reverse=True):
-        if total <= (limit * TARGET_SHARE if stalled > STALLED_SECONDS else limit):
+    for _, size, age, client in sorted(burdens, key=lambda each: each[:2], reverse=True):
+        if total <= (limit * TARGET_SHARE if age > LATE_SECONDS else limit):
             break
         total -= size
         evicted.append(client)

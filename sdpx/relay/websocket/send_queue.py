@@ -61,12 +61,18 @@ class SendQueue:
 
     def put_all(self, many: Iterable[bytes]) -> None:
         """Queue frames regardless of the bounds: those of a replay buffer, which has the same bounds, and `your_id`."""
+        now = self._clock()
         for data in many:
             if not self.frames:
-                self.last_progress = self._clock()
-            self.frames.append((data, None, 0.0))
+                self.last_progress = now
+            self.frames.append((data, None, now))
             self._count(data.__sizeof__())
         self._wake()
+
+    @property
+    def waiting_since(self) -> float:
+        """The time at which the first frame came that is still in the queue."""
+        return next((since for _, _, since in self.frames if since), self.last_progress)
 
     def close(self) -> None:
         """Accept no more frames. Those in the queue can still be taken out, and no longer count for all queues."""

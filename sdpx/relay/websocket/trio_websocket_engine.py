@@ -156,19 +156,23 @@ class TrioWebSocketConnection(Connection):
         return CloseReason("refused" if broken else "closed", closed.reason.code, closed.reason.reason or "")
 
     async def _run_idle_timer(self, socket: WebSocketConnection, nursery: trio.Nursery) -> None:
-        """Ping a silent client, and end the connection of one that does not answer."""
-        ping = self._limits.ping_interval
+        """Ping a silent client; end the connection of one that does not answer, or whose socket accepts nothing."""
+        ping, stream = self._limits.ping_interval, self._stream
         while True:
             now = trio.current_time()
             if now >= self._idle_at(now):
                 await _give_way()  # to the reader: bytes may wait in the socket
             if now >= (idle_at := self._idle_at(now)):
                 break
-            wake = self._stream.last_received + ping
+            wake = stream.last_received + ping
             if now >= wake:
                 nursery.start_soon(self._ping, socket)
                 wake = min(now + ping, idle_at)
-            await trio.sleep_until(wake)
+            slow_at = max(stream.send_began, self._handler.resumed_at(now)) + self._limits.write_timeout
+            if now >= slow_at:
+                stream.stop_send()
+            with trio.CancelScope(deadline=min(wake, slow_at) if now < slow_at else wake) as stream.timer:
+                await trio.sleep_forever()
         self.end(IDLE_TIMEOUT)
 
     def _idle_at(self, now: float) -> float:
@@ -211,9 +215,9 @@ class ValidatingStream(trio.abc.Stream):
     `validator` has the reason. `last_received` is when the client last completed a frame.
 
     The library closes this stream and not `stream`, which is still needed for the close frame that the library does not send
-    where it finds an error of its own. Each send has `write_timeout`, and all of them `close_timeout` once the client has
-    sent its close frame; a send that is not completed leaves the stream `torn`, and nothing more can be sent. `late` says that
-    it was out of time.
+    where it finds an error of its own. `stop_send` ends a send that takes too long: `timer` ends `write_timeout` after its
+    begin at the latest. All sends have `close_timeout` once the client has sent its close frame. A send that is not completed
+    leaves the stream `torn`, and nothing more can be sent. `late` says that it was out of time.
     """
 
     stream: trio.abc.Stream
@@ -236,6 +240,8 @@ class ValidatingStream(trio.abc.Stream):
     torn: bool = False
     late: bool = False
     last_received: float = field(default_factory=trio.current_time)
+    send_began: float = math.inf
+    timer: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     def __post_init__(self) -> None:
         self.validator = FrameValidator(self._limits.max_message_size, self._limits.max_fragments)
@@ -303,10 +309,11 @@ class ValidatingStream(trio.abc.Stream):
         self._sending.deadline = min(self._sending.deadline, self._send_until)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send under a deadline; raises `BrokenResourceError` when it has passed."""
+        """Send; raises `BrokenResourceError` when it has taken too long."""
         self._check_open()
-        deadline = min(self._send_until, trio.current_time() + self._limits.write_timeout)
-        self._sending = trio.CancelScope(deadline=deadline)
+        self.send_began = trio.current_time()
+        self.timer.deadline = min(self.timer.deadline, self.send_began + self._limits.write_timeout)
+        self._sending = trio.CancelScope(deadline=self._send_until)
         self._sent = trio.Event()
         whole = False
         try:
@@ -314,11 +321,16 @@ class ValidatingStream(trio.abc.Stream):
                 await self.stream.send_all(data)
                 whole = True
         finally:
+            self.send_began = math.inf
             self.torn = self.torn or not whole
             self._sent.set()
         if not whole:
             self.late = True
             raise trio.BrokenResourceError("the client did not read in time")
+
+    def stop_send(self) -> None:
+        """End the present send; its stream is torn."""
+        self._sending.cancel()
 
     async def finish_sending(self) -> bool:
         """Refuse further sends of the library; wait for the current one, and return whether all were completed."""

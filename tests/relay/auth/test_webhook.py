@@ -2,6 +2,7 @@
 
 import ssl
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import trio
 import trustme
 
 from sdpx.relay.auth.options import AuthOptions
-from sdpx.relay.auth.webhook import MAX_ANSWER_BYTES, MAX_REQUESTS
+from sdpx.relay.auth.webhook import MAX_ANSWER_BYTES, MAX_REQUESTS, Webhook, WebhookRequest
 from tests.harness.auth_relay import auth_relay
 from tests.harness.credentials import secret_file, token
 from tests.harness.webhook_server import Answer, WebhookServer, answer_bytes, answer_json, webhook_server
@@ -50,6 +51,20 @@ async def test_nulls_of_an_answer_are_absent_keys() -> None:
         auth_relay(webhook_options(service)) as relay,
     ):
         assert (await relay.ask("/?id=bob"))[1] == {"type": "your_id", "id": "bob", "ice_servers": [{"urls": "stun:s"}]}
+
+
+async def test_a_question_that_a_suspension_cut_off_is_asked_again() -> None:
+    """No time of the client or of the service runs out because the relay did not run."""
+
+    async def second_time(service: WebhookServer) -> tuple[int, bytes]:
+        if len(service.requests) == 1:
+            await trio.sleep_forever()
+        return 200, YES
+
+    async with webhook_server(second_time) as service, trio.open_nursery() as nursery:
+        webhook = Webhook(service.url, 0.1, nursery, lambda _now: inf)
+        assert (await webhook.ask(WebhookRequest("bob", "192.0.2.1:1", None, None, "/"), "192.0.2.1")).allowed
+        assert len(service.requests) > 1
 
 
 async def test_empty_list_of_ice_servers_reaches_the_client() -> None:

@@ -113,6 +113,22 @@ def test_last_progress_is_the_time_of_the_last_write() -> None:
     assert queue.last_progress == 3
 
 
+def test_the_first_frame_has_been_waiting_since_it_came() -> None:
+    """However many before it are written meanwhile: a client that reads slowly does not look like one that keeps up."""
+    times = iter([1.0, 5.0])
+    queue = SendQueue(9, 1000, QueuedBytes(), ignore, lambda: next(times))
+    queue.put(b"ping")
+    assert queue.waiting_since == 1
+    queue.put(b"x", None, 2.0)
+    queue.put(b"y", None, 3.0)
+    assert queue.waiting_since == 2
+    queue.drop(2, 4.0)
+    assert queue.waiting_since == 3
+    queue.drop(1, 4.0)
+    queue.put_all([b"replayed"])
+    assert queue.waiting_since == 5
+
+
 def test_a_queued_frame_has_its_sender_and_time() -> None:
     """For the metrics, and for notifying the sender of an undelivered frame."""
     queue, sender = filled(), object()
