@@ -217,5 +217,5 @@ async def test_stalled_reader_of_stdout_does_not_delay_the_end() -> None:
         async with open_websocket_url(url) as client:
             assert json.loads(await client.get_message())["type"] == "your_id"
     process.terminate()
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         assert await process.wait() == 0

@@ -38,7 +38,7 @@ def doomed(tmp_path: Path) -> Iterator[RelayProcess]:
 
 
 async def until(happened: Callable[[], Any]) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(30):
         while not happened():
             await trio.sleep(0.02)
 

@@ -412,10 +412,9 @@ async def test_silent_connections_end_at_the_handshake_timeout(hasty_attack: Att
 
 
 async def test_the_default_handshake_timeout_is_5_s(attack: Attack) -> None:
-    """Not sooner than in 4 s, not later than in 7."""
     client = await attack.connect()
     began = trio.current_time()
-    with trio.fail_after(7):
+    with trio.fail_after(5 + patience()):
         assert await client.rest() == b""
     assert trio.current_time() - began > 4
 

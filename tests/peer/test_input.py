@@ -41,7 +41,7 @@ async def reading(*chunks: bytes | OSError) -> AsyncIterator[tuple[Lines, LogRec
     """Run on these chunks: the lines, and the codes of those that were refused."""
     log = LogRecorder()
     lines = Lines(Input(*chunks).read, Log(log.put, trio.current_time))
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lines.run)
             yield lines, log
@@ -171,7 +171,7 @@ async def test_end_of_input_waits_for_the_expectation() -> None:
         await trio.sleep(0.05)
         assert not ended.is_set()
         met.set()
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await ended.wait()
 
 

@@ -163,7 +163,7 @@ async def test_other_program_gets_plain_messages_of_its_size_and_then_a_close() 
         nursery.start_soon(side.transport.plain.serve, channel, side.transport.link.notify)
         nursery.start_soon(side.run)
         received = list[bytes | str]()
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while messages := await page.receive():
                 received += messages
     assert [len(each) for each in received] == [40, 40, 20, 1]

@@ -196,7 +196,7 @@ async def test_one_of_two_concurrent_requests_for_an_id_gets_it() -> None:
     """Both wait for the webhook; the second one is refused because the ID is in use."""
 
     async def both(service: WebhookServer) -> tuple[int, bytes]:
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             while len(service.requests) < 2:
                 await trio.sleep(0.01)
         return 200, b'{"allowed": true}'
@@ -255,7 +255,7 @@ async def test_stopping_relay_does_not_wait_for_the_webhook() -> None:
         while not service.requests:
             await trio.sleep(0.01)
         relay.acceptor.stop()
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await relay.relay.wait_closed()
 
 

@@ -102,7 +102,7 @@ async def test_frames_arrive_in_order_with_their_bytes(cluster: TestCluster) -> 
     pairing = await paired(one, other)
     for number in range(600):
         send(one, frame(pairing, number + 1, bytes([number % 256]) * 50))
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while len(other.entries) < 600:
             await other.changed.wait()
     for number, (kind, client_id, data) in enumerate(other.entries):
@@ -156,7 +156,7 @@ async def test_a_parked_session_goes_to_the_first_that_has_a_token(cluster: Test
     if digest == "wrong":
         assert await other.next() == ("denied", "a", "4")
         return
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while not other.entries:
             await other.changed.wait()
     assert other.entries.pop() == ("claimed", "a", b"4 0\nstate")
@@ -268,7 +268,7 @@ async def test_frames_for_a_full_channel_are_refused(cluster: TestCluster) -> No
     await other.directory_idle()
     one.directory.ask("b", "d", None, 2)
     assert (await one.next(with_data=False))[0] == "claimed"
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         while len(one.entries) < 3:
             await one.changed.wait()
     assert [entry.data.partition(b"\n")[2] for entry in one.entries] == [b"body", b"body", b""]
