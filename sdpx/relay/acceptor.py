@@ -9,8 +9,6 @@ oldest one is closed (`EvictionQueue`). Connections whose request has been read,
 bound of their own.
 """
 
-import os
-import re
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from email.utils import formatdate
@@ -18,31 +16,15 @@ from typing import Final, NamedTuple
 
 import trio
 from msgspec import UNSET
-from msgspec.structs import replace
 
 from sdpx.concurrency import fail_after
 from sdpx.events import Event, serve
-from sdpx.ids import make_id
-from sdpx.relay.auth.authenticator import Authenticator
-from sdpx.relay.auth.tokens import UNRESTRICTED, Grant
+from sdpx.relay.admission import Admission, Answer
 from sdpx.relay.client import AcceptedUpgrade
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.rate_limit import EvictionQueue
-from sdpx.relay.http.endpoints import Readiness, operator_pages
-from sdpx.relay.http.request import HttpRequest, Remote, RequestParser, host_of
-from sdpx.relay.http.responses import (
-    CROWDED,
-    ENGINE_UNAVAILABLE,
-    FULL,
-    STOPPING,
-    TIMEOUT,
-    TLS_REQUIRED,
-    HttpError,
-    HttpResponse,
-    id_taken,
-)
-from sdpx.relay.http.upgrade import Pages, Upgrade, parse_plain_request, parse_simple_upgrade, parse_upgrade
-from sdpx.relay.monitor import Monitor
+from sdpx.relay.http.request import HttpRequest, Remote, RequestParser
+from sdpx.relay.http.responses import STOPPING, TIMEOUT, TLS_REQUIRED, HttpError, HttpResponse
 from sdpx.relay.pending import Pending, PendingConnection, counted, enter
 from sdpx.relay.relay import Relay
 from sdpx.relay.websocket.close_reasons import CANCELLED
@@ -54,9 +36,6 @@ from sdpx.relay.websocket.tls_stream import TlsHandshakeError, TlsRequiredError,
 from sdpx.relay.websocket.trio_websocket_engine import FrameTurns, TrioWebSocketConnection, ValidatingStream
 
 READ_BYTES: Final = 16 * 1024
-FORWARDED: Final = re.compile(rb"\r\n(?:x-forwarded-for|forwarded):", re.IGNORECASE)
-
-Answer = HttpResponse | HttpError
 
 
 class Port(NamedTuple):
@@ -71,122 +50,32 @@ class Acceptor:
     """Accepts the connections of one relay and opens their WebSockets.
 
     With an `engine` connections over a `SocketStream` are served by the epoll engine, all others by trio-websocket.
-    `metrics_port` says that `/metrics` has a port of its own (`serve_metrics`) and is not served to clients. `site` has the
-    pages for browsers, and `monitor` answers for the relay's numbers.
     """
 
     def __init__(
-        self,
-        limits: Limits,
-        relay: Relay,
-        *,
-        engine: EpollEngine | None = None,
-        authenticator: Authenticator | None = None,
-        metrics_port: bool = False,
-        site: Pages | None = None,
-        monitor: Monitor | None = None,
+        self, limits: Limits, relay: Relay, *, engine: EpollEngine | None = None, admission: Admission | None = None
     ) -> None:
         self._limits = limits
         self._relay = relay
         self._log = relay.log_event
         self._engine = engine
-        self._authenticator = authenticator
-        self._metrics_pages = operator_pages(relay.stats, relay.snapshot, self._readiness)
-        hidden = "/metrics" if metrics_port else None
-        self._pages = {path: page for path, page in self._metrics_pages.items() if path != hidden} | dict(site or {})
-        self._monitor = monitor
+        self._admission = admission or Admission(relay)
         bounds = (limits.pending, limits.max_clients_per_ip)
-        self._clients = Port(self._answer, EvictionQueue(*bounds), EvictionQueue(*bounds))
-        self._metrics = Port(self._decide_metrics, EvictionQueue(*bounds), EvictionQueue(*bounds))
-        self._stopping = self._found_proxy = False
+        self._clients = Port(self._admission.decide, EvictionQueue(*bounds), EvictionQueue(*bounds))
+        self._metrics = Port(self._admission.decide_metrics, EvictionQueue(*bounds), EvictionQueue(*bounds))
         self._turns = FrameTurns()
 
     @property
     def handshake_timeout(self) -> float:
         """Seconds that a new connection has to send its request."""
-        return self._limits.close_timeout if self._stopping else self._limits.handshake_timeout
+        return self._limits.close_timeout if self._admission.is_stopping else self._limits.handshake_timeout
 
     def stop(self) -> None:
         """Accept no client any more, shorten the deadline of pending connections, and stop the relay."""
-        self._stopping = True
+        self._admission.is_stopping = True
         for pending in (*self._clients.pending, *self._clients.undecided):
             pending.deadline = trio.current_time() + self.handshake_timeout
         self._relay.stop()
-
-    def _readiness(self) -> Readiness:
-        return "draining" if self._stopping else "degraded" if self._relay.is_degraded else "ready"
-
-    # ---- the decision
-
-    async def _answer(self, request: HttpRequest, remote: Remote) -> AcceptedUpgrade | Answer:
-        """Answer a request for the relay's numbers, or decide about another one."""
-        answer = await self._monitor.answer(request, remote) if self._monitor is not None else None
-        return answer if answer is not None else await self._decide(request, remote)
-
-    async def _decide(self, request: HttpRequest, remote: Remote) -> AcceptedUpgrade | Answer:
-        """Decide about a request, in the order of the protocol: what costs little comes before authentication."""
-        upgrade = parse_upgrade(request, self._pages)
-        if isinstance(upgrade, HttpResponse):
-            return upgrade
-        if self._stopping:
-            return STOPPING
-        if isinstance(upgrade, HttpError):
-            return upgrade
-        grant: Grant | HttpError = UNRESTRICTED
-        if self._authenticator is not None:
-            is_resuming = self._relay.find_session(upgrade.resume) is not None
-            if not is_resuming and (refusal := self._capacity_refusal(remote)):
-                return refusal
-            grant = await self._authenticator.authenticate(request, remote)  # origin, attempts, token, webhook
-        return (
-            grant if isinstance(grant, HttpError) else await self._admit(upgrade, grant, remote, request.trailing_data)
-        )
-
-    async def _admit(
-        self, upgrade: Upgrade, grant: Grant, remote: Remote, trailing_data: bytes
-    ) -> AcceptedUpgrade | HttpError:
-        """Return the upgrade with the ID that it gets, which no other client of the cluster has."""
-        if not await self._relay.fetch_session(upgrade.resume, grant.client_id):
-            return ENGINE_UNAVAILABLE
-        accepted = self._reserve_id(upgrade, grant, remote, trailing_data)
-        if not self._relay.is_clustered or isinstance(accepted, HttpError) or accepted.is_resumed:
-            return accepted
-        client_id = accepted.client_id or make_id(os.urandom)
-        result = await self._relay.register(client_id)
-        if result != "registered":
-            return replace(id_taken(client_id) if result == "taken" else ENGINE_UNAVAILABLE, client_id=client_id)
-        refusal = STOPPING if self._stopping else self._capacity_refusal(remote)
-        if refusal is not None:
-            self._relay.unregister(client_id)
-            return replace(refusal, client_id=client_id)
-        return replace(accepted, client_id=client_id)
-
-    def _reserve_id(
-        self, upgrade: Upgrade, grant: Grant, remote: Remote, trailing_data: bytes = b""
-    ) -> AcceptedUpgrade | HttpError:
-        """Return the upgrade with the ID that it gets; the caller opens it before any other task runs.
-
-        A resumed session keeps its ID and its place among `max_clients`.
-        """
-        if self._stopping:
-            return STOPPING
-        resumed_id = self._relay.find_session(upgrade.resume, grant.client_id)
-        client_id = resumed_id or grant.client_id or upgrade.client_id
-        if resumed_id is None:
-            if refusal := self._capacity_refusal(remote):
-                return replace(refusal, client_id=client_id)
-            if client_id is not None and self._relay.has_client(client_id):
-                return id_taken(client_id)
-        is_resumed = resumed_id is not None
-        return AcceptedUpgrade(upgrade, client_id, is_resumed, grant, trailing_data, remote.shown, remote.address)
-
-    def _capacity_refusal(self, remote: Remote) -> HttpError | None:
-        if self._relay.counts.is_full:
-            return FULL
-        return CROWDED if self._relay.counts.is_crowded(remote.address) else None
-
-    async def _decide_metrics(self, request: HttpRequest, _remote: Remote) -> Answer:
-        return parse_plain_request(request, self._metrics_pages)
 
     # ---- pending connections on the epoll engine
 
@@ -212,7 +101,7 @@ class Acceptor:
             return
         now = trio.current_time()
         engine.set_timer(pending, now + self.handshake_timeout, now)
-        enter(self._clients.pending, pending, self._pending_address(stream.remote))
+        enter(self._clients.pending, pending, self._admission.pending_address(stream.remote))
 
     def _on_request(self, pending: PendingConnection, request: bytes) -> None:
         """Handle the first bytes of a pending connection, which are empty at the end of its stream."""
@@ -227,12 +116,8 @@ class Acceptor:
     def _take_request(self, stream: SocketStream, request: bytes) -> None:
         """Open the WebSocket that a simple request may have at once; leave other requests to a task. Never raises."""
         assert self._engine is not None
-        decision: AcceptedUpgrade | HttpError | None = None
         try:
-            is_plain = self._authenticator is None and not self._relay.is_clustered
-            is_fast = is_plain and (self._found_proxy or not FORWARDED.search(request))
-            if is_fast and (upgrade := parse_simple_upgrade(request)) is not None:
-                decision = self._reserve_id(upgrade, UNRESTRICTED, Remote.of(stream.remote))
+            decision = self._admission.decide_simple(request, stream.remote)
             if isinstance(decision, AcceptedUpgrade) and _is_given_up(stream, decision):
                 self._close(stream, self._no_request(stream.remote, evicted=False))
             elif isinstance(decision, AcceptedUpgrade):
@@ -290,22 +175,20 @@ class Acceptor:
         """Read a request, of which `received` has been read, and answer it; returns the upgrade if it is accepted."""
         answer: AcceptedUpgrade | Answer | None = None
         with trio.CancelScope() as pending:
-            if self._stopping:
+            if self._admission.is_stopping:
                 pending.deadline = trio.current_time() + self.handshake_timeout
-            address = self._pending_address(remote.shown)
+            address = self._admission.pending_address(remote.shown)
             try:
                 with counted(port.pending, pending, address):
                     request = await self._read_request(stream, received)
                 if isinstance(request, HttpRequest) and self._relay.is_clustered and _is_late(stream, request):
                     request = None
                 if isinstance(request, HttpRequest):
-                    self._warn_of_proxy(request, remote)
-                    if self._authenticator is not None:
-                        remote = self._authenticator.client_behind(request, remote)
+                    remote = self._admission.client_of(request, remote)
                     with counted(port.undecided, pending, remote.address):
                         answer = await port.decide(request, remote)
                 else:
-                    answer = STOPPING if request and self._stopping else request
+                    answer = STOPPING if request and self._admission.is_stopping else request
                 self._log_answer(answer, request, remote.shown)
                 if not isinstance(answer, HttpResponse | HttpError):
                     return answer
@@ -367,24 +250,11 @@ class Acceptor:
             connection.end(CANCELLED)
             relay.release(session, connection)
 
-    # ---- counting and logging
-
-    def _pending_address(self, remote: str) -> str:
-        """Return the address that a pending connection counts for: its socket's, where many clients share a proxy's address."""
-        by_socket = self._authenticator is not None and self._authenticator.is_proxy(host_of(remote))
-        return remote if by_socket else Remote.of(remote).address
-
-    def _warn_of_proxy(self, request: HttpRequest, remote: Remote) -> None:
-        """Log the first address that forwards the addresses of clients, but is not a trusted proxy."""
-        is_forwarded = request.values(b"x-forwarded-for") or request.values(b"forwarded")
-        host = host_of(remote.shown)
-        if is_forwarded and not self._found_proxy and not (self._authenticator and self._authenticator.is_proxy(host)):
-            self._found_proxy = True
-            self._log(serve.ProxyNotTrusted(host))
+    # ---- logging
 
     def _no_request(self, remote: str, *, evicted: bool) -> Event:
         """Return the event for a connection that ends before it has sent a request."""
-        reason = "too_many_connections" if evicted and not self._stopping else "no_request"
+        reason = "too_many_connections" if evicted and not self._admission.is_stopping else "no_request"
         return serve.ConnectionRefused(remote, None, reason)
 
     def _log_answer(

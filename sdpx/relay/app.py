@@ -4,8 +4,9 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from ipaddress import ip_address
@@ -20,14 +21,13 @@ from sdpx.ids import make_id
 from sdpx.log import Log
 from sdpx.options import BadOption
 from sdpx.relay.acceptor import Acceptor
-from sdpx.relay.auth.authenticator import open_authenticator
+from sdpx.relay.admission import Admission
+from sdpx.relay.auth.authenticator import Authenticator, open_authenticator
 from sdpx.relay.auth.credentials import Credentials
 from sdpx.relay.auth.files import BadFile, read_secret
-from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.auth.origins import Origins
 from sdpx.relay.auth.turn import IceServerIssuer
 from sdpx.relay.cluster.directory import Directory
-from sdpx.relay.core.limits import Limits
 from sdpx.relay.listeners import Listener, open_listeners, raise_file_limit, serve_listener
 from sdpx.relay.memory import trim_heap_periodically
 from sdpx.relay.monitor import Monitor
@@ -101,58 +101,31 @@ async def run_server(
         metrics_listeners = await open_listeners(options.metrics_host or options.host, options.metrics_port)
     issuer = _ice_server_issuer(options, credentials)
     relay = _make_relay(options, directory, log, issuer)
+    resumed_at, has_page = relay.handler.resumed_at, options.page
     async with (
         open_authenticator(
-            options.auth, credentials, time.time, log.emit, relay.handler.resumed_at, has_page=options.page
+            options.auth, credentials, time.time, log.emit, resumed_at, has_page=has_page
         ) as authenticator,
-        trio.open_nursery() as accepting,
+        trio.open_nursery() as background,
         trio.open_nursery() as clients,
     ):
-        await accepting.start(credentials.reload_on_sighup, log.emit)
-        engine = _start_epoll_engine(clients, accepting, log) if options.engine != "trio-websocket" else None
-        if engine is not None:
-            relay.batch = engine.batch
-        await accepting.start(relay.run)
-        monitor = Monitor(relay, authenticator) if options.page else None
-        acceptor = Acceptor(
-            options.limits,
-            relay,
-            engine=engine,
-            authenticator=authenticator,
-            metrics_port=bool(metrics_listeners),
-            site=site_pages(Origins(options.auth.allow_origin)) if options.page else None,
-            monitor=monitor,
-        )
-        accept = acceptor.accept if engine is not None else _in_tasks(clients, acceptor.serve)
-        if credentials.tls:
-            accept = partial(_accept_tls, accept, credentials)
-        for listener in listeners:
-            accepting.start_soon(serve_listener, listener, accept, relay.log_event)
-            url = f"{'wss' if credentials.tls else 'ws'}://{listener.address}"
-            log.emit(
-                serve.ServerListening(url, listener.host, listener.port, tls=bool(credentials.tls), pid=os.getpid())
-            )
-        for listener in metrics_listeners:
-            accepting.start_soon(serve_listener, listener, _in_tasks(clients, acceptor.serve_metrics), relay.log_event)
-            log.emit(serve.MetricsListening(f"http://{listener.address}/metrics", listener.host, listener.port))
-        if descriptors < options.limits.max_clients:
-            log.emit(serve.FdLimitLow(descriptors, options.limits.max_clients))
-        _warn_if_insecure(options.auth, credentials, listeners[0].host, log)
+        server = _Server(options, credentials, log, relay, background, clients)
+        await background.start(credentials.reload_on_sighup, log.emit)
+        server.start_engine()
+        await background.start(relay.run)
+        server.serve(authenticator, listeners, metrics_listeners)
+        server.warn(listeners[0].host, descriptors)
         _tune_gc()
-        accepting.start_soon(_preload_metrics)
-        accepting.start_soon(trim_heap_periodically)
-        accepting.start_soon(_renew_ice_servers, relay, issuer)
-        if monitor is not None:
-            if sys.stderr.isatty():
-                sys.stderr.write(f"Page: http{url.removeprefix('ws')}/\n")
-            accepting.start_soon(monitor.run)
+        background.start_soon(_preload_metrics)
+        background.start_soon(trim_heap_periodically)
+        background.start_soon(_renew_ice_servers, relay, issuer)
         manager = ServiceManager(os.environ, log.emit)
         manager.notify("READY=1", f"STATUS=Listening on {', '.join(each.address for each in listeners)}")
-        accepting.start_soon(manager.run_watchdog)
+        background.start_soon(manager.run_watchdog)
         await stop.wait()
         manager.notify("STOPPING=1", "STATUS=Closing connections")
-        await _end(acceptor, relay, options.limits, log, stop)
-        accepting.cancel_scope.cancel()
+        await server.end(stop.cause)
+        background.cancel_scope.cancel()
         clients.cancel_scope.cancel()
 
 
@@ -170,28 +143,106 @@ def _ice_server_issuer(options: ServeOptions, credentials: Credentials) -> IceSe
     return IceServerIssuer(time.time, fixed, turn_urls, auth.turn_ttl, lambda: credentials.turn_secret)
 
 
-def _warn_if_insecure(options: AuthOptions, credentials: Credentials, host: str, log: Log) -> None:
-    """Log which valid options are not secure for a relay that listens on the address `host`."""
-    for event in credentials.ignored_keys:
-        log.emit(event)
-    if credentials.has_weak_secret:
-        log.emit(serve.WeakSecret(str(options.auth_secret_file)))
-    if not (options.requires_authentication or options.allow_origin or ip_address(host).is_loopback):
-        log.emit(serve.AuthenticationDisabled(host))
-
-
-def _accept_tls(accept: Accept, credentials: Credentials, streams: Iterable[SocketStream]) -> None:
-    """Pass on new connections as TLS connections with the certificate that is in force now."""
-    assert credentials.tls is not None
-    context = credentials.tls
-    accept(TlsStream(stream, context) for stream in streams)
-
-
 async def _renew_ice_servers(relay: Relay, issuer: IceServerIssuer) -> None:
     interval = issuer.check_interval
     while interval is not None:
         await trio.sleep(interval)
         issuer.renew(relay.send_ice_servers)
+
+
+@dataclass
+class _Server:
+    """The ports of a relay. Tasks in `_clients` serve connections, all others run in `_background`."""
+
+    _options: ServeOptions
+    _credentials: Credentials
+    _log: Log
+    _relay: Relay
+    _background: trio.Nursery
+    _clients: trio.Nursery
+    _engine: EpollEngine | None = None
+    _acceptor: Acceptor = field(init=False)
+
+    def start_engine(self) -> None:
+        """Start the epoll engine, if it is asked for, or log that this system has no epoll."""
+        if self._options.engine == "trio-websocket":
+            return
+        if not HAS_EPOLL:
+            self._log.emit(serve.EpollUnavailable())
+            return
+        if not mask.IS_FAST:
+            self._log.emit(serve.SlowMasking())
+        self._engine = EpollEngine(self._clients, self._log.begin_batch, self._log.end_batch)
+        self._relay.batch = self._engine.batch
+        self._background.start_soon(self._engine.run)
+
+    def serve(
+        self, authenticator: Authenticator | None, listeners: Sequence[Listener], metrics_listeners: Sequence[Listener]
+    ) -> None:
+        """Accept connections on all ports."""
+        options, relay, is_tls = self._options, self._relay, self._credentials.tls is not None
+        site = monitor = None
+        if options.page:
+            site, monitor = site_pages(Origins(options.auth.allow_origin)), Monitor(relay, authenticator)
+            self._background.start_soon(monitor.run)
+        has_metrics_port = bool(metrics_listeners)
+        admission = Admission(relay, authenticator, metrics_port=has_metrics_port, site=site, monitor=monitor)
+        acceptor = self._acceptor = Acceptor(options.limits, relay, engine=self._engine, admission=admission)
+        accept = acceptor.accept if self._engine is not None else self._in_tasks(acceptor.serve)
+        for listener in listeners:
+            self._accept_from(listener, self._with_tls(accept) if is_tls else accept)
+            url = f"{'wss' if is_tls else 'ws'}://{listener.address}"
+            self._log.emit(serve.ServerListening(url, listener.host, listener.port, tls=is_tls, pid=os.getpid()))
+        for listener in metrics_listeners:
+            self._accept_from(listener, self._in_tasks(acceptor.serve_metrics))
+            self._log.emit(serve.MetricsListening(f"http://{listener.address}/metrics", listener.host, listener.port))
+        if options.page and sys.stderr.isatty():
+            sys.stderr.write(f"Page: http{url.removeprefix('ws')}/\n")
+
+    def _accept_from(self, listener: Listener, accept: Accept) -> None:
+        self._background.start_soon(serve_listener, listener, accept, self._relay.log_event)
+
+    def _in_tasks(self, serve_stream: Callable[[SocketStream], Awaitable[None]]) -> Accept:
+        """Return a function that starts a task for each connection."""
+
+        def accept(streams: Iterable[SocketStream]) -> None:
+            for stream in streams:
+                self._clients.start_soon(serve_stream, stream)
+
+        return accept
+
+    def _with_tls(self, accept: Accept) -> Accept:
+        """Return a function that passes on connections as TLS connections with the certificate that is in force then."""
+
+        def accept_tls(streams: Iterable[SocketStream]) -> None:
+            context = self._credentials.tls
+            assert context is not None
+            accept(TlsStream(stream, context) for stream in streams)
+
+        return accept_tls
+
+    def warn(self, host: str, descriptors: int) -> None:
+        """Log which options are not fulfilled, or not secure for a relay that listens on the address `host`."""
+        options, credentials = self._options, self._credentials
+        if descriptors < options.limits.max_clients:
+            self._log.emit(serve.FdLimitLow(descriptors, options.limits.max_clients))
+        for event in credentials.ignored_keys:
+            self._log.emit(event)
+        if credentials.has_weak_secret:
+            self._log.emit(serve.WeakSecret(str(options.auth.auth_secret_file)))
+        is_open = not (options.auth.requires_authentication or options.auth.allow_origin)
+        if is_open and not ip_address(host).is_loopback:
+            self._log.emit(serve.AuthenticationDisabled(host))
+
+    async def end(self, cause: str) -> None:
+        """Close all connections, and wait for their end within a deadline."""
+        began, limits = trio.current_time(), self._options.limits
+        self._log.emit(serve.ServerStopping(cause, self._relay.clients))
+        self._acceptor.stop()
+        await self._relay.drain()
+        with trio.move_on_after(limits.drain_timeout + 2 * limits.close_timeout):
+            await self._relay.wait_closed()
+        self._log.emit(serve.ServerStopped(round((trio.current_time() - began) * 1000, 3)))
 
 
 def _tune_gc() -> None:
@@ -202,39 +253,6 @@ def _tune_gc() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 5, 3)
-
-
-def _in_tasks(nursery: trio.Nursery, serve_stream: Callable[[SocketStream], Awaitable[None]]) -> Accept:
-    """Return a function that starts a task for each connection."""
-
-    def accept(streams: Iterable[SocketStream]) -> None:
-        for stream in streams:
-            nursery.start_soon(serve_stream, stream)
-
-    return accept
-
-
-def _start_epoll_engine(clients: trio.Nursery, background: trio.Nursery, log: Log) -> EpollEngine | None:
-    """Start the epoll engine, or log that this system has no epoll and return None."""
-    if not HAS_EPOLL:
-        log.emit(serve.EpollUnavailable())
-        return None
-    if not mask.IS_FAST:
-        log.emit(serve.SlowMasking())
-    engine = EpollEngine(clients, log.begin_batch, log.end_batch)
-    background.start_soon(engine.run)
-    return engine
-
-
-async def _end(acceptor: Acceptor, relay: Relay, limits: Limits, log: Log, stop: ShutdownRequest) -> None:
-    """Close all connections, and wait for their end within a deadline."""
-    began = trio.current_time()
-    log.emit(serve.ServerStopping(stop.cause, relay.clients))
-    acceptor.stop()
-    await relay.drain()
-    with trio.move_on_after(limits.drain_timeout + 2 * limits.close_timeout):
-        await relay.wait_closed()
-    log.emit(serve.ServerStopped(round((trio.current_time() - began) * 1000, 3)))
 
 
 async def _preload_metrics() -> None:

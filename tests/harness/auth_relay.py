@@ -10,6 +10,7 @@ import trio
 
 from sdpx.log import Log
 from sdpx.relay.acceptor import Acceptor
+from sdpx.relay.admission import Admission
 from sdpx.relay.auth.authenticator import open_authenticator
 from sdpx.relay.auth.credentials import Credentials
 from sdpx.relay.auth.options import AuthOptions
@@ -76,7 +77,7 @@ async def auth_relay(
         trio.open_nursery() as nursery,
     ):
         engine = EpollEngine(nursery, log.begin_batch, log.end_batch)
-        acceptor = Acceptor(limits, relay, engine=engine, authenticator=authenticator)
+        acceptor = Acceptor(limits, relay, engine=engine, admission=Admission(relay, authenticator))
         background.start_soon(engine.run)
         harness = AuthRelayHarness(
             relay, acceptor, recorder, nursery, engine, credentials=credentials, issuer=issuer, now=now

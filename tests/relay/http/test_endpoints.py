@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock, memory_stream_pair
 
 from sdpx.relay.acceptor import Acceptor
+from sdpx.relay.admission import Admission
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.stats import RELAY_SECONDS, RelayStats
 from tests.harness.frames import upgrade_request
@@ -173,7 +174,7 @@ async def test_metrics_are_available_as_openmetrics(autojump_clock: MockClock) -
 async def test_metrics_port_has_the_pages_and_nothing_else(autojump_clock: MockClock, path: str, status: int) -> None:
     """The port of the clients then has no metrics."""
     async with relay_harness() as relay:
-        alone = Acceptor(Limits(), relay.relay, metrics_port=True)
+        alone = Acceptor(Limits(), relay.relay, admission=Admission(relay.relay, metrics_port=True))
         assert (await page(dial(relay, alone.serve_metrics), path))[0] == status
         assert (await page(dial(relay, alone.serve), "/metrics"))[0] == 404
         client = dial(relay, alone.serve_metrics)
