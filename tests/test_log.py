@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdpx.events import Error, LogDropped, peer, serve
+from sdpx.events import Error, LogDropped, peer, serve, webrtc
 from sdpx.log import LibraryHandler, Log, timestamp
 from sdpx.log_sink import QUEUE_BYTES, Kept, ThreadSink
 from sdpx.options import Format, Level
@@ -55,8 +55,8 @@ def test_line_has_the_common_keys_before_the_events_own() -> None:
 
 def test_line_of_a_peer_ends_with_the_milliseconds_since_its_start() -> None:
     log, sink = make_log(started=NOON - 1.5)
-    log.emit(peer.Closing())
-    log.emit(peer.OfferSent(7))
+    log.emit(webrtc.Closing())
+    log.emit(webrtc.OfferSent(7))
     assert [list(line)[4:] for line in sink.records] == [["ms"], ["bytes", "ms"]]
     assert sink.records[0]["ms"] == 1500
 
@@ -73,10 +73,10 @@ def test_dropped_lines_are_counted_and_reported_once() -> None:
     log, sink = make_log()
     sink.room = 1
     for _ in range(4):
-        log.emit(peer.Closing())
+        log.emit(webrtc.Closing())
     sink.room = 1000
-    log.emit(peer.Closed())
-    log.emit(peer.Closed())
+    log.emit(webrtc.Closed())
+    log.emit(webrtc.Closed())
     assert [line["event"] for line in sink.records] == ["closing", "log_dropped", "closed", "closed"]
     assert sink.records[1]["count"] == 3
     assert log.total_dropped == 3
@@ -238,13 +238,13 @@ def test_a_stalled_reader_costs_one_event(pipe: tuple[int, int]) -> None:
     reader, writer = pipe
     sink = ThreadSink(writer, ignore)
     log = Log(sink.put, lambda: 1.0)
-    long = peer.OfferCreated(0, "x" * 100_000)
+    long = webrtc.OfferCreated(0, "x" * 100_000)
     log.emit(long)
     while sink._lines:
         time.sleep(0.001)  # the thread waits in its write
     for _ in range(200):
         log.emit(long)
-        log.emit(peer.Closing())
+        log.emit(webrtc.Closing())
     dropped = log.total_dropped
     assert dropped > 200
     log.end()
@@ -271,7 +271,7 @@ def test_message_is_delivered_in_order_and_below_the_threshold_at_once() -> None
 def test_message_is_logged_while_other_lines_are_dropped() -> None:
     log, sink = make_log()
     sink.room = 0
-    log.emit(peer.Closing())
+    log.emit(webrtc.Closing())
     log.deliver(peer.ChannelMessage(text="a"), ignore)
     assert sink.events == ["channel_message"]
     assert log.total_dropped == 1

@@ -13,7 +13,7 @@ import trio
 from msgspec import UNSET
 
 from sdpx import __version__
-from sdpx.events import Event, peer
+from sdpx.events import Event, webrtc
 from sdpx.log import Log
 from sdpx.peer.candidate_exchange import CandidateExchange
 from sdpx.peer.delivery import Delivery
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     from sdpx.peer.webrtc.peer_connection import PeerConnection
 
 _STATES: Final[dict[events.StateKind, Callable[[str], Event]]] = {
-    "iceGatheringState": peer.IceGatheringState,
-    "iceConnectionState": peer.IceConnectionState,
-    "connectionState": peer.ConnectionState,
-    "signalingState": peer.SignalingState,
+    "iceGatheringState": webrtc.IceGatheringState,
+    "iceConnectionState": webrtc.IceConnectionState,
+    "connectionState": webrtc.ConnectionState,
+    "signalingState": webrtc.SignalingState,
 }
 AGENT: Final = f"sdpx/{__version__}"
 DTLS_SECONDS: Final = 10.0
 _DESCRIPTION_EVENTS: Final = {
-    "offer": (peer.OfferCreated, peer.OfferSent),
-    "answer": (peer.AnswerCreated, peer.AnswerSent),
+    "offer": (webrtc.OfferCreated, webrtc.OfferSent),
+    "answer": (webrtc.AnswerCreated, webrtc.AnswerSent),
 }
 _LATE: Final = {
     "offer": "No offer came from the peer within {seconds:g} s of the pairing",
@@ -140,9 +140,9 @@ class Attempt:
         """
         is_first = self.pc.remote is None
         await self.pc.accept_offer(remote)
-        self._log.emit(peer.RemoteDescriptionSet("offer"))
+        self._log.emit(webrtc.RemoteDescriptionSet("offer"))
         if remote.inactive or remote.rejected:
-            self._log.emit(peer.MediaDeclined(remote.inactive, remote.rejected))
+            self._log.emit(webrtc.MediaDeclined(remote.inactive, remote.rejected))
         if is_first:
             if self._options.negotiated_id is not None and remote.sections:
                 await self._create_channel()
@@ -185,7 +185,7 @@ class Attempt:
 
     def _on_exchanged(self) -> None:
         if not self._is_closing:  # the frame of an attempt that was given up may leave later
-            self._log.emit(peer.ExchangeComplete())
+            self._log.emit(webrtc.ExchangeComplete())
             self._reached("exchange")
 
     async def _open(self, frame: Description, remote: RemoteDescription) -> None:
@@ -234,7 +234,7 @@ class Attempt:
 
     def _on_channel(self, event: events.ChannelOpened | events.ChannelClosed) -> None:
         if isinstance(event, events.ChannelOpened):
-            self._log.emit(peer.ChannelOpen(event.label, event.id))
+            self._log.emit(webrtc.ChannelOpen(event.label, event.id))
             if "channel" not in self.trace.reached_at:
                 self.start_soon(self._delivery.catch_up, self.transport)
             self._delivery.on_channel_open()
@@ -242,7 +242,7 @@ class Attempt:
             if self.transport.both_sdpx and not self._is_closing:
                 self.start_heartbeat()
             return
-        self._log.emit(peer.ChannelClosed(event.label, event.id))
+        self._log.emit(webrtc.ChannelClosed(event.label, event.id))
         is_last = not self.pc.channels.is_open  # otherwise the next one takes its place
         self._delivery.on_channel_closed(is_last=is_last)
         if is_last and not self._is_closing:
@@ -283,7 +283,7 @@ class Attempt:
                 awaited = "channel" if self.connected else "connection"
             if self.exchanged or not self.trace.description_flaw:  # the one that came has been refused already
                 reason = _LATE[awaited].format(seconds=self._options.timeout)
-                self._log.emit(peer.NegotiationError(awaited, "timeout", reason))
+                self._log.emit(webrtc.NegotiationError(awaited, "timeout", reason))
             self._on_lost(self)
 
     async def _watch_gathering(self) -> None:
@@ -319,14 +319,14 @@ class Attempt:
             self.note_state()
             if self.trace.succeeded:
                 self._log.emit(summarize(self.trace))
-            self._log.emit(peer.Closing())
+            self._log.emit(webrtc.Closing())
         finally:  # the task that handles the events is shielded, and ends with the connection only
             if self._nursery is not None:
                 self._nursery.cancel_scope.cancel()
             await self.pc.close()
         with trio.CancelScope(shield=True):
             await self._events_consumed.wait()
-        self._log.emit(peer.Closed())
+        self._log.emit(webrtc.Closed())
 
     # ---- trace ------------------------------------------------------------------------------------------------------
 
@@ -339,14 +339,14 @@ class Attempt:
         elif not result.server.is_turn:
             self.trace.silent_stun.append(result.server.url)
         reason = result.reason if result.code is None else f"it said {result.code} {result.reason}".strip()
-        self._log.emit(peer.IceServerFailed(result.server.url, result.code, reason))
+        self._log.emit(webrtc.IceServerFailed(result.server.url, result.code, reason))
 
     def _note_connected(self) -> None:
         self.connected = True
         self.note_state()
         if pair := self.pc.selected_pair:
             selected = (pair.local_type, pair.local_address, pair.remote_type, pair.remote_address)
-            self._log.emit(peer.PathSelected(*selected))
+            self._log.emit(webrtc.PathSelected(*selected))
         self._reached("connected")
 
     def note_state(self) -> None:

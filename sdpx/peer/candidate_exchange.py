@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import trio
 
-from sdpx.events import peer
+from sdpx.events import webrtc
 from sdpx.log import Log
 from sdpx.peer.diagnostics.trace import ConnectionTrace
 from sdpx.peer.negotiation.candidates import RemoteCandidates
@@ -46,11 +46,11 @@ class CandidateExchange:
         async for candidate in self._pc.local_candidates:
             kind = candidate_type(candidate.candidate)
             self._trace.add_local(kind)
-            await self._send_one(candidate, peer.CandidateSent(kind, end_of_candidates=False))
+            await self._send_one(candidate, webrtc.CandidateSent(kind, end_of_candidates=False))
         self.note_gathered()
-        await self._send_one(self._pc.local_end, peer.CandidateSent(None, end_of_candidates=True))
+        await self._send_one(self._pc.local_end, webrtc.CandidateSent(None, end_of_candidates=True))
 
-    async def _send_one(self, candidate: CandidateInit, sent: peer.CandidateSent) -> None:
+    async def _send_one(self, candidate: CandidateInit, sent: webrtc.CandidateSent) -> None:
         await self._send(Candidate(candidate, peer_id=self._trace.peer_id), partial(self._log.emit, sent))
 
     def note_gathered(self) -> None:
@@ -76,7 +76,7 @@ class CandidateExchange:
         """Add a candidate that the peer trickled, or the end of candidates. Raises `NegotiationFailed`."""
         ends = candidate is None or not normalize_candidate(candidate.candidate)
         kind = candidate_type(candidate.candidate) if candidate else None
-        self._log.emit(peer.CandidateReceived(kind, ends))
+        self._log.emit(webrtc.CandidateReceived(kind, ends))
         self._note(candidate)
         try:
             ready = self._remote.add(candidate, trio.current_time())
@@ -109,7 +109,7 @@ class CandidateExchange:
         try:
             await add(*args)
         except NegotiationFailed as failed:
-            self._log.emit(peer.NegotiationError("candidate", failed.code, failed.reason))
+            self._log.emit(webrtc.NegotiationError("candidate", failed.code, failed.reason))
 
     async def end(self) -> None:
         """Tell ICE that candidates have ended, once it may fail: without a pair left to check it then fails at once.

@@ -12,7 +12,7 @@ import msgspec
 import trio
 from msgspec import Struct
 
-from sdpx.events import peer
+from sdpx.events import peer, webrtc
 from sdpx.ice_servers import IceServer
 from sdpx.log import Log
 from sdpx.peer import policy
@@ -122,7 +122,7 @@ class PairSession:
             self._post.send_nowait(frame)
         else:
             reason = f"The peer sends faster than its {frame.type}s can be used; one was dropped"
-            self._log.emit(peer.NegotiationError(frame.type, "not_ready", reason))
+            self._log.emit(webrtc.NegotiationError(frame.type, "not_ready", reason))
 
     async def frames_used(self) -> None:
         """Wait until all frames received so far have been used."""
@@ -217,13 +217,13 @@ class PairSession:
         except NegotiationFailed as failed:
             if frame.type != "candidate" and failed.code in ("bad_sdp", "data_rejected"):
                 self.trace.description_flaw = failed.reason
-            self._log.emit(peer.NegotiationError(frame.type, failed.code, failed.reason))
+            self._log.emit(webrtc.NegotiationError(frame.type, failed.code, failed.reason))
             if frame.type == "answer" and failed.code == "data_rejected" and self._attempt is not None:
                 self.trace.data_rejected = True
                 self._post.send_nowait(self._attempt)
 
     async def _use_offer(self, offer: Description, early: list[CandidateInit | None] | None) -> None:
-        self._log.emit(peer.OfferReceived(len(offer.sdp), offer.sdp if self._options.log_sdp else msgspec.UNSET))
+        self._log.emit(webrtc.OfferReceived(len(offer.sdp), offer.sdp if self._options.log_sdp else msgspec.UNSET))
         remote = parse_remote(offer)
         attempt = self._attempt
         if attempt is None or not attempt.pc.continues(remote):
@@ -240,7 +240,7 @@ class PairSession:
         await attempt.answer(offer, remote)
 
     async def _use_answer(self, answer: Description) -> None:
-        self._log.emit(peer.AnswerReceived(len(answer.sdp), answer.sdp if self._options.log_sdp else msgspec.UNSET))
+        self._log.emit(webrtc.AnswerReceived(len(answer.sdp), answer.sdp if self._options.log_sdp else msgspec.UNSET))
         if self._attempt is None or not self._is_initiator:
             raise NegotiationFailed("wrong_state", "Received answer, but this side has sent no offer")
         await self._attempt.accept(answer, parse_remote(answer))
@@ -274,14 +274,14 @@ class PairSession:
             raise
         self._attempt = attempt
         self._tasks.start_soon(attempt.consume_events)
-        self._log.emit(peer.PcCreated([server.url for server in self._servers]))
-        self._log.emit(peer.WebrtcStarted(self._is_initiator))
+        self._log.emit(webrtc.PcCreated([server.url for server in self._servers]))
+        self._log.emit(webrtc.WebrtcStarted(self._is_initiator))
         if offers:
             try:
                 await attempt.offer()
             except NegotiationFailed as failed:
                 self.trace.description_flaw = failed.reason
-                self._log.emit(peer.NegotiationError("offer", failed.code, failed.reason))
+                self._log.emit(webrtc.NegotiationError("offer", failed.code, failed.reason))
                 self._post.send_nowait(attempt)
         return attempt
 
@@ -305,7 +305,7 @@ class PairSession:
         if step is Step.FAIL:
             self._end(self._failure)
         elif step is Step.RETRY:
-            self._log.emit(peer.ConnectionRetry(self.peer_id, self._retries, options.retries))
+            self._log.emit(webrtc.ConnectionRetry(self.peer_id, self._retries, options.retries))
             await self._begin(offers=self._is_initiator)
         else:
             await self._close_attempt()

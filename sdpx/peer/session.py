@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from sdpx.concurrency import wait_while_it_changes
 from sdpx.errors import Ending
-from sdpx.events import peer
+from sdpx.events import peer, webrtc
 from sdpx.ice_servers import choose, servers_from
 from sdpx.log import Log
 from sdpx.peer import policy
@@ -299,7 +299,7 @@ class Session:
     def _on_frame(self, frame: Description | Candidate) -> None:
         if self._pairing is None and frame.type != "candidate":
             reason = f"Received {frame.type} but PeerConnection not ready"
-            self._log.emit(peer.NegotiationError(frame.type, "not_ready", reason))
+            self._log.emit(webrtc.NegotiationError(frame.type, "not_ready", reason))
         elif self._pairing is not None and not self._pairing.detached:
             self._pairing.receive(frame)
 

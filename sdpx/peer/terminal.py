@@ -4,7 +4,7 @@ from typing import Final
 
 from msgspec import UnsetType
 
-from sdpx.events import Event, peer
+from sdpx.events import Event, peer, webrtc
 from sdpx.peer.options import DEFAULT_URL, PeerOptions
 from sdpx.terminal import View, milliseconds, wrapped
 
@@ -41,7 +41,7 @@ class PeerView(View):
                 pass  # the sentence is on stderr, or the next event has it
             case peer.ServerError() if self._options.pair is not None:
                 pass  # its sentence follows on stderr
-            case peer.Diagnosis() if not event.retrying and self._ends_with_pairing:
+            case webrtc.Diagnosis() if not event.retrying and self._ends_with_pairing:
                 pass  # so does this one
             case peer.ChannelMessage(text, size):
                 text = f"[{size} bytes]" if isinstance(text, UnsetType) else text
@@ -80,20 +80,20 @@ class PeerView(View):
                 if not is_initiator:
                     self._began = self._last = now
                 line = self._took(f"paired with {peer_id}", now) if is_initiator else f"paired with {peer_id}"
-            case peer.ExchangeComplete():
+            case webrtc.ExchangeComplete():
                 line = self._took("exchange", now)
-            case peer.PathSelected():
+            case webrtc.PathSelected():
                 line = self._took(f"path  {event.message()}", now)
-            case peer.ChannelOpen(label):
+            case webrtc.ChannelOpen(label):
                 self.prompt, self._opened = "you> ", now
                 name = "channel open" if label == DEFAULT_LABEL else f"channel '{label}' open"
                 self._open_channels += 1
                 line = f"{self._took(name, now)}   ({(now - self._began) * 1000:.0f} ms in all; -v shows every state)"
-            case peer.ChannelClosed():
+            case webrtc.ChannelClosed():
                 self._open_channels -= 1
             case peer.PeerDisconnected(_, reason) if reason == "left" or not self._open_channels:
                 self._left = reason  # otherwise only its connection to the relay is lost
-            case peer.ConnectionSummary():
+            case webrtc.ConnectionSummary():
                 self.prompt, self._is_told = "", True
                 who = f"{self._peer_id} left ({self._left})" if self._left else f"Disconnected from {self._peer_id}"
                 sizes = f"{event.bytes_sent} bytes sent, {event.bytes_received} received"

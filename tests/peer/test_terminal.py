@@ -5,7 +5,7 @@ from typing import Any
 from msgspec import UNSET
 
 from sdpx.demo import STATUS_LINES, DemoView
-from sdpx.events import Event, peer
+from sdpx.events import Event, peer, webrtc
 from sdpx.events.demo import DemoFinished
 from sdpx.peer.diagnostics.diagnosis import diagnose
 from sdpx.peer.diagnostics.trace import ConnectionTrace
@@ -32,22 +32,22 @@ class Screen:
         return "\n".join(line.rpartition(CLEAR)[2] for line in self.drawn.split("\n"))
 
 
-SUMMARY = peer.ConnectionSummary("bob", True, {}, "host", "host", 5, 8)
+SUMMARY = webrtc.ConnectionSummary("bob", True, {}, "host", "host", 5, 8)
 CONVERSATION: list[tuple[float, Event]] = [
     (0.0, peer.Connecting("ws://127.0.0.1:8765")),
     (0.1, peer.IdAssigned("gr5jcudfqx22zkbr3")),
     (2.0, peer.PairRequested("bob")),
     (2.001, peer.Paired("bob", True)),
-    (2.002, peer.OfferCreated(9)),
-    (2.017, peer.ExchangeComplete()),
-    (2.042, peer.PathSelected("host", "10.0.0.5", "host", "10.0.0.7")),
-    (2.047, peer.ChannelOpen("chat")),
+    (2.002, webrtc.OfferCreated(9)),
+    (2.017, webrtc.ExchangeComplete()),
+    (2.042, webrtc.PathSelected("host", "10.0.0.5", "host", "10.0.0.7")),
+    (2.047, webrtc.ChannelOpen("chat")),
     (3.0, peer.ChannelMessageSent(5)),
     (4.0, peer.ChannelMessage("hi there")),
-    (14.0, peer.ChannelClosed("chat")),
+    (14.0, webrtc.ChannelClosed("chat")),
     (14.1, peer.PeerDisconnected("bob", "closed")),
     (14.1, SUMMARY),
-    (14.1, peer.Closing()),
+    (14.1, webrtc.Closing()),
     (14.1, peer.Ready("bob", "closed")),
 ]
 

@@ -10,7 +10,7 @@ from typing import Final
 from msgspec import Struct
 
 from sdpx.errors import Ending, ExitStatus
-from sdpx.events import peer
+from sdpx.events import webrtc
 from sdpx.peer.diagnostics.trace import ConnectionTrace
 from sdpx.remedies import REMEDIES
 
@@ -34,10 +34,10 @@ class Diagnosis(Struct, frozen=True):
         """The most likely cause, and what to do."""
         return self.ending.reason
 
-    def event(self, trace: ConnectionTrace, now: float, *, retrying: bool) -> peer.Diagnosis:
+    def event(self, trace: ConnectionTrace, now: float, *, retrying: bool) -> webrtc.Diagnosis:
         """Return the log event; `now` is in seconds since the connection was begun."""
         last_received = trace.last_received
-        return peer.Diagnosis(
+        return webrtc.Diagnosis(
             code=self.code,
             peer_id=trace.peer_id,
             is_initiator=trace.is_initiator,
@@ -98,9 +98,9 @@ def diagnose_doubt(trace: ConnectionTrace, messages: int, size: int) -> Diagnosi
     return Diagnosis(Ending("unconfirmed", sentence, ExitStatus.CHANNEL_LOST))
 
 
-def summarize(trace: ConnectionTrace) -> peer.ConnectionSummary:
+def summarize(trace: ConnectionTrace) -> webrtc.ConnectionSummary:
     """Return the log event for the end of a connection that was established."""
-    return peer.ConnectionSummary(
+    return webrtc.ConnectionSummary(
         peer_id=trace.peer_id,
         is_initiator=trace.is_initiator,
         phases=trace.phases_ms(),

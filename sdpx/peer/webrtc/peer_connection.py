@@ -20,7 +20,7 @@ from aiortc import RTCConfiguration, RTCIceServer, RTCIceTransportPolicy, RTCPee
 from aiortc.sdp import candidate_from_sdp
 
 from sdpx.errors import describe_os_error
-from sdpx.events import peer
+from sdpx.events import webrtc
 from sdpx.ice_servers import IceServer
 from sdpx.peer.negotiation import sdp
 from sdpx.peer.negotiation.addresses import MAX_REMOTE, is_group_address, refuse_remote
@@ -187,7 +187,7 @@ class PeerConnection:
             self._dtls_error = reason
 
         def on_skipped(used: int, skipped: int) -> None:
-            self._emit(Noted(peer.AddressesSkipped(used, skipped)))
+            self._emit(Noted(webrtc.AddressesSkipped(used, skipped)))
 
         await in_asyncio(self.channels.control_flow)
         if self._pc.sctp is None:
@@ -274,7 +274,7 @@ class PeerConnection:
         if self._remote_count > MAX_REMOTE:
             if self._remote_count == MAX_REMOTE + 1:
                 reason = f"The peer has more than {MAX_REMOTE} candidates; the others are not used"
-                self._emit(Noted(peer.CandidateIgnored(reason)))
+                self._emit(Noted(webrtc.CandidateIgnored(reason)))
             return
         with _map_exceptions("bad_candidate", "The peer's candidate cannot be used"):
             candidate = candidate_from_sdp(init.candidate.removeprefix("candidate:"))
@@ -286,7 +286,7 @@ class PeerConnection:
     def _refuses(self, address: str, port: int) -> bool:
         reason = refuse_remote(address, port, self._host_addresses, allow_loopback=self._allow_loopback)
         if reason:
-            self._emit(Noted(peer.CandidateIgnored(f"A candidate of the peer is not used: {reason}")))
+            self._emit(Noted(webrtc.CandidateIgnored(f"A candidate of the peer is not used: {reason}")))
         return bool(reason)
 
     def _is_for_data(self, init: CandidateInit) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
-from sdpx.events.peer import WebrtcFeatureUnavailable
+from sdpx.events.webrtc import WebrtcFeatureUnavailable
 from sdpx.ice_servers import IceServer
 from sdpx.log import Log
 
