@@ -129,15 +129,21 @@ def servers_from(dictionaries: Any, ignored: Callable[[str], None] = lambda _rea
     return tuple(dict.fromkeys(named))[:MAX_SERVERS]
 
 
-def choose(named: Iterable[IceServer] | None, offered: Any, *, no_stun: bool) -> tuple[IceServer, ...]:
+def choose(
+    named: Iterable[IceServer] | None,
+    offered: Any,
+    *,
+    no_stun: bool,
+    ignored: Callable[[str], None] = lambda _reason: None,
+) -> tuple[IceServer, ...]:
     """Return the servers to use: those of the command line, else the relay's `offered`, else the default STUN server.
 
     `named` is None if the command line has no server. `offered` is None without a list of the relay, which is used even if
-    no server in it is valid. `no_stun` removes all STUN servers.
+    no server in it is valid; `ignored` is called as by `servers_from`. `no_stun` removes all STUN servers.
     """
-    servers = (DEFAULT_STUN,) if offered is None else servers_from(offered)
-    servers = servers if named is None else tuple(named)
-    return tuple(server for server in servers if server.is_turn or not no_stun)
+    if named is None:
+        named = (DEFAULT_STUN,) if offered is None else servers_from(offered, ignored)
+    return tuple(server for server in named if server.is_turn or not no_stun)
 
 
 def _of_dictionary(named: Any, ignored: Callable[[str], None]) -> list[IceServer]:

@@ -6,7 +6,8 @@ cancellation included, closes its RTCPeerConnection.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, Literal
+from dataclasses import InitVar, dataclass, field
+from typing import Final, Literal
 
 import msgspec
 import trio
@@ -25,12 +26,10 @@ from sdpx.peer.negotiation.addresses import is_loopback_url
 from sdpx.peer.negotiation.heartbeat import SILENCE_SECONDS
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.policy import PairingState, Step
+from sdpx.peer.transfer.transport import Carrier
 from sdpx.peer.webrtc.events import NegotiationFailed
 from sdpx.peer.webrtc.runtime import WebRtcRuntime
 from sdpx.protocol.messages import Candidate, CandidateInit, Description, Paired
-
-if TYPE_CHECKING:
-    from sdpx.peer.transfer.transport import Carrier
 
 INBOX_BOUND: Final = 512
 OWN_BOUND: Final = 64  # room in the inbox for the items of this side, which are never dropped: a few for each attempt
@@ -50,6 +49,7 @@ class _Rollback(Struct, frozen=True):
 _Item = Description | Candidate | Attempt | _Rollback | trio.Event
 
 
+@dataclass(eq=False, repr=False)
 class PairSession:
     """The negotiation and the data transfer with one peer.
 
@@ -57,45 +57,35 @@ class PairSession:
     seconds of the phases before the pairing. `detached` is empty, or the reason why the relay knows the pairing no more.
     """
 
-    def __init__(
-        self,
-        paired: Paired,
-        options: PeerOptions,
-        log: Log,
-        source: MessageSource,
-        send: Callable[[msgspec.Struct, Callable[[], None]], Awaitable[object]],
-        runtime: WebRtcRuntime,
-        *,
-        servers: tuple[IceServer, ...],
-        before: dict[str, float],
-        on_phase: Callable[[Phase], None],
-        transfer: "Carrier | None" = None,
-    ) -> None:
-        self.peer_id = paired.peer_id
-        self.detached = ""
-        self._is_initiator = paired.is_initiator
-        self._options = options
-        self._log = log
-        self._send = send
-        self._runtime = runtime
-        self._servers = servers
-        self._on_phase = on_phase
-        self._transfer = transfer
-        self._began = trio.current_time()
-        self._deadline = self._began + options.timeout
+    _paired: Paired
+    _options: PeerOptions
+    _log: Log
+    source: InitVar[MessageSource]
+    _send: Callable[[msgspec.Struct, Callable[[], None]], Awaitable[object]]
+    _runtime: WebRtcRuntime
+    _servers: tuple[IceServer, ...]
+    before: InitVar[dict[str, float]]
+    _on_phase: Callable[[Phase], None]
+    _transfer: Carrier | None = None
+    detached: str = ""
+    _began: float = field(default_factory=trio.current_time)
+    _attempt: Attempt | None = None
+    _attempts: int = 0
+    _retries: int = 0
+    _was_open: bool = False
+    _failure: Diagnosis | None = None
+    _result: Diagnosis | None = None
+    _is_ending: bool = False
+    _scope: trio.CancelScope = field(default_factory=trio.CancelScope)  # of the negotiation and the sending
+    _tasks: trio.Nursery = field(init=False)  # those of the attempts, which end after it
+    closed: trio.Event = field(default_factory=trio.Event)
+
+    def __post_init__(self, source: MessageSource, before: dict[str, float]) -> None:
+        self.peer_id, self._is_initiator = self._paired.peer_id, self._paired.is_initiator
+        self._deadline = self._began + self._options.timeout
         self.trace = self._new_trace(before)
         self._post, self._inbox = trio.open_memory_channel[_Item](INBOX_BOUND + OWN_BOUND)
-        self._attempt: Attempt | None = None
-        self._attempts = 0
-        self._retries = 0
-        self._was_open = False
-        self._failure: Diagnosis | None = None
-        self._result: Diagnosis | None = None
-        self._is_ending = False
-        self._scope = trio.CancelScope()  # of the negotiation and the sending
-        self._tasks: trio.Nursery  # those of the attempts, which end after it
-        self.closed = trio.Event()
-        self.delivery = Delivery(source, log, lambda: self._attempt.transport if self._attempt else None)
+        self.delivery = Delivery(source, self._log, lambda: self._attempt.transport if self._attempt else None)
 
     def _new_trace(self, before: dict[str, float]) -> ConnectionTrace:
         options = self._options
@@ -357,11 +347,12 @@ class PairSession:
         """End the pairing, with a `failure` if it is given, unless the other side opens a data channel or connects again."""
         await trio.sleep(seconds)
         if self._attempt is attempt and not attempt.pc.channels.is_open:
-            self._end(None if failure is None else self._logged(failure(self.trace, self.age)))
+            self._end(None if failure is None else self.report(failure(self.trace, self.age)))
 
-    def _logged(self, failure: Diagnosis) -> Diagnosis:
-        self._log.emit(failure.event(self.trace, self.age, retrying=False))
-        return failure
+    def report(self, diagnosis: Diagnosis) -> Diagnosis:
+        """Log a diagnosis after which no attempt follows, and return it."""
+        self._log.emit(diagnosis.event(self.trace, self.age, retrying=False))
+        return diagnosis
 
     # ---- messages -------------------------------------------------------------------------------------------------
 
@@ -371,4 +362,4 @@ class PairSession:
         if self._options.once:
             await self.close_channel()
             doubt = self.delivery.in_doubt
-            self._end(self._logged(diagnose_doubt(self.trace, *doubt)) if any(doubt) else None)
+            self._end(self.report(diagnose_doubt(self.trace, *doubt)) if any(doubt) else None)

@@ -5,17 +5,17 @@ of `--pair`; one reads the input. Each pairing has a task of its own, in the Web
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import InitVar, dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 from msgspec import UNSET
-from msgspec.structs import replace
 
 from sdpx.concurrency import wait_while_it_changes
 from sdpx.errors import Ending
 from sdpx.events import peer, webrtc
-from sdpx.ice_servers import choose, servers_from
+from sdpx.ice_servers import IceServer, choose
 from sdpx.log import Log
 from sdpx.peer import policy
 from sdpx.peer.commands import InputRejected
@@ -29,6 +29,7 @@ from sdpx.peer.pair_requester import PairRequester
 from sdpx.peer.pair_session import PairSession
 from sdpx.peer.policy import AskAgain, Departed, Detach, Failed, Finish, Ready, SessionState
 from sdpx.peer.signaling.client import Connected, Disconnected, SignalingClient, SignalingEvent, Stopped
+from sdpx.peer.transfer.transport import Carrier
 from sdpx.peer.webrtc.runtime import WebRtcRuntime
 from sdpx.protocol.messages import (
     Candidate,
@@ -46,10 +47,8 @@ from sdpx.urls import page_link
 REJOIN_SECONDS: Final = 60.0  # when a relay is back, its other clients may take as long as their longest wait
 SETTLE_SECONDS: Final = 1.0
 
-if TYPE_CHECKING:
-    from sdpx.peer.transfer.transport import Carrier
 
-
+@dataclass(eq=False, repr=False)
 class Session:
     """Everything a peer does. With `--stdin json` it sends the messages of `queue`, else `lines`.
 
@@ -57,43 +56,36 @@ class Session:
     replaces messages, the program ends by `quit`.
     """
 
-    def __init__(
-        self,
-        options: PeerOptions,
-        signaling: SignalingClient,
-        runtime: WebRtcRuntime,
-        lines: Lines,
-        log: Log,
-        chance: Callable[[], float],
-        transfer: "Carrier | None" = None,
-    ) -> None:
-        self._options = options
-        self._signaling = signaling
-        self._runtime = runtime
-        self._lines = lines
-        self._log = log
-        self._transfer = transfer
-        self._began = trio.current_time()
-        self._requester = PairRequester(signaling, log, chance)
-        self._expectation = Expectation(options.expect)
+    _options: PeerOptions
+    _signaling: SignalingClient
+    _runtime: WebRtcRuntime
+    _lines: Lines
+    _log: Log
+    chance: InitVar[Callable[[], float]]
+    _transfer: Carrier | None = None
+    _began: float = field(default_factory=trio.current_time)
+    _relay: Connected | None = None
+    _relay_connected: trio.Event = field(default_factory=trio.Event)
+    _servers: tuple[IceServer, ...] = ()
+    _stopped: Ending | None = None
+    _pairing_wanted: trio.Event = field(default_factory=trio.Event)  # that of --pair
+    _pairing: PairSession | None = None
+    _last: PairSession | None = None  # the present pairing, or the one before
+    _idle_since: float = 0.0  # since the relay connection, the end of a pairing, or a request of this side
+    _scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    _ending: Ending | None = None
+    _doubt: Ending | None = None  # of the first pairing that left messages unconfirmed
+
+    def __post_init__(self, chance: Callable[[], float]) -> None:
+        self._requester = PairRequester(self._signaling, self._log, chance)
+        self._expectation = Expectation(self._options.expect)
         self._expectation_met = trio.Event()
         if not self._expectation.is_unmet:
             self._expectation_met.set()
-        self.queue = MessageQueue(self._expectation_met.wait, lines.reject)
-        is_queue = options.stdin == "json"
-        self._source: MessageSource = self.queue if is_queue else LineSource(lines, self._expectation_met.wait)
-        self._prompt = Prompt(lines, log)
-        self._relay: Connected | None = None
-        self._relay_connected = trio.Event()
-        self._stopped: Ending | None = None
-        self._pairing_wanted = trio.Event()  # that of --pair
-        self._was_paired = False
-        self._pairing: PairSession | None = None
-        self._last: PairSession | None = None
-        self._idle_since = 0.0  # since the relay connection, the end of a pairing, or a request of this side
-        self._scope = trio.CancelScope()
-        self._ending: Ending | None = None
-        self._doubt: Ending | None = None  # of the first pairing that left messages unconfirmed
+        self.queue = MessageQueue(self._expectation_met.wait, self._lines.reject)
+        is_queue = self._options.stdin == "json"
+        self._source: MessageSource = self.queue if is_queue else LineSource(self._lines, self._expectation_met.wait)
+        self._prompt = Prompt(self._lines, self._log)
 
     async def run(self, run_commands: Callable[[], Awaitable[None]] | None = None) -> None:
         """Run to the end of the program, with the task that executes the commands of `--stdin json`.
@@ -118,7 +110,6 @@ class Session:
                 async for event in self._signaling.events:
                     await self._on_event(event)
         finally:
-            self._last = self._pairing
             with trio.CancelScope(shield=True):  # closing has deadlines of its own
                 await self._end_pairing()
             if count := self._source.unsent:
@@ -128,8 +119,8 @@ class Session:
 
     def check(self, cause: str = "") -> None:
         """Raise the `Ending` of a program that has failed, after `run`, also where `cause` ended that."""
-        if self._ending is None and cause and self._expectation.is_unmet:
-            raise self._expectation_failure(f"ended by {cause}")
+        if self._ending is None and cause:
+            self._ending = self._expectation_failure(f"ended by {cause}")
         if ending := self._ending or policy.after_run(self._doubt, self._lines.rejected):
             raise ending
 
@@ -143,7 +134,7 @@ class Session:
     @property
     def has_addressee(self) -> bool:
         """Whether a message has a receiver: the present peer, the one being requested, or the first one of all."""
-        return self.has_peer or not self._was_paired or self._pairing_wanted.is_set()
+        return self.has_peer or self._last is None or self._pairing_wanted.is_set()
 
     @property
     def awaits_channel(self) -> bool:
@@ -185,10 +176,9 @@ class Session:
 
     async def quit(self, cause: str = '{"close": true}') -> None:
         """End the program, once the present peer has confirmed all that was sent."""
-        pairing = self._last = self._pairing
-        if pairing is not None:
-            await self._runtime.run_and_wait(pairing.close_channel)
-        self._finish(self._expectation_failure(f"ended by {cause}") if self._expectation.is_unmet else None)
+        if self._pairing is not None:
+            await self._runtime.run_and_wait(self._pairing.close_channel)
+        self._finish(self._expectation_failure(f"ended by {cause}"))
 
     # ---- requests -------------------------------------------------------------------------------------------------
 
@@ -220,7 +210,7 @@ class Session:
         match event:
             case Connected():
                 self._relay, self._idle_since = event, trio.current_time()
-                self._check_ice_servers(event.ice_servers)
+                self._choose_servers(event.ice_servers)
                 self._relay_connected.set()
                 self._prompt.start()
                 if self._options.qr:
@@ -253,15 +243,18 @@ class Session:
             case Description() | Candidate():
                 self._on_frame(message)
             case IceServers(ice_servers):  # for later pairings: the credentials of the earlier ones expire soon
-                self._relay = self._relay and replace(self._relay, ice_servers=ice_servers)
-                self._check_ice_servers(ice_servers)
+                self._choose_servers(ice_servers)
             case _:
                 pass  # `pong`
 
-    def _check_ice_servers(self, offered: object) -> None:
-        """Log which entries of the relay's list of ICE servers are ignored."""
-        if offered is not None and offered is not UNSET and self._options.ice_servers is None:
-            servers_from(offered, lambda reason: self._log.emit(peer.IceServerIgnored(reason)))
+    def _choose_servers(self, offered: object) -> None:
+        """Choose the ICE servers of the next pairings; log which entries of the relay's list are ignored."""
+        self._servers = choose(
+            self._options.ice_servers,
+            None if offered is UNSET else offered,
+            no_stun=self._options.no_stun,
+            ignored=lambda reason: self._log.emit(peer.IceServerIgnored(reason)),
+        )
 
     async def _on_paired(self, paired: Paired) -> None:
         assert self._relay is not None
@@ -275,24 +268,10 @@ class Session:
         await self._end_pairing()
         await self._runtime.loaded()
         self._log.emit(peer.Paired(paired.peer_id, paired.is_initiator))
-        self._pairing = PairSession(
-            paired,
-            self._options,
-            self._log,
-            self._source,
-            relay.channel.send,
-            self._runtime,
-            servers=choose(
-                self._options.ice_servers,
-                None if relay.ice_servers is UNSET else relay.ice_servers,
-                no_stun=self._options.no_stun,
-            ),
-            before={"dial": relay.seconds, "pairing": trio.current_time() - self._idle_since},
-            on_phase=self._on_phase,
-            transfer=self._transfer,
-        )
+        before = {"dial": relay.seconds, "pairing": trio.current_time() - self._idle_since}
+        parts = (self._options, self._log, self._source, relay.channel.send, self._runtime, self._servers, before)
+        self._pairing = self._last = PairSession(paired, *parts, self._on_phase, self._transfer)
         await self._runtime.run(partial(self._run_pairing, self._pairing))
-        self._was_paired = True
         self._pairing_wanted = trio.Event()
         self._requester.on_paired(paired.peer_id)
 
@@ -376,16 +355,15 @@ class Session:
 
     @property
     def _state(self) -> SessionState:
-        options = self._options
-        once = options.once or (self._transfer is not None and self._transfer.is_plain)
-        unfinished = self._transfer is not None and self._transfer.is_unfinished
-        unmet = self._expectation.is_unmet
-        return SessionState(options.pair is not None, once, unmet, self._stopped, unfinished=unfinished)
+        options, transfer, unmet = self._options, self._transfer, self._expectation.is_unmet
+        once = options.once or (transfer is not None and transfer.is_plain)
+        unfinished = transfer is not None and transfer.is_unfinished
+        return SessionState(options.pair is not None, once, unmet, self._stopped, unfinished)
 
     def _apply(self, step: Finish | AskAgain | Ready, pairing: PairSession | None) -> None:
         """Do what follows the end of a pairing, or of the relay connection without a pairing."""
         if step.diagnosis is not None and pairing is not None:
-            self._log.emit(step.diagnosis.event(pairing.trace, pairing.age, retrying=False))
+            pairing.report(step.diagnosis)
         if isinstance(step, Finish):
             self._finish(step.ending)
             return
@@ -406,24 +384,17 @@ class Session:
         if self._expectation.is_unmet:
             self._finish(self._late_expectation(within))
 
-    def _late_expectation(self, within: float) -> Ending:
+    def _late_expectation(self, within: float) -> Ending | None:
         """Return why the expectation was not met in time, as exactly as is known."""
         pairing = self._pairing
         if pairing is not None and not pairing.trace.succeeded:
-            diagnosis = diagnose(pairing.trace, pairing.age)
-            self._log.emit(diagnosis.event(pairing.trace, pairing.age, retrying=False))
-            return diagnosis.ending
+            return pairing.report(diagnose(pairing.trace, pairing.age)).ending
         ending = None
         if pairing is None:
-            ending = policy.before_any_pairing(
-                within,
-                url=self._options.shown_url,
-                connected=self._signaling.connected_since is not None,
-                target=self._options.pair,
-                refusal=self._requester.last_refusal,
-            )
+            connected = self._signaling.connected_since is not None
+            target, refusal, url = self._options.pair, self._requester.last_refusal, self._options.shown_url
+            ending = policy.before_any_pairing(within, url=url, connected=connected, target=target, refusal=refusal)
         return ending or self._expectation_failure(f"{within:g} s went by")
 
-    def _expectation_failure(self, cause: str) -> Ending:
-        pairing = self._pairing or self._last
-        return self._expectation.failure(cause, None if pairing is None else pairing.trace)
+    def _expectation_failure(self, cause: str) -> Ending | None:
+        return self._expectation.failure(cause, None if self._last is None else self._last.trace)

@@ -49,9 +49,9 @@ class Side(LogRecorder):
             self.source,
             self._send,
             runtime,
-            servers=servers,
-            before={"dial": 0.1},
-            on_phase=self.phases.append,
+            servers,
+            {"dial": 0.1},
+            self.phases.append,
         )
 
     async def _send(self, frame: msgspec.Struct, on_written: Callable[[], None]) -> None:

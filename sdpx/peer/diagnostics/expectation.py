@@ -29,12 +29,13 @@ class Expectation:
         self.is_unmet = False
         return True
 
-    def failure(self, cause: str, trace: ConnectionTrace | None) -> Ending:
-        """Return the ending of an unmet expectation.
+    def failure(self, cause: str, trace: ConnectionTrace | None) -> Ending | None:
+        """Return the ending of an unmet expectation, None if it is met.
 
         `cause` is what ended the wait, `trace` that of the last connection, None if there was no pairing.
         """
-        assert self._expected is not None
+        if self._expected is None or not self.is_unmet:
+            return None
         so_far = "no peer was paired with this one" if trace is None else _progress(trace)
         reason = f"--expect {self._expected}: {cause} before {_WANTED[self._expected]}; {so_far}"
         return Ending("expectation_not_met", reason, ExitStatus.EXPECTATION_FAILED)

@@ -26,7 +26,9 @@ def test_without_an_expectation_nothing_is_unmet() -> None:
 
 
 def unmet(expected: Expected, cause: str, trace: ConnectionTrace | None) -> str:
-    return Expectation(expected).failure(cause, trace).reason
+    ending = Expectation(expected).failure(cause, trace)
+    assert ending is not None
+    return ending.reason
 
 
 def test_the_sentence_says_what_was_missing() -> None:
