@@ -155,7 +155,7 @@ async def test_servers_of_the_relay_on_group_addresses_are_not_asked(
     async def query(*_: object) -> None:
         pytest.fail("a server on a group address was asked")
 
-    monkeypatch.setattr(aioice_ext, "query", query)
+    monkeypatch.setattr(aioice_ext.ServerQuery, "run", query)
     urls = [f"stun:{address}:3478", f"turn:{address}:3478"]
     offered = [{"urls": urls, "username": "u", "credential": "p"}]
     async with pairing(servers=choose(None, offered, no_stun=False)) as (a, b):

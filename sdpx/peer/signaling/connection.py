@@ -149,19 +149,9 @@ async def dial(
     Yields the connection, and closes it at the end. Raises an `Ending`.
     """
     opened = False
-
-    def explain(group: BaseExceptionGroup[Any]) -> BaseException:
-        if endings := group.subgroup(Ending):
-            return leaf_exceptions(endings)[0]
-        error = leaf_exceptions(group)[0]
-        if isinstance(error, ProtocolError):  # trio-websocket raises it in its own task
-            reason = f"The relay at {shown_url} sent frames that break the WebSocket protocol"
-            return Ending("relay_lost", reason, ExitStatus.RELAY)
-        has_token = bool(headers) or "token" in parse_qs(urlsplit(url).query)
-        return group if opened else _unreachable(shown_url, error, has_token=has_token)
-
+    has_token = bool(headers) or "token" in parse_qs(urlsplit(url).query)
     # Another server may answer anything, and the libraries raise as many exceptions.
-    with map_exceptions(Exception, explain):
+    with map_exceptions(Exception, lambda group: _explain(group, shown_url, has_token=has_token, opened=opened)):
         async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
             with trio.fail_after(DIAL_SECONDS):
                 context = (tls or client_context()) if urlsplit(url).scheme == "wss" else None
@@ -177,6 +167,17 @@ async def dial(
             finally:
                 await connection.close()
                 nursery.cancel_scope.cancel()
+
+
+def _explain(group: BaseExceptionGroup[Any], shown_url: str, *, has_token: bool, opened: bool) -> BaseException:
+    """Return the `Ending` of a failed dial, or of a connection; other errors of an opened one as they came."""
+    if endings := group.subgroup(Ending):
+        return leaf_exceptions(endings)[0]
+    error = leaf_exceptions(group)[0]
+    if isinstance(error, ProtocolError):  # trio-websocket raises it in its own task
+        reason = f"The relay at {shown_url} sent frames that break the WebSocket protocol"
+        return Ending("relay_lost", reason, ExitStatus.RELAY)
+    return group if opened else _unreachable(shown_url, error, has_token=has_token)
 
 
 class _EofWatchedStream(trio.abc.Stream):

@@ -13,6 +13,7 @@ import ipaddress
 import re
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final, Literal
 
@@ -159,109 +160,97 @@ def check_late_pairs(agent: IceGatherer) -> None:
                 connection.check_start_task(pair)
 
 
-async def query(
-    agent: IceGatherer,
-    server: IceServer,
-    addresses: Sequence[str],
-    on_candidate: Callable[[Candidate], None],
-    on_result: Callable[[IceServerResult], None],
-) -> None:
-    """Query a server at its `addresses`, the preferred one first, for candidates; for `SERVER_SECONDS` at most.
+@dataclass
+class ServerQuery:
+    """Queries a server at its `addresses`, the preferred one first, for candidates.
 
     `on_candidate` is called for each new candidate, `on_result` once for the server.
     """
 
-    def add(candidate: Candidate) -> None:
-        known = agent.connection._local_candidates  # noqa: SLF001
+    _agent: IceGatherer
+    _server: IceServer
+    _addresses: Sequence[str]
+    _on_candidate: Callable[[Candidate], None]
+    _on_result: Callable[[IceServerResult], None]
+
+    async def run(self) -> None:
+        """Query for `SERVER_SECONDS` at most."""
+        queries: list[Coroutine[Any, Any, None]] = []
+        if self._server.transport == "udp":  # a TURN server over UDP answers a Binding request, too
+            queries.append(self._query_reflexive())
+        if self._server.is_turn:
+            queries.append(self._query_relayed())
+        await asyncio.gather(*queries)
+
+    def _add(self, candidate: Candidate) -> None:
+        known = self._agent.connection._local_candidates  # noqa: SLF001
         if all((each.type, each.host, each.port) != (candidate.type, candidate.host, candidate.port) for each in known):
             known.append(candidate)
-            on_candidate(candidate)
+            self._on_candidate(candidate)
 
-    queries: list[Coroutine[Any, Any, None]] = []
-    if server.transport == "udp":  # a TURN server over UDP answers a Binding request, too
-        on_reflexive = (lambda _: None) if server.is_turn else on_result
-        queries.append(_query_reflexive(agent, server, addresses, add, on_reflexive))
-    if server.is_turn:
-        queries.append(_query_relayed(agent, server, addresses, add, on_result))
-    await asyncio.gather(*queries)
+    async def _query_reflexive(self) -> None:
+        """Query a STUN server for the server-reflexive address of each host candidate (RFC 8445, 5.1.1.2)."""
+        requests = []
+        for protocol in self._agent.connection._protocols:  # noqa: SLF001
+            family = ipaddress.ip_address(protocol.local_candidate.host).version
+            host = next((each for each in self._addresses if ipaddress.ip_address(each).version == family), None)
+            if protocol.local_candidate.type == "host" and host is not None:
+                requests.append(asyncio.wait_for(self._bind(protocol, host), SERVER_SECONDS))
+        failures = await asyncio.gather(*requests, return_exceptions=True)
+        if self._server.is_turn:
+            return  # its result is that of the allocation
+        if None in failures:  # at least one had no failure
+            self._on_result(IceServerResult(self._server, answered=True))
+        else:
+            no_address = "this machine has no address that can reach it"
+            reason = _failure_reason(failures[0]) if failures else no_address
+            self._on_result(IceServerResult(self._server, answered=False, reason=reason))
 
-
-async def _query_reflexive(
-    agent: IceGatherer,
-    server: IceServer,
-    addresses: Sequence[str],
-    add: Callable[[Candidate], None],
-    on_result: Callable[[IceServerResult], None],
-) -> None:
-    """Query a STUN server for the server-reflexive address of each host candidate (RFC 8445, 5.1.1.2)."""
-
-    async def bind(protocol: StunProtocol, host: str) -> None:
+    async def _bind(self, protocol: StunProtocol, host: str) -> None:
         request = stun.Message(message_method=stun.Method.BINDING, message_class=stun.Class.REQUEST)
-        response, _ = await protocol.request(request, (host, server.port))
+        response, _ = await protocol.request(request, (host, self._server.port))
         base, (address, port) = protocol.local_candidate, response.attributes["XOR-MAPPED-ADDRESS"]
         foundation = candidate_foundation("srflx", "udp", base.host)
         priority = candidate_priority(base.component, "srflx")
-        add(Candidate(foundation, base.component, "udp", priority, address, port, "srflx", base.host, base.port))
+        self._add(Candidate(foundation, base.component, "udp", priority, address, port, "srflx", base.host, base.port))
 
-    requests = []
-    for protocol in agent.connection._protocols:  # noqa: SLF001
-        family = ipaddress.ip_address(protocol.local_candidate.host).version
-        host = next((each for each in addresses if ipaddress.ip_address(each).version == family), None)
-        if protocol.local_candidate.type == "host" and host is not None:
-            requests.append(asyncio.wait_for(bind(protocol, host), SERVER_SECONDS))
-    failures = await asyncio.gather(*requests, return_exceptions=True)
-    if None in failures:  # at least one had no failure
-        on_result(IceServerResult(server, answered=True))
-    elif not failures:
-        reason = "this machine has no address that can reach it"
-        on_result(IceServerResult(server, answered=False, reason=reason))
-    else:
-        on_result(IceServerResult(server, answered=False, reason=_failure_reason(failures[0])))
+    async def _query_relayed(self) -> None:
+        """Allocate an address at a TURN server (RFC 8656, 7) and let the agent check its pairs."""
+        server, connection = self._server, self._agent.connection
+        # TLS verifies the name in the certificate, so it connects by name, which has just been resolved.
+        host = server.host if server.scheme == "turns" else self._addresses[0]
+        allocation = relayed_candidate(
+            component=1,
+            hide_related_address=False,
+            protocol_factory=lambda: StunProtocol(connection),
+            turn_server=(host, server.port),
+            turn_username=server.username,
+            turn_password=server.credential,
+            turn_ssl=server.scheme == "turns",
+            turn_transport=server.transport,
+        )
+        try:
+            candidate, protocol = await asyncio.wait_for(allocation, SERVER_SECONDS)
+        except stun.TransactionFailed as failed:
+            code, reason = failed.response.attributes.get("ERROR-CODE", (0, ""))
+            self._on_result(IceServerResult(server, answered=True, code=code, reason=reason))
+        except Exception as error:  # noqa: BLE001  another kind of server may answer anything
+            self._on_result(IceServerResult(server, answered=False, reason=_failure_reason(error)))
+        else:
+            # Its pairs join the check list unless that is completed (RFC 8838, 12).
+            connection._protocols.append(protocol)  # noqa: SLF001
+            if not connection._check_list_done:  # noqa: SLF001
+                for remote in connection.remote_candidates:
+                    connection._pair_remote_candidate(remote)  # noqa: SLF001
+                connection.sort_check_list()
+            self._add(candidate)
+            self._on_result(IceServerResult(server, answered=True))
 
 
 def _failure_reason(failure: object) -> str:
     if isinstance(failure, (TimeoutError, stun.TransactionTimeout)):
         return "it did not answer"
     return str(failure) or type(failure).__name__
-
-
-async def _query_relayed(
-    agent: IceGatherer,
-    server: IceServer,
-    addresses: Sequence[str],
-    add: Callable[[Candidate], None],
-    on_result: Callable[[IceServerResult], None],
-) -> None:
-    """Allocate an address at a TURN server (RFC 8656, 7) and let the agent check its pairs."""
-    # TLS verifies the name in the certificate, so it connects by name, which has just been resolved.
-    host = server.host if server.scheme == "turns" else addresses[0]
-    allocation = relayed_candidate(
-        component=1,
-        hide_related_address=False,
-        protocol_factory=lambda: StunProtocol(agent.connection),
-        turn_server=(host, server.port),
-        turn_username=server.username,
-        turn_password=server.credential,
-        turn_ssl=server.scheme == "turns",
-        turn_transport=server.transport,
-    )
-    try:
-        candidate, protocol = await asyncio.wait_for(allocation, SERVER_SECONDS)
-    except stun.TransactionFailed as failed:
-        code, reason = failed.response.attributes.get("ERROR-CODE", (0, ""))
-        on_result(IceServerResult(server, answered=True, code=code, reason=reason))
-    except Exception as error:  # noqa: BLE001  another kind of server may answer anything
-        on_result(IceServerResult(server, answered=False, reason=_failure_reason(error)))
-    else:
-        # Its pairs join the check list unless that is completed (RFC 8838, 12).
-        connection = agent.connection
-        connection._protocols.append(protocol)  # noqa: SLF001
-        if not connection._check_list_done:  # noqa: SLF001
-            for remote in connection.remote_candidates:
-                connection._pair_remote_candidate(remote)  # noqa: SLF001
-            connection.sort_check_list()
-        add(candidate)
-        on_result(IceServerResult(server, answered=True))
 
 
 def start_ice(pc: RTCPeerConnection) -> None:

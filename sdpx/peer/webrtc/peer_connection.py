@@ -240,7 +240,8 @@ class PeerConnection:
         def on_candidate(candidate: Candidate) -> None:
             self._on_local_candidate(gatherer, candidate)
 
-        await trio_asyncio.aio_as_trio(aioice_ext.query)(gatherer, server, addresses, on_candidate, self._emit)
+        query = aioice_ext.ServerQuery(gatherer, server, addresses, on_candidate, self._emit)
+        await trio_asyncio.aio_as_trio(query.run)()
 
     def _on_local_candidate(self, gatherer: aioice_ext.IceGatherer, candidate: Candidate) -> None:
         text, username = f"candidate:{candidate.to_sdp()}", str(gatherer.connection.local_username)
