@@ -72,14 +72,18 @@ class LoggedProcess(ChildProcess):
         self._ended = True
         self._changed.set()
 
-    async def wait_for(self, event: str, **keys: object) -> Line | None:
-        """Wait for a line of this event with these keys, and return it; None if the process has ended without one."""
+    async def wait_for(self, event: str, *, after: int = 0, **keys: object) -> Line | None:
+        """Wait for a line of this event with these keys, behind the first `after` lines, and return it.
+
+        Returns None if the process has ended without one.
+        """
         while True:
-            for line in self.lines:
+            for line in self.lines[after:]:
                 if line["event"] == event and keys.items() <= line.items():
                     return line
             if self._ended:
                 return None
+            after = max(after, len(self.lines))
             await self._changed.wait()
 
 

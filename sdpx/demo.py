@@ -6,7 +6,7 @@ a message each. Their log lines are merged, with a `who` key. No internet access
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -65,7 +65,7 @@ class DemoProcess(LoggedProcess):
         super().__init__(process, lambda line: log.forward(dict(line), name))
         self.name = name
 
-    async def require(self, event: str, **keys: object) -> Line:
+    async def require(self, event: str, **keys: Any) -> Line:
         """Wait for a line as `wait_for` does. Raises an `Ending` if the process has ended."""
         if (line := await self.wait_for(event, **keys)) is None:
             raise Ending("demo_failed", f"'{self.name}' ended before its event '{event}'; see its log lines")

@@ -94,7 +94,7 @@ async def test_once_sends_all_piped_input_before_the_peer_exits() -> None:
         done = await trio.to_thread.run_sync(shell, command)
         await b.wait_for("ready")
     assert done.returncode == 0
-    assert [line["text"] for line in b.lines if line["event"] == "channel_message"] == [str(n) for n in range(1, 501)]
+    assert [line["text"] for line in b.of("channel_message")] == [str(n) for n in range(1, 501)]
 
 
 async def test_once_exits_when_the_channel_is_closed() -> None:
@@ -162,7 +162,7 @@ async def test_relay_listens_on_each_address_of_a_host() -> None:
         found = {str(entry[4][0]) for entry in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)}
         while len([e for e in server.events if e == "server_listening"]) < len(found):
             await trio.sleep(0.01)
-        listening = [line for line in server.lines if line["event"] == "server_listening"]
+        listening = server.of("server_listening")
     assert {line["host"] for line in listening} == found
     assert len({line["port"] for line in listening}) == 1
 

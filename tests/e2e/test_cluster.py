@@ -148,4 +148,4 @@ async def conversation(url: str) -> AsyncIterator[None]:
             assert program.events.count("relay_resumed") >= 1
             assert "".join(str(line) + "\n" for line in program.lines if line["event"] in NEVER) == ""
         assert "peer_disconnected" not in a.events
-        assert [line["reason"] for line in b.lines if line["event"] == "peer_disconnected"] == ["left"]
+        assert [line["reason"] for line in b.of("peer_disconnected")] == ["left"]

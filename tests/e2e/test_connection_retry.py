@@ -31,7 +31,7 @@ async def test_connection_to_a_stopped_peer_is_built_again(stopped: str) -> None
         await b.say("again from b")
         await b.wait_for("channel_message", text="again from a")
         await a.wait_for("channel_message", text="again from b")
-        texts = [line["text"] for line in still.log.of("channel_message")]
+        texts = [line["text"] for line in still.of("channel_message")]
         assert texts[:-1] == meanwhile
         for program in (a, b):
             assert program.events.count("paired") == 1

@@ -142,7 +142,7 @@ async def test_the_relay_hands_servers_out_and_the_peers_use_them(tmp_path: Path
                     await program.wait_for("channel_open")
                     await program.wait_for("candidate_sent", end_of_candidates=True)
                     await program.wait_for("candidate_received", end_of_candidates=True)
-                    trickled = [line for line in program.lines if line["event"] == "candidate_sent"]
+                    trickled = program.of("candidate_sent")
                     kinds = [line["candidate_type"] for line in trickled]
                     assert set(kinds) == {"srflx", "relay", None}
                     assert kinds[-1] is None

@@ -48,7 +48,7 @@ def story(program: Program) -> list[str]:
 
 
 def states(program: Program, event: str) -> list[str]:
-    return [line["state"] for line in program.lines if line["event"] == event]
+    return [line["state"] for line in program.of(event)]
 
 
 async def test_the_whole_handshake_is_logged_in_order() -> None:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.e2e
 async def verdict_and_status(program: Program, code: str) -> tuple[Line, int]:
     """Wait for the end; return the one diagnosis, whose sentence is the error's, and the exit status."""
     status = await program.ended()
-    verdicts = [line for line in program.lines if line["event"] == "diagnosis"]
+    verdicts = program.of("diagnosis")
     error = await program.wait_for("error")
     assert [line["code"] for line in verdicts] == [code]
     assert (error["code"], error["reason"]) == (code, verdicts[0]["message"])
@@ -97,7 +97,7 @@ async def test_every_message_arrives_at_a_receiver_with_an_output_that_is_read_l
             nursery.start_soon(type_all)
             await a.wait_for("channel_message_sent")
             await trio.sleep(1)
-            assert len(a.log.of("channel_message_sent")) < len(lines)
+            assert len(a.of("channel_message_sent")) < len(lines)
             received: list[str] = []
             while len(received) < len(lines):
                 event = json.loads(await bob.receive_line())
@@ -176,7 +176,7 @@ async def test_a_program_controls_a_peer_by_commands() -> None:
         await command(a, unpair=True)
         await a.wait_for("ready", peer_id=b_id, reason="unpaired")
         await b.wait_for("ready")
-        received = [line.get("text", line.get("base64")) for line in b.lines if line["event"] == "channel_message"]
+        received = [line.get("text", line.get("base64")) for line in b.of("channel_message")]
         assert received == ["grüß dich", "AP8=", "bye"]
         seen, said = len(b.lines), len(a.lines)
         await command(a, pair=b_id)
@@ -200,7 +200,7 @@ async def test_a_signal_during_a_delivery_is_no_success(signals: int) -> None:
                 a.process.send_signal(signal.SIGTERM)
                 await trio.sleep(0.1)
             assert await a.ended() == 12
-            [event] = [line for line in a.lines if line["event"] == "messages_unconfirmed"]
+            [event] = a.of("messages_unconfirmed")
             assert (event["messages"], event["bytes"]) == (1, 4)
         finally:
             b.process.send_signal(signal.SIGCONT)

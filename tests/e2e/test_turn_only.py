@@ -28,7 +28,7 @@ def issuing(directory: Path, port: int, ttl: int) -> tuple[str, ...]:
 
 
 def kinds(program: Program, event: str) -> set[str | None]:
-    return {line["candidate_type"] for line in program.lines if line["event"] == event}
+    return {line["candidate_type"] for line in program.of(event)}
 
 
 async def test_two_peers_connect_through_a_turn_server_only(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import pytest
 import trio
 
-from sdpx.child_process import ChildProcess, child_process, environment
-from tests.harness.log import Line, LogRecorder
+from sdpx.child_process import Line, LoggedProcess, child_process, environment
 
 __all__ = [
     "COMMON",
@@ -37,46 +37,41 @@ _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
-class Program(ChildProcess):
+class Program(LoggedProcess):
     """An sdpx process: its log lines, its input, its exit status."""
 
     def __init__(self, process: trio.Process) -> None:
-        super().__init__(process)
-        self.log = LogRecorder()
+        super().__init__(process, assert_common)
         self.stderr = b""
-        self._open_outputs = 2
+        self._was_read = trio.Event()
 
-    async def read_stdout(self) -> None:
-        while line := await self.receive_line():
-            self.log.put([line])
-            assert list(self.log.records[-1])[:4] == COMMON, line
+    async def run(self) -> None:
+        """Read the log and stderr until the process has ended."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read_stderr)
+            await super().run()
         assert self._buffer == b""
-        self._output_ended()
+        self._was_read.set()
 
-    async def read_stderr(self) -> None:
+    async def _read_stderr(self) -> None:
         assert self.process.stderr is not None
         async for chunk in self.process.stderr:
             self.stderr += chunk
-        self._output_ended()
-
-    def _output_ended(self) -> None:
-        self._open_outputs -= 1
-        self.log.changed.set()
-
-    @property
-    def lines(self) -> list[Line]:
-        return self.log.records
 
     @property
     def events(self) -> list[str]:
-        return self.log.events
+        return [line["event"] for line in self.lines]
+
+    def of(self, event: str) -> list[Line]:
+        """Return the lines of this event."""
+        return [line for line in self.lines if line["event"] == event]
 
     async def wait_for(self, event: str, *, after: int = 0, **keys: object) -> Line:
-        """Return the first such line behind the first `after` lines."""
-        while (line := self.log.first(event, after=after, **keys)) is None:
-            after = len(self.lines)
-            assert self._open_outputs, f"ended without {event} {keys}: {self.events} {self.stderr.decode()}"
-            await self.log.changed.wait()
+        """Return the first such line behind the first `after` lines; the test fails if the process ends without one."""
+        line = await super().wait_for(event, after=after, **keys)
+        if line is None:
+            await self._was_read.wait()
+            pytest.fail(f"ended without {event} {keys}: {self.events} {self.stderr.decode()}")
         return line
 
     async def say(self, text: str) -> None:
@@ -89,8 +84,7 @@ class Program(ChildProcess):
     async def ended(self) -> int:
         """Wait for the process and all of its output to end; a traceback on stderr fails the test."""
         status = await self.process.wait()
-        while self._open_outputs:
-            await self.log.changed.wait()
+        await self._was_read.wait()
         assert b"Traceback" not in self.stderr, self.stderr.decode()
         return status
 
@@ -98,6 +92,11 @@ class Program(ChildProcess):
         """Send a signal and wait for the end."""
         self.process.send_signal(number)
         return await self.ended()
+
+
+def assert_common(line: Line) -> None:
+    """Assert that the keys that all log lines have come first."""
+    assert list(line)[: len(COMMON)] == COMMON, line
 
 
 @asynccontextmanager
@@ -109,8 +108,7 @@ async def sdpx(*arguments: str, module: Sequence[str] = ("sdpx",)) -> AsyncItera
             child_process("-m", *module, *arguments, stderr=subprocess.PIPE) as process,
         ):
             program = Program(process)
-            nursery.start_soon(program.read_stdout)
-            nursery.start_soon(program.read_stderr)
+            nursery.start_soon(program.run)
             try:
                 yield program
             finally:

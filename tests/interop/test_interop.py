@@ -233,7 +233,7 @@ async def renegotiate(program: Program, page: Scenario) -> None:
         await page.wait_for("open", label="second")
         await program.say("last")
         await program.wait_for("channel_message", text="echo last")
-        assert not [line for line in program.lines if line["event"] == "channel_closed"]
+        assert not program.of("channel_closed")
         await program.end()
         await page.wait_for("ended")
     except BaseException as error:
@@ -261,7 +261,7 @@ async def test_all_bytes_arrive_over_a_bad_path(stacks: Stacks, name: str, perce
         for text in texts:
             await program.say(text)
         await program.wait_for("channel_message", text=f"echo {texts[-1]}")
-        echoes = [line["text"] for line in program.log.of("channel_message") if "text" in line]
+        echoes = [line["text"] for line in program.of("channel_message") if "text" in line]
         assert echoes == ["hello from the other stack", *(f"echo {text}" for text in texts)]
         await program.say("close")
         assert await program.ended() == 0
