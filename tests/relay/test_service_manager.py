@@ -66,16 +66,20 @@ async def test_watchdog_is_reported_to_twice_in_its_time(
 
 @pytest.mark.parametrize(
     "environ",
-    [
-        {},
-        {"NOTIFY_SOCKET": "@unused"},
-        {"NOTIFY_SOCKET": "@unused", "WATCHDOG_USEC": "x"},
-        {"NOTIFY_SOCKET": "@unused", "WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"},
-        {"WATCHDOG_USEC": "1000"},
-    ],
+    [{}, {"WATCHDOG_USEC": "x"}, {"WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"}],
+    ids=["none", "invalid", "of_another_process"],
 )
-async def test_watchdog_that_watches_no_or_another_process_gets_no_report(environ: dict[str, str]) -> None:
-    await ServiceManager(environ, fail).run_watchdog()
+async def test_watchdog_that_watches_no_or_another_process_gets_no_report(
+    received: tuple[str, Received], environ: dict[str, str]
+) -> None:
+    await ServiceManager(environ | {"NOTIFY_SOCKET": received[0]}, fail).run_watchdog()
+    assert received[1].all() == []
+
+
+async def test_watchdog_without_a_service_manager_is_not_reported_to() -> None:
+    with trio.move_on_after(1) as late:
+        await ServiceManager({"WATCHDOG_USEC": "1000"}, fail).run_watchdog()
+    assert not late.cancelled_caught
 
 
 def test_failed_notification_is_logged_and_raises_nothing(tmp_path: Path) -> None:
