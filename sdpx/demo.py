@@ -45,7 +45,7 @@ STATUS_LINES: Final = {
 
 
 class DemoView(View):
-    """The view of the demonstration: what each process does, in a line."""
+    """The view of the demonstration: a line for each step of a process."""
 
     def show(self, event: Event, now: float) -> str | None:
         """Return the lines for an event of the demonstration itself."""

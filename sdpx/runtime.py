@@ -1,8 +1,8 @@
 """Runtime of every sdpx program: the log on stdout, signals, the watcher of stdout's reader, the exit status.
 
 - The first SIGINT or SIGTERM requests a shutdown; a second signal cancels the program.
-- If the log cannot be written, because the disk is full or stdout's reader is gone, the program shuts down with status 1, or
-  serves on and reports it on stderr (`--on-log-failure`).
+- If the log cannot be written, because the disk is full or stdout's reader has closed the pipe, the program shuts down with
+  status 1, or serves on and reports it on stderr (`--on-log-failure`).
 - An `Ending` that the program raises becomes one `error` event, one sentence on stderr, and the exit status.
 """
 
@@ -276,7 +276,7 @@ def reader_is_gone(fd: int) -> bool:
 
 
 async def _watch_reader(log_failures: LogFailures, descriptor: int) -> None:
-    """Detect that the log's reader is gone while nothing is being written."""
+    """Detect that the log's reader has closed the pipe while nothing is being written."""
     while not reader_is_gone(descriptor):  # noqa: ASYNC110  Trio cannot wait for errors alone
         await trio.sleep(READER_POLL_SECONDS)
     log_failures.on_failure(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)), 0)

@@ -1,4 +1,4 @@
-"""Data over a channel for a time, in one direction: what one end sends or receives, and what it measures."""
+"""Data over a channel for a time, in one direction: one end sends or receives it, and measures."""
 
 import time
 from typing import TYPE_CHECKING, Final

@@ -11,7 +11,7 @@ from sdpx.options import BadOption, did_you_mean
 
 MAX_WIDTH: Final = 100
 DOCS: Final = files("sdpx") / "docs"
-# The file of each recipe, and what it is for.
+# The file of each recipe, and its purpose.
 RECIPES: Final = {
     "systemd": ("recipes/sdpx.service", "A hardened unit for systemd, with a watchdog"),
     "compose": ("recipes/compose.yaml", "The relay and a TURN server (coturn) in containers; needs the next one"),
@@ -67,7 +67,7 @@ def show_recipe(name: str) -> None:
 
 
 def list_recipes() -> None:
-    """Write the names of the recipes to stdout, with what they are for."""
+    """Write the names of the recipes to stdout, each with its purpose."""
     _write_list(((name, purpose) for name, (_, purpose) in RECIPES.items()), "sdpx recipe NAME")
 
 

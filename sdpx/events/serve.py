@@ -241,7 +241,7 @@ class Relayed(Event, frozen=True):
 
 
 class RelayRefused(WarningEvent, frozen=True):
-    """A frame could not be relayed: its sender is not paired, or the peer is gone."""
+    """A frame could not be relayed: its sender is not paired, or the peer has disconnected."""
 
     type: str
     client_id: str

@@ -1,4 +1,4 @@
-"""One attempt at a connection: an RTCPeerConnection from its creation to its close, what it sends, receives and waits for.
+"""One attempt at a connection: an RTCPeerConnection from its creation to its close, with its frames, events and deadlines.
 
 The offer or answer leaves with the host candidates; those that the servers give follow as `candidate` frames, and then the end
 of candidates. Without servers nothing follows, and the description itself says that candidates have ended.

@@ -112,7 +112,7 @@ class CandidateExchange:
             self._log.emit(webrtc.NegotiationError("candidate", failed.code, failed.reason))
 
     async def end(self) -> None:
-        """Tell ICE that candidates have ended, once it may fail: without a pair left to check it then fails at once.
+        """Notify ICE of the end of candidates, once it may fail: without a pair left to check it then fails at once.
 
         With mDNS names alone it may not fail: they seldom resolve, but the peer's own checks can still come in.
         """

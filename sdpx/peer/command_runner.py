@@ -63,7 +63,7 @@ class CommandRunner:
     async def _enqueue(self, message: Message) -> None:
         """Queue a message. While the queue is full the input waits, but where no channel is expected the message is rejected.
 
-        Between two pairings it is rejected, too: it was meant for the peer that is gone.
+        Between two pairings it is rejected, too: it was meant for the former peer.
         """
         if not self._session.has_addressee:
             reason = 'The pairing is over, so this message was not kept: {"pair": ID} or the next "paired" comes first'

@@ -92,7 +92,7 @@ class Delivery:
             self._doubtful = self._unacknowledged
 
     async def catch_up(self, transport: MessageTransport) -> None:
-        """Send again what an earlier connection has lost, if the peer says what it has received."""
+        """Send again the messages that an earlier connection has lost, if a receipt of the peer shows which these are."""
         if self._unconfirmed:
             if transport.both_sdpx:
                 await transport.heartbeat_came.wait()

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 
 def print_link(link: str) -> None:
-    """Print a link and its QR code on stderr; a reader that is gone does not matter."""
+    """Print a link and its QR code on stderr; a closed stderr is no error."""
     import segno  # noqa: PLC0415  only for this option
 
     with suppress(OSError):

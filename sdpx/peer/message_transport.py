@@ -73,7 +73,7 @@ class MessageTransport:
             self._heartbeat.note_received(trio.current_time())
 
     def note_heartbeat(self, receipt: Receipt | None) -> None:
-        """Note a heartbeat; the first one says whether the peer confirms messages, and what it has received before."""
+        """Note a heartbeat; the first one shows whether the peer confirms messages, and how many it has received before."""
         self.note_alive()
         if not self.heartbeat_came.is_set():
             self.first_receipt = receipt

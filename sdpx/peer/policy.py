@@ -103,10 +103,10 @@ def after_relay_lost(session: SessionState, pairing: PairingState | None) -> Det
 
 
 def after_peer_disconnected(pairing: PairingState, reason: str) -> Detach | None:
-    """Return whether a pairing outlives the relay's message that the other peer is gone; None: it ends.
+    """Return whether a pairing outlives the relay's message that the other peer has left; None: it ends.
 
-    On `shutdown` the relay is going, not the peer. On all but `left` the peer lost its socket only; whether it is alive is
-    for the connection to tell.
+    On `shutdown` the relay stops, and not the peer. On every reason but `left` the peer has lost its socket; the connection
+    shows whether it still runs.
     """
     if pairing.is_open and reason != "left":
         return Detach()

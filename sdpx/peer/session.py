@@ -50,7 +50,7 @@ SETTLE_SECONDS: Final = 1.0
 
 @dataclass(eq=False, repr=False)
 class Session:
-    """Everything a peer does. With `--stdin json` it sends the messages of `queue`, else `lines`.
+    """A run of a peer. With `--stdin json` it sends the messages of `queue`, else `lines`.
 
     `chance` is for the waits between requests, uniform in [0, 1). A `transfer` uses data channels, too; where it
     replaces messages, the program ends by `quit`.
@@ -361,7 +361,7 @@ class Session:
         return SessionState(options.pair is not None, once, unmet, self._stopped, unfinished)
 
     def _apply(self, step: Finish | AskAgain | Ready, pairing: PairSession | None) -> None:
-        """Do what follows the end of a pairing, or of the relay connection without a pairing."""
+        """Carry out the step after the end of a pairing, or of the relay connection without a pairing."""
         if step.diagnosis is not None and pairing is not None:
             pairing.report(step.diagnosis)
         if isinstance(step, Finish):

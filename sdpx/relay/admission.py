@@ -1,6 +1,6 @@
 """Decides about the request of a connection: a page, a refusal, or a WebSocket and the ID that its client gets.
 
-What costs little is decided first: the request, the state of the relay, its capacity, then origin, token and webhook
+Cheap decisions come first: the request, the state of the relay, its capacity, then origin, token and webhook
 (`sdpx.relay.auth.authenticator`), at last the ID.
 """
 

@@ -1,6 +1,6 @@
 """Undelivered frames: which senders are notified that a frame which the relay accepted did not reach its receiver.
 
-Every relayed frame reaches its receiver, or its sender learns that it may not have:
+Every relayed frame reaches its receiver, or its sender is notified that it may not have:
 
 - A sender that is paired with the receiver when the receiver's session ends gets `peer_disconnected`, from the pairing table.
 - Every other sender of an undelivered frame gets one `error` with the code `peer_unreachable` (`senders_to_notify`).

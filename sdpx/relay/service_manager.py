@@ -11,7 +11,7 @@ from sdpx.events.serve import NotificationFailed
 
 
 class ServiceManager:
-    """The service manager that started this process: it learns that the relay is ready, that it stops, and that it lives.
+    """The service manager that started this process: it is notified when the relay is ready, stops, and runs.
 
     A notification that fails is logged, and the relay goes on.
     """

@@ -127,7 +127,7 @@ class Attack:
         return found
 
     async def close_all(self) -> None:
-        """Close whatever is still open, without a word."""
+        """Close all connections that are still open, without close frames."""
         for resource in self.opened:
             await trio.aclose_forcefully(resource)
 

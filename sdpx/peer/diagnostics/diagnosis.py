@@ -93,7 +93,7 @@ def diagnose_departure(trace: ConnectionTrace, reason: str, *, unsent: bool = Fa
 
 
 def diagnose_doubt(trace: ConnectionTrace, messages: int, size: int) -> Diagnosis:
-    """Return what it means at the end that so many messages, and bytes, were not confirmed."""
+    """Return the diagnosis of a pairing that ended with so many messages, and bytes, unconfirmed."""
     sentence = f"The peer {trace.peer_id} has not confirmed the last messages in time ({messages}, with {size} bytes)"
     return Diagnosis(Ending("unconfirmed", sentence, ExitStatus.CHANNEL_LOST))
 

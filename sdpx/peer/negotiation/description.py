@@ -103,7 +103,7 @@ class _Section:
 
 @dataclass(frozen=True)
 class RemoteDescription:
-    """A peer's description: `text` is for aiortc; what is not in there is kept for candidates, later offers and the answer."""
+    """A peer's description: `text` is for aiortc; the rest is kept for candidates, later offers and the answer."""
 
     text: str
     candidates: list[CandidateInit | None]  # None is the end of candidates

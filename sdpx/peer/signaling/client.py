@@ -5,7 +5,7 @@
   dial cannot change stops the client.
 - Without `--no-reconnect` the session is resumable (PROTOCOL: Resume). The first dial after a loss is immediate, and a
   resumed session raises no event. `Disconnected` is raised if the relay has lost the session, or after `RESUME_SECONDS`.
-- A dial requests the previous ID. The relay answers 409 as long as it takes the old socket for alive: an ID that the user
+- A dial requests the previous ID. The relay answers 409 as long as it considers the old socket open: an ID that the user
   chose is requested until it is free, one that the relay assigned is given up after `ID_TRIES`.
 - `events` yields `Connected`, the relay's messages, then `Disconnected`, as often as there is a session; the last is `Stopped`.
 """
@@ -122,7 +122,8 @@ class SignalingClient:
     async def close(self) -> None:
         """Write all frames and close the connection; the caller then cancels `run`.
 
-        A session that is about to be resumed is waited for, within `CLOSE_SECONDS`: otherwise the relay would keep it in vain.
+        A session that is about to be resumed is waited for, within `CLOSE_SECONDS`: otherwise the relay would keep it for the
+        whole resume window.
         """
         with trio.move_on_after(CLOSE_SECONDS):
             while self._connection is None and self._channel is not None:

@@ -2,7 +2,7 @@
 
 - A dial succeeds when the WebSocket is open and `your_id` has been received, within `DIAL_SECONDS`.
 - One task writes: a sender that is cancelled cannot leave half a frame on the wire.
-- A dead connection is noticed by unanswered pings, and by frames that the relay does not acknowledge.
+- A lost connection is detected by unanswered pings, and by frames that the relay does not acknowledge.
 - A close frame ends the client's session at the relay; without one the relay keeps the session (PROTOCOL: Resume).
 """
 
@@ -39,7 +39,7 @@ CANCELLED_SECONDS: Final = 0.1  # for the close frame to be written
 WRITE_SECONDS: Final = 15.0
 PING_SECONDS: Final = 10.0
 PONG_SECONDS: Final = 10.0
-# The relay limits the size of what it receives; what it relays is a little longer, and a later relay may allow more.
+# The relay limits the size of frames that it receives; those that it relays are a little longer.
 GATEWAY_ERRORS: Final = (502, 503, 504, *range(520, 525))  # the last ones are Cloudflare's
 REDIRECTION: Final = 3  # the first digit of the status
 MAX_MESSAGE: Final = 1024 * 1024

@@ -306,7 +306,7 @@ class PeerConnection:
         return remote.uses_candidates(index)
 
     async def end_candidates(self) -> None:
-        """Tell ICE that there are no more remote candidates: from now on it may fail (RFC 8838, 13)."""
+        """Notify ICE of the end of the remote candidates: from now on it may fail (RFC 8838, 13)."""
         with _map_exceptions("bad_candidate", "The end of the peer's candidates cannot be used"):
             await trio_asyncio.aio_as_trio(self._pc.addIceCandidate)(None)
 

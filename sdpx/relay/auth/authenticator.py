@@ -54,7 +54,7 @@ class Authenticator:
         return self._proxies.trust(host)
 
     def client_behind(self, request: HttpRequest, remote: Remote) -> Remote:
-        """Return the client for which the trusted proxy at `remote` speaks; `remote` itself if it is not one."""
+        """Return the client behind the trusted proxy at `remote`; `remote` itself if it is not one."""
         host = host_of(remote.shown)
         if not self._proxies.trust(host):
             return remote

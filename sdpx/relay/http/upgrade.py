@@ -55,7 +55,7 @@ Pages = Mapping[str, Page]  # by path
 
 
 class Upgrade(Struct, frozen=True):
-    """A valid request for a WebSocket: the ID that it asks for, if any, and what it asks for about resume."""
+    """A valid request for a WebSocket: the ID that it asks for, if any, and its parameters of session resumption."""
 
     client_id: str | None
     subprotocol: str | None

@@ -261,7 +261,7 @@ class EpollConnection(Connection):
 
     def _stop_receiving(self) -> None:
         self._engine.remove(self)
-        self._parser = self._fast_parser = None  # with what they keep of an incomplete message
+        self._parser = self._fast_parser = None  # with the bytes of an incomplete message
 
     def _begin_closing(self, _close_reason: CloseReason) -> None:
         self._engine.close_soon(self.close_now, self.close_gracefully)

@@ -1,6 +1,6 @@
 """The epoll engine: one epoll for all sockets and one task that waits for it, so that a batch costs a task switch, not a frame.
 
-A batch is read, then handled, then what it led to is written: the processor keeps to one thing at a time, frames for one
+A batch is read, then handled, then the resulting frames are written: the processor keeps to one thing at a time, frames for one
 client leave together, and a receiver that is woken by the first has the next ones by the time it looks.
 
 Why no frame can be lost, reordered or torn:
@@ -54,7 +54,7 @@ class PolledConnection(TimerTarget, Protocol):
     def on_received(self, data: bytes, now: float) -> bytes:
         """Handle what was received: empty at the end of the stream or after an error. `now` is Trio's time. Never raises.
 
-        Returns what it leaves for its next turn.
+        Returns the bytes that it leaves for its next turn.
         """
 
     def on_writable(self, now: float) -> None:
@@ -212,7 +212,7 @@ class EpollEngine:
                 now = trio.current_time()
 
     async def _run_backlog(self) -> None:
-        """Let connections handle what they have left, each in its turn, between the batches of new bytes."""
+        """Let connections handle the bytes that they have left, each in its turn, between the batches of new bytes."""
         while True:
             while self._backlog:
                 turn, self._backlog, self._backlog_bytes = self._backlog, [], 0

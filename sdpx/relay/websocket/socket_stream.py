@@ -107,7 +107,7 @@ class SocketStream(trio.abc.HalfCloseableStream):
             raise self._map_exceptions(error) from error
 
     async def send_eof(self) -> None:
-        """Send no more; what comes can still be received."""
+        """Send no more; bytes can still be received."""
         try:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError as error:

@@ -175,7 +175,7 @@ class TlsStream(SocketStream):
     # ---- ending
 
     async def send_eof(self) -> None:
-        """Send close_notify and no more; what comes can still be received, but is not decrypted."""
+        """Send close_notify and no more; bytes can still be received, but are not decrypted."""
         self._end_tls()
         try:
             while self._ciphertext and not self._flush():
