@@ -314,7 +314,7 @@ class ClusterRestored(Event, frozen=True):
 class LeaseExpired(WarningEvent, frozen=True):
     """This node could not renew its lease, nor within 5 s after its end: its `lost` pairings with other nodes have ended."""
 
-    sentence = "The lease of this node is over: {e.lost} pairings with other nodes are lost"
+    sentence = "The lease of this node is over; pairings with other nodes that ended: {e.lost}"
     node: str
     lost: int
 

@@ -84,7 +84,7 @@ class _Outages:
         out.require(paired, f"{name}: {sum(not pair.paired for pair in self.pairs)} pairs were not paired again.")
         latest = max(restored, whole, slowest)
         out.require(latest <= BACK_SECONDS, f"{name}: not all was restored before {latest:.2f} s.")
-        goes_on = seconds < self.scale.lease * EARLIEST + FRAME_SECONDS
+        goes_on = began + restored - stopped < self.scale.lease * EARLIEST + FRAME_SECONDS
         out.require(
             not goes_on or ended == sum(pair.notices for pair in self.remote),
             f"{name}: a pairing across nodes ended, though it was kept on both sides.",

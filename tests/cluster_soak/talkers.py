@@ -15,6 +15,8 @@ from tests.harness.resuming_client import ResumingClient
 RELAYED: Final = ("offer", "answer")
 REQUEST_SECONDS: Final = 5.0  # for the reply to a request; it is lost if the session is
 RETRY_SECONDS: Final = 0.05
+AWAY_SECONDS: Final = 0.25  # between two requests while there is no engine
+AWAY: Final = "pair_request engine_unavailable"
 POLL_SECONDS: Final = 0.05
 
 
@@ -144,13 +146,13 @@ class TalkingPair:
     async def _request(self) -> None:
         """Request the pairing, and wait for the reply."""
         a = self.a
-        errors = a.errors.total()
+        errors, away = a.errors.total(), a.errors[AWAY]
         a.send({"type": "pair_request", "target_id": self.b.name})
         with trio.move_on_after(REQUEST_SECONDS):
             while a.peer is None and a.errors.total() == errors:
                 await self._changed.wait()
         if a.peer is None:
-            await trio.sleep(RETRY_SECONDS)
+            await trio.sleep(RETRY_SECONDS if a.errors[AWAY] == away else AWAY_SECONDS)
 
 
 def total(pairs: Iterable[TalkingPair]) -> Figures:
