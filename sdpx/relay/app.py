@@ -106,8 +106,8 @@ async def run_server(
         open_authenticator(
             options.auth, credentials, time.time, log.emit, resumed_at, has_page=has_page
         ) as authenticator,
+        trio.open_nursery() as clients,  # it closes last: tasks of the other one start tasks in it
         trio.open_nursery() as background,
-        trio.open_nursery() as clients,
     ):
         server = _Server(options, credentials, log, relay, background, clients)
         await background.start(credentials.reload_on_sighup, log.emit)
