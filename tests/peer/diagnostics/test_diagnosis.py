@@ -99,7 +99,7 @@ PHASES: list[tuple[Phase, float]] = [
             {"turn_refusals": [TurnRefusal("turn:t:3478", 401)]},
             "turn_refused",
             ExitStatus.ICE_FAILED,
-            "turn:t:3478 answered 401: check user name and password (--turn), and whether the credentials have expired",
+            "turn:t:3478 answered 401: check user name and password (--turn, or",
         ),
         ({"turn_refusals": [TurnRefusal("turn:t", 486)]}, "turn_refused", ExitStatus.ICE_FAILED, "answered 486"),
         (
