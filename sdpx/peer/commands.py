@@ -12,6 +12,7 @@ from sdpx.errors import SdpxError
 from sdpx.ids import validate_id
 from sdpx.options import did_you_mean
 from sdpx.peer.negotiation.confirmation import byte_length
+from sdpx.protocol.codec import UNREADABLE
 
 MAX_MESSAGE: Final = 256 * 1024
 MAX_COMMAND: Final = 2 * 1024 * 1024  # a message of that size, each byte spelt `\u0000`, and the rest
@@ -92,7 +93,7 @@ def _object(line: str) -> dict[str, Any]:
         if not isinstance(value, dict):
             return {}
         keys = [key for key, _ in json.loads(line, object_pairs_hook=list, parse_int=str)]
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+    except UNREADABLE as error:
         raise InputRejected("bad_json", f"A line of the input is not JSON: {error}") from None
     if len(keys) > len(value):
         key = next(each for each in keys if keys.count(each) > 1)

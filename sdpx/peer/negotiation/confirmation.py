@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from sdpx.protocol.codec import UNREADABLE
+
 OVERHEAD = 64  # bytes that a message counts for beside its own
 WINDOW = 512 * 1024  # bytes; well below the receive window of SCTP, so that receipts in the other direction never wait
 
@@ -29,7 +31,7 @@ def parse_receipt(data: str | bytes) -> Receipt | None:
     """Return the receipt in a heartbeat; None if it has no counts."""
     try:
         receipt = msgspec.json.decode(data, type=Receipt)
-    except (msgspec.DecodeError, UnicodeError):
+    except UNREADABLE:
         return None
     return receipt if 0 <= receipt.written <= receipt.received else None
 

@@ -277,7 +277,7 @@ def _rejected(url: str, error: ConnectionRejected, hint: str) -> Ending:
         code = str(body["code"])
         reason = f"The relay at {url} refused: {body['message']}{hint if code == 'unauthorized' else ''}"
         return Ending(code, reason, ExitStatus.REFUSED)
-    except (msgspec.DecodeError, KeyError):
+    except (*codec.UNREADABLE, KeyError):
         reason = f"The server at {url} is not a relay: HTTP {status}"
         if status in GATEWAY_ERRORS:
             reason = f"The proxy at {url} answers ({status}), but the relay behind it does not"

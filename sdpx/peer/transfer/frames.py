@@ -15,6 +15,8 @@ from typing import Final
 
 import msgspec
 
+from sdpx.protocol.codec import UNREADABLE
+
 HELLO: Final = 0
 DATA: Final = 1
 GRANT: Final = 2
@@ -98,7 +100,7 @@ def decode(data: bytes | str) -> Frame:
         if kind == ABORT:
             abort = msgspec.json.decode(data[1:], type=Abort)
             return Abort(abort.code[:MAX_REASON], abort.reason[:MAX_REASON])
-    except (struct.error, msgspec.DecodeError, UnicodeError) as error:
+    except (struct.error, *UNREADABLE) as error:
         raise Violation(f"A frame of type {kind} cannot be read: {error}") from None
     raise Violation(f"A frame has the unknown type {kind}")
 

@@ -86,8 +86,8 @@ class Intake:
 
     @property
     def is_complete(self) -> bool:
-        """Whether no file is awaited."""
-        return not self._awaited
+        """Whether all that was offered was announced, and no file is awaited."""
+        return self.count == self._entries and not self._awaited
 
     def take(self, kind: int, number: int, payload: memoryview) -> tuple[Awaited, Step]:
         """Return the file of a record, and what follows. Raises `Violation`."""

@@ -187,7 +187,11 @@ class Link:
 
     async def _on_frame(self, frame: bytes | str, channel: "BinaryChannel") -> None:
         try:
-            self._stream.receive(frame)
+            try:
+                self._stream.receive(frame)
+            except Replaced:
+                if await self._begin_anew(channel):
+                    self._stream.receive(frame)
         except Aborted as aborted:
             self._was_aborted = True
             reason = f"The other side ended the transfer: {aborted.abort.reason}"
@@ -195,16 +199,18 @@ class Link:
         except Violation as violation:
             self._abort = Abort("protocol_error", str(violation))
             self.fail(Ending("protocol_error", str(violation), ExitStatus.TRANSFER_FAILED))
-        except Replaced:
-            if self._stream.begun and not self._restarts:
-                reason = "The other side was started again: the stream cannot go on"
-                self._abort = Abort("peer_restarted", reason)
-                self.fail(Ending("peer_restarted", reason, ExitStatus.TRANSFER_FAILED))
-                return
-            self._generation += self._stream.begun
-            self._stream = Stream(self._new_name(), self._role)
-            await channel.send(self._stream.connect())
-            self._stream.receive(frame)
+
+    async def _begin_anew(self, channel: "BinaryChannel") -> bool:
+        """Begin a new stream for a process of the other side that was started again; False if the link does not outlive it."""
+        if self._stream.begun and not self._restarts:
+            reason = "The other side was started again: the stream cannot go on"
+            self._abort = Abort("peer_restarted", reason)
+            self.fail(Ending("peer_restarted", reason, ExitStatus.TRANSFER_FAILED))
+            return False
+        self._generation += self._stream.begun
+        self._stream = Stream(self._new_name(), self._role)
+        await channel.send(self._stream.connect())
+        return True
 
     async def _transmit(self, channel: "BinaryChannel") -> None:
         while True:

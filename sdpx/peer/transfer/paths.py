@@ -11,6 +11,7 @@ from typing import Final
 
 MAX_COMPONENT: Final = 255  # bytes, on most file systems
 MAX_PATH: Final = 4096 - 256
+MAX_DEPTH: Final = 256
 PART: Final = b".part"
 _DEVICES: Final = re.compile(rb"(CON|PRN|AUX|NUL|COM[0-9]|LPT[0-9])", re.IGNORECASE)
 
@@ -26,6 +27,8 @@ def components(name: bytes) -> tuple[bytes, ...]:
     if len(name) > MAX_PATH:
         raise UnsafeName(f"the path has {len(name)} bytes, more than {MAX_PATH}")
     parts = tuple(name.split(b"/"))
+    if len(parts) > MAX_DEPTH:
+        raise UnsafeName(f"the path has {len(parts)} components, more than {MAX_DEPTH}")
     for part in parts:
         if flaw := _flaw(part):
             raise UnsafeName(flaw)

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from sdpx.peer.transfer.frames import Violation
+from sdpx.protocol.codec import UNREADABLE
 
 BATCH_ENTRIES: Final = 256
 HASH: Final = "sha256"
@@ -174,7 +175,7 @@ def _decode(decoder: Any, payload: memoryview) -> Any:
         raise Violation("A message of the transfer has an unknown type")
     try:
         return decoder.decode(payload[1:])
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise Violation(f"A message of the transfer cannot be read: {error}") from None
 
 

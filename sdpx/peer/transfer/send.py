@@ -13,7 +13,7 @@ from sdpx.errors import Ending, ExitStatus
 from sdpx.events import transfer
 from sdpx.log import Log
 from sdpx.peer.transfer import records
-from sdpx.peer.transfer.frames import Violation
+from sdpx.peer.transfer.frames import MAX_REASON, Violation
 from sdpx.peer.transfer.link import Link, Restarted
 from sdpx.peer.transfer.meter import Meter
 from sdpx.peer.transfer.records import (
@@ -52,6 +52,7 @@ class Sender:
         self._announced = 0  # entries that have been sent
         self._chosen = 0  # entries of which the choice has come
         self._problems: dict[int, str] = {}
+        self._is_done = False  # everything has been sent
         self._meter.begin(self._manifest.files, self._manifest.size)
 
     async def run(self) -> None:
@@ -88,6 +89,8 @@ class Sender:
             while not isinstance(message := await self._receive(), Verdict):
                 self._on_message(message)
             nursery.cancel_scope.cancel()
+        if message.complete + message.failed != len(manifest.items) or not self._is_done:
+            raise Violation("The receiver ends the transfer before it has everything")
         return message
 
     async def _receive(self) -> records.FromReceiver:
@@ -117,6 +120,7 @@ class Sender:
             self._meter.moved = max(0, self._packer.bytes_moved - waiting)
             for message in messages:
                 await self._link.send(message)
+        self._is_done = True
         await self._link.send(records.encode(Done()))
 
     def _on_message(self, message: records.FromReceiver) -> None:
@@ -127,7 +131,7 @@ class Sender:
                 self._changed.set()
             case Results(results):
                 for result in results:
-                    self._on_result(result.number, result.problem)
+                    self._on_result(result.number, result.problem[:MAX_REASON])
             case _:
                 raise Violation("A message of the receiver is out of order")
 
@@ -139,7 +143,7 @@ class Sender:
         item = self._manifest.items[number]
         if choice.refused:
             self._packer.bytes_done += item.entry.size
-            self._on_result(number, choice.refused)
+            self._on_result(number, choice.refused[:MAX_REASON])
         elif item.entry.kind == "file":
             self._packer.want(number, item, choice)
 

@@ -14,6 +14,7 @@ from sdpx.peer.transfer.frames import Abort, Data, Grant, Hello, Violation, deco
 
 WINDOW: Final = 4 * 1024 * 1024  # bytes that may be sent and not yet taken by the reader
 GRANT_STEP: Final = WINDOW // 8  # bytes taken after which a grant does not wait
+MAX_UNCONFIRMED: Final = 4 * WINDOW  # bytes that a sender keeps, whatever is granted
 
 
 class Replaced(Exception):
@@ -45,13 +46,13 @@ class Stream:
         self._received = 0  # positions in the stream of the other side
         self._taken = 0
         self._granted = 0  # `_taken` as the other side knows it
-        self._inbox: deque[memoryview] = deque()
+        self._inbox: deque[bytes] = deque()  # frames: a payload of its own would take more memory than a small frame
 
     # ---- the stream of this side ----------------------------------------------------------------------------------
 
     def has_room(self, size: int) -> bool:
         """Whether a message of `size` bytes may be added."""
-        return self._sent + size + 1 <= self._limit
+        return self._sent + size + 1 <= min(self._limit, self._confirmed + MAX_UNCONFIRMED)
 
     def add(self, payload: bytes | memoryview) -> None:
         """Add a message; the caller has checked `has_room`."""
@@ -87,7 +88,7 @@ class Stream:
 
     def pop(self) -> memoryview:
         """Return the next message; `take` confirms it."""
-        return self._inbox.popleft()
+        return memoryview(self._inbox.popleft())[1:]
 
     def take(self, payload: memoryview) -> None:
         """Note that the reader is done with a message: the other side may send as much again."""
@@ -135,8 +136,8 @@ class Stream:
     def receive(self, data: bytes | str) -> None:
         """Take a message of the channel. Raises `Violation`, `Replaced` or `Aborted`."""
         match decode(data):
-            case Data(payload):
-                self._on_data(payload)
+            case Data():
+                self._on_data(data)  # type: ignore[arg-type]  # a text is a violation
             case Grant(taken, limit) if self._greeted:
                 self._confirm(taken)
                 self._limit = max(self._limit, limit)
@@ -147,13 +148,13 @@ class Stream:
             case _:
                 raise Violation("A grant came before the hello")
 
-    def _on_data(self, payload: memoryview) -> None:
+    def _on_data(self, frame: bytes) -> None:
         if not self._greeted:
             raise Violation("Data came before the hello")
-        self._received += len(payload) + 1
+        self._received += len(frame)
         if self._received > self._granted + WINDOW:
             raise Violation("The other side sent more than was granted")
-        self._inbox.append(payload)
+        self._inbox.append(frame)
 
     def _on_hello(self, hello: Hello) -> None:
         if self._peer_name not in ("", hello.stream):

@@ -14,6 +14,7 @@ import msgspec
 from jwt.algorithms import HMACAlgorithm
 from msgspec import Struct
 
+from sdpx.protocol.codec import UNREADABLE
 from sdpx.relay.auth.files import BadFile, read_bytes, read_secret
 from sdpx.relay.auth.tokens import BadToken
 
@@ -24,7 +25,6 @@ _MIN_RSA_BITS: Final = 2048
 _MAX_KEYS: Final = 100
 _MAX_REASONS: Final = 3
 _PRIVATE_PARAMETERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-_PARSE_ERRORS: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
 class Key(Struct, frozen=True):
@@ -75,7 +75,7 @@ class Keys:
 def _parse_payload(payload: bytes) -> Any:
     try:
         return msgspec.json.decode(payload)
-    except _PARSE_ERRORS:
+    except UNREADABLE:
         raise BadToken("The token's payload is not valid JSON") from None
 
 
@@ -110,7 +110,7 @@ def public_keys(path: Path, ignored: Callable[[int, str], None] = lambda _number
     """
     try:
         jwk_set = msgspec.json.decode(read_bytes(path), type=dict[str, Any])
-    except _PARSE_ERRORS:
+    except UNREADABLE:
         raise BadFile(path, 'is not a JSON object; a JWK set looks like {"keys": [...]}') from None
     jwks = jwk_set.get("keys")
     if not isinstance(jwks, list):

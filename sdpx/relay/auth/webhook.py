@@ -19,6 +19,7 @@ import trio
 from sdpx.client_tls import open_stream
 from sdpx.concurrency import FairSlots, fail_after, leaf_exceptions
 from sdpx.ice_servers import RtcIceServer
+from sdpx.protocol.codec import UNREADABLE
 from sdpx.urls import basic_authorization, endpoint
 
 MAX_REQUESTS: Final = 64  # at the same time
@@ -161,7 +162,7 @@ def _parse(body: bytes) -> WebhookAnswer:
     """Return the answer in a body, in which a key with null counts as absent; raises `Unavailable`."""
     try:
         return msgspec.convert(_without_nulls(msgspec.json.decode(body)), WebhookAnswer)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except UNREADABLE:
         form = '{"allowed": true or false, "reason": "...", "ice_servers": [...]}'
         raise Unavailable(f"its answer does not have the form {form}") from None
 

@@ -18,7 +18,10 @@ def test_receipt_is_read_as_it_was_written() -> None:
     assert parse_receipt(Receipt(3, 2).encode()) == Receipt(3, 2)
 
 
-@pytest.mark.parametrize("data", ["", "x", "[]", b"\xff", '{"received":1,"written":2}', '{"received":-1,"written":-1}'])
+@pytest.mark.parametrize(
+    "data",
+    ["", "x", "[]", b"\xff", '{"received":1,"written":2}', '{"received":-1,"written":-1}', '{"x":' + "[" * 100_000],
+)
 def test_unknown_heartbeat_has_no_receipt(data: str | bytes) -> None:
     assert parse_receipt(data) is None
 

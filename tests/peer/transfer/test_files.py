@@ -12,10 +12,11 @@ import trio
 from sdpx.concurrency import leaf_exceptions
 from sdpx.errors import Ending, ExitStatus
 from sdpx.log import Log
+from sdpx.peer.transfer import records
 from sdpx.peer.transfer import storage as storage_module
 from sdpx.peer.transfer.meter import Meter
 from sdpx.peer.transfer.receive import Receiver
-from sdpx.peer.transfer.records import Offer
+from sdpx.peer.transfer.records import Accept, Choice, Choices, Done, Entries, Entry, Offer, Result, Results, Verdict
 from sdpx.peer.transfer.send import Sender
 from sdpx.peer.transfer.source import scan
 from tests.harness.links import Connections, linked, new_link
@@ -246,6 +247,66 @@ async def test_hostile_sender_ends_with_a_reason(source: Path, target: Path) -> 
 
     a.run = attack
     assert await transfer(a, b) == ("aborted", "protocol_error")
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [Offer(["a"], 2, 1, 10), Entries([Entry("directory", b"d", 0, 0o700, 0)]), Done()],
+        [Offer(["a"], 1, 0, 10), Done()],
+        [Offer(["a"], 1, 0, 10), Entries([Entry("file", b"a", 10, 0o600, 0)]), Done()],
+        [Offer(["a"], 1, 0, 10), Entries([Entry("file", b"a", 11, 0o600, 0)])],
+        [Offer(["a"], 1, 0, 10), Entries([Entry("file", b"a", 5, 0o600, 0), Entry("file", b"b", 5, 0o600, 0)])],
+        [Offer(["a"], 0, 1, 0), Offer(["a"], 0, 1, 0)],
+        [Entries([])],
+    ],
+)
+async def test_sender_that_does_not_do_what_it_has_offered_is_refused(
+    target: Path, messages: list[records.FromSender]
+) -> None:
+    """It is never taken for a complete transfer."""
+    a, b = Program("send"), receiver(target)
+
+    async def attack() -> None:
+        await a.link.begin()
+        for message in messages:
+            await a.link.send(records.encode(message))
+        while True:
+            a.link.take(await a.link.receive())
+
+    a.run = attack
+    assert await transfer(a, b) == ("aborted", "protocol_error")
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [Verdict(0, 0)],
+        [Accept(), Verdict(0, 0)],
+        [Accept(), Verdict(1, 0)],
+        [Accept(), Verdict(-1, 2)],
+        [Accept(), Choices([Choice()] * 5)],
+        [Accept(), Results([Result(-1)])],
+        [Accept(), Results([Result(2**63)])],
+        [Accept(), Accept()],
+    ],
+)
+async def test_receiver_that_ends_before_it_has_everything_is_refused(
+    source: Path, messages: list[records.FromReceiver]
+) -> None:
+    """It is never taken for a complete transfer."""
+    a, b = sender(source / "photos/large"), Program("receive")
+
+    async def attack() -> None:
+        await b.link.begin()
+        b.link.take(await b.link.receive())
+        for message in messages:
+            await b.link.send(records.encode(message))
+        while True:
+            b.link.take(await b.link.receive())
+
+    b.run = attack
+    assert await transfer(a, b) == ("protocol_error", "aborted")
 
 
 async def test_receiver_has_the_last_word(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,6 +160,16 @@ def test_decoders_read_any_bytes_or_refuse_them(data: bytes) -> None:
         assert sum(len(body) for _, _, body in records_of(memoryview(data))) <= len(data)
 
 
+@pytest.mark.parametrize("deep", [b"\x91" * 100_000, b"\x81\x01" * 100_000])
+def test_decoders_refuse_what_is_nested_too_deeply_or_not_utf_8(deep: bytes) -> None:
+    with pytest.raises(Violation):
+        decode_sender(memoryview(b"\x01\x92\xa4done" + deep))
+    with pytest.raises(Violation):
+        decode_receiver(memoryview(b"\x01\x94\xa7verdict\x01\x02" + deep))
+    with pytest.raises(Violation):
+        decode_sender(memoryview(b"\x01\x95\xa5offer\x91\xa1\xff\x01\x01\x01"))
+
+
 def test_negative_sizes_are_refused() -> None:
     bad = encode(Offer(["a"], -1, 0, 0))
     with pytest.raises(Violation):

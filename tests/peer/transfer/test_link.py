@@ -5,6 +5,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from sdpx.errors import Ending
+from sdpx.peer.transfer.frames import Hello, encode
 from sdpx.peer.transfer.link import Link, Restarted
 from sdpx.peer.transfer.stream import WINDOW
 from tests.harness.links import linked, new_link
@@ -105,6 +106,22 @@ async def test_connection_before_any_byte_may_be_with_a_new_process(autojump_clo
         await connections.connect()
         await a.send(b"y")
         assert bytes(await again.receive()) == b"y"
+
+
+async def test_impossible_positions_of_a_process_that_was_started_again_end_the_link(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    a, b = new_link(restarts=True), new_link(restarts=True)
+    async with linked(a, b) as connections:
+        assert connections.channels is not None
+        await a.send(b"x")
+        b.take(await b.receive())
+        await connections.channels[0].send(encode(Hello("another", "pipe", received=5, limit=9)))
+        with pytest.raises(Restarted):
+            await b.receive()
+        with pytest.raises(Ending, match="received more than was sent") as ended:
+            await b.begin()
+        assert ended.value.code == "protocol_error"
 
 
 async def test_abort_reaches_the_other_side_with_its_reason(autojump_clock: trio.abc.Clock) -> None:

@@ -20,6 +20,7 @@ from sdpx.peer.transfer.paths import MAX_COMPONENT, UnsafeName, components, part
         (b"a\0b", "NUL"),
         (b"x" * 300, "300 bytes"),
         (b"a/" * 2000 + b"a", "path has 4001 bytes"),
+        (b"a/" * 1000 + b"a", "path has 1001 components"),
         (b"CON", "device"),
         (b"a/nul/b", "device"),
         (b"com7", "device"),

@@ -1,5 +1,6 @@
 """A stream between two sdpx programs: in order, once, bounded, over connections that are cut anywhere."""
 
+import tracemalloc
 from collections import deque
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdpx.peer.transfer.frames import Abort, Data, Grant, Hello, Violation, decode, encode, encode_data
-from sdpx.peer.transfer.stream import GRANT_STEP, WINDOW, Aborted, Replaced, Stream
+from sdpx.peer.transfer.stream import GRANT_STEP, MAX_UNCONFIRMED, WINDOW, Aborted, Replaced, Stream
 
 
 class Pair:
@@ -155,6 +156,9 @@ def test_abort_carries_its_reason() -> None:
         encode(Hello("b", "pipe", "a", received=1, limit=3)),
         b"\x02short",
         b"\x03[]",
+        b'\x00{"stream":"b","role":"pipe","x":' + b"[" * 100_000,
+        b'\x03{"code":"b","reason":"c","x":' + b"[" * 100_000,
+        b'\x00{"stream":"\xed\xa0\x80","role":"pipe"}',
     ],
 )
 def test_frame_that_breaks_the_rules_is_refused(frame: bytes | str) -> None:
@@ -187,6 +191,33 @@ def test_data_beyond_the_grant_is_refused() -> None:
         reader.receive(encode_data(bytes(256 * 1024 - 1)))
     with pytest.raises(Violation, match="more than was granted"):
         reader.receive(encode_data(b""))
+
+
+def test_sender_keeps_a_bounded_amount_whatever_is_granted() -> None:
+    """A hostile receiver that grants all and takes nothing cannot make the sender hold a large file in memory."""
+    sender, piece = connected().sides[0], bytes(256 * 1024 - 1)
+    sender.receive(encode(Grant(0, 2**63)))
+    while sender.has_room(len(piece)):
+        sender.add(piece)
+        sender.next_frame()
+    assert sender.unconfirmed == MAX_UNCONFIRMED
+    sender.receive(encode(Grant(WINDOW, 2**63)))
+    assert sender.has_room(len(piece))
+
+
+def test_small_frames_take_little_more_memory_than_their_bytes() -> None:
+    """A reader that has stopped holds a window full of them."""
+    reader = connected().sides[0]
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(20_000):
+            reader.receive(bytes([1, number % 256]))
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (after - before) / 20_000 < 64
+    assert bytes(reader.pop()) == b"\0"
 
 
 @given(st.binary(max_size=64))
