@@ -18,7 +18,11 @@ Transport = Literal["udp", "tcp"]
 MAX_SERVERS: Final = 8  # limits the requests that a malicious relay can cause
 _PORTS: Final[dict[str, int]] = {"stun": 3478, "turn": 3478, "stuns": 5349, "turns": 5349}
 _PORT: Final = re.compile(r"[0-9]{1,5}")
-_HOST: Final = re.compile(r"[0-9A-Za-z_\-.]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]")
+_HOST: Final = re.compile(
+    r"(?=.{1,253}\Z)([0-9A-Za-z_\-]{1,63}\.)*[0-9A-Za-z_\-]{1,63}\.?"  # RFC 1035, 2.3.4
+    r"|\[[0-9A-Fa-f:.]{2,45}\]"
+)
+_MAX_USERNAME: Final = 508  # bytes (RFC 8489, 14.3)
 
 
 class RtcIceServer(TypedDict, total=False):
@@ -121,11 +125,20 @@ def _parse(url: str) -> IceServer:
 
 
 def servers_from(dictionaries: Any, ignored: Callable[[str], None] = lambda _reason: None) -> tuple[IceServer, ...]:
-    """Return the servers in a list of RTCIceServer dictionaries; `ignored` is called with the problem of each other entry."""
+    """Return the servers in a list of RTCIceServer dictionaries.
+
+    `ignored` is called with the problems of other entries, each once, and `MAX_SERVERS` at most.
+    """
     if not isinstance(dictionaries, list):
         ignored("the relay's 'ice_servers' is not a list")
         return ()
-    named = [server for each in dictionaries for server in _of_dictionary(each, ignored)]
+    problems: list[str] = []
+    named = [server for each in dictionaries for server in _of_dictionary(each, problems.append)]
+    different = list(dict.fromkeys(problems))
+    for problem in different[:MAX_SERVERS]:
+        ignored(problem)
+    if len(different) > MAX_SERVERS:
+        ignored(f"{len(different) - MAX_SERVERS} more entries of the relay's 'ice_servers' are invalid")
     return tuple(dict.fromkeys(named))[:MAX_SERVERS]
 
 
@@ -160,6 +173,9 @@ def _of_dictionary(named: Any, ignored: Callable[[str], None]) -> list[IceServer
             ignored(str(error))
             continue
         if server.is_turn and isinstance(user, str) and isinstance(credential, str):
+            if len(user.encode(errors="replace")) > _MAX_USERNAME:
+                ignored(f"the user name for '{server.url}' has more than {_MAX_USERNAME} bytes")
+                continue
             server = replace(server, username=user, credential=credential)
         servers.append(server)
     return servers

@@ -55,7 +55,20 @@ def test_valid_url_is_parsed(url: str, server: IceServer) -> None:
         *[(url, "not the URL") for url in ("", "h", "h:3478", "http://h", "stun2:h")],
         *[
             (url, "host")
-            for url in ("stun", "stun:", "stun:///h", "stun::3478", "stun:h h", "turn:u:p@", "stun:[::1", "stun:::1")
+            for url in (
+                "stun:a..b",
+                f"stun:{'a' * 64}.test",
+                f"stun:{'a.' * 126}ab",
+                "stun:.a",
+                "stun",
+                "stun:",
+                "stun:///h",
+                "stun::3478",
+                "stun:h h",
+                "turn:u:p@",
+                "stun:[::1",
+                "stun:::1",
+            )
         ],
         *[(f"stun:h:{port}", "port") for port in ("", "0", "65536", "-1", "abc", "\u0663", "1.5", "9" * 5000)],
         *[(url, "does not allow") for url in ("stun:u:p@h", "stun:h?transport=tcp", "stun:h?", "stun:h?x=udp")],
@@ -163,6 +176,9 @@ def test_default_server_does_not_replace_a_list_of_the_relay(offered: object) ->
         ([{"urls": ["turns:h?transport=udp", None]}], ["DTLS", "not the URL"]),
         ("stun:h", ["not a list"]),
         ([{"urls": "stun:a?transport=udp"}], []),
+        ([{"urls": "turn:a", "username": "u" * 509, "credential": "p"}], ["more than 508 bytes"]),
+        ([0] * 100_000, ["not an object"]),
+        ([{"urls": [f"http://h{number}" for number in range(1000)]}], ["not the URL"] * MAX_SERVERS + ["992 more"]),
     ],
 )
 def test_ignored_entries_are_named(offered: object, words: list[str]) -> None:

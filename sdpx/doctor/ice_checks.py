@@ -1,6 +1,7 @@
 """Checks of STUN and TURN servers, each alone: an answer, the address that it sees, an allocation, a byte through it."""
 
 import os
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -23,6 +24,8 @@ RETRANSMISSIONS: Final = (0.5, 1.0, 1.5)  # seconds to wait after each request (
 CONNECT_SECONDS: Final = 5.0
 CREDENTIAL_SECONDS: Final = 300
 PAYLOAD: Final = b"sdpx"
+MAX_REALM_BYTES: Final = 763  # and of a nonce (RFC 8489, 14.9 and 14.10)
+_EXPIRY: Final = re.compile("[0-9]{10,12}")
 _FAMILIES: Final = {"ipv4": AF_INET, "ipv6": AF_INET6}
 
 
@@ -107,7 +110,7 @@ class Allocation:
         return self.relayed is not None
 
     def _authenticate(self, response: Message) -> None:
-        realm, nonce = response.attributes.get(stun.REALM, b""), response.attributes.get(stun.NONCE, b"")
+        realm, nonce = (response.attributes.get(each, b"")[:MAX_REALM_BYTES] for each in (stun.REALM, stun.NONCE))
         username, credential = self._server.username or "", self._server.credential or ""
         self._attributes = [(stun.USERNAME, username.encode()), (stun.REALM, realm), (stun.NONCE, nonce)]
         self._key = stun.long_term_key(username, realm, credential)
@@ -309,7 +312,7 @@ async def _carries(one: Allocation, two: Allocation) -> bool:
 def _seconds_left(server: IceServer) -> int | None:
     """Return the life of credentials whose user name begins with the time of their end (the TURN REST API)."""
     expiry = (server.username or "").partition(":")[0]
-    return int(expiry) - int(time.time()) if len(expiry) >= 10 and expiry.isdecimal() else None  # noqa: PLR2004  digits
+    return int(expiry) - int(time.time()) if _EXPIRY.fullmatch(expiry) else None
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import trio
 
-from sdpx.doctor import ice_checks
+from sdpx.doctor import ice_checks, stun
 from sdpx.doctor.check import Check
 from sdpx.doctor.options import DoctorOptions
 from sdpx.doctor.recorder import CheckRecorder
@@ -222,6 +222,30 @@ async def test_credentials_of_a_turn_server_that_have_ended_or_end_soon_are_name
     assert (ended.code, "expired" in ended.sentence) == ("turn_refused", True)
     assert (soon.code, soon.result) == ("turn_expires", "warning")
     assert (good.result, good.evidence["credentials_seconds_left"] > 3500) == ("ok", True)
+
+
+async def test_hostile_turn_server_is_named() -> None:
+    """Its realm and nonce, which the next request repeats, are longer than a message can be; the user is no time."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        async with stream:
+            while len(request := bytes(await stream.receive_some())) >= stun.HEADER.size:
+                attributes = [
+                    (stun.ERROR_CODE, b"\0\0\4\1no"),
+                    (stun.REALM, bytes(30_000)),
+                    (stun.NONCE, bytes(35_450)),
+                ]
+                await stream.send_all(stun.encode(stun.ALLOCATE | stun.ERROR, request[8:20], attributes))
+
+    checks = recorder()
+    async with trio.open_nursery() as nursery:
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        server = IceServer("turn", "127.0.0.1", listener.socket.getsockname()[1], "tcp", "9" * 5000, "p")
+        await ice_checks.check_turn([server], None, checks)
+        nursery.cancel_scope.cancel()
+    [check] = checks.checks
+    assert (check.code, check.evidence["error"]) == ("turn_refused", 401)
 
 
 async def test_turn_servers_that_do_not_answer_are_named(tmp_path: Path) -> None:
