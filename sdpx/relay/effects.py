@@ -6,6 +6,7 @@
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import trio
 
@@ -23,24 +24,17 @@ from sdpx.relay.websocket.connection import Connection
 from sdpx.relay.websocket.fast_parser import text_frame
 
 
+@dataclass(eq=False, repr=False)
 class EffectExecutor:
     """Executes effects for the clients of a relay, whose `sessions` have the bytes of `queued` in their send queues."""
 
-    def __init__(
-        self,
-        limits: Limits,
-        sessions: Mapping[str, ClientSession],
-        resume: ResumeManager,
-        queued: QueuedBytes,
-        log_event: Callable[[Event], None],
-    ) -> None:
-        self._limits = limits
-        self._sessions = sessions
-        self._resume = resume
-        self._queued = queued
-        self._log_event = log_event
-        self._pending = deque[tuple[Effect, float]]()
-        self._is_executing = False
+    _limits: Limits
+    _sessions: Mapping[str, ClientSession]
+    _resume: ResumeManager
+    _queued: QueuedBytes
+    _log_event: Callable[[Event], None]
+    _pending: deque[tuple[Effect, float]] = field(default_factory=deque)
+    _is_executing: bool = False
 
     def execute(self, effects: Sequence[Effect], now: float = 0.0) -> int:
         """Execute effects of a message that came at `now`, or leave them to the execution that is under way.

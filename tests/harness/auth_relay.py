@@ -21,7 +21,7 @@ from sdpx.relay.websocket.epoll_engine import EpollEngine
 from tests.harness.credentials import NOW
 from tests.harness.frames import upgrade_request
 from tests.harness.log import LogRecorder
-from tests.harness.relay import RawClient, RelayHarness
+from tests.harness.relay import RawClient, RelayHarness, closing
 
 
 @dataclass
@@ -83,9 +83,5 @@ async def auth_relay(
             relay, acceptor, recorder, nursery, engine, credentials=credentials, issuer=issuer, now=now
         )
         opened.append(harness)
-        try:
+        with closing(harness, background):
             yield harness
-        finally:
-            nursery.cancel_scope.cancel()
-            background.cancel_scope.cancel()
-            harness.close()

@@ -1,10 +1,10 @@
 """A relay and its clients in one process, joined by socket pairs; and WebSocket frames written by hand."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 import pytest
 import trio
@@ -194,6 +194,20 @@ Engine = Literal["epoll", "trio-websocket", "cluster"]
 ENGINES: Final[tuple[Engine, ...]] = ("epoll", "trio-websocket")
 
 
+Harness = TypeVar("Harness", bound=RelayHarness)
+
+
+@contextmanager
+def closing(harness: Harness, background: trio.Nursery) -> Iterator[Harness]:
+    """Cancel the tasks of a relay at the end of the block, and close the sockets of its clients."""
+    try:
+        yield harness
+    finally:
+        harness.nursery.cancel_scope.cancel()
+        background.cancel_scope.cancel()
+        harness.close()
+
+
 @asynccontextmanager
 async def relay_harness(limits: Limits | None = None, *, engine: Engine = "epoll") -> AsyncIterator[RelayHarness]:
     """Open a relay on this engine, or a cluster of two; at the end whatever still runs in it is cancelled."""
@@ -211,13 +225,8 @@ async def relay_harness(limits: Limits | None = None, *, engine: Engine = "epoll
         background.start_soon(relay.run)
         if epoll is not None:
             background.start_soon(epoll.run)
-        harness = RelayHarness(relay, acceptor, recorder, nursery, epoll)
-        try:
+        with closing(RelayHarness(relay, acceptor, recorder, nursery, epoll), background) as harness:
             yield harness
-        finally:
-            nursery.cancel_scope.cancel()
-            background.cancel_scope.cancel()
-            harness.close()
 
 
 @dataclass
@@ -272,12 +281,8 @@ async def cluster_harness(
             await cluster.start_node(background, limits, log, lease)
         cluster.relay, cluster.acceptor = cluster.nodes[0].relay, cluster.nodes[0].acceptor
         cluster.engine = cluster.nodes[0].engine
-        try:
+        with closing(cluster, background):
             yield cluster
-        finally:
-            nursery.cancel_scope.cancel()
-            background.cancel_scope.cancel()
-            cluster.close()
 
 
 class OpenRelay(Protocol):

@@ -43,24 +43,20 @@ async def drop(session: Session, a: Client, b: Client) -> None:
         await session.wait_until_unpaired(b)
 
 
-async def reset(session: Session, a: Client, b: Client) -> None:
+async def reset(session: Session, a: Client, b: Client, partial_frame: bytes = b"") -> None:
     """A client resets the connection between two frames."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(session.exchange, a, b)
         await session.pause()
-        await _reset(session, a)
+        await _reset(session, a, partial_frame)
         await session.wait_until_unpaired(b)
 
 
 async def reset_within_frame(session: Session, a: Client, b: Client) -> None:
     """A client resets the connection within a frame or its header."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(session.exchange, a, b)
-        await session.pause()
-        whole = frame(TEXT, b'{"type":"offer","sdp":"%b"}' % BODY[:20_000].encode())
-        cut = session.rng.choice((1, 3, 5, session.rng.randrange(1, len(whole))))
-        await _reset(session, a, whole[:cut])
-        await session.wait_until_unpaired(b)
+    whole = frame(TEXT, b'{"type":"offer","sdp":"%b"}' % BODY[:20_000].encode())
+    cut = session.rng.choice((1, 3, 5, session.rng.randrange(1, len(whole))))
+    await reset(session, a, b, whole[:cut])
 
 
 async def both_reset(session: Session, a: Client, b: Client) -> None:

@@ -222,9 +222,8 @@ def parse_description(text: str, kind: Kind) -> RemoteDescription:
         raise BadDescription(str(error)) from None
     head, *sections = _split_sections(lines)
     ended = [None] * any(line.text == "a=end-of-candidates" for line in lines)
-    origin = next(
-        " ".join(line.text.split()) for line in head.lines if line.text.startswith("o=")
-    )  # aiortc splits at more
+    # aiortc splits the origin at single spaces.
+    origin = next(" ".join(line.text.split()) for line in head.lines if line.text.startswith("o="))
     start = ["v=0", origin, "s=-", "t=0 0"]
     if not sections:
         return RemoteDescription("\r\n".join([*start, ""]), list(ended))
@@ -241,20 +240,13 @@ def parse_description(text: str, kind: Kind) -> RemoteDescription:
     ufrag, password = (_needed(sources, name) for name in ("ice-ufrag", "ice-pwd"))
     fingerprints, setup = _fingerprints(sources), _setup(sources, kind)
     limit = data.number("max-message-size", DEFAULT_MAX_MESSAGE)
-    lite = ["a=ice-lite"] * any(line.text == "a=ice-lite" for line in lines)
-    needed = [
-        *(*start, *lite, f"a=group:BUNDLE {MID}", "m=application 9 UDP/DTLS/SCTP webrtc-datachannel"),
-        *("c=IN IP4 0.0.0.0", f"a=mid:{MID}", f"a=ice-ufrag:{ufrag}", f"a=ice-pwd:{password}"),
-        *(f"a=fingerprint:{each}" for each in fingerprints),
-        *(f"a=setup:{setup}", f"a=sctp-port:{_sctp_port(data)}", f"a=max-message-size:{limit}"),
-    ]
-    shown = [head, *(section for number, section in enumerate(sections) if remote.uses_candidates(number))]
-    found = dict.fromkeys(line.text for section in shown for line in section.all("candidate"))
-    candidates = [CandidateInit(f"candidate:{each}", sdpMLineIndex=remote.tagged[1]) for each in found]
+    start += ["a=ice-lite"] * any(line.text == "a=ice-lite" for line in lines)
+    transport = [f"a=ice-ufrag:{ufrag}", f"a=ice-pwd:{password}", *(f"a=fingerprint:{each}" for each in fingerprints)]
+    section = _data_section([*transport, f"a=setup:{setup}"], _sctp_port(data), limit)
     return replace(
         remote,
-        text="\r\n".join([*needed, ""]),
-        candidates=[*candidates, *ended],
+        text="\r\n".join([*start, *section, ""]),
+        candidates=[*_candidates(head, remote), *ended],
         session_id=" ".join(origin.split()[:2]),
         ufrag=ufrag,
         password=password,
@@ -262,6 +254,26 @@ def parse_description(text: str, kind: Kind) -> RemoteDescription:
         setup=setup,
         max_message_size=limit,
     )
+
+
+def _data_section(transport: list[str], port: int, limit: int) -> list[str]:
+    """Return the one section that aiortc gets, with its BUNDLE group."""
+    return [
+        *(
+            f"a=group:BUNDLE {MID}",
+            "m=application 9 UDP/DTLS/SCTP webrtc-datachannel",
+            "c=IN IP4 0.0.0.0",
+            f"a=mid:{MID}",
+        ),
+        *(*transport, f"a=sctp-port:{port}", f"a=max-message-size:{limit}"),
+    ]
+
+
+def _candidates(head: _Section, remote: RemoteDescription) -> list[CandidateInit]:
+    """Return the candidates of the transport that the data channel has."""
+    sources = [head, *(each for number, each in enumerate(remote.sections) if remote.uses_candidates(number))]
+    found = dict.fromkeys(line.text for source in sources for line in source.all("candidate"))
+    return [CandidateInit(f"candidate:{each}", sdpMLineIndex=remote.tagged[1]) for each in found]
 
 
 def _is(line: Line, name: str) -> bool:

@@ -161,11 +161,12 @@ async def test_surplus_answer_is_not_used_for_the_next_request() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_webhook_timeout_refuses_the_client() -> None:
-    async def never(_: WebhookServer) -> tuple[int, bytes]:
-        await trio.sleep_forever()
-        raise AssertionError
+async def never(_: WebhookServer) -> tuple[int, bytes]:
+    await trio.sleep_forever()
+    raise AssertionError
 
+
+async def test_webhook_timeout_refuses_the_client() -> None:
     async with (
         webhook_server(never) as service,
         auth_relay(webhook_options(service, auth_webhook_timeout=0.3)) as relay,
@@ -237,10 +238,6 @@ async def test_denial_counts_as_a_failed_attempt_but_an_outage_does_not() -> Non
 
 
 async def test_stopping_relay_does_not_wait_for_the_webhook() -> None:
-    async def never(_: WebhookServer) -> tuple[int, bytes]:
-        await trio.sleep_forever()
-        raise AssertionError
-
     async with (
         webhook_server(never) as service,
         auth_relay(webhook_options(service, auth_webhook_timeout=30)) as relay,
