@@ -110,9 +110,9 @@ class BinaryChannel:
         return messages
 
     def close(self) -> None:
-        """Close the channel, after what was sent."""
-        if self._channel is not None and not self._closed:
-            self._channel.close()
+        """Close the channel, after what was sent; from any task (aiortc needs one inside the asyncio loop)."""
+        if (channel := self._channel) is not None and not self._closed:
+            channel.transport._loop.call_soon(channel.close)  # noqa: SLF001
 
     def _require_open(self) -> RTCDataChannel:
         if self._channel is None or not self.is_open:

@@ -200,19 +200,22 @@ class SctpTransport(ReceivingTransport, SendingTransport):
         return has_loss
 
     def _adjust_window(self, cumulative: int, count: int, size: int, *, was_full: bool, has_loss: bool) -> None:
-        """Adjust the congestion window (RFC 9260, 7.2), which grows as with a SACK for every second packet."""
+        """Adjust the congestion window (RFC 9260, 7.2).
+
+        In slow start it grows as with a SACK for every second packet, and only while the cumulative TSN advances. In congestion
+        avoidance all bytes count, those in gap blocks, too.
+        """
         if self._fast_recovery_exit is not None:
-            if not sctp_packet.follows(self._fast_recovery_exit, cumulative):
-                self._fast_recovery_exit = None
-            return
-        if count and was_full:
-            if self._cwnd <= self._ssthresh:
-                self._cwnd += min(size, max(1, count // 2) * USERDATA_MAX_LENGTH)
-            else:
-                self._partial_bytes_acked += size
-                if self._partial_bytes_acked >= self._cwnd:
-                    self._partial_bytes_acked -= self._cwnd
-                    self._cwnd += self.flows * USERDATA_MAX_LENGTH
+            if sctp_packet.follows(self._fast_recovery_exit, cumulative):
+                return
+            self._fast_recovery_exit = None
+        if was_full and self._cwnd > self._ssthresh:
+            self._partial_bytes_acked += size
+            if self._partial_bytes_acked >= self._cwnd:
+                self._partial_bytes_acked -= self._cwnd
+                self._cwnd += self.flows * USERDATA_MAX_LENGTH
+        elif was_full and count:
+            self._cwnd += min(size, max(1, count // 2) * USERDATA_MAX_LENGTH)
         if has_loss:
             self._bursts.note_loss()
             self._ssthresh = max(self._cwnd * (2 * self.flows - 1) // (2 * self.flows), 4 * USERDATA_MAX_LENGTH)

@@ -102,3 +102,19 @@ async def test_the_path_has_figures() -> None:
         await take(other, 1)
         assert a.channels.stats()["packets_sent"] > 80
         assert a.channels.stats()["rtt"] > 0
+
+
+async def test_channel_is_closed_from_any_task() -> None:
+    """Also from one outside the asyncio loop, after what was sent."""
+
+    async def close() -> None:
+        one.close()
+        await trio.lowlevel.checkpoint()
+
+    async with two_channels() as (one, other, _, _):
+        await one.send(b"last")
+        trio.lowlevel.spawn_system_task(close)
+        assert await other.receive() == [b"last"]
+        assert await other.receive() == []
+        with pytest.raises(trio.BrokenResourceError):
+            await one.writable()

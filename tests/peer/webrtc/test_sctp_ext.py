@@ -240,6 +240,30 @@ def test_a_sack_of_what_was_never_sent_is_ignored() -> None:
     run(main())
 
 
+def test_bytes_in_gap_blocks_count_in_congestion_avoidance() -> None:
+    """RFC 9260, 7.2.2; in fast recovery nothing counts (7.2.4) up to the SACK that ends it."""
+
+    async def main() -> None:
+        sctp = await sending()
+        sctp._ssthresh = 4 * MTU
+        sctp._on_sack(0, WINDOW, [(2, 4)])
+        assert (sctp._partial_bytes_acked, sctp._cwnd) == (3 * MTU, 10 * MTU)
+        sctp._on_sack(0, WINDOW, [(2, 5)])
+        assert sctp._fast_recovery_exit is None
+        sctp._on_sack(0, WINDOW, [(2, 6)])
+        exit_tsn = sctp._fast_recovery_exit
+        assert exit_tsn is not None
+        assert (sctp._partial_bytes_acked, sctp._cwnd) == (0, 5 * MTU)
+        sctp._on_sack(exit_tsn - 1, WINDOW, [])
+        assert (sctp._partial_bytes_acked, sctp._cwnd) == (0, 5 * MTU)
+        while sctp._flight_size < sctp._cwnd:
+            sctp._send_chunks()
+        sctp._on_sack(exit_tsn, WINDOW, [])
+        assert (sctp._fast_recovery_exit, sctp._cwnd) == (None, 6 * MTU)
+
+    run(main())
+
+
 def test_thousands_of_overlapping_gap_blocks_cost_little() -> None:
     """Each chunk in flight is looked at once for a SACK, however many blocks claim to contain it."""
 
