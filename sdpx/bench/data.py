@@ -26,7 +26,7 @@ async def measure_data(options: BenchOptions) -> Figures:
 async def measure_pair(
     job: DataJob, sender: Sequence[str] = OWN, receiver: Sequence[str] = OWN
 ) -> tuple[DataResult, DataResult]:
-    """Run a program for each end (see `data_peer`), and return what the sender and the receiver measured."""
+    """Run a program for each end (see `data_peer`), and return the results of the sender and the receiver."""
     async with AsyncExitStack() as stack:
         ends = [
             ChildProcess(await stack.enter_async_context(child_process(program=program)))

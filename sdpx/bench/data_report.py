@@ -1,4 +1,4 @@
-"""The result of `sdpx bench --data`: what each end measured, the figures, and the limit of the throughput. Pure."""
+"""The result of `sdpx bench --data`: the measurements of each end, the figures, and the limit of the throughput. Pure."""
 
 from typing import Annotated, Any, Final
 

@@ -10,7 +10,7 @@ MIN_PAYLOAD: Final = 128
 MAX_MESSAGE: Final = 256 * 1024
 MAX_SECONDS: Final = 3600
 MAX_FLOWS: Final = 8
-CHANNEL: Final = "bench"  # the label of the data channel, and what the `agent` says
+CHANNEL: Final = "bench"  # the label of the data channel, and the mode in the `agent`
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class BenchOptions:
             turn=self.turn,
             no_stun=self.no_stun,
             pair=self.with_peer,
-            retries=0,  # what is measured is one connection
+            retries=0,  # a measurement is one of a single connection
             stdin="json",
             channel=CHANNEL,
             once=True,

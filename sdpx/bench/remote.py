@@ -2,7 +2,7 @@
 
 Both sides are peers with the data channel `bench`, on which the side that connects sends data for a time. Four JSON texts frame
 it: its `DataJob`, `"ready"` from the other side, and at the end the `DataResult` of the receiver, then that of the sender. So
-both sides know, and print, all figures.
+both sides print the same figures.
 """
 
 import shlex
@@ -61,7 +61,7 @@ async def measure_remote(options: BenchOptions, watch: Callable[[], Awaitable[No
 
 
 def command(options: BenchOptions, role: str, client_id: str) -> str:
-    """Return what to run on the other machine."""
+    """Return the command for the other machine."""
     url = [] if options.url is None else [shlex.quote(options.peer.shown_url)]
     return " ".join(["sdpx bench", *url, "--data", role, client_id])
 
@@ -138,7 +138,7 @@ class Measurement(Carrier):
             job, sender, receiver = await (self._send(channel, pc) if is_initiator else self._receive(channel, pc))
             self._end(figures(job, sender, receiver) | {"peer": peer_id, "path": path})
         except trio.BrokenResourceError:
-            pass  # the end of the session says why
+            pass  # the end of the session has the reason
         except msgspec.DecodeError as error:
             reason = f"{peer_id} does not measure as this program does: {error}"
             self._end(Ending("protocol_error", reason, ExitStatus.TRANSFER_FAILED))

@@ -1,7 +1,7 @@
 """Runs `sdpx pipe`, `sdpx send` and `sdpx receive`: a peer whose data channel carries a transfer in place of messages.
 
-A transfer that has begun survives its connections: `Session` and `PairSession` make new ones, as for messages. Here is decided
-how long the program waits for the other side, and what it tells it at the end.
+A transfer that has begun survives its connections: `Session` and `PairSession` make new ones, as for messages. This module
+decides how long the program waits for the other side, and informs that side of the end.
 """
 
 import shlex
@@ -42,7 +42,7 @@ async def run_transfer(
 ) -> None:
     """Connect to `target`, or wait, and run `body` to its end. Raises the `Ending` of a transfer that has failed.
 
-    `reverse_command` is what the other side runs to connect to this one, without the ID.
+    `reverse_command` is the command of the other side that connects to this one, without the ID.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
     peer_options = options.peer_options(target, transport.mode)
@@ -71,7 +71,7 @@ async def _stop(stop: ShutdownRequest, transport: Transport, scope: trio.CancelS
 
 
 async def _run(session: Session, transport: Transport, body: Callable[[], Awaitable[None]], log: Log) -> None:
-    """Run the transfer on its session; what fails first ends both."""
+    """Run the transfer on its session; the first failure ends both."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_run_session, session, transport)
         nursery.start_soon(_watch_connection, transport, log)

@@ -30,7 +30,7 @@ def _new_transport(role: str, flows: int, *accepts: str) -> Transport:
 
 
 async def run_send(options: SendOptions, manifest: Manifest, log: Log, stop: ShutdownRequest) -> None:
-    """Send what the manifest lists. Raises the `Ending` if not all of it has arrived."""
+    """Send the files of the manifest. Raises the `Ending` if not all of it has arrived."""
     transport, meter = _new_transport("send", options.flows, "files"), Meter()
     reporter = Reporter(meter, transport, log)
     sender = Sender(transport.link, manifest, meter, log)

@@ -2,7 +2,7 @@
 
 | byte | frame | payload |
 | --- | --- | --- |
-| 0 | hello | JSON: the stream of this side, and what it has received of the other one; first on each connection |
+| 0 | hello | JSON: the stream of this side, and the position received of the other one; first on each connection |
 | 1 | data | one message of the stream |
 | 2 | grant | two 64-bit numbers: how far the reader has taken the stream, and how far the other side may send |
 | 3 | abort | JSON: a code and a sentence; the transfer is over |
@@ -27,7 +27,7 @@ _GRANT: Final = struct.Struct(">BQQ")
 
 
 class Violation(Exception):
-    """The other side broke the rules of the transfer channel; its text says how."""
+    """The other side broke the rules of the transfer channel; the text is the reason."""
 
 
 class Hello(msgspec.Struct, frozen=True):

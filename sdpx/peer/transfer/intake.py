@@ -1,7 +1,7 @@
-"""The order of a transfer as the receiver sees it: which records may come, and what they mean for the files. Pure.
+"""The order of a transfer as the receiver sees it: the records that may come, and their meaning for the files. Pure.
 
 Each file that was not refused gets, in the order of the entries, one of: `SAME`, `DIFFERENT`, `FAILED`; or `BEGIN`, `BYTES`...,
-`END`, with `FAILED` possible up to there. Everything else is a violation, which ends the transfer.
+`END`, with `FAILED` possible up to there. Any other record is a violation, which ends the transfer.
 """
 
 from collections import deque

@@ -132,7 +132,7 @@ class Link:
         self._changed.set()
 
     async def settle(self) -> None:
-        """Wait until both sides know what the other one has taken, at most as long as the connection lasts."""
+        """Wait until both sides know the position that the other one has taken, at most as long as the connection lasts."""
         with trio.move_on_after(SETTLE_SECONDS):
             while self.connected and (self._stream.unconfirmed or self._stream.grant_pending):
                 await self._changed.wait()
@@ -143,7 +143,7 @@ class Link:
         return self._stream.unconfirmed
 
     async def abort(self, code: str, reason: str) -> None:
-        """Tell the other side that the transfer is over, if there is a connection."""
+        """Send an abort to the other side, if there is a connection."""
         if self._was_aborted:
             return
         self._abort = Abort(code, reason)

@@ -1,4 +1,4 @@
-"""Names of files that come from the other side: what may be written below a directory, and under which name. Pure.
+"""Names of files that come from the other side: the paths below a directory that they may be written to. Pure.
 
 A name is a path relative to the directory, in bytes, its components joined by `/`. A component is neither empty, `.` nor `..`,
 has no NUL and at most 255 bytes, and is no device name of Windows (`CON`, `NUL`, `COM1`). That no component is a link is
@@ -17,7 +17,7 @@ _DEVICES: Final = re.compile(rb"(CON|PRN|AUX|NUL|COM[0-9]|LPT[0-9])", re.IGNOREC
 
 
 class UnsafeName(Exception):
-    """A name cannot be used; its text says why, without the name."""
+    """A name cannot be used; the text is the reason, without the name."""
 
 
 def components(name: bytes) -> tuple[bytes, ...]:

@@ -1,7 +1,7 @@
 """`sdpx receive`: files and directories from an `sdpx send`.
 
-Contents are written in a thread while further ones arrive. What is wrong with one file is reported, and the others go on; a
-full disk ends the transfer, and everything that has come stays.
+Contents are written in a thread while further ones arrive. A fault of one file is reported, and the others go on; a full
+disk ends the transfer, and all received bytes stay.
 """
 
 import errno
@@ -43,7 +43,7 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Receiver:
-    """Receives into a directory, once `is_wanted` says so of the offer."""
+    """Receives into a directory the offers for which `is_wanted` returns True."""
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class Receiver:
         return payloads
 
     async def _await_bye(self) -> None:
-        """Wait until the sender has the verdict; the files are what they are without it."""
+        """Wait until the sender has the verdict; a failure to deliver it does not change the files."""
         try:
             payload = await self._link.receive()
         except (Restarted, Ending):
@@ -165,7 +165,7 @@ class _Delivery:
         return events
 
     def process(self, payloads: list[memoryview]) -> list[records.FromReceiver]:
-        """Do what messages of the sender say; returns the replies. Raises `Violation` and OSError."""
+        """Execute messages of the sender; returns the replies. Raises `Violation` and OSError."""
         replies: list[records.FromReceiver] = []
         results: list[Result] = []
         for payload in payloads:

@@ -2,13 +2,13 @@
 
 | from | message | meaning |
 | --- | --- | --- |
-| sender | `Offer` | what is to come, for the question whether it is wanted |
+| sender | `Offer` | names and totals of the files, for the question whether they are wanted |
 | receiver | `Accept` | it is; a refusal is an abort |
 | sender | `Entries` | the next files and directories, numbered from 0 on over all messages |
-| receiver | `Choices` | for each of them: what is there already, or why it is not wanted |
+| receiver | `Choices` | for each entry: the bytes that are there already, or the reason for which it is not wanted |
 | sender | records | the contents: of small files several in a message, of a large one a piece |
 | receiver | `Results` | for files that have arrived, or have not: the last word on each |
-| sender | `Done` | everything has been sent |
+| sender | `Done` | all files have been sent |
 | receiver | `Verdict` | the last word on all |
 | sender | `Bye` | the verdict has arrived |
 """
@@ -32,8 +32,8 @@ BEGIN: Final = 0  # a file: the offset of what follows, its size, mode and time 
 BYTES: Final = 1
 END: Final = 2  # the hash of the whole file
 FAILED: Final = 3  # the sender cannot read it: the reason
-SAME: Final = 4  # what is there is the whole file
-DIFFERENT: Final = 5  # what is there is another file
+SAME: Final = 4  # the receiver has the whole file
+DIFFERENT: Final = 5  # the receiver has another file
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
@@ -47,7 +47,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Offer(msgspec.Struct, frozen=True, array_like=True, tag="offer"):
-    """What a sender wants to send: the first names, and the totals."""
+    """The offer of a sender: the first names, and the totals."""
 
     names: list[str]
     files: Annotated[int, msgspec.Meta(ge=0)]
@@ -66,7 +66,7 @@ class Entries(msgspec.Struct, frozen=True, array_like=True, tag="entries"):
 
 
 class Choice(msgspec.Struct, frozen=True, array_like=True):
-    """What the receiver says of an entry.
+    """The receiver's choice for an entry.
 
     It has the first `offset` bytes of the file, with the hash `digest`; or a `whole` file of that size, which is the same or
     another one. If what it has is something else, the transfer begins at 0 if it `may_restart`, else the file is not sent.

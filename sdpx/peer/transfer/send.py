@@ -1,7 +1,7 @@
 """`sdpx send`: files and directories to an `sdpx receive`.
 
 The entries go ahead of the contents, in batches, so that no file waits for an answer. The receiver has the last word on each
-file and on all; a receiver that is started again gets everything offered again, and keeps what it has.
+file and on all; a receiver that is started again gets the whole offer again, and keeps its files.
 """
 
 from typing import Final
@@ -37,7 +37,7 @@ NAMES_SHOWN: Final = 20
 
 
 class Sender:
-    """Sends what a manifest lists over a link."""
+    """Sends the files of a manifest over a link."""
 
     def __init__(self, link: Link, manifest: Manifest, meter: Meter, log: Log) -> None:
         self._link = link

@@ -25,7 +25,7 @@ CHANGED: Final = "it was changed while it was being sent"
 
 
 class BadSource(Exception):
-    """What is to be sent cannot be; its text says why."""
+    """A file or directory cannot be sent; the text is the reason."""
 
 
 class Item(Struct, frozen=True):
@@ -36,7 +36,7 @@ class Item(Struct, frozen=True):
 
 
 class Manifest:
-    """The list of what is sent: `items` in order, and what is left out."""
+    """The files and directories to send: `items` in order, and those that are `skipped`."""
 
     def __init__(self) -> None:
         self.items: list[Item] = []

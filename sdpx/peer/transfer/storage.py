@@ -3,7 +3,7 @@
 - Every path is opened component by component from the directory's descriptor, never through a link, so that nothing is read or
   written outside, even if the tree changes meanwhile.
 - A file is written as `NAME.part`, locked, and takes its name when its hash is right: by `link`, which never replaces another
-  file, or by `rename` with `force`. What has come of a file that did not become complete stays in `NAME.part`.
+  file, or by `rename` with `force`. The bytes of a file that did not become complete stay in `NAME.part`.
 - A directory gets its mode and time at the end, since files are added before.
 
 All functions block, and are called in one thread at a time. They raise OSError; `Refused` is for one entry.
@@ -32,7 +32,7 @@ _FATAL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFIL
 
 
 class Refused(Exception):
-    """An entry cannot be received; its text says why."""
+    """An entry cannot be received; the text is the reason."""
 
 
 class OpenFile:
@@ -71,7 +71,7 @@ class Storage:
     # ---- choices ------------------------------------------------------------------------------------------------
 
     def choose(self, number: int, entry: Entry) -> Choice:
-        """Return what there is of an entry; a directory is created."""
+        """Return the state of an entry on the disk; a directory is created."""
         try:
             with _refusals():
                 parts = components(entry.name)

@@ -1,9 +1,9 @@
 """A stream of messages to and from another sdpx, over connections that come and go. Pure.
 
 - The receiver grants bytes as its reader takes them, `WINDOW` ahead to begin with; a sender sends no further than granted.
-- A sender keeps each message until the reader has taken it. A new connection begins with a hello from both sides, which says
-  what has arrived: the rest is sent again, so that no message is lost or comes twice.
-- A stream belongs to one process. A hello with another stream says that the other side was started again: `Replaced`.
+- A sender keeps each message until the reader has taken it. A new connection begins with a hello from both sides, with the
+  position that has arrived: the rest is sent again, so that no message is lost or comes twice.
+- A stream belongs to one process. A hello with another stream means that the other side was started again: `Replaced`.
 - A hello for an earlier process of this side is ignored: the other side learns from this side's hello, and sends another.
 """
 
@@ -18,7 +18,7 @@ MAX_UNCONFIRMED: Final = 4 * WINDOW  # bytes that a sender keeps, whatever is gr
 
 
 class Replaced(Exception):
-    """The other side was started again: what it had of this stream is gone."""
+    """The other side was started again, and has nothing of this stream."""
 
 
 class Aborted(Exception):
@@ -30,7 +30,7 @@ class Aborted(Exception):
 
 
 class Stream:
-    """Both directions of a stream; `name` is unique to it, `role` says what this side does."""
+    """Both directions of a stream; `name` is unique to it, `role` is that of this side."""
 
     def __init__(self, name: str, role: str) -> None:
         self.name = name

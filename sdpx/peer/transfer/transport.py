@@ -1,6 +1,6 @@
 """How the bytes of a transfer go over a connection: on a link between two sdpx programs, or as plain messages to another one.
 
-The programs name what they do in the `agent` of offer and answer, as `sdpx/1.0 (pipe)`, so both know before the channel opens.
+The programs name their modes in the `agent` of offer and answer, as `sdpx/1.0 (pipe)`, so both know before the channel opens.
 """
 
 import re
@@ -22,15 +22,15 @@ _MODES: Final = re.compile(r"sdpx/\S+ \(([a-z, -]+)\)")
 
 
 def modes_of(agent: str) -> list[str]:
-    """Return what the other side does, by the `agent` of its description."""
+    """Return the modes of the other side, from the `agent` of its description."""
     found = _MODES.match(agent)
     return found[1].split(", ") if found else []
 
 
 class Carrier:
-    """What uses the data channels of a peer's connections for other things than messages."""
+    """A user of the data channels of a peer's connections beside or in place of messages."""
 
-    mode: str  # what the description says of it
+    mode: str  # in the `agent` of the description
     replaces_messages = True  # there are none beside it
     is_plain = False
     is_unfinished = False  # a transfer has begun that the next connection can go on with

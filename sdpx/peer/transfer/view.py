@@ -1,4 +1,4 @@
-"""What a person at a terminal sees of a transfer, in place of log lines. Pure."""
+"""The lines of a transfer at a terminal, in place of log lines. Pure."""
 
 from sdpx.events import Event, peer, transfer
 from sdpx.terminal import View
@@ -28,5 +28,5 @@ class TransferView(View):
         if isinstance(event, _SHOWN):
             return event.message()
         if isinstance(event, peer.Disconnected | peer.ServerError | peer.TlsVerificationDisabled):
-            return None  # the next event, or the sentence on stderr, says it
+            return None  # the next event, or the sentence on stderr, has the reason
         return super().show(event, now)

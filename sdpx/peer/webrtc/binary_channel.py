@@ -112,7 +112,9 @@ class BinaryChannel:
     def close(self) -> None:
         """Close the channel, after what was sent; from any task (aiortc needs one inside the asyncio loop)."""
         if (channel := self._channel) is not None and not self._closed:
-            channel.transport._loop.call_soon(channel.close)  # noqa: SLF001
+            loop = channel.transport._loop  # noqa: SLF001
+            assert loop is not None
+            loop.call_soon(channel.close)
 
     def _require_open(self) -> RTCDataChannel:
         if self._channel is None or not self.is_open:

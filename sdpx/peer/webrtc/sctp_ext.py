@@ -1,11 +1,11 @@
 """The hot path of aiortc's SCTP transport (RFC 9260), for the version in `aioice_ext.TESTED`.
 
 aiortc awaits, queues and acknowledges each packet. Here a packet is handled where it comes in, without a task switch; DATA and
-SACK chunks are read from the bytes; a packet is built once, with its checksum, and sent again as it is; only what is missing is
-looked at when gaps are reported; T3 is a deadline, checked by one timer; SACKs are sent for every second to eighth packet. All
-else (association, stream resets, partial reliability) is aiortc's own code.
+SACK chunks are read from the bytes; a packet is built once, with its checksum, and sent again as it is; only missing chunks
+are looked at when gaps are reported; T3 is a deadline, checked by one timer; SACKs are sent for every second to eighth packet.
+All else (association, stream resets, partial reliability) is aiortc's own code.
 
-What is new in the protocol: the other side's receive window is respected (RFC 9260, 6.2.1), what it sends and claims is
+New in the protocol: the other side's receive window is respected (RFC 9260, 6.2.1), what it sends and claims is
 bounded, and a faulty packet is dropped instead of ending the connection.
 """
 
@@ -23,7 +23,7 @@ from sdpx.peer.webrtc.sctp_receive import ReceivingTransport
 from sdpx.peer.webrtc.sctp_send import SendingTransport
 
 MISSES: Final = 3  # reports of a missing chunk until it is sent again (RFC 9260, 7.2.4)
-# What aiortc raises for a malformed chunk.
+# The exceptions of aiortc for a malformed chunk.
 MALFORMED: Final = (BadStruct, ValueError, AssertionError, KeyError, IndexError, AttributeError, TypeError)
 
 
@@ -39,7 +39,7 @@ class SctpTransport(ReceivingTransport, SendingTransport):
         self.packets_received = 0
 
     def stats(self) -> dict[str, float]:
-        """Return the counters of the association, and what it knows of the path (bytes and seconds)."""
+        """Return the counters of the association, and the measurements of its path (bytes and seconds)."""
         return {
             "rtt": self._srtt or 0.0,
             "cwnd": self._cwnd,
@@ -58,7 +58,7 @@ class SctpTransport(ReceivingTransport, SendingTransport):
         self.flush()
 
     def flush(self) -> None:
-        """End a batch of packets: acknowledge what is left."""
+        """End a batch of packets: acknowledge those that are not acknowledged yet."""
         self.last_packet = self._loop.time()
         if self._sack_needed:
             self._acknowledge()
@@ -109,7 +109,7 @@ class SctpTransport(ReceivingTransport, SendingTransport):
                 self._on_sack(cumulative, window, sctp_packet.acknowledged_blocks(packet, blocks, gaps))
 
     def _on_sack(self, cumulative: int, window: int, blocks: Iterable[tuple[int, int]]) -> None:
-        """Handle a SACK, unless it is older than another one, or acknowledges what was never sent."""
+        """Handle a SACK, unless it is older than another one, or acknowledges a TSN that was never sent."""
         if (cumulative - self._last_sacked_tsn) & TSN_MASK >= (self._next_new_tsn - self._last_sacked_tsn) & TSN_MASK:
             return
         was_full, was_probing = self._flight_size >= self._cwnd, self._is_probing
