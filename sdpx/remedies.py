@@ -48,7 +48,7 @@ REMEDIES: Final[dict[str, Remedy]] = {
     "no_turn": Remedy(
         _E.NO_COMMON_CANDIDATES, "give one that answers (--turn), or configure it at the relay (sdpx serve --turn-url)"
     ),
-    "no_network": Remedy(_E.NO_COMMON_CANDIDATES, f"bring up a network interface, {_TURN}"),
+    "no_network": Remedy(_E.NO_COMMON_CANDIDATES, "bring up a network interface: Wi-Fi, cable or VPN"),
     "turn_refused": Remedy(
         _E.ICE_FAILED,
         "check user name and password (--turn, or --ice-server and --turn-secret-file of the relay), and whether the "
@@ -78,6 +78,10 @@ REMEDIES: Final[dict[str, Remedy]] = {
     "token_expires": Remedy(_E.OK, "get a new token before that", "warning"),
     "slow_relay": Remedy(_E.OK, "look at the load of the relay, and at the network between", "warning"),
     "clock_skew": Remedy(_E.OK, "synchronize the clocks, by which tokens and TURN credentials expire", "warning"),
+    "websocket_refused": Remedy(  # of the page only: a browser does not tell why
+        _E.RELAY,
+        "read the log of the relay (token, --allow-origin, limits), and let a proxy pass the headers Upgrade and Connection",
+    ),
     "frames_changed": Remedy(_E.NO_ANSWER, "look for a proxy that rewrites WebSocket messages"),
     "idle_closed": Remedy(_E.OK, "raise the idle timeout of the proxy above --ping-interval of the relay", "warning"),
     # ---- STUN and TURN servers, each alone ----
@@ -94,6 +98,11 @@ REMEDIES: Final[dict[str, Remedy]] = {
         _E.ICE_FAILED, "name a TURN server with an address that this machine has a route to, or check its network"
     ),
     "turn_unreachable": Remedy(_E.ICE_FAILED, "start the TURN server, and check its port and the firewalls between"),
+    "turn_unknown": Remedy(  # of the page only
+        _E.ICE_FAILED,
+        "check that the TURN server runs and can be reached, its user name and password, and whether they have expired; "
+        "sdpx doctor tells which",
+    ),
     "turn_certificate": Remedy(_E.ICE_FAILED, "give the TURN server a certificate for its name that is trusted"),
     "turn_no_data": Remedy(
         _E.ICE_FAILED,

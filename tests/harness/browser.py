@@ -6,18 +6,22 @@ import json
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
-import httpx
 import trio
-from trio_websocket import WebSocketConnection, open_websocket_url
+from trio_websocket import WebSocketConnection, wrap_client_stream
 
 from tests.harness.coturn import free_port
+from tests.harness.namespaces import Network
 from tests.harness.programs import needs
 from tests.interop.stacks import CHROMIUM_FLAGS, FIREFOX_PREFERENCES, SHOW_ADDRESSES
+
+Connect = Callable[[], Awaitable[trio.SocketStream]]
 
 START_SECONDS: Final = 60.0
 WAIT_SECONDS: Final = 40.0
@@ -61,6 +65,13 @@ class Browser:
         else:
             await self.command("browsingContext.navigate", context=self._context, url="about:blank", wait="complete")
             await self.command("browsingContext.navigate", context=self._context, url=url, wait="complete")
+
+    async def before_each_page(self, script: str) -> None:
+        """Run a script in each page from now on, before its own ones."""
+        if self._is_chromium:
+            await self.command("Page.addScriptToEvaluateOnNewDocument", source=script)
+        else:
+            await self.command("script.addPreloadScript", functionDeclaration=f"() => {{ {script} }}")
 
     async def evaluate(self, expression: str) -> Any:
         """Return the JSON value of an expression, which may be a promise; None while the page is being loaded."""
@@ -113,8 +124,8 @@ class Browser:
 
 
 @asynccontextmanager
-async def browser(name: str) -> AsyncIterator[Browser]:
-    """Run a browser without a window: chromium or firefox."""
+async def browser(name: str, network: Network | None = None) -> AsyncIterator[Browser]:
+    """Run a browser without a window: chromium or firefox; as the client of a network, if one is given."""
     port, folder = free_port(), Path(tempfile.mkdtemp(prefix="sdpx-browser-"))
     command = [needs("chromium"), *CHROMIUM_FLAGS, SHOW_ADDRESSES, f"--remote-debugging-port={port}"]
     command += ["--remote-allow-origins=*", f"--user-data-dir={folder}", "about:blank"]
@@ -124,14 +135,21 @@ async def browser(name: str) -> AsyncIterator[Browser]:
         (folder / "user.js").write_text("".join(lines))
         command = [needs("firefox"), "--headless", "--no-remote", "--profile", str(folder)]
         command += [f"--remote-debugging-port={port}", "about:blank"]
+    connect = (
+        partial(trio.open_tcp_stream, "127.0.0.1", port) if network is None else partial(network.open_stream, port)
+    )
     process = await trio.lowlevel.open_process(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        [*(network.client if network else ()), *command],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         with trio.fail_after(START_SECONDS):
-            url = await _page_url(port) if name == "chromium" else f"ws://127.0.0.1:{port}/session"
-            socket = await _connected(url)
-        async with socket as connection:
+            path = await _page_path(connect, port) if name == "chromium" else "/session"
+            await _until_open(connect, port, path)
+        async with _socket(connect, port, path) as connection:
             page = Browser(connection, is_chromium=name == "chromium")
             with trio.fail_after(START_SECONDS):
                 await page.start()
@@ -143,22 +161,37 @@ async def browser(name: str) -> AsyncIterator[Browser]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _page_url(port: int) -> str:
-    """Return the address of Chromium's page, once it has one."""
-    async with httpx.AsyncClient() as client:
-        while True:
-            with suppress(httpx.HTTPError, IndexError):
-                answer = await client.get(f"http://127.0.0.1:{port}/json/list")
-                pages = [each for each in answer.json() if each["type"] == "page"]
-                return str(pages[0]["webSocketDebuggerUrl"])
-            await trio.sleep(0.1)
+async def _page_path(connect: Connect, port: int) -> str:
+    """Return the path of Chromium's page, once it has one."""
+    request = f"GET /json/list HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
+    while True:
+        with suppress(OSError, trio.BrokenResourceError, StopIteration):
+            async with await connect() as stream:
+                await stream.send_all(request.encode())
+                answer = b""
+                async for part in stream:  # it does not close the connection
+                    answer += part
+                    with suppress(ValueError):
+                        pages = json.loads(answer.partition(b"\r\n\r\n")[2])
+                        page = next(each for each in pages if each["type"] == "page")
+                        return str(urlsplit(page["webSocketDebuggerUrl"]).path)
+        await trio.sleep(0.1)
 
 
-async def _connected(url: str) -> Any:
-    """Return the context manager of a WebSocket that can be opened."""
+@asynccontextmanager
+async def _socket(connect: Connect, port: int, path: str) -> AsyncIterator[WebSocketConnection]:
+    """Open a WebSocket."""
+    limit = 64 * 1024 * 1024
+    async with await connect() as stream, trio.open_nursery() as nursery:
+        yield await wrap_client_stream(nursery, stream, f"127.0.0.1:{port}", path, max_message_size=limit)
+        nursery.cancel_scope.cancel()
+
+
+async def _until_open(connect: Connect, port: int, path: str) -> None:
+    """Wait until a WebSocket can be opened."""
     while True:
         with suppress(Exception):
-            async with open_websocket_url(url):
-                pass
-            return open_websocket_url(url, max_message_size=64 * 1024 * 1024)
+            async with _socket(connect, port, path) as socket:
+                await socket.aclose()
+            return
         await trio.sleep(0.2)

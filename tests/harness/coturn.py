@@ -30,15 +30,15 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def coturn(directory: Path, secret: str | None = None) -> AsyncIterator[int]:
-    """Run coturn on loopback, with relay addresses of this machine; yields its port.
+async def coturn(directory: Path, secret: str | None = None, host: str = "127.0.0.1") -> AsyncIterator[int]:
+    """Run coturn on loopback, or another `host`, with relay addresses of this machine; yields its port.
 
     It accepts one user, or, with a `secret`, the credentials derived from it (`use-auth-secret`).
     """
     port = free_port()
     command = [
         *(needs("turnserver"), "-n", "--no-cli", "--no-tls", "--no-dtls", "--realm=sdpx.test"),
-        *("--listening-ip=127.0.0.1", f"--listening-port={port}", f"--relay-ip={host_addresses()[0]}"),
+        *(f"--listening-ip={host}", f"--listening-port={port}", f"--relay-ip={host_addresses()[0]}"),
         *("--min-port=52000", "--max-port=52999", "--allow-loopback-peers"),
         *(f"--pidfile={directory}/pid", f"--userdb={directory}/db", f"--log-file={directory}/log", "--simple-log"),
     ]
@@ -49,7 +49,7 @@ async def coturn(directory: Path, secret: str | None = None) -> AsyncIterator[in
     process = await trio.lowlevel.open_process(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         with trio.fail_after(20):
-            await wait_for_response(port)
+            await wait_for_response(port, host)
         yield port
     finally:
         process.kill()
@@ -57,12 +57,12 @@ async def coturn(directory: Path, secret: str | None = None) -> AsyncIterator[in
             await process.wait()
 
 
-async def wait_for_response(port: int) -> None:
-    """Wait until a STUN server answers on this port of loopback."""
+async def wait_for_response(port: int, host: str = "127.0.0.1") -> None:
+    """Wait until a STUN server answers on this port."""
     with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as probe:
-        await probe.bind(("127.0.0.1", 0))
+        await probe.bind(("", 0))
         while True:
-            await probe.sendto(BINDING_REQUEST, ("127.0.0.1", port))
+            await probe.sendto(BINDING_REQUEST, (host, port))
             with trio.move_on_after(0.2):
                 try:
                     await probe.recv(2048)

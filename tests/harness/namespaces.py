@@ -1,15 +1,20 @@
 """Network namespaces: a client behind a NAT, and a public network with two addresses. They need root and Linux."""
 
+import ctypes
 import os
 import shutil
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import trio
 
+CLONE_NEWNET = 0x40000000
 PUBLIC = ("203.0.113.2", "203.0.113.3")
 CLIENT = "10.77.0.2"
 
@@ -26,6 +31,32 @@ class Network:
         switch = "net.ipv6.conf.all.disable_ipv6=1"
         subprocess.run([*self.client, "sysctl", "-q", "-w", switch], check=True, capture_output=True)
 
+    def unplug(self) -> None:
+        """Take the network from the client, but for loopback."""
+        self._ip("link set eth0 down")
+
+    def plug_in(self) -> None:
+        """Give the network back."""
+        self._ip("link set eth0 up")
+        self._ip("route add default via 10.77.0.1")
+
+    def _ip(self, command: str) -> None:
+        subprocess.run(["ip", "-n", self.client[-1], *command.split()], check=True, capture_output=True)
+
+    async def open_stream(self, port: int) -> trio.SocketStream:
+        """Connect to a port of loopback in the namespace of the client."""
+        made: list[socket.socket] = []
+        thread = threading.Thread(target=lambda: made.append(_socket_in(self.client[-1])))
+        thread.start()  # it alone is in the namespace, and then ends
+        thread.join()
+        connection = trio.socket.from_stdlib_socket(made[0])
+        try:
+            await connection.connect(("127.0.0.1", port))
+        except BaseException:
+            connection.close()
+            raise
+        return trio.SocketStream(connection)
+
     @contextmanager
     def name_hosts(self, hosts: dict[str, tuple[str, ...]]) -> Iterator[None]:
         """Let these names have these addresses for the client."""
@@ -37,6 +68,15 @@ class Network:
             yield
         finally:
             shutil.rmtree(folder)
+
+
+def _socket_in(namespace: str) -> socket.socket:
+    """Let this thread enter a namespace, and return a socket of it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with Path(f"/run/netns/{namespace}").open() as file:
+        if libc.setns(file.fileno(), CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns failed")
+    return socket.socket()
 
 
 def needs_namespaces() -> None:

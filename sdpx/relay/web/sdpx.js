@@ -29,6 +29,7 @@ export class Signaling {
   }
 
   get id() { return this.#id; }
+  get isOpen() { return this.#ready; }
 
   /** Call `listener` with the detail of each event of this type. */
   on(type, listener) {

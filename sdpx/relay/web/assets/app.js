@@ -3,7 +3,7 @@
 import { Signaling } from "../sdpx.js";
 import { CheckView } from "./check.js";
 import { ConnectionView } from "./connection.js";
-import { $, copy, element, size } from "./page.js";
+import { $, copy, element, remedies, size } from "./page.js";
 import { Peer } from "./peer.js";
 import { RelayView } from "./relay.js";
 
@@ -31,30 +31,39 @@ function note(text, kind = "note") {
   return line;
 }
 
-/** Ask why a WebSocket did not open, which a browser does not tell. */
-async function askForToken() {
+/** Return why a WebSocket did not open, which a browser does not tell: a sentence, and a code of the table of remedies. */
+async function relayProblem() {
   try {
     const answer = await fetch(new URL("stats.json", base), { headers: token ? { Authorization: `Bearer ${token}` } : {} });
-    if (answer.status !== 401) return;
-    $("token-reason").textContent = (await answer.json()).message;
-    $("token-form").hidden = false;
-    $("token").focus();
-  } catch { /* the relay is unreachable: the next attempt follows */ }
+    if (![401, 429].includes(answer.status)) return ["The relay answers, but refuses the WebSocket", "websocket_refused"];
+    const { message } = await answer.json();
+    $("token-reason").textContent = message;
+    if ($("token-form").hidden) { $("token-form").hidden = false; $("token").focus(); }
+    return [message];
+  } catch {
+    const isOffline = !navigator.onLine && !/^(?:localhost|127\.[\d.]+|\[::1\])$/.test(location.hostname);
+    return isOffline ? ["This browser is offline", "no_network"] : [`The relay at ${location.host} cannot be reached`, "no_connection"];
+  }
 }
 
 function start() {
   const relay = new Signaling(base, { id: sessionStorage.getItem("sdpx-id"), token });
   const peer = new Peer(relay);
   let wanted = fragment.get("pair") ?? sessionStorage.getItem("sdpx-peer"), refusals = 0;
-  views = { check: new CheckView(relay, peer), connection: new ConnectionView(peer), relay: views?.relay ?? new RelayView(() => token) };
+  views = { check: new CheckView(relay, peer, relayProblem), connection: new ConnectionView(peer), relay: views?.relay ?? new RelayView(() => token) };
 
-  relay.on("state", (state) => { $("state").textContent = state === "open" ? "connected to the relay" : state; });
-  relay.on("retry", ({ tries, code }) => {
-    if (tries === 1) askForToken();
-    if (code === 1006 && ++refusals === 4 && sessionStorage.getItem("sdpx-id")) {  // the ID may be in use: ask for another one
+  let problem = "";
+  const showState = (state) => { $("state").textContent = state === "open" ? "connected to the relay" : problem || state; };
+  relay.on("state", (state) => { if (state === "open") problem = ""; showState(state); });
+  relay.on("retry", async () => {
+    const [sentence, code] = await relayProblem();
+    if (relay.isOpen || relay !== globalThis.sdpx.relay) return;
+    problem = `${sentence}${code ? `: ${(await remedies)[code] ?? ""}` : ""}`;
+    showState("connecting");
+    if (code === "websocket_refused" && ++refusals === 3 && sessionStorage.getItem("sdpx-id")) {  // it may be in use: ask for another
       sessionStorage.removeItem("sdpx-id");
       relay.close();
-      if ($("token-form").hidden) start();
+      start();
     }
   });
   relay.on("failed", ({ reason }) => { $("state").textContent = reason || "closed"; });
@@ -62,6 +71,7 @@ function start() {
     refusals = 0;
     $("token-form").hidden = true;
     sessionStorage.setItem("sdpx-id", id);
+    $("copy-id").disabled = $("copy-link").disabled = false;
     const link = new URL(`#pair=${id}`, base);
     $("id").textContent = id;
     $("link").href = $("link").textContent = link.href;
@@ -70,7 +80,8 @@ function start() {
     $("qr").hidden = false;
     if (wanted && wanted !== id && !relay.peerId) { relay.pair(wanted); wanted = null; }
   });
-  relay.on("error", ({ message }) => note(message));
+  relay.on("error", ({ code, message, target_id }) =>
+    note(code === "target_not_found" ? `No peer '${target_id}' is connected to this relay: check the ID, or start it` : message, "note failed"));
 
   peer.addEventListener("paired", () => {
     sessionStorage.removeItem("sdpx-peer");
@@ -102,7 +113,7 @@ function start() {
   peer.addEventListener("finished", ({ detail: { complete, failed } }) => { note(`received: ${complete}${failed ? `, failed: ${failed}` : ""}`); progress(1); });
   peer.addEventListener("filesfailed", ({ detail: { reason } }) => { note(`the file transfer failed: ${reason}`, "note failed"); progress(1); });
   peer.addEventListener("left", ({ detail: { reason } }) => {
-    note(`the peer left (${reason})`);
+    note(reason === "relay" ? "the relay has lost the session" : `the peer left${reason === "left" ? "" : ` (${reason})`}`);
     $("peer-state").textContent = "";
     $("leave").disabled = true;
     update();
@@ -112,7 +123,8 @@ function start() {
     const isOpen = peer.channel?.readyState === "open";
     $("text").disabled = $("send").disabled = !isOpen;
     $("file").disabled = !peer.canSendFiles;
-    if (peer.peerId) $("peer-state").textContent = isOpen ? `connected to ${peer.peerId}` : `${peer.pc?.connectionState ?? "paired"}: ${peer.peerId}`;
+    $("files-state").textContent = isOpen && !peer.takesFiles ? ` - ${peer.peerId} takes none: it needs --files DIR, or sdpx receive` : "";
+    if (peer.peerId) $("peer-state").textContent = isOpen || peer.canSendFiles ? `connected to ${peer.peerId}` : `${peer.pc?.connectionState ?? "paired"}: ${peer.peerId}`;
   }
   async function sendFiles(list) {
     const files = [...list], names = files.map(({ name }) => name).join(", ");
@@ -157,8 +169,8 @@ function start() {
     relay.close();
     start();
   };
+  globalThis.sdpx = { relay, peer, views };  // for the console
   update();
-  Object.assign(globalThis, { sdpx: { relay, peer, views } });  // for the console
   showView();
 }
 

@@ -1,6 +1,6 @@
 // The checks of `sdpx doctor`, from the browser's side: relay, each ICE server alone, a connection to itself by TURN only.
 
-import { $, element, milliseconds, remedies, rows, shortenAddresses } from "./page.js";
+import { $, element, milliseconds, parseCandidate, remedies, rows, shortenAddresses } from "./page.js";
 
 const PINGS = 20, GATHER_MS = 8000, CONNECT_MS = 15000;
 // Codes of icecandidateerror (W3C WebRTC, 4.8.1.3; RFC 8489, 14.8; RFC 8656, 15).
@@ -10,18 +10,20 @@ const ERRORS = {
   500: "server error", 508: "no port left", 600: "the server does not answer", 701: "the server cannot be reached",
 };
 
+const PRIVATE = /^(?:10|127|169\.254|192\.168|172\.(?:1[6-9]|2\d|3[01])|100\.(?:6[4-9]|[7-9]\d|1[01]\d|12[0-7]))\./;
+
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Gather candidates with one server; returns them with their times, the errors, and whether gathering ended in time. */
 async function gather(server, policy = "all") {
-  const pc = new RTCPeerConnection({ iceServers: [server], iceTransportPolicy: policy });
+  const pc = new RTCPeerConnection({ iceServers: server ? [server] : [], iceTransportPolicy: policy });
   const began = performance.now(), candidates = [], errors = [];
   let isComplete = false;
   try {
     const done = new Promise((resolve) => {
       pc.onicecandidate = ({ candidate }) => {
         if (!candidate) resolve();
-        else if (candidate.candidate) candidates.push({ type: candidate.type ?? / typ (\S+)/.exec(candidate.candidate)?.[1], address: candidate.address, ms: performance.now() - began });
+        else if (candidate.candidate) candidates.push({ ...parseCandidate(candidate.candidate), ms: performance.now() - began });
       };
     });
     pc.onicecandidateerror = ({ errorCode, errorText }) => { errors.push({ code: errorCode, text: ERRORS[errorCode] ?? errorText }); };
@@ -33,6 +35,25 @@ async function gather(server, policy = "all") {
   }
   return { candidates, errors, isComplete };
 }
+
+/** Return what a STUN server that gave no candidate means; not all browsers report errors. */
+function judgeStun({ candidates, errors, isComplete }) {
+  const hosts = candidates.filter(({ type, address }) => type === "host" && !address.endsWith(".local"));
+  if (errors.length || !isComplete) return ["warning", words(errors) || "It does not answer", { code: "stun_silent" }];
+  if (hosts.some(({ address }) => /^[0-9.]+$/.test(address) && !PRIVATE.test(address))) return ["ok", "It sees an address of this machine: there is no NAT"];
+  return ["skipped", "This browser does not say whether it answered: there is no NAT on the way to it, or no answer; sdpx doctor tells"];
+}
+
+/** Return what a TURN server that gave no candidate means. */
+function judgeTurn({ errors, isComplete }, { username }) {
+  const left = /^\d{10,}(?=:|$)/.test(username) ? parseInt(username, 10) - Date.now() / 1000 : 1;
+  if (left <= 0) return ["failed", `The credentials expired ${Math.round(-left)} s ago`, { code: "turn_refused" }];
+  if (errors.some(({ code }) => code >= 400 && code < 600)) return ["failed", words(errors), { code: "turn_refused" }];
+  if (errors.length || !isComplete) return ["failed", words(errors) || "It does not answer", { code: "turn_unreachable" }];
+  return ["failed", "No candidate, and this browser does not say why", { code: "turn_unknown" }];
+}
+
+const words = (errors) => [...new Set(errors.map(({ code, text }) => `${code} ${text}`))].join("; ");
 
 /** Connect two RTCPeerConnections of this page; returns the milliseconds until the channel was open. */
 async function connectToSelf(iceServers, iceTransportPolicy) {
@@ -70,9 +91,9 @@ const flat = (servers) => servers.flatMap((server) => [server.urls].flat().map((
 export class CheckView {
   #results = [];
 
-  constructor(relay, peer) {
-    this.relay = relay;
-    this.peer = peer;
+  /** `relayProblem` says why the relay cannot be reached: a sentence, and a code of the table of remedies. */
+  constructor(relay, peer, relayProblem) {
+    Object.assign(this, { relay, peer, relayProblem });
     $("run-check").onclick = () => this.run();
   }
 
@@ -86,7 +107,7 @@ export class CheckView {
     this.#results.push({ name, target, result, sentence, ...extra, remedy });
     rows($("checks"), this.#results.map((each) => [
       element("span", each.result, each.result), `${each.name} ${each.target}`,
-      each.sentence + (each.remedy ? ` - ${each.remedy}` : ""), milliseconds(each.ms),
+      element("div", [each.sentence, each.remedy ? element("p", `\u2192 ${each.remedy}`) : ""]), milliseconds(each.ms),
     ]));
   }
 
@@ -95,9 +116,7 @@ export class CheckView {
     $("check-summary").textContent = "running";
     this.#results = [];
     try {
-      await this.#browser();
-      await this.#signaling();
-      await this.#servers();
+      if (await this.#browser() && await this.#signaling()) await this.#servers();
     } finally {
       $("run-check").disabled = $("copy-report").disabled = false;
     }
@@ -106,49 +125,51 @@ export class CheckView {
   }
 
   async #browser() {
-    if (!window.RTCPeerConnection) { await this.#add("browser", "", "failed", "It has no RTCPeerConnection: WebRTC is turned off"); return; }
+    if (!window.RTCPeerConnection) { await this.#add("browser", "", "failed", "It has no RTCPeerConnection: turn WebRTC on in its settings, or its extensions"); return false; }
     await this.#add("browser", "", "ok", `${navigator.userAgent.slice(0, 120)}; ${navigator.onLine ? "online" : "offline"}`);
+    return true;
   }
 
+  /** Check the round trip to the relay; returns whether the network may be of use to the checks that follow. */
   async #signaling() {
     const times = [];
     try {
       for (let count = 0; count < PINGS; count++) times.push(await this.relay.ping());
-    } catch (error) {
-      await this.#add("relay", location.host, "failed", `No round trip: ${error.message}`, { code: "no_connection" });
-      return;
+    } catch {
+      let [sentence, code] = await this.relayProblem();
+      if (code === "no_connection" && !(await gather(null)).candidates.length) [sentence, code] = ["This browser has no network", "no_network"];
+      await this.#add("relay", location.host, "failed", sentence, { code });
+      return code !== "no_network";
     }
     times.sort((x, y) => x - y);
     await this.#add("relay", location.host, "ok", `${milliseconds(times[0])} min, ${milliseconds(times[PINGS >> 1])} median, ${milliseconds(times.at(-1))} max of ${PINGS} pings`, { ms: times[PINGS >> 1] });
+    return true;
   }
 
   async #servers() {
-    const servers = flat(this.peer.iceServers), turn = servers.filter(({ urls }) => urls.startsWith("turn"));
+    const servers = flat(this.peer.iceServers), working = [];
     let hasHost = false, isHidden = false;
     for (const server of servers) {
-      const isTurn = server.urls.startsWith("turn"), wanted = isTurn ? "relay" : "srflx";
-      const { candidates, errors, isComplete } = await gather(server, isTurn ? "relay" : "all");
-      const found = candidates.find(({ type }) => type === wanted);
-      hasHost ||= candidates.some(({ type }) => type === "host");
-      isHidden ||= candidates.some(({ type, address }) => type === "host" && address?.endsWith(".local"));
-      const words = [...new Set(errors.map(({ code, text }) => `${code} ${text}`))].join("; ");
-      if (found) {
-        await this.#add(isTurn ? "turn" : "stun", server.urls, "ok", `${wanted} candidate ${found.address ?? ""}`, { ms: found.ms });
-      } else if (isTurn) {
-        const refused = errors.some(({ code }) => code >= 400 && code < 600);
-        await this.#add("turn", server.urls, "failed", words || "It does not answer", { code: refused ? "turn_refused" : "turn_unreachable" });
-      } else if (isComplete && !errors.length && candidates.some(({ type, address }) => type === "host" && !address?.endsWith(".local"))) {
-        await this.#add("stun", server.urls, "ok", "It sees an address of this machine: there is no NAT");
-      } else {
-        await this.#add("stun", server.urls, "warning", words || "It does not answer", { code: "stun_silent" });
-      }
+      const isTurn = server.urls.startsWith("turn"), wanted = isTurn ? "relay" : "srflx", name = isTurn ? "turn" : "stun";
+      const gathered = await gather(server, isTurn ? "relay" : "all"), found = gathered.candidates.find(({ type }) => type === wanted);
+      hasHost ||= gathered.candidates.some(({ type }) => type === "host");
+      isHidden ||= gathered.candidates.some(({ type, address }) => type === "host" && address.endsWith(".local"));
+      if (found && isTurn) working.push(server);
+      if (found) await this.#add(name, server.urls, "ok", `${wanted} candidate ${found.address}`, { ms: found.ms });
+      else await this.#add(name, server.urls, ...(isTurn ? judgeTurn(gathered, server) : judgeStun(gathered)));
     }
-    if (!hasHost && !turn.length) await this.#add("addresses", "", "failed", "This browser offers no address", { code: "no_network" });
-    else if (isHidden) await this.#add("addresses", "", "ok", "The browser hides its addresses behind mDNS names (.local)");
+    if (!servers.length) hasHost = (await gather(null)).candidates.length > 0;
+    await this.#connections(servers, working, hasHost, isHidden);
+  }
+
+  async #connections(servers, turn, hasHost, isHidden) {
+    const isAsked = servers.some(({ urls }) => !urls.startsWith("turn")) || !servers.length;
+    if (isAsked && !hasHost && !turn.length) { await this.#add("addresses", "", "failed", "This browser has no network address for a candidate", { code: "no_network" }); return; }
+    if (isHidden) await this.#add("addresses", "", "ok", "The browser hides its addresses behind mDNS names (.local)");
     const direct = await connectToSelf(servers, "all");
-    if (direct === null) await this.#add("connection to itself", "", "failed", "No path", { code: "ice_failed" });
+    if (direct === null) await this.#add("connection to itself", "", "failed", "Two connections of this page find no path to each other: a setting or an extension restricts WebRTC, or a firewall on this machine");
     else await this.#add("connection to itself", "", "ok", "Connected", { ms: direct });
-    if (!turn.length) { await this.#add("connection by TURN", "", "skipped", "There is no TURN server"); return; }
+    if (!turn.length) { await this.#add("connection by TURN", "", "skipped", servers.some(({ urls }) => urls.startsWith("turn")) ? "No TURN server works" : "There is no TURN server"); return; }
     const relayed = await connectToSelf(turn, "relay");
     if (relayed === null) await this.#add("connection by TURN", "", "failed", "No path through a TURN server", { code: "turn_no_data" });
     else await this.#add("connection by TURN", "", "ok", "Connected", { ms: relayed });

@@ -4,42 +4,59 @@ import { $, element, milliseconds, plot, remedies, rows, size } from "./page.js"
 
 const SAMPLES = 120;
 
+// What happened, by the codes of the diagnosis; the table of remedies says what to do.
+const CAUSES = {
+  bad_description: (id) => `The offer or answer of ${id} cannot be used`,
+  no_network: () => "This browser has no network",
+  no_answer: (id, seconds) => `No answer from ${id} arrived within ${seconds} s`,
+  no_offer: (id, seconds) => `No offer from ${id} arrived within ${seconds} s of the pairing`,
+  peer_silent: (id) => `The peer ${id} is silent: no packet arrives any more`,
+  dtls_failed: (id) => `The network path to ${id} works, but the DTLS handshake failed`,
+  no_channel: (id) => `The connection to ${id} is established, but no data channel is open`,
+  only_mdns: (id) => `All candidates of ${id} are mDNS names (.local), which resolve within one local network only, and none worked`,
+  no_common_candidates: (id) => `No candidate of ${id} fits one of this browser`,
+  turn_refused: (id) => `No network path to ${id} was found, and a TURN server refused this browser`,
+  stun_silent: (id) => `No network path to ${id} was found, and a STUN server does not answer`,
+  ice_failed: (id) => `No pair of candidates worked between this browser and ${id}`,
+  pairing_lost: (id) => `The peer ${id} left before the connection was established`,
+};
+
 /** Return the code of the diagnosis of a failed connection, by the rules of `sdpx peer` as far as a browser tells. */
-export function diagnose({ isInitiator, timeline, failure }, stats, iceErrors, relayOnly = false) {
+export function diagnose({ failure, isInitiator, timeline, hasOpened, pc, local, remote, iceErrors }, pairs) {
   const phases = new Set(timeline.map(({ phase }) => phase));
-  const of = (type) => stats.filter((each) => each.type === type);
-  const local = of("local-candidate"), remote = of("remote-candidate"), pairs = of("candidate-pair");
   if (failure) return failure;
+  if (!navigator.onLine) return "no_network";
+  if (hasOpened) return "peer_silent";
+  if (phases.has("connected")) return "no_channel";
+  if (phases.has("ICE connected") || phases.has("ICE completed")) return "dtls_failed";
+  if (!local.length && pc?.iceGatheringState === "complete") return "no_network";
   if (isInitiator && !phases.has("answer received")) return "no_answer";
   if (!isInitiator && !phases.has("offer received")) return "no_offer";
-  if (phases.has("ICE connected") || phases.has("ICE completed")) return phases.has("channel open") ? "peer_silent" : "dtls_failed";
-  if (relayOnly && !local.some(({ candidateType }) => candidateType === "relay")) return iceErrors.some(({ errorCode }) => errorCode < 600) ? "turn_refused" : "no_turn";
   if (remote.length && remote.every(({ address }) => address?.endsWith(".local"))) return "only_mdns";
-  if (!remote.length || !pairs.length) return "no_common_candidates";
+  if (!remote.length || !pairs) return "no_common_candidates";
   if (iceErrors.some(({ url, errorCode }) => url?.startsWith("turn") && errorCode < 600)) return "turn_refused";
-  if (iceErrors.some(({ url }) => url?.startsWith("stun")) && !local.some(({ candidateType }) => candidateType === "srflx")) return "stun_silent";
+  if (iceErrors.some(({ url }) => url?.startsWith("stun")) && !local.some(({ type }) => type === "srflx")) return "stun_silent";
   return "ice_failed";
 }
 
 export class ConnectionView {
-  #rtts = []; #rates = []; #lastBytes = null; #lastStats = [];
+  #rtts = []; #rates = []; #lastBytes = null; #pairs = 0;
 
   constructor(peer) {
     this.peer = peer;
     this.code = null;
     peer.addEventListener("timeline", () => this.#drawTimeline());
-    peer.addEventListener("paired", () => { this.#rtts = []; this.#rates = []; this.#lastBytes = null; this.#lastStats = []; this.code = null; this.#say(""); });
-    peer.addEventListener("failed", () => this.#onFailed());
-    peer.addEventListener("problem", ({ detail }) => this.#onFailed(detail.text));
-    peer.addEventListener("left", () => { if (peer.failure) this.#onFailed(); });
+    peer.addEventListener("paired", () => { this.#rtts = []; this.#rates = []; this.#lastBytes = null; this.#pairs = 0; this.code = null; this.#say(""); });
+    peer.addEventListener("failed", ({ detail }) => this.#onFailed(detail.detail));
+    peer.addEventListener("open", () => { this.code = null; this.#say(""); });
     setInterval(() => this.#sample(), 1000);
   }
 
-  async #onFailed(detail = "") {
-    await this.#sample();
-    this.code = diagnose(this.peer, this.#lastStats, this.peer.iceErrors);
-    const remedy = (await remedies)[this.code] ?? "";
-    this.#say(`${this.code}: ${remedy}${detail ? ` (${detail})` : ""}`);
+  async #onFailed(detail) {
+    const code = diagnose(this.peer, this.#pairs), seconds = Math.round((performance.now() - this.peer.began) / 1000);
+    this.code = code;
+    const cause = CAUSES[code](this.peer.name, seconds), remedy = (await remedies)[code] ?? "";
+    this.#say(`${cause}${detail ? ` (${detail})` : ""}: ${remedy} (${code})`);
   }
 
   #say(text) {
@@ -54,12 +71,12 @@ export class ConnectionView {
 
   async #sample() {
     const pc = this.peer.pc;
-    if (!pc || pc.connectionState === "closed") return;
+    if (!pc || ["failed", "closed"].includes(pc.connectionState)) return;  // what was there before the failure stays
     const stats = [...(await pc.getStats()).values()];
-    this.#lastStats = stats;
     const byId = new Map(stats.map((each) => [each.id, each]));
     const transport = stats.find(({ type }) => type === "transport");
     const pairs = stats.filter(({ type }) => type === "candidate-pair");
+    this.#pairs = Math.max(this.#pairs, pairs.length);
     const selected = byId.get(transport?.selectedCandidatePairId) ?? pairs.find((pair) => pair.selected || (pair.nominated && pair.state === "succeeded"));
     this.#drawTables(stats, pairs, selected, byId);
     if (!selected) return;
@@ -75,8 +92,9 @@ export class ConnectionView {
   }
 
   #drawTables(stats, pairs, selected, byId) {
-    const address = (each) => (each ? `${each.address ?? each.ip ?? "hidden"}:${each.port ?? ""}` : "");
-    const candidates = stats.filter(({ type }) => type === "local-candidate" || type === "remote-candidate");
+    const host = (each) => each.address || each.ip || "hidden";
+    const address = (each) => (each ? `${host(each).includes(":") ? `[${host(each)}]` : host(each)}:${each.port ?? ""}` : "");
+    const candidates = stats.filter(({ type }) => type === "local-candidate" || type === "remote-candidate").sort((a, b) => a.type.localeCompare(b.type));
     rows($("candidates"), candidates.map((each) =>
       [each.type.split("-")[0], each.candidateType, each.relayProtocol ?? each.protocol, address(each)]));
     const ids = [selected?.localCandidateId, selected?.remoteCandidateId];

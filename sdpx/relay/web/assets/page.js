@@ -31,13 +31,21 @@ export function plot(svg, values, count = values.length) {
 /** Copy a text; says on the button whether it worked. */
 export async function copy(button, text) {
   const label = button.dataset.label ??= button.textContent;
-  try {
-    await navigator.clipboard.writeText(text);
-    button.textContent = "Copied";
-  } catch {
-    button.textContent = "Not allowed";
-  }
+  const isCopied = await (navigator.clipboard?.writeText(text) ?? Promise.reject()).then(() => true, () => copySelection(button, text));
+  button.textContent = isCopied ? "Copied" : "Not allowed";
   setTimeout(() => { button.textContent = label; }, 1500);
+}
+
+/** Copy a text without the clipboard interface, which pages over plain http do not have. */
+function copySelection(button, text) {
+  const field = element("textarea");
+  field.value = text;
+  button.after(field);
+  field.select();
+  const isCopied = document.execCommand("copy");
+  field.remove();
+  button.focus();
+  return isCopied;
 }
 
 export const milliseconds = (value) => (value === undefined || value === null ? "" : `${value.toFixed(value < 10 ? 1 : 0)} ms`);
@@ -52,13 +60,22 @@ export function size(bytes) {
 /** The remedies of the codes of diagnoses: those of `sdpx peer` and `sdpx doctor`. */
 export const remedies = fetch(new URL("remedies.json", import.meta.url)).then((answer) => answer.json(), () => ({}));
 
-const HIDDEN = /(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)|(?<![\w:.])(?:[0-9a-f]{0,4}:){2,7}[0-9a-f]{0,4}(?![\w:])/gi;
+/** Return type and address of a candidate (RFC 8839, 5.1); not all browsers have them as attributes. */
+export function parseCandidate(text) {
+  const [, address, , type] = /^(?:a=)?candidate:\S+ \S+ \S+ \S+ (\S+) (\S+) typ (\S+)/.exec(text) ?? [];
+  return { type, address };
+}
+
+// Safari has no lookbehind before 16.4: the character before an address is part of the match.
+const IPV4 = /(^|[^\w.])(\d{1,3}(?:\.\d{1,3}){3})(?!\w|\.\d)/g, IPV6 = /(^|[^\w:.])((?:[0-9a-f]{0,4}:){2,7}[0-9a-f]{0,4})(?![\w:])/gi;
 
 /** Shorten the addresses in a text, but for loopback ones. */
 export function shortenAddresses(text) {
-  return text.replace(HIDDEN, (address) => {
-    if (address.includes(".")) return address.startsWith("127.") ? address : `${address.split(".").slice(0, 2).join(".")}.x.x`;
+  const shortened = text.replace(IPV4, (_, before, address) =>
+    before + (address.startsWith("127.") ? address : `${address.split(".").slice(0, 2).join(".")}.x.x`));
+  return shortened.replace(IPV6, (_, before, address) => {
     const groups = address.split(":");
-    return address === "::1" || !/[0-9a-f]/i.test(address) || groups.filter(Boolean).length < 3 ? address : `${groups.slice(0, 2).join(":")}::x`;
+    const isAddress = address.includes("::") ? groups.filter(Boolean).length > 1 : groups.length === 8;
+    return before + (isAddress ? `${groups.slice(0, 2).join(":")}::x` : address);
   });
 }

@@ -3,8 +3,9 @@
 // To `sdpx peer` this page is another one: it sends heartbeats with the number of messages that it has received.
 
 import { Transfer } from "./files.js";
+import { parseCandidate } from "./page.js";
 
-const AGENT = "sdpx/page (files)", FILES = "files", HEARTBEAT = "sdpx.heartbeat", HEARTBEAT_ID = 1000, HEARTBEAT_MS = 1000;
+const AGENT = "sdpx/page (files)", FILES = "files", HEARTBEAT = "sdpx.heartbeat", HEARTBEAT_ID = 1000, HEARTBEAT_MS = 1000, PATIENCE_MS = 5000;
 const DEFAULT_ICE_SERVERS = [{ urls: "stun:stun.l.google.com:19302" }];
 
 const sessionOf = (sdp) => /^o=\S+ (\S+)/m.exec(sdp)?.[1];
@@ -17,12 +18,15 @@ export class Peer extends EventTarget {
     this.channel = null;
     this.timeline = [];
     this.iceErrors = [];
+    this.local = [];
+    this.remote = [];
     this.transfer = null;
+    this.timeout = 30000;  // ms from the pairing to an open channel, as for `sdpx peer`
     relay.on("paired", (frame) => this.#onPaired(frame));
     relay.on("offer", (frame) => this.#later(() => this.#onOffer(frame)));
     relay.on("answer", (frame) => this.#later(() => this.#onAnswer(frame)));
     relay.on("candidate", ({ candidate }) => this.#later(() => this.#onCandidate(candidate)));
-    relay.on("peer_disconnected", ({ reason }) => this.#onLeft(reason));
+    relay.on("peer_disconnected", ({ reason }) => { this.#onDeparture(); this.#onLeft(reason); });
     relay.on("unpaired", () => this.#onLeft("left"));
     relay.on("lost", () => this.#onLeft("relay"));
   }
@@ -31,6 +35,7 @@ export class Peer extends EventTarget {
   #remoteSession = null;
   #heartbeat = null;
   #beat = 0;
+  #timer = 0;
   #messages = 0;
 
   /** The servers of the relay, or a public STUN server. */
@@ -39,11 +44,17 @@ export class Peer extends EventTarget {
   #emit(type, detail = {}) { this.dispatchEvent(new CustomEvent(type, { detail })); }
 
   #later(step) {
-    this.#queue = this.#queue.then(step).catch((error) => {
-      this.failure = "bad_description";
-      this.#emit("problem", { text: String(error) });
-    });
+    this.#queue = this.#queue.then(step).catch((error) => { if (this.pc) this.#fail("bad_description", String(error)); });
   }
+
+  #fail(code = null, detail = "") {
+    this.failure = code;
+    clearTimeout(this.#timer);
+    this.#emit("failed", { detail });
+  }
+
+  get hasExchanged() { return this.timeline.some(({ phase }) => phase === "answer received" || phase === "answer sent"); }
+  get hasOpened() { return this.timeline.some(({ phase }) => phase === "channel open"); }
 
   #mark(phase) {
     this.timeline.push({ phase, ms: performance.now() - this.began });
@@ -57,17 +68,21 @@ export class Peer extends EventTarget {
     this.#waiting = [];
     this.#remoteSession = null;
     this.iceErrors = [];
+    this.local = [];
+    this.remote = [];
     const pc = new RTCPeerConnection({ iceServers: this.iceServers });
     this.pc = pc;
     pc.onicecandidate = ({ candidate }) => {
-      if (pc === this.pc) this.relay.send({ type: "candidate", candidate: candidate?.toJSON() ?? { candidate: "" }, peer_id: this.peerId });
+      if (pc !== this.pc) return;
+      if (candidate?.candidate) this.local.push(parseCandidate(candidate.candidate));
+      this.relay.send({ type: "candidate", candidate: candidate?.toJSON() ?? { candidate: "" }, peer_id: this.peerId });
     };
     pc.onicecandidateerror = ({ errorCode, errorText, url }) => { this.iceErrors.push({ errorCode, errorText, url }); };
     pc.oniceconnectionstatechange = () => { if (pc === this.pc) this.#mark(`ICE ${pc.iceConnectionState}`); };
     pc.onconnectionstatechange = () => {
       if (pc !== this.pc) return;
       this.#mark(pc.connectionState);
-      if (pc.connectionState === "failed") this.#emit("failed");
+      if (pc.connectionState === "failed") this.#fail();
       this.#emit("state");
     };
     pc.ondatachannel = ({ channel }) => this.#use(channel);
@@ -77,7 +92,7 @@ export class Peer extends EventTarget {
     channel.binaryType = "arraybuffer";
     if (channel.label === FILES) { this.#useForFiles(channel); return; }
     this.channel ??= channel;
-    channel.onopen = () => { this.#mark("channel open"); this.#emit("open"); };
+    channel.onopen = () => { this.#onOpen(); this.#emit("open"); };
     if (channel.readyState === "open") channel.onopen();
     channel.onclose = () => { if (channel === this.channel) { this.channel = null; this.#emit("state"); } };
     channel.onmessage = ({ data }) => {
@@ -85,6 +100,11 @@ export class Peer extends EventTarget {
       this.#sendHeartbeat();
       this.#emit("message", { data });
     };
+  }
+
+  #onOpen() {
+    clearTimeout(this.#timer);
+    if (!this.hasOpened) this.#mark("channel open");
   }
 
   #sendHeartbeat() {
@@ -108,13 +128,15 @@ export class Peer extends EventTarget {
   }
 
   #onPaired({ peer_id, is_initiator }) {
-    this.peerId = peer_id;
+    this.peerId = this.name = peer_id;
     this.isInitiator = is_initiator;
     this.began = performance.now();
     this.timeline = [];
-    this.failure = null;
+    this.failure = undefined;  // null: to be found out, see diagnose
     this.#messages = 0;
     this.modes = [];
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#fail(), this.timeout);
     this.#emit("paired");
     this.#mark("paired");
     this.#later(async () => {
@@ -146,19 +168,31 @@ export class Peer extends EventTarget {
     this.#onAgent(agent);
     await this.pc.setRemoteDescription(description);
     this.#remoteSession = sessionOf(description.sdp);
+    this.remote.push(...description.sdp.split(/\r?\n/).filter((line) => line.startsWith("a=candidate:")).map(parseCandidate));
     this.#mark(`${description.type} received`);
-    for (const candidate of this.#waiting.splice(0)) await this.pc.addIceCandidate(candidate);
+    for (const candidate of this.#waiting.splice(0)) await this.#add(candidate);
   }
 
   async #onCandidate(candidate) {
     if (!this.pc || !candidate) return;
-    if (this.pc.remoteDescription) await this.pc.addIceCandidate(candidate);
+    if (this.pc.remoteDescription) await this.#add(candidate);
     else this.#waiting.push(candidate);
   }
 
+  /** Use a candidate; one that this browser does not take (RFC 8839 allows others) is no reason to give up. */
+  async #add(candidate) {
+    if (candidate.candidate) this.remote.push(parseCandidate(candidate.candidate));
+    await this.pc.addIceCandidate(candidate).catch(() => {});
+  }
+
+  /** The peer left. If the connection was not open by then, say why: it waited in vain, or had not begun. */
+  #onDeparture() {
+    if (this.hasOpened || !this.peerId || this.failure !== undefined) return;
+    this.#fail(this.hasExchanged && performance.now() - this.began > PATIENCE_MS ? null : "pairing_lost");
+  }
+
   #onLeft(reason) {
-    const wasOpen = this.timeline.some(({ phase }) => phase === "channel open");
-    if (!wasOpen && this.peerId) this.failure ??= "pairing_lost";
+    clearTimeout(this.#timer);
     this.pc?.close();
     this.#stopHeartbeat();
     this.pc = this.channel = this.peerId = this.transfer = null;
@@ -167,7 +201,9 @@ export class Peer extends EventTarget {
 
   // ---- files
 
-  get canSendFiles() { return Boolean(this.pc) && (this.modes ?? []).includes(FILES) && (this.channel?.readyState === "open" || this.transfer !== null); }
+  get takesFiles() { return (this.modes ?? []).includes(FILES); }
+
+  get canSendFiles() { return Boolean(this.pc) && this.takesFiles && (this.channel?.readyState === "open" || this.transfer !== null); }
 
   /** Send files on the channel that is there for them, or on a new one to another page. */
   async sendFiles(files) {
@@ -181,6 +217,8 @@ export class Peer extends EventTarget {
     for (const type of ["offer", "progress", "file", "finished", "failed"]) {
       transfer.addEventListener(type, ({ detail }) => this.#emit(type === "failed" ? "filesfailed" : type, detail));
     }
-    channel.addEventListener("open", () => this.#emit("state"));
+    const onOpen = () => { this.#onOpen(); this.#emit("state"); };
+    if (channel.readyState === "open") onOpen();
+    else channel.addEventListener("open", onOpen);
   }
 }

@@ -67,7 +67,7 @@ export class RelayView {
       button.type = "button";
       button.setAttribute("aria-label", `Disconnect ${id}`);
       button.onclick = () => this.#disconnect(id);
-      return [id, remote, suspended ? `${peer ?? ""} (suspended)` : peer ?? "", String(seconds), button];
+      return [id, button, remote, suspended ? `${peer ?? ""} (suspended)` : peer ?? "", String(seconds)];
     }));
   }
 
