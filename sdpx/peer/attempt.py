@@ -350,7 +350,7 @@ class Attempt:
         self._reached("connected")
 
     def note_state(self) -> None:
-        """Note what the connection itself knows, while it exists."""
+        """Note the state of the connection, while it exists."""
         pair = self.pc.selected_pair
         if pair is not None:
             self.trace.local_type, self.trace.remote_type = pair.local_type, pair.remote_type

@@ -54,7 +54,7 @@ class PairSession:
     """The negotiation and the data transfer with one peer.
 
     `send` passes a frame to the relay; `on_phase` is called with each phase that a connection reaches; `before` has the
-    seconds of the phases before the pairing. `detached` is empty, or the reason why the relay knows the pairing no more.
+    seconds of the phases before the pairing. `detached` is empty, or the reason why the relay no longer has the pairing.
     """
 
     _paired: Paired

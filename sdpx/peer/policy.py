@@ -96,7 +96,7 @@ class Detach(Struct, frozen=True):
 
 
 def after_relay_lost(session: SessionState, pairing: PairingState | None) -> Detach | AskAgain | Ready:
-    """Return what follows the loss of the relay connection, with it of every pairing that the relay knew of."""
+    """Return what follows the loss of the relay connection, and with it of every pairing that the relay had."""
     if pairing is not None and pairing.is_open:
         return Detach()
     return AskAgain(RELAY_LOST) if session.pair else Ready(RELAY_LOST)
@@ -114,7 +114,7 @@ def after_peer_disconnected(pairing: PairingState, reason: str) -> Detach | None
 
 
 def declines(present: PairingState, *, same_peer: bool) -> bool:
-    """Whether a new pairing is declined if the present peer, another one, still responds: the relay does not know of it."""
+    """Whether a new pairing is declined if the present peer, another one, still responds: the relay has lost its pairing."""
     return present.detached and present.is_open and not same_peer
 
 

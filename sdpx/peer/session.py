@@ -143,7 +143,7 @@ class Session:
 
     @property
     def channel_is_open(self) -> bool:
-        """Whether a message that is sent now goes out now."""
+        """Whether a message is sent without waiting."""
         return self._pairing is not None and self._pairing.channel_is_open
 
     async def pair(self, target: str) -> None:
@@ -314,7 +314,7 @@ class Session:
     async def _run_pairing(self, pairing: PairSession) -> None:
         failure = await pairing.run()
         if self._pairing is not pairing:
-            return  # ended by this side, which knows what follows
+            return  # ended by this side, which carries out the next step
         self._pairing = None
         self._note_ended(pairing)
         if failure is None:

@@ -189,7 +189,7 @@ class Relay:
         self._open += 1
 
     def connection_closed(self) -> None:
-        """Count a connection no more."""
+        """Note the end of a connection."""
         self._open -= 1
         if not self._open:
             self._all_closed.set()

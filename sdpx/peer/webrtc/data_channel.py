@@ -163,7 +163,7 @@ class DataChannels:
         return self._flow.unacknowledged(channel.id) if self._flow else (0, channel.bufferedAmount)
 
     def stats(self) -> dict[str, float]:
-        """Return what SCTP knows of the path; nothing without flow control."""
+        """Return the measurements of the path by SCTP; none without flow control."""
         return {} if self._flow is None else self._flow.stats()
 
     def set_flows(self, flows: int) -> None:

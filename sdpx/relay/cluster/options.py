@@ -21,7 +21,7 @@ class ClusterOptions:
     )
     cluster_prefix: str = option("sdpx:", "Start of the names of all keys.", "Cluster", "TEXT")
     cluster_lease: float = option(
-        1.5, "Time after which a node that is not heard of is given up.", "Cluster", "SECONDS", 0.5, 60
+        1.5, "Time after which a node that does not renew its lease is removed.", "Cluster", "SECONDS", 0.5, 60
     )
 
 

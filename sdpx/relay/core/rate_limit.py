@@ -209,7 +209,7 @@ class ConnectionCounts:
         self._by_address[address] = self._by_address.get(address, 0) + 1
 
     def leave(self, address: str) -> None:
-        """Count a client no more."""
+        """Note the end of a client."""
         self.total -= 1
         self._by_address[address] -= 1
         if not self._by_address[address]:
@@ -251,7 +251,7 @@ class EvictionQueue(Generic[T]):
         return next(iter(self._all if self._most == 1 else self._by_address[next(iter(self._by_count[self._most]))]))
 
     def leave(self, item: T) -> None:
-        """Count an item no more."""
+        """Note the end of an item."""
         address = self._all.pop(item)
         same_address = self._by_address[address]
         del same_address[item]
