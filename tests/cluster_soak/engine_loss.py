@@ -45,7 +45,7 @@ class _Outages:
         """Request `/healthz` of all nodes for ever, and count other answers than 200."""
         while True:
             for node in self.nodes:
-                status, _ = await http_get(node.port, "/healthz", 2.0)
+                status, _ = await http_get(node.port, "/healthz", 2.0 * self.scale.slack)
                 self.unhealthy += status != 200
             await trio.sleep(POLL_SECONDS)
 
@@ -83,7 +83,7 @@ class _Outages:
         out.row(f"{name}: pairings across nodes that ended", sum(pair.notices for pair in self.remote) - ended)
         out.require(paired, f"{name}: {sum(not pair.paired for pair in self.pairs)} pairs were not paired again.")
         latest = max(restored, whole, slowest)
-        out.require(latest <= BACK_SECONDS, f"{name}: not all was restored before {latest:.2f} s.")
+        out.require(latest <= BACK_SECONDS * self.scale.slack, f"{name}: not all was restored before {latest:.2f} s.")
         goes_on = began + restored - stopped < self.scale.lease * EARLIEST + FRAME_SECONDS
         out.require(
             not goes_on or ended == sum(pair.notices for pair in self.remote),
@@ -104,10 +104,11 @@ class _Outages:
     async def _try_newcomer(self, name: str) -> None:
         """A new client is refused while the engine is gone: 503 before the WebSocket."""
         client = ResumingClient(self.nodes[0].port, f"new{random.random()}"[:20])
-        with trio.move_on_after(1.0):
+        patience = self.scale.slack
+        with trio.move_on_after(patience):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(client.run)
-                await wait_until(lambda: bool(client.refusals or client.welcomed), 1.0)
+                await wait_until(lambda: bool(client.refusals or client.welcomed), patience)
                 nursery.cancel_scope.cancel()
         self.newcomers.update(client.refusals)
         refused = bool(client.refusals) and all(" 503 " in line for line in client.refusals)
@@ -142,7 +143,7 @@ async def engine_loss(folder: Path, scale: Scale) -> Outcome:
     out.rows += [(f"one node: {name}", value) for name, value in local.rows]
     out.wrong += [f"Pairs on one node: {sentence}" for sentence in local.wrong]
     pause = max((client.outgoing.figures().longest for pair in outages.local for client in pair.clients), default=0.0)
-    out.require(pause <= LOCAL_PAUSE, f"A frame between clients of one node took {pause:.2f} s.")
+    out.require(pause <= LOCAL_PAUSE * scale.slack, f"A frame between clients of one node took {pause:.2f} s.")
     across = Outcome("")
     across.add_clients(outages.remote)
     out.rows += [(f"across nodes: {name}", value) for name, value in across.rows]

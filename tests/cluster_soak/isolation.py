@@ -23,7 +23,7 @@ class _Isolation:
     """The measurement: pairs on the first node, pairs of its clients with others, and pairs without it."""
 
     def __init__(self, nodes: list[Node], proxy: BreakingProxy, scale: Scale, out: Outcome) -> None:
-        self._node, self._proxy, self._lease, self._out = nodes[0], proxy, scale.lease, out
+        self._node, self._proxy, self._lease, self._slack, self._out = nodes[0], proxy, scale.lease, scale.slack, out
         first, *others = [node.port for node in nodes]
         sides = [(first, first), (first, others[0]), (others[0], first), (others[0], others[-1])]
         self.pairs = [TalkingPair(number, sides[number % 4], scale.rate) for number in range(scale.pairs)]
@@ -43,12 +43,13 @@ class _Isolation:
             self._proxy.cut()
         if suspended:
             self._node.signal(signal.SIGSTOP)
-        await self._expect(f"{name}: clients of other nodes", self._others, others, began, OTHERS_SECONDS)
-        bound = self._lease + FRAME_SECONDS + OWN_SECONDS
+        await self._expect(f"{name}: clients of other nodes", self._others, others, began, OTHERS_SECONDS * self._slack)
+        own_seconds = OWN_SECONDS * self._slack
+        bound = self._lease + FRAME_SECONDS + own_seconds
         if suspended:
             await trio.sleep_until(began + suspended)
             self._node.signal(signal.SIGCONT)
-            began, bound = trio.current_time(), self._lease + OWN_SECONDS
+            began, bound = trio.current_time(), self._lease + own_seconds
         await self._expect(f"{name}: its own clients", self._own, own, began, bound)
         began = trio.current_time()
         if is_cut:
@@ -56,7 +57,10 @@ class _Isolation:
         again = await wait_until(lambda: all(pair.paired for pair in self._cut), LONGEST_WAIT)
         back = trio.current_time() - began
         out.row(f"{name}: all paired again after", f"{back:.2f} s")
-        out.require(again and back <= BACK_SECONDS, f"{name}: not all were paired again within {BACK_SECONDS:g} s.")
+        out.require(
+            again and back <= BACK_SECONDS * self._slack,
+            f"{name}: not all were paired again within {BACK_SECONDS:g} s.",
+        )
         once = [len(each.disconnects) for each in self._own + self._others] == [count + 1 for count in own + others]
         out.require(once, f"{name}: a client was not told exactly once.")
         disturbed = [pair.notices for pair in self._undisturbed] != notices

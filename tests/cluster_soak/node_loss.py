@@ -78,7 +78,7 @@ async def node_loss(folder: Path, scale: Scale) -> Outcome:
     out.row("losses in which other pairs were disturbed", losses.disturbed)
     out.add_clients(pairs)
     out.add_nodes(nodes)
-    late = sum(seconds > TOLD_SECONDS for seconds in losses.told)
+    late = sum(seconds > TOLD_SECONDS * scale.slack for seconds in losses.told)
     out.require(not late, f"{late} peers were told later than {TOLD_SECONDS:g} s.")
     out.require(losses.reasons.keys() <= {"node_lost"}, f"Reasons other than node_lost: {dict(losses.reasons)}.")
     out.require(not losses.disturbed, f"Other pairs were disturbed {losses.disturbed} times.")

@@ -35,6 +35,7 @@ class Scale:
     outages: int = 4  # of those in engine_loss.py
     faults: int = 40  # of chaos.py
     seed: int = 1
+    slack: float = 1.0  # factor of the times that are demanded, for a machine that has other work
     nodes: int = 3
     engine: Kind = "redis"
     serve: tuple[str, ...] = ()

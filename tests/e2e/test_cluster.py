@@ -27,7 +27,7 @@ from tests.harness.tls import write_certificate
 
 pytestmark = pytest.mark.e2e
 
-SMALL = replace(QUICK, nodes=2, pairs=8, kills=1, requests=300, drain=0.5, outages=1)
+SMALL = replace(QUICK, nodes=2, pairs=8, kills=1, requests=300, drain=0.5, outages=1, slack=10.0)
 NEVER = ("diagnosis", "connection_retry", "negotiation_error")
 
 

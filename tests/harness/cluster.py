@@ -14,7 +14,7 @@ from tests.harness.coturn import free_port
 from tests.harness.http_get import http_get
 from tests.harness.processes import Line, RelayProcess, environment
 
-START_SECONDS: Final = 30.0
+START_SECONDS: Final = 90.0
 STOP_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.02
 

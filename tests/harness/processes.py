@@ -31,8 +31,8 @@ __all__ = [
 ]
 
 COMMON: Final = ["ts", "level", "event", "message"]
-TEST_SECONDS: Final = 60.0
-START_SECONDS: Final = 30.0
+TEST_SECONDS: Final = 180.0
+START_SECONDS: Final = 90.0
 _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
