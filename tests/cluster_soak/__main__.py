@@ -41,7 +41,7 @@ def options(arguments: list[str]) -> tuple[list[str], Scale, Path | None]:
         prog="cluster_soak", description=__doc__, epilog="Options after -- are passed to `sdpx serve`."
     )
     parser.add_argument("measurement", nargs="*", help=f"{', '.join(MEASUREMENTS)}; default: all")
-    parser.add_argument("--quick", action="store_true", help="a small size: less than a minute in all")
+    parser.add_argument("--quick", action="store_true", help="a small size: two minutes in all")
     parser.add_argument("--folder", type=Path, help="folder for the logs; default: a temporary one")
     for each in fields(Scale):
         if each.name != "serve":
