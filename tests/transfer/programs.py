@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -25,13 +25,21 @@ PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 class Transfer:
     """One `sdpx` process; its log is a file."""
 
-    def __init__(self, folder: Path, name: str, *arguments: str, stdin: Any = None, stdout: Any = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        *arguments: str,
+        stdin: Any = None,
+        stdout: Any = None,
+        module: Sequence[str] = ("sdpx",),
+    ) -> None:
         self.log = folder / f"{name}.log"
         self._arguments = arguments
         pipes = arguments[0] == "pipe"
         with self.log.open("wb") as log, (folder / f"{name}.err").open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sdpx", *arguments],
+                [sys.executable, "-m", *module, *arguments],
                 stdin=stdin or subprocess.DEVNULL,
                 stdout=stdout if pipes else log,
                 stderr=log if pipes else errors,
@@ -102,13 +110,25 @@ class Relay:
 
 @contextmanager
 def running(folder: Path, receiver: list[str], sender: list[str], **files: Any) -> Iterator[tuple[Relay, Any, Any]]:
-    """Run a relay, a receiver `bob` and a sender to it; `files` are `stdin` of the sender and `stdout` of the receiver."""
+    """Run a relay, a receiver `bob` and a sender to it.
+
+    `files` are `stdin` and `module` of the sender, and `stdout` of the receiver.
+    """
     relay = Relay(folder)
     common = ["--url", relay.url, "--no-stun", "--retries", "50"]
     relay.wait()
     b = Transfer(folder, "receiver", *receiver, "--id", "bob", *common, stdout=files.get("stdout"))
     b.wait_until(lambda: b.count("id_assigned") > 0, "the receiver's ID")
-    a = Transfer(folder, "sender", *sender, *common, "--wait", "60", stdin=files.get("stdin"))
+    a = Transfer(
+        folder,
+        "sender",
+        *sender,
+        *common,
+        "--wait",
+        "60",
+        stdin=files.get("stdin"),
+        module=files.get("module", ("sdpx",)),
+    )
     try:
         yield relay, a, b
     finally:

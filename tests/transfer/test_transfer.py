@@ -2,17 +2,20 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 import trio
 
+from sdpx.child_process import child_process
 from sdpx.peer.negotiation.description import parse_description
 from sdpx.peer.webrtc.events import ChannelClosed, MessageReceived
 from tests.e2e.test_foreign_client import client
+from tests.harness.browser import browser
 from tests.harness.processes import relay, sdpx, two_peers
 from tests.transfer.__main__ import PROOFS, options
-from tests.transfer.programs import Transfer
+from tests.transfer.programs import Transfer, running, watch
 
 pytestmark = pytest.mark.e2e
 
@@ -26,6 +29,79 @@ pytestmark = pytest.mark.e2e
 )
 def test_proof(proof: str, arguments: list[str], tmp_path: Path) -> None:
     PROOFS[proof](tmp_path, options([*arguments, "--seconds", "100"]))
+
+
+def test_slow_path_with_a_full_window_is_not_silent(tmp_path: Path) -> None:
+    """100 kbit/s, with a queue before it that heartbeats take longer to pass than a peer may be silent."""
+    data = os.urandom(110_000)
+    (tmp_path / "in").write_bytes(data)
+    with (
+        (tmp_path / "in").open("rb") as stdin,
+        (tmp_path / "out").open("wb") as stdout,
+        running(
+            tmp_path,
+            ["pipe"],
+            ["pipe", "bob"],
+            stdin=stdin,
+            stdout=stdout,
+            module=("tests.transfer.slow_peer", "100"),
+        ) as (_, a, b),
+    ):
+        assert watch(a, b, 100)["seconds"] > len(data) / 12_500
+        assert [each.count("transfer_interrupted") for each in (a, b)] == [0, 0]
+    assert (tmp_path / "out").read_bytes() == data
+
+
+PAGE = """<!doctype html>
+<script type="module">
+import { Signaling } from "http://HOST/sdpx.js";
+const relay = new Signaling("ws://HOST");
+const seen = (window.seen = { bytes: 0, sum: 0, largest: 0 });
+let pc;
+relay.on("open", ({ id }) => { document.title = id; });
+relay.on("offer", async ({ sdp }) => {
+  pc = new RTCPeerConnection();
+  pc.onicecandidate = ({ candidate }) => relay.send({ type: "candidate", candidate });
+  pc.ondatachannel = ({ channel }) => {
+    channel.binaryType = "arraybuffer";
+    channel.onmessage = ({ data }) => {
+      seen.bytes += data.byteLength;
+      seen.largest = Math.max(seen.largest, data.byteLength);
+      for (const byte of new Uint8Array(data)) seen.sum += byte;
+    };
+    window.channel = channel;
+  };
+  await pc.setRemoteDescription({ type: "offer", sdp });
+  await pc.setLocalDescription();
+  relay.send({ type: "answer", sdp: pc.localDescription.sdp });
+});
+relay.on("candidate", ({ candidate }) => { pc.addIceCandidate(candidate ?? undefined); });
+</script>
+"""
+SEND = "[...Array(192).keys()].forEach((number) => channel.send(new Uint8Array(65536).fill(number)))"
+
+
+async def test_pipe_to_a_browser_carries_plain_messages_and_holds_the_page_back(tmp_path: Path) -> None:
+    data = os.urandom(600_000)
+    async with relay() as (_, url), browser("chromium") as page:
+        (tmp_path / "page.html").write_text(PAGE.replace("HOST", url.removeprefix("ws://")))
+        await page.open((tmp_path / "page.html").as_uri())
+        target = str(await page.wait_for("document.title"))
+        command = ("-m", "sdpx", "pipe", target, "--url", url, "--no-stun")
+        async with child_process(*command, stderr=subprocess.DEVNULL) as program:
+            assert program.stdin is not None
+            assert program.stdout is not None
+            await program.stdin.send_all(data)
+            await page.wait_for(f"seen.bytes === {len(data)}")
+            assert await page.evaluate("seen.sum") == sum(data)
+            assert 16_384 <= await page.evaluate("seen.largest") <= 262_144
+            await page.evaluate(SEND)
+            await trio.sleep(1)
+            assert await page.evaluate("channel.bufferedAmount") > 4_000_000
+            await page.evaluate("channel.close()")
+            received = b"".join([each async for each in program.stdout])
+            assert await program.wait() == 0
+    assert received == b"".join(bytes([number]) * 65_536 for number in range(192))
 
 
 async def test_peers_send_files_in_both_directions_beside_their_messages(tmp_path: Path) -> None:
