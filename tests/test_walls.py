@@ -40,6 +40,7 @@ PURE: Final = (
 PURE_MAY_USE: Final = {
     *(
         "sdpx",
+        "unicodedata",
         "abc",
         "msgspec",
         "h11",

@@ -46,6 +46,7 @@ class PeerView(View):
             case peer.ChannelMessage(text, size):
                 text = f"[{size} bytes]" if isinstance(text, UnsetType) else text
                 lines = "\n".join(f"{self._peer_id}> {line}" for line in text.split("\n"))
+                self.inserts = True
             case peer.ChannelMessageSent():
                 lines = ""
             case peer.Reconnecting(_, _, code) | peer.PairRetryScheduled(_, code):

@@ -1,11 +1,15 @@
 """`sdpx peer` at a terminal, as a person sees it: text, a prompt, Ctrl-D, and jobs of a shell in the background."""
 
+import fcntl
 import os
 import pty
+import struct
 import sys
+import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pyte
 import pytest
 import trio
 
@@ -22,16 +26,36 @@ class Terminal:
 
     def __init__(self, process: trio.Process, fd: int) -> None:
         self.process = process
-        self._fd = fd
+        self.fd = fd
         self.screen = b""
+        self.columns = 80
+
+    def resize(self, columns: int) -> None:
+        self.columns = columns
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
     def type(self, keys: bytes) -> None:
-        os.write(self._fd, keys)
+        os.write(self.fd, keys)
+
+    @property
+    def rows(self) -> list[str]:
+        """The rows of the screen that are not empty; the last one up to the cursor."""
+        screen = pyte.Screen(self.columns, 24)
+        pyte.ByteStream(screen).feed(self.screen)
+        return [*(row for each in screen.display[: screen.cursor.y] if (row := each.rstrip())), self._last_row(screen)]
+
+    @staticmethod
+    def _last_row(screen: pyte.Screen) -> str:
+        assert not any(row.strip() for row in screen.display[screen.cursor.y + 1 :]), screen.display
+        return screen.display[screen.cursor.y][: screen.cursor.x]
 
     async def read_until(self, words: bytes) -> None:
         while words not in self.screen:
-            await trio.lowlevel.wait_readable(self._fd)
-            self.screen += os.read(self._fd, 65_536)
+            await trio.lowlevel.wait_readable(self.fd)
+            self.read()
+
+    def read(self) -> None:
+        self.screen += os.read(self.fd, 65_536)
 
 
 @asynccontextmanager
@@ -81,6 +105,32 @@ async def test_peer_at_a_terminal_shows_text_and_a_prompt_and_leaves_on_ctrl_d()
         assert await person.process.wait() == 0
         assert b"paired with bob" in person.screen
         assert b'{"ts"' not in person.screen
+
+
+async def test_message_that_comes_while_a_line_is_typed_leaves_it_on_the_screen() -> None:
+    """Also on the last row of the screen, and if the message takes several rows; the line can be edited, and is sent."""
+    async with (
+        relay() as (_, url),
+        peer(url, "--id", "bob") as (bob, _),
+        terminal(*SDPX, "peer", "bob", "--url", url, "--no-stun") as person,
+    ):
+        await person.read_until(b"you> ")
+        person.resize(40)
+        person.type(b"half a linx")
+        for count in range(30):
+            await bob.say(f"message {count}")
+        await bob.say("wide \u4f60\u597d " * 10)
+        await bob.say("the last one")
+        await person.read_until(b"the last one")
+        with trio.fail_after(20):
+            while person.rows[-2:] != ["bob> the last one", "you> half a linx"]:
+                await trio.lowlevel.wait_readable(person.fd)
+                person.read()
+        rows = person.rows
+        assert rows[-7:-6] == ["bob> message 29"]
+        assert "".join(rows[-6:-2]).replace(" ", "") == "bob>" + "wide\u4f60\u597d" * 10
+        person.type(b"\x7fe\n")
+        await bob.wait_for("channel_message", text="half a line")
 
 
 async def test_background_job_of_a_shell_is_not_stopped_and_reads_again_in_the_foreground() -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pyte
 from msgspec import UNSET
 
 from sdpx.demo import STATUS_LINES, DemoView
@@ -28,8 +29,11 @@ class Screen:
 
     @property
     def text(self) -> str:
-        """The visible text: each line as it was drawn last."""
-        return "\n".join(line.rpartition(CLEAR)[2] for line in self.drawn.split("\n"))
+        """The visible text, up to the cursor."""
+        screen = pyte.Screen(self.view.width, 50)
+        pyte.Stream(screen).feed(self.drawn.replace("\n", "\r\n"))
+        *above, last = (row.rstrip() for row in screen.display[: screen.cursor.y + 1])
+        return "\n".join([*above, last.ljust(screen.cursor.x)])
 
 
 SUMMARY = webrtc.ConnectionSummary("bob", True, {}, "host", "host", 5, 8)
@@ -101,8 +105,11 @@ def test_prompt_follows_the_state() -> None:
     assert screen.drawn.endswith("\nyou> ")
     screen.show(CONVERSATION[8])
     assert screen.drawn.endswith(f"{CLEAR}you> ")
+    screen.drawn += "half a line"
     screen.show(CONVERSATION[9])
-    assert screen.drawn.endswith(f"{CLEAR}bob> hi there\nyou> ")
+    assert screen.text.endswith("\nbob> hi there\nyou> half a line")  # a message is inserted above what is being typed
+    screen.show((5.0, peer.Reconnecting(1, 500.0, "relay_lost", "reset")))
+    assert screen.drawn.endswith("\nyou> ")
     assert screen.view.end().decode() == CLEAR
 
 
