@@ -106,7 +106,13 @@ async def pair_requests(folder: Path, scale: Scale) -> Outcome:
 
         await wait_until(lambda: record.initiated == record.accepted and not lonely(), 5)
         nursery.cancel_scope.cancel()
-    replies = Counter(reply for client in clients for reply in client.replies)
+    _report(out, record, Counter(reply for client in clients for reply in client.replies), seconds)
+    out.require(not lonely(), f"The pairing of {lonely()} is not symmetric.")
+    out.add_nodes(nodes)
+    return out
+
+
+def _report(out: Outcome, record: _Record, replies: Counter[str], seconds: float) -> None:
     out.row("requests answered", replies.total())
     out.row("replies", ", ".join(f"{code} {times}" for code, times in sorted(replies.items())))
     out.row("pairings", record.initiated.total())
@@ -116,8 +122,5 @@ async def pair_requests(folder: Path, scale: Scale) -> Outcome:
     out.row("requests a second", f"{replies.total() / seconds:.0f}")
     same = record.initiated == record.accepted
     out.require(same, f"Sides differ: {(record.initiated - record.accepted) + (record.accepted - record.initiated)}.")
-    out.require(not lonely(), f"The pairing of {lonely()} is not symmetric.")
     out.require(replies.keys() <= REFUSALS | {"paired"}, f"Unexpected replies: {dict(replies)}.")
     out.wrong += record.wrong[:20]
-    out.add_nodes(nodes)
-    return out
