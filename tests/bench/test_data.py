@@ -1,4 +1,4 @@
-"""`sdpx bench --data` and `just bench-data`: the figures, what they say of the limit, and a run of the program."""
+"""`sdpx bench --data` and `just bench-data`: the figures, the limit that they show, and a run of the program."""
 
 import json
 import subprocess
@@ -52,7 +52,7 @@ def test_the_limit_is_named(sender: DataResult, receiver: DataResult, expected: 
 
 
 def test_demands_are_met_or_not() -> None:
-    """Ratios of medians; what was not measured is no failure."""
+    """Ratios of medians; a missing measurement is no failure."""
     fast, slow = figures(DataJob(sends=True), end(), end()), figures(DataJob(sends=True), end(), end(seconds=100.0))
     runs: data.Runs = {(data.LOOPBACK, data.SDPX): [fast, slow, fast], (data.LOOPBACK, data.NDC): [slow]}
     text, met = data.rendered(runs)

@@ -1,4 +1,4 @@
-"""Random faults of nodes and engine, also at the same time: afterwards all pairs talk, and every frame is accounted for."""
+"""Random faults of nodes and engine, also at once: afterwards all pairs exchange frames, and every frame is accounted for."""
 
 import random
 import signal
@@ -8,8 +8,8 @@ from typing import Final
 
 import trio
 
-from tests.cluster_soak.outcome import Outcome, Scale, talking_pairs
-from tests.cluster_soak.talkers import wait_until_settled
+from tests.cluster_soak.outcome import Outcome, Scale, active_pairs
+from tests.cluster_soak.traffic import wait_until_settled
 from tests.harness.cluster import Node
 from tests.harness.redis_server import RedisServer
 
@@ -69,10 +69,10 @@ class _Faults:
 
 
 async def chaos(folder: Path, scale: Scale) -> Outcome:
-    """Run random faults under talking pairs behind a balancer."""
-    out = Outcome(f"Chaos: {scale.nodes} nodes, {scale.pairs} talking pairs, {scale.faults} faults, seed {scale.seed}")
+    """Run random faults under active pairs behind a balancer."""
+    out = Outcome(f"Chaos: {scale.nodes} nodes, {scale.pairs} active pairs, {scale.faults} faults, seed {scale.seed}")
     rng = random.Random(scale.seed)
-    async with talking_pairs(folder, scale) as (nodes, engine, _, pairs):
+    async with active_pairs(folder, scale) as (nodes, engine, _, pairs):
         await wait_until_settled(pairs, QUIET_SECONDS)
         faults = _Faults(nodes, engine, rng)
         async with trio.open_nursery() as running:

@@ -1,4 +1,4 @@
-"""The engine is killed and restarted empty, suspended, and replaced: nodes stay alive, and pairs on one node lose nothing."""
+"""The engine is killed and restarted empty, suspended, and replaced: nodes keep running, and pairs on one node lose nothing."""
 
 import random
 from collections import Counter
@@ -10,7 +10,7 @@ import trio
 
 from sdpx.relay.cluster.directory import FRAME_SECONDS
 from tests.cluster_soak.outcome import Outcome, Scale, nodes_and_engine
-from tests.cluster_soak.talkers import TalkingPair, wait_until, wait_until_settled
+from tests.cluster_soak.traffic import ActivePair, wait_until, wait_until_settled
 from tests.harness.cluster import Node
 from tests.harness.http_get import http_get
 from tests.harness.redis_server import RedisServer, server_path
@@ -31,14 +31,14 @@ class _Outages:
         self.nodes, self.engine, self.scale, self.out = nodes, engine, scale, out
         ports = [node.port for node in nodes]
         sides = [(k % len(ports), (k // 2 + k) % len(ports)) for k in range(scale.pairs)]
-        made = [TalkingPair(k, [ports[a], ports[b]], scale.rate) for k, (a, b) in enumerate(sides)]
+        made = [ActivePair(k, [ports[a], ports[b]], scale.rate) for k, (a, b) in enumerate(sides)]
         self.local = [pair for pair, (a, b) in zip(made, sides, strict=True) if a == b]
         self.remote = [pair for pair, (a, b) in zip(made, sides, strict=True) if a != b]
         self.unhealthy = 0
         self.newcomers: Counter[str] = Counter()
 
     @property
-    def pairs(self) -> list[TalkingPair]:
+    def pairs(self) -> list[ActivePair]:
         return self.local + self.remote
 
     async def watch_health(self) -> None:
@@ -102,7 +102,7 @@ class _Outages:
         self.out.require(not scope.cancelled_caught, f"{name}: /readyz of a node did not say 'degraded'.")
 
     async def _try_newcomer(self, name: str) -> None:
-        """A new client is refused while the engine is gone: 503 before the WebSocket."""
+        """A new client is refused while the engine cannot be reached: 503 before the WebSocket."""
         client = ResumingClient(self.nodes[0].port, f"new{random.random()}"[:20])
         patience = self.scale.slack
         with trio.move_on_after(patience):
@@ -116,8 +116,8 @@ class _Outages:
 
 
 async def engine_loss(folder: Path, scale: Scale) -> Outcome:
-    """Kill, suspend and replace the engine under talking pairs."""
-    out = Outcome(f"Loss of the engine: {scale.nodes} nodes, {scale.pairs} talking pairs")
+    """Kill, suspend and replace the engine under active pairs."""
+    out = Outcome(f"Loss of the engine: {scale.nodes} nodes, {scale.pairs} active pairs")
     other = server_path("redis" if scale.engine == "valkey" else "valkey")
     async with nodes_and_engine(folder, scale) as (nodes, engine), trio.open_nursery() as nursery:
         outages = _Outages(nodes, engine, scale, out)

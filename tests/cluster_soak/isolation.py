@@ -8,12 +8,12 @@ import trio
 
 from sdpx.relay.cluster.directory import FRAME_SECONDS
 from tests.cluster_soak.outcome import Outcome, Scale, nodes_of
-from tests.cluster_soak.talkers import Talker, TalkingPair, wait_until, wait_until_settled
+from tests.cluster_soak.traffic import ActiveClient, ActivePair, wait_until, wait_until_settled
 from tests.harness.breaking_proxy import BreakingProxy, breaking_proxy
 from tests.harness.cluster import Node
 from tests.harness.redis_server import redis_server
 
-OTHERS_SECONDS: Final = 2.0  # within which the other nodes' clients are told
+OTHERS_SECONDS: Final = 2.0  # within which the clients of the other nodes are notified
 OWN_SECONDS: Final = 2.0  # after the lease and 5 s, or after a suspension that was longer
 BACK_SECONDS: Final = 2.0
 LONGEST_WAIT: Final = 30.0
@@ -26,7 +26,7 @@ class _Isolation:
         self._node, self._proxy, self._lease, self._slack, self._out = nodes[0], proxy, scale.lease, scale.slack, out
         first, *others = [node.port for node in nodes]
         sides = [(first, first), (first, others[0]), (others[0], first), (others[0], others[-1])]
-        self.pairs = [TalkingPair(number, sides[number % 4], scale.rate) for number in range(scale.pairs)]
+        self.pairs = [ActivePair(number, sides[number % 4], scale.rate) for number in range(scale.pairs)]
         self._undisturbed = self.pairs[::4] + self.pairs[3::4]
         self._cut = self.pairs[1::4] + self.pairs[2::4]
         self._own = [pair.a for pair in self.pairs[1::4]] + [pair.b for pair in self.pairs[2::4]]
@@ -66,7 +66,9 @@ class _Isolation:
         disturbed = [pair.notices for pair in self._undisturbed] != notices
         out.require(not disturbed, f"{name}: a pair within the node, or without it, was disturbed.")
 
-    async def _expect(self, what: str, clients: list[Talker], before: list[int], began: float, bound: float) -> None:
+    async def _expect(
+        self, what: str, clients: list[ActiveClient], before: list[int], began: float, bound: float
+    ) -> None:
         """Require that each of the clients gets `peer_disconnected` (`node_lost`) in time."""
         out = self._out
         counted = list(zip(clients, before, strict=True))
@@ -81,8 +83,8 @@ class _Isolation:
 
 
 async def isolation(folder: Path, scale: Scale) -> Outcome:
-    """Cut one node off under talking pairs."""
-    out = Outcome(f"A node is cut off alone: {scale.nodes} nodes, {scale.pairs} talking pairs")
+    """Cut one node off under active pairs."""
+    out = Outcome(f"A node is cut off alone: {scale.nodes} nodes, {scale.pairs} active pairs")
     async with (
         redis_server(folder, kind=scale.engine) as engine,
         breaking_proxy(engine.port) as proxy,

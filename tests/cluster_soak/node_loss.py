@@ -1,4 +1,4 @@
-"""A node is killed, again and again: the peers of its clients are told, and no other pair is disturbed."""
+"""A node is killed, again and again: the peers of its clients are notified, and no other pair is disturbed."""
 
 from collections import Counter
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Final
 
 import trio
 
-from tests.cluster_soak.outcome import Outcome, Scale, talking_pairs
-from tests.cluster_soak.talkers import TalkingPair, wait_until, wait_until_settled
+from tests.cluster_soak.outcome import Outcome, Scale, active_pairs
+from tests.cluster_soak.traffic import ActivePair, wait_until, wait_until_settled
 from tests.harness.balancer import Balancer
 from tests.harness.cluster import Node
 
@@ -17,14 +17,14 @@ LONGEST_WAIT: Final = 20.0
 
 
 class _Losses:
-    """The measurement: what the clients learned of each loss."""
+    """The measurement: the notifications of the clients about each loss."""
 
-    def __init__(self, pairs: list[TalkingPair], front: Balancer, out: Outcome) -> None:
+    def __init__(self, pairs: list[ActivePair], front: Balancer, out: Outcome) -> None:
         self._pairs = pairs
         self._front = front
         self._out = out
-        self.told: list[float] = []  # seconds until a peer was told
-        self.back: list[float] = []  # seconds until all pairs talked again
+        self.told: list[float] = []  # seconds until a peer was notified
+        self.back: list[float] = []  # seconds until all pairs exchanged frames again
         self.reasons: Counter[str] = Counter()
         self.disturbed = 0
 
@@ -62,18 +62,18 @@ class _Losses:
 
 
 async def node_loss(folder: Path, scale: Scale) -> Outcome:
-    """Kill one node after the other behind a balancer, while pairs talk."""
-    out = Outcome(f"Loss of a node: {scale.nodes} nodes, {scale.pairs} talking pairs, {scale.kills} times SIGKILL")
-    async with talking_pairs(folder, scale) as (nodes, _, front, pairs):
+    """Kill one node after the other behind a balancer, while pairs exchange frames."""
+    out = Outcome(f"Loss of a node: {scale.nodes} nodes, {scale.pairs} active pairs, {scale.kills} times SIGKILL")
+    async with active_pairs(folder, scale) as (nodes, _, front, pairs):
         losses = _Losses(pairs, front, out)
         for number in range(scale.kills):
             settled = await wait_until_settled(pairs, 60)
             out.require(settled, f"Not all pairs were settled before loss {number + 1}.")
             await losses.lose(nodes[number % len(nodes)])
         out.require(await wait_until_settled(pairs, 60, go_on=False), "Not all pairs were settled at the end.")
-    out.row("peers told", len(losses.told))
+    out.row("peers notified", len(losses.told))
     out.row("reasons", dict(losses.reasons))
-    out.row("told after, longest", f"{max(losses.told, default=0):.2f} s")
+    out.row("notified after, longest", f"{max(losses.told, default=0):.2f} s")
     out.row("all pairs paired again after, median, longest", f"{median(losses.back):.2f}, {max(losses.back):.2f} s")
     out.row("losses in which other pairs were disturbed", losses.disturbed)
     out.add_clients(pairs)

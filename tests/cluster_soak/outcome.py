@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 import trio
 
 from sdpx.bench.accounting import percentile
-from tests.cluster_soak.books import Figures
-from tests.cluster_soak.talkers import TalkingPair, total
+from tests.cluster_soak.accounting import Figures
+from tests.cluster_soak.traffic import ActivePair, total
 from tests.harness.balancer import Balancer, balancer
 from tests.harness.cluster import Node, cluster
 from tests.harness.redis_server import Kind, RedisServer, redis_server
@@ -70,7 +70,7 @@ class Outcome:
         self.require(figures.delivered > 0, "No frame was delivered.")
         self.require(not figures.faults, f"{figures.faults} frames were lost, doubled, out of order or altered.")
 
-    def add_clients(self, pairs: list[TalkingPair]) -> None:
+    def add_clients(self, pairs: list[ActivePair]) -> None:
         """Add the frames, and what the clients learned of their sockets; a violation of the protocol misses a demand."""
         clients = [client for pair in pairs for client in pair.clients]
         self.add_frames(total(pairs))
@@ -118,25 +118,25 @@ async def nodes_and_engine(folder: Path, scale: Scale) -> AsyncIterator[tuple[li
         yield nodes, engine
 
 
-class Talking(NamedTuple):
-    """Nodes and their engine, and pairs that talk through a balancer."""
+class ActivePairs(NamedTuple):
+    """Nodes and their engine, and pairs that exchange frames through a balancer."""
 
     nodes: list[Node]
     engine: RedisServer
     front: Balancer
-    pairs: list[TalkingPair]
+    pairs: list[ActivePair]
 
 
 @asynccontextmanager
-async def talking_pairs(folder: Path, scale: Scale) -> AsyncIterator[Talking]:
-    """Let pairs talk until the end of the block, through a balancer in front of all nodes."""
+async def active_pairs(folder: Path, scale: Scale) -> AsyncIterator[ActivePairs]:
+    """Let pairs exchange frames until the end of the block, through a balancer in front of all nodes."""
     async with (
         nodes_and_engine(folder, scale) as (nodes, engine),
         balancer([node.port for node in nodes]) as front,
         trio.open_nursery() as nursery,
     ):
-        pairs = [TalkingPair(number, [front.port] * 2, scale.rate) for number in range(scale.pairs)]
+        pairs = [ActivePair(number, [front.port] * 2, scale.rate) for number in range(scale.pairs)]
         for pair in pairs:
             nursery.start_soon(pair.run)
-        yield Talking(nodes, engine, front, pairs)
+        yield ActivePairs(nodes, engine, front, pairs)
         nursery.cancel_scope.cancel()

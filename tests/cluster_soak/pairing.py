@@ -9,7 +9,7 @@ import trio
 
 from sdpx.bench.accounting import percentile
 from tests.cluster_soak.outcome import Outcome, Scale, nodes_and_engine
-from tests.cluster_soak.talkers import wait_until
+from tests.cluster_soak.traffic import wait_until
 from tests.harness.resuming_client import ResumingClient
 
 CLIENTS: Final = 60

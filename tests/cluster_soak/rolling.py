@@ -1,4 +1,4 @@
-"""Each node is restarted in turn while pairs talk: no frame is lost, and no pairing ends."""
+"""Each node is restarted in turn while pairs exchange frames: no frame is lost, and no pairing ends."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import Final
 
 import trio
 
-from tests.cluster_soak.outcome import Outcome, Scale, talking_pairs
-from tests.cluster_soak.talkers import wait_until, wait_until_settled
+from tests.cluster_soak.outcome import Outcome, Scale, active_pairs
+from tests.cluster_soak.traffic import wait_until, wait_until_settled
 from tests.harness.cluster import Node
 
 SETTLE_SECONDS: Final = 20.0
-TALK_SECONDS: Final = 1.0  # between two restarts
+TRAFFIC_SECONDS: Final = 1.0  # between two restarts
 
 
 async def roll(nodes: list[Node], out: Outcome, settled: Callable[[], bool]) -> None:
@@ -24,15 +24,15 @@ async def roll(nodes: list[Node], out: Outcome, settled: Callable[[], bool]) -> 
         out.require(status == 0, f"At restart {number} a node ended with status {status} on SIGTERM.")
         await node.start()
         await wait_until(settled, SETTLE_SECONDS)
-        await trio.sleep(TALK_SECONDS)
+        await trio.sleep(TRAFFIC_SECONDS)
     out.row("restarts", len(nodes))
     out.row("slowest stop of a node", f"{slowest:.1f} s")
 
 
 async def rolling_restart(folder: Path, scale: Scale) -> Outcome:
-    """Restart each node in turn behind a balancer, while pairs talk."""
-    out = Outcome(f"Rolling restart: {scale.nodes} nodes, {scale.pairs} talking pairs, {scale.rounds} rounds")
-    async with talking_pairs(folder, scale) as (nodes, _, front, pairs):
+    """Restart each node in turn behind a balancer, while pairs exchange frames."""
+    out = Outcome(f"Rolling restart: {scale.nodes} nodes, {scale.pairs} active pairs, {scale.rounds} rounds")
+    async with active_pairs(folder, scale) as (nodes, _, front, pairs):
         out.require(await wait_until_settled(pairs, 60), "Not all pairs were paired at first.")
         for pair in pairs:
             for client in pair.clients:

@@ -21,7 +21,7 @@ def newest_source() -> float:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Run the binary with arguments; returns what it wrote to stdout."""
+    """Run the binary with arguments; returns its stdout."""
     if not BINARY.exists() or BINARY.stat().st_mtime < newest_source():
         pytest.skip("build/sdpx is missing or older than the code: `just binary` builds it")
 

@@ -16,7 +16,7 @@ from tests.cluster_soak.node_loss import node_loss
 from tests.cluster_soak.outcome import NO_LIMITS, QUICK, Outcome, Scale
 from tests.cluster_soak.pairing import pair_requests
 from tests.cluster_soak.rolling import roll, rolling_restart
-from tests.cluster_soak.talkers import TalkingPair, wait_until_settled
+from tests.cluster_soak.traffic import ActivePair, wait_until_settled
 from tests.docs import code
 from tests.e2e.test_recipes import proxied, recipe, running, wait_for_port
 from tests.harness.cluster import Node, cluster
@@ -39,7 +39,7 @@ def engine_is_installed() -> None:
 
 @pytest.mark.parametrize("kind", ["redis", "valkey"])
 async def test_engine_is_killed_and_restarted_on_its_port(tmp_path: Path, kind: Kind) -> None:
-    """What the other tests do to the engine."""
+    """The same faults of the engine as in the other tests."""
     async with redis_server(tmp_path, kind=kind) as engine:
         assert await engine.answers()
         engine.suspend()
@@ -85,7 +85,7 @@ async def test_nodes_share_one_port_and_an_engine_with_tls(tmp_path: Path, monke
             for node in nodes:
                 await node.start()
             async with trio.open_nursery() as nursery:
-                pairs = [TalkingPair(number, [port, port], 5) for number in range(8)]
+                pairs = [ActivePair(number, [port, port], 5) for number in range(8)]
                 for pair in pairs:
                     nursery.start_soon(pair.run)
                 assert await wait_until_settled(pairs, 20)
@@ -114,7 +114,7 @@ async def test_recipe_of_a_cluster_can_be_rolled_during_a_conversation(
             command, url = proxied(proxy, tmp_path, port, *[node.port for node in nodes])
             async with running(*command, stderr=subprocess.DEVNULL), trio.open_nursery() as nursery:
                 await wait_for_port(port)
-                pairs = [TalkingPair(number, [port, port], 4) for number in range(8)]
+                pairs = [ActivePair(number, [port, port], 4) for number in range(8)]
                 for pair in pairs:
                     nursery.start_soon(pair.run)
                 out.require(await wait_until_settled(pairs, 30), "Not all pairs were paired at first.")
@@ -131,7 +131,7 @@ async def test_recipe_of_a_cluster_can_be_rolled_during_a_conversation(
 
 @asynccontextmanager
 async def conversation(url: str) -> AsyncIterator[None]:
-    """Let two peers talk before and after the block; their pairing survives it, and another one can follow."""
+    """Let two peers exchange messages before and after the block; their pairing survives it, and another one can follow."""
     async with peer(url, "--id", "alice", "--stdin", "json") as (a, _), peer(url, "--id", "bob") as (b, _):
         await a.say('{"pair":"bob"}')
         await a.wait_for("channel_open")

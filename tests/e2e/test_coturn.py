@@ -88,7 +88,7 @@ async def test_a_server_reflexive_candidate_that_comes_late_carries_the_channel(
 
 
 async def gathered(servers: Sequence[IceServer]) -> tuple[list[CandidateInit], list[IceServerResult]]:
-    """Return what a peer with these servers trickles, and what it learns of them."""
+    """Return the candidates that a peer with these servers trickles, and the results of the servers."""
     async with two_peers(servers) as (a, _):
         await a.channels.create("chat")
         await a.create_offer()
@@ -132,7 +132,7 @@ async def test_all_servers_are_tried_and_a_silent_one_keeps_none_waiting(tmp_pat
 
 
 async def test_the_relay_hands_servers_out_and_the_peers_use_them(tmp_path: Path) -> None:
-    """`sdpx serve --ice-server`: both peers trickle what they say, behind the description, and then the end."""
+    """`sdpx serve --ice-server`: both peers trickle the candidates from it, behind the description, and then the end."""
     async with coturn(tmp_path) as port:
         named = ("--ice-server", f"stun:127.0.0.1:{port}", "--ice-server", f"turn:{LOGIN}@127.0.0.1:{port}")
         async with relay(*named) as (_, url), sdpx("peer", "--url", url, "--id", "bob") as bob:

@@ -31,7 +31,7 @@ class Proxy:
         self._port = port
         self._rng = rng
         self.cuts = 0
-        self.dead: list[trio.SocketStream] = []  # dead connections that the relay is not told of
+        self.dead: list[trio.SocketStream] = []  # lost connections of which the relay is not notified
 
     async def serve(self, client: trio.SocketStream) -> None:
         upstream = await trio.open_tcp_stream("127.0.0.1", self._port)
@@ -45,7 +45,7 @@ class Proxy:
                     _reset(end)
 
     def close(self) -> None:
-        """Close the dead connections."""
+        """Close the lost connections."""
         for each in self.dead:
             _reset(each)
 

@@ -42,7 +42,7 @@ class Node:
 
     @property
     def errors(self) -> str:
-        """What all processes wrote to stderr."""
+        """The stderr of all processes."""
         return "".join(each.stderr for each in [*self._earlier, self.process])
 
     def events(self, *names: str) -> list[Line]:

@@ -76,7 +76,7 @@ class RedisServer:
         return False
 
     def kill(self) -> None:
-        """End the process with SIGKILL: its sockets are reset, its data is gone."""
+        """End the process with SIGKILL: its sockets are reset, its data is lost."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()

@@ -162,7 +162,7 @@ class RelayHarness:
         return RawClient(self.connect(room, remote))
 
     def narrow(self) -> RawClient:
-        """Return a client with next to no room on its way: what it does not read, the relay cannot write."""
+        """Return a client with narrow socket buffers: the relay cannot write more than the client reads."""
         return self.raw(NARROW)
 
     async def client(self, target: str = "/", subprotocols: list[str] | None = None) -> Client:

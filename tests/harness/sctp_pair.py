@@ -42,7 +42,7 @@ def run(main: Coroutine[Any, Any, None], seconds: float = 3600.0) -> None:
 
 @dataclass
 class Network:
-    """What happens to a packet: shares that are lost, come twice, and come late."""
+    """The shares of packets that are lost, come twice, and come late."""
 
     loss: float = 0.0
     twice: float = 0.0

@@ -1,4 +1,4 @@
-"""Connections within one process, over `socket.socketpair`: what the relay gets is the `SocketStream` of production.
+"""Connections within one process, over `socket.socketpair`: the relay gets the `SocketStream` of production.
 
 Bytes arrive within the call that sends them, and Trio looks at readable descriptors before an autojump clock jumps: tests
 with these connections are as deterministic as with streams in memory.

@@ -23,7 +23,7 @@ CONTINUATION: Final = 0x0
 LIMIT: Final = 64 * 1024  # of one message
 SILENCE: Final = 0.8  # seconds that the hasty relay allows
 LINGER: Final = 2.0  # seconds, at most, in which a client that stays or goes on after its close is cut
-HEARD: Final = 5.0  # seconds until an attacker hears its close code, behind all that it sent before
+HEARD: Final = 5.0  # seconds until an attacker receives its close code, behind all that it sent before
 BOUND: Final = 16 * 1024 * 1024  # what an endless sender can get rid of: the kernel's buffers, mostly
 
 
@@ -552,7 +552,7 @@ async def test_a_client_that_closes_without_reading_is_disconnected(attack: Atta
 
 
 async def test_half_a_message_from_each_of_a_hundred_clients_is_bounded(attack: Attack) -> None:
-    """Each holds back its last byte for ever: what the relay keeps is no more than what the limits allow."""
+    """Each holds back its last byte for ever: the relay keeps no more than the limits allow."""
     half = frame(TEXT, b"x" * (LIMIT - 1), fin=False)
     before = attack.server.memory
     for _ in range(100):

@@ -196,7 +196,7 @@ async def test_100_000_brackets(tmp_path: Path) -> None:
 
 
 async def arrives(sender: Client, receiver: Client, text: str, expected: str) -> bool:
-    """Send a frame for the peer; tell whether it arrived as expected, or else was refused whole as `bad_json`."""
+    """Send a frame for the peer; return whether it arrived as expected, or else was refused whole as `bad_json`."""
     await sender.socket.send_message(text)
     await sender.send(type="ping")
     answers = [await sender.receive()]

@@ -79,7 +79,10 @@ async def test_three_that_ask_at_once(attack: Attack) -> None:
         assert set(codes) <= {"already_paired", "target_already_paired"}
         await all_at_once(clients, [message(type="unpair")] * 3)
         for client in clients:
-            assert len(await heard(client)) in (1, 2)  # the first of a pair hears `unpaired`, the other it all
+            assert len(await heard(client)) in (
+                1,
+                2,
+            )  # the first of a pair receives `unpaired`, the other one all of it
 
 
 async def test_many_clients_that_request_one_peer(attack: Attack) -> None:

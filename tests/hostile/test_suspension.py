@@ -1,4 +1,4 @@
-"""The relay itself is stopped while its clients live: SIGSTOP, as a laptop's lid or a paused virtual machine does."""
+"""The relay itself is stopped while its clients run: SIGSTOP, as a laptop's lid or a paused virtual machine does."""
 
 import signal
 from typing import Final

@@ -1,4 +1,4 @@
-"""The memory of TLS connections: bounded while they are open, and returned when they have gone."""
+"""The memory of TLS connections: bounded while they are open, and returned when they are closed."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Attacks by way of the authentication webhook: by its clients, and by what it answers."""
+"""Attacks by way of the authentication webhook: by its clients, and by its answers."""
 
 import json
 from collections.abc import AsyncIterator

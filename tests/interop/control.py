@@ -99,7 +99,7 @@ class ControlServer:
             scenario.add_report({"event": "failed", "reason": reason})
 
     def close(self) -> None:
-        """Tell the client that no more scenarios follow."""
+        """Notify the client that no more scenarios follow."""
         self._waiting.put(None)
 
     def next(self) -> tuple[HTTPStatus, bytes]:

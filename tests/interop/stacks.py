@@ -1,4 +1,4 @@
-"""The other WebRTC stacks: what each needs, and how its process is running_stack and ended."""
+"""The other WebRTC stacks: the requirements of each, and the start and the end of its process."""
 
 import json
 import os

@@ -163,7 +163,7 @@ def test_the_program_ends_with_the_reason_of_the_end() -> None:
 @pytest.mark.parametrize("once", [False, True])
 @pytest.mark.parametrize("pair", [False, True])
 def test_the_relay_is_lost(pair: bool, once: bool, unmet: bool) -> None:
-    """An open data channel lives on; all else is over, and the pairing of `--pair` is requested again."""
+    """An open data channel continues; everything else ends, and the pairing of `--pair` is requested again."""
     session = SessionState(pair, once, unmet)
     channel_open = PairingState(trace(*PHASES[:4]), was_open=True, is_open=True)
     assert policy.after_relay_lost(session, channel_open) == Detach()
@@ -176,7 +176,7 @@ def test_the_relay_is_lost(pair: bool, once: bool, unmet: bool) -> None:
     ("reason", "step"), [("left", None), ("closed", Detach()), ("timeout", Detach()), ("shutdown", Detach())]
 )
 def test_the_relay_reports_that_the_peer_has_left(reason: str, step: object) -> None:
-    """A peer that left is gone; if it lost its socket, or if the relay stops, the channel goes on."""
+    """A peer that left has ended the pairing; if it lost its socket, or if the relay stops, the channel continues."""
     pairing = PairingState(trace(*PHASES[:4]), was_open=True, is_open=True)
     assert policy.after_peer_disconnected(pairing, reason) == step
     assert policy.after_peer_disconnected(PairingState(trace()), reason) is None

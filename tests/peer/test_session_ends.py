@@ -1,4 +1,4 @@
-"""Session: what follows the end of a pairing, with and without the relay. Relay and connections are fakes, the clock jumps."""
+"""Steps of a session after a pairing, with and without the relay. Relay and connections are fakes, the clock jumps."""
 
 from typing import Any
 
@@ -373,7 +373,7 @@ async def test_a_pairing_is_detached_when_only_the_peers_socket_is_gone(
 
 
 async def test_pair_asks_again_once_a_detached_peer_is_silent(autojump_clock: MockClock) -> None:
-    """Three seconds without a beat: the peer is gone, and with it the pairing that the relay connection was lost under."""
+    """Three seconds without a beat: the peer is lost, and with it the pairing that the relay connection was lost under."""
     async with session(pair="bob") as peer:
         await peer.open(sdpx=True)
         await peer.relay.lose()

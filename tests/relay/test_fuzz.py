@@ -1,7 +1,7 @@
 """The border, under any bytes: a clean refusal comes out, or an answer, and the next client is served at once.
 
-Bytes instead of a request, bytes behind a good one, good frames bent, good JSON bent: all through `Relay.handle`. What the
-relay says is read strictly, by hand; what is JSON is asked of the standard library.
+Bytes instead of a request, bytes behind a good one, good frames bent, good JSON bent: all through `Relay.handle`. The
+answers of the relay are parsed strictly, by hand; the standard library decides what is JSON.
 """
 
 import json
@@ -362,7 +362,7 @@ def bent_texts(draw: st.DrawFn) -> str:
 
 
 def judgement(text: str) -> tuple[str | None, Json]:
-    """Say by the standard library what a text deserves, as far as that goes: an error code or None; and what it holds."""
+    """Return the verdict of the standard library on a text, as far as that goes: an error code or None; and what it holds."""
     try:
         found = json.loads(text, parse_constant=_no_json, parse_int=_number, parse_float=_number)
     except (ValueError, RecursionError):
@@ -382,7 +382,7 @@ def _no_json(constant: str) -> None:
 
 
 def agrees(code: str | None, deserved: str | None, text: str) -> bool:
-    """Tell whether a refusal is fair: a lone surrogate may be bad_json, and a known type can still lack its keys."""
+    """Return whether a refusal is right: a lone surrogate may be bad_json, and a known type can still lack its keys."""
     if re.search(r"\\u[dD][89a-fA-F]", text) and code == "bad_json":
         return True
     return code == deserved if deserved else code in (None, "bad_message")

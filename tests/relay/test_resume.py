@@ -266,7 +266,7 @@ async def _keep_alive(client: RawClient) -> None:
 async def test_a_client_whose_socket_accepts_nothing_is_suspended(
     open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
-    """Its network may be gone; if it does not resume, the reason is `slow`."""
+    """Its network may be lost; if it does not resume, the reason is `slow`."""
     async with open_relay(replace(QUIET, write_timeout=5)) as relay:
         stuck, b = relay.narrow(), relay.raw()
         first = await stuck.open("/?seq=1&id=a")

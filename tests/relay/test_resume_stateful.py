@@ -245,7 +245,7 @@ class Conversation:
         assert self._relay.log.of("internal_error") == []
 
 
-async def _bounded_talk(rng: random.Random, steps: int, *, engine: Engine) -> Conversation:
+async def _bounded_conversation(rng: random.Random, steps: int, *, engine: Engine) -> Conversation:
     async with relay_harness(TIGHT, engine=engine) as relay:
         conversation = Conversation(relay, rng, b_numbered=True, forgetful=rng.random() < 0.3)
         await conversation.meet()
@@ -267,7 +267,9 @@ async def _bounded_talk(rng: random.Random, steps: int, *, engine: Engine) -> Co
         return conversation
 
 
-async def _talk(rng: random.Random, *, engine: Engine, goes_on: Callable[[Conversation, int], bool]) -> Conversation:
+async def _converse(
+    rng: random.Random, *, engine: Engine, goes_on: Callable[[Conversation, int], bool]
+) -> Conversation:
     async with relay_harness(PATIENT, engine=engine) as relay:
         conversation = Conversation(relay, rng, b_numbered=rng.random() < 0.7, forgetful=rng.random() < 0.3)
         await conversation.meet()
@@ -292,11 +294,11 @@ RNGS: Final = st.integers(0, 1 << 64).map(random.Random)
 @examples(0.5)
 def test_frames_are_lost_only_with_the_end_of_a_session(engine: Engine, rng: random.Random, steps: int) -> None:
     """With a short resume window and small bounds; at the end nothing is kept."""
-    trio.run(partial(_bounded_talk, rng, steps, engine=engine), clock=MockClock(autojump_threshold=0))
+    trio.run(partial(_bounded_conversation, rng, steps, engine=engine), clock=MockClock(autojump_threshold=0))
 
 
 def run(rng: random.Random, *, engine: Engine, goes_on: Callable[[Conversation, int], bool]) -> Conversation:
-    return trio.run(partial(_talk, rng, engine=engine, goes_on=goes_on), clock=MockClock(autojump_threshold=0))
+    return trio.run(partial(_converse, rng, engine=engine, goes_on=goes_on), clock=MockClock(autojump_threshold=0))
 
 
 @pytest.mark.parametrize("engine", [*ENGINES, "cluster"])

@@ -1,4 +1,4 @@
-"""`python -m tests.transfer`: what `sdpx pipe`, `send` and `receive` promise, with real processes and real sizes.
+"""`python -m tests.transfer`: the guarantees of `sdpx pipe`, `send` and `receive`, with real processes and real sizes.
 
 The proofs are `pipe` (bit for bit, memory), `send` (against the bare channel, a pipe without a hash), `small` (many small
 files), `cuts` (random cuts of connection, relay and processes) and `restart` (the receiver is killed again and again). As root

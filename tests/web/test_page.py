@@ -41,7 +41,7 @@ def says(text: str) -> str:
     return f"document.querySelector('#messages').textContent.includes({json.dumps(text)})"
 
 
-async def talk(page: Browser, other: Program) -> None:
+async def exchange_messages(page: Browser, other: Program) -> None:
     """Send a message each way."""
     await page.wait_for(IS_OPEN)
     await other.wait_for("channel_open")
@@ -58,7 +58,7 @@ async def test_browser_is_a_peer_in_both_roles_and_shows_its_connection(name: st
         own_id = await page.wait_for(OWN_ID)
         async with peer(url, "--id", "bob") as (bob, _):
             await page.fill("#target", "bob")
-            await talk(page, bob)
+            await exchange_messages(page, bob)
             await page.wait_for(
                 "[...document.querySelectorAll('#pairs tr')].some((row) => row.className === 'selected')"
             )
@@ -67,7 +67,7 @@ async def test_browser_is_a_peer_in_both_roles_and_shows_its_connection(name: st
             await bob.wait_for("ready")
             await page.wait_for(says("the peer left"))
         async with peer(url, "--pair", own_id) as (alice, _):
-            await talk(page, alice)
+            await exchange_messages(page, alice)
         await page.click("#run-check")
         await page.wait_for("!document.querySelector('#copy-report').disabled")
         results = [json.loads(line) for line in (await page.evaluate("sdpx.views.check.report")).splitlines()]
@@ -153,7 +153,7 @@ async def test_page_keeps_its_id_at_a_reload_and_its_session_at_a_restart_of_the
             own_id = await page.wait_for(OWN_ID)
             async with peer(url, "--id", "bob") as (bob, _):
                 await page.fill("#target", "bob")
-                await talk(page, bob)
+                await exchange_messages(page, bob)
                 behind = len(bob.lines)
                 await page.evaluate("(location.reload(), true)")
                 await bob.wait_for("channel_open", after=behind)  # the page requests the pairing again
@@ -391,7 +391,7 @@ async def test_page_is_right_without_what_safari_lacks(name: str, tmp_path: Path
             await page.wait_for(OWN_ID)
             assert await page.evaluate("'onicecandidateerror' in RTCPeerConnection.prototype") is False
             await page.fill("#target", "bob")
-            await talk(page, bob)
+            await exchange_messages(page, bob)
             selected = "[...document.querySelectorAll('#pairs tr.selected td')].map(({ textContent }) => textContent)"
             row = await page.wait_for(f"{selected}.length && {selected}")
             assert row[0] == "yes"

@@ -104,7 +104,7 @@ async def test_a_refused_connection_has_a_plain_error() -> None:
 
 
 async def test_an_assigned_id_is_given_up_after_a_few_refusals() -> None:
-    """The relay may take the old socket for alive; a client without a chosen ID does not wait for its end."""
+    """The relay may consider the old socket open; a client without a chosen ID does not wait for its end."""
     refusals = [refuses(409, "id_taken")] * ID_TRIES
     async with scripted(accepts({"id": "x7"}), *refusals, accepts({"id": "y8"}, code=0)) as (client, relay, log):
         *_, again = await next_events(client, 3)

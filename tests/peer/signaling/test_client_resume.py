@@ -177,7 +177,7 @@ async def test_a_resume_is_logged_without_its_token() -> None:
 
 
 async def test_without_reconnect_no_resumable_session_is_requested() -> None:
-    """The relay would keep the session in vain, and delay `peer_disconnected`."""
+    """The relay would keep the session for the resume window, and delay `peer_disconnected`."""
     async with connected_through_proxy(reconnect=False) as setup:
         await setup.handshake()
         setup.proxy.reset()
@@ -260,7 +260,7 @@ async def test_a_frame_is_reported_as_written_to_a_relay_without_sequence_number
     assert written == [0, 1, 2]
 
 
-# ---- dead sockets --------------------------------------------------------------------------------------------------
+# ---- lost sockets --------------------------------------------------------------------------------------------------
 
 
 async def test_a_dead_socket_is_superseded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Both directions of a pipe: bytes as they are, half-close, back pressure, and failures that both sides learn of."""
+"""Both directions of a pipe: bytes as they are, half-close, back pressure, and failures that both sides report."""
 
 import errno
 import os

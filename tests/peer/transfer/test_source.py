@@ -1,4 +1,4 @@
-"""What is sent: files and directories with all below them, and nothing else."""
+"""The source of a transfer: files and directories with all below them, and nothing else."""
 
 import hashlib
 import os

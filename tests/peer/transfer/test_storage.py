@@ -1,4 +1,4 @@
-"""What a receiver writes: only below its directory, only new files, and complete ones only under their name."""
+"""The files that a receiver writes: only below its directory, only new files, and complete ones only under their name."""
 
 import errno
 import hashlib

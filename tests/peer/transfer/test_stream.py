@@ -131,7 +131,7 @@ def test_side_that_was_started_again_is_noticed() -> None:
     hello, late = pair.sides[1].connect(), pair.sides[0].connect()
     with pytest.raises(Replaced):
         pair.sides[0].receive(hello)
-    pair.sides[1].receive(late)  # it speaks of a process that is gone
+    pair.sides[1].receive(late)  # it is for a process that has ended
     assert not pair.sides[1].connected
 
 

@@ -1,4 +1,4 @@
-"""What the other side's `agent` decides: a link, plain messages, or an end with the reason."""
+"""The choice by the other side's `agent`: a link, plain messages, or an end with the reason."""
 
 from collections.abc import Callable
 from types import SimpleNamespace

@@ -191,7 +191,7 @@ class FakeSocket:
 
 
 class FakeProtocol:
-    """The protocol of a socket, and its transport: what was left to it, and the errors that it was told."""
+    """The protocol of a socket, and its transport: the records left to it, and the errors reported to it."""
 
     def __init__(self) -> None:
         self.transport = self

@@ -81,7 +81,7 @@ def test_all_messages_arrive_once_over_any_network(
 
 
 def test_a_reader_that_stops_stops_the_sender() -> None:
-    """The sender never has more in flight than the window that it is told, and goes on when it opens again."""
+    """The sender never has more in flight than the window that was announced, and goes on when it opens again."""
 
     async def main() -> None:
         one, other = await connect(Network())
@@ -149,7 +149,7 @@ def test_t3_is_a_deadline_that_backs_off() -> None:
 
 @given(st.integers(1, 40), st.lists(st.tuples(st.integers(0, 12), st.sets(st.integers(1, 40))), max_size=12))
 def test_sacks_have_the_effect_that_they_have_in_aiortc(count: int, sacks: list[tuple[int, set[int]]]) -> None:
-    """Acknowledgements of a window that is not sent further: what is acknowledged, lost and in flight is the same."""
+    """Acknowledgements of a window that is not sent further: the same chunks are acknowledged, lost and in flight."""
 
     async def main() -> None:
         fast, slow = alone(), alone()
@@ -344,7 +344,7 @@ def dcep_open(label: bytes, protocol: bytes = b"") -> bytes:
     ],
 )
 def test_a_faulty_message_is_reported_and_ignored(kind: int, data: bytes, flaw: str) -> None:
-    """The association lives on, and the next message opens a channel."""
+    """The association continues, and the next message opens a channel."""
 
     async def main() -> None:
         sctp = alone()
@@ -429,7 +429,7 @@ def test_any_packets_before_the_association_are_dropped(chunks: list[bytes]) -> 
 
 
 def test_every_packet_is_a_sign_of_life() -> None:
-    """A sender that gets acknowledgements alone, however slowly, hears from the other side."""
+    """A sender that gets acknowledgements alone, however slowly, counts the other side as present."""
 
     async def main() -> None:
         one, other = await connect(Network())

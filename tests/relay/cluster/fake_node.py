@@ -17,7 +17,7 @@ PEERS: Final = {"a": "b", "b": "a"}
 
 
 class Moved(Struct):
-    """What the model's session takes along."""
+    """The state that moves with the model's session."""
 
     link: Link | None
     received: list[bytes]

@@ -41,7 +41,7 @@ async def status(cluster: ClusterHarness, target: str) -> tuple[int, bytes]:
     return code, body
 
 
-# ---- the engine is gone
+# ---- the engine cannot be reached
 
 
 async def test_pairs_of_one_node_go_on_without_the_engine(autojump_clock: MockClock) -> None:
@@ -79,7 +79,7 @@ async def test_frames_that_wait_too_long_are_refused(autojump_clock: MockClock) 
 
 
 async def test_new_clients_are_refused_without_the_engine(autojump_clock: MockClock) -> None:
-    """With 503 and Retry-After; the process is alive, and not ready."""
+    """With 503 and Retry-After; the process runs, and is not ready."""
     async with open_cluster() as cluster:
         assert await status(cluster, "/readyz") == (200, b'{"status":"ready"}\n')
         cluster.memory.is_reachable = False
@@ -167,7 +167,7 @@ async def test_metrics_of_a_cluster(autojump_clock: MockClock) -> None:
 
 
 async def test_the_peers_of_a_lost_node_can_pair_again(autojump_clock: MockClock) -> None:
-    """Within the lease and half a second; nobody else notices, and the lost node's IDs are free."""
+    """Within the lease and half a second; no other client is notified, and the lost node's IDs are free."""
     async with open_cluster(nodes=3) as cluster:
         _, b = await remote_pair(cluster)
         e, f = await cluster.nodes[1].client("/?id=e"), await cluster.nodes[2].client("/?id=f")
@@ -194,7 +194,7 @@ async def test_a_client_of_a_lost_node_gets_a_new_session(autojump_clock: MockCl
 
 
 async def test_a_removed_node_notices_it(autojump_clock: MockClock) -> None:
-    """Its clients hear that their peers elsewhere are lost; its own pairs go on, but for an ID that another client has now."""
+    """Its clients learn that their peers elsewhere are lost; its own pairs go on, but for an ID that another client has now."""
     async with open_cluster() as cluster:
         (a, b), (c, d) = await remote_pair(cluster), await local_pair(cluster)
         lonely = await cluster.nodes[0].client("/?id=e")
@@ -211,7 +211,7 @@ async def test_a_removed_node_notices_it(autojump_clock: MockClock) -> None:
 
 
 async def test_a_node_that_is_cut_off_alone_notices_it(autojump_clock: MockClock) -> None:
-    """Its clients hear that their peers elsewhere are lost, 5 s after its lease; its own pairs go on, and so do all others."""
+    """Its clients learn that their peers elsewhere are lost, 5 s after its lease; its own pairs go on, and so do all others."""
     async with open_cluster() as cluster:
         (a, b), (c, d) = await remote_pair(cluster), await local_pair(cluster)
         began = trio.current_time()
@@ -247,7 +247,7 @@ async def test_a_suspended_node_that_is_cut_off_notices_it(autojump_clock: MockC
 
 
 async def test_pairings_outlive_a_short_loss_of_the_engine(autojump_clock: MockClock) -> None:
-    """After 5 s beyond the lease each client hears once that its peer is lost; it can pair again when the engine is back."""
+    """After 5 s beyond the lease each client learns once that its peer is lost; it can pair again when the engine is back."""
     async with open_cluster() as cluster:
         a, b = await remote_pair(cluster)
         cluster.memory.is_reachable = False

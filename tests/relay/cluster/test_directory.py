@@ -62,7 +62,7 @@ async def test_two_clients_are_paired_and_the_peer_hears_of_the_end_once(cluster
 
 
 async def test_two_clients_of_one_node_are_paired_by_one_entry(cluster: TestCluster) -> None:
-    """None of them is told before the other."""
+    """Neither of them is notified before the other."""
     one = await cluster.node()
     await one.add("a", "b")
     one.directory.pair("a", "b", 5)
@@ -178,7 +178,7 @@ async def test_an_answer_behind_a_move_still_finds_the_session(cluster: TestClus
 
 
 async def test_a_node_that_is_lost_is_removed_with_its_clients(cluster: TestCluster) -> None:
-    """Within the lease and half a second: its peers hear of it, its IDs are free, and one node reports it."""
+    """Within the lease and half a second: its peers are notified, its IDs are free, and one node reports it."""
     one, other = await cluster.node(), await cluster.node()
     pairing = await paired(one, other)
     began = trio.current_time()

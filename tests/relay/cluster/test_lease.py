@@ -1,4 +1,4 @@
-"""A node that cannot renew its lease: what it decides by its own clock alone, and what the others learn when it is back."""
+"""A node that cannot renew its lease: its decisions by its own clock, and the notifications of the others when it is back."""
 
 from dataclasses import dataclass, field
 from typing import Final, Literal

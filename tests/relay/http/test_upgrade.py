@@ -150,7 +150,7 @@ def test_subprotocol_is_selected_only_if_offered(offered: str | None, answered: 
     ],
 )
 def test_plain_request_gets_a_description_of_the_service(method: str, target: str, expected: int) -> None:
-    """A person who opens the URL in a browser reads it."""
+    """It is shown to a person that opens the URL in a browser."""
     answer = ask(target, method, upgrade=None, connection=None)
     assert isinstance(answer, HttpError)
     assert (answer.status, "sdpx" in answer.message) == (expected, True)

@@ -1,6 +1,6 @@
 """The epoll engine against the trio-websocket engine: the same bytes to a relay on each.
 
-Whatever a client sends, in whatever chunks, the engines cannot be told apart from outside: neither by the client, nor by its
+Whatever a client sends, in whatever chunks, the engines behave alike from outside: neither by the client, nor by its
 peer, nor by the log. These deliberate differences are left out of the comparison (`differences`), and no others:
 
 - **The reason behind a close code.** A reason that the relay finds itself is the same on both; the reason for text that is not
@@ -39,7 +39,7 @@ OPENING: Final = upgrade_request("/?id=sender")
 PAIRING: Final = message(type="pair_request", target_id="peer")
 MOST_CHUNKS: Final = 300
 NO_UTF8: Final = 1007
-CLOSED: Final = 2  # one code was heard, and one logged
+CLOSED: Final = 2  # one code was received, and one logged
 OF_THE_VALIDATOR: Final = {1002, 1008, 1009}
 ANSWERS: Final = {"answers", "pongs", "pongs before"}
 ENDS: Final = ["hangs up", "says goodbye", "resets"]
@@ -104,7 +104,7 @@ class Script:
 
     chunks: list[bytes]
     at_once: bool = False
-    peer_talks: bool = False
+    peer_sends: bool = False
     end: str = "hangs up"
 
     @property
@@ -126,7 +126,7 @@ async def act_out(script: Script, engine: Engine) -> Record:
         await peer.say(upgrade_request("/?id=peer"))
         for number, chunk in enumerate(script.steps):
             await sender.say(chunk)
-            if script.peer_talks:
+            if script.peer_sends:
                 await peer.say(message(type="offer", sdp=str(number)))
         before = [peer.texts, peer.control_frames, sender.closes]
         pongs_before, closed = sender.pongs, sender.stream.is_closed
@@ -245,7 +245,7 @@ SCRIPTS: Final = st.builds(Script, in_chunks(BYTES), st.booleans(), st.booleans(
             message(type="offer", sdp="x") + message(type="unpair") + message(type="offer", sdp="x"),
             *in_bytes(frame(TEXT, b"a", fin=False) + frame(CONTINUATION, b"\xed\xa0\x80x", mask=bytes(4))),
         ],
-        peer_talks=True,
+        peer_sends=True,
     )
 )
 def test_the_engines_behave_alike(script: Script) -> None:

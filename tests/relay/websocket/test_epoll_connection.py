@@ -1,4 +1,4 @@
-"""One connection on the epoll engine: what it sends, what it receives, and how it ends."""
+"""One connection on the epoll engine: sending, receiving, and its end."""
 
 import json
 import math

@@ -156,7 +156,7 @@ async def test_a_long_batch_is_broken_off_and_continued_before_sockets_are_read_
 
 
 async def test_connections_that_leave_bytes_have_turns_until_they_are_read_again() -> None:
-    """Each gets what it left, in order; others are handled in between, and its socket is read when nothing is left."""
+    """Each gets the bytes that it left, in order; others come in between, and its socket is read when nothing is left."""
     order: list[str] = []
     with connections(3) as ((a, b, c), (far_a, far_b, far_c)):
         async with running_engine() as engine:
@@ -281,7 +281,7 @@ class EndedConnection:
 
 
 async def test_a_batch_ends_in_spite_of_an_exception_within_it(nursery: trio.Nursery) -> None:
-    """As when the system has no descriptor for the next connection: what was done before is written and logged."""
+    """As when the system has no descriptor for the next connection: the effects of the earlier ones are written and logged."""
     with connections(1) as ([a], _):
         calls: list[str] = []
         engine = EpollEngine(nursery, lambda: calls.append("begin"), lambda: calls.append("end"))

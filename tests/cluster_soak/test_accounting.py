@@ -1,10 +1,10 @@
 """The accounting of the cluster soak detects every fault."""
 
-from tests.cluster_soak.books import Direction
+from tests.cluster_soak.accounting import Direction
 
 
 def delivered(*numbers: int, sent: int) -> Direction:
-    """Return the books after so many sent frames, of which these arrived."""
+    """Return the accounting after so many sent frames, of which these arrived."""
     direction = Direction()
     for number in range(1, sent + 1):
         assert direction.send(float(number)) == number

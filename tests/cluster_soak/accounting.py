@@ -1,7 +1,7 @@
 """The accounting of one direction of a pair: which numbered frames were sent, delivered, refused and lost. Pure.
 
 The numbers continue over all pairings of the two clients. When a pairing ends, or the sender's session is lost, its sender
-has been notified: what is pending need not arrive any more. Times are seconds of one clock for both clients.
+has been notified: pending frames need not arrive any more. Times are seconds of one clock for both clients.
 """
 
 import math
@@ -95,7 +95,7 @@ class Direction:
         self._figures.altered += 1
 
     def figures(self) -> Figures:
-        """Return the figures; what is pending is lost."""
+        """Return the figures; pending frames are lost."""
         return Figures(**vars(self._figures) | {"lost": max(0, self.pending), "ended": len(self._ended)})
 
     def time_from(self, moment: float) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import trio
 
 from sdpx.peer.signaling.resume import ResumeResult
-from tests.cluster_soak.books import Direction, Figures
+from tests.cluster_soak.accounting import Direction, Figures
 from tests.harness.resuming_client import ResumingClient
 
 RELAYED: Final = ("offer", "answer")
@@ -22,13 +22,13 @@ POLL_SECONDS: Final = 0.05
 
 @dataclass(frozen=True)
 class Notice:
-    """What a client learned of the end of its pairing, or of its session."""
+    """The notification of a client about the end of its pairing, or of its session."""
 
     time: float
     reason: str
 
 
-class Talker(ResumingClient):
+class ActiveClient(ResumingClient):
     """One client of a pair."""
 
     def __init__(self, port: int, name: str, kind: str, outgoing: Direction, incoming: Direction) -> None:
@@ -43,7 +43,7 @@ class Talker(ResumingClient):
         self._incoming = incoming
         self._kind = kind
 
-    def talk(self, filler: str) -> None:
+    def send_next(self, filler: str) -> None:
         """Send one numbered frame, if there is room for it."""
         if self.rules.has_room:
             number = self.outgoing.send(trio.current_time())
@@ -88,26 +88,26 @@ class Talker(ResumingClient):
         self.outgoing.end_pairing()
 
 
-class TalkingPair:
-    """Two clients: the first requests the pairing whenever there is none, and both talk while there is one."""
+class ActivePair:
+    """Two clients: the first requests the pairing whenever there is none, and both send frames while there is one."""
 
     def __init__(self, number: int, ports: Sequence[int], rate: float, size: int = 200) -> None:
         there, back = Direction(), Direction()
         self._rng = random.Random(number)
         self._period = 1 / rate
         self._filler = "x" * size
-        self._talks = True
-        self.a = Talker(ports[0], f"a{number}", "offer", there, back)
-        self.b = Talker(ports[1], f"b{number}", "answer", back, there)
+        self._is_active = True
+        self.a = ActiveClient(ports[0], f"a{number}", "offer", there, back)
+        self.b = ActiveClient(ports[1], f"b{number}", "answer", back, there)
         self._changed = self.b.changed = self.a.changed
 
     @property
-    def clients(self) -> tuple[Talker, Talker]:
+    def clients(self) -> tuple[ActiveClient, ActiveClient]:
         return self.a, self.b
 
-    def let_talk(self, talks: bool) -> None:
-        """Stop talking, or go on."""
-        self._talks = talks
+    def set_active(self, is_active: bool) -> None:
+        """Stop sending, or go on."""
+        self._is_active = is_active
         self._changed.set()
 
     @property
@@ -127,16 +127,16 @@ class TalkingPair:
         return sum(len(client.disconnects) + len(client.lost_sessions) for client in self.clients)
 
     async def run(self) -> None:
-        """Connect both clients, pair them, and talk for ever."""
+        """Connect both clients, pair them, and send frames for ever."""
         async with trio.open_nursery() as nursery:
             for client in self.clients:
                 nursery.start_soon(client.run)
             while True:
                 if self.a.peer is None and self.b.peer is None and self.a.welcomed and self.b.welcomed:
                     await self._request()
-                elif self._talks and self.paired:
+                elif self._is_active and self.paired:
                     for client in self.clients:
-                        client.talk(self._filler)
+                        client.send_next(self._filler)
                     with trio.move_on_after(self._period * self._rng.uniform(0.5, 1.5)):
                         while self.paired:
                             await self._changed.wait()
@@ -155,7 +155,7 @@ class TalkingPair:
             await trio.sleep(RETRY_SECONDS if a.errors[AWAY] == away else AWAY_SECONDS)
 
 
-def total(pairs: Iterable[TalkingPair]) -> Figures:
+def total(pairs: Iterable[ActivePair]) -> Figures:
     """Return the sum of the figures of both directions of all pairs."""
     figures = Figures()
     for pair in pairs:
@@ -173,11 +173,11 @@ async def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     return False
 
 
-async def wait_until_settled(pairs: Sequence[TalkingPair], seconds: float, *, go_on: bool = True) -> bool:
-    """Stop talking and wait until all pairs are settled; then they may go on. Returns whether they settled within the time."""
+async def wait_until_settled(pairs: Sequence[ActivePair], seconds: float, *, go_on: bool = True) -> bool:
+    """Stop sending and wait until all pairs are settled; then they may go on. Returns whether they settled within the time."""
     for pair in pairs:
-        pair.let_talk(False)
+        pair.set_active(False)
     done = await wait_until(lambda: all(pair.settled for pair in pairs), seconds)
     for pair in pairs:
-        pair.let_talk(go_on)
+        pair.set_active(go_on)
     return done
