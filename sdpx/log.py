@@ -15,9 +15,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
+from msgspec import structs
 
 from sdpx.concurrency import RepeatedEvent
 from sdpx.events import LEVELS, Event, Library, LogDropped
@@ -172,6 +174,9 @@ class Log:
             return self.view.draw(self.view.show(event, self._clock()), level)
         if not self.is_json:
             return self._aligned(timestamp(self._clock()), level, event.name(), event.message(), event.shown())
+        if text := _simple_text(event):
+            ms = "" if self._started is None else f',"ms":{(self._clock() - self._started) * 1000:.3f}'
+            return f"{self._batch_timestamp or self._timestamp(self._clock())}{text}{ms}}}\n".encode()
         try:
             return self._json(event, level, event.body())
         except UnicodeEncodeError:  # a command line or an operating system's message may contain lone surrogates
@@ -228,6 +233,37 @@ def _date(second: int) -> str:
 def _head(kind: type[Event], level: Level) -> str:
     """Return the part of a JSON line between timestamp and message."""
     return f'","level":"{level}","event":"{kind.name()}","message":'
+
+
+def _simple_text(event: Event) -> str:
+    """Return an event's JSON line from behind the timestamp to its last value, empty if it has to be encoded.
+
+    One `%` operator renders most events of the relay in half the time that the encoder takes.
+    """
+    form, values, quotes = _simple_form(type(event))
+    if not form:
+        return ""
+    text = form % values(event)
+    needs_no_escape = text.isascii() and text.isprintable() and "\\" not in text and text.count('"') == quotes
+    return text if needs_no_escape else ""
+
+
+@cache
+def _simple_form(kind: type[Event]) -> tuple[str, Callable[[Event], Any], int]:
+    """Return the form of an event's line for `_simple_text`, the function that gets its values, and its number of quotes.
+
+    The form is empty unless all keys are strings and integers, and the event defines nothing but them and its sentence.
+    """
+    types = [each.type for each in structs.fields(kind)]
+    sentence, names, _ = kind.template()
+    is_plain = (kind.message, kind.severity, kind.body) == (Event.message, Event.severity, Event.body)
+    if not (sentence and is_plain and set(types) <= {str, int} and len(kind.keys()) == len(types)):
+        return "", attrgetter("level"), 0
+    own = "".join(
+        f',"{key}":' + ('"%s"' if each is str else "%s") for key, each in zip(kind.keys(), types, strict=True)
+    )
+    form = _head(kind, kind.level) + _encode(sentence).decode() + own
+    return form, attrgetter(*names, *kind.keys()), form.count('"')
 
 
 class LibraryHandler(logging.Handler):

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
-from sdpx.events import Error, LogDropped, peer, serve, webrtc
-from sdpx.log import LibraryHandler, Log, timestamp
+from sdpx.events import Error, Event, LogDropped, peer, serve, webrtc
+from sdpx.log import LibraryHandler, Log, _simple_form, timestamp
 from sdpx.log_sink import QUEUE_BYTES, Kept, ThreadSink
 from sdpx.options import Format, Level
 from sdpx.runtime import reader_is_gone
@@ -388,6 +389,31 @@ def test_rendered_event_equals_the_encoded_event(size: int, kind: str) -> None:
     log.end_batch()
     assert len(sink.lines) == 3
     assert len(set(sink.lines)) == 1
+
+
+SIMPLE = [kind for module in (serve, webrtc) for kind in vars(module).values() if isinstance(kind, type)]
+SIMPLE = [kind for kind in SIMPLE if issubclass(kind, Event) and _simple_form(kind)[0]]
+
+
+@given(
+    st.sampled_from(SIMPLE), st.lists(st.text() | st.text("aä\\\"%{}'\x7f\n"), min_size=9), st.sampled_from([None, 0.5])
+)
+def test_event_of_strings_and_integers_equals_the_encoded_event(
+    kind: type[Event], texts: list[str], started: float | None
+) -> None:
+    """The line is the same whether one operator renders it or the encoder, also with values that have to be escaped."""
+    log, sink = make_log(started=started)
+    fields = zip(structs.fields(kind), texts, strict=False)
+    event = kind(*(text if field.type is str else len(text) for field, text in fields))
+    log.emit(event)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sdpx.log._simple_text", lambda _: "")
+        log.emit(event)
+    assert len(set(sink.lines)) == 1
+
+
+def test_events_of_every_session_are_rendered_by_one_operator() -> None:
+    assert {serve.ClientConnected, serve.PairRequested, serve.Paired, serve.Unpaired} <= set(SIMPLE)
 
 
 @pytest.mark.parametrize("options", [{"form": "text"}, {"level": "warning"}, {"started": 0.0}])

@@ -47,8 +47,24 @@ class Event(Struct, frozen=True):
 
     def message(self) -> str:
         """Return the human-readable sentence."""
-        template, fields = _template(type(self))
-        return template % fields(self) if template else self.sentence.format(e=self)
+        template, _, values = self.template()
+        return template % values(self) if template else self.sentence.format(e=self)
+
+    @classmethod
+    @cache
+    def template(cls) -> tuple[str, list[str], Callable[["Event"], Any]]:
+        """Return the sentence for the `%` operator, which is faster than `format`, its keys, and the function that gets them.
+
+        The template is empty for a sentence that formats or converts a value, or has none.
+        """
+        parts = list(Formatter().parse(cls.sentence))
+        names = [name.removeprefix("e.") for _, name, _, _ in parts if name is not None]
+        if not names or any(
+            spec or conversion or not name.startswith("e.") for _, name, spec, conversion in parts if name
+        ):
+            return "", [], attrgetter("level")
+        template = "".join(text.replace("%", "%%") + ("" if name is None else "%s") for text, name, _, _ in parts)
+        return template, names, attrgetter(*names)
 
     def severity(self) -> Level:
         """Return the level of this event."""
@@ -70,20 +86,6 @@ class ErrorEvent(Event, frozen=True):
 @cache
 def _has_private_fields(kind: type[Event]) -> bool:
     return len(kind.keys()) < len(kind.__struct_fields__)
-
-
-@cache
-def _template(kind: type[Event]) -> tuple[str, Callable[[Event], Any]]:
-    """Return an event's sentence for the `%` operator, which is faster than `format`, and the function that gets its values.
-
-    The template is empty for a sentence that formats or converts a value, or has none.
-    """
-    parts = list(Formatter().parse(kind.sentence))
-    names = [name for _, name, _, _ in parts if name is not None]
-    if not names or any(spec or conversion or not name.startswith("e.") for _, name, spec, conversion in parts if name):
-        return "", attrgetter("level")
-    template = "".join(text.replace("%", "%%") + ("" if name is None else "%s") for text, name, _, _ in parts)
-    return template, attrgetter(*(name.removeprefix("e.") for name in names))
 
 
 class Library(Event, frozen=True):
