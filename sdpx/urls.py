@@ -41,13 +41,13 @@ def page_link(relay_url: str, client_id: str) -> str:
 
 
 def redirected_relay_url(url: str, location: str) -> str:
-    """Return the WebSocket URL for a redirect from `url` (RFC 9110, 10.2.2), without its query and unprintable characters."""
+    """Return the WebSocket URL for a redirect from `url` (RFC 9110, 10.2.2), without its query; empty if there is none."""
     try:
         target = urlsplit(urljoin(f"http{url[2:]}", location))
     except ValueError:
-        target = urlsplit("")
+        return ""
     shown = complete_relay_url(f"{target.scheme}://{target.netloc.rpartition('@')[2]}{target.path}")
-    return "".join(character for character in shown if character.isprintable())[:MAX_SHOWN]
+    return shown if validate_relay_url(shown) is None and len(shown) <= MAX_SHOWN else ""
 
 
 def endpoint(url: str) -> tuple[str, int]:

@@ -10,11 +10,12 @@ from typing import Final
 import pytest
 import trio
 
-from sdpx.errors import ExitStatus
+from sdpx.errors import Ending, ExitStatus
 from sdpx.log import Log
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.signaling.backoff import Backoff
 from sdpx.peer.signaling.client import Connected, SignalingClient
+from sdpx.peer.signaling.connection import dial
 from sdpx.relay.http.upgrade import Upgrade
 from tests.harness.frames import BINARY, CLOSE, PING, TEXT, frame
 from tests.harness.log import LogRecorder
@@ -96,6 +97,35 @@ async def test_a_peer_outlives_a_relay_that_breaks_every_rule() -> None:
                 await client.close()
                 nursery.cancel_scope.cancel()
     assert "internal_error" not in log.events
+
+
+def response(status: str, body: bytes = b"", header: str = "X: y") -> bytes:
+    return f"HTTP/1.1 {status} No\r\nContent-Length: {len(body)}\r\n{header}\r\n\r\n".encode("latin-1") + body
+
+
+ANSWERS: Final = {
+    "nesting": (response("401", b'{"code":"a","message":' + b"[" * 100_000), "is not a relay: HTTP 401"),
+    "invalid UTF-8": (response("401", b'{"code":"a","message":"\xff"}'), "is not a relay: HTTP 401"),
+    "other types": (response("401", b'{"code":[1],"message":{"a":null}}'), "refused: {'a': None}"),
+    "no end": (response("401", b'{"code":"c","message":"%s"}' % (b"m" * 200_000)), "refused: mmm"),
+    "a redirect to no URL": (response("302", header="Location: http://[::1"), "is not a relay: HTTP 302"),
+    "a redirect to no port": (response("302", header="Location: http://h:99999999/"), "is not a relay: HTTP 302"),
+    "a redirect to another scheme": (response("302", header="Location: javascript:x()"), "is not a relay: HTTP 302"),
+    "a redirect with controls": (response("302", header="Location: http://h/\x9b31m"), "is not a relay: HTTP 302"),
+    "a WebSocket without a key": (b"HTTP/1.1 101 Yes\r\nUpgrade: websocket\r\n\r\n", "it opens no WebSocket"),
+    "bytes that are not HTTP": (b"HTTP/\x00\xff\r\n\r\n", "it opens no WebSocket"),
+}
+
+
+async def test_answer_of_another_server_ends_with_a_sentence() -> None:
+    """Whatever the answer is; it is quoted in part."""
+    for name, (answer, words) in ANSWERS.items():
+        async with hostile_relay(answer) as url:
+            with trio.fail_after(30), pytest.raises(Ending) as ended:
+                async with dial(url, url):
+                    pass
+        assert words in ended.value.reason, name
+        assert len(ended.value.reason) < 500, name
 
 
 async def test_what_a_relay_answers_controls_no_terminal() -> None:

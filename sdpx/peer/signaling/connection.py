@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
+import h11
 import msgspec
 import trio
 from trio_websocket import (
@@ -33,6 +34,7 @@ from sdpx.protocol import codec
 from sdpx.protocol.messages import PROTOCOL, YourId
 from sdpx.urls import endpoint, redirected_relay_url
 
+MAX_QUOTED: Final = 300  # characters of an answer
 DIAL_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 1.0
 CANCELLED_SECONDS: Final = 0.1  # for the close frame to be written
@@ -260,6 +262,8 @@ def _unreachable(url: str, error: BaseException, *, has_token: bool) -> Ending:
         reason = f"The relay at {url} did not answer within {DIAL_SECONDS:.0f} s"
     elif isinstance(error, ConnectionClosed):
         reason = f"The relay at {url} closed the connection at once"
+    elif isinstance(error, h11.ProtocolError):
+        reason = f"The server at {url} is not a relay: it opens no WebSocket; check host, port and path of the URL"
     else:
         reason = f"Cannot reach the relay at {url}: {describe_connect_failure(error)}"
     return Ending("relay_unreachable", reason, ExitStatus.RELAY)
@@ -274,16 +278,17 @@ def _rejected(url: str, error: ConnectionRejected, hint: str) -> Ending:
     location = dict(error.headers or ()).get(b"location", b"").decode("latin-1")
     try:
         body = msgspec.json.decode(error.body or b"", type=dict[str, object])
-        code = str(body["code"])
-        reason = f"The relay at {url} refused: {body['message']}{hint if code == 'unauthorized' else ''}"
+        code = str(body["code"])[:MAX_QUOTED]
+        message = str(body["message"])[:MAX_QUOTED]
+        reason = f"The relay at {url} refused: {message}{hint if code == 'unauthorized' else ''}"
         return Ending(code, reason, ExitStatus.REFUSED)
     except (*codec.UNREADABLE, KeyError):
         reason = f"The server at {url} is not a relay: HTTP {status}"
         if status in GATEWAY_ERRORS:
             reason = f"The proxy at {url} answers ({status}), but the relay behind it does not"
             return Ending("relay_unavailable", reason, ExitStatus.RELAY)
-        if status // 100 == REDIRECTION and location:
-            reason = f"The server at {url} redirects ({status}): use --url {redirected_relay_url(url, location)}"
+        if status // 100 == REDIRECTION and location and (target := redirected_relay_url(url, location)):
+            reason = f"The server at {url} redirects ({status}): use --url {target}"
         elif status == HTTPStatus.BAD_REQUEST and url.lower().startswith("ws:"):
             reason += "; if it is a TLS port, use wss://"
         else:
