@@ -18,7 +18,10 @@ def _problem(error: Any, command: str) -> str:
     option = ascii(getattr(error, "option_name", ""))[1:-1]
     match type(error).__name__:
         case "NoSuchOption":
-            flags = [each.flag for each in command_options(command)] if command else ["--version", "--help"]
+            options = command_options(command) if command else []
+            if argument := next((each.metavar for each in options if each.is_argument and each.flag == option), None):
+                return f"no such option: {option}; it is an argument: sdpx {command} {argument}"
+            flags = [each.flag for each in options if not each.is_argument] or ["--version", "--help"]
             return f"no such option: {option}{did_you_mean(option, flags)}"
         case "BadOptionUsage" if "requires an argument" in error.message:
             return f"{option} needs a value"

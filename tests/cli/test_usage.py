@@ -17,6 +17,7 @@ from sdpx.cli.app import main
         ("peer --pair", "--pair needs a value"),
         ("serve --port abc", "--port: 'abc' is not a whole number"),
         ("serve --prot 1", "no such option: --prot; did you mean --port?"),
+        ("doctor --url ws://h", "no such option: --url; it is an argument: sdpx doctor URL"),
         ("serv", "no such command: serv; did you mean serve?"),
         ("token", "--sub is required"),
         ("bench --payload 7", "--payload: 7 is not from 128 to 1048576"),
