@@ -18,11 +18,7 @@ def _problem(error: Any, command: str) -> str:
     option = ascii(getattr(error, "option_name", ""))[1:-1]
     match type(error).__name__:
         case "NoSuchOption":
-            options = command_options(command) if command else []
-            if argument := next((each.metavar for each in options if each.is_argument and each.flag == option), None):
-                return f"no such option: {option}; it is an argument: sdpx {command} {argument}"
-            flags = [each.flag for each in options if not each.is_argument] or ["--version", "--help"]
-            return f"no such option: {option}{did_you_mean(option, flags)}"
+            return f"no such option: {option}{_instead_of(option, command)}"
         case "BadOptionUsage" if "requires an argument" in error.message:
             return f"{option} needs a value"
         case "MissingParameter":
@@ -35,6 +31,13 @@ def _problem(error: Any, command: str) -> str:
     if found and found[1]:
         return f"no such command: {found[1]}{did_you_mean(found[1], COMMANDS)}"
     return f"unexpected argument: {found[2]}" if found else message
+
+
+def _instead_of(option: str, command: str) -> str:
+    options = command_options(command) if command else []
+    if argument := next((each.metavar for each in options if each.is_argument and each.flag == option), None):
+        return f"; it is an argument: sdpx {command} {argument}"
+    return did_you_mean(option, [each.flag for each in options if not each.is_argument] or ["--version", "--help"])
 
 
 def _hint(error: Any) -> str:
