@@ -152,7 +152,8 @@ class Acceptor:
         try:
             async with AsyncExitStack() as stack:
                 await stack.enter_async_context(stream)
-                accepted = await self._accept(stream, remote, port, received)
+                accepting, received = self._accept(stream, remote, port, received), b""  # or each frame would keep it
+                accepted = await accepting
                 if accepted is not None and _is_given_up(stream, accepted):
                     self._log(self._no_request(remote.shown, evicted=False))
                 elif accepted is not None and self._engine is not None and isinstance(stream, SocketStream):
@@ -180,7 +181,8 @@ class Acceptor:
             address = self._admission.pending_address(remote.shown)
             try:
                 with counted(port.pending, pending, address):
-                    request = await self._read_request(stream, received)
+                    reading, received = self._read_request(stream, received), b""
+                    request = await reading
                 if isinstance(request, HttpRequest) and self._relay.is_clustered and _is_late(stream, request):
                     request = None
                 if isinstance(request, HttpRequest):

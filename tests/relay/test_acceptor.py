@@ -1,11 +1,12 @@
 """Connections before their WebSocket: requests and refusals, timeouts, limits, and the relay's stop."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sdpx.ids import LENGTH, is_name
 from sdpx.relay.core.limits import Limits
@@ -409,3 +410,21 @@ async def test_a_fault_in_serving_one_client_does_not_affect_the_others(
         await a.send(type="offer", sdp="x")
         assert (await b.receive())["type"] == "offer"
     assert relay.log.of("internal_error")
+
+
+@pytest.mark.one_node
+async def test_an_unfinished_request_is_kept_once(open_relay: OpenRelay) -> None:
+    """As many pending connections as there may be, each with a long head, take the memory of these heads and not of copies."""
+    head, count = b"GET / HTTP/1.1\r\nX: " + b"y" * 15_000, 20
+    async with open_relay() as relay:
+        clients = [relay.raw() for _ in range(count)]
+        await wait_all_tasks_blocked()
+        tracemalloc.start()
+        try:
+            for client in clients:
+                await client.send(head)
+                await wait_all_tasks_blocked()
+            size, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert size / count < 2.2 * len(head)  # and tasks
