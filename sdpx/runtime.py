@@ -192,17 +192,17 @@ def _make_log(
         # a person can type and sees it: stdin is a terminal, in the foreground, that can clear a line
         interactive = os.isatty(STDIN) and in_foreground(STDIN) and can_move_cursor
         shown = view(interactive=interactive, colour=colour, width=shutil.get_terminal_size().columns)
-        if interactive:
-            _follow_width(shown)
+        if interactive and has_terminal:
+            _follow_width(shown, descriptor)
     started = time.time() if elapsed else None
     return Log(put, time.time, level=options.log_level, form=form, colour=colour, started=started, view=shown)
 
 
-def _follow_width(view: View) -> None:
-    """Let a view have the width of its terminal whenever that is resized."""
+def _follow_width(view: View, terminal: int) -> None:
+    """Let a view have the width of its terminal whenever that is resized, whatever COLUMNS says."""
 
     def on_resize(*_: object) -> None:
-        view.width = shutil.get_terminal_size().columns
+        view.width = os.get_terminal_size(terminal).columns or view.width
 
     signal.signal(signal.SIGWINCH, on_resize)
 
