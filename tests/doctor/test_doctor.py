@@ -69,14 +69,14 @@ async def test_relay_without_a_fault_has_no_problem() -> None:
     assert abs(checks["clock"].evidence["skew_seconds"]) < SKEW_SECONDS
 
 
-async def test_closed_port_and_unknown_name_are_told_apart() -> None:
+async def test_closed_port_and_unknown_name_are_distinguished() -> None:
     checks = await relay_checks(f"ws://127.0.0.1:{free_port()}")
     assert problems(checks) == {"tcp": "port_closed"}
     assert list(checks) == ["name resolution", "tcp"]
     assert problems(await relay_checks("ws://relay.invalid:8765")) == {"name resolution": "name_unresolved"}
 
 
-async def test_certificate_faults_are_told_apart(tmp_path: Path) -> None:
+async def test_certificate_faults_are_distinguished(tmp_path: Path) -> None:
     cafile = str(tmp_path / "ca.pem")
     async with relay(*write_certificate(tmp_path, "relay.test")) as (_, url):
         assert problems(await relay_checks(url)) == {"tls": "certificate_untrusted"}
@@ -187,7 +187,7 @@ async def test_relay_that_closes_an_idle_connection_is_no_idle_timeout_of_a_prox
 # ---- STUN and TURN --------------------------------------------------------------------------------------------------
 
 
-async def test_stun_server_that_answers_and_one_that_is_silent_are_told_apart() -> None:
+async def test_stun_server_that_answers_and_one_that_is_silent_are_distinguished() -> None:
     answers = threading.Event()
     with stun_server() as url, stun_server(answers) as silent:
         checks = recorder()

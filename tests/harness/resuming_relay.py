@@ -66,9 +66,9 @@ class ResumingRelay:
             frame = json.loads(self.bob.down.popleft())
             self.bobs.append(frame)
             if frame["type"] == "offer":
-                self.bob_says(*self.answers)
+                self.bob_sends(*self.answers)
 
-    def bob_says(self, *frames: Frame) -> None:
+    def bob_sends(self, *frames: Frame) -> None:
         for frame in frames:
             self.bob.up.append(json.dumps(frame))
             self.end.read(self.bob)

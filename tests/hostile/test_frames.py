@@ -70,21 +70,21 @@ class Duel:
     attacker_id: str
     victim: Client
 
-    async def check_attacker_is_told(self, code: int) -> None:
+    async def check_attacker_is_notified(self, code: int) -> None:
         """The attacker receives this close code, and then its socket closes."""
         with trio.fail_after(HEARD):
             assert await self.attacker.close_code() == code
             assert await self.attacker.rest() == b""
 
-    async def check_victim_is_told(self, *reasons: str) -> None:
+    async def check_victim_is_notified(self, *reasons: str) -> None:
         """The peer receives one of these reasons, once: its next request is answered next."""
         with trio.fail_after(patience()):
             told = await self.victim.receive()
             assert told.pop("reason") in reasons
             assert told == {"type": "peer_disconnected", "peer_id": self.attacker_id}
-            await self.check_victim_hears_no_more()
+            await self.check_victim_receives_no_more()
 
-    async def check_victim_hears_no_more(self) -> None:
+    async def check_victim_receives_no_more(self) -> None:
         await self.victim.send(type="ping", t="and?")
         assert await self.victim.receive() == {"type": "pong", "t": "and?"}
 
@@ -140,8 +140,8 @@ async def check(attack: Attack, bad: Bad, *reasons: str) -> None:
     """Send the bytes from one client of a pair, and check that both are notified."""
     pair = await duel(attack)
     await pair.attacker.send(bad.data)
-    await pair.check_attacker_is_told(bad.code)
-    await pair.check_victim_is_told(*reasons or ["refused"])
+    await pair.check_attacker_is_notified(bad.code)
+    await pair.check_victim_is_notified(*reasons or ["refused"])
 
 
 BROKEN: Final = {
@@ -255,8 +255,8 @@ async def test_messages_before_a_broken_frame_are_relayed(attack: Attack) -> Non
     pair = await duel(attack)
     await pair.attacker.send(text(type="offer", sdp="in time") + b"\xff" + text(type="offer", sdp="too late"))
     assert await pair.victim.receive() == {"type": "offer", "sdp": "in time", "from_peer": True}
-    await pair.check_attacker_is_told(1002)
-    await pair.check_victim_is_told("refused")
+    await pair.check_attacker_is_notified(1002)
+    await pair.check_victim_is_notified("refused")
 
 
 async def test_the_peer_of_a_refused_client_can_pair_again(attack: Attack) -> None:
@@ -315,7 +315,7 @@ async def test_an_odd_but_good_message_is_relayed(attack: Attack, data: bytes) -
     await pair.attacker.send(data)
     with trio.fail_after(patience()):
         assert await pair.victim.receive() == OFFER | {"from_peer": True}
-    await pair.check_victim_hears_no_more()
+    await pair.check_victim_receives_no_more()
 
 
 async def test_a_message_byte_by_byte_is_relayed(attack: Attack) -> None:
@@ -360,7 +360,7 @@ async def test_a_flood_of_control_frames_ends_the_connection_with_1008(attack: A
         nursery.start_soon(sends_until_cut, pair.attacker, one * 200)
         with trio.fail_after(HEARD):
             assert await pair.attacker.close_code() == 1008
-        await pair.check_victim_is_told("refused")
+        await pair.check_victim_is_notified("refused")
         nursery.cancel_scope.cancel()
 
 
@@ -370,7 +370,7 @@ async def test_a_flood_of_control_frames_without_reading_ends_the_connection(has
     pair = await duel(hasty_attack)
     with trio.fail_after(SILENCE + LINGER):
         assert await sends_until_cut(pair.attacker, one * 200) < BOUND
-    await pair.check_victim_is_told("refused", "timeout")
+    await pair.check_victim_is_notified("refused", "timeout")
 
 
 AFTER_REFUSAL: Final = {
@@ -387,7 +387,7 @@ async def test_a_refused_client_that_sends_on_is_disconnected(attack: Attack, mo
     await pair.attacker.send(b"\xff")
     with trio.fail_after(LINGER):
         assert await sends_until_cut(pair.attacker, more) < BOUND
-    await pair.check_victim_is_told("refused")
+    await pair.check_victim_is_notified("refused")
 
 
 async def test_a_refused_client_that_stays_connected_is_disconnected(attack: Attack) -> None:
@@ -395,7 +395,7 @@ async def test_a_refused_client_that_stays_connected_is_disconnected(attack: Att
     pair = await duel(attack)
     before = attack.server.descriptors
     await pair.attacker.send(b"\xff")
-    await pair.check_victim_is_told("refused")
+    await pair.check_victim_is_notified("refused")
     with trio.fail_after(LINGER):
         while attack.server.descriptors >= before:
             await trio.sleep(0.02)
@@ -419,7 +419,7 @@ async def test_a_reset_within_a_frame_disconnects_the_peer_at_once(attack: Attac
     await pair.attacker.send(data)
     await trio.sleep(0.01)
     pair.reset()
-    await pair.check_victim_is_told("closed")
+    await pair.check_victim_is_notified("closed")
 
 
 @in_one_attack("data", PARTS)
@@ -428,7 +428,7 @@ async def test_a_fin_within_a_frame_disconnects_the_peer_at_once(attack: Attack,
     pair = await duel(attack)
     await pair.attacker.send(data)
     await pair.half_close()
-    await pair.check_victim_is_told("closed")
+    await pair.check_victim_is_notified("closed")
 
 
 @pytest.mark.parametrize("data", [PARTS[name] for name in MUTE], ids=MUTE)
@@ -491,8 +491,8 @@ async def test_bytes_behind_a_close_frame_are_ignored(attack: Attack, data: byte
     """RFC 6455, 5.5.1: the close is answered with its own code, nothing is relayed, the peer receives `closed` once."""
     pair = await duel(attack)
     await pair.attacker.send(close(4321, b"that was it") + data)
-    await pair.check_attacker_is_told(4321)
-    await pair.check_victim_is_told("closed")
+    await pair.check_attacker_is_notified(4321)
+    await pair.check_victim_is_notified("closed")
 
 
 @pytest.mark.parametrize("data", [BEHIND_THE_CLOSE[name] for name in LATE], ids=LATE)
@@ -500,12 +500,12 @@ async def test_bytes_a_moment_after_a_close_frame_are_ignored(attack: Attack, da
     """The same, in a segment of its own."""
     pair = await duel(attack)
     await pair.attacker.send(close(4321))
-    await pair.check_victim_is_told("closed")
+    await pair.check_victim_is_notified("closed")
     try:
         await pair.attacker.send(data)
     except trio.BrokenResourceError:
         return  # it was cut already
-    await pair.check_victim_hears_no_more()
+    await pair.check_victim_receives_no_more()
 
 
 @pytest.mark.parametrize("code", [1000, 1002, 1007, 1011, 4999])
@@ -513,8 +513,8 @@ async def test_a_good_close_code_is_echoed(attack: Attack, code: int) -> None:
     """RFC 6455, 5.5.1, with a reason as long as a control frame can hold."""
     pair = await duel(attack)
     await pair.attacker.send(close(code, b"x" * 123))
-    await pair.check_attacker_is_told(code)
-    await pair.check_victim_is_told("closed")
+    await pair.check_attacker_is_notified(code)
+    await pair.check_victim_is_notified("closed")
 
 
 async def test_a_close_without_a_code_is_a_close(attack: Attack) -> None:
@@ -523,7 +523,7 @@ async def test_a_close_without_a_code_is_a_close(attack: Attack) -> None:
     await pair.attacker.send(frame(CLOSE))
     opcode, _ = await pair.attacker.frame()
     assert opcode == CLOSE
-    await pair.check_victim_is_told("closed")
+    await pair.check_victim_is_notified("closed")
 
 
 GOODBYES: Final = {
@@ -540,12 +540,12 @@ async def test_a_client_that_closes_without_reading_is_disconnected(attack: Atta
     pair = await duel(attack)
     for _ in range(20):
         await pair.victim.send(type="offer", sdp="x" * 30_000)
-    await pair.check_victim_hears_no_more()
+    await pair.check_victim_receives_no_more()
     before = attack.server.descriptors
     await pair.attacker.send(data)
     if not data:
         await pair.half_close()
-    await pair.check_victim_is_told(reason)
+    await pair.check_victim_is_notified(reason)
     with trio.fail_after(LINGER):
         while attack.server.descriptors >= before:
             await trio.sleep(0.02)

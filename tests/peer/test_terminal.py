@@ -164,7 +164,7 @@ def test_outage_of_the_relay_takes_a_line_for_each_cause() -> None:
     ]
 
 
-def test_demo_tells_its_story_in_a_dozen_lines() -> None:
+def test_demo_shows_a_dozen_lines() -> None:
     """A line for each step, warnings, and the result; nothing else of what the processes log."""
     view = DemoView()
     line = {"who": "bob", "level": "info", "message": "host a -> host b", "event": "path_selected"}

@@ -104,7 +104,7 @@ class Attacker:
     """A client that sends bytes and keeps all that it receives."""
 
     stream: SocketStream
-    heard: bytearray = field(default_factory=bytearray)
+    received: bytearray = field(default_factory=bytearray)
     over: bool = False
 
     async def send(self, chunks: list[bytes]) -> None:
@@ -116,7 +116,7 @@ class Attacker:
     async def listen(self) -> None:
         with suppress(trio.ClosedResourceError):  # it has hung up
             async for data in self.stream:
-                self.heard += data
+                self.received += data
             self.over = True
         await self.stream.aclose()
 
@@ -132,15 +132,15 @@ async def two_others_are_served(relay: RelayHarness) -> None:
     clients = [relay.raw(), relay.raw()]
     for client, name in zip(clients, ("good-1", "good-2"), strict=True):
         await client.open(f"/?id={name}")
-    await _say(clients[0], type="pair_request", target_id="good-2")
+    await _send(clients[0], type="pair_request", target_id="good-2")
     assert [(await client.receive())["type"] for client in clients] == ["paired", "paired"]
-    await _say(clients[0], type="offer", sdp="v")
+    await _send(clients[0], type="offer", sdp="v")
     assert await clients[1].receive() == {"type": "offer", "sdp": "v", "from_peer": True}
     for client in clients:
         await client.stream.aclose()
 
 
-async def _say(client: RawClient, **message: Json) -> None:
+async def _send(client: RawClient, **message: Json) -> None:
     await client.send(frame(TEXT, json.dumps(message).encode()))
 
 
@@ -156,7 +156,7 @@ async def attack(chunks: list[bytes], hangs_up: bool) -> None:
         else:
             await client.send([frame(PING, ARE_YOU_THERE)])
         await wait_all_tasks_blocked()
-        answered = _is_answered(bytes(client.heard))
+        answered = _is_answered(bytes(client.received))
         if not answered:
             await trio.sleep(LIMITS.idle_timeout + 2 * LIMITS.close_timeout)
             assert client.over, "the relay neither answers nor ends"
@@ -165,18 +165,18 @@ async def attack(chunks: list[bytes], hangs_up: bool) -> None:
         assert not relay.nursery.child_tasks
         assert relay.relay.clients == 0
     assert relay.log.of("internal_error") == []
-    check_heard(bytes(client.heard), data, may_be_cut=hangs_up or answered)
+    check_received(bytes(client.received), data, may_be_cut=hangs_up or answered)
 
 
-def _is_answered(heard: bytes) -> bool:
-    return heard.endswith(frame(PONG, ARE_YOU_THERE, masked=False))
+def _is_answered(received: bytes) -> bool:
+    return received.endswith(frame(PONG, ARE_YOU_THERE, masked=False))
 
 
-def check_heard(heard: bytes, sent: bytes, *, may_be_cut: bool) -> None:
+def check_received(received: bytes, sent: bytes, *, may_be_cut: bool) -> None:
     """Whatever came was clean: nothing at all, an HTTP answer, or frames that end with a close code that has a meaning."""
-    if not heard:
+    if not received:
         return
-    behind = opened(heard, head_only=sent.startswith(b"HEAD "))
+    behind = opened(received, head_only=sent.startswith(b"HEAD "))
     if behind is not None:
         frames = frames_of(behind)
         check_texts(frames)
@@ -419,16 +419,16 @@ async def send_texts(texts: list[str]) -> None:
         await b.send([upgrade_request("/?id=b")])
         for text in texts:
             await a.send([frame(TEXT, b'{"type":"pair_request","target_id":"b"}')])
-            start_a, start_b = len(a.heard), len(b.heard)
+            start_a, start_b = len(a.received), len(b.received)
             await a.send([frame(TEXT, text.encode())])
-            check_exchange(text, texts_of(a.heard[start_a:]), texts_of(b.heard[start_b:]))
+            check_exchange(text, texts_of(a.received[start_a:]), texts_of(b.received[start_b:]))
         assert not a.over
         assert not b.over
     assert relay.log.of("internal_error") == []
 
 
-def texts_of(heard: bytearray) -> list[str]:
-    frames = frames_of(bytes(heard))
+def texts_of(received: bytearray) -> list[str]:
+    frames = frames_of(bytes(received))
     assert {opcode for opcode, _ in frames} <= {TEXT}
     return [payload.decode() for _, payload in frames]
 

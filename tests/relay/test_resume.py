@@ -51,7 +51,7 @@ class Pair:
         assert await self.a.receive() == {"type": "paired", "peer_id": "b", "is_initiator": False, "seq": 1}
         return self
 
-    async def tell_a(self, *texts: str) -> None:
+    async def send_to_a(self, *texts: str) -> None:
         for text in texts:
             await self.b.send(message(type="offer", sdp=text))
         await wait_all_tasks_blocked()
@@ -69,7 +69,7 @@ async def test_your_id_has_a_resume_token_and_all_other_frames_a_seq(
             "resume_token": pair.first["resume_token"],
             "resumed": False,
         }
-        await pair.tell_a("one")
+        await pair.send_to_a("one")
         assert await pair.a.receive() == {"type": "offer", "sdp": "one", "from_peer": True, "seq": 2}
         await pair.a.send(message(type="ping", t=1))
         assert await pair.a.receive() == {"type": "pong", "t": 1}
@@ -100,11 +100,11 @@ async def test_a_resumed_client_gets_the_frames_that_it_missed(
     """And its peer notices nothing."""
     async with open_relay() as relay:
         pair = await Pair(relay).meet()
-        await pair.tell_a("one", "two")
+        await pair.send_to_a("one", "two")
         assert [(await pair.a.receive())["sdp"] for _ in range(2)] == ["one", "two"]
         await pair.a.send(message(type="answer", sdp="x", client_seq=1))
         await lose(pair.a)
-        await pair.tell_a("three")
+        await pair.send_to_a("three")
         again = relay.raw()
         your_id = await again.open(back(pair.first, last=2))
         assert your_id == {
@@ -377,9 +377,9 @@ async def test_the_replay_buffer_of_a_suspended_session_is_bounded(
     async with open_relay(replace(QUIET, send_queue_frames=20)) as relay:
         pair = await Pair(relay).meet()
         await lose(pair.a)
-        await pair.tell_a(*"x" * 19)
+        await pair.send_to_a(*"x" * 19)
         assert relay.clients == 2
-        await pair.tell_a("one too many")
+        await pair.send_to_a("one too many")
         assert (await pair.b.receive())["reason"] == "slow"
         assert (await relay.raw().open(back(pair.first)))["resumed"] is False
 
@@ -392,7 +392,7 @@ async def test_a_client_that_never_acknowledges_is_disconnected(
     async with open_relay(replace(QUIET, send_queue_frames=20)) as relay:
         pair = await Pair(relay).meet()
         relay.nursery.start_soon(pair.a.rest)
-        await pair.tell_a(*"x" * 20)
+        await pair.send_to_a(*"x" * 20)
         assert (await pair.b.receive())["reason"] == "slow"
         assert relay.clients == 1
 
@@ -404,7 +404,7 @@ async def test_a_client_that_acknowledges_stays_connected(open_relay: OpenRelay,
         pair = await Pair(relay).meet()
         relay.relay._sessions["b"].rate_limit.unlimited = True
         for number in range(200):
-            await pair.tell_a("x")
+            await pair.send_to_a("x")
             assert (await pair.a.receive())["seq"] == number + 2
             await pair.a.send(message(type="ack", seq=number + 2))
         assert relay.clients == 2
@@ -430,7 +430,7 @@ async def test_all_replay_buffers_together_are_bounded(open_relay: OpenRelay, au
         pair = await Pair(relay).meet()
         await lose(pair.a)
         await numbered(relay, "c")
-        await pair.tell_a("x" * 60_000, "x" * 60_000)
+        await pair.send_to_a("x" * 60_000, "x" * 60_000)
         assert (await pair.b.receive())["reason"] == "slow"
         assert relay.clients == 2
         assert relay.relay._resume.snapshot().replay_buffer_bytes == 0
@@ -468,7 +468,7 @@ async def test_a_full_replay_buffer_is_replayed(open_relay: OpenRelay, autojump_
     async with open_relay(replace(QUIET, send_queue_frames=100)) as relay:
         pair = await Pair(relay).meet()
         await lose(pair.a)
-        await pair.tell_a(*map(str, range(99)))
+        await pair.send_to_a(*map(str, range(99)))
         for _ in range(3):
             again = relay.narrow()
             pair.first = await again.open(back(pair.first))
@@ -504,7 +504,7 @@ async def test_metrics_of_suspended_and_resumed_sessions(open_relay: OpenRelay, 
         gone, _ = await numbered(relay, "gone")
         await lose(gone)
         await lose(pair.a)
-        await pair.tell_a("x" * 1000)
+        await pair.send_to_a("x" * 1000)
         now = await metrics(relay)
         assert (now["sdpx_sessions_suspended"], now["sdpx_clients"]) == (2, 3)
         assert now["sdpx_suspended_bytes"] == now["sdpx_replay_buffer_bytes"] > 1000
@@ -543,7 +543,7 @@ async def test_shutdown_ends_suspended_sessions(open_relay: OpenRelay, autojump_
         late = relay.raw()
         await late.send(upgrade_request(back(pair.first))[:20])
         await lose(pair.a)
-        await pair.tell_a("never to be read")
+        await pair.send_to_a("never to be read")
         relay.acceptor.stop()
         assert (await pair.b.receive())["reason"] == "shutdown"
         await late.send(upgrade_request(back(pair.first))[20:])
@@ -560,7 +560,7 @@ async def test_shutdown_ends_resumable_clients(open_relay: OpenRelay, autojump_c
     """Resumable clients get 1001 and are not suspended."""
     async with open_relay() as relay:
         pair = await Pair(relay).meet()
-        await pair.tell_a("last words")
+        await pair.send_to_a("last words")
         relay.acceptor.stop()
         heard = [await pair.a.receive() for _ in range(2)]
         assert [(each["type"], each["seq"]) for each in heard] == [("offer", 2), ("peer_disconnected", 3)]

@@ -307,7 +307,7 @@ async def test_numbered_clients_move_when_their_node_stops(autojump_clock: MockC
     assert sorted(moves) == [("a", "in"), ("a", "out"), ("b", "in"), ("b", "out")]
 
 
-async def test_clients_without_numbers_hear_of_a_stop_as_ever(autojump_clock: MockClock) -> None:
+async def test_clients_without_numbers_are_notified_of_a_stop_as_ever(autojump_clock: MockClock) -> None:
     """`peer_disconnected` for both sides, and 1001."""
     async with open_cluster() as cluster:
         a, b = await remote_pair(cluster)

@@ -45,7 +45,7 @@ async def test_an_id_has_one_owner(cluster: TestCluster) -> None:
     await other.add("a")
 
 
-async def test_two_clients_are_paired_and_the_peer_hears_of_the_end_once(cluster: TestCluster) -> None:
+async def test_two_clients_are_paired_and_the_peer_is_notified_of_the_end_once(cluster: TestCluster) -> None:
     """With the reason; then both can be paired again."""
     one, other = await cluster.node(), await cluster.node()
     pairing = await paired(one, other)

@@ -131,7 +131,7 @@ def test_without_a_cluster_there_is_no_directory() -> None:
     assert app.load_directory(ServeOptions()) is None
 
 
-def test_each_script_tells_its_arguments() -> None:
+def test_each_script_names_its_arguments() -> None:
     """All but those that make a node a member are fenced."""
     for name in SCRIPTS:
         text = script_text(name)

@@ -122,19 +122,19 @@ STUCK: Final = Limits(ping_interval=10_000, idle_timeout=20_000)
 
 async def post_and_read(sizes: list[int], room: int | None, gulp: int) -> bytes:
     """Post texts while the client reads in gulps; returns all that came."""
-    heard = bytearray()
+    received = bytearray()
     async with open_connection(STUCK, room=room) as conn:
         for number, size in enumerate(sizes):
             assert conn.post(numbered(number, size))
             if number % 3 == 0:
-                heard += await conn.client.stream.receive_some(gulp)
+                received += await conn.client.stream.receive_some(gulp)
         while conn.connection.queue:
-            heard += await conn.client.stream.receive_some(gulp)
+            received += await conn.client.stream.receive_some(gulp)
             await trio.lowlevel.checkpoint()
         conn.connection.end(CloseReason("shutdown", 1001, ""))
         async for data in conn.client.stream:
-            heard += data
-    return bytes(heard)
+            received += data
+    return bytes(received)
 
 
 def numbered(number: int, size: int) -> str:
@@ -150,9 +150,9 @@ def test_frames_are_written_whole_and_in_order_with_any_send_buffer(
     sizes: list[int], room: int | None, gulp: int
 ) -> None:
     """However little the socket takes at a time; the close frame comes last."""
-    heard = trio.run(post_and_read, sizes, room, gulp, clock=MockClock(autojump_threshold=0))
+    received = trio.run(post_and_read, sizes, room, gulp, clock=MockClock(autojump_threshold=0))
     texts = [frame(TEXT, numbered(number, size).encode(), masked=False) for number, size in enumerate(sizes)]
-    assert heard == b"".join(texts) + frame(CLOSE, (1001).to_bytes(2), masked=False)
+    assert received == b"".join(texts) + frame(CLOSE, (1001).to_bytes(2), masked=False)
 
 
 async def test_bytes_that_arrive_with_the_request_are_read_first(autojump_clock: MockClock) -> None:
@@ -193,8 +193,8 @@ async def test_pings_are_answered_in_order(autojump_clock: MockClock) -> None:
     async with open_connection() as conn:
         conn.post("before")
         await conn.client.send(frame(PING, b"one") + frame(TEXT, b"x") + HALF + frame(PING, b"two") + OTHER_HALF)
-        heard = [await conn.client.frame() for _ in range(3)]
-        assert heard == [(TEXT, b"before"), (PONG, b"one"), (PONG, b"two")]
+        received = [await conn.client.frame() for _ in range(3)]
+        assert received == [(TEXT, b"before"), (PONG, b"one"), (PONG, b"two")]
         assert conn.handler.frames == ["x", '{"type":"ping"}']
 
 
@@ -228,7 +228,7 @@ async def test_a_client_that_reads_slowly_stays_connected(autojump_clock: MockCl
 class Sender:
     """The sender of a relayed frame."""
 
-    def hear(self, text: str) -> None:
+    def receive_text(self, text: str) -> None:
         raise AssertionError(text)
 
 
@@ -246,14 +246,14 @@ async def test_a_full_send_queue_disconnects_the_client(autojump_clock: MockCloc
 
 async def test_an_idle_client_is_pinged_and_then_closed(autojump_clock: MockClock) -> None:
     async with open_connection(Limits(ping_interval=20, idle_timeout=45)) as conn:
-        heard: list[tuple[int, bytes]] = []
+        received: list[tuple[int, bytes]] = []
 
         async def read_one() -> None:
-            heard.append(await conn.client.frame())
+            received.append(await conn.client.frame())
 
         assert [await takes(read_one) for _ in range(3)] == pytest.approx([20, 20, 5])
-    assert [opcode for opcode, _ in heard] == [PING, PING, CLOSE]
-    assert heard[-1][1][:2] == (1008).to_bytes(2)
+    assert [opcode for opcode, _ in received] == [PING, PING, CLOSE]
+    assert received[-1][1][:2] == (1008).to_bytes(2)
     assert [end.reason for end in conn.handler.ends] == ["timeout"]
 
 
