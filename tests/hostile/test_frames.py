@@ -465,12 +465,12 @@ async def _send_slowly(client: RawClient) -> None:
 async def test_a_silent_client_gets_few_pings(hasty_attack: Attack) -> None:
     """And then the close code 1008: the relay does not flood it."""
     attacker, _ = await hasty_attack.raw()
-    heard: list[int] = []
+    received: list[int] = []
     with trio.fail_after(SILENCE + patience()):
-        while CLOSE not in heard:
+        while CLOSE not in received:
             opcode, _ = await attacker.frame()
-            heard.append(opcode)
-    assert heard in ([PING, CLOSE], [PING, PING, CLOSE], [PING, PING, PING, CLOSE])
+            received.append(opcode)
+    assert received in ([PING, CLOSE], [PING, PING, CLOSE], [PING, PING, PING, CLOSE])
 
 
 BEHIND_THE_CLOSE: Final = {

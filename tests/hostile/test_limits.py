@@ -169,9 +169,9 @@ async def test_a_flood_of_messages(attack: Attack, flood: bytes, code: str) -> N
     assert (await fast.receive())["type"] == (await a.receive())["type"] == "paired"
     received = await answers_until_cut(fast, [flood] * 4000)
     assert sum(answer.get("code") == code for answer in received) > 500
-    while (heard := await a.receive())["type"] == "candidate":
+    while (last := await a.receive())["type"] == "candidate":
         pass
-    assert heard == {"type": "peer_disconnected", "peer_id": fast_id, "reason": "refused"}
+    assert last == {"type": "peer_disconnected", "peer_id": fast_id, "reason": "refused"}
     await usable(a)
 
 

@@ -42,7 +42,7 @@ async def all_at_once(clients: Sequence[RawClient], data: Sequence[bytes]) -> No
             nursery.start_soon(client.send, part)
 
 
-async def heard(client: RawClient) -> list[dict[str, Any]]:
+async def answers_to(client: RawClient) -> list[dict[str, Any]]:
     """Return all that the relay has for this client at the moment."""
     await client.send(message(type="ping", t="end"))
     received = []
@@ -67,7 +67,7 @@ async def test_three_that_ask_at_once(attack: Attack) -> None:
     for order in [*permutations(opened)] * 8:
         clients = [client for client, _ in order]
         await all_at_once(clients, [message(type="pair_request", target_id=targets[name]) for _, name in order])
-        answers = {name: await heard(client) for client, name in order}
+        answers = {name: await answers_to(client) for client, name in order}
         one, other = (name for name in answers if paired_with(answers[name]))
         assert (paired_with(answers[one]), paired_with(answers[other])) == ([other], [one])
         roles = sorted(
@@ -79,7 +79,7 @@ async def test_three_that_ask_at_once(attack: Attack) -> None:
         assert set(codes) <= {"already_paired", "target_already_paired"}
         await all_at_once(clients, [message(type="unpair")] * 3)
         for client in clients:
-            assert len(await heard(client)) in (
+            assert len(await answers_to(client)) in (
                 1,
                 2,
             )  # the first of a pair receives `unpaired`, the other one all of it
@@ -92,7 +92,7 @@ async def test_many_clients_that_request_one_peer(attack: Attack) -> None:
     await all_at_once(
         [requester for requester, _ in requesters], [message(type="pair_request", target_id=wanted.id)] * 40
     )
-    answers = {name: await heard(requester) for requester, name in requesters}
+    answers = {name: await answers_to(requester) for requester, name in requesters}
     [winner] = [name for name in answers if paired_with(answers[name]) == [wanted.id]]
     assert await wanted.receive() == {"type": "paired", "peer_id": winner, "is_initiator": False}
     assert sorted(map(refused, answers.values())) == [[], *[["target_already_paired"]] * 39]
@@ -120,7 +120,7 @@ async def test_a_storm_of_partings(attack: Attack) -> None:
     await a.send(message(type="pair_request", target_id=b_id))
     assert (await a.receive())["type"] == (await b.receive())["type"] == "paired"
     await all_at_once([a, b], [message(type="unpair") * 400] * 2)
-    answers = await heard(a), await heard(b)
+    answers = await answers_to(a), await answers_to(b)
     ends = sorted(answer["type"] for each in answers for answer in each if answer["type"] != "error")
     assert ends == ["peer_disconnected", "unpaired"]
     assert [len(refused(each)) for each in answers] in ([399, 400], [400, 399])
@@ -168,7 +168,7 @@ async def test_asking_for_the_busy(attack: Attack) -> None:
     third, _ = await attack.raw()
     asked = [a.id, b.id] * 100
     await third.send(b"".join(message(type="pair_request", target_id=target) for target in asked))
-    answers = await heard(third)
+    answers = await answers_to(third)
     assert refused(answers) == ["target_already_paired"] * 200
     assert [answer["target_id"] for answer in answers] == asked
     await usable(a, b)

@@ -421,20 +421,20 @@ async def test_the_default_handshake_timeout_is_5_s(attack: Attack) -> None:
 
 async def test_two_hundred_slow_requests_at_once_end_at_the_handshake_timeout(hasty_attack: Attack) -> None:
     """Each is answered 408, and other clients connect meanwhile."""
-    heard: list[tuple[int, str]] = []
+    received: list[tuple[int, str]] = []
 
     async def refused() -> None:
         client = await hasty_attack.connect()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(dribble, client, upgrade_request(), 1, 0.1)
-            heard.append(await refusal(client))
+            received.append(await refusal(client))
             nursery.cancel_scope.cancel()
 
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             for _ in range(200):
                 nursery.start_soon(refused)
-    assert heard == [(408, "timeout")] * 200
+    assert received == [(408, "timeout")] * 200
 
 
 async def test_fin_in_the_middle_of_a_request_is_answered(attack: Attack) -> None:

@@ -48,13 +48,13 @@ async def test_a_client_that_comes_back_without_end(attack: Attack) -> None:
     tokens = [your_id["resume_token"]]
     for number in range(300):
         again = await attack.connect()
-        heard = await again.open(f"/?seq=1&resume={tokens[number // 2]}")
-        assert heard["id"] == your_id["id"]
+        received = await again.open(f"/?seq=1&resume={tokens[number // 2]}")
+        assert received["id"] == your_id["id"]
         if number % 2:
             await again.send(message(type="ack", seq=0))
             await again.send(message(type="ping"))
             assert (await again.receive())["type"] == "pong"
-            tokens.append(heard["resume_token"])
+            tokens.append(received["resume_token"])
     for token in tokens[:-2]:
         other = await attack.connect()
         assert (await other.open(f"/?seq=1&resume={token}"))["resumed"] is False
@@ -69,9 +69,9 @@ async def test_a_client_that_reads_and_never_confirms(attack: Attack) -> None:
     attack.nursery.start_soon(stalled.rest)
     for _ in range(1100):
         await peer.send(type="offer", sdp="x" * 10_000)
-    while (heard := await peer.receive())["type"] != "peer_disconnected":
-        assert heard["code"] == "not_paired"
-    assert heard["reason"] == "slow"
+    while (received := await peer.receive())["type"] != "peer_disconnected":
+        assert received["code"] == "not_paired"
+    assert received["reason"] == "slow"
 
 
 async def test_frames_without_end_for_a_client_that_is_suspended(attack: Attack) -> None:

@@ -48,24 +48,24 @@ async def with_raw(attack: Attack) -> tuple[Client, RawClient, str]:
 
 async def send_until_parted(a: Client, pause: float = 0, **sent: Any) -> dict[str, Any]:
     """Send this message until the peer is disconnected, and return the notification."""
-    heard: list[dict[str, Any]] = []
+    received: list[dict[str, Any]] = []
 
     async def hear() -> None:
-        heard.append(await a.receive())
+        received.append(await a.receive())
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(hear)
-        while not heard:
+        while not received:
             await a.send(**sent)
             await trio.sleep(pause)
-    return heard[0]
+    return received[0]
 
 
 async def after_the_parting(a: Client) -> None:
     """Receive the errors for messages that crossed with the end of the pairing, and demand that the client is usable."""
     await a.send(type="ping", t="the last")
-    while (heard := await a.receive()) != {"type": "pong", "t": "the last"}:
-        assert (heard["type"], heard["code"]) == ("error", "not_paired")
+    while (received := await a.receive()) != {"type": "pong", "t": "the last"}:
+        assert (received["type"], received["code"]) == ("error", "not_paired")
     await usable(a)
 
 
@@ -122,16 +122,16 @@ async def test_a_client_that_reads_a_byte_now_and_then(attack: Attack) -> None:
 async def test_many_clients_that_never_read(attack: Attack) -> None:
     """Two dozen at once are disconnected, one by one."""
     pairs = [await with_raw(attack) for _ in range(24)]
-    heard: list[dict[str, Any]] = []
+    received: list[dict[str, Any]] = []
 
     async def overwhelm(a: Client) -> None:
-        heard.append(await send_until_parted(a, type="offer", sdp=BIG))
+        received.append(await send_until_parted(a, type="offer", sdp=BIG))
 
     async with trio.open_nursery() as nursery:
         for a, _, _ in pairs:
             nursery.start_soon(overwhelm, a)
-    assert {each["peer_id"] for each in heard} == {stalled_id for _, _, stalled_id in pairs}
-    assert {each["reason"] for each in heard} == {"slow"}
+    assert {each["peer_id"] for each in received} == {stalled_id for _, _, stalled_id in pairs}
+    assert {each["reason"] for each in received} == {"slow"}
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,8 @@ async def test_a_reset_while_being_written_to(attack: Attack) -> None:
     for _ in range(10):
         await a.send(type="offer", sdp=BIG)
     reset(rude)
-    heard = await send_until_parted(a, type="offer", sdp=BIG)
-    assert heard == {"type": "peer_disconnected", "peer_id": rude_id, "reason": "closed"}
+    received = await send_until_parted(a, type="offer", sdp=BIG)
+    assert received == {"type": "peer_disconnected", "peer_id": rude_id, "reason": "closed"}
     await after_the_parting(a)
 
 
@@ -215,8 +215,8 @@ async def test_a_host_that_vanished_while_being_written_to(impatient: Attack) ->
     """Messages from its peer do not reset its idle timeout."""
     a, _, vanished_id = await with_raw(impatient)
 
-    heard = await send_until_parted(a, 0.05, type="candidate", candidate=None)
-    assert heard == {"type": "peer_disconnected", "peer_id": vanished_id, "reason": "timeout"}
+    received = await send_until_parted(a, 0.05, type="candidate", candidate=None)
+    assert received == {"type": "peer_disconnected", "peer_id": vanished_id, "reason": "timeout"}
     await after_the_parting(a)
 
 
@@ -251,8 +251,8 @@ async def reading_late(client: RawClient, seconds: float) -> AsyncIterator[list[
 
     async def read() -> None:
         await trio.sleep(seconds)
-        while (heard := await client.receive())["type"] != "peer_disconnected":
-            received.append(heard)
+        while (message := await client.receive())["type"] != "peer_disconnected":
+            received.append(message)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(read)

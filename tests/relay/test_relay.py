@@ -33,14 +33,14 @@ async def test_simultaneous_pair_requests_make_one_pair(open_relay: OpenRelay, a
         async with trio.open_nursery() as both:
             both.start_soon(lambda: a.send(type="pair_request", target_id="b"))
             both.start_soon(lambda: b.send(type="pair_request", target_id="a"))
-        heard = [await client.receive() for client in (a, b)]
+        received = [await client.receive() for client in (a, b)]
         await a.send(type="ping", t="end")
         await b.send(type="ping", t="end")
         for client in (a, b):
             while (message := await client.receive())["type"] != "pong":
-                heard.append(message)
-        assert sorted(m["type"] for m in heard) == ["error", "paired", "paired"]
-        assert sorted(m["is_initiator"] for m in heard if m["type"] == "paired") == [False, True]
+                received.append(message)
+        assert sorted(m["type"] for m in received) == ["error", "paired", "paired"]
+        assert sorted(m["is_initiator"] for m in received if m["type"] == "paired") == [False, True]
 
 
 async def test_a_frame_is_relayed_as_it_came_with_from_peer(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
@@ -92,9 +92,9 @@ async def test_a_deeply_nested_frame_is_relayed_or_refused(
             await a.socket.send_message(f'{{"type":"offer","sdp":"{depth}","{key}":{value}}}')
         await a.send(type="unpair")
         refused = 0
-        while (heard := await a.receive())["type"] == "error":
-            refused += heard["code"] == "bad_json"
-        assert heard["type"] == "unpaired"
+        while (received := await a.receive())["type"] == "error":
+            refused += received["code"] == "bad_json"
+        assert received["type"] == "unpaired"
         arrived = 0
         while '"offer"' in str(await b.socket.get_message()):
             arrived += 1
@@ -124,13 +124,13 @@ async def test_a_frame_sent_while_the_peer_unpairs_is_delivered_or_refused(
         arrived, refused = 30, 0
         while (await b.receive())["type"] == "offer":
             arrived += 1
-        heard: list[str] = []
+        received: list[str] = []
         await a.send(type="ping")
         while (message := await a.receive())["type"] != "pong":
-            heard.append(message.get("code", message["type"]))
-        refused = heard.count("not_paired")
+            received.append(message.get("code", message["type"]))
+        refused = received.count("not_paired")
         assert arrived + refused == 100
-        assert heard == ["peer_disconnected"] + ["not_paired"] * refused
+        assert received == ["peer_disconnected"] + ["not_paired"] * refused
 
 
 async def _send_many(client: Client, count: int) -> None:

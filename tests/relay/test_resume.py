@@ -358,8 +358,8 @@ async def test_senders_to_a_suspended_client_are_notified_when_it_expires(
             return
         again = relay.raw()
         await again.open(back(first, last))
-        heard = [await again.receive() for _ in range(3)]
-        assert [(each["type"], each["seq"]) for each in heard] == [
+        received = [await again.receive() for _ in range(3)]
+        assert [(each["type"], each["seq"]) for each in received] == [
             ("paired", 1),
             ("offer", 2),
             ("peer_disconnected", 3),
@@ -562,8 +562,8 @@ async def test_shutdown_ends_resumable_clients(open_relay: OpenRelay, autojump_c
         pair = await Pair(relay).meet()
         await pair.send_to_a("last words")
         relay.acceptor.stop()
-        heard = [await pair.a.receive() for _ in range(2)]
-        assert [(each["type"], each["seq"]) for each in heard] == [("offer", 2), ("peer_disconnected", 3)]
+        received = [await pair.a.receive() for _ in range(2)]
+        assert [(each["type"], each["seq"]) for each in received] == [("offer", 2), ("peer_disconnected", 3)]
         assert await pair.a.close_code() == 1001
 
 

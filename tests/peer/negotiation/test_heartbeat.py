@@ -58,7 +58,7 @@ def test_a_suspended_process_waits_for_unread_messages() -> None:
 
 
 @given(st.lists(st.floats(0, SILENCE_SECONDS - 0.01), max_size=50))
-def test_a_peer_heard_in_time_never_vanishes(gaps: list[float]) -> None:
+def test_a_peer_that_sends_in_time_never_vanishes(gaps: list[float]) -> None:
     """The signs of life may be irregular."""
     heartbeat, now = Heartbeat(0.0), 0.0
     for gap in gaps:

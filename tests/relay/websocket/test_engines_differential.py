@@ -54,7 +54,7 @@ class RecordingClient:
 
     stream: SocketStream
     far_end: SocketStream
-    heard: bytearray = field(default_factory=bytearray)
+    received: bytearray = field(default_factory=bytearray)
 
     async def say(self, data: bytes) -> None:
         """Send in one piece, and let the relay do all that this leads to."""
@@ -67,14 +67,14 @@ class RecordingClient:
     async def listen(self) -> None:
         try:
             async for data in self.stream:
-                self.heard += data
+                self.received += data
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         await self.stream.aclose()
 
     @property
     def frames_received(self) -> list[tuple[int, bytes]]:
-        head, _, rest = bytes(self.heard).partition(b"\r\n\r\n")
+        head, _, rest = bytes(self.received).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 ")
         return frames_of(rest)
 
@@ -160,9 +160,9 @@ async def leave(sender: RecordingClient, end: str) -> None:
 
 def codes_of(sender: RecordingClient, relay: RelayHarness) -> list[int]:
     """The close codes that the sender received, if any, and that the log has."""
-    heard = [int.from_bytes(payload[:2]) for opcode, payload in sender.frames_received if opcode == CLOSE]
+    received = [int.from_bytes(payload[:2]) for opcode, payload in sender.frames_received if opcode == CLOSE]
     logged = [record["code"] for record in relay.log.of("client_disconnected") if record["client_id"] == "sender"]
-    return heard + logged
+    return received + logged
 
 
 def comparable(record: Record) -> Record:
