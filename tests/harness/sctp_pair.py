@@ -114,6 +114,7 @@ class End:
 
     async def open(self) -> None:
         while self.channel.readyState != "open":
+            assert self.channel.readyState != "closed", "the association was given up"
             await asyncio.sleep(0.05)
 
     def chunks_in_flight(self) -> list[int]:

@@ -24,6 +24,7 @@ from aiortc.rtcsctptransport import (
     Chunk,
     DataChunk,
     HeartbeatChunk,
+    InitChunk,
     RTCSctpTransport,
     serialize_packet,
 )
@@ -106,7 +107,9 @@ class FlowControlledTransport(RTCSctpTransport):
     def _packet_of(self, chunk: Chunk) -> bytes:
         if isinstance(chunk, OutboundChunk):
             return chunk.packet
-        return serialize_packet(self._local_port, self._remote_port or 0, self._remote_verification_tag, chunk)
+        # aiortc forgets that an INIT has no tag (RFC 9260, 8.5.1) if it is sent again after that of the other side has come.
+        tag = 0 if isinstance(chunk, InitChunk) else self._remote_verification_tag
+        return serialize_packet(self._local_port, self._remote_port or 0, tag, chunk)
 
     async def _send_chunk(self, chunk: Chunk) -> None:
         if self.path is not None:

@@ -14,9 +14,10 @@ from sdpx.peer.webrtc import sctp_packet, sctp_receive, sctp_send
 from sdpx.peer.webrtc.sctp_ext import SctpTransport
 from sdpx.peer.webrtc.sctp_packet import TSN_MASK
 from sdpx.peer.webrtc.sctp_patch import WINDOW
-from tests.harness.sctp_pair import PORT, End, Network, alone, connect, run
+from tests.harness.sctp_pair import PORT, End, FakeDtls, Network, alone, connect, run
 
 MTU: Final = aiortc.USERDATA_MAX_LENGTH
+INIT_ACK: Final = 2  # the type of a chunk
 SIZES: Final = (1, 100, MTU, MTU + 1, 20_000, 65_536, 262_144)
 
 
@@ -78,6 +79,26 @@ def test_all_messages_arrive_once_over_any_network(
         await exchange(one, other, seed, largest=4_000, ordered=ordered)
 
     run(main(), 24 * 3600)
+
+
+def test_association_is_established_after_both_answers_to_an_init_were_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An INIT that is sent again has no verification tag (RFC 9260, 8.5.1), although that of the other side is known."""
+    send = FakeDtls._send_data
+    lost: list[bytes] = []
+
+    async def lose_first(self: FakeDtls, packet: bytes) -> None:
+        if packet[sctp_packet.CHUNKS] == INIT_ACK and len(lost) < 2:
+            lost.append(packet)
+        else:
+            await send(self, packet)
+
+    monkeypatch.setattr(FakeDtls, "_send_data", lose_first)
+
+    async def main() -> None:
+        await connect(Network())
+        assert len(lost) == 2
+
+    run(main(), 20)
 
 
 def test_a_reader_that_stops_stops_the_sender() -> None:
