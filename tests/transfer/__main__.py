@@ -1,27 +1,32 @@
 """`python -m tests.transfer`: the guarantees of `sdpx pipe`, `send` and `receive`, with real processes and real sizes.
 
-The proofs are `pipe` (bit for bit, memory), `send` (against the bare channel, a pipe without a hash), `small` (many small
+The proofs are `pipe` (bit for bit, memory), `send` (against the bare channel and a pipe without a hash), `small` (many small
 files), `cuts` (random cuts of connection, relay and processes) and `restart` (the receiver is killed again and again). As root
 they run in a network namespace of their own, where the connection can be cut; elsewhere that kind of cut is left out.
 """
 
 import argparse
 import hashlib
+import json
 import os
 import random
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
 
+from sdpx.child_process import environment
 from tests.transfer.programs import Relay, Transfer, cut, running, watch
 
 BLOCK: Final = 1024 * 1024
+BARE_SECONDS: Final = 8.0
 NAMESPACE: Final = "SDPX_TRANSFER_NAMESPACE"
 SETUP: Final = (
     "ip link set lo up; ip tuntap add sdpx0 mode tun; ip addr add 10.99.0.1/24 dev sdpx0; ip link set sdpx0 up"
@@ -68,25 +73,35 @@ def pipe(folder: Path, asked: argparse.Namespace) -> None:
 
 
 def send(folder: Path, asked: argparse.Namespace) -> None:
-    """A file, verified, against the same bytes through a pipe, in alternating runs."""
+    """A file, verified, against the bare channel and the same bytes through a pipe, in alternating runs."""
     source = folder / "in"
     make_file(source, asked.megabytes)
-    size, speeds = source.stat().st_size / 1e6, {"pipe": list[float](), "send": list[float]()}
+    size, speeds = source.stat().st_size / 1e6, defaultdict[str, list[float]](list)
     for _ in range(asked.rounds):
+        speeds["bare channel"].append(bare_channel())
         with (
             source.open("rb") as stdin,
             Path(os.devnull).open("wb") as stdout,
             running(folder, ["pipe"], ["pipe", "bob"], stdin=stdin, stdout=stdout) as (_, a, b),
         ):
-            speeds["pipe"].append(report("bare pipe to /dev/null", size, watch(a, b, asked.seconds)))
+            speeds["pipe"].append(report("pipe to /dev/null", size, watch(a, b, asked.seconds)))
         target = folder / "out"
         arguments = ["receive", str(target), "--yes"], ["send", str(source), "--to", "bob"]
         with running(folder, *arguments) as (_, a, b):
             speeds["send"].append(report("send", size, watch(a, b, asked.seconds)))
         same(source, target / "in")
         shutil.rmtree(target)
-    medians = {name: sorted(found)[len(found) // 2] for name, found in speeds.items()}
-    sys.stdout.write(f"send against the bare pipe: {medians['send'] / medians['pipe']:.2f} (medians)\n")
+    medians = {name: statistics.median(found) for name, found in speeds.items()}
+    for name in ("bare channel", "pipe"):
+        sys.stdout.write(f"send against the {name}: {medians['send'] / medians[name]:.2f} (medians)\n")
+
+
+def bare_channel() -> float:
+    """Return the MB/s of a data channel between two processes, as `sdpx bench --data` measures it."""
+    command = [sys.executable, "-m", "sdpx", "bench", "--data", "--seconds", str(BARE_SECONDS), "--format", "json"]
+    found = json.loads(subprocess.run(command, capture_output=True, check=True, env=environment()).stdout)
+    sys.stdout.write(f"bare channel: {found['megabytes_per_s']:.1f} MB/s, the limit: {found['limit']}\n")
+    return float(found["megabytes_per_s"])
 
 
 def small(folder: Path, asked: argparse.Namespace) -> None:
