@@ -116,7 +116,10 @@ class Admission:
         client_id = accepted.client_id or make_id(os.urandom)
         result = await self._relay.register(client_id)
         if result != "registered":
-            return replace(id_taken(client_id) if result == "taken" else ENGINE_UNAVAILABLE, client_id=client_id)
+            return replace(
+                id_taken(client_id, self._relay.resume_window) if result == "taken" else ENGINE_UNAVAILABLE,
+                client_id=client_id,
+            )
         refusal = STOPPING if self.is_stopping else self._capacity_refusal(remote)
         if refusal is not None:
             self._relay.unregister(client_id)
@@ -135,7 +138,7 @@ class Admission:
             if refusal := self._capacity_refusal(remote):
                 return replace(refusal, client_id=client_id)
             if client_id is not None and self._relay.has_client(client_id):
-                return id_taken(client_id)
+                return id_taken(client_id, self._relay.resume_window)
         is_resumed = resumed_id is not None
         return AcceptedUpgrade(upgrade, client_id, is_resumed, grant, trailing_data, remote.shown, remote.address)
 

@@ -70,6 +70,7 @@ class Relay:
         ice: IceServerIssuer | None = None,
     ) -> None:
         self._limits = limits
+        self.resume_window = limits.resume_window  # seconds for which a client that was cut off keeps its ID
         self._ice = ice or IceServerIssuer(time.time)
         self._log = log
         self._log_sdp = log_sdp

@@ -9,8 +9,9 @@ from typing import Final
 import pytest
 import trio
 
+from sdpx.errors import ExitStatus
 from tests.harness.breaking_proxy import BreakingProxy, breaking_proxy
-from tests.harness.processes import Program, peer, relay, server_process
+from tests.harness.processes import Program, peer, relay, sdpx, server_process
 
 pytestmark = pytest.mark.e2e
 
@@ -126,3 +127,13 @@ async def test_relay_without_resume_ends_the_pairing_and_the_channel_survives(tm
                 assert count(program, "relay_resumed") == 0
             await a.say("over the old channel")
             await b.wait_for("channel_message", text="over the old channel")
+
+
+async def test_refusal_of_the_id_of_a_killed_peer_says_when_it_is_free() -> None:
+    async with relay("--resume-window", "600") as (server, url):
+        async with peer(url, "--id", "bob") as (bob, _):
+            bob.process.kill()
+            await server.wait_for("client_suspended")
+        async with sdpx("peer", "--url", url, "--id", "bob") as again:
+            assert await again.ended() == ExitStatus.REFUSED
+    assert b"'bob' is in use, or its program was killed or cut off less than 600 s ago" in again.stderr

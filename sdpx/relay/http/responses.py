@@ -58,7 +58,8 @@ ENGINE_UNAVAILABLE: Final = HttpError(
 STOPPING: Final = HttpError(503, "shutting_down", "The relay is stopping; try again soon", (("Retry-After", "5"),))
 
 
-def id_taken(client_id: str) -> HttpError:
-    """Return the refusal of an ID that another client has."""
-    message = f"The ID '{client_id}' is in use; ask for another ID, or for none"
+def id_taken(client_id: str, resume_window: float) -> HttpError:
+    """Return the refusal of an ID that another client has, or had until it was cut off, at most `resume_window` seconds ago."""
+    kept = f", or its program was killed or cut off less than {resume_window:g} s ago" if resume_window else ""
+    message = f"The ID '{client_id}' is in use{kept}; ask for another ID or none{', or try again then' if kept else ''}"
     return HttpError(409, "id_taken", message, client_id=client_id)
