@@ -1,76 +1,15 @@
 """A node that cannot renew its lease: its decisions by its own clock, and the notifications of the others when it is back."""
 
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
 import pytest
 
 from sdpx.relay.cluster.directory import FRAME_SECONDS
 from sdpx.relay.cluster.effects import Ended
-from sdpx.relay.cluster.memory import MemoryEngine
-from tests.relay.cluster.fake_node import FakeNode
+from tests.relay.cluster.fake_node import LEASE, World
 
-LEASE: Final = 2.0
 END: Final = LEASE + FRAME_SECONDS  # of the pairings with clients of other nodes, after the start of the last renewal
 LOST: Final = [Ended("a", "node_lost")]
-
-
-@dataclass
-class World:
-    """Two nodes, with a on the first and b on the second, paired; c and d are a pair on the first."""
-
-    now: float = 0.0
-    engine: MemoryEngine = field(init=False)
-    nodes: list[FakeNode] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.engine = MemoryEngine(lambda: self.now)
-        self.nodes = [FakeNode(name, self.engine, LEASE) for name in "mn"]
-        for number, client_id in enumerate("abcd"):
-            self.nodes[client_id == "b"].directory.register(client_id, number)
-        self.settle()
-        for client_id, target_id in ("ab", "cd"):
-            self.nodes[0].node.request_pair(self.nodes[0].node.members[client_id], target_id)
-            self.settle()
-
-    def settle(self) -> None:
-        """Make all calls of all nodes that reach the engine, and handle all entries."""
-        for _ in range(5):
-            for each in self.nodes:
-                if self.engine.is_reachable_by(each.directory.node):
-                    each.directory.make_calls()
-                    each.directory.take_entries(each.handler)
-
-    def beat(self) -> None:
-        """Let each node renew its lease, as far as it can, and do what follows."""
-        for each in self.nodes:
-            each.directory.beat(each.handler)
-        self.settle()
-
-    def pass_time(self, until: float) -> None:
-        """Let time pass, in which nodes renew their leases and see what they have to give up."""
-        while self.now < until:
-            self.now += LEASE / 4
-            self.beat()
-            for each in self.nodes:
-                if each.directory.status == "degraded":
-                    each.run(each.node.give_up(self.now))
-
-    def lose_engine(self, *, nodes: Literal["all", "first"]) -> None:
-        """Cut all nodes off from the engine, or the first one alone."""
-        if nodes == "all":
-            self.engine.is_reachable = False
-        else:
-            self.engine.cut_off.add(self.nodes[0].directory.node)
-        self.beat()
-
-    def bring_back(self) -> None:
-        """Let all nodes reach the engine."""
-        self.engine.is_reachable = True
-        self.engine.cut_off.clear()
-
-    def ended(self) -> list[list[Ended]]:
-        return [each.ended for each in self.nodes]
 
 
 @pytest.mark.parametrize(
