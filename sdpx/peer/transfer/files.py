@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -23,6 +24,8 @@ from sdpx.peer.transfer.source import Manifest
 from sdpx.peer.transfer.transport import Transport
 from sdpx.runtime import ShutdownRequest
 from sdpx.terminal import escape
+
+MAX_SHOWN: Final = 80  # characters of a name
 
 
 def _new_transport(role: str, flows: int, *accepts: str) -> Transport:
@@ -87,11 +90,16 @@ def _require_writable(directory: str) -> None:
         raise PermissionError(13, os.strerror(13))
 
 
+def question(offer: Offer, peer_id: str, directory: str) -> str:
+    """Return the question whether an offer is wanted: one line, which nothing in the offer can hide or imitate for long."""
+    names = ", ".join(each[:MAX_SHOWN] for each in offer.names[:3]) + (", ..." if len(offer.names) > 3 else "")  # noqa: PLR2004
+    totals = f"{offer.files} files" + (f", {offer.directories} directories" if offer.directories else "")
+    text = f"{peer_id} offers {names} ({totals}, {offer.size / 1e6:.1f} MB). Receive into '{directory}'? [y/N] "
+    return escape(text)
+
+
 async def _ask(offer: Offer, peer_id: str, directory: str) -> bool:
     """Ask at the terminal whether the offer is wanted."""
-    names = ", ".join(map(escape, offer.names[:3])) + (", ..." if len(offer.names) > 3 else "")  # noqa: PLR2004
-    totals = f"{offer.files} files" + (f", {offer.directories} directories" if offer.directories else "")
-    question = f"{peer_id} offers {names} ({totals}, {offer.size / 1e6:.1f} MB). Receive into '{directory}'? [y/N] "
-    print(question, end="", file=sys.stderr, flush=True)  # noqa: T201
+    print(question(offer, peer_id, directory), end="", file=sys.stderr, flush=True)  # noqa: T201
     answer = await trio.to_thread.run_sync(read_stdin, 1024, abandon_on_cancel=True)
     return answer.strip().lower() in (b"y", b"yes")

@@ -35,7 +35,7 @@ from sdpx.peer.transfer.records import (
     records_of,
     shown,
 )
-from sdpx.peer.transfer.send import incomplete, require_role, violation
+from sdpx.peer.transfer.send import NAMES_SHOWN, incomplete, require_role, violation
 from sdpx.peer.transfer.storage import Storage
 
 TAKE_BYTES: Final = 1024 * 1024
@@ -105,7 +105,7 @@ class Receiver:
         self._link.take(payload)
         if not isinstance(offer, Offer):
             raise Violation("The first message is no offer")
-        self._log.emit(transfer.TransferOffered(offer.names[:20], offer.files, offer.directories, offer.size))
+        self._log.emit(transfer.TransferOffered(offer.names[:NAMES_SHOWN], offer.files, offer.directories, offer.size))
         self._meter.begin(offer.files, offer.size)
         wanted = False
         async with trio.open_nursery() as nursery:
@@ -146,6 +146,7 @@ class _Delivery:
 
     def __init__(self, offer: Offer, directory: str, meter: Meter, *, force: bool) -> None:
         self._intake = Intake(offer)
+        self._names = set(offer.names) if len(offer.names) < NAMES_SHOWN else None  # what the answer was given for
         self._storage = Storage(directory, force=force, check=trio.from_thread.check_cancelled)
         self._meter = meter
         self._events: list[Event] = []
@@ -183,6 +184,8 @@ class _Delivery:
         return [*replies, Results(results)] if results else replies
 
     def _choose(self, entry: Entry) -> Choice:
+        if self._names is not None and shown(entry.name.partition(b"/")[0]) not in self._names:
+            raise Violation("A file is not below one of the names that were offered")
         choice = self._storage.choose(self._intake.count, entry)
         self._intake.add(entry, choice)
         if choice.refused:

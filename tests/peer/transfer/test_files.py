@@ -14,6 +14,7 @@ from sdpx.errors import Ending, ExitStatus
 from sdpx.log import Log
 from sdpx.peer.transfer import records
 from sdpx.peer.transfer import storage as storage_module
+from sdpx.peer.transfer.files import question
 from sdpx.peer.transfer.meter import Meter
 from sdpx.peer.transfer.receive import Receiver
 from sdpx.peer.transfer.records import Accept, Choice, Choices, Done, Entries, Entry, Offer, Result, Results, Verdict
@@ -258,6 +259,8 @@ async def test_hostile_sender_ends_with_a_reason(source: Path, target: Path) -> 
         [Offer(["a"], 1, 0, 10), Entries([Entry("file", b"a", 11, 0o600, 0)])],
         [Offer(["a"], 1, 0, 10), Entries([Entry("file", b"a", 5, 0o600, 0), Entry("file", b"b", 5, 0o600, 0)])],
         [Offer(["a"], 0, 1, 0), Offer(["a"], 0, 1, 0)],
+        [Offer(["photo"], 1, 0, 10), Entries([Entry("file", b".profile", 10, 0o600, 0)])],
+        [Offer(["photo"], 0, 1, 0), Entries([Entry("directory", b".ssh/photo", 0, 0o700, 0)])],
         [Entries([])],
     ],
 )
@@ -307,6 +310,15 @@ async def test_receiver_that_ends_before_it_has_everything_is_refused(
 
     b.run = attack
     assert await transfer(a, b) == ("protocol_error", "aborted")
+
+
+def test_question_is_one_line_whatever_the_names_are() -> None:
+    """Names of a hostile sender neither control the terminal nor push the totals off the screen."""
+    offer = Offer(["\x1b[2Ja\nb\u202e", "x" * 100_000, "c", "d"], 5, 1, 3_000_000)
+    text = question(offer, "bob\x9b", "/tmp")
+    assert text.isprintable()
+    assert "(5 files, 1 directories, 3.0 MB). Receive into '/tmp'? [y/N]" in text
+    assert len(text) < 300
 
 
 async def test_receiver_has_the_last_word(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
