@@ -74,7 +74,9 @@ REMEDIES: Final[dict[str, Remedy]] = {
     ),
     "certificate_expires": Remedy(_E.OK, "renew the certificate of the relay", "warning"),
     "certificate_unverified": Remedy(_E.OK, "use --cafile in place of --insecure", "warning"),
-    "tls_failed": Remedy(_E.RELAY, "check that the port speaks TLS; a relay without TLS has a ws:// URL"),
+    "tls_failed": Remedy(
+        _E.RELAY, "use a ws:// URL if the relay has no TLS; otherwise check the port, and the log of the relay"
+    ),
     "token_expires": Remedy(_E.OK, "get a new token before that", "warning"),
     "slow_relay": Remedy(_E.OK, "look at the load of the relay, and at the network between", "warning"),
     "clock_skew": Remedy(_E.OK, "synchronize the clocks, by which tokens and TURN credentials expire", "warning"),
