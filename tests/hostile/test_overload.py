@@ -69,6 +69,7 @@ async def test_without_free_descriptors_the_relay_serves_its_clients_on(poor: Re
 
 async def test_a_limit_of_descriptors_below_max_clients_is_logged(poor: RelayProcess, server: RelayProcess) -> None:
     """At its start, behind the line that says where it listens; and not where there are enough."""
+    await until(lambda: poor.events("fd_limit_low"))
     assert [line["event"] for line in poor.events()[:2]] == ["server_listening", "fd_limit_low"]
     assert not server.events("fd_limit_low")
 
