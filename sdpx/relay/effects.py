@@ -66,10 +66,8 @@ class EffectExecutor:
 
         Returns whether it was accepted, and the number of frames in the send queue. The caller calls `execute_pending`.
         """
-        was_executing, self._is_executing = (
-            self._is_executing,
-            True,
-        )  # effects, as when the receiver is ended, come behind it
+        was_executing = self._is_executing
+        self._is_executing = True  # effects, as when the receiver is ended, come behind the frame
         try:
             if receiver.replay is not None:
                 body = body if body_without_seq is None else body_without_seq
