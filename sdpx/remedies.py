@@ -8,9 +8,9 @@ from sdpx.errors import ExitStatus
 
 
 class Remedy(Struct, frozen=True):
-    """What to do about a problem, as a clause, and the exit status of a program that it ends.
+    """The remedy of a problem, as a clause, and the exit status of a program that the problem ends.
 
-    A problem whose `result` is `warning` ends none.
+    A problem with the `result` `warning` ends none.
     """
 
     status: ExitStatus

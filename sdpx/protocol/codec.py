@@ -43,7 +43,7 @@ BRACE: Final = ord("}")
 FROM_PEER: Final = b',"from_peer":true}'  # the end of every relayed frame
 END: Final = b"}"  # the end of every other message
 NESTED_TOO_DEEPLY: Final = "The JSON is nested too deeply"
-# What a decoder of msgspec raises for bytes of another program.
+# The errors of a msgspec decoder for bytes of another program.
 UNREADABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeError)
 
 

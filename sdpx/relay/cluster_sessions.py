@@ -30,7 +30,7 @@ ASK_SECONDS: Final = 0.25  # after which the cluster is asked again: the node th
 
 
 class MovedSession(Struct, array_like=True):
-    """What moves with a session."""
+    """The state of a session that moves to another node."""
 
     buffer: BufferState
     link: Link | None
