@@ -29,6 +29,7 @@ from wsproto.utilities import ProtocolError
 from sdpx.client_tls import ByteStream, client_context, describe_connect_failure, open_stream
 from sdpx.concurrency import leaf_exceptions, map_exceptions
 from sdpx.errors import Ending, ExitStatus, Refusal
+from sdpx.ids import is_name
 from sdpx.peer.signaling.reliable_channel import ReliableChannel
 from sdpx.protocol import codec
 from sdpx.protocol.messages import PROTOCOL, YourId
@@ -246,10 +247,12 @@ async def _receive_your_id(socket: WebSocketConnection, shown_url: str) -> YourI
         message = codec.parse_server(frame) if isinstance(frame, str) else None
     except Refusal:
         message = None
-    if isinstance(message, YourId):
+    if isinstance(message, YourId) and is_name(message.id):
         return message
-    reason = f"The server at {shown_url} is not an sdpx relay: it did not send 'your_id' first"
-    raise Ending("not_a_relay", reason, ExitStatus.RELAY)
+    flaw = "it did not send 'your_id' first"
+    if isinstance(message, YourId):
+        flaw = "its 'your_id' has no ID of 1 to 64 letters, digits, '-', '_' or '.'"
+    raise Ending("not_a_relay", f"The server at {shown_url} is not an sdpx relay: {flaw}", ExitStatus.RELAY)
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------------

@@ -8,8 +8,10 @@ import trio
 from trio.testing import MockClock
 
 from sdpx.concurrency import leaf_exceptions
-from sdpx.errors import Ending
+from sdpx.errors import Ending, ExitStatus
+from sdpx.peer.signaling.client import Stopped
 from sdpx.peer.signaling.connection import dial
+from tests.harness.scripted_relay import accepts, scripted
 
 Handler = Callable[[trio.SocketStream], Awaitable[None]]
 
@@ -94,3 +96,14 @@ async def test_answer_of_a_proxy_is_named(response: str, words: str) -> None:
         assert words.format(port=port) in str(leaf)
         assert "SECRET" not in str(leaf)
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("own_id", ["", "x" * 65, "x" * 100_000, "a b", "\x1b[2J"])
+async def test_id_beyond_the_bounds_of_the_protocol_ends_the_connection(own_id: str) -> None:
+    """A hostile relay chooses the ID: it is neither logged nor shown."""
+    async with scripted(accepts({"id": own_id}, code=0)) as (client, _, log):
+        stopped = await client.events.receive()
+    assert isinstance(stopped, Stopped)
+    assert (stopped.ending.code, stopped.ending.status) == ("not_a_relay", ExitStatus.RELAY)
+    assert "its 'your_id' has no ID of 1 to 64 letters" in stopped.ending.reason
+    assert log.events == ["connecting"]
