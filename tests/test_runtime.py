@@ -26,8 +26,11 @@ raise SystemExit(run(main, LogOptions()))
 
 
 def run(name: str, seconds: float, *prefix: str) -> tuple[int, bytes, bytes]:
-    """Send a program this signal right after its start; returns exit status, stdout and stderr."""
-    command = [*prefix, sys.executable, "-c", PROGRAM.format(name=name, seconds=seconds)]
+    """Send a program this signal right after its start; returns exit status, stdout and stderr.
+
+    The tests may themselves run under nohup, which ignores SIGHUP.
+    """
+    command = ["env", "--default-signal=HUP", *prefix, sys.executable, "-c", PROGRAM.format(name=name, seconds=seconds)]
     ended = subprocess.run(command, check=False, capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
     return ended.returncode, ended.stdout, ended.stderr
 

@@ -22,7 +22,8 @@ import trio
 from sdpx.bench.data import OWN, measure_pair
 from sdpx.bench.data_report import DataJob, Figures, figures
 from tests.bench import paths
-from tests.interop.stacks import PACKAGES, missing
+from tests.harness.programs import PACKAGES
+from tests.interop.stacks import missing
 
 SDPX, NDC, STOCK = "sdpx", "node-datachannel", "aiortc on trio-asyncio"
 NODE: Final = (shutil.which("node") or "node", str(Path(__file__).with_name("data_peer.mjs")), str(PACKAGES))

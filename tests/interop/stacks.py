@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Final
 
 from tests.harness.processes import environment
+from tests.harness.programs import PACKAGES, SETUP
 from tests.interop.control import HERE, ControlServer, control_server
 
-PACKAGES: Final = HERE.parent.parent / ".interop"
 JOIN_SECONDS: Final = 40.0
 END_SECONDS: Final = 5.0
-SETUP: Final = "run 'just setup-interop'"
 
 # The system's own Python has the bindings that apt installs.
 SYSTEM_PYTHON: Final = "/usr/bin/python3"

@@ -1,6 +1,5 @@
 """`sdpx peer` with browsers and other WebRTC stacks, in both roles, with a real relay between them."""
 
-import os
 import random
 import re
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import pytest
 import trio
 
 from tests.harness.processes import Program, peer, sdpx
+from tests.harness.programs import skip_or_fail
 from tests.harness.stun import stun_server
 from tests.interop.control import ControlServer, Scenario
 from tests.interop.scenario import ROLES, SECONDS, Role, Run, Servers, SignalingStyle, run_scenario
@@ -46,9 +46,7 @@ def _installed(request: pytest.FixtureRequest) -> None:
     """Skip the tests of a stack that is not installed; with CI=true they fail."""
     callspec = getattr(request.node, "callspec", None)
     if callspec and (problem := missing(callspec.params["name"])):
-        if os.environ.get("CI") == "true":
-            pytest.fail(problem)
-        pytest.skip(problem)
+        skip_or_fail(problem)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The relay's page in real browsers, against real relays and peers."""
 
 import json
-import os
 import re
 import subprocess
 import time
@@ -23,8 +22,7 @@ from tests.harness.browser import Browser, browser
 from tests.harness.coturn import LOGIN, coturn, free_port
 from tests.harness.namespaces import PUBLIC, behind_nat
 from tests.harness.processes import Program, peer, relay, sdpx
-from tests.harness.programs import needs
-from tests.interop.stacks import PACKAGES
+from tests.harness.programs import needs, needs_file
 
 pytestmark = pytest.mark.e2e
 SECRET: Final = "a-secret-of-at-least-32-bytes-for-hs256"
@@ -78,13 +76,14 @@ async def test_browser_is_a_peer_in_both_roles_and_shows_its_connection(name: st
 
 
 async def test_link_and_its_code_pair_two_pages_that_exchange_a_file(tmp_path: Path) -> None:
+    packages = needs_file("node_modules/jsqr").parent.parent
     async with relay() as (_, url), browser("chromium") as one, browser("chromium") as two:
         await one.open(page_of(url))
         own_id = await one.wait_for(OWN_ID)
         await one.wait_for("document.querySelector('#qr').complete && document.querySelector('#qr').naturalWidth")
         picture = tmp_path / "page.png"
         picture.write_bytes(await one.screenshot())
-        decode = [needs("node"), str(Path(__file__).parent / "decode_qr.mjs"), f"{PACKAGES}/", str(picture)]
+        decode = [needs("node"), str(Path(__file__).parent / "decode_qr.mjs"), f"{packages}/", str(picture)]
         link = subprocess.run(decode, capture_output=True, text=True, check=True).stdout
         assert link == f"{page_of(url)}#pair={own_id}"
         await two.open(link)
@@ -206,10 +205,7 @@ async def test_check_names_a_silent_stun_server_and_a_wrong_turn_password(tmp_pa
 
 @pytest.mark.parametrize(("width", "dark"), [(360, False), (1200, True)])
 async def test_page_is_accessible_and_fits_a_phone(width: int, dark: bool) -> None:
-    axe = PACKAGES / "node_modules" / "axe-core" / "axe.min.js"
-    if not axe.exists():
-        assert os.environ.get("CI") != "true"
-        pytest.skip("axe-core is not installed: `just setup-interop` installs it")
+    axe = needs_file("node_modules/axe-core/axe.min.js")
     async with relay() as (_, url), browser("chromium") as page:
         await page.resize(width, 800, dark=dark)
         await page.open(page_of(url))

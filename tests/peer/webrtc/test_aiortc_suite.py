@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from tests.interop.stacks import PACKAGES, SETUP
+from tests.harness.programs import PACKAGES, needs_file
 
 pytestmark = pytest.mark.e2e
 
@@ -21,19 +21,9 @@ SECONDS: Final = 120
 DIFFERENT: Final = "test_send_data_then_close"
 
 
-def source() -> tuple[str, Path]:
-    """Return the name and the archive of the installed version, which `just setup-interop` downloads."""
-    name = f"aiortc-{version('aiortc')}"
-    return name, PACKAGES / f"{name}.tar.gz"
-
-
 def test_aiortcs_own_tests_of_sctp_pass(tmp_path: Path) -> None:
-    name, archive = source()
-    if not archive.exists():
-        problem = f"{archive.relative_to(ROOT)} does not exist; {SETUP}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(problem)
-        pytest.skip(problem)
+    name = f"aiortc-{version('aiortc')}"
+    archive = needs_file(f"{name}.tar.gz")
     with tarfile.open(archive) as tar:
         tests = [each for each in tar.getmembers() if each.isfile() and each.name.startswith(f"{name}/tests/")]
         for each in tests:  # the filters of `extractall` came with Python 3.11.4
