@@ -1,6 +1,7 @@
 """Connections of clients: TCP, TLS (RFC 9325), and why one failed."""
 
 import ssl
+from collections.abc import Sequence
 from errno import EADDRNOTAVAIL, EAFNOSUPPORT, ENETUNREACH, errorcode
 from os import strerror
 from typing import Final
@@ -58,6 +59,11 @@ def tls_cause(error: BaseException) -> ssl.SSLError | None:
     return cause
 
 
+def tls_reason(error: ssl.SSLError) -> str:
+    """Return the reason that OpenSSL gives for an error of TLS."""
+    return getattr(error, "verify_message", "") or error.reason or "no reason given"
+
+
 def tls_code(error: ssl.SSLError) -> str:
     """Return the code of an error of TLS in the table of remedies."""
     if not isinstance(error, ssl.SSLCertVerificationError):
@@ -76,7 +82,7 @@ def describe_tls_failure(error: BaseException) -> str:
         return f"its certificate is not trusted ({cause.verify_message}); --cafile FILE names the authority to trust"
     if cause is None:
         return ""
-    reason = cause.reason or "no reason given"
+    reason = tls_reason(cause)
     hint = "; a relay without TLS has a ws:// URL" if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST") else ""
     return f"TLS failed ({reason}){hint}"
 
@@ -85,8 +91,12 @@ def describe_connect_failure(error: BaseException) -> str:
     """Return why a connection failed: TLS, or the system's message for each address that was tried, without the address."""
     if reason := describe_tls_failure(error):
         return reason
-    causes = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else [error]
-    return "; ".join(dict.fromkeys(map(_describe, causes)))
+    return "; ".join(dict.fromkeys(map(_describe, connect_causes(error))))
+
+
+def connect_causes(error: BaseException) -> Sequence[BaseException]:
+    """Return the errors behind a failed connection: one for each address that was tried."""
+    return error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else [error]
 
 
 def lacks_route(error: BaseException) -> bool:

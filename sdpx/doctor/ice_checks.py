@@ -2,7 +2,6 @@
 
 import os
 import re
-import ssl
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -11,7 +10,15 @@ from typing import Any, Final
 
 import trio
 
-from sdpx.client_tls import client_context, describe_connect_failure, lacks_route, open_stream, tls_cause
+from sdpx.client_tls import (
+    client_context,
+    connect_causes,
+    describe_connect_failure,
+    lacks_route,
+    open_stream,
+    tls_cause,
+    tls_reason,
+)
 from sdpx.doctor import network, stun
 from sdpx.doctor.check import Check, passed, problem, skipped
 from sdpx.doctor.recorder import CheckRecorder
@@ -236,12 +243,10 @@ async def _turn(target: str, server: IceServer, cafile: str | None) -> Check:
         return problem("turn", target, "turn_unresolved", f"The name {server.host} cannot be resolved")
     except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
         cause = tls_cause(error)
-        if isinstance(cause, ssl.SSLError):
-            detail = getattr(cause, "verify_message", None) or cause.reason
-            return problem("turn", target, "turn_certificate", f"TLS failed: {detail}")
+        if cause is not None:
+            return problem("turn", target, "turn_certificate", f"TLS failed: {tls_reason(cause)}")
         detail = "no answer" if isinstance(error, trio.TooSlowError) else describe_connect_failure(error)
-        errors = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else [error]
-        code = "turn_no_route" if all(map(lacks_route, errors)) else "turn_unreachable"
+        code = "turn_no_route" if all(map(lacks_route, connect_causes(error))) else "turn_unreachable"
         return problem("turn", target, code, f"No connection: {detail}", **evidence)
     if check.result == "ok" and left is not None and left < CREDENTIAL_SECONDS:
         return problem(

@@ -14,7 +14,16 @@ import msgspec
 import trio
 from trio_websocket import ConnectionClosed
 
-from sdpx.client_tls import client_context, describe_connect_failure, lacks_route, open_stream, tls_cause, tls_code
+from sdpx.client_tls import (
+    client_context,
+    connect_causes,
+    describe_connect_failure,
+    lacks_route,
+    open_stream,
+    tls_cause,
+    tls_code,
+    tls_reason,
+)
 from sdpx.concurrency import leaf_exceptions
 from sdpx.doctor.check import Check, passed, problem, refused, skipped
 from sdpx.doctor.options import DoctorOptions
@@ -89,8 +98,7 @@ class RelayChecks:
                 results[address] = f"{(trio.current_time() - began) * 1000:.1f} ms"
                 await stream.aclose()
             except (OSError, trio.TooSlowError) as error:
-                cause = error.__cause__.exceptions[0] if isinstance(error.__cause__, ExceptionGroup) else error
-                errors.append(cause)
+                errors += connect_causes(error)
                 results[address] = (
                     "no answer" if isinstance(error, trio.TooSlowError) else describe_connect_failure(error)
                 )
@@ -115,9 +123,7 @@ class RelayChecks:
                 await trio.aclose_forcefully(stream)
         except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
             cause = tls_cause(error)
-            sentence = (
-                getattr(cause, "verify_message", None) or getattr(cause, "reason", None) or describe_os_error(error)
-            )
+            sentence = tls_reason(cause) if cause is not None else describe_os_error(error)
             return problem("tls", target, tls_code(cause) if cause else "tls_failed", f"TLS failed: {sentence}")
         if not certificate:
             return problem("tls", target, "certificate_unverified", f"{version}, not verified", version=version)

@@ -118,7 +118,7 @@ class Acceptor:
         assert self._engine is not None
         try:
             decision = self._admission.decide_simple(request, stream.remote)
-            if isinstance(decision, AcceptedUpgrade) and _is_given_up(stream, decision):
+            if isinstance(decision, AcceptedUpgrade) and _is_abandoned(stream, resumes=decision.is_resumed):
                 self._close(stream, self._no_request(stream.remote, evicted=False))
             elif isinstance(decision, AcceptedUpgrade):
                 self._open_on_engine(self._engine, stream, decision)
@@ -154,7 +154,7 @@ class Acceptor:
                 await stack.enter_async_context(stream)
                 accepting, received = self._accept(stream, remote, port, received), b""  # or each frame would keep it
                 accepted = await accepting
-                if accepted is not None and _is_given_up(stream, accepted):
+                if accepted is not None and _is_abandoned(stream, resumes=accepted.is_resumed):
                     self._log(self._no_request(remote.shown, evicted=False))
                 elif accepted is not None and self._engine is not None and isinstance(stream, SocketStream):
                     self._open_on_engine(self._engine, stream, accepted)
@@ -183,8 +183,8 @@ class Acceptor:
                 with counted(port.pending, pending, address):
                     reading, received = self._read_request(stream, received), b""
                     request = await reading
-                if isinstance(request, HttpRequest) and self._relay.is_clustered and _is_late(stream, request):
-                    request = None
+                if isinstance(request, HttpRequest) and self._relay.is_clustered:
+                    request = None if _is_abandoned(stream, resumes="resume" in request.query) else request
                 if isinstance(request, HttpRequest):
                     remote = self._admission.client_of(request, remote)
                     with counted(port.undecided, pending, remote.address):
@@ -273,11 +273,6 @@ class Acceptor:
             self._log(serve.ConnectionRefused(remote, answer.status, answer.code, detail, client_id))
 
 
-def _is_late(stream: trio.abc.Stream, request: HttpRequest) -> bool:
-    """Return whether a client has closed its attempt to resume before the session is fetched from another node."""
-    return "resume" in request.query and isinstance(stream, SocketStream) and stream.is_abandoned
-
-
-def _is_given_up(stream: trio.abc.Stream, accepted: AcceptedUpgrade) -> bool:
-    """Return whether a client has closed its attempt to resume: it must not supersede the connection of a later attempt."""
-    return accepted.is_resumed and isinstance(stream, SocketStream) and stream.is_abandoned
+def _is_abandoned(stream: trio.abc.Stream, *, resumes: bool) -> bool:
+    """Return whether a client has closed a connection that `resumes`: it must not supersede that of a later attempt."""
+    return resumes and isinstance(stream, SocketStream) and stream.is_abandoned

@@ -59,17 +59,18 @@ class Admission:
 
     def pending_address(self, remote: str) -> str:
         """Return the address that a pending connection counts for: its socket's, where many clients share a proxy's address."""
-        by_socket = self._authenticator is not None and self._authenticator.is_proxy(host_of(remote))
-        return remote if by_socket else Remote.of(remote).address
+        return remote if self._is_proxy(host_of(remote)) else Remote.of(remote).address
 
     def client_of(self, request: HttpRequest, remote: Remote) -> Remote:
         """Return the address of a request's client, behind trusted proxies; log the first proxy that is not trusted."""
-        is_forwarded = request.values(b"x-forwarded-for") or request.values(b"forwarded")
         host = host_of(remote.shown)
-        if is_forwarded and not self._found_proxy and not (self._authenticator and self._authenticator.is_proxy(host)):
+        if request.is_forwarded and not self._found_proxy and not self._is_proxy(host):
             self._found_proxy = True
             self._relay.log_event(serve.ProxyNotTrusted(host))
         return remote if self._authenticator is None else self._authenticator.client_behind(request, remote)
+
+    def _is_proxy(self, host: str) -> bool:
+        return self._authenticator is not None and self._authenticator.is_proxy(host)
 
     # ---- decisions
 

@@ -11,12 +11,7 @@ from msgspec import Struct, msgpack, structs
 from sdpx.events import serve
 from sdpx.relay.client import ClientSession
 from sdpx.relay.cluster.directory import Directory
-from sdpx.relay.cluster.effects import (
-    Answered,
-    Asked,
-    Claimed,
-    RemoteSender,
-)
+from sdpx.relay.cluster.effects import Answered, Asked, Claimed, RemoteSender
 from sdpx.relay.cluster.member import Link, Member
 from sdpx.relay.cluster.node import Node
 from sdpx.relay.core.rate_limit import ClientRateLimit
@@ -158,13 +153,11 @@ class MovingSessions(Relay):
         session, member = self._sessions.pop(client_id), self._node.take_out(client_id)
         moved = MovedSession(self._resume.take_out(session, self._origin), member.link, [*member.left])
         digests = ",".join(digest.hex() for digest in moved.buffer.digests)
-        pair = f"{member.link.pairing} {member.link.peer_id}" if member.link is not None else ""
-        self._directory.park(client_id, digests, msgpack.encode(moved), pair)
+        self._directory.park(client_id, digests, msgpack.encode(moved), member.pair)
         self._table.move_out(client_id)
         self._ice.forget(client_id)
         self.counts.leave(session.address)
-        own = [*member.left] if member.link is None else [member.link.pairing]
-        session.moved_as = RemoteSender(client_id, own[-1] if own else "")
+        session.moved_as = RemoteSender(client_id, member.last_pairing)
         session.release()
         self._count_move(client_id, "out", len(moved.buffer.frames))
 
@@ -191,10 +184,9 @@ class MovingSessions(Relay):
         """Return a sender of a relayed frame as other nodes know it."""
         if isinstance(sender, RemoteSender):
             return sender
-        if not isinstance(sender, ClientSession) or sender.moved_as is not None:
-            return sender.moved_as if isinstance(sender, ClientSession) else None
-        member = self._node.members.get(sender.client_id)
-        if member is None:
+        if not isinstance(sender, ClientSession):
             return None
-        pairings = [*member.left] if member.link is None else [member.link.pairing]
-        return RemoteSender(sender.client_id, pairings[-1]) if pairings else None
+        member = self._node.members.get(sender.client_id)
+        if sender.moved_as is not None or member is None:
+            return sender.moved_as
+        return RemoteSender(sender.client_id, member.last_pairing) if member.last_pairing else None

@@ -66,10 +66,9 @@ class Monitor:
     async def _authorize(self, request: HttpRequest, remote: Remote) -> Grant | HttpError:
         if self._authenticator is not None and self._authenticator.requires_authentication:
             return await self._authenticator.authenticate(request, remote)
-        is_forwarded = request.values(b"x-forwarded-for") or request.values(b"forwarded")
         has_local_name = is_local_name(", ".join(request.values(b"host")))  # no page by DNS rebinding, no proxy
         try:
-            is_local = ip_address(host_of(remote.shown)).is_loopback and not is_forwarded and has_local_name
+            is_local = ip_address(host_of(remote.shown)).is_loopback and not request.is_forwarded and has_local_name
         except ValueError:
             is_local = False
         return UNRESTRICTED if is_local else LOCAL_ONLY

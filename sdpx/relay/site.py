@@ -13,7 +13,7 @@ import msgspec
 from sdpx.ids import is_name
 from sdpx.relay.auth.origins import Origins
 from sdpx.relay.http.request import HttpRequest
-from sdpx.relay.http.responses import HttpError, HttpResponse
+from sdpx.relay.http.responses import JSON, HttpError, HttpResponse
 from sdpx.relay.http.upgrade import Page, Pages
 from sdpx.remedies import REMEDIES
 
@@ -66,7 +66,7 @@ def _response(name: str, headers: tuple[tuple[str, str], ...] = ()) -> HttpRespo
 def _remedies(_request: HttpRequest) -> HttpResponse:
     """Return the remedy of each code of a diagnosis."""
     body = msgspec.json.encode({code: each.remedy for code, each in REMEDIES.items()})
-    return HttpResponse(200, "application/json", body, _HEADERS)
+    return HttpResponse(200, JSON, body, _HEADERS)
 
 
 def _qr_code(request: HttpRequest) -> HttpResponse | HttpError:

@@ -36,8 +36,7 @@ class Key(Struct, frozen=True):
 
     def verify(self, token: str) -> bytes | None:
         """Return the payload of a token; None if this key has not signed it."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a weak secret is logged at the start
+        with warnings.catch_warnings(action="ignore"):  # a weak secret is logged at the start
             try:
                 payload = jwt.PyJWS([self.algorithm]).decode(token, self.key, [self.algorithm])
             except (jwt.PyJWTError, ValueError, TypeError):
@@ -83,8 +82,7 @@ def secret_key(path: Path) -> Key:
     """Return the shared secret in a file, for HS256; raises `BadFile`."""
     secret = read_secret(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(secret)
     except jwt.InvalidKeyError:
         raise BadFile(path, "contains a certificate or an asymmetric key, not a shared secret") from None
@@ -98,8 +96,7 @@ def is_weak(secret: Key) -> bool:
 
 def sign(claims: Mapping[str, object], key: Key) -> str:
     """Return a token with these claims, signed with a shared secret."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         return jwt.encode(dict(claims), key.key, key.algorithm)
 
 

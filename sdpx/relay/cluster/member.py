@@ -2,17 +2,17 @@
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct, field
 
-from sdpx.relay.cluster.directory import Entry, OutgoingFrame
+if TYPE_CHECKING:
+    from sdpx.relay.cluster.directory import Entry, OutgoingFrame
 
 REMEMBERED: Final = 16  # pairings that a client ended itself, for frames that turn out to be undelivered
 
-Payload = (
-    tuple[bytes, bytes | None] | None
-)  # a frame's body, and the one without `seq` if it differs; None for an empty one
+# A frame's body, and the one without `seq` if it differs; None for an empty frame.
+Payload = tuple[bytes, bytes | None] | None
 
 
 class Link(Struct, gc=False):
@@ -58,9 +58,19 @@ class Member:
         self.waiting: list[OutgoingFrame] | None = None  # until the pairing is confirmed
         self.backlog: list[Entry] | None = None
 
+    @property
+    def pair(self) -> str:
+        """The pairing and the peer as scripts/*.lua have them; empty without a pairing."""
+        return f"{self.link.pairing} {self.link.peer_id}" if self.link is not None else ""
 
-def numbered(frame: OutgoingFrame) -> tuple[int, Payload]:
-    """Return a frame's number and payload."""
-    _, number, length, _ = frame.head.split(" ")
+    @property
+    def last_pairing(self) -> str:
+        """The present pairing, else the last one that the client ended; empty if there is none."""
+        return self.link.pairing if self.link is not None else self.left[-1] if self.left else ""
+
+
+def parse_frame(head: str, body: bytes) -> tuple[str, int, Payload, str]:
+    """Return the pairing of a frame, its number, its payload and the ID of its sender (see `OutgoingFrame`)."""
+    pairing, number, length, sender_id = head.split(" ")
     size = int(length)
-    return int(number), (frame.body[:size], frame.body[size:] or None) if frame.body else None
+    return pairing, int(number), (body[:size], body[size:] or None) if body else None, sender_id

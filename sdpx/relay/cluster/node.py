@@ -13,7 +13,7 @@ Frames between nodes
 - A frame that is given up while it waits is replaced by an empty one with its number, and its sender is notified.
 
 Sessions that move, from node A to node B
-1. The client comes to B with its token; B asks (`ask`). Or A is stopping, and nobody has asked yet.
+1. The client comes to B with its token; B asks (`ask`). Or A is stopping, and no node has asked yet.
 2. A closes the client's connection and freezes the session: from then on, entries for it wait in the engine.
 3. `frozen` on A's own channel is behind all earlier entries for it. A takes the session out and writes its state (`park`).
 4. B, or the node that asks later, gets `claimed`: the state, and behind it on its channel what has waited, in order.
@@ -46,7 +46,7 @@ from sdpx.relay.cluster.effects import (
     RemoteSender,
     Unread,
 )
-from sdpx.relay.cluster.member import Link, Member, Payload, numbered
+from sdpx.relay.cluster.member import Link, Member, Payload, parse_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -194,11 +194,9 @@ class Node:
 
     def _on_frame(self, client_id: str, member: Member | None, data: bytes) -> list[NodeEffect]:
         head, _, body = data.partition(b"\n")
-        pairing, number, length, sender_id = head.decode().split(" ")
-        size = int(length)
-        payload = (body[:size], body[size:] or None) if body else None
+        pairing, number, payload, sender_id = parse_frame(head.decode(), body)
         if member is not None and member.link is not None and member.link.pairing == pairing:
-            return self._accept(member, int(number), payload, sender_id)
+            return self._accept(member, number, payload, sender_id)
         if payload is not None:
             self._directory.notify(sender_id, pairing, client_id)
         return []
@@ -293,8 +291,7 @@ class Node:
             effects += self._reconsider(
                 member, [each for each in frames if each.sender_id == member.client_id], verdict
             )
-            pair = f"{member.link.pairing} {member.link.peer_id}" if member.link is not None else ""
-            clients.append((member.client_id, pair))
+            clients.append((member.client_id, member.pair))
         self._directory.restore(clients)
         for member in self.members.values():
             if member.is_frozen:
@@ -325,7 +322,8 @@ class Node:
         sender = RemoteSender(member.client_id, link.pairing)
         ready = peer.link.skip_to(link.sent - len(frames))
         for frame in frames:
-            ready += peer.link.accept(*numbered(frame))
+            _, number, payload, _ = parse_frame(frame.head, frame.body)
+            ready += peer.link.accept(number, payload)
         member.waiting = None
         return effects + [Deliver(link.peer_id, sender, *each) for each in ready]
 

@@ -22,6 +22,7 @@ import trio
 from coredis.connection import TCPConnection, TCPLocation
 from coredis.exceptions import RedisError
 
+from sdpx.client_tls import tls_reason
 from sdpx.concurrency import RepeatedEvent, leaf_exceptions, map_exceptions
 from sdpx.errors import Ending, describe_os_error
 from sdpx.relay.cluster.directory import Directory, Entry, Handler, Value
@@ -177,7 +178,7 @@ def _cause(group: BaseExceptionGroup[Any]) -> str:
     if isinstance(error, trio.TooSlowError | TimeoutError):
         return NO_ANSWER
     if isinstance(error, ssl.SSLError):
-        return f"TLS failed ({getattr(error, 'verify_message', '') or error.reason})"
+        return f"TLS failed ({tls_reason(error)})"
     if isinstance(error, OSError) and (error.errno or 0) > 0:
         return os.strerror(error.errno or 0)
     return describe_os_error(error)  # the name of its type, if it has no text

@@ -79,6 +79,11 @@ class HttpRequest:
         """Return whether a list header has an element, in any case; `element` is in lower case."""
         return element in (found.lower() for found in self.elements(name))
 
+    @property
+    def is_forwarded(self) -> bool:
+        """Whether a proxy forwards the request: it has a header with the address of the proxy's client."""
+        return any(key in (b"x-forwarded-for", b"forwarded") for key, _ in self.headers)
+
     @cached_property
     def asked_id(self) -> str | None:
         """The ID that the query asks for; None if it has none, or one that is not valid."""

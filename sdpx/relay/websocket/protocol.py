@@ -5,10 +5,8 @@ from math import inf
 from typing import Final
 
 from sdpx.relay.websocket.fast_parser import TEXT
-from sdpx.relay.websocket.validator import INVALID_UTF8, FrameValidator
+from sdpx.relay.websocket.validator import CONTROL, FIN, INVALID_UTF8, FrameValidator
 
-FIN: Final = 0x80
-_CONTROL: Final = 0x08  # the lowest opcode of a control frame
 _new_decoder: Final = getincrementaldecoder("utf-8")
 
 
@@ -41,7 +39,7 @@ class FrameParser(FrameValidator):
         return 4 * (self.kept + self.partial)
 
     def _on_frame(self, first: int, payload: bytes) -> None:
-        if first & _CONTROL:
+        if first & CONTROL:
             self._parsed.append((first, payload))
             return
         is_last = bool(first & FIN)

@@ -19,16 +19,15 @@ from typing import Final
 
 from msgspec import Struct
 
+from sdpx.relay.websocket.fast_parser import MASKED, SHORT, TWO_BYTES
 from sdpx.relay.websocket.mask import unmask
 
-_FIN: Final = 0x80
+FIN: Final = 0x80
+CONTROL: Final = 0x8  # the lowest opcode of a control frame
 _RESERVED: Final = 0x70
-_MASKED: Final = 0x80
 _CONTINUATION: Final = 0x0
 _CLOSE: Final = 0x8
 _OPCODES: Final = frozenset({0x0, 0x1, 0x2, 0x8, 0x9, 0xA})
-_SHORT: Final = 125
-_TWO_BYTES: Final = 126
 NO_CODE: Final = 1005  # RFC 6455, 7.4.1: the code of a close frame without one
 _CLOSE_CODES: Final = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013})  # IANA's
 _OWN_CLOSE_CODES: Final = range(3000, 5000)  # of libraries and applications
@@ -128,8 +127,8 @@ class FrameValidator:
             return Violation(1002, "Reserved bits are set, and no extension was negotiated")
         if opcode not in _OPCODES:
             return Violation(1002, f"There is no opcode {opcode}")
-        if opcode >= _CLOSE:
-            return None if first & _FIN else Violation(1002, "A control frame cannot be fragmented")
+        if opcode >= CONTROL:
+            return None if first & FIN else Violation(1002, "A control frame cannot be fragmented")
         if opcode == _CONTINUATION and not self._fragments:
             return Violation(1002, "A continuation came outside a message")
         if opcode != _CONTINUATION and self._fragments:
@@ -139,9 +138,9 @@ class FrameValidator:
         return None
 
     def _check_second(self, first: int, second: int) -> Violation | None:
-        if not second & _MASKED:
+        if not second & MASKED:
             return UNMASKED_CLOSE if first & 0x0F == _CLOSE else Violation(1002, "A client's frames are masked")
-        if first & 0x0F >= _CLOSE and second & 0x7F > _SHORT:
+        if first & 0x0F >= CONTROL and second & 0x7F > SHORT:
             return Violation(1002, "A control frame has 125 bytes at most")
         return None
 
@@ -149,7 +148,7 @@ class FrameValidator:
         """Begin with the payload once length and mask are there."""
         header = self._header
         short = header[1] & 0x7F
-        extra = 0 if short <= _SHORT else 2 if short == _TWO_BYTES else 8
+        extra = 0 if short <= SHORT else 2 if short == TWO_BYTES else 8
         if len(header) < 2 + extra:
             return None
         length = int.from_bytes(header[2 : 2 + extra]) if extra else short
@@ -157,16 +156,16 @@ class FrameValidator:
             return violation
         if len(header) == 2 + extra + 4:
             self.payload_left = self._payload_size = length
-            self._message_bytes += 0 if header[0] & 0x0F >= _CLOSE else length
+            self._message_bytes += 0 if header[0] & 0x0F >= CONTROL else length
             self._has_header = True
         return None
 
     def _check_length(self, length: int, extra: int) -> Violation | None:
-        if (extra == 2 and length <= _SHORT) or (extra == 8 and length < 1 << 16):  # noqa: PLR2004
+        if (extra == 2 and length <= SHORT) or (extra == 8 and length < 1 << 16):  # noqa: PLR2004
             return Violation(1002, "The length is not in its shortest form")
         if length >= 1 << 63:
             return Violation(1002, "The length has its highest bit set")
-        if self._header[0] & 0x0F < _CLOSE and self._message_bytes + length > self._max_bytes:
+        if self._header[0] & 0x0F < CONTROL and self._message_bytes + length > self._max_bytes:
             return Violation(1009, f"A message has {self._max_bytes} bytes at most")
         return None
 
@@ -180,9 +179,9 @@ class FrameValidator:
             self.closed, self.close_code = True, close_code(payload)
         self._on_frame(first, payload)
         self.frames += 1
-        if first & 0x0F >= _CLOSE:
+        if first & 0x0F >= CONTROL:
             self.extra_frames += 1
-        elif first & _FIN:
+        elif first & FIN:
             self._message_bytes = self._fragments = self.kept = 0
         else:
             self._fragments += 1

@@ -5,7 +5,7 @@ local lease, time = tonumber(ARGV[4]), now()
 if not call('ZSCORE', p .. 'nodes', me) then return {call('GET', p .. 'epoch') or '', 'fenced'} end
 local epoch = call('GET', p .. 'epoch')
 if not epoch or tonumber(call('HGET', p .. 'calls', me) or '0') < tonumber(ARGV[5]) then return {'', 'lost'} end
--- Nobody has renewed a lease for long: the engine stood still, and every node gets the time to come back.
+-- No node has renewed a lease for long: the engine stood still, and every node gets the time to come back.
 if time - tonumber(call('GET', p .. 'beat') or '0') > lease * 0.75 then
   for _, node in ipairs(call('ZRANGE', p .. 'nodes', 0, -1)) do call('ZADD', p .. 'nodes', time + lease, node) end
 end
