@@ -32,12 +32,6 @@ if TYPE_CHECKING:
     from sdpx.peer.transfer.transport import Carrier
     from sdpx.peer.webrtc.peer_connection import PeerConnection
 
-_STATES: Final[dict[events.StateKind, Callable[[str], Event]]] = {
-    "iceGatheringState": webrtc.IceGatheringState,
-    "iceConnectionState": webrtc.IceConnectionState,
-    "connectionState": webrtc.ConnectionState,
-    "signalingState": webrtc.SignalingState,
-}
 AGENT: Final = f"sdpx/{__version__}"
 DTLS_SECONDS: Final = 10.0
 _DESCRIPTION_EVENTS: Final = {
@@ -213,12 +207,9 @@ class Attempt:
 
     def _on_event(self, event: events.RtcEvent) -> None:
         match event:
-            case events.Noted(noted):
-                self._log.emit(noted)
-            case events.StateChanged(kind, state):
-                self._on_state(kind, state)
-            case events.ChannelOpened() | events.ChannelClosed():
-                self._on_channel(event)
+            case Event():
+                self._log.emit(event)
+                self._on_logged_event(event)
             case events.MessageReceived():
                 self._delivery.on_received(event, self.transport)
                 self._reached("message")
@@ -232,41 +223,45 @@ class Attempt:
             case events.IceServerResult():
                 self.note_server(event)
 
-    def _on_channel(self, event: events.ChannelOpened | events.ChannelClosed) -> None:
-        if isinstance(event, events.ChannelOpened):
-            self._log.emit(webrtc.ChannelOpen(event.label, event.id))
-            if "channel" not in self.trace.reached_at:
-                self.start_soon(self._delivery.catch_up, self.transport)
-            self._delivery.on_channel_open()
-            self._reached("channel")
-            if self.transport.both_sdpx and not self._is_closing:
-                self.start_heartbeat()
-            return
-        self._log.emit(webrtc.ChannelClosed(event.label, event.id))
+    def _on_logged_event(self, event: Event) -> None:
+        match event:
+            case webrtc.ConnectionState(state):
+                self._on_connection_state(state)
+            case webrtc.IceConnectionState(state) if not self._is_closing:
+                self.trace.ice_state = state
+                if state == "completed":
+                    self._reached("ice")
+                    self.start_soon(self._watch_dtls)
+            case webrtc.ChannelOpen():
+                self._on_channel_open()
+            case webrtc.ChannelClosed():
+                self._on_channel_closed()
+
+    def _on_channel_open(self) -> None:
+        if "channel" not in self.trace.reached_at:
+            self.start_soon(self._delivery.catch_up, self.transport)
+        self._delivery.on_channel_open()
+        self._reached("channel")
+        if self.transport.both_sdpx and not self._is_closing:
+            self.start_heartbeat()
+
+    def _on_channel_closed(self) -> None:
         is_last = not self.pc.channels.is_open  # otherwise the next one takes its place
         self._delivery.on_channel_closed(is_last=is_last)
         if is_last and not self._is_closing:
             self.note_state()
             self._on_hung_up(self, "channel")
 
-    def _on_state(self, kind: events.StateKind, state: str) -> None:
-        self._log.emit(_STATES[kind](state))
-        if kind == "connectionState" and state == "connected":
+    def _on_connection_state(self, state: str) -> None:
+        if state == "connected":
             self._note_connected()
-        elif self._is_closing:
-            return
-        elif kind == "connectionState":
+        elif not self._is_closing:
             self.note_state()
             hung_up = "channel" in self.trace.reached_at and not self.trace.vanished
             if state == "failed" or (state == "closed" and not hung_up):
                 self._on_lost(self)
             elif state == "closed":
                 self._on_hung_up(self, "connection")
-        elif kind == "iceConnectionState":
-            self.trace.ice_state = state
-            if state == "completed":
-                self._reached("ice")
-                self.start_soon(self._watch_dtls)
 
     def _reached(self, phase: Phase) -> None:
         if self.trace.reach(phase, self.age):

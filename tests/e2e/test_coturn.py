@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import trio
 
+from sdpx.events.webrtc import ChannelOpen
 from sdpx.ice_servers import IceServer, parse_server
 from sdpx.peer.negotiation.description import parse_description
 from sdpx.peer.negotiation.sdp import candidate_type
 from sdpx.peer.webrtc import peer_connection
-from sdpx.peer.webrtc.events import ChannelOpened, IceServerResult, MessageReceived, RtcEvent
+from sdpx.peer.webrtc.events import IceServerResult, MessageReceived, RtcEvent
 from sdpx.peer.webrtc.peer_connection import PeerConnection
 from sdpx.peer.webrtc.runtime import asyncio_loop
 from sdpx.protocol.messages import CandidateInit
@@ -60,8 +61,8 @@ async def connect_over(a: PeerConnection, b: PeerConnection, kinds: set[str]) ->
         nursery.start_soon(b.gather)
         nursery.start_soon(forward, a, b, kinds)
         nursery.start_soon(forward, b, a, kinds)
-        await until(a, ChannelOpened)
-        await until(b, ChannelOpened)
+        await until(a, ChannelOpen)
+        await until(b, ChannelOpen)
         nursery.cancel_scope.cancel()
 
 

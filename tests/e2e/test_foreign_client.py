@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from trio_websocket import WebSocketConnection, open_websocket_url
 
+from sdpx.events.webrtc import ChannelOpen
 from sdpx.peer.negotiation.description import parse_description
 from sdpx.peer.webrtc import peer_connection
-from sdpx.peer.webrtc.events import ChannelOpened, MessageReceived
+from sdpx.peer.webrtc.events import MessageReceived
 from sdpx.peer.webrtc.runtime import asyncio_loop
 from tests.harness.processes import peer, relay
 
@@ -57,7 +58,7 @@ class Client:
     async def exchange_messages(self) -> None:
         """Wait for the channel, send a message, wait for the reply."""
         async for event in self.pc.events:
-            if isinstance(event, ChannelOpened):
+            if isinstance(event, ChannelOpen):
                 await self.pc.channels.send("hello from a foreign client")
             if event == MessageReceived("hello from sdpx"):
                 return

@@ -10,6 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from sdpx.errors import Ending
+from sdpx.events.webrtc import ChannelClosed, ChannelOpen, ConnectionState, IceConnectionState
 from sdpx.ice_servers import IceServer
 from sdpx.log import Log
 from sdpx.peer.command_runner import CommandRunner
@@ -21,14 +22,7 @@ from sdpx.peer.session import Session
 from sdpx.peer.signaling.client import Connected, Disconnected, SignalingClient, SignalingEvent, Stopped
 from sdpx.peer.signaling.reliable_channel import ReliableChannel
 from sdpx.peer.webrtc.data_channel import DataChannels
-from sdpx.peer.webrtc.events import (
-    ChannelClosed,
-    ChannelOpened,
-    HeartbeatReceived,
-    MessageReceived,
-    RtcEvent,
-    StateChanged,
-)
+from sdpx.peer.webrtc.events import HeartbeatReceived, MessageReceived, RtcEvent
 from sdpx.peer.webrtc.peer_connection import PeerConnection
 from sdpx.peer.webrtc.runtime import Job, WebRtcRuntime
 from sdpx.protocol.messages import CandidateInit, Description, Paired, PairRequest, ServerMessage
@@ -139,13 +133,13 @@ class FakePeerConnection(PeerConnection):
 
     async def connect(self) -> None:
         """Let ICE and DTLS succeed."""
-        await self.emit(StateChanged("iceConnectionState", "completed"), StateChanged("connectionState", "connected"))
+        await self.emit(IceConnectionState("completed"), ConnectionState("connected"))
 
     async def open(self) -> None:
         """Let the connection succeed and the data channel open."""
         self.fake_channels.is_open = True
         await self.connect()
-        await self.emit(ChannelOpened("chat"))
+        await self.emit(ChannelOpen("chat"))
 
     async def close_channel(self) -> None:
         await self.fake_channels.finish()

@@ -6,8 +6,9 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from sdpx.events.webrtc import ConnectionState, IceConnectionState
 from sdpx.peer.negotiation.confirmation import Receipt
-from sdpx.peer.webrtc.events import Overrun, StateChanged
+from sdpx.peer.webrtc.events import Overrun
 from sdpx.protocol.messages import (
     Description,
     Paired,
@@ -410,7 +411,7 @@ async def test_a_receiver_waits_for_the_offer_of_a_silent_peer(autojump_clock: M
         await peer.relay.say(Description("offer", SDP, agent="sdpx/1"))
         assert peer.pc is not pc
         await peer.pc.open()
-        await peer.pc.emit(StateChanged("connectionState", "failed"))
+        await peer.pc.emit(ConnectionState("failed"))
         assert await peer.ended() == 12  # no offer came in time
 
 
@@ -429,7 +430,7 @@ async def test_a_connection_that_fails_raises_an_event(autojump_clock: MockClock
     async with session(pair="bob", retries=0) as peer:
         pc = await peer.pair()
         await peer.exchange()
-        await pc.emit(StateChanged("iceConnectionState", "failed"), StateChanged("connectionState", "failed"))
+        await pc.emit(IceConnectionState("failed"), ConnectionState("failed"))
         assert await peer.ended() == 10
         verdict(peer, "ice_failed", 10)
 

@@ -7,8 +7,8 @@ import trio
 from trio.testing import MockClock
 
 from sdpx.errors import ExitStatus
+from sdpx.events.webrtc import ConnectionState
 from sdpx.ice_servers import IceServer
-from sdpx.peer.webrtc.events import StateChanged
 from sdpx.protocol.messages import (
     Candidate,
     CandidateInit,
@@ -262,7 +262,7 @@ async def test_a_peer_that_closes_its_connection_only_is_left(autojump_clock: Mo
     async with session() as peer:
         pc = await peer.open()
         await pc.close_channel()
-        await pc.emit(StateChanged("connectionState", "closed"))
+        await pc.emit(ConnectionState("closed"))
         await trio.sleep(6)
         assert peer.relay.sent[-1] == Unpair()
         assert peer.events[-1] == "ready"

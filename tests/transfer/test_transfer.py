@@ -9,8 +9,9 @@ import pytest
 import trio
 
 from sdpx.child_process import child_process
+from sdpx.events.webrtc import ChannelClosed
 from sdpx.peer.negotiation.description import parse_description
-from sdpx.peer.webrtc.events import ChannelClosed, MessageReceived
+from sdpx.peer.webrtc.events import MessageReceived
 from tests.e2e.test_foreign_client import client
 from tests.harness.browser import browser
 from tests.harness.processes import relay, sdpx, two_peers

@@ -12,15 +12,7 @@ from sdpx.events import webrtc
 from sdpx.peer.negotiation.confirmation import Receipt, parse_receipt, size_of
 from sdpx.peer.webrtc import aioice_ext, datagram_path
 from sdpx.peer.webrtc.binary_channel import BinaryChannel
-from sdpx.peer.webrtc.events import (
-    ChannelClosed,
-    ChannelOpened,
-    HeartbeatReceived,
-    MessageReceived,
-    Noted,
-    Overrun,
-    RtcEvent,
-)
+from sdpx.peer.webrtc.events import HeartbeatReceived, MessageReceived, Overrun, RtcEvent
 from sdpx.peer.webrtc.runtime import in_asyncio
 from sdpx.peer.webrtc.sctp_ext import SctpTransport, upgrade
 
@@ -86,7 +78,7 @@ class DataChannels:
     def control_flow(self) -> None:
         """Begin to hold the other side back, once there is an SCTP transport; in the asyncio context."""
         if self._flow is None and self._pc.sctp is not None and aioice_ext.fits("flow_control"):
-            on_flaw = lambda number, flaw: self._emit(Noted(webrtc.DataChannelError(number, flaw)))  # noqa: E731
+            on_flaw = lambda number, flaw: self._emit(webrtc.DataChannelError(number, flaw))  # noqa: E731
             self._flow = upgrade(self._pc.sctp, HEARTBEAT_ID, on_flaw)
             if aioice_ext.fits("datagram_batches"):
                 datagram_path.open_path(self._flow)
@@ -117,7 +109,7 @@ class DataChannels:
             self._open.append(channel)
             if (binary := self._binary_of(channel)) is not None:
                 binary.attach(channel)
-            self._emit(ChannelOpened(channel.label, channel.id))
+            self._emit(webrtc.ChannelOpen(channel.label, channel.id))
             self._changed.set()
 
     def _on_close(self, channel: RTCDataChannel) -> None:
@@ -126,7 +118,7 @@ class DataChannels:
                 binary.detach()
             self._open.remove(channel)
             self._closed[channel.id] = channel  # what it has sent may still be acknowledged
-            self._emit(ChannelClosed(channel.label, channel.id))
+            self._emit(webrtc.ChannelClosed(channel.label, channel.id))
             self._changed.set()
 
     def _on_message(self, channel: RTCDataChannel, data: str | bytes) -> None:

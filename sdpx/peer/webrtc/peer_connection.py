@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 import trio
 import trio_asyncio
@@ -20,22 +20,14 @@ from aiortc import RTCConfiguration, RTCIceServer, RTCIceTransportPolicy, RTCPee
 from aiortc.sdp import candidate_from_sdp
 
 from sdpx.errors import describe_os_error
-from sdpx.events import webrtc
+from sdpx.events import Event, webrtc
 from sdpx.ice_servers import IceServer
 from sdpx.peer.negotiation import sdp
 from sdpx.peer.negotiation.addresses import MAX_REMOTE, is_group_address, refuse_remote
 from sdpx.peer.negotiation.description import MID, RemoteDescription
 from sdpx.peer.webrtc import aioice_ext, dtls_patch
 from sdpx.peer.webrtc.data_channel import DataChannels
-from sdpx.peer.webrtc.events import (
-    HeartbeatReceived,
-    IceServerResult,
-    NegotiationFailed,
-    Noted,
-    RtcEvent,
-    StateChanged,
-    StateKind,
-)
+from sdpx.peer.webrtc.events import HeartbeatReceived, IceServerResult, NegotiationFailed, RtcEvent
 from sdpx.peer.webrtc.runtime import in_asyncio
 from sdpx.protocol.messages import CandidateInit
 
@@ -45,6 +37,13 @@ HEARTBEATS_BOUND: Final = 4096  # messages are bounded in bytes by their flow co
 LOCAL_CANDIDATES_BOUND: Final = 256
 CLOSE_SECONDS: Final = 5.0
 RESOLVE_SECONDS: Final = 5.0
+# The four states of an RTCPeerConnection (W3C WebRTC, 4.3).
+_STATES: Final[dict[str, Callable[[str], Event]]] = {
+    "iceGatheringState": webrtc.IceGatheringState,
+    "iceConnectionState": webrtc.IceConnectionState,
+    "connectionState": webrtc.ConnectionState,
+    "signalingState": webrtc.SignalingState,
+}
 
 
 async def connect(
@@ -100,12 +99,12 @@ class PeerConnection:
         policy = RTCIceTransportPolicy.RELAY if relay_only else RTCIceTransportPolicy.ALL
         self._pc = RTCPeerConnection(RTCConfiguration(rtc_servers, iceTransportPolicy=policy))
         self.channels = DataChannels(self._pc, self._emit)
-        for kind in get_args(StateKind):
+        for name, changed in _STATES.items():
 
-            def on_change(kind: StateKind = kind) -> None:
-                self._emit(StateChanged(kind, getattr(self._pc, kind)))
+            def on_change(name: str = name, changed: Callable[[str], Event] = changed) -> None:
+                self._emit(changed(getattr(self._pc, name)))
 
-            self._pc.on(f"{kind.lower()}change", on_change)
+            self._pc.on(f"{name.lower()}change", on_change)
 
     def _emit(self, event: RtcEvent) -> None:
         waiting = self._send_event.statistics().current_buffer_used
@@ -187,7 +186,7 @@ class PeerConnection:
             self._dtls_error = reason
 
         def on_skipped(used: int, skipped: int) -> None:
-            self._emit(Noted(webrtc.AddressesSkipped(used, skipped)))
+            self._emit(webrtc.AddressesSkipped(used, skipped))
 
         await in_asyncio(self.channels.control_flow)
         if self._pc.sctp is None:
@@ -275,7 +274,7 @@ class PeerConnection:
         if self._remote_count > MAX_REMOTE:
             if self._remote_count == MAX_REMOTE + 1:
                 reason = f"The peer has more than {MAX_REMOTE} candidates; the others are not used"
-                self._emit(Noted(webrtc.CandidateIgnored(reason)))
+                self._emit(webrtc.CandidateIgnored(reason))
             return
         with _map_exceptions("bad_candidate", "The peer's candidate cannot be used"):
             candidate = candidate_from_sdp(init.candidate.removeprefix("candidate:"))
@@ -287,7 +286,7 @@ class PeerConnection:
     def _refuses(self, address: str, port: int) -> bool:
         reason = refuse_remote(address, port, self._host_addresses, allow_loopback=self._allow_loopback)
         if reason:
-            self._emit(Noted(webrtc.CandidateIgnored(f"A candidate of the peer is not used: {reason}")))
+            self._emit(webrtc.CandidateIgnored(f"A candidate of the peer is not used: {reason}"))
         return bool(reason)
 
     def _is_for_data(self, init: CandidateInit) -> bool:

@@ -10,10 +10,11 @@ import trio
 import trio.testing
 from aiortc.rtcdtlstransport import RTCDtlsTransport
 
+from sdpx.events.webrtc import ChannelOpen
 from sdpx.ice_servers import IceServer, parse_server
 from sdpx.peer.webrtc import aioice_ext, peer_connection
 from sdpx.peer.webrtc.aioice_ext import Feature
-from sdpx.peer.webrtc.events import ChannelOpened, IceServerResult
+from sdpx.peer.webrtc.events import IceServerResult
 from sdpx.peer.webrtc.runtime import asyncio_loop
 from tests.harness.peer import negotiate
 from tests.harness.stun import stun_server
@@ -94,7 +95,7 @@ async def test_without_trickle_ice_the_description_has_all_candidates(
                 assert b.remote.candidates[-1] is None
                 await a.gather()
                 assert [candidate async for candidate in a.local_candidates] == []
-                while not isinstance(await a.events.receive(), ChannelOpened):
+                while not isinstance(await a.events.receive(), ChannelOpen):
                     pass
                 assert (a.selected_pair, a.pair_count, a.dtls_error, a.consent_expired) == (None, None, "", False)
             finally:

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from sdpx.events.webrtc import ChannelOpen
 from sdpx.peer.webrtc import aioice_ext, binary_channel, peer_connection
 from sdpx.peer.webrtc.binary_channel import BinaryChannel
-from sdpx.peer.webrtc.events import ChannelOpened
 from sdpx.peer.webrtc.peer_connection import PeerConnection
 from sdpx.peer.webrtc.runtime import asyncio_loop
 from sdpx.peer.webrtc.sctp_patch import WINDOW
@@ -57,7 +57,7 @@ async def test_messages_arrive_in_order_and_are_no_events(fast: bool, monkeypatc
         await other.send(b"back")
         assert await one.receive() == [b"back"]
         events = [b.events.receive_nowait() for _ in range(b.events.statistics().current_buffer_used)]
-        assert any(isinstance(each, ChannelOpened) for each in events)
+        assert any(isinstance(each, ChannelOpen) for each in events)
         assert not [each for each in events if type(each).__name__ == "MessageReceived"]
 
 
