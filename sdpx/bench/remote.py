@@ -23,7 +23,6 @@ from sdpx.errors import Ending, ExitStatus
 from sdpx.events.transfer import TransferStarted, TransferWaiting
 from sdpx.log import Log, capture_libraries
 from sdpx.peer.app import open_session
-from sdpx.peer.input import Lines
 from sdpx.peer.session import Session
 from sdpx.peer.transfer.transport import Carrier, mismatch, modes_of, path_of, refuse
 from sdpx.peer.transfer.view import TransferView
@@ -49,8 +48,7 @@ async def measure_remote(options: BenchOptions, watch: Callable[[], Awaitable[No
     measurement = Measurement(job, needed, log)
     if options.with_peer is None:
         measurement.announce = lambda own_id: log.emit(TransferWaiting(own_id, command(options, "--with", own_id)))
-    no_lines = Lines(lambda _: b"", log)
-    async with open_session(options.peer, log, no_lines, measurement) as (session, _), trio.open_nursery() as nursery:
+    async with open_session(options.peer, log, measurement) as (session, _), trio.open_nursery() as nursery:
         nursery.start_soon(watch)
         nursery.start_soon(_run_session, session, measurement, options)
         result = await measurement.result()

@@ -39,7 +39,7 @@ async def run_peer(options: PeerOptions, log: Log, stop: ShutdownRequest) -> Non
         if stop.requested:  # also after a second signal, which cancels this function
             session.check(stop.cause)
 
-    async with open_session(options, log, lines, files, at_end=at_end) as (session, nursery):
+    async with open_session(options, log, files, lines=lines, at_end=at_end) as (session, nursery):
         commands = CommandRunner(lines, session.queue, session, files)
         if files is not None:
             nursery.start_soon(files.run)
@@ -54,21 +54,23 @@ async def run_peer(options: PeerOptions, log: Log, stop: ShutdownRequest) -> Non
 async def open_session(
     options: PeerOptions,
     log: Log,
-    lines: Lines,
     transfer: Carrier | None = None,
     *,
+    lines: Lines | None = None,
     id_wait: float = 0.0,
     at_end: Callable[[Session], object] = id,
 ) -> AsyncIterator[tuple[Session, trio.Nursery]]:
     """Open a session that the block runs, and a nursery for tasks beside it, which are cancelled at its end.
 
     The relay connection is closed in order then; at last `at_end` is called, also if the block is cancelled.
+    Without `lines` the session has no input.
     """
     async with open_webrtc_runtime(load_webrtc, log) as runtime, trio.open_nursery() as nursery:
         if options.access.insecure:
             log.emit(peer.TlsVerificationDisabled())
         tls = client_context(options.access.cafile, insecure=options.access.insecure)
         signaling = SignalingClient(options, tls, log, random.random, id_wait)
+        lines = lines or Lines(lambda _: b"", log)
         session = Session(options, signaling, runtime, lines, log, random.random, transfer)
         nursery.start_soon(signaling.run)
         try:

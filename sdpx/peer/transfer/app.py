@@ -17,7 +17,6 @@ from sdpx.errors import Ending, ExitStatus
 from sdpx.events import transfer
 from sdpx.log import Log
 from sdpx.peer.app import open_session
-from sdpx.peer.input import Lines
 from sdpx.peer.options import DEFAULT_URL
 from sdpx.peer.session import Session
 from sdpx.peer.transfer.options import TransferOptions
@@ -53,8 +52,7 @@ async def run_transfer(
         log.emit(transfer.TransferWaiting(own_id, f"{reverse_command} {own_id}{url}", link))
 
     transport.announce = announce if target is None else None
-    no_lines = Lines(lambda _: b"", log)
-    async with open_session(peer_options, log, no_lines, transport, id_wait=ID_SECONDS) as (session, nursery):
+    async with open_session(peer_options, log, transport, id_wait=ID_SECONDS) as (session, nursery):
         with trio.CancelScope() as scope:
             nursery.start_soon(_stop, stop, transport, scope)
             await _run(session, transport, body, log)

@@ -9,7 +9,6 @@ from typing import Final
 import trio
 
 from sdpx.errors import Ending, ExitStatus, describe_os_error
-from sdpx.events import transfer
 from sdpx.log import Log
 from sdpx.peer.app import read_stdin
 from sdpx.peer.transfer.app import run_transfer
@@ -37,7 +36,7 @@ async def run_send(options: SendOptions, manifest: Manifest, log: Log, stop: Shu
     transport, meter = _new_transport("send", options.flows, "files"), Meter()
     reporter = Reporter(meter, transport, log)
     sender = Sender(transport.link, manifest, meter, log)
-    body = _reported(sender.run, reporter, transport, meter, log, sends=True)
+    body = _reported(sender, reporter, transport, meter, log)
     await run_transfer(options, transport, options.to, "sdpx receive --from", body, log, stop)
 
 
@@ -60,25 +59,23 @@ async def run_receive(options: ReceiveOptions, log: Log, stop: ShutdownRequest) 
         return wanted
 
     receiver = Receiver(transport.link, options.directory, meter, log, is_wanted, force=options.force)
-    body = _reported(receiver.run, reporter, transport, meter, log, sends=False)
+    body = _reported(receiver, reporter, transport, meter, log)
     await run_transfer(options, transport, options.sender, "sdpx send FILE --to", body, log, stop)
 
 
 def _reported(
-    run: Callable[[], Awaitable[None]], reporter: Reporter, transport: Transport, meter: Meter, log: Log, *, sends: bool
+    program: Sender | Receiver, reporter: Reporter, transport: Transport, meter: Meter, log: Log
 ) -> Callable[[], Awaitable[None]]:
     """Return a function that runs a transfer and reports its progress."""
 
     async def body() -> None:
         await transport.link.wait_until(lambda: transport.link.connected)
-        began = trio.current_time()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(reporter.run)
-            await run()
+            complete = await program.run()
             meter.bytes, meter.files = meter.total, meter.files_total
             nursery.cancel_scope.cancel()
-        sizes = (meter.moved, 0) if sends else (0, meter.moved)
-        log.emit(transfer.TransferComplete(*sizes, round(trio.current_time() - began, 3)))
+        log.emit(complete)
 
     return body
 

@@ -22,6 +22,7 @@ GRANT_SECONDS: Final = 0.02  # a small grant waits so long for a larger one
 ABORT_SECONDS: Final = 1.0
 SETTLE_SECONDS: Final = 5.0
 CHUNK: Final = 256 * 1024
+BATCH_BYTES: Final = 1024 * 1024  # about, in one change of threads
 
 
 def new_name() -> str:
@@ -121,9 +122,17 @@ class Link:
             raise Restarted
         return self._stream.pop()
 
-    def receive_nowait(self) -> memoryview | None:
-        """Return the next message that has come already, or None."""
-        return self._stream.pop() if self._stream.inbox and not self._is_new else None
+    async def receive_some(self) -> list[memoryview]:
+        """Return the next message, and those behind it that have come already, as many as a thread should use at once.
+
+        An empty message is the last one.
+        """
+        payloads = [await self.receive()]
+        size = len(payloads[0])
+        while payloads[-1] and size < BATCH_BYTES and self._stream.inbox:
+            payloads.append(self._stream.pop())
+            size += len(payloads[-1])
+        return payloads
 
     def take(self, payload: memoryview) -> None:
         """Note that a message is used up, so that the other side may send as much again."""

@@ -23,7 +23,6 @@ from sdpx.peer.transfer.transport import Transport
 from sdpx.runtime import STDIN, STDOUT, ShutdownRequest, reader_is_gone
 
 READ_BYTES: Final = 1024 * 1024  # in one change of threads
-WRITE_BYTES: Final = 1024 * 1024
 MAX_VECTOR: Final = 64
 PIPE_BYTES: Final = 1024 * 1024
 F_SETPIPE_SZ: Final = 1031  # Linux
@@ -117,11 +116,7 @@ class Pipe:
 
     async def _receive(self) -> None:
         while True:
-            payloads = [await self._link.receive()]
-            size = len(payloads[0])
-            while payloads[-1] and size < WRITE_BYTES and (more := self._link.receive_nowait()) is not None:
-                payloads.append(more)
-                size += len(more)
+            payloads = await self._link.receive_some()
             await self._put(payloads)
             for each in payloads:
                 self._link.take(each)

@@ -13,6 +13,7 @@ import trio
 from sdpx.concurrency import map_exceptions
 from sdpx.errors import Ending, ExitStatus, describe_os_error
 from sdpx.events import Event, transfer
+from sdpx.events.transfer import TransferComplete
 from sdpx.log import Log
 from sdpx.peer.transfer import records
 from sdpx.peer.transfer.frames import Violation
@@ -38,7 +39,6 @@ from sdpx.peer.transfer.records import (
 from sdpx.peer.transfer.send import NAMES_SHOWN, incomplete, require_role, violation
 from sdpx.peer.transfer.storage import Storage
 
-TAKE_BYTES: Final = 1024 * 1024
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -62,8 +62,9 @@ class Receiver:
         self._is_wanted = is_wanted
         self._force = force
 
-    async def run(self) -> None:
-        """Receive everything that the sender offers. Raises the `Ending` if not all of it is right."""
+    async def run(self) -> TransferComplete:
+        """Receive everything that the sender offers; returns the figures. Raises the `Ending` if not all of it is right."""
+        began = trio.current_time()
         while True:
             await self._link.begin()
             require_role(self._link, "send")
@@ -74,30 +75,30 @@ class Receiver:
                 except* Restarted:
                     restarted = True
             if not restarted:
-                break
+                return TransferComplete(0, self._meter.moved, round(trio.current_time() - began, 3))
 
     async def _receive_once(self) -> None:
         offer = await self._receive_offer()
-        intake = _Delivery(offer, self._directory, self._meter, force=self._force)
+        writer = _OfferWriter(offer, self._directory, self._meter, force=self._force)
         try:
             await self._link.send(records.encode(Accept()))
-            while not intake.is_done:
-                payloads = await self._take()
-                replies = await trio.to_thread.run_sync(intake.process, payloads)
+            while not writer.is_done:
+                payloads = await self._link.receive_some()
+                replies = await trio.to_thread.run_sync(writer.process, payloads)
                 for each in payloads:
                     self._link.take(each)
-                for event in intake.events():
+                for event in writer.events():
                     self._log.emit(event)
                 for reply in replies:
                     await self._link.send(records.encode(reply))
         except OSError as error:
             raise self._failure(error) from None
         finally:
-            intake.close()
-        await self._link.send(records.encode(Verdict(intake.complete, intake.failed)))
+            writer.close()
+        await self._link.send(records.encode(Verdict(writer.complete, writer.failed)))
         await self._await_bye()
-        if intake.failed:
-            raise incomplete(offer.files + offer.directories, intake.failed, intake.first_problem)
+        if writer.failed:
+            raise incomplete(offer.files + offer.directories, writer.failed, writer.first_problem)
 
     async def _receive_offer(self) -> Offer:
         payload = await self._link.receive()
@@ -116,14 +117,6 @@ class Receiver:
             raise Ending("declined", "The offer was declined", ExitStatus.TRANSFER_REFUSED)
         return offer
 
-    async def _take(self) -> list[memoryview]:
-        payloads = [await self._link.receive()]
-        size = len(payloads[0])
-        while size < TAKE_BYTES and (more := self._link.receive_nowait()) is not None:
-            payloads.append(more)
-            size += len(more)
-        return payloads
-
     async def _await_bye(self) -> None:
         """Wait until the sender has the verdict; a failure to deliver it does not change the files."""
         try:
@@ -141,8 +134,8 @@ class Receiver:
         return Ending(code, f"{reason}. {kept}", ExitStatus.TRANSFER_FAILED)
 
 
-class _Delivery:
-    """One offer on its way into the directory; `process` blocks."""
+class _OfferWriter:
+    """Writes the files of one offer into the directory; `process` blocks."""
 
     def __init__(self, offer: Offer, directory: str, meter: Meter, *, force: bool) -> None:
         self._intake = Intake(offer)

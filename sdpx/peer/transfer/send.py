@@ -11,6 +11,7 @@ import trio
 from sdpx.concurrency import RepeatedEvent, leaf_exceptions, map_exceptions
 from sdpx.errors import Ending, ExitStatus
 from sdpx.events import transfer
+from sdpx.events.transfer import TransferComplete
 from sdpx.log import Log
 from sdpx.peer.transfer import records
 from sdpx.peer.transfer.frames import MAX_REASON, Violation
@@ -55,8 +56,9 @@ class Sender:
         self._is_done = False  # everything has been sent
         self._meter.begin(self._manifest.files, self._manifest.size)
 
-    async def run(self) -> None:
-        """Send everything. Raises the `Ending` if not all of it is right on the other side."""
+    async def run(self) -> TransferComplete:
+        """Send everything; returns the figures. Raises the `Ending` if not all of it is right on the other side."""
+        began = trio.current_time()
         if self._manifest.skipped:
             names = self._manifest.skipped
             self._log.emit(transfer.FilesSkipped(len(names), names[:NAMES_SHOWN], names[0]))
@@ -75,6 +77,7 @@ class Sender:
         self._meter.moved = self._packer.bytes_moved
         if verdict.failed or self._problems:
             raise incomplete(len(self._manifest.items), max(verdict.failed, len(self._problems)), self._shown_problems)
+        return TransferComplete(self._meter.moved, 0, round(trio.current_time() - began, 3))
 
     async def _send_once(self) -> Verdict:
         manifest = self._manifest

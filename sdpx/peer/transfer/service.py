@@ -120,10 +120,9 @@ class FileService(Carrier):
         while True:
             while not self._paths or (link := self._link(sends=True)) is None:
                 await self._changed.wait()
-            meter = Meter()
             try:
                 manifest = await trio.to_thread.run_sync(scan, [self._paths[0]])
-                await self._attempt(Sender(link, manifest, meter, self._log), link, meter, sends=True)
+                await self._attempt(Sender(link, manifest, Meter(), self._log), link)
             except BadSource as bad:
                 self._log.emit(transfer.TransferFailed("bad_source", str(bad)))
             self._paths.pop(0)
@@ -137,15 +136,11 @@ class FileService(Carrier):
         while True:
             while (link := self._link(sends=False)) is None:
                 await self._changed.wait()
-            meter = Meter()
-            await self._attempt(Receiver(link, directory, meter, self._log, is_wanted), link, meter, sends=False)
+            await self._attempt(Receiver(link, directory, Meter(), self._log, is_wanted), link)
 
-    async def _attempt(self, program: Sender | Receiver, link: Link, meter: Meter, *, sends: bool) -> None:
-        began = trio.current_time()
+    async def _attempt(self, program: Sender | Receiver, link: Link) -> None:
         try:
-            await program.run()
-            sizes = (meter.moved, 0) if sends else (0, meter.moved)
-            self._log.emit(transfer.TransferComplete(*sizes, round(trio.current_time() - began, 3)))
+            self._log.emit(await program.run())
         except* Ending as group:
             ending = leaf_exceptions(group)[0]
             assert isinstance(ending, Ending)

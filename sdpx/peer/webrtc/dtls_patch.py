@@ -13,8 +13,9 @@ from typing import Any, Final
 from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsParameters, RTCDtlsTransport, State
 from OpenSSL import SSL, crypto
 
+from sdpx.peer.negotiation.description import DIGESTS
+
 FINGERPRINT_MISMATCH: Final = "its certificate is not the one that its description announced"
-DIGESTS: Final = {"sha-256": "sha256", "sha-384": "sha384", "sha-512": "sha512"}
 # OpenSSL reports an error that an earlier call of the same thread left behind; a real failure is reported again.
 STALE_ERRORS: Final = 1
 NO_REASON: Final = "OpenSSL does not say why (no common cipher suite or version?)"
@@ -124,7 +125,7 @@ class _PatchedTransport:
 
 
 def _digest(certificate: crypto.X509, algorithm: str) -> str:
-    return certificate.digest(DIGESTS[algorithm.lower()]).decode()
+    return certificate.digest(algorithm.lower().replace("-", "")).decode()
 
 
 def _reason_of(error: SSL.Error) -> str:
