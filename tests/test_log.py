@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -24,8 +23,10 @@ from sdpx.log_sink import QUEUE_BYTES, Kept, ThreadSink
 from sdpx.options import Format, Level
 from sdpx.runtime import reader_is_gone
 from tests.harness.log import LogRecorder
+from tests.harness.processes import wait_until
 
 NOON = 1_800_000_000.25
+GUARD_SECONDS = 60.0  # for threads, on a busy machine
 
 
 def make_log(*, level: Level = "debug", form: Format = "json", started: float | None = None) -> tuple[Log, LogRecorder]:
@@ -169,7 +170,7 @@ def test_lines_are_written_in_order(pipe: tuple[int, int]) -> None:
     sink = ThreadSink(writer, ignore)
     for number in range(200):
         assert sink.put([b"%d\n" % number])
-    sink.close()
+    assert sink.close(GUARD_SECONDS)
     assert os.read(reader, 10_000) == b"".join(b"%d\n" % number for number in range(200))
 
 
@@ -180,10 +181,10 @@ def test_stalled_reader_does_not_delay_the_exit(pipe: tuple[int, int]) -> None:
     sink = ThreadSink(writer, lambda *_: gone.set(), max_lines=10)
     taken = sum(sink.put([b"x" * 10_000]) for _ in range(200))
     assert 10 <= taken < 200
-    sink.close(0.05)
+    assert not sink.close(0.05)
     os.close(reader)  # frees the thread before the descriptor can become another test's
-    assert gone.wait(5)
-    sink.close(5)
+    assert gone.wait(GUARD_SECONDS)
+    assert sink.close(GUARD_SECONDS)
 
 
 def test_lines_are_queued_as_long_as_there_is_room(pipe: tuple[int, int]) -> None:
@@ -192,12 +193,11 @@ def test_lines_are_queued_as_long_as_there_is_room(pipe: tuple[int, int]) -> Non
     gone = threading.Event()
     sink = ThreadSink(writer, lambda *_: gone.set(), max_lines=5)
     sink.put([b"x" * 100_000])  # more than the pipe takes: the thread waits in it
-    while sink._lines:
-        time.sleep(0.001)
+    wait_until(lambda: not sink._lines, "the thread has taken the line")
     assert [sink.put([b"y\n"] * 3), sink.put([b"y\n"] * 3), sink.put([b"y\n"])] == [3, 2, 0]
     os.close(reader)  # frees the thread before the descriptor can become another test's
-    assert gone.wait(5)
-    sink.close(5)
+    assert gone.wait(GUARD_SECONDS)
+    assert sink.close(GUARD_SECONDS)
 
 
 def test_long_lines_are_bounded_in_bytes(pipe: tuple[int, int]) -> None:
@@ -214,8 +214,8 @@ def test_long_lines_are_bounded_in_bytes(pipe: tuple[int, int]) -> None:
         received += len(os.read(reader, 1 << 20))
     assert sink.put([megabyte]) == 1
     os.close(reader)
-    assert gone.wait(5)
-    sink.close(5)
+    assert gone.wait(GUARD_SECONDS)
+    assert sink.close(GUARD_SECONDS)
 
 
 def test_messages_are_queued_beyond_the_bounds_and_reported_when_written(pipe: tuple[int, int]) -> None:
@@ -230,7 +230,7 @@ def test_messages_are_queued_beyond_the_bounds_and_reported_when_written(pipe: t
     received = 0
     while received < 100 * len(message) + 10:
         received += len(os.read(reader, 1 << 20))
-    assert sink.close(5)
+    assert sink.close(GUARD_SECONDS)
     assert sum(written) == 100
 
 
@@ -241,8 +241,7 @@ def test_a_stalled_reader_costs_one_event(pipe: tuple[int, int]) -> None:
     log = Log(sink.put, lambda: 1.0)
     long = webrtc.OfferCreated(0, "x" * 100_000)
     log.emit(long)
-    while sink._lines:
-        time.sleep(0.001)  # the thread waits in its write
+    wait_until(lambda: not sink._lines, "the thread has taken the line, and waits in its write")
     for _ in range(200):
         log.emit(long)
         log.emit(webrtc.Closing())
@@ -253,7 +252,7 @@ def test_a_stalled_reader_costs_one_event(pipe: tuple[int, int]) -> None:
     while not received.endswith(b'"count":%d}\n' % dropped):
         received += os.read(reader, 1 << 20)
     assert received.count(b'"log_dropped"') == 1
-    assert sink.close(5)
+    assert sink.close(GUARD_SECONDS)
 
 
 def test_message_is_delivered_in_order_and_below_the_threshold_at_once() -> None:
@@ -283,19 +282,21 @@ def test_lines_of_several_threads_are_all_written(pipe: tuple[int, int]) -> None
     reader, writer = pipe
     sink = ThreadSink(writer, ignore)
 
-    def write(who: int) -> None:
+    def write(thread: int) -> None:
         for number in range(2000):
-            assert sink.put([b"%d %d\n" % (who, number)]) == 1
+            assert sink.put([b"%d %d\n" % (thread, number)]) == 1
 
-    threads = [threading.Thread(target=write, args=(who,)) for who in range(4)]
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
     received = b""
     while received.count(b"\n") < 8000:
         received += os.read(reader, 65_536)
-    sink.close()
+    assert sink.close(GUARD_SECONDS)
     lines = [tuple(map(int, line.split())) for line in received.splitlines()]
-    assert sorted(lines, key=lambda line: line[0]) == [(who, number) for who in range(4) for number in range(2000)]
+    assert sorted(lines, key=lambda line: line[0]) == [
+        (thread, number) for thread in range(4) for number in range(2000)
+    ]
 
 
 def test_lines_of_a_batch_have_one_timestamp_and_are_queued_at_its_end() -> None:
@@ -337,9 +338,9 @@ def test_closed_pipe_is_reported_once(pipe: tuple[int, int]) -> None:
     assert not reader_is_gone(writer)
     os.close(reader)
     assert reader_is_gone(writer)
-    sink.put([b"nobody reads this\n"])
-    assert gone.wait(5)
-    sink.close()
+    sink.put([b"a line without a reader\n"])
+    assert gone.wait(GUARD_SECONDS)
+    assert sink.close(GUARD_SECONDS)
 
 
 def test_non_blocking_pipe_gets_every_line(pipe: tuple[int, int]) -> None:
@@ -351,7 +352,7 @@ def test_non_blocking_pipe_gets_every_line(pipe: tuple[int, int]) -> None:
     received = b""
     while len(received) < 409_600:
         received += os.read(reader, 65_536)
-    sink.close()
+    assert sink.close(GUARD_SECONDS)
     assert received == (b"x" * 4095 + b"\n") * 100
 
 

@@ -5,8 +5,6 @@ them, each with candidates, repeatedly.
 """
 
 import random
-import socket
-import struct
 from typing import Any, Final
 
 import pytest
@@ -15,12 +13,12 @@ import trio
 from sdpx.peer.signaling.resume import ResumeResult
 from tests.harness.processes import relay
 from tests.harness.resuming_client import ResumingClient
+from tests.harness.tcp import reset
 
 pytestmark = pytest.mark.e2e
 
 CUTS: Final = 200
 PAIRS: Final = 8
-RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: a close that sends RST
 CANDIDATE: Final = {"type": "candidate", "candidate": {"candidate": "candidate:1 1 udp 1 192.0.2.1 9 typ host"}}
 
 
@@ -42,12 +40,12 @@ class Proxy:
         finally:
             for end in (client, upstream):
                 if end not in self.dead:
-                    _reset(end)
+                    reset(end)
 
     def close(self) -> None:
         """Close the lost connections."""
         for each in self.dead:
-            _reset(each)
+            reset(each)
 
     async def _forward(self, source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope) -> None:
         try:
@@ -62,12 +60,6 @@ class Proxy:
         if self._rng.random() < 0.3:
             self.dead.append(source if source.socket.getpeername()[1] == self._port else sink)
         scope.cancel()
-
-
-def _reset(stream: trio.SocketStream) -> None:
-    if stream.socket.fileno() != -1:
-        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        stream.socket.close()
 
 
 class ComparedClient(ResumingClient):

@@ -1,16 +1,15 @@
 """A TCP proxy that breaks connections: it resets them after any byte, or stops forwarding."""
 
-import socket
-import struct
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Literal
 
 import trio
 
+from tests.harness.tcp import reset
+
 Direction = Literal["up", "down"]  # to the server, from the server
-NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
 @dataclass(eq=False)
@@ -27,9 +26,7 @@ class ProxiedConnection:
     def reset(self) -> None:
         """Reset both sides."""
         for stream in (self.client, self.server):
-            if stream.socket.fileno() != -1:
-                stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
-                stream.socket.close()
+            reset(stream)
 
     async def pump(self, direction: Direction) -> None:
         source, target = (self.client, self.server) if direction == "up" else (self.server, self.client)

@@ -3,6 +3,7 @@
 import json
 from typing import Any, Final
 
+CONTINUATION: Final = 0x0
 TEXT: Final = 0x1
 BINARY: Final = 0x2
 CLOSE: Final = 0x8

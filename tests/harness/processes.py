@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
@@ -158,12 +158,12 @@ class RelayProcess:
         self.memory_at_start = self.memory
 
     def _wait_for_listening(self) -> Line:
-        deadline = time.monotonic() + START_SECONDS
-        while not (found := self.events("server_listening")):
+        def is_listening() -> bool:
             assert self.process.poll() is None, self.stderr
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        return found[0]
+            return bool(self.events("server_listening"))
+
+        wait_until(is_listening, "server_listening")
+        return self.events("server_listening")[0]
 
     @property
     def stderr(self) -> str:
@@ -183,7 +183,7 @@ class RelayProcess:
     @property
     def memory(self) -> int:
         """The resident set size in bytes."""
-        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+        return resident_bytes(self.process.pid)
 
     @property
     def descriptors(self) -> int:
@@ -200,6 +200,19 @@ def cpu_seconds(pid: int) -> float:
     """Return the CPU time of a process in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the resident set size of a process in bytes."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+
+
+def wait_until(condition: Callable[[], object], awaited: str, seconds: float = START_SECONDS) -> None:
+    """Block until a condition holds; the test fails if it does not within `seconds`, which only guard against hanging."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {awaited}"
+        time.sleep(0.01)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from sdpx.relay.core.limits import Limits
 from sdpx.relay.relay import Relay
 from sdpx.relay.websocket.epoll_engine import EpollEngine
 from sdpx.relay.websocket.socket_stream import SocketStream
-from tests.harness.frames import CLOSE, TEXT, FrameReader, message, upgrade_request
+from tests.harness.frames import CLOSE, TEXT, FrameReader, upgrade_request
 from tests.harness.log import LogRecorder
 from tests.harness.socket_pair import NARROW, socket_pair
 
@@ -38,7 +38,8 @@ class Client:
         message: dict[str, Any] = json.loads(await self.socket.get_message())
         return message
 
-    async def pair(self, other: "Client") -> None:
+    async def pair(self, other: "Client | RawClient") -> None:
+        """Request a pairing with another client, and have both read `paired`."""
         await self.send(type="pair_request", target_id=other.id)
         assert (await self.receive())["type"] == "paired"
         assert (await other.receive())["type"] == "paired"
@@ -58,6 +59,7 @@ class RawClient:
 
     stream: trio.abc.Stream
     _reader: FrameReader = field(default_factory=FrameReader)
+    id: str = ""
 
     async def send(self, data: bytes) -> None:
         await self.stream.send_all(data)
@@ -80,7 +82,9 @@ class RawClient:
         await self.send(upgrade_request(target))
         status, _, _ = await self.response()
         assert status == 101
-        return await self.receive()
+        your_id = await self.receive()
+        self.id = your_id["id"]
+        return your_id
 
     async def receive(self) -> dict[str, Any]:
         opcode, payload = await self.frame()
@@ -302,6 +306,5 @@ async def raw_pair(relay: RelayHarness) -> tuple[RawClient, Client]:
     """Return a raw client `a`, paired with `b`, which uses a WebSocket library."""
     a, b = relay.raw(), await relay.client("/?id=b")
     await a.open("/?id=a")
-    await a.send(message(type="pair_request", target_id="b"))
-    assert (await a.receive())["type"] == (await b.receive())["type"] == "paired"
+    await b.pair(a)
     return a, b

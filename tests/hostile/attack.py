@@ -116,13 +116,21 @@ class Attack:
         await a.pair(b)
         return a, b
 
+    async def paired_with_raw(self) -> tuple[Client, RawClient, str]:
+        """Pair a client with a raw one, which has not read its `paired`; returns both, and the ID of the raw one."""
+        a = await self.client()
+        raw, raw_id = await self.raw()
+        await a.send(type="pair_request", target_id=raw_id)
+        assert await a.receive() == {"type": "paired", "peer_id": raw_id, "is_initiator": True}
+        return a, raw, raw_id
+
     def events(self, *names: str) -> list[dict[str, Any]]:
         """Return what the relay logged of these events since the attack began."""
         return self.server.events(*names, behind=self.behind)
 
-    async def wait_for_events(self, name: str, count: int) -> list[dict[str, Any]]:
-        """Wait until the relay has logged so many events of this name since the attack began; returns them."""
-        while len(found := self.events(name)) < count:  # within `ATTACK_SECONDS`: it is no service to the pair
+    async def wait_for_events(self, count: int, *names: str) -> list[dict[str, Any]]:
+        """Wait until the relay has logged so many of these events since the attack began; returns them."""
+        while len(found := self.events(*names)) < count:  # within `ATTACK_SECONDS`: it is no service to the pair
             await trio.sleep(0.01)
         return found
 

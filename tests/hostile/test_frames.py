@@ -1,8 +1,6 @@
 """Attacks with WebSocket frames: violations of RFC 6455 end the connection, and valid frames affect no other client."""
 
 import json
-import socket
-import struct
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -10,16 +8,16 @@ from typing import Any, Final, NamedTuple
 import pytest
 import trio
 
-from tests.harness.frames import BINARY, CLOSE, MASK, PING, PONG, TEXT, frame, message
+from tests.harness.frames import BINARY, CLOSE, CONTINUATION, MASK, PING, PONG, TEXT, frame, message
 from tests.harness.processes import RelayProcess, relay_process
 from tests.harness.relay import Client, RawClient
-from tests.hostile.attack import ELSEWHERE, Attack, attack_on, in_one_attack, patience
+from tests.harness.tcp import reset
+from tests.hostile.attack import ELSEWHERE, Attack, attack_on, in_one_attack, patience, tcp_of
 from tests.hostile.conftest import ENGINES
 
 pytestmark = pytest.mark.e2e
 SERVERS: Final = ENGINES
 
-CONTINUATION: Final = 0x0
 LIMIT: Final = 64 * 1024  # of one message
 SILENCE: Final = 0.8  # seconds that the hasty relay allows
 LINGER: Final = 2.0  # seconds, at most, in which a client that stays or goes on after its close is cut
@@ -103,9 +101,7 @@ class Duel:
 
     def reset(self) -> None:
         """Close the attacker's socket by RST."""
-        assert isinstance(self.attacker.stream, trio.SocketStream)
-        self.attacker.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.attacker.stream.socket.close()
+        reset(tcp_of(self.attacker))
 
 
 async def duel(attack: Attack) -> Duel:
@@ -581,7 +577,7 @@ async def test_unfinished_messages_of_others_end_no_message_that_is_on_its_way(a
         await trio.sleep(0.1)
         await a.send(offer[50_000:])
         assert (await b.receive())["type"] == "offer"
-    await attack.wait_for_events("client_disconnected", 1)
+    await attack.wait_for_events(1, "client_disconnected")
 
 
 async def test_bad_clients_by_the_dozen_at_once(attack: Attack) -> None:

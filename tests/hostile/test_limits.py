@@ -1,8 +1,6 @@
 """Attacks by numbers: floods and churn of connections, of messages, and of guesses at IDs."""
 
 import json
-import socket
-import struct
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,14 +10,14 @@ from typing import Any, Final
 import pytest
 import trio
 
-from tests.harness.frames import CLOSE, TEXT, frame, message, upgrade_request
+from tests.harness.frames import BINARY, CLOSE, TEXT, frame, message, upgrade_request
 from tests.harness.processes import relay_process
 from tests.harness.relay import RawClient
+from tests.harness.tcp import reset_on_close
 from tests.hostile.attack import ELSEWHERE, Attack, attack_on, in_one_attack, patience, usable
 
 pytestmark = pytest.mark.e2e
 
-RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER with no time to linger: a close is a reset
 FREE_GUESSES: Final = 3
 GUESSES: Final = 20 + 10  # at once, and one a second while a test runs
 FULL: Final = (503, "full")
@@ -126,7 +124,7 @@ async def test_churn_of_connections(attack: Attack) -> None:
         if number % 2:
             await RawClient(stream).open()
         if number % 4 >= 2:
-            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            reset_on_close(stream)
         stream.socket.close()
 
     for _ in range(20):
@@ -154,7 +152,7 @@ async def test_churn_of_paired_clients(attack: Attack) -> None:
 FLOODS: Final = {
     "pings": (message(type="ping"), "rate_limited"),
     "malformed": (frame(TEXT, b"{"), "bad_json"),
-    "binary": (frame(0x2, b"{}"), "bad_message"),
+    "binary": (frame(BINARY, b"{}"), "bad_message"),
     "candidates": (message(type="candidate", candidate=None), "rate_limited"),
     "requests": (message(type="pair_request", target_id="somebody"), "rate_limited"),
 }
@@ -165,8 +163,7 @@ async def test_a_flood_of_messages(attack: Attack, flood: bytes, code: str) -> N
     """A client that sends too fast gets errors, and is disconnected when it goes on; its peer gets the reason `refused`."""
     a = await attack.client()
     fast, fast_id = await attack.raw()
-    await fast.send(message(type="pair_request", target_id=a.id))
-    assert (await fast.receive())["type"] == (await a.receive())["type"] == "paired"
+    await a.pair(fast)
     received = await answers_until_cut(fast, [flood] * 4000)
     assert sum(answer.get("code") == code for answer in received) > 500
     while (last := await a.receive())["type"] == "candidate":

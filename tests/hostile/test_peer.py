@@ -17,14 +17,13 @@ from sdpx.peer.signaling.backoff import Backoff
 from sdpx.peer.signaling.client import Connected, SignalingClient
 from sdpx.peer.signaling.connection import dial
 from sdpx.relay.http.upgrade import Upgrade
-from tests.harness.frames import BINARY, CLOSE, PING, TEXT, frame
+from tests.harness.frames import BINARY, CLOSE, CONTINUATION, PING, TEXT, frame
 from tests.harness.log import LogRecorder
 from tests.harness.processes import sdpx
 from tests.hostile.attack import patience
 
 pytestmark = pytest.mark.e2e
 
-CONTINUATION: Final = 0x0
 CONTROLS: Final = "\x1b\x7f\x9b\u2028\u202e"
 
 

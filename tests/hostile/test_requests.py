@@ -2,9 +2,7 @@
 
 import json
 import random
-import socket
 import ssl
-import struct
 from collections.abc import AsyncIterator, Iterator
 from typing import Final, NamedTuple
 
@@ -14,7 +12,8 @@ import trio
 from tests.harness.frames import KEY, TEXT, frame, upgrade_request
 from tests.harness.processes import RelayProcess, relay_process
 from tests.harness.relay import RawClient
-from tests.hostile.attack import Attack, attack_on, in_one_attack, patience
+from tests.harness.tcp import reset_on_close
+from tests.hostile.attack import Attack, attack_on, in_one_attack, patience, tcp_of
 from tests.hostile.conftest import ENGINES
 
 pytestmark = pytest.mark.e2e
@@ -87,12 +86,6 @@ async def dribble(client: RawClient, data: bytes, size: int, pause: float) -> No
                 await trio.sleep(pause)
     except trio.BrokenResourceError:
         return
-
-
-def linger_not(client: RawClient) -> None:
-    """Make the socket's close a reset (RST)."""
-    assert isinstance(client.stream, trio.SocketStream)
-    client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 async def half_close(client: RawClient) -> None:
@@ -480,7 +473,7 @@ async def test_a_reset_costs_nothing(attack: Attack, data: bytes) -> None:
     """Thirty connections that end with RST leave neither a client nor a fault behind."""
     for number in range(30):
         client = await attack.connect()
-        linger_not(client)
+        reset_on_close(tcp_of(client))
         await client.send(data.replace(b"reset", b"reset-%d" % number))
         await trio.sleep(0.001 * (number % 4))
         await trio.aclose_forcefully(client.stream)

@@ -1,8 +1,6 @@
 """Attacks by sockets: clients that do not read, read slowly, vanish or freeze are disconnected and affect no other client."""
 
 import signal
-import socket
-import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -14,6 +12,7 @@ import trio
 from tests.harness.frames import CLOSE, PONG, TEXT, frame, message
 from tests.harness.processes import peer, relay_process
 from tests.harness.relay import Client, RawClient
+from tests.harness.tcp import reset
 from tests.hostile.attack import Attack, attack_on, tcp_of, usable
 from tests.hostile.conftest import ALL_SERVERS
 
@@ -26,7 +25,6 @@ CANDIDATES: Final = [
     {"type": "candidate", "candidate": {"candidate": "candidate:1 1 udp 1 192.0.2.1 9 typ host"}, "number": number}
     for number in range(900)
 ]
-RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER with no time to linger: a close is a reset
 
 
 @pytest.fixture
@@ -35,15 +33,6 @@ async def impatient(tmp_path: Path) -> AsyncIterator[Attack]:
     with relay_process(tmp_path, "--ping-interval", "0.3", "--idle-timeout", "0.8", "--resume-window", "1") as server:
         async with attack_on(server) as attack:
             yield attack
-
-
-async def with_raw(attack: Attack) -> tuple[Client, RawClient, str]:
-    """Pair a client with one of raw bytes that has read only its ID; returns both and that ID."""
-    a = await attack.client()
-    raw, raw_id = await attack.raw()
-    await a.send(type="pair_request", target_id=raw_id)
-    assert await a.receive() == {"type": "paired", "peer_id": raw_id, "is_initiator": True}
-    return a, raw, raw_id
 
 
 async def send_until_parted(a: Client, pause: float = 0, **sent: Any) -> dict[str, Any]:
@@ -82,16 +71,9 @@ async def write_until_cut(client: RawClient, data: bytes) -> None:
             await client.send(data)
 
 
-def reset(client: RawClient) -> None:
-    """Close the socket so that the other side gets a reset."""
-    stream = tcp_of(client)
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-    stream.socket.close()
-
-
 async def test_a_client_that_never_reads(attack: Attack) -> None:
     """A client that does not read its peer's messages is disconnected, and its peer gets the reason `slow`."""
-    a, stalled, stalled_id = await with_raw(attack)
+    a, stalled, stalled_id = await attack.paired_with_raw()
     assert await send_until_parted(a, type="offer", sdp=BIG) == {
         "type": "peer_disconnected",
         "peer_id": stalled_id,
@@ -103,7 +85,7 @@ async def test_a_client_that_never_reads(attack: Attack) -> None:
 
 async def test_a_client_that_reads_a_byte_now_and_then(attack: Attack) -> None:
     """Such a client is disconnected as well."""
-    a, slow, slow_id = await with_raw(attack)
+    a, slow, slow_id = await attack.paired_with_raw()
 
     async def sip() -> None:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
@@ -121,7 +103,7 @@ async def test_a_client_that_reads_a_byte_now_and_then(attack: Attack) -> None:
 
 async def test_many_clients_that_never_read(attack: Attack) -> None:
     """Two dozen at once are disconnected, one by one."""
-    pairs = [await with_raw(attack) for _ in range(24)]
+    pairs = [await attack.paired_with_raw() for _ in range(24)]
     received: list[dict[str, Any]] = []
 
     async def overwhelm(a: Client) -> None:
@@ -141,7 +123,7 @@ async def test_many_clients_that_never_read(attack: Attack) -> None:
 )
 async def test_a_client_that_never_reads_its_own_answers(attack: Attack, asked: bytes) -> None:
     """A client that does not read the relay's answers is disconnected, and its peer gets the reason `slow`."""
-    a, stalled, stalled_id = await with_raw(attack)
+    a, stalled, stalled_id = await attack.paired_with_raw()
     await write_until_cut(stalled, asked)
     assert await a.receive() == {"type": "peer_disconnected", "peer_id": stalled_id, "reason": "slow"}
     await usable(a)
@@ -149,19 +131,19 @@ async def test_a_client_that_never_reads_its_own_answers(attack: Attack, asked: 
 
 async def test_a_reset_in_mid_frame(attack: Attack) -> None:
     """A connection that is reset in the middle of a frame is closed, and the half frame is not relayed."""
-    a, rude, rude_id = await with_raw(attack)
+    a, rude, rude_id = await attack.paired_with_raw()
     await rude.send(message(type="offer", sdp=BIG)[:30_000])
-    reset(rude)
+    reset(tcp_of(rude))
     assert await a.receive() == {"type": "peer_disconnected", "peer_id": rude_id, "reason": "closed"}
     await usable(a)
 
 
 async def test_a_reset_while_being_written_to(attack: Attack) -> None:
     """A connection that is reset while its peer's offers wait for it is closed."""
-    a, rude, rude_id = await with_raw(attack)
+    a, rude, rude_id = await attack.paired_with_raw()
     for _ in range(10):
         await a.send(type="offer", sdp=BIG)
-    reset(rude)
+    reset(tcp_of(rude))
     received = await send_until_parted(a, type="offer", sdp=BIG)
     assert received == {"type": "peer_disconnected", "peer_id": rude_id, "reason": "closed"}
     await after_the_parting(a)
@@ -169,7 +151,7 @@ async def test_a_reset_while_being_written_to(attack: Attack) -> None:
 
 async def test_a_half_closed_socket(attack: Attack) -> None:
     """A client that has closed its side of the TCP connection is disconnected; the relay closes the other side."""
-    a, half, half_id = await with_raw(attack)
+    a, half, half_id = await attack.paired_with_raw()
     await tcp_of(half).send_eof()
     assert await a.receive() == {"type": "peer_disconnected", "peer_id": half_id, "reason": "closed"}
     await ended(half)
@@ -178,7 +160,7 @@ async def test_a_half_closed_socket(attack: Attack) -> None:
 
 async def test_a_half_closed_socket_in_mid_frame(attack: Attack) -> None:
     """The same in the middle of a frame, by a client that never reads."""
-    a, half, half_id = await with_raw(attack)
+    a, half, half_id = await attack.paired_with_raw()
     await a.send(type="offer", sdp=BIG)
     await half.send(message(type="offer", sdp=BIG)[:-1])
     await tcp_of(half).send_eof()
@@ -188,7 +170,7 @@ async def test_a_half_closed_socket_in_mid_frame(attack: Attack) -> None:
 
 async def test_a_close_that_is_never_finished(attack: Attack) -> None:
     """A client that sends a close frame and keeps its socket open is disconnected, and its socket is closed."""
-    a, lingering, lingering_id = await with_raw(attack)
+    a, lingering, lingering_id = await attack.paired_with_raw()
     await lingering.send(frame(CLOSE, (1000).to_bytes(2)))
     assert await a.receive() == {"type": "peer_disconnected", "peer_id": lingering_id, "reason": "closed"}
     await ended(lingering)
@@ -197,7 +179,7 @@ async def test_a_close_that_is_never_finished(attack: Attack) -> None:
 
 async def test_a_host_that_vanished(impatient: Attack) -> None:
     """A client that answers no ping, like a host without power, is disconnected: its peer gets the reason `timeout`."""
-    a, vanished, vanished_id = await with_raw(impatient)
+    a, vanished, vanished_id = await impatient.paired_with_raw()
     assert await a.receive() == {"type": "peer_disconnected", "peer_id": vanished_id, "reason": "timeout"}
     await usable(a)
     await ended(vanished)
@@ -205,7 +187,7 @@ async def test_a_host_that_vanished(impatient: Attack) -> None:
 
 async def test_a_host_that_vanished_in_mid_frame(impatient: Attack) -> None:
     """Half a frame does not reset the idle timeout."""
-    a, vanished, vanished_id = await with_raw(impatient)
+    a, vanished, vanished_id = await impatient.paired_with_raw()
     await vanished.send(message(type="offer", sdp=BIG)[:30_000])
     assert await a.receive() == {"type": "peer_disconnected", "peer_id": vanished_id, "reason": "timeout"}
     await usable(a)
@@ -213,7 +195,7 @@ async def test_a_host_that_vanished_in_mid_frame(impatient: Attack) -> None:
 
 async def test_a_host_that_vanished_while_being_written_to(impatient: Attack) -> None:
     """Messages from its peer do not reset its idle timeout."""
-    a, _, vanished_id = await with_raw(impatient)
+    a, _, vanished_id = await impatient.paired_with_raw()
 
     received = await send_until_parted(a, 0.05, type="candidate", candidate=None)
     assert received == {"type": "peer_disconnected", "peer_id": vanished_id, "reason": "timeout"}
@@ -222,7 +204,7 @@ async def test_a_host_that_vanished_while_being_written_to(impatient: Attack) ->
 
 async def test_a_quiet_client_that_answers_pings(impatient: Attack) -> None:
     """A client that sends only pongs stays connected, far beyond the idle timeout."""
-    a, quiet, _ = await with_raw(impatient)
+    a, quiet, _ = await impatient.paired_with_raw()
     assert (await quiet.receive())["type"] == "paired"
     for _ in range(6):
         opcode, payload = await quiet.frame()
@@ -262,7 +244,7 @@ async def reading_late(client: RawClient, seconds: float) -> AsyncIterator[list[
 @pytest.mark.parametrize("burst", [OFFERS, CANDIDATES], ids=["200 offers of 4 KiB", "900 candidates"])
 async def test_a_burst_to_a_client_that_reads(attack: Attack, burst: list[dict[str, Any]]) -> None:
     """A short burst disconnects no client that reads, even a little late: all of it arrives, in order."""
-    a, b, b_id = await with_raw(attack)
+    a, b, b_id = await attack.paired_with_raw()
     assert (await b.receive())["type"] == "paired"
     async with reading_late(b, 0.3) as received:
         for sent in burst:

@@ -32,7 +32,7 @@ async def test_clients_outlive_a_stopped_relay(attack: Attack) -> None:
     lost = await attack.connect()
     token = (await lost.open("/?seq=1"))["resume_token"]
     await lost.stream.aclose()
-    await attack.wait_for_events("client_suspended", 1)
+    await attack.wait_for_events(1, "client_suspended")
     again = await attack.connect()
     attack.server.process.send_signal(signal.SIGSTOP)
     await again.send(upgrade_request(f"/?seq=1&resume={token}"))

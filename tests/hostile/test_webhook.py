@@ -94,7 +94,7 @@ async def test_silent_connections_do_not_displace_clients_that_wait_for_the_webh
                 await trio.sleep(0.01)
             for _ in range(200):
                 await attack.tcp()
-            await attack.wait_for_events("connection_refused", 100)
+            await attack.wait_for_events(100, "connection_refused")
             holding.release.set()
         assert statuses == [101] * 20
 
@@ -145,7 +145,7 @@ async def test_characters_that_control_a_terminal_reach_neither_client_nor_log(t
         denied, odd = await ask(attack, "/denied"), await ask(attack, "/odd")
         assert (denied[0], json.loads(denied[1])["message"]) == (401, "no way")
         assert odd[0] == 503
-        await attack.wait_for_events("connection_refused", 2)
+        await attack.wait_for_events(2, "connection_refused")
         shown = "".join([denied[1], odd[1], (tmp_path / "log").read_text()])
         assert not set(INVISIBLE) & set(shown)
         assert "\\u202e" not in shown  # nor escaped: the sentence is that of a person

@@ -22,10 +22,9 @@ from sdpx.protocol.messages import type_of
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.websocket.socket_stream import SocketStream
 from tests.harness.examples import examples
-from tests.harness.frames import BINARY, CLOSE, PING, PONG, TEXT, frame, upgrade_request
+from tests.harness.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, upgrade_request
 from tests.harness.relay import RawClient, RelayHarness, relay_harness, takes
 
-CONTINUATION: Final = 0x0
 RELAYED: Final = {"offer", "answer", "candidate"}
 CLIENT_TYPES: Final = {*RELAYED, "pair_request", "unpair", "ping", "pong"}
 SERVER_TYPES: Final = {"your_id", "paired", "peer_disconnected", "unpaired", "error", "pong", *RELAYED}

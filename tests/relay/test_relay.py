@@ -7,10 +7,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sdpx.relay.core.limits import Limits
-from tests.harness.frames import BINARY, CLOSE, PING, PONG, TEXT, frame, message
+from tests.harness.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, message
 from tests.harness.relay import Client, OpenRelay, RawClient, raw_pair, takes
 
-CONTINUATION = 0x0
 PATIENT = Limits(ping_interval=10_000, idle_timeout=20_000)
 
 

@@ -8,10 +8,9 @@ from trio.testing import MockClock
 from trio_websocket import ConnectionClosed
 
 from sdpx.relay.core.limits import Limits
-from tests.harness.frames import CLOSE, PING, TEXT, frame, message, upgrade_request
+from tests.harness.frames import CLOSE, CONTINUATION, PING, TEXT, frame, message, upgrade_request
 from tests.harness.relay import Client, OpenRelay, RawClient, RelayHarness, raw_pair, takes
 
-CONTINUATION = 0x0
 PATIENT = Limits(ping_interval=10_000, idle_timeout=20_000)
 
 
@@ -57,8 +56,7 @@ async def narrow_pair(relay: RelayHarness) -> tuple[RawClient, Client]:
     """Return a client that reads only on request, and its peer, which always reads."""
     narrow, peer = relay.narrow(), await relay.client()
     await narrow.open()
-    await narrow.send(message(type="pair_request", target_id=peer.id))
-    assert (await narrow.receive())["type"] == (await peer.receive())["type"] == "paired"
+    await peer.pair(narrow)
     return narrow, peer
 
 
@@ -196,8 +194,7 @@ async def test_the_sender_of_an_undelivered_frame_is_notified(open_relay: OpenRe
     async with open_relay(PATIENT) as relay:
         a, b = await relay.client("/?id=a"), relay.narrow()
         await b.open("/?id=b")
-        await a.send(type="pair_request", target_id="b")
-        assert (await a.receive())["type"] == (await b.receive())["type"] == "paired"
+        await a.pair(b)
         for _ in range(3):
             await a.send(type="offer", sdp="never read")
         await a.send(type="unpair")
@@ -216,9 +213,7 @@ async def test_a_client_that_pings_and_closes_without_reading_is_removed_at_once
     async with open_relay(PATIENT) as relay:
         a, b = relay.narrow(), await relay.client("/?id=b")
         await a.open("/?id=a")
-        await b.send(type="pair_request", target_id="a")
-        await a.receive()
-        await b.receive()
+        await b.pair(a)
         await a.send(frame(PING) * 3 + message(type="ping") * 3 + frame(CLOSE, (1000).to_bytes(2)))
         received: list[object] = []
         assert await takes(lambda: _receive(b, received)) < 1
@@ -253,9 +248,7 @@ async def test_a_client_that_closes_without_reading_is_removed_at_once(
     async with open_relay(PATIENT) as relay:
         a, b = relay.narrow(), await relay.client("/?id=b")
         await a.open("/?id=a")
-        await a.send(message(type="pair_request", target_id="b"))
-        await a.receive()
-        await b.receive()
+        await b.pair(a)
         await b.send(type="offer", sdp="never read")
         await trio.sleep(1)
         await a.send(frame(CLOSE, (1000).to_bytes(2)))

@@ -29,8 +29,8 @@ async def pong_of(client: RawClient) -> None:
 async def blocked_pair(relay: RelayHarness) -> tuple[RawClient, Client]:
     """Return a client that has not read a large offer, and its peer, which sent it."""
     reader, sender = relay.narrow(), await relay.client()
-    await sender.send(type="pair_request", target_id=(await reader.open())["id"])
-    assert (await reader.receive())["type"] == (await sender.receive())["type"] == "paired"
+    await reader.open()
+    await sender.pair(reader)
     await sender.send(type="offer", sdp=LARGE)
     await wait_all_tasks_blocked()
     return reader, sender

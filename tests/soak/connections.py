@@ -2,7 +2,6 @@
 
 import random
 import socket
-import struct
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -10,11 +9,11 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, connect_websocket_url
 
 from tests.harness.frames import CLOSE, PING, PONG, TEXT, FrameReader, frame, upgrade_request
+from tests.harness.tcp import reset_on_close
 
 READ_BYTES: Final = 64 * 1024
 SMALL_BUFFER: Final = 16 * 1024
 NORMAL: Final = (1000).to_bytes(2)
-NO_LINGER: Final = struct.pack("ii", 1, 0)
 CONNECTION_LOST: Final = (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed)
 
 
@@ -99,7 +98,7 @@ class RawConnection:
         async with self._write_lock:
             if data:
                 await self._stream.send_all(data)
-            self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+            reset_on_close(self._stream)
             await trio.aclose_forcefully(self._stream)
 
     async def abort(self) -> None:

@@ -7,14 +7,14 @@ from typing import Final
 
 import trio
 
-from tests.harness.frames import BINARY, CLOSE, PING, TEXT, frame, upgrade_request
+from tests.harness.frames import BINARY, CLOSE, CONTINUATION, PING, TEXT, frame, upgrade_request
+from tests.harness.tcp import reset_on_close
 from tests.soak.client import BODY, TIMEOUT, Client, SessionFailed
 from tests.soak.connections import CONNECTION_LOST, open_tcp
 from tests.soak.session import IncompleteConnection, Session, Step, ignore_loss
 
 FLOOD_FRAMES: Final = 600
 FLOOD_BYTES: Final = 40_000
-CONTINUATION: Final = 0x0
 UNKNOWN_OPCODE: Final = 0x3
 RSV1: Final = 0x40
 
@@ -157,7 +157,7 @@ async def reset_during_handshake(session: Session) -> None:
     whole = session.rng.random() < 0.5
     await ignore_loss(stream.send_all(upgrade_request() if whole else _partial_request(session)))
     await session.pause()
-    stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
+    reset_on_close(stream)
     await trio.aclose_forcefully(stream)
 
 

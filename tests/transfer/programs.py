@@ -1,6 +1,5 @@
 """Two sdpx programs that move bytes, and the relay between them: started, cut off, stopped and killed."""
 
-import os
 import random
 import signal
 import subprocess
@@ -15,11 +14,10 @@ import msgspec
 
 from sdpx.child_process import environment
 from tests.harness.coturn import free_port
-from tests.harness.processes import cpu_seconds
+from tests.harness.processes import cpu_seconds, resident_bytes, wait_until
 
 LOST_SECONDS: Final = 4.5  # longer than a heartbeat may take
 PATIENCE_SECONDS: Final = 120.0
-PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class Transfer:
@@ -60,11 +58,11 @@ class Transfer:
         return self.count("transfer_started", "transfer_resumed")
 
     def wait_until(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not condition():
-            assert time.monotonic() < deadline, f"not in {PATIENCE_SECONDS:.0f} s: {what}; see {self.log}"
+        def holds() -> bool:
             assert self.process.poll() in (None, 0), f"ended with {self.process.poll()} before {what}; see {self.log}"
-            time.sleep(0.05)
+            return condition()
+
+        wait_until(holds, f"{what}; see {self.log}", PATIENCE_SECONDS)
 
     def wait_for_connection(self, before: int) -> None:
         """Wait until there were more connections than `before`, or the program has ended."""
@@ -72,8 +70,7 @@ class Transfer:
 
     def measure(self) -> None:
         if self.process.poll() is None:
-            resident = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * PAGE
-            self.largest = max(self.largest, resident)
+            self.largest = max(self.largest, resident_bytes(self.process.pid))
 
     @property
     def cpu(self) -> float:
@@ -97,10 +94,10 @@ class Relay:
 
     def wait(self) -> None:
         """Wait until it listens."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while b"server_listening" not in (self._folder / "relay.log").read_bytes()[self._logged :]:
-            assert time.monotonic() < deadline, "the relay does not listen"
-            time.sleep(0.05)
+        log = self._folder / "relay.log"
+        wait_until(
+            lambda: b"server_listening" in log.read_bytes()[self._logged :], "server_listening", PATIENCE_SECONDS
+        )
 
     def restart(self) -> None:
         self.process.kill()

@@ -149,8 +149,7 @@ async def test_websocket_over_tls_is_paired_with_one_without(
         a = RawClient(over_tls(dial(relay), client_context(version)))
         assert await a.open("/?id=a") == {"type": "your_id", "id": "a"}
         b = await relay.client("/?id=b")  # without TLS, as behind a proxy that terminates it
-        await b.send(type="pair_request", target_id="a")
-        assert (await b.receive())["type"] == (await a.receive())["type"] == "paired"
+        await b.pair(a)
         await b.send(type="offer", sdp="v=0" + "x" * 60_000)
         assert len((await a.receive())["sdp"]) == 60_003
         relay.acceptor.stop()

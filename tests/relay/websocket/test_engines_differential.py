@@ -27,13 +27,12 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.websocket.socket_stream import SocketStream
 from tests.harness.examples import examples
-from tests.harness.frames import BINARY, CLOSE, PING, PONG, TEXT, frame, message, upgrade_request
+from tests.harness.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, message, upgrade_request
 from tests.harness.relay import Engine, RelayHarness, relay_harness
 from tests.harness.socket_pair import reset
 from tests.relay.test_fuzz import CLOSING, CONTROL, FRAGMENTS, ODD, TEXTS_IN_BYTES, bent, frames_of, joined
 
 Record = dict[str, Any]
-CONTINUATION: Final = 0x0
 LIMITS: Final = Limits(max_message_size=4096, max_fragments=8, rate=0)
 OPENING: Final = upgrade_request("/?id=sender")
 PAIRING: Final = message(type="pair_request", target_id="peer")

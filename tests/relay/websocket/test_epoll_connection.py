@@ -25,13 +25,12 @@ from sdpx.relay.websocket.epoll_engine import EpollEngine
 from sdpx.relay.websocket.fast_parser import text_frame
 from sdpx.relay.websocket.socket_stream import SocketStream
 from sdpx.relay.websocket.validator import Violation
-from tests.harness.frames import BINARY, CLOSE, KEY, MASK, PING, PONG, TEXT, frame, message
+from tests.harness.frames import BINARY, CLOSE, CONTINUATION, KEY, MASK, PING, PONG, TEXT, frame, message
 from tests.harness.relay import RawClient, relay_harness, takes
 from tests.harness.socket_pair import reset, socket_pair
 from tests.relay.websocket.test_fast_parser import CUTS, in_chunks
 from tests.relay.websocket.test_protocol import HALF, OTHER_HALF
 
-CONTINUATION: Final = 0x0
 MAX_BYTES: Final = 4096
 MAX_FRAGMENTS: Final = 8
 MASKS: Final = st.sampled_from([bytes(4), MASK]) | st.binary(min_size=4, max_size=4)

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 
 from sdpx.relay.websocket import fast_parser
 from sdpx.relay.websocket.fast_parser import FastParser
-from tests.harness.frames import BINARY, MASK, PING, TEXT, frame
+from tests.harness.frames import BINARY, CONTINUATION, MASK, PING, TEXT, frame
 
-CONTINUATION: Final = 0x0
 MAX_BYTES: Final = 4096
 MAX_FRAGMENTS: Final = 8
 MASKS: Final = st.sampled_from([bytes(4), MASK]) | st.binary(min_size=4, max_size=4)

@@ -9,7 +9,6 @@ from websockets.speedups import apply_mask
 from sdpx.relay.websocket.mask import unmask_in_python
 from tests.harness.frames import MASK
 
-CONTINUATION: Final = 0x0
 MAX_BYTES: Final = 4096
 MAX_FRAGMENTS: Final = 8
 MASKS: Final = st.sampled_from([bytes(4), MASK]) | st.binary(min_size=4, max_size=4)

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import strategies as st
 
 from sdpx.relay.websocket.protocol import FrameParser
-from tests.harness.frames import BINARY, CLOSE, MASK, PING, PONG, TEXT, frame
+from tests.harness.frames import BINARY, CLOSE, CONTINUATION, MASK, PING, PONG, TEXT, frame
 
-CONTINUATION: Final = 0x0
 FIN: Final = 0x80
 MAX_BYTES: Final = 4096
 MAX_FRAGMENTS: Final = 8

@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdpx.relay.websocket.validator import FrameValidator
-from tests.harness.frames import BINARY, CLOSE, PING, PONG, TEXT, frame
+from tests.harness.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame
 
-CONTINUATION = 0x0
 MAX_BYTES = 1000
 MAX_FRAGMENTS = 8
 
