@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Annotated, Any, Final
 
 import typer
@@ -57,6 +59,18 @@ HELP: Final = {
 }
 
 
+class _AsWritten:
+    """Conversion of an option: only of the text for a flag, since `Option.parse` converts; pydantic takes 0.1 s to import."""
+
+    def __init__(self, is_flag: bool, get_typers: Callable[[], Any]) -> None:
+        self._is_flag = is_flag
+        self._get_typers = get_typers
+
+    def coerce(self, value: Any, **context: Any) -> Any:
+        """Return the value of the option."""
+        return self._get_typers().coerce(value, **context) if self._is_flag and isinstance(value, str) else value
+
+
 class _WithoutTypes:
     """A command whose help has no `<str>` or `<bool>`: metavariables name the values."""
 
@@ -66,6 +80,9 @@ class _WithoutTypes:
         for each in params:
             metavar = None if isinstance(each, TyperArgument) else each.metavar
             vars(each)["display_type_rich"] = lambda ctx, metavar=metavar: metavar  # noqa: ARG005  of typer >= 0.29
+            if hasattr(each, "get_runtime_param"):  # of typer >= 0.29, too
+                is_flag = getattr(each, "is_flag", False)
+                vars(each)["get_runtime_param"] = partial(_AsWritten, is_flag, each.get_runtime_param)
         return params
 
 
@@ -77,22 +94,24 @@ class _Group(_WithoutTypes, TyperGroup):
     pass
 
 
-app = typer.Typer(
-    name="sdpx",
-    cls=_Group,
-    help="Reliable WebRTC signaling: a relay for the SDP handshake, and a headless peer.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
 _VARIABLES: Final = "Each option can be set by an environment variable: --log-level by SDPX_LOG_LEVEL."
-for _name in COMMANDS:
-    app.command(
-        _name,
-        cls=_Command,
-        help=HELP[_name],
-        epilog=_VARIABLES if any(each.env for each in command_options(_name)) else None,
-    )(command_function(_name))
+
+
+def command_line(commands: Iterable[str] = COMMANDS) -> typer.Typer:
+    """Return the command line with these commands, all by default: each takes some milliseconds."""
+    app = typer.Typer(
+        name="sdpx",
+        cls=_Group,
+        help="Reliable WebRTC signaling: a relay for the SDP handshake, and a headless peer.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        callback=_sdpx,
+    )
+    for name in commands:
+        epilog = _VARIABLES if any(each.env for each in command_options(name)) else None
+        app.command(name, cls=_Command, help=HELP[name], epilog=epilog)(command_function(name))
+    return app
 
 
 def _print_version(requested: bool) -> None:
@@ -101,7 +120,6 @@ def _print_version(requested: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _sdpx(
     version: Annotated[
         bool,
@@ -117,12 +135,14 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line with these arguments, or those of the process; ends with the exit status of the command."""
     for warning in ignore_unknown(os.environ):
         typer.echo(f"sdpx: {warning}", err=True)
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        status = typer.main.get_command(app).main(arguments, prog_name="sdpx", standalone_mode=False)
+        commands = words[:1] if words and words[0] in COMMANDS else COMMANDS
+        status = typer.main.get_command(command_line(commands)).main(words, prog_name="sdpx", standalone_mode=False)
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
         if error.format_message():  # empty without arguments, when the help has been printed
-            typer.echo(describe(error, sys.argv[1:] if arguments is None else arguments), err=True)
+            typer.echo(describe(error, words), err=True)
         status = ExitStatus.USAGE
     sys.exit(status or ExitStatus.OK)

@@ -15,9 +15,12 @@ _OTHER_NAMES: Final = {"SDPX_VENV"}  # of the Justfile
 
 def ignore_unknown(environment: MutableMapping[str, str]) -> Iterator[str]:
     """Remove the variables that are not for sdpx from `environment`; yields a sentence about them for each reason."""
+    names = sorted(name for name in environment if name.startswith("SDPX_"))
+    if not names:
+        return
     known = {each.env for command in COMMANDS for each in command_options(command) if each.env} | _OTHER_NAMES
     of_services = []
-    for name in sorted(name for name in environment if name.startswith("SDPX_")):
+    for name in names:
         if _SERVICE_NAME.fullmatch(name) or (name.endswith("_PORT") and _SERVICE_PORT.match(environment[name])):
             of_services.append(name)
             del environment[name]

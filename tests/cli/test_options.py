@@ -14,11 +14,11 @@ from sdpx.options import LogOptions, build, values_of
 from sdpx.peer.options import PeerOptions
 from sdpx.relay.options import ServeOptions
 
-GROUP: Any = typer.main.get_command(app.app)
+GROUP: Any = typer.main.get_command(app.command_line())
 
 
 def run(*arguments: str, **variables: str) -> Any:
-    return CliRunner().invoke(app.app, arguments, env={"COLUMNS": "80", "TERMINAL_WIDTH": "200"} | variables)
+    return CliRunner().invoke(app.command_line(), arguments, env={"COLUMNS": "80", "TERMINAL_WIDTH": "200"} | variables)
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_dataclass_is_rebuilt_from_its_values() -> None:
 def test_help_fits_80_columns(command: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """No text is cut off, and no word is broken: the columns leave room for the texts."""
     monkeypatch.setattr(sys.modules.get("typer.rich_utils", typer), "MAX_WIDTH", None, raising=False)
-    done = CliRunner().invoke(app.app, [*([command] if command else []), "--help"], env={"COLUMNS": "80"})
+    done = CliRunner().invoke(app.command_line(), [*([command] if command else []), "--help"], env={"COLUMNS": "80"})
     assert done.exit_code == 0
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "…" not in done.stdout
@@ -146,5 +146,5 @@ def test_help_fits_80_columns(command: str | None, monkeypatch: pytest.MonkeyPat
 def test_shell_completion_knows_options_and_their_values() -> None:
     assert "--install-completion" in run("--help").stdout
     words = {"_SDPX_COMPLETE": "complete_bash", "COMP_WORDS": "sdpx peer --expect ", "COMP_CWORD": "3"}
-    done = CliRunner().invoke(app.app, [], env=words, prog_name="sdpx")
+    done = CliRunner().invoke(app.command_line(), [], env=words, prog_name="sdpx")
     assert done.stdout.split() == ["exchange", "connected", "channel", "message"]

@@ -68,7 +68,7 @@ def check_cover(title: str, table: Iterable[Any], found: Iterable[Any], possible
 
 def program() -> Any:
     """The program with its commands, as Click has it."""
-    return typer.main.get_command(app.app)
+    return typer.main.get_command(app.command_line())
 
 
 def commands() -> Mapping[str, Any]:

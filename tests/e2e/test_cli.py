@@ -33,7 +33,7 @@ async def run(*arguments: str) -> tuple[int, str, list[str]]:
 
 def test_help_and_version_load_no_program() -> None:
     """`sdpx --help` imports neither trio nor aiortc."""
-    code = "import sys, sdpx.cli.app\ntry: sdpx.cli.app.app(['--help'])\nexcept SystemExit: pass\n"
+    code = "import sys, sdpx.cli.app\ntry: sdpx.cli.app.command_line()(['--help'])\nexcept SystemExit: pass\n"
     code += "print([m for m in ('trio', 'aiortc', 'asyncio', 'msgspec', 'av') if m in sys.modules], file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment())
     assert done.stderr.strip().endswith("[]")
@@ -43,12 +43,12 @@ def test_help_and_version_load_no_program() -> None:
 
 
 def test_relay_does_not_load_the_webrtc_stack() -> None:
-    """`sdpx serve` imports neither aiortc, trio_asyncio nor av; nor, without a cluster, coredis."""
-    code = "import sys, sdpx.relay.app, sdpx.runtime\n"
-    code += "unwanted = 'aiortc', 'aioice', 'trio_asyncio', 'av', 'sdpx.peer', 'coredis', 'anyio', 'sdpx.relay.cluster_relay'\n"
-    code += "print([m for m in unwanted if m in sys.modules])"
+    """`sdpx serve` imports neither aiortc, trio_asyncio nor av; nor, without a cluster, coredis nor what `--help` needs."""
+    code = "import sys, sdpx.cli.app\ntry: sdpx.cli.app.main(['serve', '--check'])\nexcept SystemExit: pass\n"
+    code += "unwanted = 'aiortc', 'aioice', 'trio_asyncio', 'av', 'sdpx.peer.session', 'coredis', 'anyio', 'pydantic', 'rich'\n"
+    code += "print([m for m in (*unwanted, 'sdpx.relay.cluster_relay') if m in sys.modules], 'sdpx.relay.app' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "[] True"
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,9 @@ def test_invalid_option_ends_the_start(tmp_path: Path, arguments: list[str], wor
         "other": write(tmp_path / "other.pem", CA.issue_cert("x").private_key_pem.bytes()),
         "config": write(tmp_path / "sdpx.toml", "[serve]\nprot = 1\n"),
     }
-    done = CliRunner().invoke(app.app, ["serve", "--check", *(each.format(**places) for each in arguments)], env=WIDE)
+    done = CliRunner().invoke(
+        app.command_line(), ["serve", "--check", *(each.format(**places) for each in arguments)], env=WIDE
+    )
     assert (done.exit_code, done.stdout) == (2, "")
     for word in words:
         assert word in done.stderr
@@ -149,7 +151,7 @@ def test_token_command_prints_only_the_token(tmp_path: Path) -> None:
 
 def test_token_command_warns_of_a_short_secret(tmp_path: Path) -> None:
     path = str(secret_file(tmp_path, "hush"))
-    done = CliRunner().invoke(app.app, ["token", "--sub", "bob", "--auth-secret-file", path], env=WIDE)
+    done = CliRunner().invoke(app.command_line(), ["token", "--sub", "bob", "--auth-secret-file", path], env=WIDE)
     assert done.exit_code == 0
     assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+\n", done.stdout)
     assert "shorter than 32 bytes" in done.stderr
@@ -169,7 +171,9 @@ def test_token_command_warns_of_a_short_secret(tmp_path: Path) -> None:
 )
 def test_token_command_names_an_invalid_option(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
     secret = secret_file(tmp_path)
-    done = CliRunner().invoke(app.app, ["token", *(each.format(secret=secret) for each in arguments)], env=WIDE)
+    done = CliRunner().invoke(
+        app.command_line(), ["token", *(each.format(secret=secret) for each in arguments)], env=WIDE
+    )
     assert (done.exit_code, done.stdout) == (2, "")
     assert all(word in done.stderr for word in words)
 
@@ -418,6 +422,6 @@ def test_contradictory_tls_options_of_the_peer_are_refused(
 ) -> None:
     tls_files(tmp_path)
     places = {"empty": write(tmp_path / "empty", ""), "ca": tmp_path / "ca.pem"}
-    done = CliRunner().invoke(app.app, ["peer", *(each.format(**places) for each in arguments)], env=WIDE)
+    done = CliRunner().invoke(app.command_line(), ["peer", *(each.format(**places) for each in arguments)], env=WIDE)
     assert (done.exit_code, done.stdout) == (2, "")
     assert all(word in done.stderr for word in words)
