@@ -15,7 +15,6 @@ from sdpx.protocol import codec
 from sdpx.protocol.codec import FROM_PEER
 from sdpx.protocol.messages import Pong, ServerMessage, YourId
 from sdpx.relay.client import ClientSession
-from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.overload import QueuedBytes, slowest_readers
 from sdpx.relay.core.pairing import Effect, Send
 from sdpx.relay.resume import ResumeManager
@@ -26,15 +25,23 @@ from sdpx.relay.websocket.fast_parser import text_frame
 
 @dataclass(eq=False, repr=False)
 class EffectExecutor:
-    """Executes effects for the clients of a relay, whose `sessions` have the bytes of `queued` in their send queues."""
+    """Executes effects for the clients of a relay.
 
-    _limits: Limits
+    The `sessions` have the bytes of `queued` in their send queues, `max_bytes` at most; so many are the bytes of all replay
+    buffers, too.
+    """
+
+    _max_bytes: int
     _sessions: Mapping[str, ClientSession]
     _resume: ResumeManager
     _queued: QueuedBytes
     _log_event: Callable[[Event], None]
     _pending: deque[tuple[Effect, float]] = field(default_factory=deque)
     _is_executing: bool = False
+    _replayed: QueuedBytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._replayed = self._resume.store.total
 
     def execute(self, effects: Sequence[Effect], now: float = 0.0) -> int:
         """Execute effects of a message that came at `now`, or leave them to the execution that is under way.
@@ -55,7 +62,7 @@ class EffectExecutor:
                 deepest = max(deepest, self._execute_one(*self._pending.popleft()))
         finally:
             self._is_executing = False
-        if self._queued.bytes > self._limits.max_queued_bytes or self._resume.store.is_over_budget:
+        if self._queued.bytes > self._max_bytes or self._replayed.bytes > self._max_bytes:
             self._evict()
         return deepest
 
@@ -80,7 +87,7 @@ class EffectExecutor:
 
     def execute_pending(self) -> None:
         """Execute what `forward` has caused."""
-        if self._pending or self._queued.bytes > self._limits.max_queued_bytes or self._resume.store.is_over_budget:
+        if self._pending or self._queued.bytes > self._max_bytes or self._replayed.bytes > self._max_bytes:
             self.execute(())
 
     def _execute_one(self, effect: Effect, now: float) -> int:
@@ -101,8 +108,7 @@ class EffectExecutor:
     def _evict(self) -> None:
         """Disconnect clients until the send queues and the replay buffers are within their bounds."""
         queues = [(each, each.queue.size, each.queue.waiting_since) for each in self.connections()]
-        limit, now = self._limits.max_queued_bytes, trio.current_time()
-        for connection in slowest_readers(queues, self._queued.bytes, limit, now):
+        for connection in slowest_readers(queues, self._queued.bytes, self._max_bytes, trio.current_time()):
             connection.end(SLOW_CONSUMER)
         self._resume.evict()
 

@@ -83,7 +83,9 @@ class Relay:
             limits, self._sessions, self.log_event, self._end_suspended, resumed_at, self.is_clustered
         )
         self.queued = QueuedBytes()
-        self._effects = EffectExecutor(limits, self._sessions, self._resume, self.queued, self.log_event)
+        self._effects = EffectExecutor(
+            limits.max_queued_bytes, self._sessions, self._resume, self.queued, self.log_event
+        )
         self._execute = self._effects.execute
         self._unknown_targets = AddressLimit(limits.unknown_target_rate)
         self._partial_messages = PartialMessageBudget[str](limits.max_partial_bytes)

@@ -42,7 +42,9 @@ class Setup:
         for name, connection in self.connections.items():
             self.sessions[name].connection = cast("Any", connection)
         resume = ResumeManager(Limits(), self.sessions, self.logged.append, lambda *_: None, lambda _: 0.0)
-        self.executor = EffectExecutor(Limits(), self.sessions, resume, QueuedBytes(), self.logged.append)
+        self.executor = EffectExecutor(
+            Limits().max_queued_bytes, self.sessions, resume, QueuedBytes(), self.logged.append
+        )
 
 
 FIRST, CAUSED = serve.Unpaired("a", "b", "left"), serve.Unpaired("b", "a", "slow")

@@ -199,18 +199,11 @@ class SessionStore:
         buffer.ack_due = None
         return list(senders)
 
-    @property
-    def is_over_budget(self) -> bool:
-        """Whether the replay buffers hold more bytes than all may."""
-        return self.total.bytes > self._limits.max_queued_bytes
-
     def over_budget(self, address_of: Callable[[str], str] = str) -> list[Eviction]:
         """Return the sessions that have to end for all replay buffers to be within their bound.
 
         `address_of` returns the address of a client.
         """
-        if not self.is_over_budget:
-            return []
         sizes = [(buffer, address_of(buffer.client_id), buffer.size) for buffer in self._buffers]
         evicted = largest_buffers(sizes, self.total.bytes, self._limits.max_queued_bytes)
         self.totals.evicted += len(evicted)

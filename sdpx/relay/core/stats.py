@@ -5,11 +5,13 @@ Most counters follow from events, which are counted whether or not the log shows
 
 from bisect import bisect_left
 from collections import Counter
-from typing import Final, get_args
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, Final, get_args
 
 from msgspec import Struct, field
 
-from sdpx.events import Event, WarningEvent, serve
+from sdpx.events import Event, serve
 from sdpx.protocol.messages import DisconnectReason, RelayedType
 from sdpx.relay.core.sessions import ResumeStats
 
@@ -31,6 +33,13 @@ RELAY_SECONDS: Final = (
     5.0,
     20.0,
 )
+_CODE_OF_REFUSAL: Final[dict[type[Event], Callable[[Any], str]]] = {
+    serve.MessageRefused: attrgetter("code"),
+    serve.PairRefused: attrgetter("code"),
+    serve.RelayRefused: attrgetter("code"),
+    serve.ConnectionRefused: attrgetter("reason"),
+    serve.TlsHandshakeFailed: lambda _: "tls",
+}
 EVICTIONS: Final[tuple[DisconnectReason, ...]] = ("slow", "timeout", "refused")  # the relay ended the connection
 
 
@@ -71,22 +80,13 @@ class RelayStats:
 
     def count(self, event: Event) -> None:
         """Update the counters for an event."""
-        match event:
-            case serve.ClientConnected():
-                self.clients += 1
-            case serve.Paired():
-                self.pairings += 1
-            case WarningEvent():
-                self._count_refusal(event)
-
-    def _count_refusal(self, event: Event) -> None:
-        match event:
-            case serve.MessageRefused(code=code) | serve.PairRefused(code=code) | serve.RelayRefused(code=code):
-                self.refusals[code] += 1
-            case serve.ConnectionRefused(reason=code):
-                self.refusals[code] += 1
-            case serve.TlsHandshakeFailed():
-                self.refusals["tls"] += 1
+        kind = type(event)
+        if kind is serve.ClientConnected:
+            self.clients += 1
+        elif kind is serve.Paired:
+            self.pairings += 1
+        elif code_of := _CODE_OF_REFUSAL.get(kind):
+            self.refusals[code_of(event)] += 1
 
     def count_relay_time(self, seconds: float) -> None:
         """Count the time of a relayed frame from reading it to writing it to the receiver's socket."""

@@ -19,6 +19,7 @@ from sdpx.relay.websocket.close_reasons import (
     CONNECTION_LOST,
     HANDSHAKE_ABORTED,
     IDLE_TIMEOUT,
+    SLOW_CONSUMER,
     WRITE_TIMEOUT,
     CloseReason,
     flush_timeout,
@@ -78,9 +79,11 @@ class EpollConnection(Connection):
     # ---- sending
 
     def post(self, data: bytes, sender: object = None, since: float = 0.0) -> int:
-        """Queue a WebSocket frame, and have it written soon; see `Connection`."""
-        depth = Connection.post(self, data, sender, since)
-        if depth and self._may_write:
+        """Queue a WebSocket frame, and have it written soon; see `Connection`, which is not called, as this is the hot path."""
+        depth = self.queue.put(data, sender, since)
+        if not depth:
+            self.end(SLOW_CONSUMER)
+        elif self._may_write:
             if depth == 1:
                 self._engine.flush_soon(self)
             elif depth >= FLUSH_AT_FRAMES:
