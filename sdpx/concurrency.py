@@ -58,10 +58,10 @@ class FairSlots:
         self._free += 1
 
 
-async def wait_while_it_changes(
+async def wait_while_changing(
     value: Callable[[], object], change: Callable[[], Awaitable[None]], seconds: float
 ) -> None:
-    """Wait until `value()` is false, or has not changed for `seconds`; it is looked at after each `change()`, and regularly."""
+    """Wait until `value()` is false, or has not changed for `seconds`; checks it after each `change()` and regularly."""
     last, deadline = None, 0.0
     while present := value():
         if present != last:
@@ -72,7 +72,7 @@ async def wait_while_it_changes(
 
 
 async def wait_for_change(change: Callable[[], Awaitable[None]]) -> None:
-    """Wait for `change()`, but not for long: for values that also change without it."""
+    """Wait for `change()`, for `POLL_SECONDS` at most: a value may also change without it."""
     with trio.move_on_after(POLL_SECONDS):
         await change()
 

@@ -37,8 +37,8 @@ class ThreadSink:
         fd: int,
         on_failure: Callable[[OSError, int], object],
         max_lines: int = QUEUE_LINES,
-        on_recovery: Callable[[int], object] = id,
-        on_written: Callable[[int], object] = id,
+        on_recovery: Callable[[int], object] = lambda _: None,
+        on_written: Callable[[int], object] = lambda _: None,
     ) -> None:
         self._fd = fd
         self._on_failure = on_failure

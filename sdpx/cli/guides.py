@@ -7,26 +7,11 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Final
 
+from sdpx.cli.options import RECIPES
 from sdpx.options import BadOption, did_you_mean
 
 MAX_WIDTH: Final = 100
 DOCS: Final = files("sdpx") / "docs"
-# The file of each recipe, and its purpose.
-RECIPES: Final = {
-    "systemd": ("recipes/sdpx.service", "A hardened unit for systemd, with a watchdog"),
-    "compose": ("recipes/compose.yaml", "The relay and a TURN server (coturn) in containers; needs the next one"),
-    "container": ("recipes/Containerfile", "An image of sdpx, built from a clone"),
-    "nginx": ("examples/nginx.conf", "nginx as a reverse proxy"),
-    "caddy": ("examples/Caddyfile", "Caddy as a reverse proxy, with a certificate"),
-    "cluster": (
-        "recipes/cluster.yaml",
-        "Two nodes, Valkey and nginx in containers; needs the next one and `container`",
-    ),
-    "nginx-cluster": ("recipes/nginx-cluster.conf", "nginx in front of two nodes"),
-    "caddy-cluster": ("recipes/caddy-cluster.Caddyfile", "Caddy in front of two nodes, with a certificate"),
-    "prometheus": ("recipes/alerts.yaml", "Alert rules for the metrics of a relay"),
-    "grafana": ("recipes/dashboard.json", "A dashboard of the metrics of a relay"),
-}
 
 
 def topics() -> dict[str, Traversable]:

@@ -13,18 +13,22 @@ from sdpx.peer.options import PeerOptions
 from sdpx.peer.transfer.options import PipeOptions, ReceiveOptions, SendOptions
 from sdpx.relay.options import ServeOptions
 
-Recipe = Literal[
-    "systemd",
-    "compose",
-    "container",
-    "nginx",
-    "caddy",
-    "cluster",
-    "nginx-cluster",
-    "caddy-cluster",
-    "prometheus",
-    "grafana",
-]
+# The file of each recipe, and its purpose.
+RECIPES: Final = {
+    "systemd": ("recipes/sdpx.service", "A hardened unit for systemd, with a watchdog"),
+    "compose": ("recipes/compose.yaml", "The relay and a TURN server (coturn) in containers; needs the next one"),
+    "container": ("recipes/Containerfile", "An image of sdpx, built from a clone"),
+    "nginx": ("examples/nginx.conf", "nginx as a reverse proxy"),
+    "caddy": ("examples/Caddyfile", "Caddy as a reverse proxy, with a certificate"),
+    "cluster": (
+        "recipes/cluster.yaml",
+        "Two nodes, Valkey and nginx in containers; needs the next one and `container`",
+    ),
+    "nginx-cluster": ("recipes/nginx-cluster.conf", "nginx in front of two nodes"),
+    "caddy-cluster": ("recipes/caddy-cluster.Caddyfile", "Caddy in front of two nodes, with a certificate"),
+    "prometheus": ("recipes/alerts.yaml", "Alert rules for the metrics of a relay"),
+    "grafana": ("recipes/dashboard.json", "A dashboard of the metrics of a relay"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ class DocsOptions:
 class RecipeOptions:
     """Options of `sdpx recipe`."""
 
-    name: Recipe | None = option(
+    name: Literal[tuple(RECIPES)] | None = option(  # type: ignore[valid-type]
         None, "Recipe to print; default: a list of them.", "Arguments", "NAME", is_argument=True, in_file=False
     )
 

@@ -15,7 +15,7 @@ def command_function(command: str) -> Callable[..., None]:
     """Return a function with the signature that Typer reads; it builds the options and runs the command."""
 
     def run(**values: Any) -> None:
-        from sdpx.cli import commands  # noqa: PLC0415  loads what `--help` does not need
+        from sdpx.cli import commands  # noqa: PLC0415  `--help` does not need them
 
         try:
             status = getattr(commands, command)(build(COMMANDS[command], values))

@@ -1,4 +1,4 @@
-"""Runs `sdpx doctor`: the relay, this machine's network, STUN and TURN servers, and at last connections of real peers."""
+"""Runs `sdpx doctor`: the relay, this machine's network, STUN and TURN servers, and then connections of real peers."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One check, its result, and what all results together mean. Pure."""
+"""The result of one check, and the conclusion from all of them. Pure."""
 
 import re
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ def exit_status(checks: Sequence[Check]) -> ExitStatus:
 
 
 def summarize(checks: Sequence[Check]) -> str:
-    """Return one sentence: that all is well, or what to do first."""
+    """Return one sentence: that all is well, or the first remedy."""
     problems = [each for each in checks if each.result == "failed"] or [
         each for each in checks if each.result == "warning"
     ]
@@ -67,10 +67,10 @@ def summarize(checks: Sequence[Check]) -> str:
         return "No problem found"
     first = problems[0]
     count = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
-    what = first.remedy or first.sentence
+    advice = first.remedy or first.sentence
     kind = "Failed" if first.result == "failed" else "Warning"
-    target = "" if first.target in what else f" {first.target}"
-    return f"{kind}: {first.name}{target}{count}. First: {what[:1].lower()}{what[1:]}"
+    target = "" if first.target in advice else f" {first.target}"
+    return f"{kind}: {first.name}{target}{count}. First: {advice[:1].lower()}{advice[1:]}"
 
 
 # ---- report ---------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Checks of STUN and TURN servers, each alone: an answer, the address that it sees, an allocation, a byte through it."""
+"""Checks of STUN and TURN servers, one by one: an answer, the address that the server sees, an allocation, data through it."""
 
 import os
 import re
@@ -37,7 +37,7 @@ _FAMILIES: Final = {"ipv4": AF_INET, "ipv6": AF_INET6}
 
 
 class Transport:
-    """A way to one server: it sends messages, and passes on what it receives."""
+    """A transport to one server that sends and receives STUN messages."""
 
     def __init__(self, stream: Any, peer: Any) -> None:
         self._stream = stream
@@ -161,7 +161,7 @@ class Allocation:
 
 
 async def check_stun(servers: Sequence[IceServer], local: Sequence[str], recorder: CheckRecorder) -> None:
-    """Check each STUN server by each address family, and the NAT by what those of IPv4 saw of one socket."""
+    """Check each STUN server by each address family, and the NAT by the addresses of one IPv4 socket that they saw."""
     if not servers:
         recorder.add(skipped("stun", "", "No STUN server is given, by the relay or by --stun"))
         return
@@ -180,7 +180,7 @@ async def check_stun(servers: Sequence[IceServer], local: Sequence[str], recorde
 async def _stun(
     target: str, server: IceServer, sockets: dict[str, trio.socket.SocketType], seen: dict[str, str]
 ) -> Check:
-    """Ask a server from one socket of each family, in `sockets`, so that `seen` shows what the NAT makes of it."""
+    """Ask a server from one socket of each family, in `sockets`, so that `seen` shows how the NAT maps it."""
     results: dict[str, Any] = {}
     has_route = False
     for family, address in await _resolve(server):

@@ -45,7 +45,7 @@ def describe_addresses(interfaces: Mapping[str, Sequence[str]]) -> Check:
 
 
 def describe_nat(seen: Mapping[str, str], local: Iterable[str]) -> Check | None:
-    """Return the check of the NAT (RFC 4787, 4.1) from what servers saw of one IPv4 socket; None if no server answered.
+    """Return the check of the NAT (RFC 4787, 4.1) from the mappings that servers saw of one IPv4 socket; None without answers.
 
     `seen` has the mapped HOST:PORT by the HOST:PORT of the server, `local` this machine's addresses.
     """

@@ -80,7 +80,7 @@ class PeerChecks:
 
 
 def _judge(name: str, target: str, peer: LoggedProcess) -> Check:
-    """Return what the log and the exit status of a peer say."""
+    """Return the check that follows from the log and the exit status of a peer."""
     status = peer.process.returncode
     last = {line["event"]: line for line in peer.lines}
     summary, path = last.get("connection_summary", {}), last.get("path_selected", {})

@@ -1,4 +1,4 @@
-"""Checks of the relay, from the name in its URL to a pairing: each is a step that the ones after it need."""
+"""Checks of the relay, from the name in its URL to a pairing: each needs the ones before it."""
 
 import ssl
 import time
@@ -165,7 +165,7 @@ class RelayChecks:
         return dial(url, shown, self._tls, headers, keeps_alive=keeps_alive)
 
     def _token(self, shown: str) -> Check:
-        """Check what the token says of itself; the relay has accepted it."""
+        """Check the claims of the token, which the relay has accepted."""
         if self._options.access.token is None:
             return skipped("token", shown, "None is given, and the relay needs none")
         claims = _claims(self._options.access.token)
@@ -258,7 +258,7 @@ class RelayChecks:
         return passed(name, shown, "Offer, answer and candidate arrived as they were sent")
 
     async def check_idle(self) -> None:
-        """Leave a connection alone for `--idle`, but for the relay's own pings, and see whether it lives."""
+        """Check whether a connection without messages, but for the relay's own pings, lives for `--idle`."""
         await self._recorder.record("idle", self._peer.shown_url, self._idle)
 
     async def _idle(self, shown: str) -> Check:
@@ -296,7 +296,7 @@ def _upgraded(shown: str, connection: SignalingConnection) -> Check:
 
 
 async def _exchange(first: SignalingConnection, second: SignalingConnection) -> str | None:
-    """Pair two clients and send frames both ways; returns what did not arrive as it was sent. Raises an `Ending`."""
+    """Pair two clients and send frames both ways; returns a sentence about a frame that was changed. Raises an `Ending`."""
     await first.send(_text(PairRequest(second.your_id.id)))
     reply = await _receive(first, Paired, ErrorFrame)
     if isinstance(reply, ErrorFrame):

@@ -12,7 +12,7 @@ _SPINNER: Final = "|/-\\"
 
 
 class DoctorView(View):
-    """A line for each check, and what to do about a problem; behind them the check that is being made, with a spinner."""
+    """A line for each check, with the remedy of a problem; behind them the check that is being made, with a spinner."""
 
     def __init__(self, *, interactive: bool = False, colour: bool = False, width: int = 80) -> None:
         super().__init__(interactive=interactive, colour=colour, width=width)

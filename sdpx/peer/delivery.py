@@ -10,7 +10,7 @@ from typing import Final
 
 import trio
 
-from sdpx.concurrency import RepeatedEvent, wait_for_change, wait_while_it_changes
+from sdpx.concurrency import RepeatedEvent, wait_for_change, wait_while_changing
 from sdpx.log import Log
 from sdpx.peer.input import MessageSource
 from sdpx.peer.message_transport import MessageTransport
@@ -62,7 +62,7 @@ class Delivery:
         def left() -> tuple[int, int] | None:
             return None if is_over() or not any(self.in_doubt) else self.in_doubt
 
-        await wait_while_it_changes(left, self.changed.wait, seconds)
+        await wait_while_changing(left, self.changed.wait, seconds)
 
     # ---- connections ----------------------------------------------------------------------------------------------
 

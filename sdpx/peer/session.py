@@ -12,7 +12,7 @@ from typing import Final
 import trio
 from msgspec import UNSET
 
-from sdpx.concurrency import wait_while_it_changes
+from sdpx.concurrency import wait_while_changing
 from sdpx.errors import Ending
 from sdpx.events import peer, webrtc
 from sdpx.ice_servers import IceServer, choose
@@ -114,7 +114,7 @@ class Session:
                 await self._end_pairing()
             if count := self._source.unsent:
                 self._source.reject("not_sent", f"Messages of the input were not sent: {count}", count)
-        await wait_while_it_changes(lambda: self._log.undelivered, self._log.progress.wait, self._options.timeout)
+        await wait_while_changing(lambda: self._log.undelivered, self._log.progress.wait, self._options.timeout)
         self.check()
 
     def check(self, cause: str = "") -> None:
@@ -172,7 +172,7 @@ class Session:
             sent = self._pairing.trace.bytes_sent if self._pairing else 0
             return (sent,) if self.channel_is_open and self._source.unsent else None
 
-        await wait_while_it_changes(left, self.queue.change, self._options.timeout)
+        await wait_while_changing(left, self.queue.change, self._options.timeout)
 
     async def quit(self, cause: str = '{"close": true}') -> None:
         """End the program, once the present peer has confirmed all that was sent."""

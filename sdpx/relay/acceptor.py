@@ -80,7 +80,7 @@ class Acceptor:
     # ---- pending connections on the epoll engine
 
     def accept(self, streams: Iterable[SocketStream]) -> None:
-        """Take new connections; raises only what iterating over `streams` raises."""
+        """Take new connections; raises only the exceptions of iterating over `streams`."""
         assert self._engine is not None
         with self._engine.batch():
             for stream in streams:
@@ -207,7 +207,7 @@ class Acceptor:
     async def _read_request(self, stream: trio.abc.Stream, received: bytes) -> HttpRequest | HttpError | None:
         """Read a request, of which `received` has been read.
 
-        Returns the request, what to answer instead, or None if the client sent nothing. Raises `TlsHandshakeError`.
+        Returns the request, the error that refuses it, or None if the client sent nothing. Raises `TlsHandshakeError`.
         """
         parser = RequestParser(self._limits.head_bytes)
 

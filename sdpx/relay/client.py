@@ -54,5 +54,5 @@ class ClientSession:
     unacknowledged: list[object] | None = None  # of a resumable session: the senders of frames in its replay buffer
 
     def release(self) -> None:
-        """Drop what refers back to a session that has ended, so that its memory does not wait for the garbage collector."""
+        """Drop the references that lead back to an ended session: no cycle keeps its memory for the garbage collector."""
         self.connection = self.last_peer = self.unacknowledged = self.link = None

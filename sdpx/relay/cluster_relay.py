@@ -1,4 +1,4 @@
-"""The relay as a node of a cluster: executes what `sdpx.relay.cluster.node` decides.
+"""The relay as a node of a cluster: executes the decisions of `sdpx.relay.cluster.node`.
 
 - A client whose frames need no detour has no `link`, and is served as without a cluster. A `pair_request` sets it until the
   answer comes; frames behind it are held as they came, unread. A peer on another node sets it for the whole pairing.
@@ -62,7 +62,7 @@ class ClusterRelay(MovingSessions):
         return self._directory.status == "degraded"
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Enter the cluster, which is what `task_status` waits for, and stay in it. Raises an `Ending` if that fails."""
+        """Enter the cluster, then report by `task_status`, and stay in it. Raises an `Ending` if it cannot enter."""
 
         def joined(node: str, nodes: int) -> None:
             self.log_event(serve.ClusterJoined(node, nodes))

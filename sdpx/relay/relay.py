@@ -1,9 +1,9 @@
-"""The relay: a frame comes in, the rate limit and the pairing table decide about it, and send queues get what follows.
+"""The relay: the rate limit and the pairing table decide about a frame, and the results go into send queues.
 
 - `on_frame` is the one way of every client message. Between reading a frame and queueing it for its receiver there is no
   checkpoint: frames keep their order, and the effects of one decision are executed before the next one is made.
-- Rules are in `sdpx.relay.core`; their effects are executed by `sdpx.relay.effects`, and what resumable sessions need besides
-  is in `sdpx.relay.resume`.
+- Rules are in `sdpx.relay.core`; `sdpx.relay.effects` executes their effects, and `sdpx.relay.resume` has the connections and
+  timers of resumable sessions.
 """
 
 import os
@@ -157,7 +157,7 @@ class Relay:
             nursery.start_soon(self._resume.run)
 
     async def drain(self) -> None:
-        """Wait for what has to be done between `stop` and the end of the connections."""
+        """Do the work between `stop` and the end of the connections: none without a cluster."""
 
     def stop(self) -> None:
         """End every session and connection because the relay stops."""

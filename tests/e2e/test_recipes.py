@@ -13,7 +13,8 @@ import pytest
 import trio
 import yaml
 
-from sdpx.cli.guides import DOCS, RECIPES
+from sdpx.cli.guides import DOCS
+from sdpx.cli.options import RECIPES
 from sdpx.peer.webrtc.peer_connection import host_addresses
 from sdpx.relay.core.limits import Limits
 from tests.docs import code

@@ -1,6 +1,6 @@
 """Authenticates requests for a WebSocket, by origin, failed attempts, token and webhook, in this order.
 
-A refusal of a token names what is wrong with the token and quotes nothing of it.
+The refusal of a token names the rule that the token breaks, and quotes nothing of it.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -29,7 +29,7 @@ MAX_SHOWN_ORIGIN: Final = 100
 
 @dataclass(eq=False, repr=False)
 class Authenticator:
-    """Decides what a request is allowed. `clock` returns seconds since the epoch."""
+    """Decides about the permissions of requests. `clock` returns seconds since the epoch."""
 
     _options: AuthOptions
     _credentials: Credentials
@@ -62,7 +62,7 @@ class Authenticator:
         return Remote(f"[{client}]" if ":" in client else client, network_of(client))
 
     async def authenticate(self, request: HttpRequest, remote: Remote) -> Grant | HttpError:
-        """Return what a request for a WebSocket is allowed, or its refusal. May wait for the webhook."""
+        """Return the permissions of a request for a WebSocket, or its refusal. May wait for the webhook."""
         origin = ", ".join(request.values(b"origin")) or None  # two of them are no valid origin
         own_host = ", ".join(request.values(b"host")) if self._has_page else None
         if not self.origins.allow(origin, own_host):
@@ -84,7 +84,7 @@ class Authenticator:
             return HttpError(401, "unauthorized", str(error), (("WWW-Authenticate", "Bearer"),), error.client_id)
 
     def _grant_of(self, token: str | None, asked_id: str | None) -> Grant:
-        """Return what the token allows; raises `BadToken`, also if it is for another ID than `asked_id`."""
+        """Return the token's permissions; raises `BadToken`, also if the token is for another ID than `asked_id`."""
         if not self._options.asks_for_tokens:
             return UNRESTRICTED
         if token is None:

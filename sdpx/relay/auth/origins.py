@@ -65,7 +65,7 @@ def is_local_name(host: str) -> bool:
 
 
 def validate_origin(text: str) -> str | None:
-    """Return what is wrong with an origin to allow."""
+    """Return the problem of an origin to allow; None if it is valid."""
     match = _ORIGIN.fullmatch(text.lower())
     if text.lower() in _WITHOUT_HOST:
         return None

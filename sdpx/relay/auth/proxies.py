@@ -1,7 +1,8 @@
 """The address of the client behind a reverse proxy. Pure.
 
-Each proxy appends the address of its own client to `X-Forwarded-For`, or to `Forwarded` (RFC 7239); what the client itself
-wrote there comes first. So the list is read from its end, and the first address that is not a trusted proxy is the client's.
+Each proxy appends the address of its own client to `X-Forwarded-For`, or to `Forwarded` (RFC 7239); the values that the
+client itself wrote come first. So the list is read from its end, and the first address that is not a trusted proxy is that
+of the client.
 A proxy that sets one of the two headers may pass on the client's other one: if both are present, they must agree.
 """
 
@@ -71,7 +72,7 @@ def _network(text: str) -> IPv4Network | IPv6Network:
 
 
 def validate_network(text: str) -> str | None:
-    """Return what is wrong with a network to trust."""
+    """Return the problem of a network to trust; None if it is valid."""
     try:
         ip_network(text, strict=False)
     except ValueError:

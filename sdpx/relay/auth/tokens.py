@@ -51,7 +51,7 @@ UNRESTRICTED: Final = Grant()
 
 
 def parse_claims(claims: object, now: float, audience: str | None = None, id_claim: str | None = None) -> Grant:
-    """Return what the claims of a token allow at `now`; raises `BadToken`, also if there is an `id_claim` and it is missing."""
+    """Return the permissions in a token's claims at `now`; raises `BadToken`, also for a missing `id_claim`."""
     if not isinstance(claims, dict):
         raise BadToken("The token's payload is not a JSON object")
     expires_at, not_before, issued_at = (_seconds(claims, name) for name in ("exp", "nbf", "iat"))
@@ -98,7 +98,7 @@ def make_claims(sub: str, pair: Sequence[str], audience: str | None, now: float,
 
 
 def validate_pattern(text: str) -> str | None:
-    """Return what is wrong with an entry of `pair`."""
+    """Return the problem of an entry of `pair`; None if it is valid."""
     if _PATTERN.fullmatch(text):
         return None
     return f"'{text}' is not an ID or a pattern: 1 to 64 letters, digits, '-', '_', '.' or '*'"

@@ -28,7 +28,7 @@ def turn_server(secret: bytes, urls: Sequence[str], client_id: str, expiry: int)
 
 
 def validate_turn_url(url: str) -> str | None:
-    """Return what is wrong with the URL of a TURN server (RFC 7065)."""
+    """Return the problem of a TURN server's URL (RFC 7065); None if it is valid."""
     try:
         server = parse_server(url)
     except ValueError as error:

@@ -29,7 +29,7 @@ LONGEST_HOLD: Final = 3
 
 
 class WebhookRequest(msgspec.Struct, frozen=True):
-    """The question to the service; `id` is the ID that the client asks for or that its token is for."""
+    """The request to the service; `id` is the ID that the client asks for or that its token is for."""
 
     id: str | None
     remote: str
@@ -55,11 +55,11 @@ class WebhookAnswer(msgspec.Struct, frozen=True):
 
 
 class Unavailable(Exception):
-    """The service gave no usable answer. The message says why, and quotes nothing of the answer."""
+    """The service gave no usable answer. The message has the reason, and quotes nothing of the answer."""
 
 
-class _Question:
-    """A question that has a slot, and its outcome once `done` is set: the body of the answer, or why there is none."""
+class _Call:
+    """A call of the service, and its outcome once `done` is set: the body of the answer, or the reason that there is none."""
 
     def __init__(self, request: WebhookRequest) -> None:
         self.body = msgspec.json.encode(request)
@@ -73,9 +73,9 @@ class Webhook:
 
     The addresses of clients take turns in waiting for a slot.
 
-    A question keeps its slot until the service has answered or closed the connection, even if its client no longer waits, but
-    for `LONGEST_HOLD` times as long at most: the service works on it. Its tasks run in `nursery`. After a suspension
-    (`resumed_at`, see `SuspensionDetector`) all times begin again, and the question is asked again if it was cut off.
+    A call keeps its slot until the service has answered or closed the connection, even if its client no longer waits, but
+    for `LONGEST_HOLD` times as long at most: the service works on it. The tasks of calls run in `nursery`. After a suspension
+    (`resumed_at`, see `SuspensionDetector`) all times begin again, and a call that was cut off is made again.
     """
 
     def __init__(self, url: str, seconds: float, nursery: trio.Nursery, resumed_at: Callable[[float], float]) -> None:
@@ -88,15 +88,15 @@ class Webhook:
 
     async def ask(self, request: WebhookRequest, address: str) -> WebhookAnswer:
         """Send a request of a client at this address and return the answer; raises `Unavailable`."""
-        question = _Question(request)
+        call = _Call(request)
 
         async def outcome() -> bytes | Unavailable:
-            if not question.has_slot:
+            if not call.has_slot:
                 await self._slots.acquire(address)
-                question.has_slot = True
-                self._nursery.start_soon(self._put, question)
-            await question.done.wait()
-            return question.outcome
+                call.has_slot = True
+                self._nursery.start_soon(self._make, call)
+            await call.done.wait()
+            return call.outcome
 
         try:
             answer = await fail_after(self._seconds, self._resumed_at, outcome)
@@ -106,25 +106,25 @@ class Webhook:
             raise answer
         return _parse(answer)
 
-    async def _put(self, question: _Question) -> None:
-        """Send a question, wait for the outcome, and release the slot."""
+    async def _make(self, call: _Call) -> None:
+        """Make a call, and release its slot."""
         try:
-            post = partial(self._post, question.body)
-            question.outcome = await fail_after(LONGEST_HOLD * self._seconds, self._resumed_at, post)
+            post = partial(self._post, call.body)
+            call.outcome = await fail_after(LONGEST_HOLD * self._seconds, self._resumed_at, post)
         except trio.TooSlowError:
             pass
         except Unavailable as unavailable:
-            question.outcome = unavailable
+            call.outcome = unavailable
         except Exception as error:  # noqa: BLE001  of sockets, TLS, DNS and h11; the message may quote the URL
             cause = error.__cause__ or error  # of a connection: one error for each address that was tried
             cause = leaf_exceptions(cause)[0] if isinstance(cause, ExceptionGroup) else cause
-            question.outcome = Unavailable(f"the request failed ({type(cause).__name__})")
+            call.outcome = Unavailable(f"the request failed ({type(cause).__name__})")
         finally:
             self._slots.release()
-            question.done.set()
+            call.done.set()
 
     async def _post(self, body: bytes) -> bytes:
-        """Return the body of the answer; each question has its own connection, without surplus answers to earlier ones."""
+        """Return the body of the answer; each call has its own connection, without surplus answers to earlier calls."""
         url, connection, answer = self._url, h11.Connection(h11.CLIENT), bytearray()
         target = f"{url.path or '/'}{'?' if url.query else ''}{url.query}"
         request = h11.Request(

@@ -1,8 +1,8 @@
-"""The directory of a cluster: which node has a client, who is paired with whom, and the channels between the nodes.
+"""The directory of a cluster: the node of each client, the pairings, and the channels between the nodes.
 
 - A node makes *calls*; the engine executes the calls of a node in order, each once, whatever happens to the connection. A call
   is atomic: of concurrent registrations and pairings one wins.
-- What follows from a call comes as *entries* on the channel of each node that it concerns, also of the node that called. All
+- The results of a call come as *entries* on the channel of each node that it concerns, also of the node that called. All
   entries of a node come in the order in which the engine made them, each once. A node's view of its clients follows from its
   entries alone; there is nothing to be ordered between an answer and an entry.
 - A node that does not renew its lease in time is removed by another one, with its clients; its peers are notified. Its calls
@@ -28,7 +28,7 @@ CHANNEL_ENTRIES: Final = 4096  # in the channel of a node, before frames are ref
 
 
 class Entry(NamedTuple):
-    """An entry of a channel: its type, the client that it concerns, and what belongs to it, in the form of scripts/*.lua."""
+    """An entry of a channel: its type, the client that it concerns, and its data, in the form of scripts/*.lua."""
 
     kind: str
     client_id: str
@@ -176,7 +176,7 @@ class Directory(ABC):
         self._call("freeze", client_id, node, request)
 
     def park(self, client_id: str, digests: str, session: bytes, pair: str) -> None:
-        """Write the state of a frozen session. The node that claims it gets a `claimed` and what has waited."""
+        """Write the state of a frozen session. The node that claims it gets a `claimed`, and the entries that have waited."""
         self._call("park", client_id, digests, session, round(self._limits.resume_window * 1000), pair)
 
     def park_again(self, calls: Iterable[Call]) -> None:
@@ -271,7 +271,7 @@ class Directory(ABC):
             handler.degraded(reason)
 
     def _verdict(self, epoch: str, flag: str) -> "Verdict":
-        """Return what the answer to a renewal of the lease means; a node that was removed has a new name from now on."""
+        """Return the verdict in the answer to a renewal of the lease; a node that was removed has a new name from now on."""
         if flag == "fenced" and epoch == self._epoch:
             self.node = self._make_name()
             return REMOVED

@@ -1,4 +1,4 @@
-"""The effects of a node's decisions: what the relay does about its clients, after an entry of the channel or a call."""
+"""The effects of a node's decisions on its clients, after an entry of the channel or a call; the relay executes them."""
 
 from typing import NamedTuple
 
@@ -74,7 +74,7 @@ class Asked(Struct, frozen=True):
 
 
 class Frozen(Struct, frozen=True):
-    """Nothing comes for the client's session any more: it can be taken out."""
+    """No entry comes for the client's session any more: the relay can take the session out."""
 
     client_id: str
 

@@ -44,7 +44,7 @@ class Link(Struct, gc=False):
 
 
 class Member:
-    """A client of this node. `backlog` keeps what comes for it before its connection opens."""
+    """A client of this node. `backlog` keeps the entries that come before its connection opens."""
 
     __slots__ = ("backlog", "client_id", "is_frozen", "left", "link", "request", "target_id", "waiting")
 

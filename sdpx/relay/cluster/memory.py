@@ -1,6 +1,6 @@
 """The directory in memory, for nodes in one process: the same rules as scripts/*.lua, call for call.
 
-`MemoryEngine` is what the nodes share; tests stop it, wipe it, and let calls and entries of nodes overtake each other.
+The nodes share a `MemoryEngine`; tests stop it, wipe it, and let calls and entries of nodes overtake each other.
 """
 
 from collections import deque

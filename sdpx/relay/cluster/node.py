@@ -16,7 +16,7 @@ Sessions that move, from node A to node B
 1. The client comes to B with its token; B asks (`ask`). Or A is stopping, and no node has asked yet.
 2. A closes the client's connection and freezes the session: from then on, entries for it wait in the engine.
 3. `frozen` on A's own channel is behind all earlier entries for it. A takes the session out and writes its state (`park`).
-4. B, or the node that asks later, gets `claimed`: the state, and behind it on its channel what has waited, in order.
+4. B, or the node that asks later, gets `claimed`: the state, and behind it on its channel the entries that have waited.
 
 While the engine cannot be reached
 - The frames for other nodes wait, each for `FRAME_SECONDS`.
@@ -87,7 +87,7 @@ class Node:
     # ---- for the relay
 
     def open(self, client_id: str) -> list[NodeEffect]:
-        """Begin to serve a registered client; returns what has come for it."""
+        """Begin to serve a registered client; returns the effects of the entries that have come for it."""
         backlog, self.members[client_id].backlog = self.members[client_id].backlog, None
         return [effect for entry in backlog or () for effect in self.receive(entry)]
 

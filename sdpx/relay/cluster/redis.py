@@ -29,7 +29,7 @@ from sdpx.relay.cluster.directory import Directory, Entry, Handler, Value
 from sdpx.relay.core.limits import Limits
 from sdpx.urls import mask_secrets
 
-logging.getLogger("coredis").setLevel(logging.CRITICAL + 1)  # what it logs is raised as well
+logging.getLogger("coredis").setLevel(logging.CRITICAL + 1)  # its errors are raised as well
 
 BUFFERS: Final = tuple(
     f"_{name}_buffer_{end}" for name in ("push_message", "streamed_message", "write") for end in ("in", "out")
@@ -53,13 +53,13 @@ REMEDIES: Final = {
     "HELLO must be called": "the engine wants a password: --cluster-password-file",
     "No matching script": "the engine has lost the scripts",
     "fenced": "the engine does not know this node any more",
-    "lost": "the engine has lost what this node did last",
+    "lost": "the engine has lost the last calls of this node",
 }
 FAILURES: Final = (RedisError, OSError, ssl.SSLError, trio.TooSlowError, trio.BrokenResourceError, TimeoutError)
 
 
 class EngineAddress(NamedTuple):
-    """Where the engine is, and how to log in."""
+    """The address of the engine, and the credentials for it."""
 
     host: str
     port: int
@@ -86,7 +86,7 @@ class EngineAddress(NamedTuple):
 
 @cache
 def script_text(name: str) -> str:
-    """Return the text of a script with what precedes it."""
+    """Return the text of a script, behind the parts that precede it."""
     folder = files("sdpx.relay.cluster") / "scripts"
     parts = ("common", name) if name in UNFENCED else ("common", "fence", name)
     return "\n".join((folder / f"{part}.lua").read_text() for part in parts)
@@ -107,7 +107,7 @@ class Engine:
         self._digests = {name: await request for name, request in requests.items()}
 
     def call(self, script: str, node: str, number: int, *values: Value) -> Any:
-        """Run a script; returns what is to be awaited for its answer."""
+        """Run a script; returns the awaitable of its answer."""
         return self._calls.create_request(b"EVALSHA", self._digests[script], 0, self._prefix, node, number, *values)
 
     async def read(self, node: str, last: bytes, done: list[bytes]) -> list[tuple[bytes, Entry]]:

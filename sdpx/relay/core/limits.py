@@ -7,7 +7,7 @@ from sdpx.options import option
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds, bytes and counts; those that are no options are far beyond what a well-behaved client needs."""
+    """Seconds, bytes and counts; those that are no options are far beyond the needs of a well-behaved client."""
 
     max_clients: int = option(10_000, "Clients connected at once; 0: no limit.", "Limits", "NUMBER", 0)
     max_clients_per_ip: int = option(1_000, "Clients from one IP address; 0: no limit.", "Limits", "NUMBER", 0)

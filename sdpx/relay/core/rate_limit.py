@@ -1,4 +1,4 @@
-"""Rate limits: what one client, and one address, may ask of the relay. Time is an argument, in seconds of any steady clock.
+"""Rate limits of one client, and of one address. Time is an argument, in seconds of any steady clock.
 
 - A token bucket lets a burst pass and then a steady rate. A message that finds it empty is refused.
 - A second token bucket limits refusals; when it is empty too, the client is `exhausted` and the relay disconnects it.

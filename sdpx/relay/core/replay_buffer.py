@@ -74,7 +74,7 @@ class ReplayBuffer:
     ack_due: float | None = None
     digest: bytes = b""  # of the token that belongs to the present connection
     digests: list[bytes] = field(default_factory=list)  # of all valid tokens, the newest last
-    reason: DisconnectReason = "closed"  # what the peer receives if the client does not resume
+    reason: DisconnectReason = "closed"  # the peer receives it if the client does not resume
     _frames: deque[BufferedFrame] = field(default_factory=deque)
 
     def __len__(self) -> int:

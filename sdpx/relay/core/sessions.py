@@ -11,8 +11,8 @@
   of the loss. With a window of 0 no client is suspended; a token then only takes over a connection that is still open.
 - `last` in a resume request is an ack. A value below the highest ack, or none, means the highest ack. A value above the
   highest sent `seq` is invalid: the client gets a new session, and the old one stays.
-- An attempt whose `last` is not 0 and below what the client has acknowledged on a connection that is still open is an old one,
-  which the client has given up: it gets a new session.
+- An attempt whose `last` is not 0 and below the highest ack on a connection that is still open is an old one, which the
+  client has given up: it gets a new session.
 - Bounds: the frames of each session (`ReplayBuffer.append`), the bytes of all (`over_budget`), suspended sessions in all and
   of each address (`suspend` ends one as `EvictionQueue` does). A session that a bound ends has the reason `slow`.
 

@@ -60,7 +60,7 @@ class HttpRequest:
 
     @classmethod
     def of(cls, request: h11.Request, trailing_data: bytes = b"") -> "HttpRequest":
-        """Return what h11 has parsed; a target in absolute form is taken for its path and query (RFC 9112, 3.2.2)."""
+        """Return the request that h11 has parsed; of a target in absolute form only path and query count (RFC 9112, 3.2.2)."""
         target = _ABSOLUTE.sub("", request.target.decode("latin-1"))
         path, _, query = target.partition("?")
         parameters = parse_qs(query, keep_blank_values=True)
@@ -92,7 +92,7 @@ class HttpRequest:
 
 
 class RequestParser:
-    """Parses a request's head of `max_bytes` and `MAX_LINES` at most from what a connection receives."""
+    """Parses a request's head, of `max_bytes` and `MAX_LINES` at most, from the bytes of a connection."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -102,7 +102,7 @@ class RequestParser:
         self.bytes_received = 0
 
     def receive_data(self, data: bytes) -> HttpRequest | HttpError | None:
-        """Take bytes, empty at the end of the stream; returns the request or what to answer, None while it is incomplete."""
+        """Take bytes, empty at the end of the stream; returns the request, or its refusal; None while it is incomplete."""
         self.bytes_received += len(data)
         if not self._start:
             start = data.lstrip(b"\r\n")  # empty lines in front of a request (RFC 9112, 2.2)

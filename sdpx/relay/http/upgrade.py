@@ -2,7 +2,7 @@
 
 - `parse_simple_upgrade` recognises the request that nearly all client libraries send, by regular expressions.
 - `parse_upgrade` parses every request, and gives the same `Upgrade` for a simple one.
-- A plain GET of `/` that asks for no page is answered 426 with a sentence that says what this service is.
+- A plain GET of `/` that asks for no page is answered 426 with a description of this service.
 """
 
 import binascii
@@ -111,7 +111,7 @@ def parse_simple_upgrade(head: bytes) -> Upgrade | None:
 
 
 def parse_upgrade(request: HttpRequest, pages: Pages) -> Upgrade | HttpResponse | HttpError:
-    """Return the upgrade or the page that a request asks for, or what is wrong with it."""
+    """Return the upgrade or the page that a request asks for, or the error that refuses it."""
     if request.http_version not in (b"1.0", b"1.1"):
         return HttpError(505, "bad_request", "This port supports HTTP/1.1 and WebSocket over it, not HTTP/2")
     if not request.has_element(b"upgrade", "websocket"):

@@ -30,7 +30,7 @@ async def send_and_linger(stream: trio.abc.Stream, data: bytes, seconds: float) 
 
 
 def close_frame(code: int, text: str) -> bytes:
-    """Return an unmasked close frame (RFC 6455, 5.5.1), empty for 1005; `text` is cut to what a control frame holds."""
+    """Return an unmasked close frame (RFC 6455, 5.5.1), empty for 1005; `text` is cut to the size of a control frame."""
     if code == NO_CODE:
         return frame(CLOSE, b"")
     return frame(CLOSE, code.to_bytes(2) + text.encode()[:123].decode(errors="ignore").encode())

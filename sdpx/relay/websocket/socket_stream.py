@@ -42,7 +42,7 @@ class SocketStream(trio.abc.HalfCloseableStream):
         return bool(poll.poll(0))
 
     def receive_now(self, max_bytes: int = READ_BYTES) -> bytes | None:
-        """Return what has arrived, empty at the end of the stream, None if there is nothing yet; raises `OSError`."""
+        """Return the bytes that have arrived, empty at the end of the stream, None if there are none yet; raises `OSError`."""
         try:
             return self.socket.recv(max_bytes)
         except (BlockingIOError, InterruptedError):

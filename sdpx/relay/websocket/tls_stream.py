@@ -42,7 +42,7 @@ class TlsStream(SocketStream):
         self._outgoing = ssl.MemoryBIO()
         self._plaintext = b""  # received and not asked for yet
         self._ciphertext = b""  # to be sent
-        self._withheld = 0  # 1 if the last byte of what was encrypted has been reported as not taken
+        self._withheld = 0  # 1 if the last encrypted byte has been reported as not taken
         self._is_open = False
         self._has_ended = False  # no more plaintext will be received
         self._is_raw = False  # nothing is decrypted or encrypted, or no longer
@@ -135,7 +135,7 @@ class TlsStream(SocketStream):
         return data
 
     def _send_answers(self) -> None:
-        """Send what the TLS layer itself has to send: handshake messages, key updates, alerts.
+        """Send the messages of the TLS layer itself: of the handshake, key updates, alerts.
 
         These bytes fit into the socket's send buffer, unless the client provokes answers and does not read them.
         """
@@ -194,7 +194,7 @@ class TlsStream(SocketStream):
         super().close()
 
     def _end_tls(self) -> None:
-        """Append close_notify to what is to be sent."""
+        """Append close_notify to the ciphertext."""
         if self._is_open and not self._is_raw:
             assert self._tls is not None
             with suppress(ssl.SSLError):  # the client's close_notify is not waited for

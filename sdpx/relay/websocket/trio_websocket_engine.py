@@ -188,7 +188,7 @@ class TrioWebSocketConnection(Connection):
                 return  # a ping with this payload is still unanswered
 
     async def _flush(self) -> None:
-        """Let the writer write what is queued, under a deadline."""
+        """Let the writer write the queued frames, under a deadline."""
         close_reason = self.close_reason
         assert close_reason is not None
         with trio.move_on_after(flush_timeout(close_reason, self._limits)):
@@ -292,7 +292,7 @@ class ValidatingStream(trio.abc.Stream):
 
     def _take_whole(self) -> bytes:
         end = len(self._partial) - (0 if self.validator.violation else self.validator.partial)
-        if end > READ_BYTES:  # the library keeps what it got last, until it gets more: let that be little
+        if end > READ_BYTES:  # the library keeps the last piece until the next one comes: a small one costs little
             self._last_piece = bytes(self._partial[end - LAST_PIECE_BYTES : end])
         whole = bytes(self._partial[: end - len(self._last_piece)])
         del self._partial[:end]

@@ -25,7 +25,7 @@ for _, node in ipairs(call('ZRANGEBYSCORE', p .. 'nodes', '-inf', time)) do
   call('DEL', p .. 'ids:' .. node, p .. 'in:' .. node)
 end
 for _, id in ipairs(call('ZRANGEBYSCORE', p .. 'parked', '-inf', time)) do drop(id, 'closed') end
--- What a crash of all nodes would leave behind expires; first the epoch, so that no node takes the rest for complete.
+-- The keys that a crash of all nodes would leave behind expire; first the epoch, so that no node takes the rest for complete.
 for _, key in ipairs({'nodes', 'calls', 'owner', 'peer', 'claim', 'parked', 'pairings', 'beat', 'ids:' .. me, 'in:' .. me}) do
   call('PEXPIRE', p .. key, 120000)
 end

@@ -55,7 +55,7 @@ local function drop(id, reason)
   call('ZREM', p .. 'parked', id)
 end
 
--- Give a moving session to a node: the session first, then in order what has waited for it.
+-- Give a moving session to a node: the session first, then the waiting entries in their order.
 local function transfer(id, node, number, session)
   local waiting = call('LRANGE', p .. 'wait:' .. id, 0, -1)
   call('HSET', p .. 'owner', id, node)

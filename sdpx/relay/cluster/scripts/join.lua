@@ -3,7 +3,7 @@
 call('SET', p .. 'epoch', ARGV[5], 'NX')
 local epoch = call('GET', p .. 'epoch')
 if ARGV[6] ~= '' and ARGV[6] ~= epoch then call('SET', p .. 'grace', epoch, 'PX', 1000, 'NX') end
--- What an earlier primary knew of this node is not complete; the node restores its clients.
+-- The data of an earlier primary about this node is not complete; the node restores its clients.
 for _, id in ipairs(call('SMEMBERS', p .. 'ids:' .. me)) do
   call('HDEL', p .. 'owner', id)
   call('HDEL', p .. 'peer', id)
