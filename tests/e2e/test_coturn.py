@@ -1,7 +1,6 @@
 """A real coturn: its addresses are offered, trickled and used; its refusals are reported."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,33 +10,14 @@ from sdpx.events.webrtc import ChannelOpen
 from sdpx.ice_servers import IceServer, parse_server
 from sdpx.peer.negotiation.description import parse_description
 from sdpx.peer.negotiation.sdp import candidate_type
-from sdpx.peer.webrtc import peer_connection
-from sdpx.peer.webrtc.events import IceServerResult, MessageReceived, RtcEvent
+from sdpx.peer.webrtc.events import IceServerResult, MessageReceived
 from sdpx.peer.webrtc.peer_connection import PeerConnection
-from sdpx.peer.webrtc.runtime import asyncio_loop
 from sdpx.protocol.messages import CandidateInit
 from tests.harness.coturn import LOGIN, coturn, free_port
+from tests.harness.peer_connections import two_connections, until
 from tests.harness.processes import relay, sdpx
 
 pytestmark = pytest.mark.e2e
-
-
-@asynccontextmanager
-async def two_peers(servers: Sequence[IceServer]) -> AsyncIterator[tuple[PeerConnection, PeerConnection]]:
-    with trio.fail_after(40):
-        async with asyncio_loop():
-            a, b = await peer_connection.connect(servers), await peer_connection.connect(servers)
-            try:
-                yield a, b
-            finally:
-                await a.close()
-                await b.close()
-
-
-async def until(peer: PeerConnection, wanted: type[RtcEvent]) -> RtcEvent:
-    while not isinstance(event := await peer.events.receive(), wanted):
-        pass
-    return event
 
 
 def without_candidates(sdp: str) -> str:
@@ -71,7 +51,7 @@ async def test_a_relayed_candidate_that_comes_late_carries_the_channel(tmp_path:
     """With nothing but relayed candidates known to each other, over UDP and over TCP to the TURN server."""
     async with coturn(tmp_path) as port:
         server = parse_server(f"turn:{LOGIN}@127.0.0.1:{port}?transport={transport}")
-        async with two_peers([server]) as (a, b):
+        async with two_connections([server]) as (a, b):
             await connect_over(a, b, {"relay"})
             pair = a.selected_pair
             assert pair is not None
@@ -81,7 +61,10 @@ async def test_a_relayed_candidate_that_comes_late_carries_the_channel(tmp_path:
 
 
 async def test_a_server_reflexive_candidate_that_comes_late_carries_the_channel(tmp_path: Path) -> None:
-    async with coturn(tmp_path) as port, two_peers([parse_server(f"stun:127.0.0.1:{port}")]) as (a, b):
+    async with (
+        coturn(tmp_path) as port,
+        two_connections([parse_server(f"stun:127.0.0.1:{port}")]) as (a, b),
+    ):
         await connect_over(a, b, {"srflx"})
         pair = a.selected_pair
         assert pair is not None
@@ -90,7 +73,7 @@ async def test_a_server_reflexive_candidate_that_comes_late_carries_the_channel(
 
 async def gathered(servers: Sequence[IceServer]) -> tuple[list[CandidateInit], list[IceServerResult]]:
     """Return the candidates that a peer with these servers trickles, and the results of the servers."""
-    async with two_peers(servers) as (a, _):
+    async with two_connections(servers) as (a, _):
         await a.channels.create("chat")
         await a.create_offer()
         await a.gather()

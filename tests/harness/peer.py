@@ -16,7 +16,7 @@ from sdpx.log import Log
 from sdpx.peer.command_runner import CommandRunner
 from sdpx.peer.input import Lines
 from sdpx.peer.negotiation.confirmation import Receipt
-from sdpx.peer.negotiation.description import RemoteDescription, parse_description
+from sdpx.peer.negotiation.description import RemoteDescription
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.session import Session
 from sdpx.peer.signaling.client import Connected, Disconnected, SignalingClient, SignalingEvent, Stopped
@@ -332,24 +332,6 @@ async def session(*, connected: bool = True, **options: Any) -> AsyncIterator[Se
             await harness.relay.connect()
         yield harness
         nursery.cancel_scope.cancel()
-
-
-async def negotiate(a: PeerConnection, b: PeerConnection) -> None:
-    """Let one real connection offer a data channel, and the other answer."""
-    await a.channels.create("chat")
-    offer = parse_description(await a.create_offer(), "offer")
-    await b.accept_offer(offer)
-    await add_all(b, offer)
-    answer = parse_description(await b.create_answer(), "answer")
-    await a.accept_answer(answer)
-    await add_all(a, answer)
-
-
-async def add_all(pc: PeerConnection, remote: RemoteDescription) -> None:
-    """Add all candidates of a description."""
-    for candidate in remote.candidates:
-        if candidate is not None:
-            await pc.add_candidate(candidate)
 
 
 def verdict(peer: SessionHarness, code: str, status: int) -> None:

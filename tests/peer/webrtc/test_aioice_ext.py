@@ -16,7 +16,7 @@ from sdpx.peer.webrtc import aioice_ext, peer_connection
 from sdpx.peer.webrtc.aioice_ext import Feature
 from sdpx.peer.webrtc.events import IceServerResult
 from sdpx.peer.webrtc.runtime import asyncio_loop
-from tests.harness.peer import negotiate
+from tests.harness.peer_connections import negotiate, two_connections, until
 from tests.harness.stun import stun_server
 
 
@@ -85,22 +85,15 @@ async def test_without_trickle_ice_the_description_has_all_candidates(
 ) -> None:
     """With untested versions no private part is used: no late candidates, no diagnosis; the channel still opens."""
     monkeypatch.setattr(aioice_ext, "TESTED", {"aiortc": (0, 0), "aioice": (0, 0)})
-    with trio.fail_after(30):
-        async with asyncio_loop():
-            a, b = await peer_connection.connect([silent_server, answering_server]), await peer_connection.connect([])
-            try:
-                await negotiate(a, b)
-                assert b.remote is not None
-                assert any(each and " typ srflx " in each.candidate for each in b.remote.candidates)
-                assert b.remote.candidates[-1] is None
-                await a.gather()
-                assert [candidate async for candidate in a.local_candidates] == []
-                while not isinstance(await a.events.receive(), ChannelOpen):
-                    pass
-                assert (a.selected_pair, a.pair_count, a.dtls_error, a.consent_expired) == (None, None, "", False)
-            finally:
-                await a.close()
-                await b.close()
+    async with two_connections([silent_server, answering_server], ()) as (a, b):
+        await negotiate(a, b)
+        assert b.remote is not None
+        assert any(each and " typ srflx " in each.candidate for each in b.remote.candidates)
+        assert b.remote.candidates[-1] is None
+        await a.gather()
+        assert [candidate async for candidate in a.local_candidates] == []
+        await until(a, ChannelOpen)
+        assert (a.selected_pair, a.pair_count, a.dtls_error, a.consent_expired) == (None, None, "", False)
 
 
 async def test_close_ends_the_gathering(monkeypatch: pytest.MonkeyPatch, silent_server: IceServer) -> None:

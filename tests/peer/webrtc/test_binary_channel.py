@@ -7,29 +7,22 @@ import pytest
 import trio
 
 from sdpx.events.webrtc import ChannelOpen
-from sdpx.peer.webrtc import aioice_ext, binary_channel, peer_connection
+from sdpx.peer.webrtc import aioice_ext, binary_channel
 from sdpx.peer.webrtc.binary_channel import BinaryChannel
 from sdpx.peer.webrtc.peer_connection import PeerConnection
-from sdpx.peer.webrtc.runtime import asyncio_loop
 from sdpx.peer.webrtc.sctp_patch import WINDOW
-from tests.harness.peer import negotiate
+from tests.harness.peer_connections import negotiate, two_connections
 
 
 @asynccontextmanager
 async def two_channels() -> AsyncIterator[tuple[BinaryChannel, BinaryChannel, PeerConnection, PeerConnection]]:
     """Yield both ends of a channel, and their connections."""
-    with trio.fail_after(60):
-        async with asyncio_loop():
-            a, b = await peer_connection.connect([]), await peer_connection.connect([])
-            try:
-                one, other = a.channels.binary("chat"), b.channels.binary(None)
-                await negotiate(a, b)
-                await one.opened()
-                await other.opened()
-                yield one, other, a, b
-            finally:
-                await a.close()
-                await b.close()
+    async with two_connections() as (a, b):
+        one, other = a.channels.binary("chat"), b.channels.binary(None)
+        await negotiate(a, b)
+        await one.opened()
+        await other.opened()
+        yield one, other, a, b
 
 
 async def take(channel: BinaryChannel, count: int) -> list[bytes | str]:

@@ -15,13 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sdpx.ice_servers import IceServer
-from sdpx.peer.webrtc import aioice_ext, datagram_path, peer_connection
+from sdpx.peer.webrtc import aioice_ext, datagram_path
 from sdpx.peer.webrtc.binary_channel import BinaryChannel
 from sdpx.peer.webrtc.datagram_path import DatagramPath
 from sdpx.peer.webrtc.peer_connection import PeerConnection, host_addresses
-from sdpx.peer.webrtc.runtime import asyncio_loop
 from tests.harness.coturn import PASSWORD, USER, coturn
-from tests.harness.peer import negotiate
+from tests.harness.peer_connections import negotiate, two_connections
 
 ADDRESS: Final = ("192.0.2.1", 9)
 
@@ -30,23 +29,16 @@ ADDRESS: Final = ("192.0.2.1", 9)
 async def two_peers(
     *servers: IceServer, relay_only: bool = False
 ) -> AsyncIterator[tuple[PeerConnection, PeerConnection]]:
-    """Yield two connections, of which the first has servers."""
-    with trio.fail_after(60):
-        async with asyncio_loop(), trio.open_nursery() as nursery:
-            a = await peer_connection.connect(servers, relay_only=relay_only)
-            b = await peer_connection.connect([])
-            try:
-                a.channels.binary("chat")
-                b.channels.binary("chat")
-                await negotiate(a, b)
-                if servers:
-                    nursery.start_soon(a.gather)
-                    async for candidate in a.local_candidates:
-                        await b.add_candidate(candidate)
-                yield a, b
-            finally:
-                await a.close()
-                await b.close()
+    """Yield two connections with a binary channel, of which the first has servers."""
+    async with two_connections(servers, (), relay_only=relay_only) as (a, b), trio.open_nursery() as nursery:
+        a.channels.binary("chat")
+        b.channels.binary("chat")
+        await negotiate(a, b)
+        if servers:
+            nursery.start_soon(a.gather)
+            async for candidate in a.local_candidates:
+                await b.add_candidate(candidate)
+        yield a, b
 
 
 async def carry(a: PeerConnection, b: PeerConnection, size: int = 3_000_000) -> None:
@@ -134,8 +126,11 @@ async def test_hostile_datagrams_change_nothing() -> None:
         with socket.socket(
             socket.AF_INET6 if ":" in pair.remote_addr[0] else socket.AF_INET, socket.SOCK_DGRAM
         ) as sock:
+            before = b._pc.sctp.transport._RTCDtlsTransport__rx_packets  # type: ignore[union-attr]
             for each in forged:
                 sock.sendto(each, pair.remote_addr)
+            while b._pc.sctp.transport._RTCDtlsTransport__rx_packets == before:  # type: ignore[union-attr]
+                await trio.sleep(0.01)
         await carry(a, b, 300_000)
 
 

@@ -1,8 +1,5 @@
 """PeerConnection: two real connections in one process, without a relay."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import pytest
 import trio
 import trio_asyncio
@@ -20,35 +17,17 @@ from sdpx.events.webrtc import (
 )
 from sdpx.peer.negotiation.addresses import MAX_LOCAL, MAX_PAIRS
 from sdpx.peer.negotiation.description import parse_description
-from sdpx.peer.webrtc import aioice_ext, data_channel, peer_connection
-from sdpx.peer.webrtc.events import MessageReceived, NegotiationFailed, Overrun, RtcEvent
-from sdpx.peer.webrtc.peer_connection import PeerConnection, host_addresses
-from sdpx.peer.webrtc.runtime import asyncio_loop, in_asyncio
+from sdpx.peer.webrtc import aioice_ext, data_channel
+from sdpx.peer.webrtc.events import MessageReceived, NegotiationFailed, Overrun
+from sdpx.peer.webrtc.peer_connection import host_addresses
+from sdpx.peer.webrtc.runtime import in_asyncio
 from sdpx.protocol.messages import CandidateInit
-from tests.harness.peer import negotiate
-
-
-@asynccontextmanager
-async def two_peers() -> AsyncIterator[tuple[PeerConnection, PeerConnection]]:
-    with trio.fail_after(30):
-        async with asyncio_loop():
-            a, b = await peer_connection.connect([]), await peer_connection.connect([])
-            try:
-                yield a, b
-            finally:
-                await a.close()
-                await b.close()
-
-
-async def until(peer: PeerConnection, wanted: type[RtcEvent] | tuple[type[RtcEvent], ...]) -> RtcEvent:
-    while not isinstance(event := await peer.events.receive(), wanted):
-        pass
-    return event
+from tests.harness.peer_connections import negotiate, two_connections, until
 
 
 async def test_two_peers_connect_and_exchange_messages() -> None:
     """After offer, answer, ICE, DTLS and SCTP the channel opens on both sides and carries text."""
-    async with two_peers() as (a, b):
+    async with two_connections() as (a, b):
         await negotiate(a, b)
         opened = await until(a, ChannelOpen)
         assert opened == await until(b, ChannelOpen)
@@ -61,7 +40,7 @@ async def test_two_peers_connect_and_exchange_messages() -> None:
 
 
 async def test_state_changes_are_in_order() -> None:
-    async with two_peers() as (a, b):
+    async with two_connections() as (a, b):
         await negotiate(a, b)
         seen: list[Event] = []
         while not isinstance(event := await a.events.receive(), ChannelOpen):
@@ -74,7 +53,7 @@ async def test_state_changes_are_in_order() -> None:
 
 async def test_finish_waits_until_the_peer_has_all_messages() -> None:
     """The messages sent before the channel is closed arrive before its close."""
-    async with two_peers() as (a, b):
+    async with two_connections() as (a, b):
         await negotiate(a, b)
         await until(a, ChannelOpen)
         for number in range(200):
@@ -90,7 +69,7 @@ async def test_finish_waits_until_the_peer_has_all_messages() -> None:
 
 async def test_a_burst_of_messages_is_held_back_and_loses_none() -> None:
     """The receive window closes (RFC 9260, 6.2) while they are not released; the sender goes on when it opens again."""
-    async with two_peers() as (a, b):
+    async with two_connections() as (a, b):
         await negotiate(a, b)
         await until(a, ChannelOpen)
         await until(b, ChannelOpen)
@@ -120,7 +99,7 @@ async def test_nothing_is_delivered_after_a_loss(monkeypatch: pytest.MonkeyPatch
     """Without `flow_control` a sender is cut off at a bound."""
     monkeypatch.setattr(aioice_ext, "fits", lambda feature: feature != "flow_control")
     monkeypatch.setattr(data_channel, "HELD_BYTES", 10_000)
-    async with two_peers() as (a, b):
+    async with two_connections() as (a, b):
         await negotiate(a, b)
         await until(a, ChannelOpen)
         for number in range(20):
@@ -131,13 +110,13 @@ async def test_nothing_is_delivered_after_a_loss(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_send_without_an_open_channel_returns_false() -> None:
-    async with two_peers() as (a, _):
+    async with two_connections() as (a, _):
         assert not await a.channels.send("x")
 
 
 async def test_close_works_in_a_cancelled_scope_and_twice() -> None:
     """The second close does nothing; the events end."""
-    async with two_peers() as (a, b):
+    async with two_connections() as (a, b):
         await negotiate(a, b)
         await until(a, ChannelOpen)
         with trio.CancelScope() as scope:
@@ -159,7 +138,7 @@ async def test_close_works_in_a_cancelled_scope_and_twice() -> None:
     ],
 )
 async def test_a_hostile_candidate_is_bad_candidate(candidate: str) -> None:
-    async with two_peers() as (a, b):
+    async with two_connections() as (a, b):
         await negotiate(a, b)
         with pytest.raises(NegotiationFailed) as failed:
             await a.add_candidate(CandidateInit(candidate, "0"))
@@ -167,7 +146,7 @@ async def test_a_hostile_candidate_is_bad_candidate(candidate: str) -> None:
 
 
 async def test_a_second_answer_is_wrong_state() -> None:
-    async with two_peers() as (a, b):
+    async with two_connections() as (a, b):
         await a.channels.create("chat")
         await b.accept_offer(parse_description(await a.create_offer(), "offer"))
         answer = parse_description(await b.create_answer(), "answer")
@@ -184,7 +163,7 @@ AV1 = "m=video 9 UDP/TLS/RTP/SAVPF 45\r\na=mid:v\r\na=rtcp-mux\r\na=rtpmap:45 AV
 @pytest.mark.parametrize("media", [[OPUS], [AV1], [AV1, OPUS], ["m=text 9 TCP/MSRP *\r\na=mid:t\r\n"]])
 async def test_a_data_channel_opens_beside_any_media(media: list[str]) -> None:
     """An offer may have audio, video and unknown sections before its data section."""
-    async with two_peers() as (a, b):
+    async with two_connections() as (a, b):
         await a.channels.create("chat")
         offer = await a.create_offer()
         head, _, data = offer.partition("m=application")
@@ -205,7 +184,7 @@ async def test_a_data_channel_opens_beside_any_media(media: list[str]) -> None:
 
 async def test_candidates_that_another_party_could_suffer_from_get_no_checks() -> None:
     """Each is an event; beyond 100 candidates one event says that no more are used. There are at most 100 pairs."""
-    async with two_peers() as (a, b):
+    async with two_connections() as (a, b):
         await negotiate(a, b)
         for address, port in (("224.0.0.1", 5000), ("169.254.169.254", 5000), ("192.0.2.9", 53)):
             await b.add_candidate(CandidateInit(f"candidate:1 1 udp 1 {address} {port} typ host", "0"))
@@ -229,7 +208,7 @@ async def test_a_machine_with_hundreds_of_addresses_uses_some(monkeypatch: pytes
     address = host_addresses()[0]
     monkeypatch.setattr("aioice.ice.get_host_addresses", lambda **_: [address] * 260)
     monkeypatch.setattr(aioice_ext, "interfaces", lambda: [("eth0", [address] * 260)])
-    async with two_peers() as (a, _):
+    async with two_connections() as (a, _):
         await a.channels.create("chat")
         assert (await a.create_offer()).count("a=candidate:") == MAX_LOCAL
         assert await until(a, AddressesSkipped) == AddressesSkipped(MAX_LOCAL, 260 - MAX_LOCAL)
@@ -237,7 +216,7 @@ async def test_a_machine_with_hundreds_of_addresses_uses_some(monkeypatch: pytes
 
 async def test_every_channel_has_its_events_and_the_next_one_takes_over() -> None:
     """Messages on another channel than the first have its label; they can be sent to a label."""
-    async with two_peers() as (a, b):
+    async with two_connections() as (a, b):
         await negotiate(a, b)
         await until(a, ChannelOpen)
         await a.channels.create("second")
@@ -258,7 +237,7 @@ async def test_every_channel_has_its_events_and_the_next_one_takes_over() -> Non
 
 async def test_faulty_messages_are_noted_and_the_channel_stays_open() -> None:
     """RFC 8832: opened twice, acknowledged on an unknown stream, truncated; texts and labels that are not UTF-8."""
-    async with two_peers() as (a, b):
+    async with two_connections() as (a, b):
         await negotiate(a, b)
         await until(a, ChannelOpen)
         sctp, stream = a._pc.sctp, a.channels._open[0].id
