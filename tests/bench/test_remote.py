@@ -35,6 +35,16 @@ def attach(side: Measurement, channel: MemoryChannel, nursery: trio.Nursery, *, 
     side.attach(pc, "sdpx/9.9 (bench)", "bob", nursery.start_soon, is_initiator=is_initiator)
 
 
+@asynccontextmanager
+async def attached(*, is_initiator: bool) -> AsyncIterator[tuple[Measurement, MemoryChannel]]:
+    """Yield a measurement, and the other end of its channel; the end of the block waits for its tasks."""
+    side = measurement()
+    own, other = channel_pair()
+    async with trio.open_nursery() as nursery:
+        attach(side, own, nursery, is_initiator=is_initiator)
+        yield side, other
+
+
 async def test_both_sides_know_all_figures(autojump_clock: trio.abc.Clock) -> None:
     a, b = measurement(), measurement()
     first, second = channel_pair()
@@ -60,10 +70,7 @@ async def test_both_sides_know_all_figures(autojump_clock: trio.abc.Clock) -> No
 async def test_other_messages_end_the_measurement(
     *, is_initiator: bool, message: str | bytes, autojump_clock: trio.abc.Clock
 ) -> None:
-    side = measurement()
-    own, other = channel_pair()
-    async with trio.open_nursery() as nursery:
-        attach(side, own, nursery, is_initiator=is_initiator)
+    async with attached(is_initiator=is_initiator) as (side, other):
         await other.send(message)
         with pytest.raises(Ending) as ended:
             await side.result()
@@ -74,18 +81,13 @@ async def test_other_messages_end_the_measurement(
 async def test_other_side_that_stands_still_ends_the_measurement(
     *, is_initiator: bool, autojump_clock: trio.abc.Clock
 ) -> None:
-    side = measurement()
-    async with trio.open_nursery() as nursery:
-        attach(side, channel_pair()[0], nursery, is_initiator=is_initiator)
+    async with attached(is_initiator=is_initiator) as (side, _):
         with pytest.raises(Ending, match="bob did not finish"):
             await side.result()
 
 
 async def test_channel_that_closes_leaves_the_reason_to_the_session(autojump_clock: trio.abc.Clock) -> None:
-    side = measurement()
-    own, other = channel_pair()
-    async with trio.open_nursery() as nursery:
-        attach(side, own, nursery, is_initiator=False)
+    async with attached(is_initiator=False) as (side, other):
         await other.send(msgspec.json.encode(JOB).decode())
         await other.receive()
         other.cut()
@@ -94,10 +96,7 @@ async def test_channel_that_closes_leaves_the_reason_to_the_session(autojump_clo
 
 async def test_result_is_complete_after_the_rest_of_the_data() -> None:
     """A receiver whose time is over waits for the end of the data."""
-    side = measurement()
-    own, other = channel_pair()
-    async with trio.open_nursery() as nursery:
-        attach(side, own, nursery, is_initiator=False)
+    async with attached(is_initiator=False) as (side, other):
         await other.send(msgspec.json.encode(JOB).decode())
         await other.receive()
         for data in (b"x" * 1000, b"x" * 1000, b"end"):

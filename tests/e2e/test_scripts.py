@@ -119,13 +119,19 @@ async def relay_at(port: int) -> AsyncIterator[Program]:
         yield server
 
 
-async def test_a_channel_survives_a_relay_that_is_restarted() -> None:
-    """Both peers reconnect with their IDs and keep the channel; when it is closed they are ready for another pairing."""
+@asynccontextmanager
+async def peers_of_a_killed_relay() -> AsyncIterator[tuple[Program, Program, int]]:
+    """Yield alice and bob, with an open data channel, and the port of the relay that they have lost."""
     port = free_port()
-    url = f"ws://127.0.0.1:{port}"
-    async with relay_at(port) as first, two_peers(url) as (a, b):
+    async with relay_at(port) as first, two_peers(f"ws://127.0.0.1:{port}") as (a, b):
         first.process.kill()
         await a.wait_for("disconnected")
+        yield a, b, port
+
+
+async def test_a_channel_survives_a_relay_that_is_restarted() -> None:
+    """Both peers reconnect with their IDs and keep the channel; when it is closed they are ready for another pairing."""
+    async with peers_of_a_killed_relay() as (a, b, port):
         await a.wait_for("reconnecting", attempt=1)
         await a.say("no relay")
         await b.wait_for("channel_message", text="no relay")
@@ -142,16 +148,13 @@ async def test_a_channel_survives_a_relay_that_is_restarted() -> None:
 
 async def test_pair_is_requested_again_when_relay_and_peer_come_back() -> None:
     """The pairing was lost with the relay and the killed peer; the peer with `--pair` is not restarted."""
-    port = free_port()
-    url = f"ws://127.0.0.1:{port}"
-    async with relay_at(port) as first, two_peers(url) as (a, b):
-        first.process.kill()
-        await a.wait_for("disconnected")
+    async with peers_of_a_killed_relay() as (a, b, port):
         b.process.kill()
         await a.wait_for("diagnosis", code="peer_silent")
         seen = len(a.lines)
-        async with relay_at(port), sdpx("peer", "--url", url, "--no-stun", "--id", "bob") as again:
+        async with relay_at(port), peer(f"ws://127.0.0.1:{port}", "--id", "bob") as (again, _):
             await a.wait_for("channel_open", after=seen)
+            assert a.events.count("paired") == 2
             await a.say("welcome back")
             await again.wait_for("channel_message", text="welcome back")
 

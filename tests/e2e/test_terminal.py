@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from sdpx.child_process import environment
-from tests.harness.processes import peer, relay
+from tests.harness.processes import Program, peer, relay
 
 pytestmark = pytest.mark.e2e
 
@@ -88,14 +88,21 @@ async def terminal(*command: str) -> AsyncIterator[Terminal]:
                 os.close(ours)
 
 
-async def test_peer_at_a_terminal_shows_text_and_a_prompt_and_leaves_on_ctrl_d() -> None:
-    """Lines that are typed are messages; there is no JSON; the exit status is 0."""
+@asynccontextmanager
+async def conversation() -> AsyncIterator[tuple[Terminal, Program]]:
+    """Yield a terminal whose `sdpx peer` has an open channel to bob, and bob."""
     async with (
         relay() as (_, url),
         peer(url, "--id", "bob") as (bob, _),
         terminal(*SDPX, "peer", "bob", "--url", url, "--no-stun") as person,
     ):
         await person.read_until(b"you> ")
+        yield person, bob
+
+
+async def test_peer_at_a_terminal_shows_text_and_a_prompt_and_leaves_on_ctrl_d() -> None:
+    """Lines that are typed are messages; there is no JSON; the exit status is 0."""
+    async with conversation() as (person, bob):
         person.type(b"hello\n")
         await bob.wait_for("channel_message", text="hello")
         await bob.say("hi there")
@@ -109,12 +116,7 @@ async def test_peer_at_a_terminal_shows_text_and_a_prompt_and_leaves_on_ctrl_d()
 
 async def test_message_that_comes_while_a_line_is_typed_leaves_it_on_the_screen() -> None:
     """Also on the last row of the screen, and if the message takes several rows; the line can be edited, and is sent."""
-    async with (
-        relay() as (_, url),
-        peer(url, "--id", "bob") as (bob, _),
-        terminal(*SDPX, "peer", "bob", "--url", url, "--no-stun") as person,
-    ):
-        await person.read_until(b"you> ")
+    async with conversation() as (person, bob):
         person.resize(40)
         person.type(b"half a linx")
         for count in range(30):

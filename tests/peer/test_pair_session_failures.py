@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import aioice.ice
 import pytest
@@ -18,7 +19,7 @@ from sdpx.ice_servers import IceServer
 from sdpx.peer.webrtc import aioice_ext, dtls_patch
 from sdpx.protocol.messages import Candidate, CandidateInit, Description
 from tests.harness.coturn import coturn
-from tests.harness.pairing import NOWHERE, Frame, Tamper, both_open, in_sdp, nothing, pairing, without_line
+from tests.harness.pairing import NOWHERE, Frame, Side, Tamper, both_open, in_sdp, nothing, pairing, without_line
 
 
 async def test_changed_fingerprint_is_diagnosed_without_a_retry() -> None:
@@ -138,11 +139,20 @@ class RsaCertificate(RTCCertificate):
         super().__init__(key, builder.sign(key, hashes.SHA256()))  # type: ignore[arg-type]
 
 
+def certificate_of_peer(side: Side) -> crypto.X509:
+    attempt = side.pairing._attempt
+    assert attempt is not None
+    sctp: Any = attempt.pc._pc.sctp
+    certificate: crypto.X509 = sctp.transport._ssl.get_peer_certificate()
+    return certificate
+
+
 async def test_dtls_client_accepts_an_rsa_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
     """aiortc by itself offers suites for ECDSA only."""
     monkeypatch.setattr(RTCCertificate, "generateCertificate", RsaCertificate)
     async with pairing() as (a, b):
         await both_open(a, b)
+        assert [certificate_of_peer(side).get_pubkey().type() for side in (a, b)] == [crypto.TYPE_RSA] * 2
 
 
 async def test_missing_common_cipher_suite_is_diagnosed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +218,7 @@ async def test_unparsable_certificate_is_accepted_by_its_fingerprint(
     monkeypatch.setattr(RTCCertificate, "generateCertificate", OddCertificate)
     async with pairing() as (a, b):
         await both_open(a, b)
+        assert [certificate_of_peer(side).get_version() for side in (a, b)] == [1, 1]
 
 
 async def test_unknown_fingerprint_algorithm_is_refused_at_once() -> None:

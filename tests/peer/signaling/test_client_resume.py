@@ -1,8 +1,8 @@
 """The signaling client across broken sockets (PROTOCOL: Resume): a resumed session raises no event, and loses no frame."""
 
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -65,12 +65,13 @@ class Setup:
         await self.client.send(PairRequest("bob"))
         return received + await self.events(1)
 
-    async def wait_for_log(self, event: str) -> None:
-        while not self.log.of(event):
-            await trio.sleep(0.001)
-
-    async def wait_until_resumed(self) -> None:
-        await self.wait_for_log("relay_resumed")
+    @contextmanager
+    def relay_away(self) -> Iterator[None]:
+        """Cut the connection, and let all dials of the block fail."""
+        target, self.proxy.target = self.proxy.target, 1
+        self.proxy.reset()
+        yield
+        self.proxy.target = target
 
     async def wait_for_all_frames(self) -> None:
         while len(self.relay.bobs) < 1 + len(MINE):
@@ -161,7 +162,7 @@ async def test_a_resume_is_logged_without_its_token() -> None:
         await setup.handshake()
         await setup.wait_for_all_frames()
         setup.proxy.reset()
-        await setup.wait_until_resumed()
+        await setup.log.wait_for("relay_resumed")
         assert setup.relay.asked[0] == "/?id=alice&seq=1"
         assert setup.relay.asked[1].startswith("/?id=alice&seq=1&resume=")
         assert setup.relay.asked[1].endswith("&last=4")
@@ -194,7 +195,7 @@ async def test_frames_sent_while_the_relay_is_away_arrive() -> None:
     async with connected_through_proxy({}, broken, broken, broken) as setup:
         up, _ = await setup.paired()
         setup.proxy.reset()
-        await setup.wait_for_log("disconnected")
+        await setup.log.wait_for("disconnected")
         await setup.send_all(up)
         assert setup.written == []
         assert [type(each) for each in await setup.events(3)] == [Description, Candidate, Candidate]
@@ -208,12 +209,10 @@ async def test_a_relay_that_stays_away_ends_the_session(monkeypatch: pytest.Monk
     monkeypatch.setattr("sdpx.peer.signaling.client.RESUME_SECONDS", 0.3)
     async with connected_through_proxy() as setup:
         up, _ = await setup.paired()
-        target, setup.proxy.target = setup.proxy.target, 1
-        setup.proxy.reset()
-        assert await setup.events(1) == [Disconnected()]
-        assert not await up.channel.send(OFFER, partial(setup.written.append, 0))
-        assert not await setup.client.send(PairRequest("bob"))
-        setup.proxy.target = target
+        with setup.relay_away():
+            assert await setup.events(1) == [Disconnected()]
+            assert not await up.channel.send(OFFER, partial(setup.written.append, 0))
+            assert not await setup.client.send(PairRequest("bob"))
         (again,) = await setup.events(1)
         assert isinstance(again, Connected)
         assert again.client_id == "alice"
@@ -225,11 +224,12 @@ async def test_close_while_the_relay_is_away_ends_the_session_in_order() -> None
     async with connected_through_proxy({}, {"up": 1}) as setup:
         up, _ = await setup.paired()
         setup.proxy.reset()
-        await setup.wait_for_log("disconnected")
+        await setup.log.wait_for("disconnected")
         await up.channel.send(OFFER)
         await setup.client.close()
-        while [frame["type"] for frame in setup.relay.bobs] != ["paired", "offer", "peer_disconnected"]:
+        while len(setup.relay.bobs) < 3:
             await trio.sleep(0.01)
+        assert [frame["type"] for frame in setup.relay.bobs] == ["paired", "offer", "peer_disconnected"]
 
 
 async def test_a_frame_that_no_socket_takes_is_never_reported_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,12 +237,10 @@ async def test_a_frame_that_no_socket_takes_is_never_reported_as_written(monkeyp
     monkeypatch.setattr("sdpx.peer.signaling.client.RESUME_SECONDS", 0.3)
     async with connected_through_proxy() as setup:
         up, _ = await setup.paired()
-        target, setup.proxy.target = setup.proxy.target, 1
-        setup.proxy.reset()
-        await setup.wait_for_log("disconnected")
-        await setup.send_all(up)
-        assert await setup.events(1) == [Disconnected()]
-        setup.proxy.target = target
+        with setup.relay_away():
+            await setup.log.wait_for("disconnected")
+            await setup.send_all(up)
+            assert await setup.events(1) == [Disconnected()]
         assert [type(each) for each in await setup.events(1)] == [Connected]
         assert setup.written == []
         assert [frame["type"] for frame in setup.relay.bobs] == ["paired", "peer_disconnected"]
@@ -306,18 +304,17 @@ async def test_a_waiting_sender_is_released_when_the_channel_closes(monkeypatch:
     async with connected_through_proxy() as setup:
         setup.client._state._max_frames = 1
         up, _ = await setup.paired()
-        setup.proxy.target = 1
-        setup.proxy.reset()
-        await setup.wait_for_log("disconnected")
-        async with trio.open_nursery() as nursery:
+        with setup.relay_away():
+            await setup.log.wait_for("disconnected")
             sent: list[bool] = []
 
             async def send() -> None:
                 sent.append(await up.channel.send(OFFER))
 
-            for _ in range(2):  # the first may have room, if the request was confirmed before the cut
-                nursery.start_soon(send)
-            assert await setup.events(1) == [Disconnected()]
+            async with trio.open_nursery() as nursery:
+                for _ in range(2):  # the first may have room, if the request was confirmed before the cut
+                    nursery.start_soon(send)
+                assert await setup.events(1) == [Disconnected()]
         assert False in sent
 
 

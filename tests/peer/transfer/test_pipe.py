@@ -15,6 +15,7 @@ from sdpx.peer.transfer import pipe as pipe_module
 from sdpx.peer.transfer.pipe import Pipe
 from sdpx.peer.transfer.plain import PlainChannel
 from sdpx.peer.transfer.transport import Transport
+from sdpx.peer.webrtc.binary_channel import BinaryChannel
 from tests.harness.binary_channels import channel_pair
 from tests.harness.links import Connections, linked, new_link
 from tests.harness.log import LogRecorder
@@ -113,12 +114,15 @@ async def test_connections_that_are_cut_change_nothing() -> None:
     a = Side(*(os.urandom(50_000) for _ in range(200)))
     b = Side(*(os.urandom(50_000) for _ in range(100)))
     sent = b"".join(a.chunks), b"".join(b.chunks)
+    cuts = 0
     async with running(a, b) as connections:
-        for _ in range(5):
-            await trio.sleep(0.01)
-            if a.done or b.done:
-                break
+        while not (a.output or b.output):
+            await trio.sleep(0)
+        while cuts < 5 and not (a.done or b.done):
             await connections.reconnect()
+            cuts += 1
+            await trio.sleep(0.01)
+    assert cuts > 0
     assert (b.output, a.output) == sent
     assert (a.done, b.done) == (True, True)
 
@@ -149,6 +153,12 @@ async def test_reader_of_the_output_that_is_gone_is_noticed_while_nothing_is_wri
     assert {a.ending.code, b.ending.code} >= {"output_failed"}  # type: ignore[union-attr]
 
 
+def start_plain(side: Side, channel: BinaryChannel, nursery: trio.Nursery) -> None:
+    assert side.transport.plain is not None
+    nursery.start_soon(side.transport.plain.serve, channel, side.transport.link.notify)
+    nursery.start_soon(side.run)
+
+
 def plain_side(*chunks: bytes, holds_input: bool = False) -> Side:
     side = Side(*chunks, holds_input=holds_input)
     side.transport = Transport("pipe", new_link(), PlainChannel())
@@ -159,9 +169,7 @@ def plain_side(*chunks: bytes, holds_input: bool = False) -> Side:
 async def test_other_program_gets_plain_messages_of_its_size_and_then_a_close() -> None:
     side, (channel, page) = plain_side(b"x" * 100, b"y"), channel_pair(max_message_size=40)
     async with trio.open_nursery() as nursery:
-        assert side.transport.plain is not None
-        nursery.start_soon(side.transport.plain.serve, channel, side.transport.link.notify)
-        nursery.start_soon(side.run)
+        start_plain(side, channel, nursery)
         received = list[bytes | str]()
         with trio.fail_after(30):
             while messages := await page.receive():
@@ -173,9 +181,7 @@ async def test_other_program_gets_plain_messages_of_its_size_and_then_a_close() 
 async def test_close_of_another_program_is_the_end_of_the_output_and_of_the_pipe() -> None:
     side, (channel, page) = plain_side(holds_input=True), channel_pair()
     async with trio.open_nursery() as nursery:
-        assert side.transport.plain is not None
-        nursery.start_soon(side.transport.plain.serve, channel, side.transport.link.notify)
-        nursery.start_soon(side.run)
+        start_plain(side, channel, nursery)
         await page.send(b"last words")
         await until(lambda: side.output == b"last words")
         page.close()
@@ -187,9 +193,7 @@ async def test_close_of_another_program_is_the_end_of_the_output_and_of_the_pipe
 async def test_input_that_another_program_did_not_take_is_an_error() -> None:
     side, (channel, _) = plain_side(holds_input=True), channel_pair()
     async with trio.open_nursery() as nursery:
-        assert side.transport.plain is not None
-        nursery.start_soon(side.transport.plain.serve, channel, side.transport.link.notify)
-        nursery.start_soon(side.run)
+        start_plain(side, channel, nursery)
         await until(lambda: side.transport.is_connected)
         channel.closed = True
         side.chunks.append(b"too late")
