@@ -7,7 +7,7 @@ import trio
 
 from sdpx.relay.cluster.directory import FORGOTTEN, REMOVED, OutgoingFrame
 from sdpx.relay.core.limits import Limits
-from tests.relay.cluster.directories import LEASE, PATIENCE, TestCluster, TestNode
+from tests.relay.cluster.directories import PATIENCE, SHORT_LEASE, TestCluster, TestNode
 
 
 async def paired(one: TestNode, other: TestNode) -> str:
@@ -178,13 +178,13 @@ async def test_an_answer_behind_a_move_still_finds_the_session(cluster: TestClus
 
 
 async def test_a_node_that_is_lost_is_removed_with_its_clients(cluster: TestCluster) -> None:
-    """Within the lease and half a second: its peers are notified, its IDs are free, and one node reports it."""
-    one, other = await cluster.node(), await cluster.node()
+    """Soon after the end of the lease: its peers are notified, its IDs are free, and one node reports it."""
+    one, other = await cluster.node(SHORT_LEASE), await cluster.node(SHORT_LEASE)
     pairing = await paired(one, other)
     began = trio.current_time()
     one.scope.cancel()
     assert await other.next() == ("ended", "b", pairing, "node_lost")
-    assert trio.current_time() - began < 5  # a busy machine; the soak measures it
+    assert trio.current_time() - began < 30  # a busy machine; the soak measures it
     _, name, clients = await other.report("node_lost")
     assert (name, clients) == (one.directory.node, 1)
     await other.add("a")
@@ -192,9 +192,9 @@ async def test_a_node_that_is_lost_is_removed_with_its_clients(cluster: TestClus
 
 async def test_a_lease_is_over_for_its_node_before_others_remove_it(cluster: TestCluster) -> None:
     """By its own clock, from the last renewal on that the engine has confirmed."""
-    one, other = await cluster.node(), await cluster.node()
+    one, other = await cluster.node(SHORT_LEASE), await cluster.node(SHORT_LEASE)
     first = one.directory.lease_end
-    assert first <= trio.current_time() + LEASE
+    assert first <= trio.current_time() + SHORT_LEASE
     with trio.fail_after(PATIENCE):
         while one.directory.lease_end == first:
             await trio.sleep(0.01)
@@ -215,7 +215,7 @@ async def test_a_node_that_leaves_is_not_lost(cluster: TestCluster) -> None:
 
 async def test_a_removed_node_changes_nothing_and_comes_back_under_a_new_name(cluster: TestCluster) -> None:
     """Its name is the fence."""
-    one, other = await cluster.node(), await cluster.node()
+    one, other = await cluster.node(SHORT_LEASE), await cluster.node(SHORT_LEASE)
     pairing, name = await paired(one, other), one.directory.node
     one.scope.cancel()
     assert await other.next() == ("ended", "b", pairing, "node_lost")
@@ -242,7 +242,9 @@ async def test_random_concurrent_requests_make_symmetric_pairs(cluster: TestClus
         home[client_id].directory.pair(client_id, target_id, number + 1)
     for node in nodes:
         await node.directory_idle()
-    await trio.sleep(0.2)
+    with trio.fail_after(PATIENCE):
+        while sum(data.split()[0] != b"0" for node in nodes for _, _, data in node.entries) < 300:
+            await trio.sleep(0.01)
     entries = [(kind, client_id, *data.decode().split()) for node in nodes for kind, client_id, data in node.entries]
     sides: dict[str, set[str]] = {}
     answers: list[str] = []

@@ -19,7 +19,7 @@ from tests.relay.cluster.directories import open_cluster
 
 
 def directory(url: str) -> RedisDirectory:
-    return RedisDirectory(Limits(), 1.5, lambda: "n", EngineAddress.parse(url), "test:")
+    return RedisDirectory(Limits(), 120.0, lambda: "n", EngineAddress.parse(url), "test:")
 
 
 @pytest.mark.parametrize(
