@@ -4,6 +4,7 @@ import ast
 import importlib
 import pkgutil
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,18 +23,26 @@ MODULES: Final = {
     for path in sorted(PACKAGE.rglob("*.py"))
     if "docs" not in path.relative_to(PACKAGE).parts
 }
-TREES: Final = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
-NODES: Final = {name: list(ast.walk(tree)) for name, tree in TREES.items()}
 
 
 class StaleTableError(Exception):
     """A table of meanings does not cover exactly the codes in the code."""
 
 
+@cache
+def tree(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text())
+
+
+@cache
+def nodes_of(name: str) -> list[ast.AST]:
+    return list(ast.walk(tree(name)))
+
+
 def nodes(under: str) -> Iterator[ast.AST]:
-    for name, found in NODES.items():
+    for name in MODULES:
         if f"{name}.".startswith(f"{under}." if under else ""):
-            yield from found
+            yield from nodes_of(name)
 
 
 def literals(under: str) -> set[object]:
@@ -66,6 +75,7 @@ def check_cover(title: str, table: Iterable[Any], found: Iterable[Any], possible
         raise StaleTableError(message)
 
 
+@cache
 def program() -> Any:
     """The program with its commands, as Click has it."""
     return typer.main.get_command(app.command_line())
@@ -121,7 +131,7 @@ def event_names() -> set[str]:
 
 
 def docstring(module: str) -> str:
-    doc = ast.get_docstring(TREES[module])
+    doc = ast.get_docstring(tree(module))
     if not doc:
         message = f"{MODULES[module]} has no docstring"
         raise StaleTableError(message)

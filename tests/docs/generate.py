@@ -252,7 +252,7 @@ def modules() -> str:
     """Each module with the first sentence of its docstring; a table for each package."""
     packages: dict[str, list[tuple[str, ...]]] = {}
     for name, path in code.MODULES.items():
-        if path.name in ("__init__.py", "__main__.py") and not ast.get_docstring(code.TREES[name]):
+        if path.name in ("__init__.py", "__main__.py") and not ast.get_docstring(code.tree(name)):
             continue
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
         purpose = code.first_sentence(code.docstring(name))

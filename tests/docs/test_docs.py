@@ -6,6 +6,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -22,15 +24,31 @@ README: Final = (ROOT / "README.md").read_text()
 JUSTFILE: Final = (ROOT / "Justfile").read_text()
 TEXTS: Final = {path.relative_to(ROOT).as_posix(): path.read_text() for path in DOCUMENTS}
 PROSE: Final = {name: PART.sub("", text) for name, text in TEXTS.items()}
-# Words of sdpx and its tests, and the options of the programs behind the recipes.
-SOURCES: Final = " ".join(path.read_text() for path in [*code.MODULES.values(), *(ROOT / "tests").rglob("*.py")])
-WORDS: Final = set(re.findall(r"\w+", SOURCES)) | code.event_names()
-OTHER_OPTIONS: Final = {
-    "--help",
-    "--install-completion",
-    "--init",
-    *re.findall(r'add_argument\("(--[a-z-]+)"', SOURCES),
-}
+
+
+@cache
+def sources() -> str:
+    return " ".join(path.read_text() for path in [*code.MODULES.values(), *(ROOT / "tests").rglob("*.py")])
+
+
+@cache
+def words() -> set[str]:
+    """The words of sdpx and its tests."""
+    return set(re.findall(r"\w+", sources())) | code.event_names()
+
+
+@cache
+def other_options() -> set[str]:
+    """The options of the programs behind the recipes, and those that every program has."""
+    return {"--help", "--install-completion", "--init", *re.findall(r'add_argument\("(--[a-z-]+)"', sources())}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def release_syntax_trees() -> Iterator[None]:
+    """Release hundreds of thousands of objects, which each garbage collection of later tests would visit."""
+    yield
+    code.nodes_of.cache_clear()
+    code.tree.cache_clear()
 
 
 def blocks(text: str, *languages: str) -> list[str]:
@@ -82,7 +100,7 @@ def test_links_lead_to_files_and_headings(name: str) -> None:
 def test_options_and_variables_in_prose_exist(name: str) -> None:
     given = [option for command in code.commands() for option in code.options(command)]
     named = {word for each in inline(PROSE[name]) for word in re.findall(r"--[a-z][\w-]*", each)}
-    assert named <= {each for option in given for each in (*option.opts, *option.secondary_opts)} | OTHER_OPTIONS
+    assert named <= {each for option in given for each in (*option.opts, *option.secondary_opts)} | other_options()
     variables = set(re.findall(r"SDPX_\w+", TEXTS[name]))
     assert variables <= {option.envvar for option in given} | set(re.findall(r"SDPX_\w+", JUSTFILE))
 
@@ -91,7 +109,7 @@ def test_options_and_variables_in_prose_exist(name: str) -> None:
 def test_names_in_prose_exist(name: str) -> None:
     """A word in snake_case that prose sets as code is an event, a metric or a name in the code."""
     named = {word for word in inline(PROSE[name]) if re.fullmatch(r"[a-z]+(?:_[a-z0-9]+)+", word)}
-    assert {word for word in named if not word.startswith(("process_", "test_"))} <= WORDS
+    assert {word for word in named if not word.startswith(("process_", "test_"))} <= words()
 
 
 def test_recipes_in_prose_exist() -> None:
