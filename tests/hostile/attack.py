@@ -9,7 +9,7 @@ nothing on stderr, and logged no error but those that the test expects.
 import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any, Final
@@ -17,6 +17,7 @@ from typing import Any, Final
 import trio
 from trio_websocket import connect_websocket_url
 
+from tests.harness.frames import upgrade_request
 from tests.harness.processes import RelayProcess
 from tests.harness.relay import Client, RawClient
 
@@ -124,6 +125,15 @@ class Attack:
         assert await a.receive() == {"type": "paired", "peer_id": raw_id, "is_initiator": True}
         return a, raw, raw_id
 
+    async def request(self, target: str = "/") -> tuple[int, str]:
+        """Request a WebSocket, which stays open; returns the status, and the body of a refusal."""
+        client = await self.connect()
+        await client.send(upgrade_request(target))
+        status, _, body = await client.response()
+        if status != 101:
+            await trio.aclose_forcefully(client.stream)
+        return status, body.decode()
+
     def events(self, *names: str) -> list[dict[str, Any]]:
         """Return what the relay logged of these events since the attack began."""
         return self.server.events(*names, behind=self.behind)
@@ -154,6 +164,33 @@ def tcp_of(client: RawClient) -> trio.SocketStream:
         stream = stream.transport_stream
     assert isinstance(stream, trio.SocketStream)
     return stream
+
+
+async def half_close(client: RawClient) -> None:
+    """Send FIN, and stay to read."""
+    await tcp_of(client).send_eof()
+
+
+async def sends_until_cut(client: RawClient, chunk: bytes, pause: float = 0.0) -> int:
+    """Send this for ever, and return how many bytes it took until the relay cut the connection."""
+    sent = 0
+    try:
+        while True:
+            await client.send(chunk)
+            sent += len(chunk)
+            await trio.sleep(pause)
+    except trio.BrokenResourceError:
+        return sent
+
+
+def client_hello(context: ssl.SSLContext | None) -> bytes:
+    """Return the first bytes of a TLS handshake."""
+    assert context is not None
+    outgoing = ssl.MemoryBIO()
+    tls = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="127.0.0.1")
+    with suppress(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return outgoing.read()
 
 
 async def dial(nursery: trio.Nursery, url: str, tls: ssl.SSLContext | None = None) -> Client:

@@ -1,6 +1,7 @@
 """The relays under attack.
 
 `SERVERS` of a module names its relays, `OPTIONS` those of theirs that others have not: shared code is attacked once, on epoll.
+`HASTY_OPTIONS` of a module are those of a relay with short timeouts.
 """
 
 import ssl
@@ -65,4 +66,17 @@ def tls(server: RelayProcess, authority: trustme.CA) -> ssl.SSLContext | None:
 @pytest.fixture
 async def attack(server: RelayProcess, tls: ssl.SSLContext | None) -> AsyncIterator[Attack]:
     async with attack_on(server, tls) as attack:
+        yield attack
+
+
+@pytest.fixture(scope="module")
+def hasty_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
+    """A relay with the short timeouts of the module."""
+    with relay_process(tmp_path_factory.mktemp("hasty"), *request.module.HASTY_OPTIONS) as relay:
+        yield relay
+
+
+@pytest.fixture
+async def hasty_attack(hasty_server: RelayProcess) -> AsyncIterator[Attack]:
+    async with attack_on(hasty_server) as attack:
         yield attack

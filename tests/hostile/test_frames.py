@@ -1,7 +1,6 @@
 """Attacks with WebSocket frames: violations of RFC 6455 end the connection, and valid frames affect no other client."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -9,10 +8,17 @@ import pytest
 import trio
 
 from tests.harness.frames import BINARY, CLOSE, CONTINUATION, MASK, PING, PONG, TEXT, frame, message
-from tests.harness.processes import RelayProcess, relay_process
 from tests.harness.relay import Client, RawClient
 from tests.harness.tcp import reset
-from tests.hostile.attack import ELSEWHERE, Attack, attack_on, in_one_attack, patience, tcp_of
+from tests.hostile.attack import (
+    ELSEWHERE,
+    Attack,
+    half_close,
+    in_one_attack,
+    patience,
+    sends_until_cut,
+    tcp_of,
+)
 from tests.hostile.conftest import ENGINES
 
 pytestmark = pytest.mark.e2e
@@ -20,24 +26,10 @@ SERVERS: Final = ENGINES
 
 LIMIT: Final = 64 * 1024  # of one message
 SILENCE: Final = 0.8  # seconds that the hasty relay allows
+HASTY_OPTIONS: Final = ("--ping-interval", "0.3", "--idle-timeout", str(SILENCE))
 LINGER: Final = 2.0  # seconds, at most, in which a client that stays or goes on after its close is cut
 HEARD: Final = 5.0  # seconds until an attacker receives its close code, behind all that it sent before
 BOUND: Final = 16 * 1024 * 1024  # what an endless sender can get rid of: the kernel's buffers, mostly
-
-
-@pytest.fixture(scope="module")
-def hasty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
-    """A relay with a short ping interval."""
-    with relay_process(
-        tmp_path_factory.mktemp("hasty"), "--ping-interval", "0.3", "--idle-timeout", str(SILENCE)
-    ) as relay:
-        yield relay
-
-
-@pytest.fixture
-async def hasty_attack(hasty_server: RelayProcess) -> AsyncIterator[Attack]:
-    async with attack_on(hasty_server) as attack:
-        yield attack
 
 
 def text(**message: Any) -> bytes:
@@ -94,15 +86,6 @@ class Duel:
             await self.victim.send(type="answer", sdp="and back")
             assert await self.attacker.receive() == {"type": "answer", "sdp": "and back", "from_peer": True}
 
-    async def half_close(self) -> None:
-        """Send FIN from the attacker, which stays."""
-        assert isinstance(self.attacker.stream, trio.SocketStream)
-        await self.attacker.stream.send_eof()
-
-    def reset(self) -> None:
-        """Close the attacker's socket by RST."""
-        reset(tcp_of(self.attacker))
-
 
 async def duel(attack: Attack) -> Duel:
     """Let an attacker and a client pair."""
@@ -112,17 +95,6 @@ async def duel(attack: Attack) -> Duel:
     assert (await attacker.receive())["type"] == "paired"
     assert (await victim.receive())["type"] == "paired"
     return Duel(attacker, attacker_id, victim)
-
-
-async def sends_until_cut(client: RawClient, chunk: bytes) -> int:
-    """Send this for ever, and return how many bytes it took until the relay cut the connection."""
-    sent = 0
-    try:
-        while True:
-            await client.send(chunk)
-            sent += len(chunk)
-    except trio.BrokenResourceError:
-        return sent
 
 
 class Bad(NamedTuple):
@@ -414,7 +386,7 @@ async def test_a_reset_within_a_frame_disconnects_the_peer_at_once(attack: Attac
     pair = await duel(attack)
     await pair.attacker.send(data)
     await trio.sleep(0.01)
-    pair.reset()
+    reset(tcp_of(pair.attacker))
     await pair.check_victim_is_notified("closed")
 
 
@@ -423,7 +395,7 @@ async def test_a_fin_within_a_frame_disconnects_the_peer_at_once(attack: Attack,
     """Also of a client that closes only its own side, and stays."""
     pair = await duel(attack)
     await pair.attacker.send(data)
-    await pair.half_close()
+    await half_close(pair.attacker)
     await pair.check_victim_is_notified("closed")
 
 
@@ -540,7 +512,7 @@ async def test_a_client_that_closes_without_reading_is_disconnected(attack: Atta
     before = attack.server.descriptors
     await pair.attacker.send(data)
     if not data:
-        await pair.half_close()
+        await half_close(pair.attacker)
     await pair.check_victim_is_notified(reason)
     with trio.fail_after(LINGER):
         while attack.server.descriptors >= before:

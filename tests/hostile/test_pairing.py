@@ -1,6 +1,5 @@
 """Attacks on pairing: all at once, again and again, by third parties, under other clients' names, for absurd IDs."""
 
-import json
 from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, Final
 import pytest
 import trio
 
-from tests.harness.frames import message, upgrade_request
+from tests.harness.frames import message
 from tests.harness.processes import relay_process
 from tests.harness.relay import Client, RawClient
 from tests.hostile.attack import Attack, attack_on, in_one_attack, patience, usable
@@ -197,35 +196,6 @@ async def asks_for_itself(client: Client) -> None:
     await client.send(type="pair_request", target_id=client.id)
     answer = await client.receive()
     assert (answer["code"], answer["target_id"]) == ("self_pair", client.id)
-
-
-async def test_taking_an_id_that_is_in_use(attack: Attack) -> None:
-    """A request for a taken ID gets 409; its holder and the peer are served on."""
-    a, b = await attack.paired()
-    for target in (a, b, attack.pair.a):
-        assert await asks_for_id(attack, target.id) == (409, "id_taken")
-    await usable(a, b)
-
-
-async def asks_for_id(attack: Attack, name: str) -> tuple[int, str]:
-    """Ask for a WebSocket under this ID, and return the status and the code of the refusal, if there is one."""
-    client = await attack.connect()
-    await client.send(upgrade_request(f"/?id={name}"))
-    status, _, body = await client.response()
-    return status, json.loads(body)["code"] if body else ""
-
-
-async def test_many_clients_that_request_one_id(attack: Attack) -> None:
-    """Of thirty clients that request a free ID at once, one gets it."""
-    answers: list[tuple[int, str]] = []
-
-    async def ask() -> None:
-        answers.append(await asks_for_id(attack, "the-one-that-all-want"))
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(30):
-            nursery.start_soon(ask)
-    assert sorted(answers) == [(101, ""), *[(409, "id_taken")] * 29]
 
 
 @in_one_attack("target", ABSURD_IDS)

@@ -3,39 +3,34 @@
 import json
 import random
 import ssl
-from collections.abc import AsyncIterator, Iterator
 from typing import Final, NamedTuple
 
 import pytest
 import trio
 
 from tests.harness.frames import KEY, TEXT, frame, upgrade_request
-from tests.harness.processes import RelayProcess, relay_process
 from tests.harness.relay import RawClient
 from tests.harness.tcp import reset_on_close
-from tests.hostile.attack import Attack, attack_on, in_one_attack, patience, tcp_of
+from tests.hostile.attack import (
+    Attack,
+    client_hello,
+    half_close,
+    in_one_attack,
+    patience,
+    sends_until_cut,
+    tcp_of,
+    usable,
+)
 from tests.hostile.conftest import ENGINES
 
 pytestmark = pytest.mark.e2e
 SERVERS: Final = ENGINES
 
 HASTE: Final = 0.5  # seconds that the hasty relay gives a request
+HASTY_OPTIONS: Final = ("--handshake-timeout", str(HASTE))
 LINGER: Final = 2.0  # seconds, at most, in which a client that goes on after an answer is cut
 BOUND: Final = 16 * 1024 * 1024  # what the kernel's two buffers may swallow by themselves, and some
 PLAIN: Final = b"GET / HTTP/1.1\r\nHost: relay.test\r\n\r\n"
-
-
-@pytest.fixture(scope="module")
-def hasty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
-    """A relay that has little time for a request."""
-    with relay_process(tmp_path_factory.mktemp("hasty"), "--handshake-timeout", str(HASTE)) as relay:
-        yield relay
-
-
-@pytest.fixture
-async def hasty_attack(hasty_server: RelayProcess) -> AsyncIterator[Attack]:
-    async with attack_on(hasty_server) as attack:
-        yield attack
 
 
 class Refused(NamedTuple):
@@ -65,18 +60,6 @@ async def check(attack: Attack, refused: Refused) -> None:
         assert await refusal(client) == (refused.status, refused.code)
 
 
-async def sends_until_cut(client: RawClient, chunk: bytes, pause: float = 0.0) -> int:
-    """Send this for ever, and return how many bytes it took until the relay cut the connection."""
-    sent = 0
-    try:
-        while True:
-            await client.send(chunk)
-            sent += len(chunk)
-            await trio.sleep(pause)
-    except trio.BrokenResourceError:
-        return sent
-
-
 async def dribble(client: RawClient, data: bytes, size: int, pause: float) -> None:
     """Send a few bytes at a time, over and over, until the relay cuts the connection."""
     try:
@@ -86,12 +69,6 @@ async def dribble(client: RawClient, data: bytes, size: int, pause: float) -> No
                 await trio.sleep(pause)
     except trio.BrokenResourceError:
         return
-
-
-async def half_close(client: RawClient) -> None:
-    """Send FIN, and stay to read."""
-    assert isinstance(client.stream, trio.SocketStream)
-    await client.stream.send_eof()
 
 
 def but(old: bytes, new: bytes, target: str = "/") -> bytes:
@@ -104,15 +81,6 @@ def but(old: bytes, new: bytes, target: str = "/") -> bytes:
 def with_line(line: bytes) -> bytes:
     """Return a good request for a WebSocket with one more header."""
     return but(b"Host: relay.test\r\n", b"Host: relay.test\r\n" + line + b"\r\n")
-
-
-def client_hello() -> bytes:
-    """Return what a TLS client says first."""
-    outgoing = ssl.MemoryBIO()
-    tls = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="relay.test")
-    with pytest.raises(ssl.SSLWantReadError):
-        tls.do_handshake()
-    return outgoing.read()
 
 
 NO_HTTP: Final = {
@@ -138,7 +106,7 @@ async def test_bytes_that_are_not_http_get_400(attack: Attack, data: bytes) -> N
 async def test_a_tls_client_gets_the_error_that_the_port_has_no_tls(attack: Attack) -> None:
     """A ClientHello is answered with a plain sentence about wss://."""
     client = await attack.connect()
-    await client.send(client_hello())
+    await client.send(client_hello(ssl.create_default_context()))
     status, _, body = await client.response()
     assert (status, b"wss://" in body) == (400, True)
     assert await client.rest() == b""
@@ -474,21 +442,13 @@ async def test_a_reset_costs_nothing(attack: Attack, data: bytes) -> None:
     for number in range(30):
         client = await attack.connect()
         reset_on_close(tcp_of(client))
-        await client.send(data.replace(b"reset", b"reset-%d" % number))
+        name = f"reset-{len(attack.opened)}"
+        await client.send(data.replace(b"reset", name.encode()))
         await trio.sleep(0.001 * (number % 4))
         await trio.aclose_forcefully(client.stream)
     with trio.fail_after(patience()):
-        while await opening_status(attack, "/?id=reset-29") != 101:  # its earlier connection has not ended
+        while (await attack.request(f"/?id={name}"))[0] != 101:  # its earlier connection has not ended
             await trio.sleep(0.01)
-
-
-async def opening_status(attack: Attack, target: str) -> int:
-    """Request a WebSocket; return the status of the answer."""
-    client = await attack.connect()
-    await client.send(upgrade_request(target))
-    status, _, _ = await client.response()
-    await trio.aclose_forcefully(client.stream)
-    return status
 
 
 async def test_pipelined_requests_get_one_answer(attack: Attack) -> None:
@@ -550,18 +510,21 @@ async def test_a_malformed_id_is_refused(attack: Attack, name: str) -> None:
 
 
 async def test_a_taken_id_is_refused(attack: Attack) -> None:
-    """With 409, time and again, and its holder is not affected."""
-    holder = await attack.client("/?id=holder")
-    for _ in range(20):
-        await check(attack, Refused(upgrade_request("/?id=holder"), 409, "id_taken"))
-    await holder.send(type="ping", t="still here")
-    assert await holder.receive() == {"type": "pong", "t": "still here"}
+    """With 409, time and again; its holder and the peer are served on."""
+    a, b = await attack.paired()
+    for target in (a, b, attack.pair.a) * 7:
+        await check(attack, Refused(upgrade_request(f"/?id={target.id}"), 409, "id_taken"))
+    await usable(a, b)
 
 
 async def test_one_of_many_simultaneous_requests_for_an_id_gets_it(attack: Attack) -> None:
     """The others receive 409."""
-    clients = [await attack.connect() for _ in range(30)]
-    for client in clients:
-        await client.send(upgrade_request("/?id=wanted"))
-    statuses = [(await client.response())[0] for client in clients]
+    statuses: list[int] = []
+
+    async def ask() -> None:
+        statuses.append((await attack.request("/?id=wanted"))[0])
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(30):
+            nursery.start_soon(ask)
     assert sorted(statuses) == [101] + [409] * 29

@@ -15,7 +15,7 @@ from tests.harness.frames import TEXT, frame, message, upgrade_request
 from tests.harness.processes import relay_process
 from tests.harness.relay import Client, RawClient
 from tests.harness.tcp import reset
-from tests.hostile.attack import Attack, attack_on, in_one_attack, patience, tcp_of, usable
+from tests.hostile.attack import Attack, attack_on, client_hello, in_one_attack, patience, tcp_of, usable
 from tests.hostile.conftest import tls_options
 
 pytestmark = pytest.mark.e2e
@@ -33,16 +33,6 @@ async def impatient(request: pytest.FixtureRequest, tmp_path: Path, authority: t
     with relay_process(tmp_path, *options) as server:
         async with attack_on(server, context) as attack:
             yield attack
-
-
-def client_hello(context: ssl.SSLContext | None) -> bytes:
-    """Return the first bytes of a handshake."""
-    assert context is not None
-    outgoing = ssl.MemoryBIO()
-    tls = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="127.0.0.1")
-    with suppress(ssl.SSLWantReadError):
-        tls.do_handshake()
-    return outgoing.read()
 
 
 async def is_closed(stream: trio.SocketStream) -> bool:

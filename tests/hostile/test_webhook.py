@@ -10,7 +10,6 @@ import pytest
 import trio
 
 from sdpx.relay.auth.webhook import MAX_REQUESTS
-from tests.harness.frames import upgrade_request
 from tests.harness.processes import relay_process
 from tests.harness.webhook_server import WebhookServer, answer_json, webhook_server
 from tests.hostile.attack import Attack, attack_on, usable
@@ -29,14 +28,6 @@ async def attack_with(url: str, folder: Path, *options: str) -> AsyncIterator[At
     with relay_process(folder, "--auth-webhook", url, *options) as server:
         async with attack_on(server, expected_errors=UNAVAILABLE) as attack:
             yield attack
-
-
-async def ask(attack: Attack, target: str) -> tuple[int, str]:
-    """Ask for a WebSocket; return the status and the body of a refusal."""
-    client = await attack.connect()
-    await client.send(upgrade_request(target))
-    status, _, body = await client.response()
-    return status, body.decode() if status != 101 else ""
 
 
 class HoldingService:
@@ -67,7 +58,7 @@ async def test_clients_that_are_refused_free_no_question_that_the_webhook_works_
                 nursery.start_soon(expect_unavailable, attack, f"/?id=held-{number}")
         async with trio.open_nursery() as nursery:
             for number in range(92, 184):
-                nursery.start_soon(ask, attack, f"/?id=held-{number}")
+                nursery.start_soon(attack.request, f"/?id=held-{number}")
             await trio.sleep(0.5)
             nursery.cancel_scope.cancel()
         assert holding.most_held == MAX_REQUESTS
@@ -85,7 +76,7 @@ async def test_silent_connections_do_not_displace_clients_that_wait_for_the_webh
     async with webhook_server(holding.answer) as service, attack_with(service.url, tmp_path, *options) as attack:
 
         async def wait_for_answer(number: int) -> None:
-            statuses.append((await ask(attack, f"/?id=held-{number}"))[0])
+            statuses.append((await attack.request(f"/?id=held-{number}"))[0])
 
         async with trio.open_nursery() as nursery:
             for number in range(20):
@@ -127,7 +118,7 @@ async def test_endless_answers_hold_no_other_client_up(tmp_path: Path) -> None:
 
 
 async def expect_unavailable(attack: Attack, target: str) -> None:
-    status, body = await ask(attack, target)
+    status, body = await attack.request(target)
     assert (status, json.loads(body)["code"]) == (503, "auth_unavailable")
 
 
@@ -142,7 +133,7 @@ async def test_characters_that_control_a_terminal_reach_neither_client_nor_log(t
         return await YES(service)
 
     async with webhook_server(answer) as service, attack_with(service.url, tmp_path) as attack:
-        denied, odd = await ask(attack, "/denied"), await ask(attack, "/odd")
+        denied, odd = await attack.request("/denied"), await attack.request("/odd")
         assert (denied[0], json.loads(denied[1])["message"]) == (401, "no way")
         assert odd[0] == 503
         await attack.wait_for_events(2, "connection_refused")

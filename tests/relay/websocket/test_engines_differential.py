@@ -26,11 +26,12 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.websocket.socket_stream import SocketStream
+from tests.harness.attacker import frames_of
 from tests.harness.examples import examples
 from tests.harness.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, message, upgrade_request
 from tests.harness.relay import Engine, RelayHarness, relay_harness
 from tests.harness.socket_pair import reset
-from tests.relay.test_fuzz import CLOSING, CONTROL, FRAGMENTS, ODD, TEXTS_IN_BYTES, bent, frames_of, joined
+from tests.relay.test_fuzz import CLOSING, CONTROL, FRAGMENTS, ODD, TEXTS_IN_BYTES, corrupted, joined
 
 Record = dict[str, Any]
 LIMITS: Final = Limits(max_message_size=4096, max_fragments=8, rate=0)
@@ -214,7 +215,7 @@ BLOBS: Final = st.builds(
 )
 PLAIN: Final = st.one_of(OFFERS, OFFERS, TEXTS, CONTROL, ASKS)
 FRAMES: Final = st.one_of(PLAIN, PLAIN, FRAGMENTS, BLOBS, CLOSING, ODD, BOUNDS)
-BYTES: Final = joined(PLAIN, 8) | joined(FRAMES, 8) | bent(joined(FRAMES, 6))
+BYTES: Final = joined(PLAIN, 8) | joined(FRAMES, 8) | corrupted(joined(FRAMES, 6))
 
 
 @st.composite
