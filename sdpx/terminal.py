@@ -48,7 +48,7 @@ def rows_of(text: str, width: int) -> int:
 class View:
     """Lines for events. `prompt` is drawn behind them if the view is `interactive`: if a person can type and see it.
 
-    A view that sets `inserts` has the next lines drawn above what is being typed, if the prompt stays the same.
+    A view that sets `inserts` has the next lines drawn above the text being typed, if the prompt stays the same.
     """
 
     def __init__(self, *, interactive: bool = False, colour: bool = False, width: int = 80) -> None:
@@ -68,7 +68,7 @@ class View:
         return line["message"] if line["level"] in ("warning", "error") else None
 
     def draw(self, lines: str | None, level: Level = "info") -> bytes:
-        """Return what has to be written for these lines."""
+        """Return the bytes to write for these lines."""
         if lines is None:
             return b""
         start = COLOURS[level] if self._colour else ""
@@ -85,7 +85,7 @@ class View:
         return f"{_CLEAR_LINE}{drawn}{self.prompt}".encode()
 
     def end(self) -> bytes:
-        """Return what has to be written at the end of the program, so that the prompt of the shell has its own line."""
+        """Return the bytes to write at the end of the program, so that the prompt of the shell has its own line."""
         return _CLEAR_LINE.encode() if self.interactive else b""  # also the ^C of the terminal
 
 

@@ -17,7 +17,7 @@ END: Final = b"end"
 SAMPLE_SECONDS: Final = 0.05
 
 
-class Meter:
+class DataMeter:
     """The time that counts: from the end of the warm-up to the end of the job."""
 
     def __init__(self, job: DataJob, pc: "PeerConnection") -> None:
@@ -45,7 +45,7 @@ class Meter:
         return True
 
 
-async def send(channel: "BinaryChannel", job: DataJob, meter: Meter) -> None:
+async def send(channel: "BinaryChannel", job: DataJob, meter: DataMeter) -> None:
     """Send messages until the time is over, and then `END`."""
     message = (bytes(range(256)) * (job.size // 256 + 1))[: job.size]
     burst = max(1, 65_536 // job.size)
@@ -57,7 +57,7 @@ async def send(channel: "BinaryChannel", job: DataJob, meter: Meter) -> None:
     await channel.send(END)
 
 
-async def receive(channel: "BinaryChannel", meter: Meter) -> None:
+async def receive(channel: "BinaryChannel", meter: DataMeter) -> None:
     """Receive messages up to `END`, or to the end of the channel."""
     while (messages := await channel.receive()) and messages[-1] != END:
         meter.note(sum(map(len, messages)))

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 import trio
 
-from sdpx.bench.data_meter import Meter, receive, send
+from sdpx.bench.data_meter import DataMeter, receive, send
 from sdpx.bench.data_report import DataJob
 from sdpx.peer.negotiation.description import RemoteDescription, parse_description
 from sdpx.peer.webrtc import aioice_ext, peer_connection
@@ -65,7 +65,7 @@ async def run_peer(job: DataJob) -> None:
                 await _describe(pc, sends=job.sends)
                 await channel.opened()
             pc.channels.set_flows(job.flows)
-            meter = Meter(job, pc)
+            meter = DataMeter(job, pc)
             await (send(channel, job, meter) if job.sends else receive(channel, meter))
             _write(meter.result)
             with trio.move_on_after(DRAIN_SECONDS):

@@ -79,7 +79,7 @@ async def _raise_on_signal() -> None:
 
 
 async def bench(options: BenchOptions, pid: int | None = None) -> Figures:
-    """Measure a relay, whose process is `pid` if it is known. Raises an `Ending` if it cannot be measured."""
+    """Measure a relay; `pid` is its process, if that is known. Raises an `Ending` if it cannot be measured."""
     limit = raise_file_limit()
     if 0 <= limit < 2 * options.pairs + SPARE_DESCRIPTORS:
         reason = f"Only {limit} file descriptors for {2 * options.pairs} clients: raise 'ulimit -Hn' or lower --pairs"
@@ -92,7 +92,7 @@ async def bench(options: BenchOptions, pid: int | None = None) -> Figures:
 
 @asynccontextmanager
 async def _own_relay(options: BenchOptions) -> AsyncIterator[tuple[str, int]]:
-    """Run a relay without limits, whose log is discarded; yields its URL and its process ID."""
+    """Run a relay without limits, and discard its log; yields its URL and its process ID."""
     size = str(max(FRAME_BYTES, options.payload))
     async with (
         trio.open_nursery() as nursery,

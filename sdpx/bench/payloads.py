@@ -31,8 +31,8 @@ def decode_object(text: bytes) -> dict[str, Any]:
 class MessageStream:
     """One direction of a pair: generates messages at one end and checks them at the other.
 
-    Each message has a number. A message that was sent is pending until it is received or refused; what is pending at the end
-    is lost. Times are seconds of any one clock.
+    Each message has a number. A message that was sent is pending until it is received or refused; one that is pending at the
+    end is lost. Times are seconds of any one clock.
 
     A relay may encode the same JSON differently. The encoding is learned from the first message with the right values; from
     then on bytes are compared, and only messages that differ are parsed.

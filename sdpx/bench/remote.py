@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import msgspec
 import trio
 
-from sdpx.bench.data_meter import Meter, receive, send
+from sdpx.bench.data_meter import DataMeter, receive, send
 from sdpx.bench.data_report import DataJob, DataResult, Figures, figures
 from sdpx.bench.options import CHANNEL, BenchOptions
 from sdpx.concurrency import leaf_exceptions, map_exceptions
@@ -24,7 +24,7 @@ from sdpx.events.transfer import TransferStarted, TransferWaiting
 from sdpx.log import Log, capture_libraries
 from sdpx.peer.app import open_session
 from sdpx.peer.session import Session
-from sdpx.peer.transfer.transport import Carrier, mismatch, modes_of, path_of, refuse
+from sdpx.peer.transfer.transport import ChannelUser, mismatch, modes_of, path_of, refuse
 from sdpx.peer.transfer.view import TransferView
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _print(lines: Sequence[bytes]) -> int:
     return len(lines)
 
 
-class Measurement(Carrier):
+class Measurement(ChannelUser):
     """One measurement. The side that initiates the connection sends, as its `job` says; the other one gets the job.
 
     `needed` is the command on the other side.
@@ -150,7 +150,7 @@ class Measurement(Carrier):
             await _put(channel, job)
             await _next(channel, Literal["ready"])
             pc.channels.set_flows(job.flows)
-            meter = Meter(job, pc)
+            meter = DataMeter(job, pc)
             await send(channel, job, meter)
             received = await _next(channel, DataResult)
             await _put(channel, meter.result)
@@ -160,7 +160,7 @@ class Measurement(Carrier):
         with trio.fail_after(SPARE_SECONDS):
             job = await _next(channel, DataJob)
         with trio.fail_after(job.seconds + SPARE_SECONDS):
-            meter = Meter(job, pc)
+            meter = DataMeter(job, pc)
             await _put(channel, "ready")
             await receive(channel, meter)
             await _put(channel, meter.result)

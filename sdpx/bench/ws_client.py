@@ -93,7 +93,7 @@ class WsClient:
         self._out.append(frame)
 
     def flush(self) -> None:
-        """Write what the socket accepts; the rest follows when it is writable."""
+        """Write as much as the socket accepts; the rest follows when it is writable."""
         if not self._out or self.closed:
             return
         data = b"".join(self._out)

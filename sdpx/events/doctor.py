@@ -9,7 +9,7 @@ from sdpx.options import Level
 
 
 class DoctorCheck(Event, frozen=True):
-    """The result of a check, with its evidence, and for a problem a code and what to do."""
+    """The result of a check, with its evidence, and for a problem a code and the remedy."""
 
     check: str
     target: str
@@ -31,7 +31,7 @@ class DoctorCheck(Event, frozen=True):
 
 
 class DoctorFinished(Event, frozen=True):
-    """All checks were made; `status` is the exit status, and the message says what to do first."""
+    """All checks were made; `status` is the exit status, and the message has the first remedy."""
 
     sentence = "{e._summary}"
     ok: int

@@ -71,7 +71,7 @@ class FilesSkipped(WarningEvent, frozen=True):
 
 
 class TransferOffered(Event, frozen=True):
-    """The sender has said what is to come; the first `names` are listed."""
+    """The sender has announced its files; the first `names` are listed."""
 
     names: list[str]
     files: int

@@ -21,7 +21,7 @@ from sdpx.peer.options import PeerOptions
 from sdpx.peer.session import Session
 from sdpx.peer.signaling.client import SignalingClient
 from sdpx.peer.transfer.service import FileService
-from sdpx.peer.transfer.transport import Carrier
+from sdpx.peer.transfer.transport import ChannelUser
 from sdpx.peer.webrtc.runtime import open_webrtc_runtime
 from sdpx.runtime import STDIN, ShutdownRequest, in_foreground
 
@@ -54,7 +54,7 @@ async def run_peer(options: PeerOptions, log: Log, stop: ShutdownRequest) -> Non
 async def open_session(
     options: PeerOptions,
     log: Log,
-    transfer: Carrier | None = None,
+    transfer: ChannelUser | None = None,
     *,
     lines: Lines | None = None,
     id_wait: float = 0.0,
@@ -91,7 +91,7 @@ async def _leave_at_end(lines: Lines, session: Session) -> None:
 
 
 def load_webrtc() -> ModuleType:
-    """Import aiortc and what is built on it; for a thread."""
+    """Import aiortc and the module that is built on it; for a thread."""
     from sdpx.peer.webrtc import peer_connection  # noqa: PLC0415  imported in a thread
 
     return peer_connection

@@ -29,7 +29,7 @@ from sdpx.peer.webrtc.events import IceServerResult, NegotiationFailed
 from sdpx.protocol.messages import Description
 
 if TYPE_CHECKING:
-    from sdpx.peer.transfer.transport import Carrier
+    from sdpx.peer.transfer.transport import ChannelUser
     from sdpx.peer.webrtc.peer_connection import PeerConnection
 
 AGENT: Final = f"sdpx/{__version__}"
@@ -47,7 +47,7 @@ _LATE: Final = {
 
 
 def parse_remote(frame: Description) -> RemoteDescription:
-    """Return what the peer's description says. Raises `NegotiationFailed`."""
+    """Return the peer's description, parsed. Raises `NegotiationFailed`."""
     try:
         return parse_description(frame.sdp, frame.type)
     except BadDescription as bad:
@@ -79,7 +79,7 @@ class Attempt:
     _on_phase: Callable[[Phase], None]
     _on_lost: Callable[["Attempt"], None]
     _on_hung_up: Callable[["Attempt", Literal["channel", "connection"]], None]
-    _transfer: "Carrier | None" = None
+    _transfer: "ChannelUser | None" = None
     exchanged: bool = False  # both descriptions are set on this side
     wants_connection: bool = True  # a description without media sections asks for none
     connected: bool = False
@@ -267,7 +267,7 @@ class Attempt:
         if self.trace.reach(phase, self.age):
             self._on_phase(phase)
 
-    # ---- what ends it -----------------------------------------------------------------------------------------------
+    # ---- its end ----------------------------------------------------------------------------------------------------
 
     async def _watch_deadline(self) -> None:
         await trio.sleep_until(self._deadline)

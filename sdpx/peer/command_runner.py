@@ -1,16 +1,13 @@
 """`--stdin json`: executes the commands of the program that controls this peer, one by one, in their order."""
 
-from typing import Final
-
 import trio
 
-from sdpx.peer.commands import Close, Command, InputRejected, Pair, Send, SendFile, Unpair, parse_command
+from sdpx.concurrency import wait_for_change
+from sdpx.peer.commands import Close, Command, InputRejected, Pair, SendFile, Unpair, parse_command
 from sdpx.peer.input import Lines, MessageQueue
 from sdpx.peer.negotiation.confirmation import Message
 from sdpx.peer.session import Session
 from sdpx.peer.transfer.service import FileService
-
-POLL_SECONDS: Final = 0.25
 
 
 class CommandRunner:
@@ -42,8 +39,8 @@ class CommandRunner:
 
     async def _execute(self, command: Command) -> None:
         match command:
-            case Send(data, channel):
-                await self._enqueue(Message(data, channel))
+            case Message():
+                await self._enqueue(command)
             case SendFile(path) if self._files is not None:
                 self._files.send(path)
             case Pair(target):
@@ -53,9 +50,8 @@ class CommandRunner:
                     raise InputRejected("not_paired", "There is no peer to leave")
                 await self._flush()
                 await self._session.unpair()
-                self._report_unsent(
-                    self._queue.clear()
-                )  # a message that the channel began to take and did not: it is not for the next peer
+                # A message that the channel began to take and did not is not for the next peer.
+                self._report_unsent(self._queue.clear())
             case Close():
                 await self._flush()
                 await self._session.quit()
@@ -72,7 +68,7 @@ class CommandRunner:
             if not self._session.awaits_channel:
                 reason = f"{len(self._queue)} messages wait for a data channel already; this one was not kept"
                 raise InputRejected("not_open", reason)
-            await self._wait_for_change()
+            await wait_for_change(self._queue.change)  # the closing of a channel does not wake this task
         self._queue.put(message)
 
     async def _flush(self) -> None:
@@ -86,14 +82,10 @@ class CommandRunner:
         if count:
             self._lines.reject("not_sent", f"Messages that waited for a data channel were not sent: {count}", count)
 
-    async def _wait_for_change(self) -> None:
-        with trio.move_on_after(POLL_SECONDS):  # the closing of a channel does not wake this task
-            await self._queue.change()
-
 
 def _may_be_message(line: str) -> bool:
     """Return whether a line is a message, or a faulty one: it is no other command, and not empty."""
     try:
-        return isinstance(parse_command(line), Send)
+        return isinstance(parse_command(line), Message)
     except InputRejected:
         return bool(line.strip())

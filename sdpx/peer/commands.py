@@ -11,7 +11,7 @@ from msgspec import Struct
 from sdpx.errors import SdpxError
 from sdpx.ids import validate_id
 from sdpx.options import did_you_mean
-from sdpx.peer.negotiation.confirmation import byte_length
+from sdpx.peer.negotiation.confirmation import Message, byte_length
 from sdpx.protocol.codec import UNREADABLE
 
 MAX_MESSAGE: Final = 256 * 1024
@@ -29,13 +29,6 @@ _FORMS: Final = {
 
 class InputRejected(SdpxError):
     """A line is not a command, and has no other effect."""
-
-
-class Send(Struct, frozen=True):
-    """Send a message, text or binary, over the data channel with this label; None is the first one."""
-
-    data: str | bytes
-    channel: str | None = None
 
 
 class SendFile(Struct, frozen=True):
@@ -58,7 +51,7 @@ class Close(Struct, frozen=True):
     """End the program in order."""
 
 
-Command = Send | SendFile | Pair | Unpair | Close
+Command = Message | SendFile | Pair | Unpair | Close  # a message is to be sent
 
 
 def parse_command(line: str) -> Command:
@@ -87,7 +80,7 @@ def parse_command(line: str) -> Command:
 
 
 def _object(line: str) -> dict[str, Any]:
-    """Return the keys of an object; one with null is absent, as some serializers write what is not set."""
+    """Return the keys of an object; one with null is absent, as some serializers write keys that are not set."""
     try:
         value = msgspec.json.decode(line)  # which passes over all but the last of duplicate keys
         if not isinstance(value, dict):
@@ -114,8 +107,8 @@ def _is_channel(rest: dict[str, Any]) -> bool:
     return not rest or (list(rest) == ["channel"] and isinstance(rest["channel"], str))
 
 
-def _sized(data: str | bytes, channel: str | None) -> Send:
+def _sized(data: str | bytes, channel: str | None) -> Message:
     size = byte_length(data)
     if size > MAX_MESSAGE:
         raise InputRejected("too_long", f"A message of {size} bytes was not sent: it may have {MAX_MESSAGE}")
-    return Send(data, channel)
+    return Message(data, channel)

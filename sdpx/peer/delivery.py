@@ -78,7 +78,7 @@ class Delivery:
             self._channel_opened = trio.Event()
 
     async def finish(self, transport: MessageTransport) -> None:
-        """Give both sides a moment for confirmations before a connection is closed; keeps the count of what is in doubt."""
+        """Give both sides a moment for confirmations before a connection is closed; keeps the count of those in doubt."""
         channels = transport.channels
         try:
             if channels.is_connected and not transport.trace.vanished:
@@ -161,7 +161,7 @@ class Delivery:
         return is_sent
 
     def on_receipt(self, receipt: Receipt) -> None:
-        """Note what the peer confirms."""
+        """Note a confirmation of the peer."""
         if self._unconfirmed.confirm(receipt):
             self.changed.set()
 

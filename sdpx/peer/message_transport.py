@@ -28,7 +28,7 @@ class MessageTransport:
         self._log = log
         self._receipt = receipt
         self.both_sdpx = False
-        self.caught_up = trio.Event()  # what earlier connections have lost was sent again
+        self.caught_up = trio.Event()  # the messages that earlier connections lost were sent again
         self._heartbeat: Heartbeat | None = None
         self.first_receipt: Receipt | None = None
         self.heartbeat_came = trio.Event()  # the first heartbeat of the peer

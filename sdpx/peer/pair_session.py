@@ -26,7 +26,7 @@ from sdpx.peer.negotiation.addresses import is_loopback_url
 from sdpx.peer.negotiation.heartbeat import SILENCE_SECONDS
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.policy import PairingState, Step
-from sdpx.peer.transfer.transport import Carrier
+from sdpx.peer.transfer.transport import ChannelUser
 from sdpx.peer.webrtc.events import NegotiationFailed
 from sdpx.peer.webrtc.runtime import WebRtcRuntime
 from sdpx.protocol.messages import Candidate, CandidateInit, Description, Paired
@@ -66,7 +66,7 @@ class PairSession:
     _servers: tuple[IceServer, ...]
     before: InitVar[dict[str, float]]
     _on_phase: Callable[[Phase], None]
-    _transfer: Carrier | None = None
+    _transfer: ChannelUser | None = None
     detached: str = ""
     _began: float = field(default_factory=trio.current_time)
     _attempt: Attempt | None = None

@@ -8,7 +8,7 @@
 - A transfer that is unfinished when the other peer leaves goes on: its pairing is requested again with `--to` or the like.
 - When the relay will not be dialled again, there is no next pairing: the program ends with the reason.
 
-Each function takes what is known and returns a value; `Session` and `PairSession` carry it out.
+Each function takes the known facts and returns a value; `Session` and `PairSession` carry it out.
 """
 
 from collections.abc import Mapping
@@ -96,7 +96,7 @@ class Detach(Struct, frozen=True):
 
 
 def after_relay_lost(session: SessionState, pairing: PairingState | None) -> Detach | AskAgain | Ready:
-    """Return what follows the loss of the relay connection, and with it of every pairing that the relay had."""
+    """Return the step after the loss of the relay connection, and with it of every pairing that the relay had."""
     if pairing is not None and pairing.is_open:
         return Detach()
     return AskAgain(RELAY_LOST) if session.pair else Ready(RELAY_LOST)
@@ -121,7 +121,7 @@ def declines(present: PairingState, *, same_peer: bool) -> bool:
 def after_pairing(
     session: SessionState, pairing: PairingState, end: Departed | Failed | Unpaired
 ) -> Finish | AskAgain | Ready:
-    """Return what follows the end of a pairing."""
+    """Return the step after the end of a pairing."""
     match end:
         case Departed():
             step = _after_departure(session, pairing, end)
@@ -187,7 +187,7 @@ class Step(Enum):
 def after_attempt(
     diagnosis: Diagnosis, *, offers: bool, awaits_offer: bool, detached: bool, retries_left: int, seconds_left: float
 ) -> Step:
-    """Return what follows a failed attempt: another one, while that is possible, allowed and of use.
+    """Return the step after a failed attempt: another one, while that is possible, allowed and of use.
 
     An initiator `offers`. A receiver `awaits_offer` if the other side is an sdpx: other programs may not offer again.
     """
@@ -198,7 +198,7 @@ def after_attempt(
 
 
 def after_channel_closed(pairing: PairingState, *, once: bool, unmet: bool) -> Step:
-    """Return what follows when the other side closed the data channel; `unmet`: `--expect` has not been met yet."""
+    """Return the step after the other side closed the data channel; `unmet`: `--expect` has not been met yet."""
     if pairing.trace.vanished:  # the end of the connection comes next, and says why
         return Step.CONTINUE
     if once or pairing.detached:
@@ -210,7 +210,7 @@ def after_channel_closed(pairing: PairingState, *, once: bool, unmet: bool) -> S
 
 
 def after_refusal(refusal: ErrorFrame, *, target: str, required: bool, reconnect: bool) -> Finish | None:
-    """Return what follows a refused request; None: go on. The pairing with `target` is `required` by `--pair`."""
+    """Return the step after a refused request; None: go on. The pairing with `target` is `required` by `--pair`."""
     if refusal.code == NO_REPLY and not reconnect:
         return Finish(Ending(RELAY_LOST, refusal.message, ExitStatus.RELAY))
     if required and refusal.code not in (RELAY_LOST, NO_REPLY):

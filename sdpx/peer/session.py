@@ -1,7 +1,7 @@
 """A run of `sdpx peer`: connect to the relay, request or await a pairing, and run one pairing after another.
 
 One task handles the events of the relay, and waits for nothing but a connection that is being closed; one requests the pairing
-of `--pair`; one reads the input. Each pairing has a task of its own, in the WebRTC runtime. `policy` decides what follows.
+of `--pair`; one reads the input. Each pairing has a task of its own, in the WebRTC runtime. `policy` decides the next step.
 """
 
 from collections.abc import Awaitable, Callable
@@ -23,13 +23,13 @@ from sdpx.peer.diagnostics.diagnosis import diagnose, diagnose_doubt
 from sdpx.peer.diagnostics.expectation import Expectation
 from sdpx.peer.diagnostics.trace import Phase
 from sdpx.peer.input import Lines, LineSource, MessageQueue, MessageSource, Prompt
-from sdpx.peer.link import print_link
 from sdpx.peer.options import PeerOptions
 from sdpx.peer.pair_requester import PairRequester
 from sdpx.peer.pair_session import PairSession
 from sdpx.peer.policy import AskAgain, Departed, Detach, Failed, Finish, Ready, SessionState
+from sdpx.peer.qr_code import print_link
 from sdpx.peer.signaling.client import Connected, Disconnected, SignalingClient, SignalingEvent, Stopped
-from sdpx.peer.transfer.transport import Carrier
+from sdpx.peer.transfer.transport import ChannelUser
 from sdpx.peer.webrtc.runtime import WebRtcRuntime
 from sdpx.protocol.messages import (
     Candidate,
@@ -45,7 +45,7 @@ from sdpx.protocol.messages import (
 from sdpx.urls import page_link
 
 REJOIN_SECONDS: Final = 60.0  # when a relay is back, its other clients may take as long as their longest wait
-SETTLE_SECONDS: Final = 1.0
+DEPARTURE_SECONDS: Final = 1.0  # for the frames that came before a departure, and for the close of the channel
 
 
 @dataclass(eq=False, repr=False)
@@ -62,7 +62,7 @@ class Session:
     _lines: Lines
     _log: Log
     chance: InitVar[Callable[[], float]]
-    _transfer: Carrier | None = None
+    _transfer: ChannelUser | None = None
     _began: float = field(default_factory=trio.current_time)
     _relay: Connected | None = None
     _relay_connected: trio.Event = field(default_factory=trio.Event)
@@ -300,7 +300,7 @@ class Session:
         if policy.after_peer_disconnected(pairing.state, reason) is not None:
             pairing.detach(reason)
             return
-        with trio.move_on_after(SETTLE_SECONDS):
+        with trio.move_on_after(DEPARTURE_SECONDS):
             await pairing.frames_used()  # an answer that came before is not lost
             if self._options.once and pairing.channel_is_open:
                 await pairing.closed.wait()  # a peer that leaves closes its channel first; a killed one does not
@@ -351,7 +351,7 @@ class Session:
             if not self._options.once:
                 self._finish(None)
 
-    # ---- what follows ---------------------------------------------------------------------------------------------
+    # ---- next steps ------------------------------------------------------------------------------------------------
 
     @property
     def _state(self) -> SessionState:

@@ -25,7 +25,7 @@ class PeerView(View):
         self._opened = 0.0
         self._left = ""  # why the other peer left; empty while it has not
         self._open_channels = 0
-        self._is_told = False  # the end of the pairing
+        self._end_shown = False  # of the pairing
         self._retrying_for = ""  # the code of the retries that have been shown
 
     @property
@@ -54,7 +54,7 @@ class PeerView(View):
                 lines = wrapped(event.message(), self.width) if is_new else None
             case peer.Ready(_, reason):
                 self.prompt = "" if self._options.pair is not None else _CALL_PROMPT
-                lines = "" if self._is_told else f"{self._peer_id} left ({reason})."
+                lines = "" if self._end_shown else f"{self._peer_id} left ({reason})."
             case _:
                 lines = self._on_relay(event) or self._phase(event, now) or super().show(event, now)
         return lines
@@ -77,7 +77,7 @@ class PeerView(View):
             case peer.PairRequested():
                 self._began = self._last = now
             case peer.Paired(peer_id, is_initiator):
-                self._peer_id, self._left, self._is_told, self.prompt = peer_id, "", False, ""
+                self._peer_id, self._left, self._end_shown, self.prompt = peer_id, "", False, ""
                 if not is_initiator:
                     self._began = self._last = now
                 line = self._took(f"paired with {peer_id}", now) if is_initiator else f"paired with {peer_id}"
@@ -95,10 +95,10 @@ class PeerView(View):
             case peer.PeerDisconnected(_, reason) if reason == "left" or not self._open_channels:
                 self._left = reason  # otherwise only its connection to the relay is lost
             case webrtc.ConnectionSummary():
-                self.prompt, self._is_told = "", True
-                who = f"{self._peer_id} left ({self._left})" if self._left else f"Disconnected from {self._peer_id}"
+                self.prompt, self._end_shown = "", True
+                end = f"{self._peer_id} left ({self._left})" if self._left else f"Disconnected from {self._peer_id}"
                 sizes = f"{event.bytes_sent} bytes sent, {event.bytes_received} received"
-                line = wrapped(f"{who}. Connected for {now - self._opened:.1f} s, {sizes}.", self.width)
+                line = wrapped(f"{end}. Connected for {now - self._opened:.1f} s, {sizes}.", self.width)
         return line
 
     def _took(self, label: str, now: float) -> str:

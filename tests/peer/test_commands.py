@@ -19,7 +19,6 @@ from sdpx.peer.commands import (
     Close,
     InputRejected,
     Pair,
-    Send,
     SendFile,
     Unpair,
     parse_command,
@@ -35,12 +34,12 @@ from tests.harness.peer import TypedLines
 @pytest.mark.parametrize(
     ("line", "command"),
     [
-        ('{"send": "grüß dich"}', Send("grüß dich")),
-        ('{"send": ""}', Send("")),
-        ('{"send": "a", "channel": "robot"}', Send("a", "robot")),
-        ('{"channel": "robot", "send_base64": "AA=="}', Send(b"\0", "robot")),
-        ('{"send_base64": "AP8="}', Send(b"\x00\xff")),
-        ('{"send_base64": ""}', Send(b"")),
+        ('{"send": "grüß dich"}', Message("grüß dich")),
+        ('{"send": ""}', Message("")),
+        ('{"send": "a", "channel": "robot"}', Message("a", "robot")),
+        ('{"channel": "robot", "send_base64": "AA=="}', Message(b"\0", "robot")),
+        ('{"send_base64": "AP8="}', Message(b"\x00\xff")),
+        ('{"send_base64": ""}', Message(b"")),
         ('{"pair": "robot-1"}', Pair("robot-1")),
         (' { "unpair" : true } ', Unpair()),
         ('{"send_file": "/a b"}', SendFile("/a b")),
@@ -96,7 +95,7 @@ def test_invalid_command_is_rejected_with_its_code(line: str, code: str) -> None
 
 def test_key_with_null_is_absent() -> None:
     """Some serializers write null for what is not set."""
-    assert parse_command('{"send":"x","pair":null,"close":null}') == Send("x")
+    assert parse_command('{"send":"x","pair":null,"close":null}') == Message("x")
 
 
 @pytest.mark.parametrize(
@@ -117,8 +116,8 @@ def test_rejected_command_names_the_nearest_form(line: str, forms: list[str]) ->
 @given(st.binary(max_size=50), st.text(st.characters(codec="utf-8"), max_size=50))
 def test_message_is_sent_as_written(data: bytes, text: str) -> None:
     """Any bytes and any text, in every JSON spelling; the longest message fits into a line."""
-    assert parse_command(json.dumps({"send_base64": base64.b64encode(data).decode()})) == Send(data)
-    assert parse_command(json.dumps({"send": text})) == Send(text)
+    assert parse_command(json.dumps({"send_base64": base64.b64encode(data).decode()})) == Message(data)
+    assert parse_command(json.dumps({"send": text})) == Message(text)
     assert len(json.dumps({"send": "\0" * MAX_MESSAGE})) <= MAX_COMMAND
 
 
@@ -126,7 +125,7 @@ def test_message_is_sent_as_written(data: bytes, text: str) -> None:
 def test_any_line_is_a_command_or_rejected(line: str) -> None:
     """No line raises another exception."""
     try:
-        assert isinstance(parse_command(line), Send | Pair | Unpair | Close)
+        assert isinstance(parse_command(line), Message | Pair | Unpair | Close)
     except InputRejected:
         return
 

@@ -1,4 +1,4 @@
-"""Why a connection failed, derived from its trace: the most likely cause, and what to do about it. Pure.
+"""Why a connection failed, derived from its trace: the most likely cause, and the remedy. Pure.
 
 The first of `RULES` that applies decides; certain causes come before likely ones. `sdpx.remedies` has the exit status and the
 remedy of each code.
@@ -31,7 +31,7 @@ class Diagnosis(Struct, frozen=True):
 
     @property
     def sentence(self) -> str:
-        """The most likely cause, and what to do."""
+        """The most likely cause, and the remedy."""
         return self.ending.reason
 
     def event(self, trace: ConnectionTrace, now: float, *, retrying: bool) -> webrtc.Diagnosis:
@@ -75,7 +75,7 @@ def diagnose(trace: ConnectionTrace, now: float) -> Diagnosis:
 
 
 def diagnose_departure(trace: ConnectionTrace, reason: str, *, unsent: bool = False) -> Diagnosis:
-    """Return what a departure of the peer means; `reason` is the relay's, or this side's for a closed channel.
+    """Return the diagnosis of a departure of the peer; `reason` is the relay's, or this side's for a closed channel.
 
     `unsent` says that input remains which was not sent, or not confirmed.
     """

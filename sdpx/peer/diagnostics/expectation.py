@@ -32,7 +32,7 @@ class Expectation:
     def failure(self, cause: str, trace: ConnectionTrace | None) -> Ending | None:
         """Return the ending of an unmet expectation, None if it is met.
 
-        `cause` is what ended the wait, `trace` that of the last connection, None if there was no pairing.
+        `cause` is the end of the wait, `trace` that of the last connection, None if there was no pairing.
         """
         if self._expected is None or not self.is_unmet:
             return None

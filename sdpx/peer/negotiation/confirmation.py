@@ -2,7 +2,8 @@
 
 A receipt is a JSON object with two counts of messages since the pairing began, over all of its connections: `received`, and
 `written` to stdout. The sender keeps each message until it is written, sends no more than `WINDOW` bytes ahead, and, when a
-connection was lost, sends again over the next one what was not received. A heartbeat without counts is only a sign of life.
+connection was lost, sends again over the next one the messages that were not received. A heartbeat without counts is only a
+sign of life.
 """
 
 from collections import deque
@@ -84,7 +85,7 @@ class Unconfirmed:
         self._size -= size_of(self._messages.pop().data)
 
     def confirm(self, receipt: Receipt) -> bool:
-        """Remove what was written; returns whether that was anything. A count beyond what was sent is ignored."""
+        """Remove the written messages; returns whether there was any. A count beyond what was sent is ignored."""
         count = min(receipt.written - self._confirmed, len(self._messages))
         for _ in range(count):
             self._size -= size_of(self._messages.popleft().data)

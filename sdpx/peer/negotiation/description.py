@@ -1,4 +1,4 @@
-"""A peer's session description, reduced to what a data channel needs (RFC 8829, RFC 8841, RFC 8843). Pure.
+"""A peer's session description, reduced to the lines that a data channel needs (RFC 8829, RFC 8841, RFC 8843). Pure.
 
 aiortc gets one section, for data, with the mid `MID`: nothing in the other sections can make it fail. The answer has them
 again: audio and video in the BUNDLE of the data section are `inactive`, all others are rejected with port 0 (RFC 3264, 6).
@@ -170,7 +170,7 @@ class RemoteDescription:
 
     @property
     def tagged(self) -> tuple[str, int]:
-        """The mid and index of the section whose transport is used: the first of the BUNDLE (RFC 8843, 7.3)."""
+        """The mid and index of the section that gives the transport: the first of the BUNDLE (RFC 8843, 7.3)."""
         if not self.sections:
             return "", 0
         active = [n for n, lines in enumerate(self._answered) if not lines or "a=inactive" in lines]
@@ -215,7 +215,7 @@ class RemoteDescription:
 
 
 def parse_description(text: str, kind: Kind) -> RemoteDescription:
-    """Return what a description says about the data channel. Raises `BadDescription`."""
+    """Return a description, as far as it is about the data channel. Raises `BadDescription`."""
     try:
         lines = read_lines(text)
     except ValueError as error:
@@ -280,8 +280,8 @@ def _is(line: Line, name: str) -> bool:
     return line.text.startswith(f"a={name}:")
 
 
-def _flaw(line: Line, what: str) -> BadDescription:
-    return BadDescription(f"line {line.number}, '{line.text[:SHOWN]}', {what}")
+def _flaw(line: Line, flaw: str) -> BadDescription:
+    return BadDescription(f"line {line.number}, '{line.text[:SHOWN]}', {flaw}")
 
 
 def _split_sections(lines: list[Line]) -> list[_Section]:
@@ -308,9 +308,9 @@ def _find_data(sections: list[_Section], kind: Kind) -> int:
         line = sections[data[0]].lines[0]
         raise BadDescription(f"line {line.number} rejects the data section: '{line.text[:SHOWN]}'", rejected=True)
     rejected = kind == "answer" and not any(section.is_live for section in sections)
-    what = "it rejects every media section, and so the data channel" if rejected else "it has no data section"
+    flaw = "it rejects every media section, and so the data channel" if rejected else "it has no data section"
     raise BadDescription(
-        what if rejected else f"{what} ('m=application PORT UDP/DTLS/SCTP webrtc-datachannel')", rejected=rejected
+        flaw if rejected else f"{flaw} ('m=application PORT UDP/DTLS/SCTP webrtc-datachannel')", rejected=rejected
     )
 
 

@@ -42,7 +42,7 @@ class Heartbeat:
         return min(self._beat_due, self._vanished_at)
 
     def check(self, now: float) -> HeartbeatAction:
-        """Return what to do at the time `now`."""
+        """Return the action at the time `now`."""
         if now - self.next_check > LATE_SECONDS:
             self._vanished_at = max(self._vanished_at, now + GRACE_SECONDS)
         if now >= self._vanished_at:

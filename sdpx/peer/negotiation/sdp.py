@@ -1,7 +1,7 @@
 """Session descriptions (RFC 8866) and ICE candidates (RFC 8839) as text, without a WebRTC stack. Pure.
 
 aiortc accepts garbage, and the empty string, as a description without media. So a description is validated first: it begins
-with `v=0`, has the mandatory lines, and each line is `<type>=<value>`. `description` has what is in it.
+with `v=0`, has the mandatory lines, and each line is `<type>=<value>`. `description` has its content.
 """
 
 import ipaddress
@@ -99,7 +99,7 @@ def is_mdns(candidate: str) -> bool:
 
 
 def validate_candidate(init: CandidateInit) -> str | None:
-    """Return what is wrong with a candidate (RFC 8839, 5.1), or None."""
+    """Return the flaw of a candidate (RFC 8839, 5.1), or None."""
     found = _CANDIDATE.fullmatch(init.candidate)
     if found is None:
         return "it is not of the form 'candidate:FOUNDATION COMPONENT TRANSPORT PRIORITY ADDRESS PORT typ TYPE'"

@@ -273,7 +273,7 @@ def _unreachable(url: str, error: BaseException, *, has_token: bool) -> Ending:
 
 
 def _rejected(url: str, error: ConnectionRejected, hint: str) -> Ending:
-    """Return the relay's own error (PROTOCOL: error codes), or what the HTTP status of another server means.
+    """Return the relay's own error (PROTOCOL: error codes), or the meaning of the HTTP status of another server.
 
     `hint` says how to give a token, if the request had none.
     """

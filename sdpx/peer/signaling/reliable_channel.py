@@ -3,7 +3,7 @@
 - `send` numbers and keeps a frame; the task that writes a socket takes it by `next_frame` and reports it by `mark_written`.
 - The frames kept are bounded. A sender waits for acks while they are full; after `FULL_SECONDS` the channel closes.
 - A relay that acknowledges nothing for `ACK_TIMEOUT_SECONDS` is unreachable, whatever the socket says: acks are due in 0.2 s.
-- A closed channel drops what is sent and releases every waiting task; the client raises `Disconnected`.
+- A closed channel drops the frames that are sent and releases every waiting task; the client raises `Disconnected`.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Runs `sdpx pipe`, `sdpx send` and `sdpx receive`: a peer whose data channel carries a transfer in place of messages.
+"""Runs `sdpx pipe`, `sdpx send` and `sdpx receive`: a peer with a transfer on its data channel, in place of messages.
 
 A transfer that has begun survives its connections: `Session` and `PairSession` make new ones, as for messages. This module
 decides how long the program waits for the other side, and informs that side of the end.

@@ -52,13 +52,13 @@ class Finish(Struct, frozen=True):
     digest: bytes
 
 
-class Settle(Struct, frozen=True):
+class Skip(Struct, frozen=True):
     """The file is done without `Finish`: it was there already (no problem), or it will not come."""
 
     problem: str = ""
 
 
-Step = Begin | Write | Finish | Settle
+Step = Begin | Write | Finish | Skip
 MAX_AWAITED = 16 * BATCH_ENTRIES
 DIFFERENT_PROBLEM = "another file with this name is there already"
 
@@ -90,13 +90,13 @@ class Intake:
         return self.count == self._entries and not self._awaited
 
     def take(self, kind: int, number: int, payload: memoryview) -> tuple[Awaited, Step]:
-        """Return the file of a record, and what follows. Raises `Violation`."""
+        """Return the file of a record, and the step that follows. Raises `Violation`."""
         if not self._awaited or self._awaited[0].number != number:
             raise Violation("A record is for a file that is not awaited now")
         file = self._awaited[0]
         left = self._left
         step = self._first(kind, file, payload) if left is None else self._next(kind, payload, left)
-        if isinstance(step, Finish | Settle):
+        if isinstance(step, Finish | Skip):
             self._awaited.popleft()
             self._left = None
         return file, step
@@ -114,11 +114,11 @@ class Intake:
             self._left = size - offset
             return Begin(offset, Entry("file", file.entry.name, size, mode, modified))
         if kind == SAME and file.choice.whole:
-            return Settle()
+            return Skip()
         if kind == DIFFERENT and has_some:
-            return Settle(DIFFERENT_PROBLEM)
+            return Skip(DIFFERENT_PROBLEM)
         if kind == FAILED:
-            return Settle(_reason(payload))
+            return Skip(_reason(payload))
         raise Violation("A file does not begin with its beginning")
 
     def _next(self, kind: int, payload: memoryview, left: int) -> Step:
@@ -128,7 +128,7 @@ class Intake:
         if kind == END and left == 0 and len(payload) == DIGEST_BYTES:
             return Finish(bytes(payload))
         if kind == FAILED:
-            return Settle(_reason(payload))
+            return Skip(_reason(payload))
         raise Violation("A file is longer or shorter than announced, or a record is unknown")
 
 

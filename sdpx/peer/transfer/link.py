@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 GRANT_SECONDS: Final = 0.02  # a small grant waits so long for a larger one
 ABORT_SECONDS: Final = 1.0
-SETTLE_SECONDS: Final = 5.0
+FLUSH_SECONDS: Final = 5.0
 CHUNK: Final = 256 * 1024
 BATCH_BYTES: Final = 1024 * 1024  # about, in one change of threads
 
@@ -140,9 +140,9 @@ class Link:
             self._stream.take(payload)
         self._changed.set()
 
-    async def settle(self) -> None:
+    async def flush(self) -> None:
         """Wait until both sides know the position that the other one has taken, at most as long as the connection lasts."""
-        with trio.move_on_after(SETTLE_SECONDS):
+        with trio.move_on_after(FLUSH_SECONDS):
             while self.connected and (self._stream.unconfirmed or self._stream.grant_pending):
                 await self._changed.wait()
 

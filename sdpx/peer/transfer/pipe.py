@@ -100,7 +100,7 @@ class Pipe:
         if not self._transport.is_plain:
             await self._link.send(b"")
             self._link.take(await self._link.receive())
-            await self._link.settle()
+            await self._link.flush()
         seconds = round(trio.current_time() - began, 3)
         self._log.emit(transfer.TransferComplete(self.bytes_read, self.bytes_written, seconds))
 

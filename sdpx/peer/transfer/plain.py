@@ -50,7 +50,7 @@ class PlainChannel:
             notify()
 
     async def _transmit(self, channel: "BinaryChannel") -> None:
-        """Send what the program hands over, in messages as large as the other side takes; None closes the channel."""
+        """Send the bytes that the program hands over, in messages as large as the other side takes; None closes the channel."""
         try:
             async for data in self._outgoing:
                 if data is None:

@@ -125,12 +125,12 @@ class Receiver:
             return
         if isinstance(decode_sender(payload), Bye):
             self._link.take(payload)
-            await self._link.settle()
+            await self._link.flush()
 
     def _failure(self, error: OSError) -> Ending:
         code = "disk_full" if error.errno in _FULL else "storage_failed"
         reason = f"Cannot write to '{self._directory}': {describe_os_error(error)}"
-        kept = "What has arrived is kept, and the same 'sdpx send' goes on from there"
+        kept = "The received bytes are kept, and the same 'sdpx send' goes on from there"
         return Ending(code, f"{reason}. {kept}", ExitStatus.TRANSFER_FAILED)
 
 
@@ -139,7 +139,7 @@ class _OfferWriter:
 
     def __init__(self, offer: Offer, directory: str, meter: Meter, *, force: bool) -> None:
         self._intake = Intake(offer)
-        self._names = set(offer.names) if len(offer.names) < NAMES_SHOWN else None  # what the answer was given for
+        self._names = set(offer.names) if len(offer.names) < NAMES_SHOWN else None  # those that the answer is about
         self._storage = Storage(directory, force=force, check=trio.from_thread.check_cancelled)
         self._meter = meter
         self._events: list[Event] = []

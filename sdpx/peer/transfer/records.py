@@ -28,7 +28,7 @@ DIGEST_BYTES: Final = 32
 RECORD: Final = struct.Struct(">BII")  # kind, number of the file, length
 _BEGIN: Final = struct.Struct(">QQIq")
 
-BEGIN: Final = 0  # a file: the offset of what follows, its size, mode and time of modification
+BEGIN: Final = 0  # a file: the offset of its next bytes, its size, mode and time of modification
 BYTES: Final = 1
 END: Final = 2  # the hash of the whole file
 FAILED: Final = 3  # the sender cannot read it: the reason
@@ -69,7 +69,7 @@ class Choice(msgspec.Struct, frozen=True, array_like=True):
     """The receiver's choice for an entry.
 
     It has the first `offset` bytes of the file, with the hash `digest`; or a `whole` file of that size, which is the same or
-    another one. If what it has is something else, the transfer begins at 0 if it `may_restart`, else the file is not sent.
+    another one. If its bytes are others, the transfer begins at 0 if it `may_restart`, else the file is not sent.
     `refused` is the reason why it is not wanted at all.
     """
 

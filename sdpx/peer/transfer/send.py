@@ -73,7 +73,7 @@ class Sender:
                 except* Restarted:
                     self._packer.close()
                     self._reset()
-        await self._link.settle()
+        await self._link.flush()
         self._meter.moved = self._packer.bytes_moved
         if verdict.failed or self._problems:
             raise incomplete(len(self._manifest.items), max(verdict.failed, len(self._problems)), self._shown_problems)

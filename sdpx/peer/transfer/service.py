@@ -1,7 +1,7 @@
 """Files beside the messages of `sdpx peer --stdin json`: `{"send_file": PATH}`, and `--files DIR` for those that come.
 
 Each direction has a link of its own between two such peers, on the channels `files` (from the initiator) and `files.back`. With
-`sdpx send` or `sdpx receive` on the other side there is one link, whose direction follows from that side's role.
+`sdpx send` or `sdpx receive` on the other side there is one link; its direction follows from that side's role.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -19,7 +19,7 @@ from sdpx.peer.transfer.receive import Receiver
 from sdpx.peer.transfer.records import Offer
 from sdpx.peer.transfer.send import Sender
 from sdpx.peer.transfer.source import BadSource, scan
-from sdpx.peer.transfer.transport import Carrier, modes_of
+from sdpx.peer.transfer.transport import ChannelUser, modes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ BACK: Final = "files.back"
 QUEUE_BOUND: Final = 256
 
 
-class FileService(Carrier):
+class FileService(ChannelUser):
     """Sends the files that are queued to the present peer, or the next one; receives into `directory` unless it is None."""
 
     replaces_messages = False

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sdpx.errors import describe_os_error
-from sdpx.peer.transfer.intake import Awaited, Begin, Finish, Settle, Step, Write
+from sdpx.peer.transfer.intake import Awaited, Begin, Finish, Skip, Step, Write
 from sdpx.peer.transfer.paths import PART, UnsafeName, components, part_name
 from sdpx.peer.transfer.records import HASH, Choice, Entry, shown
 
@@ -137,7 +137,7 @@ class Storage:
                     case Finish(digest) if self._file is not None:
                         self._finish(self._file, digest)
                         return ""
-                    case Settle(problem):
+                    case Skip(problem):
                         self._drop()
                         self._digests.pop(file.number, None)
                         return problem
@@ -169,7 +169,7 @@ class Storage:
         parent, part = self._directory(parts[:-1]), part_name(name)
         if file.digest.digest() != digest:
             os.ftruncate(file.descriptor, 0)  # nothing of it is proven
-            raise Refused("what has arrived is not what was sent: the hashes differ")
+            raise Refused("its bytes are not those that were sent: the hashes differ")
         os.fchmod(file.descriptor, file.entry.mode)
         os.utime(file.descriptor, ns=(file.entry.modified, file.entry.modified))
         if self._force:

@@ -27,8 +27,8 @@ def modes_of(agent: str) -> list[str]:
     return found[1].split(", ") if found else []
 
 
-class Carrier:
-    """A user of the data channels of a peer's connections beside or in place of messages."""
+class ChannelUser:
+    """A user of the data channels of a peer's connections, beside messages or in place of them."""
 
     mode: str  # in the `agent` of the description
     replaces_messages = True  # there are none beside it
@@ -49,8 +49,8 @@ class Carrier:
         return Receipt()
 
 
-class Transport(Carrier):
-    """Carries the transfer of a command. Without `plain` the other side has to be an sdpx whose mode is in `accepts`."""
+class Transport(ChannelUser):
+    """Carries the transfer of a command. Without `plain` the other side has to be an sdpx with a mode in `accepts`."""
 
     def __init__(
         self,

@@ -110,7 +110,7 @@ class BinaryChannel:
         return messages
 
     def close(self) -> None:
-        """Close the channel, after what was sent; from any task (aiortc needs one inside the asyncio loop)."""
+        """Close the channel, after the messages that were sent; from any task (aiortc needs one inside the asyncio loop)."""
         if (channel := self._channel) is not None and not self._closed:
             loop = channel.transport._loop  # noqa: SLF001
             assert loop is not None

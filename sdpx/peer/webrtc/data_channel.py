@@ -63,7 +63,7 @@ class DataChannels:
         return next((each for each in self._open if label in (None, each.label)), None)
 
     def binary(self, label: str | None) -> BinaryChannel:
-        """Return the channel with this label, or without one the first channel, whose messages are no events from now on."""
+        """Return the channel with this label, or the first one for None; its messages are no events from now on."""
         if label not in self._binary:
             sizes = (lambda: self.max_message_size, lambda channel: self._unacknowledged_on(channel)[1])
             self._binary[label] = binary = BinaryChannel(self._release, *sizes)
@@ -117,7 +117,7 @@ class DataChannels:
             if (binary := self._binary_of(channel)) is not None:
                 binary.detach()
             self._open.remove(channel)
-            self._closed[channel.id] = channel  # what it has sent may still be acknowledged
+            self._closed[channel.id] = channel  # its messages may still be acknowledged
             self._emit(webrtc.ChannelClosed(channel.label, channel.id))
             self._changed.set()
 

@@ -6,7 +6,7 @@ sends and receives many datagrams of equal size (UDP GSO and GRO, udp(7)). Other
 relayed paths (TURN) take aiortc's way.
 """
 
-# ruff: noqa: SLF001  private parts are what this module is about
+# ruff: noqa: SLF001  this module is about private parts
 import errno
 import socket
 import sys
@@ -25,7 +25,7 @@ DTLS_13: Final = 32  # first bytes from here on are of DTLS 1.3 (RFC 9147, 4)
 MAX_RECORD: Final = 18_432  # bytes that OpenSSL writes or reads at once, at most
 MAX_DATAGRAM: Final = 65_535
 BATCH: Final = 64  # datagrams, about, before other tasks have their turn
-RECEIVE_BUFFER: Final = 4 * 1024 * 1024  # of the socket; the kernel grants what it permits
+RECEIVE_BUFFER: Final = 4 * 1024 * 1024  # of the socket; the kernel has a limit of its own
 MAX_SEGMENTS: Final = 40  # of one GSO datagram, which has 64 KiB at most
 SOL_UDP: Final = 17
 UDP_SEGMENT: Final = 103

@@ -5,11 +5,11 @@ SACK chunks are read from the bytes; a packet is built once, with its checksum, 
 are looked at when gaps are reported; T3 is a deadline, checked by one timer; SACKs are sent for every second to eighth packet.
 All else (association, stream resets, partial reliability) is aiortc's own code.
 
-New in the protocol: the other side's receive window is respected (RFC 9260, 6.2.1), what it sends and claims is
-bounded, and a faulty packet is dropped instead of ending the connection.
+New in the protocol: the other side's receive window is respected (RFC 9260, 6.2.1), its data and its claims
+are bounded, and a faulty packet is dropped instead of ending the connection.
 """
 
-# ruff: noqa: SLF001  private parts are what this module is about
+# ruff: noqa: SLF001  this module is about private parts
 import time
 from collections.abc import Callable, Iterable
 from struct import error as BadStruct  # noqa: N812  an exception
@@ -119,7 +119,7 @@ class SctpTransport(ReceivingTransport, SendingTransport):
         if was_probing and not count and window >= USERDATA_MAX_LENGTH:  # the probe was dropped
             self._sent_queue[0]._retransmit = self._is_lossy = True
             self._flight_size_decrease(self._sent_queue[0])
-        self._told_window = window
+        self._announced_window = window
         self._peer_window = max(0, window - self._flight_size)
         self._bursts.note_acknowledged(count)
         self._adjust_window(cumulative, count, size + gap_size, was_full=was_full, has_loss=has_loss)

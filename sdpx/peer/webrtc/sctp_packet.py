@@ -1,4 +1,4 @@
-"""SCTP packets (RFC 9260, 3) as bytes: what the hot path builds and reads without an object for each. Pure."""
+"""SCTP packets (RFC 9260, 3) as bytes, which the hot path builds and reads without an object for each. Pure."""
 
 from collections.abc import Collection, Iterator
 from struct import Struct
@@ -9,7 +9,7 @@ from google_crc32c import value as crc32c
 COMMON_HEADER: Final = Struct("!HHL")  # ports and verification tag; the checksum follows
 CHUNK_HEADER: Final = Struct("!BBH")
 DATA_HEADER: Final = Struct("!BBHLHHL")
-DATA_VALUE: Final = Struct("!LHHL")  # what follows the chunk header, up to the payload
+DATA_VALUE: Final = Struct("!LHHL")  # the fields between the chunk header and the payload
 PARAMETER_HEADER: Final = Struct("!HH")
 SACK_VALUE: Final = Struct("!LLHH")
 GAP: Final = Struct("!HH")

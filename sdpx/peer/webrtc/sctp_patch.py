@@ -5,7 +5,7 @@ message counts against the window until it is released. New data that comes whil
 6.2), and its sender sends it again later; the heartbeat channel and DCEP go on. `sctp_ext` adds the hot path.
 """
 
-# ruff: noqa: SLF001  private parts are what this module is about
+# ruff: noqa: SLF001  this module is about private parts
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Coroutine
 from types import coroutine
@@ -76,7 +76,7 @@ class OutboundChunk(DataChunk):
 
 
 class FlowControlledTransport(RTCSctpTransport):
-    """An SCTP transport with a receive window that the application opens, and counts of what it has sent.
+    """An SCTP transport with a receive window that the application opens, and counts of the messages that it has sent.
 
     Faulty messages of the other side, which end the connection in aiortc, are ignored. A message on a channel that the other
     side has not acknowledged acknowledges it, as in browsers.
@@ -178,7 +178,7 @@ class FlowControlledTransport(RTCSctpTransport):
             self._on_flaw(stream, flaw)
 
     def _flaw(self, kind: int, data: bytes, *, is_known: bool) -> str:
-        """Return what is wrong with a message (RFC 8831, 6.6 and 8); empty if nothing is."""
+        """Return the flaw of a message (RFC 8831, 6.6 and 8); empty if nothing is."""
         if kind == WEBRTC_DCEP:
             return self._flaw_of_dcep(data, is_known=is_known)
         if kind not in MESSAGES:
@@ -189,7 +189,7 @@ class FlowControlledTransport(RTCSctpTransport):
         return "The peer sent a text that is not UTF-8; it is ignored" if is_bad else ""
 
     def _flaw_of_dcep(self, data: bytes, *, is_known: bool) -> str:
-        """Return what is wrong with a message that opens a channel, or acknowledges it (RFC 8832, 5 and 6)."""
+        """Return the flaw of a message that opens a channel, or acknowledges it (RFC 8832, 5 and 6)."""
         if data[:1] == bytes([DATA_CHANNEL_ACK]):
             return "" if is_known else "The peer acknowledged a data channel that does not exist"
         if data[:1] != bytes([DATA_CHANNEL_OPEN]):

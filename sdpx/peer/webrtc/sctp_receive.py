@@ -1,6 +1,6 @@
 """Receiving over aiortc's SCTP transport (RFC 9260, 6.2 to 6.9), without a task switch for a packet.
 
-What the other side sends is bounded: chunks that came after a missing one, and fragments of messages that have no end.
+The data of the other side is bounded: chunks that came after a missing one, and fragments of messages that have no end.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Sending over aiortc's SCTP transport (RFC 9260, 6.1 and 6.3): packets that are built once, and T3 as a deadline."""
 
-# ruff: noqa: SLF001  private parts are what this module is about
+# ruff: noqa: SLF001  this module is about private parts
 
 import time
 from asyncio import TimerHandle  # noqa: TC003
@@ -50,8 +50,8 @@ class SendingTransport(FlowControlledTransport):
         self.flows = 1  # associations that this one claims the share of
         self.retransmissions = self.timeouts = 0
         self._bursts = BurstPolicy()
-        self._peer_window = WINDOW  # room for more, beyond what is in flight
-        self._told_window = WINDOW  # the other side's, as it told
+        self._peer_window = WINDOW  # room for more, beyond the bytes in flight
+        self._announced_window = WINDOW  # the other side's, in its last SACK
         self._ssthresh = WINDOW
         self._is_lossy = False  # some chunk is to be sent again
         self._is_partial = False  # some message may be abandoned (RFC 3758)
@@ -151,7 +151,7 @@ class SendingTransport(FlowControlledTransport):
         self._send_chunks()
 
     def _send_chunks(self) -> None:
-        """Send what is to be sent again, then new chunks, as far as the windows permit."""
+        """Send the chunks that are to be sent again, then new ones, as far as the windows permit."""
         if self._forward_tsn_chunk is not None:
             self._put([self._forward_tsn_chunk])
             self._forward_tsn_chunk = None
@@ -184,8 +184,8 @@ class SendingTransport(FlowControlledTransport):
 
     @property
     def _is_probing(self) -> bool:
-        """Whether one chunk is in flight although the other side told that it has no room."""
-        return self._told_window < USERDATA_MAX_LENGTH and len(self._sent_queue) == 1
+        """Whether one chunk is in flight although the other side has announced that it has no room."""
+        return self._announced_window < USERDATA_MAX_LENGTH and len(self._sent_queue) == 1
 
     def _has_room_for(self, chunk: DataChunk) -> bool:
         """Whether the other side has room for a new chunk; one may always be in flight, as a probe (RFC 9260, 6.1)."""

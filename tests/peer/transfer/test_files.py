@@ -253,7 +253,7 @@ async def test_full_disk_ends_both_sides_and_keeps_what_has_come(
     a, b = sender(source / "photos/large"), receiver(target)
     assert await transfer(a, b) == ("aborted", "disk_full")
     assert a.ending is not None
-    assert "No space left on device. What has arrived is kept" in a.ending.reason
+    assert "No space left on device. The received bytes are kept" in a.ending.reason
     monkeypatch.undo()
     assert part_size(target) > 900_000
     assert await transfer(sender(source / "photos/large"), receiver(target)) == ("done", "done")

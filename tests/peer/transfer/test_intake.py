@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sdpx.peer.transfer import records
 from sdpx.peer.transfer.frames import Violation
-from sdpx.peer.transfer.intake import DIFFERENT_PROBLEM, MAX_AWAITED, Begin, Finish, Intake, Settle, Write
+from sdpx.peer.transfer.intake import DIFFERENT_PROBLEM, MAX_AWAITED, Begin, Finish, Intake, Skip, Write
 from sdpx.peer.transfer.records import (
     BEGIN,
     BYTES,
@@ -75,16 +75,16 @@ def test_incomplete_file_goes_on_from_what_is_there() -> None:
 )
 def test_file_that_is_there_is_the_same_or_another_one(kind: int, choice: Choice, problem: str) -> None:
     taken = intake(choice)
-    assert taken.take(kind, 0, NOTHING)[1] == Settle(problem)
+    assert taken.take(kind, 0, NOTHING)[1] == Skip(problem)
     assert taken.is_complete
 
 
 def test_sender_may_fail_before_and_within_a_file() -> None:
     taken = intake()
-    assert taken.take(FAILED, 0, memoryview(b"no permission"))[1] == Settle("no permission")
+    assert taken.take(FAILED, 0, memoryview(b"no permission"))[1] == Skip("no permission")
     taken = intake()
     taken.take(BEGIN, 0, first())
-    assert taken.take(FAILED, 0, memoryview(b"changed"))[1] == Settle("changed")
+    assert taken.take(FAILED, 0, memoryview(b"changed"))[1] == Skip("changed")
     assert taken.is_complete
 
 

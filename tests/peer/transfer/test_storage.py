@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sdpx.peer.transfer import storage as storage_module
-from sdpx.peer.transfer.intake import Awaited, Begin, Finish, Settle, Write
+from sdpx.peer.transfer.intake import Awaited, Begin, Finish, Skip, Write
 from sdpx.peer.transfer.records import Choice, Entry
 from sdpx.peer.transfer.storage import Storage
 
@@ -153,7 +153,7 @@ def test_existing_file_of_the_same_size_may_be_the_same(storage: Storage, folder
     (folder / "a").write_bytes(CONTENT)
     assert storage.choose(0, entry()) == Choice(len(CONTENT), sha(CONTENT), whole=True, may_restart=False)
     file = Awaited(0, entry(), Choice())
-    assert storage.apply(file, Settle("")) == ""
+    assert storage.apply(file, Skip("")) == ""
 
 
 def test_file_that_appears_meanwhile_is_not_replaced(storage: Storage, folder: Path) -> None:
