@@ -1,16 +1,17 @@
 """Hypothesis profiles: each run of the suite uses the same examples; only `just fuzz` draws new ones."""
 
 import gc
-import os
 from collections.abc import Generator
 
 import pytest
 from hypothesis import settings
 
+from tests.harness.examples import PROFILE
+
 settings.register_profile("default", deadline=None, derandomize=True, max_examples=50, print_blob=True)
 settings.register_profile("ci", parent=settings.get_profile("default"), max_examples=100)
 settings.register_profile("fuzz", parent=settings.get_profile("default"), derandomize=False, max_examples=300)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+settings.load_profile(PROFILE)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -14,12 +14,12 @@ Direction = Literal["up", "down"]  # to the server, from the server
 
 @dataclass(eq=False)
 class ProxiedConnection:
-    """A connection: the bytes forwarded so far in each direction, and the numbers of bytes after which it is reset."""
+    """A connection: the forwarded bytes of each direction, and the numbers of bytes after which it is reset."""
 
     client: trio.SocketStream
     server: trio.SocketStream
     ends: dict[Direction, int] = field(default_factory=dict)
-    passed: dict[Direction, int] = field(default_factory=lambda: {"up": 0, "down": 0})
+    passed: dict[Direction, bytearray] = field(default_factory=lambda: {"up": bytearray(), "down": bytearray()})
     frozen: bool = False
     resumed: trio.Event = field(default_factory=trio.Event)
 
@@ -35,10 +35,10 @@ class ProxiedConnection:
                 if self.frozen:
                     await self.resumed.wait()
                 end = self.ends.get(direction)
-                whole = data if end is None else data[: max(0, end - self.passed[direction])]
+                whole = data if end is None else data[: max(0, end - len(self.passed[direction]))]
+                self.passed[direction] += whole
                 await target.send_all(whole)
-                self.passed[direction] += len(whole)
-                if end is not None and self.passed[direction] >= end:
+                if end is not None and len(self.passed[direction]) >= end:
                     break
             else:
                 await target.send_eof()

@@ -21,7 +21,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from sdpx.peer.signaling.resume import ResumeResult
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.websocket.socket_stream import SocketStream
-from tests.harness.examples import examples
+from tests.harness.examples import examples, sample
 from tests.harness.frames import CLOSE, PING, PONG, TEXT, FrameReader, frame, upgrade_request
 from tests.harness.relay import ENGINES, Engine, RelayHarness, relay_harness
 from tests.harness.resume_world import App, Socket
@@ -209,13 +209,6 @@ class Conversation:
         under_way = any(unread(self.wires[app].link.socket) for app in self.apps)
         return welcomed and confirmed and acked and not waiting and not under_way
 
-    def check(self) -> None:
-        """The frames that a client received are the first ones that its peer sent."""
-        for app, other in ((self.a, self.b), (self.b, self.a)):
-            received = [int(each["sdp"]) for each in app.of("offer")]
-            assert received == self.sent[other][: len(received)]
-            assert len(app.of("error")) <= self.refused[app]
-
     def check_what_is_left(self) -> None:
         """Frames are missing only where a pairing ended; none is repeated or out of order."""
         for app, other in ((self.a, self.b), (self.b, self.a)):
@@ -233,10 +226,9 @@ class Conversation:
         await trio.sleep(60)
 
     def check_the_end(self) -> None:
-        """All frames arrived, each refusal was answered once, no pairing ended, and nothing is kept."""
-        self.check()
+        """All frames arrived once and in order, each refusal was answered once, no pairing ended, and nothing is kept."""
         for app, other in ((self.a, self.b), (self.b, self.a)):
-            assert len(app.of("offer")) == len(self.sent[other])
+            assert [int(each["sdp"]) for each in app.of("offer")] == self.sent[other]
             assert len(app.of("error")) == self.refused[app]
             assert len(app.of("paired")) == 1
             assert app.of("peer_disconnected") == []
@@ -277,8 +269,6 @@ async def _converse(
         while goes_on(conversation, steps):
             steps += 1
             await conversation.step()
-            if not steps % 20:
-                conversation.check()
         await conversation.settle()
         conversation.check_the_end()
         return conversation
@@ -312,7 +302,7 @@ def test_frames_arrive_exactly_once_wherever_a_connection_breaks(
 
 
 @pytest.mark.parametrize("engine", [*ENGINES, "cluster"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", sample(range(3), 1))
 def test_frames_arrive_exactly_once_over_hundreds_of_connections(engine: Engine, seed: int) -> None:
     """In one long run."""
     conversation = run(random.Random(seed), engine=engine, goes_on=lambda conversation, _: conversation.cuts < 150)

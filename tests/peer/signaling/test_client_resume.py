@@ -19,6 +19,7 @@ from sdpx.peer.signaling.client import Connected, Disconnected, SignalingClient,
 from sdpx.peer.signaling.connection import dial
 from sdpx.protocol.messages import Candidate, CandidateInit, Description, Paired, PairRequest
 from tests.harness.breaking_proxy import BreakingProxy, Direction, breaking_proxy
+from tests.harness.examples import sample
 from tests.harness.log import LogRecorder
 from tests.harness.resuming_relay import ResumingRelay, resuming_relay
 from tests.harness.scripted_relay import Frame
@@ -107,27 +108,44 @@ def assert_complete(received: list[SignalingEvent], setup: Setup) -> None:
     assert setup.written == list(range(len(MINE)))
 
 
-async def bytes_passed(direction: Direction) -> tuple[int, int]:
-    """Return how many bytes of a handshake pass before the first `Connected`, and in all."""
+async def bytes_passed(direction: Direction) -> tuple[int, bytes]:
+    """Return how many bytes of a handshake pass before the first `Connected`, and all its bytes."""
     async with connected_through_proxy() as setup:
         (up,) = await setup.events(1)
         assert isinstance(up, Connected)
-        before = setup.proxy.connections[0].passed[direction]
+        passed = setup.proxy.connections[0].passed[direction]
+        before = len(passed)
         await setup.client.send(PairRequest("bob"))
         await setup.events(1)
         for frame in MINE:
             await up.channel.send(frame)
         await setup.events(len(ANSWER))
         await setup.wait_for_all_frames()
-        return before, setup.proxy.connections[0].passed[direction]
+        return before, bytes(passed)
+
+
+def edges(passed: bytes) -> Iterator[int]:
+    """Yield the offsets next to the parts of each frame: inside and behind its head, inside its payload, and behind it."""
+    start = passed.index(b"\r\n\r\n") + 4
+    while start < len(passed):
+        size, mask = passed[start + 1] & 0x7F, 4 * (passed[start + 1] >> 7)
+        head = start + 2 + mask
+        if size == 126:
+            size, head = int.from_bytes(passed[start + 2 : start + 4]), head + 2
+        yield from (start + 1, start + 2, head - 1, head, head + 1, head + size - 1, head + size)
+        start = head + size
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
 async def test_a_cut_after_any_byte_of_a_handshake_raises_no_event(direction: Direction) -> None:
-    """After the first `your_id`; the second connection is cut after a few bytes, too, and the third one carries the rest."""
-    first, last = await bytes_passed(direction)
-    assert last - first > 200
-    ends = iter(range(first + 1, last))
+    """After the first `your_id`; the second connection is cut after a few bytes, too, and the third one carries the rest.
+
+    The profile `ci` cuts after all bytes, `default` after those next to the parts of each frame, and after some of the others.
+    """
+    first, passed = await bytes_passed(direction)
+    after = range(first + 1, len(passed))
+    assert len(after) > 200
+    ends = iter(sorted({*sample(after, 20), *edges(passed)}.intersection(after)))
 
     async def cut_and_check() -> None:
         for end in ends:

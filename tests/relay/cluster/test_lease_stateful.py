@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from typing import Final
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from tests.cluster_soak.accounting import Direction
+from tests.harness.examples import examples
 from tests.relay.cluster.fake_node import LEASE, PEERS, FakeNode, World
 
 BEAT: Final = LEASE / 4
@@ -135,4 +135,4 @@ class Leases(RuleBasedStateMachine):
 
 
 TestLeases = Leases.TestCase
-TestLeases.settings = settings(max_examples=100, stateful_step_count=15)
+TestLeases.settings = examples(1, stateful_step_count=15)

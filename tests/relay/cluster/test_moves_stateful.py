@@ -8,11 +8,11 @@ made again.
 from random import Random
 from typing import Final
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sdpx.relay.cluster.memory import MemoryEngine
+from tests.harness.examples import examples
 from tests.relay.cluster.fake_node import PEERS, TOKEN, FakeNode
 
 LEASE: Final = 1e9
@@ -141,4 +141,4 @@ class Moves(RuleBasedStateMachine):
 
 
 TestMoves = Moves.TestCase
-TestMoves.settings = settings(max_examples=50, stateful_step_count=40)
+TestMoves.settings = examples(0.5, stateful_step_count=40)

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from sdpx.peer.signaling.resume import ResumeResult
 from sdpx.relay.core.limits import Limits
-from tests.harness.examples import examples
+from tests.harness.examples import examples, sample
 from tests.harness.resume_world import App, Frame, Socket, World
 
 ALL_DAY = Limits(resume_window=1e9)
@@ -197,7 +197,7 @@ TestWindows = Windows.TestCase
 TestWindows.settings = examples(1, stateful_step_count=50)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", sample(range(4), 1))
 @pytest.mark.parametrize("forgetful", [False, True])
 def test_frames_arrive_exactly_once_over_a_thousand_lost_connections(seed: int, forgetful: bool) -> None:
     """Both clients lose connections at random, in both directions, while they send."""
