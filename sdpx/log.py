@@ -34,6 +34,7 @@ Put = Callable[[Sequence[bytes]], int]
 _LIBRARIES: Final = ["trio", "trio-websocket", "trio_websocket", "aiortc", "aioice", "libav", "asyncio", "trio-asyncio"]
 _RANK: Final[dict[Level, int]] = {level: rank for rank, level in enumerate(LEVELS)}
 _MICROSECONDS: Final = tuple(f"{number:03}Z" for number in range(1000))  # the end of a timestamp
+_PLAIN: Final = bytes(byte for byte in range(32, 127) if byte not in b'"\\')  # characters that are never escaped
 _LAST: Final = frozenset('"0123456789')  # of a value: a float that is not finite ends otherwise
 _encode = msgspec.json.Encoder().encode
 
@@ -245,13 +246,13 @@ def _simple_text(event: Event) -> str:
     if not form:
         return ""
     text = form % values(event)
-    needs_no_escape = text.isascii() and text.isprintable() and "\\" not in text and text.count('"') == quotes
+    needs_no_escape = text.encode(errors="surrogatepass").translate(None, _PLAIN) == quotes
     return text if needs_no_escape and text[-1] in _LAST else ""
 
 
 @cache
-def _simple_form(kind: type[Event]) -> tuple[str, Callable[[Event], Any], int]:
-    """Return the form of an event's line for `_simple_text`, the function that gets its values, and its number of quotes.
+def _simple_form(kind: type[Event]) -> tuple[str, Callable[[Event], Any], bytes]:
+    """Return the form of an event's line for `_simple_text`, the function that gets its values, and its quotes.
 
     The form is empty unless all keys are strings and integers, or a float at the end, and the event defines nothing but them
     and its sentence.
@@ -261,12 +262,12 @@ def _simple_form(kind: type[Event]) -> tuple[str, Callable[[Event], Any], int]:
     is_plain = (kind.message, kind.severity, kind.body) == (Event.message, Event.severity, Event.body)
     is_plain = is_plain and set(types[:-1]) <= {str, int} and set(types[-1:]) <= {str, int, float}
     if not (sentence and is_plain and len(kind.keys()) == len(types)):
-        return "", attrgetter("level"), 0
+        return "", attrgetter("level"), b""
     own = "".join(
         f',"{key}":' + ('"%s"' if each is str else "%s") for key, each in zip(kind.keys(), types, strict=True)
     )
     form = _head(kind, kind.level) + _encode(sentence).decode() + own
-    return form, attrgetter(*names, *kind.keys()), form.count('"')
+    return form, attrgetter(*names, *kind.keys()), b'"' * form.count('"')
 
 
 class LibraryHandler(logging.Handler):

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import count
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -397,15 +398,18 @@ SIMPLE = [kind for kind in SIMPLE if issubclass(kind, Event) and _simple_form(ki
 
 
 @given(
-    st.sampled_from(SIMPLE), st.lists(st.text() | st.text("aä\\\"%{}'\x7f\n"), min_size=9), st.sampled_from([None, 0.5])
+    st.sampled_from(SIMPLE),
+    st.lists(st.text() | st.text("aä\\\"%{}'\x7f\n"), min_size=9),
+    st.floats(0, 1e9).map(lambda ms: round(ms, 3)) | st.sampled_from([nan, inf, -inf]),
+    st.sampled_from([None, 0.5]),
 )
-def test_event_of_strings_and_integers_equals_the_encoded_event(
-    kind: type[Event], texts: list[str], started: float | None
+def test_event_of_strings_and_numbers_equals_the_encoded_event(
+    kind: type[Event], texts: list[str], number: float, started: float | None
 ) -> None:
     """The line is the same whether one operator renders it or the encoder, also with values that have to be escaped."""
     log, sink = make_log(started=started)
     fields = zip(structs.fields(kind), texts, strict=False)
-    event = kind(*(text if field.type is str else len(text) for field, text in fields))
+    event = kind(*({str: text, int: len(text), float: number}[field.type] for field, text in fields))
     log.emit(event)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sdpx.log._simple_text", lambda _: "")
@@ -414,7 +418,8 @@ def test_event_of_strings_and_integers_equals_the_encoded_event(
 
 
 def test_events_of_every_session_are_rendered_by_one_operator() -> None:
-    assert {serve.ClientConnected, serve.PairRequested, serve.Paired, serve.Unpaired} <= set(SIMPLE)
+    events = {serve.ClientConnected, serve.PairRequested, serve.Paired, serve.Unpaired, serve.ClientDisconnected}
+    assert events <= set(SIMPLE)
 
 
 @pytest.mark.parametrize("options", [{"form": "text"}, {"level": "warning"}, {"started": 0.0}])
