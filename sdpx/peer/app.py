@@ -23,6 +23,7 @@ from sdpx.peer.signaling.client import SignalingClient
 from sdpx.peer.transfer.service import FileService
 from sdpx.peer.transfer.transport import ChannelUser
 from sdpx.peer.webrtc.runtime import open_webrtc_runtime
+from sdpx.peer.webrtc.without_media import media_placeholders
 from sdpx.runtime import STDIN, ShutdownRequest, in_foreground
 
 FOREGROUND_POLL_SECONDS: Final = 0.5
@@ -92,9 +93,10 @@ async def _leave_at_end(lines: Lines, session: Session) -> None:
 
 def load_webrtc() -> ModuleType:
     """Import aiortc and the module that is built on it; for a thread."""
-    from sdpx.peer.webrtc import peer_connection  # noqa: PLC0415  imported in a thread
+    with media_placeholders():
+        from sdpx.peer.webrtc import peer_connection  # noqa: PLC0415  imported in a thread
 
-    return peer_connection
+        return peer_connection
 
 
 def read_stdin(size: int) -> bytes:

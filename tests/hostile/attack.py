@@ -48,7 +48,7 @@ class ReferencePair:
         """Relay offers and answers for ever, and note how long a round took at most."""
         while True:
             await self.round()
-            await trio.sleep(0.02)
+            await trio.sleep(0.05)
 
     async def close(self) -> None:
         """Close both without a close frame."""
@@ -224,7 +224,7 @@ async def attack_on(
                     await latecomers.round()
                     attack.opened += [latecomers.a.socket, latecomers.b.socket]
                 while attack.pair.rounds < ROUNDS:
-                    await trio.sleep(0.02)
+                    await trio.sleep(0.05)
                 working.cancel_scope.cancel()
             assert attack.pair.slowest < patience()
             assert server.memory - server.memory_at_start < MEMORY
