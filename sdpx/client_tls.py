@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from errno import EADDRNOTAVAIL, EAFNOSUPPORT, ENETUNREACH, errorcode
 from os import strerror
 from typing import Final
+from urllib.parse import urlsplit
 
 import trio
 
 from sdpx.errors import describe_os_error
-from sdpx.options import BadOption
+from sdpx.options import AccessOptions, BadOption
 
 _NOT_IN_FORCE: Final = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 _NO_ROUTE: Final = (ENETUNREACH, EADDRNOTAVAIL, EAFNOSUPPORT)
@@ -49,6 +50,11 @@ def client_context(cafile: str | None = None, *, insecure: bool = False) -> ssl.
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def relay_context(url: str, access: AccessOptions) -> ssl.SSLContext | None:
+    """Return the context for connections to the relay at `url`; None for a ws:// URL, since it takes 0.05 s to make."""
+    return client_context(access.cafile, insecure=access.insecure) if urlsplit(url).scheme == "wss" else None
 
 
 def tls_cause(error: BaseException) -> ssl.SSLError | None:

@@ -23,7 +23,7 @@ from sdpx.bench.options import BenchOptions
 from sdpx.bench.report import FULL, PHASES, Figures, figures, refused_sentence, table
 from sdpx.bench.ws_client import Target, upgrade_request
 from sdpx.child_process import ChildProcess, child_process
-from sdpx.client_tls import client_context, describe_connect_failure, open_stream
+from sdpx.client_tls import describe_connect_failure, open_stream, relay_context
 from sdpx.concurrency import leaf_exceptions
 from sdpx.errors import Ending, ExitStatus
 from sdpx.relay.listeners import raise_file_limit
@@ -186,8 +186,8 @@ def _require_paired(result: Tally, pairs: int) -> None:
 async def _target(url: str, options: BenchOptions) -> Target:
     """Resolve the relay's address and test that it accepts connections."""
     parts = urlsplit(url)
-    (host, port), secure, access = endpoint(url), parts.scheme == "wss", options.access
-    context = client_context(access.cafile, insecure=access.insecure) if secure else None
+    (host, port), access = endpoint(url), options.access
+    context = relay_context(url, access)
     try:
         with trio.fail_after(CONNECT_SECONDS):
             stream = await open_stream(host, port, context)
@@ -200,7 +200,7 @@ async def _target(url: str, options: BenchOptions) -> Target:
     token = urlencode({"token": access.token.strip()}) if access.token and "@" in parts.netloc else ""
     path = "?".join(filter(None, [parts.path or "/", "&".join(filter(None, [parts.query, token]))]))
     request = upgrade_request(parts.netloc.rpartition("@")[2], path, access.authorization(url))
-    return Target(address[0], address[1], request, host if secure else None, access.cafile, access.insecure)
+    return Target(address[0], address[1], request, host if context else None, access.cafile, access.insecure)
 
 
 def _cpu_seconds(pid: int | None) -> float:

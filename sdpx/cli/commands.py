@@ -187,7 +187,7 @@ def _require(found: Iterator[checks.Problem], access: AccessOptions | None = Non
     for option, problem in found:
         if problem:
             raise BadOption(option, problem)
-    if access is not None:
+    if access is not None and access.cafile is not None:
         from sdpx.client_tls import client_context  # noqa: PLC0415
 
         client_context(access.cafile)

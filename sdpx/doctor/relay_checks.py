@@ -15,11 +15,11 @@ import trio
 from trio_websocket import ConnectionClosed
 
 from sdpx.client_tls import (
-    client_context,
     connect_causes,
     describe_connect_failure,
     lacks_route,
     open_stream,
+    relay_context,
     tls_cause,
     tls_code,
     tls_reason,
@@ -55,8 +55,7 @@ class RelayChecks:
         self._recorder = recorder
         self._peer = options.peer
         self._host, self._port = endpoint(options.url)
-        access, is_tls = options.access, options.url.lower().startswith("wss:")
-        self._tls = client_context(access.cafile, insecure=access.insecure) if is_tls else None
+        self._tls = relay_context(options.url, options.access)
         self._addresses: list[str] = []
         self.ice_servers: Any = None
         self.works = False

@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from sdpx.client_tls import client_context
+from sdpx.client_tls import relay_context
 from sdpx.events import peer
 from sdpx.log import Log
 from sdpx.peer.command_runner import CommandRunner
@@ -69,7 +69,7 @@ async def open_session(
     async with open_webrtc_runtime(load_webrtc, log) as runtime, trio.open_nursery() as nursery:
         if options.access.insecure:
             log.emit(peer.TlsVerificationDisabled())
-        tls = client_context(options.access.cafile, insecure=options.access.insecure)
+        tls = relay_context(options.url, options.access)
         signaling = SignalingClient(options, tls, log, random.random, id_wait)
         lines = lines or Lines(lambda _: b"", log)
         session = Session(options, signaling, runtime, lines, log, random.random, transfer)

@@ -53,8 +53,8 @@ def test_relay_does_not_load_the_webrtc_stack() -> None:
 
 def test_peer_does_not_load_the_libraries_of_audio_and_video() -> None:
     """aiortc is imported without PyAV, which stays importable for what else is in the process."""
-    code = "import sys; from sdpx.peer.app import load_webrtc\nload_webrtc()\nprint('aiortc' in sys.modules, 'av' in sys.modules)\n"
-    code += "import av.frame; print(av.AudioFrame.__module__)"
+    code = "import sys; from sdpx.peer.app import load_webrtc\nload_webrtc()\n"
+    code += "print('aiortc' in sys.modules, 'av' in sys.modules)\nimport av.frame; print(av.AudioFrame.__module__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False", "av.audio.frame"]
 
