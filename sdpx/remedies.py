@@ -103,7 +103,7 @@ REMEDIES: Final[dict[str, Remedy]] = {
     "turn_unknown": Remedy(  # of the page only
         _E.ICE_FAILED,
         "check that the TURN server runs and can be reached, its user name and password, and whether they have expired; "
-        "sdpx doctor tells which",
+        "sdpx doctor shows which",
     ),
     "turn_certificate": Remedy(_E.ICE_FAILED, "give the TURN server a certificate for its name that is trusted"),
     "turn_no_data": Remedy(

@@ -164,7 +164,8 @@ async def test_missing_common_cipher_suite_is_diagnosed(monkeypatch: pytest.Monk
             verdict = await side.wait_for("diagnosis")
             assert verdict["code"] == "dtls_failed"
             assert (
-                verdict["dtls"] == "the handshake failed: OpenSSL does not say why (no common cipher suite or version?)"
+                verdict["dtls"]
+                == "the handshake failed: OpenSSL reports no reason (no common cipher suite or version?)"
             )
 
 

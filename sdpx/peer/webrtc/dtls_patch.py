@@ -18,7 +18,7 @@ from sdpx.peer.negotiation.description import DIGESTS
 FINGERPRINT_MISMATCH: Final = "its certificate is not the one that its description announced"
 # OpenSSL reports an error that an earlier call of the same thread left behind; a real failure is reported again.
 STALE_ERRORS: Final = 1
-NO_REASON: Final = "OpenSSL does not say why (no common cipher suite or version?)"
+NO_REASON: Final = "OpenSSL reports no reason (no common cipher suite or version?)"
 # The cipher suites of aiortc, and the same for RSA (RFC 8422, 6; RFC 5289; RFC 7905).
 _SUITES: Final = ("AES128-GCM-SHA256", "CHACHA20-POLY1305", "AES128-SHA", "AES256-SHA")
 CIPHERS: Final = ":".join(f"ECDHE-{kind}-{suite}" for suite in _SUITES for kind in ("ECDSA", "RSA")).encode()

@@ -36,24 +36,24 @@ async function gather(server, policy = "all") {
   return { candidates, errors, isComplete };
 }
 
-/** Return what a STUN server that gave no candidate means; not all browsers report errors. */
-function judgeStun({ candidates, errors, isComplete }) {
+/** Return the result for a STUN server that gave no candidate; not all browsers report errors. */
+function stunResult({ candidates, errors, isComplete }) {
   const hosts = candidates.filter(({ type, address }) => type === "host" && !address.endsWith(".local"));
-  if (errors.length || !isComplete) return ["warning", words(errors) || "It does not answer", { code: "stun_silent" }];
+  if (errors.length || !isComplete) return ["warning", errorText(errors) || "It does not answer", { code: "stun_silent" }];
   if (hosts.some(({ address }) => /^[0-9.]+$/.test(address) && !PRIVATE.test(address))) return ["ok", "It sees an address of this machine: there is no NAT"];
-  return ["skipped", "This browser does not say whether it answered: there is no NAT on the way to it, or no answer; sdpx doctor tells"];
+  return ["skipped", "This browser does not report whether it answered: there is no NAT on the way to it, or no answer; sdpx doctor shows which"];
 }
 
-/** Return what a TURN server that gave no candidate means. */
-function judgeTurn({ errors, isComplete }, { username }) {
+/** Return the result for a TURN server that gave no candidate. */
+function turnResult({ errors, isComplete }, { username }) {
   const left = /^\d{10,}(?=:|$)/.test(username) ? parseInt(username, 10) - Date.now() / 1000 : 1;
   if (left <= 0) return ["failed", `The credentials expired ${Math.round(-left)} s ago`, { code: "turn_refused" }];
-  if (errors.some(({ code }) => code >= 400 && code < 600)) return ["failed", words(errors), { code: "turn_refused" }];
-  if (errors.length || !isComplete) return ["failed", words(errors) || "It does not answer", { code: "turn_unreachable" }];
-  return ["failed", "No candidate, and this browser does not say why", { code: "turn_unknown" }];
+  if (errors.some(({ code }) => code >= 400 && code < 600)) return ["failed", errorText(errors), { code: "turn_refused" }];
+  if (errors.length || !isComplete) return ["failed", errorText(errors) || "It does not answer", { code: "turn_unreachable" }];
+  return ["failed", "No candidate, and this browser does not report why", { code: "turn_unknown" }];
 }
 
-const words = (errors) => [...new Set(errors.map(({ code, text }) => `${code} ${text}`))].join("; ");
+const errorText = (errors) => [...new Set(errors.map(({ code, text }) => `${code} ${text}`))].join("; ");
 
 /** Connect two RTCPeerConnections of this page; returns the milliseconds until the channel was open. */
 async function connectToSelf(iceServers, iceTransportPolicy) {
@@ -91,7 +91,7 @@ const flat = (servers) => servers.flatMap((server) => [server.urls].flat().map((
 export class CheckView {
   #results = [];
 
-  /** `relayProblem` says why the relay cannot be reached: a sentence, and a code of the table of remedies. */
+  /** `relayProblem` returns why the relay cannot be reached: a sentence, and a code of the table of remedies. */
   constructor(relay, peer, relayProblem) {
     Object.assign(this, { relay, peer, relayProblem });
     $("run-check").onclick = () => this.run();
@@ -156,7 +156,7 @@ export class CheckView {
       isHidden ||= gathered.candidates.some(({ type, address }) => type === "host" && address.endsWith(".local"));
       if (found && isTurn) working.push(server);
       if (found) await this.#add(name, server.urls, "ok", `${wanted} candidate ${found.address}`, { ms: found.ms });
-      else await this.#add(name, server.urls, ...(isTurn ? judgeTurn(gathered, server) : judgeStun(gathered)));
+      else await this.#add(name, server.urls, ...(isTurn ? turnResult(gathered, server) : stunResult(gathered)));
     }
     if (!servers.length) hasHost = (await gather(null)).candidates.length > 0;
     await this.#connections(servers, working, hasHost, isHidden);

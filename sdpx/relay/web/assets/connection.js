@@ -4,7 +4,7 @@ import { $, element, milliseconds, plot, remedies, rows, size } from "./page.js"
 
 const SAMPLES = 120;
 
-// What happened, by the codes of the diagnosis; the table of remedies says what to do.
+// The causes, by the codes of the diagnosis; each remedy is in the table of remedies.
 const CAUSES = {
   bad_description: (id) => `The offer or answer of ${id} cannot be used`,
   no_network: () => "This browser has no network",
@@ -21,7 +21,7 @@ const CAUSES = {
   pairing_lost: (id) => `The peer ${id} left before the connection was established`,
 };
 
-/** Return the code of the diagnosis of a failed connection, by the rules of `sdpx peer` as far as a browser tells. */
+/** Return the code of the diagnosis of a failed connection, by the rules of `sdpx peer`, as far as a browser has the facts. */
 export function diagnose({ failure, isInitiator, timeline, hasOpened, pc, local, remote, iceErrors }, pairs) {
   const phases = new Set(timeline.map(({ phase }) => phase));
   if (failure) return failure;
@@ -46,9 +46,9 @@ export class ConnectionView {
     this.peer = peer;
     this.code = null;
     peer.addEventListener("timeline", () => this.#drawTimeline());
-    peer.addEventListener("paired", () => { this.#rtts = []; this.#rates = []; this.#lastBytes = null; this.#pairs = 0; this.code = null; this.#say(""); });
+    peer.addEventListener("paired", () => { this.#rtts = []; this.#rates = []; this.#lastBytes = null; this.#pairs = 0; this.code = null; this.#showDiagnosis(""); });
     peer.addEventListener("failed", ({ detail }) => this.#onFailed(detail.detail));
-    peer.addEventListener("open", () => { this.code = null; this.#say(""); });
+    peer.addEventListener("open", () => { this.code = null; this.#showDiagnosis(""); });
     setInterval(() => this.#sample(), 1000);
   }
 
@@ -56,10 +56,10 @@ export class ConnectionView {
     const code = diagnose(this.peer, this.#pairs), seconds = Math.round((performance.now() - this.peer.began) / 1000);
     this.code = code;
     const cause = CAUSES[code](this.peer.name, seconds), remedy = (await remedies)[code] ?? "";
-    this.#say(`${cause}${detail ? ` (${detail})` : ""}: ${remedy} (${code})`);
+    this.#showDiagnosis(`${cause}${detail ? ` (${detail})` : ""}: ${remedy} (${code})`);
   }
 
-  #say(text) {
+  #showDiagnosis(text) {
     $("diagnosis").textContent = text;
     $("diagnosis").className = text ? "failed" : "";
     this.peer.dispatchEvent(new CustomEvent("diagnosis", { detail: text }));
@@ -71,7 +71,7 @@ export class ConnectionView {
 
   async #sample() {
     const pc = this.peer.pc;
-    if (!pc || ["failed", "closed"].includes(pc.connectionState)) return;  // what was there before the failure stays
+    if (!pc || ["failed", "closed"].includes(pc.connectionState)) return;  // the tables from before the failure stay
     const stats = [...(await pc.getStats()).values()];
     const byId = new Map(stats.map((each) => [each.id, each]));
     const transport = stats.find(({ type }) => type === "transport");

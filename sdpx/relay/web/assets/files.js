@@ -5,6 +5,7 @@ import { Sha256 } from "./sha256.js";
 
 const HELLO = 0, DATA = 1, GRANT = 2, ABORT = 3, WINDOW = 4 << 20, GRANT_STEP = WINDOW / 8, CHUNK = 60000, HIGH_WATER = 1 << 20;
 const BEGIN = 0, BYTES = 1, END = 2, FAILED = 3, SAME = 4, DIFFERENT = 5, RECORD_BYTES = 9;
+const RECORDS = 0, MESSAGE = 1;  // the first byte of a message: records follow, or MessagePack
 
 function joined(...parts) {
   const made = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
@@ -29,7 +30,7 @@ const same = (one, other) => one.length === other.length && one.every((byte, at)
 /** One transfer over an open channel. Events: `offer` (accept it or not), `progress`, `file`, `finished`, `failed`. */
 export class Transfer extends EventTarget {
   #channel; #sent = 0; #limit = 0; #received = 0; #taken = 0; #granted = 0; #timer = 0; #queue = Promise.resolve(); #room = [];
-  #opened; #greeted; #messages = []; #wake = () => {}; #awaited = []; #entries = 0; #complete = 0; #failed = 0; #file = null; #total = 0; #moved = 0;
+  #opened; #greeted; #greet; #messages = []; #wake = () => {}; #awaited = []; #entries = 0; #complete = 0; #failed = 0; #file = null; #total = 0; #moved = 0;
   isOver = false;
 
   constructor(channel) {
@@ -37,7 +38,7 @@ export class Transfer extends EventTarget {
     this.#channel = channel;
     channel.binaryType = "arraybuffer";
     channel.bufferedAmountLowThreshold = HIGH_WATER / 4;
-    this.#greeted = new Promise((resolve) => { this.greet = resolve; });
+    this.#greeted = new Promise((resolve) => { this.#greet = resolve; });
     channel.onmessage = ({ data }) => { this.#queue = this.#queue.then(() => this.#receive(new Uint8Array(data))).catch((error) => this.#fail(error.message)); };
     channel.onclose = () => { if (!this.isOver) this.#fail("the connection was lost"); };
     const hello = { stream: crypto.getRandomValues(new Uint32Array(2)).join("-"), role: "both", peer_stream: "", received: 0, limit: WINDOW, version: 1 };
@@ -70,7 +71,7 @@ export class Transfer extends EventTarget {
     const payload = frame.subarray(1), view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength);
     if (frame[0] === HELLO) {
       this.#limit = JSON.parse(new TextDecoder().decode(payload)).limit;
-      this.greet();
+      this.#greet();
     } else if (frame[0] === GRANT) {
       this.#limit = Math.max(this.#limit, Number(view.getBigUint64(9)));
       this.#room.splice(0).forEach((resolve) => resolve());
@@ -106,15 +107,19 @@ export class Transfer extends EventTarget {
     this.#channel.send(frame);
   }
 
-  #tell(...message) { return this.#send(Uint8Array.of(1), ...encode(message)); }
+  #sendMessage(...message) { return this.#send(Uint8Array.of(MESSAGE), ...encode(message)); }
 
   async #onMessage(payload) {
-    if (payload[0] === 0) { await this.#onRecords(payload.subarray(1)); return; }
+    if (payload[0] === RECORDS) { await this.#onRecords(payload.subarray(1)); return; }
     const [kind, ...values] = decode(payload.subarray(1));
     switch (kind) {
       case "offer": return this.#onOffer(values);
       case "entries": return this.#onEntries(values[0]);
-      case "done": this.isOver = true; this.#emit("finished", { complete: this.#complete, failed: this.#failed }); return this.#verdict();
+      case "done":
+        this.#emit("finished", { complete: this.#complete, failed: this.#failed });
+        await this.#sendMessage("verdict", this.#complete, this.#failed);
+        this.isOver = true;
+        return undefined;
       case "bye": return undefined;
       default:
         this.#messages.push([kind, ...values]);  // for the sender
@@ -123,18 +128,12 @@ export class Transfer extends EventTarget {
     return undefined;
   }
 
-  async #verdict() {
-    this.isOver = false;
-    await this.#tell("verdict", this.#complete, this.#failed);
-    this.isOver = true;
-  }
-
   // ---- receiving
 
   async #onOffer([names, files, directories, size]) {
     this.#total = size;
     const isWanted = await new Promise((resolve) => this.#emit("offer", { names, files, size, answer: resolve }));
-    if (isWanted) await this.#tell("accept");
+    if (isWanted) await this.#sendMessage("accept");
     else { this.abort("declined", "The offer was declined"); this.#emit("failed", { reason: "declined" }); }
   }
 
@@ -144,7 +143,7 @@ export class Transfer extends EventTarget {
       if (kind === "file") this.#awaited.push({ number, name: new TextDecoder().decode(name), size, parts: [], hash: new Sha256() });
       else this.#complete++;
     }
-    await this.#tell("choices", entries.map(() => [0, new Uint8Array(), false, true, ""]));
+    await this.#sendMessage("choices", entries.map(() => [0, new Uint8Array(), false, true, ""]));
   }
 
   async #onRecords(bytes) {
@@ -167,7 +166,7 @@ export class Transfer extends EventTarget {
       } else if (kind !== BEGIN) throw new Error("a record is unknown");
     }
     this.#emit("progress", { part: this.#total ? this.#moved / this.#total : 1 });
-    if (results.length) await this.#tell("results", results);
+    if (results.length) await this.#sendMessage("results", results);
   }
 
   // ---- sending
@@ -184,10 +183,10 @@ export class Transfer extends EventTarget {
   /** Send files; rejects if not all of them arrive. */
   async send(files) {
     const size = files.reduce((sum, file) => sum + file.size, 0);
-    await this.#tell("offer", files.slice(0, 20).map(({ name }) => name), files.length, 0, size);
+    await this.#sendMessage("offer", files.slice(0, 20).map(({ name }) => name), files.length, 0, size);
     await this.#next("accept");
     const name = ({ name: text }) => new TextEncoder().encode(text);
-    await this.#tell("entries", files.map((file) => ["file", name(file), file.size, 0o644, BigInt(file.lastModified) * 1000000n]));
+    await this.#sendMessage("entries", files.map((file) => ["file", name(file), file.size, 0o644, BigInt(file.lastModified) * 1000000n]));
     const [, choices] = await this.#next("choices");
     let moved = 0;
     for (const [number, [, digest, , mayRestart, refused]] of choices.entries()) {
@@ -198,19 +197,19 @@ export class Transfer extends EventTarget {
       head.setBigUint64(8, BigInt(file.size));
       head.setUint32(16, 0o644);
       head.setBigInt64(20, BigInt(file.lastModified) * 1000000n);
-      await this.#send(Uint8Array.of(0), record(BEGIN, number, new Uint8Array(head.buffer)));
+      await this.#send(Uint8Array.of(RECORDS), record(BEGIN, number, new Uint8Array(head.buffer)));
       for (let at = 0; at < file.size; at += CHUNK) {
         const part = new Uint8Array(await file.slice(at, at + CHUNK).arrayBuffer());
         hash.update(part);
-        await this.#send(Uint8Array.of(0), record(BYTES, number, part));
+        await this.#send(Uint8Array.of(RECORDS), record(BYTES, number, part));
         moved += part.length;
         this.#emit("progress", { part: moved / size });
       }
-      await this.#send(Uint8Array.of(0), record(END, number, hash.digest()));
+      await this.#send(Uint8Array.of(RECORDS), record(END, number, hash.digest()));
     }
-    await this.#tell("done");
+    await this.#sendMessage("done");
     const [, , failed] = await this.#next("verdict");
-    await this.#tell("bye");
+    await this.#sendMessage("bye");
     this.isOver = true;
     this.#emit("progress", { part: 1 });
     if (failed) throw new Error(this.#problem ?? "not all files arrived");
@@ -221,11 +220,11 @@ export class Transfer extends EventTarget {
     return results.find(([, problem]) => problem)?.[1];
   }
 
-  /** Say whether what the receiver has is this file. */
+  /** Send the record that says whether the file of the receiver is this one. */
   async #sendExisting(number, file, [offset, digest, isWhole]) {
     const hash = new Sha256();
     for (let at = 0; at < offset; at += CHUNK) hash.update(new Uint8Array(await file.slice(at, Math.min(at + CHUNK, offset)).arrayBuffer()));
     const isSame = isWhole && offset === file.size && same(hash.digest(), digest);
-    await this.#send(Uint8Array.of(0), record(isSame ? SAME : DIFFERENT, number));
+    await this.#send(Uint8Array.of(RECORDS), record(isSame ? SAME : DIFFERENT, number));
   }
 }

@@ -5,7 +5,8 @@
 import { Transfer } from "./files.js";
 import { parseCandidate } from "./page.js";
 
-const AGENT = "sdpx/page (files)", FILES = "files", HEARTBEAT = "sdpx.heartbeat", HEARTBEAT_ID = 1000, HEARTBEAT_MS = 1000, PATIENCE_MS = 5000;
+const AGENT = "sdpx/page (files)", FILES = "files", HEARTBEAT = "sdpx.heartbeat", HEARTBEAT_ID = 1000, HEARTBEAT_MS = 1000;
+const CHECKS_MS = 5000;  // the least time of connectivity checks after which a departure is a failure of ICE
 const DEFAULT_ICE_SERVERS = [{ urls: "stun:stun.l.google.com:19302" }];
 
 const sessionOf = (sdp) => /^o=\S+ (\S+)/m.exec(sdp)?.[1];
@@ -23,9 +24,9 @@ export class Peer extends EventTarget {
     this.transfer = null;
     this.timeout = 30000;  // ms from the pairing to an open channel, as for `sdpx peer`
     relay.on("paired", (frame) => this.#onPaired(frame));
-    relay.on("offer", (frame) => this.#later(() => this.#onOffer(frame)));
-    relay.on("answer", (frame) => this.#later(() => this.#onAnswer(frame)));
-    relay.on("candidate", ({ candidate }) => this.#later(() => this.#onCandidate(candidate)));
+    relay.on("offer", (frame) => this.#enqueue(() => this.#onOffer(frame)));
+    relay.on("answer", (frame) => this.#enqueue(() => this.#onAnswer(frame)));
+    relay.on("candidate", ({ candidate }) => this.#enqueue(() => this.#onCandidate(candidate)));
     relay.on("peer_disconnected", ({ reason }) => { this.#onDeparture(); this.#onLeft(reason); });
     relay.on("unpaired", () => this.#onLeft("left"));
     relay.on("lost", () => this.#onLeft("relay"));
@@ -43,7 +44,7 @@ export class Peer extends EventTarget {
 
   #emit(type, detail = {}) { this.dispatchEvent(new CustomEvent(type, { detail })); }
 
-  #later(step) {
+  #enqueue(step) {
     this.#queue = this.#queue.then(step).catch((error) => { if (this.pc) this.#fail("bad_description", String(error)); });
   }
 
@@ -112,7 +113,7 @@ export class Peer extends EventTarget {
     this.#heartbeat.send(JSON.stringify({ received: this.#messages, written: this.#messages }));
   }
 
-  /** Use what the other side says of itself. */
+  /** Use the `agent` of the peer's description: an sdpx has heartbeats, and modes. */
   #onAgent(agent) {
     this.modes = /^sdpx\/\S+ \(([a-z, ]+)\)/.exec(agent ?? "")?.[1].split(", ") ?? [];
     this.isPage = agent === AGENT;
@@ -139,7 +140,7 @@ export class Peer extends EventTarget {
     this.#timer = setTimeout(() => this.#fail(), this.timeout);
     this.#emit("paired");
     this.#mark("paired");
-    this.#later(async () => {
+    this.#enqueue(async () => {
       this.#open();
       if (!is_initiator) return;
       this.#use(this.pc.createDataChannel("chat"));
@@ -179,16 +180,16 @@ export class Peer extends EventTarget {
     else this.#waiting.push(candidate);
   }
 
-  /** Use a candidate; one that this browser does not take (RFC 8839 allows others) is no reason to give up. */
+  /** Use a candidate; one that this browser does not take (RFC 8839 allows others) is no reason to end the negotiation. */
   async #add(candidate) {
     if (candidate.candidate) this.remote.push(parseCandidate(candidate.candidate));
     await this.pc.addIceCandidate(candidate).catch(() => {});
   }
 
-  /** The peer left. If the connection was not open by then, say why: it waited in vain, or had not begun. */
+  /** The peer left. If the connection was not open by then, it has failed: the checks found no path, or had not begun. */
   #onDeparture() {
     if (this.hasOpened || !this.peerId || this.failure !== undefined) return;
-    this.#fail(this.hasExchanged && performance.now() - this.began > PATIENCE_MS ? null : "pairing_lost");
+    this.#fail(this.hasExchanged && performance.now() - this.began > CHECKS_MS ? null : "pairing_lost");
   }
 
   #onLeft(reason) {
