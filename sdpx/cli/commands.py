@@ -70,6 +70,8 @@ def pipe(options: PipeOptions) -> int:
     from sdpx.peer.transfer.view import TransferView  # noqa: PLC0415
     from sdpx.runtime import STDERR, run  # noqa: PLC0415
 
+    if os.isatty(STDERR):  # elsewhere the log has it
+        _warn_of_insecure(options)
     view = None if options.view.verbose else TransferView
     return run(partial(run_pipe, options), options, elapsed=True, view=view, descriptor=STDERR)
 

@@ -154,3 +154,8 @@ async def test_background_job_of_a_shell_is_not_stopped_and_reads_again_in_the_f
         await trio.sleep(0.2)
         shell.type(b"hello\n")
         await bob.wait_for("channel_message", text="hello")
+
+
+async def test_pipe_at_a_terminal_warns_that_the_certificate_is_not_verified() -> None:
+    async with terminal(*SDPX, "pipe", "--url", "wss://127.0.0.1:1", "--insecure", "--no-stun") as person:
+        await person.read_until(b"TLS certificate verification is disabled")

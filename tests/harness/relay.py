@@ -23,6 +23,8 @@ from tests.harness.frames import CLOSE, TEXT, FrameReader, upgrade_request
 from tests.harness.log import LogRecorder
 from tests.harness.socket_pair import NARROW, socket_pair
 
+PATIENT: Final = Limits(ping_interval=10_000, idle_timeout=20_000)  # with clients that are silent for long
+
 
 @dataclass
 class Client:

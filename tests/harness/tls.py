@@ -1,11 +1,19 @@
-"""Certificates of a test authority, as files."""
+"""Certificates of a test authority, as files, and clients that trust it."""
 
+import ssl
 from pathlib import Path
 from typing import Final
 
 import trustme
 
 CA: Final = trustme.CA()
+
+
+def trusting_context() -> ssl.SSLContext:
+    """Return the TLS context of a client that trusts the test authority."""
+    context = ssl.create_default_context()
+    CA.configure_trust(context)
+    return context
 
 
 def write_certificate(folder: Path, *names: str) -> tuple[str, ...]:

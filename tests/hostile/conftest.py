@@ -6,13 +6,12 @@
 
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Final
 
 import pytest
-import trustme
 
 from tests.harness.processes import RelayProcess, relay_process
+from tests.harness.tls import trusting_context, write_certificate
 from tests.hostile.attack import Attack, attack_on
 
 EPOLL: Final = "epoll"
@@ -28,39 +27,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-def tls_options(folder: Path, authority: trustme.CA) -> list[str]:
-    """Return the options of a relay with a certificate for 127.0.0.1, written to this folder."""
-    certificate = authority.issue_cert("127.0.0.1")
-    certificate.private_key_pem.write_to_path(folder / "key.pem")
-    (folder / "cert.pem").write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
-    return ["--tls-cert", str(folder / "cert.pem"), "--tls-key", str(folder / "key.pem")]
-
-
-@pytest.fixture(scope="session")
-def server(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, authority: trustme.CA
-) -> Iterator[RelayProcess]:
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
     """One relay for all attacks with these options, which outlives each of them."""
     name, options = request.param
     folder = tmp_path_factory.mktemp("relay")
-    tls = tls_options(folder, authority) if name.endswith("-tls") else []
+    tls = write_certificate(folder) if name.endswith("-tls") else ()
     with relay_process(folder, "--engine", name.removesuffix("-tls"), *tls, *options) as relay:
         yield relay
         assert relay.process.poll() is None
 
 
 @pytest.fixture
-def tls(server: RelayProcess, authority: trustme.CA) -> ssl.SSLContext | None:
+def tls(server: RelayProcess) -> ssl.SSLContext | None:
     """The context of a client that trusts the relay's certificate; None for a relay without TLS."""
-    if not server.url.startswith("wss://"):
-        return None
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
+    return trusting_context() if server.url.startswith("wss://") else None
 
 
 @pytest.fixture

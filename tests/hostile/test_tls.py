@@ -8,15 +8,14 @@ from typing import Final
 
 import pytest
 import trio
-import trustme
 from OpenSSL import SSL
 
 from tests.harness.frames import TEXT, frame, message, upgrade_request
 from tests.harness.processes import relay_process
 from tests.harness.relay import Client, RawClient
 from tests.harness.tcp import reset
+from tests.harness.tls import trusting_context, write_certificate
 from tests.hostile.attack import Attack, attack_on, client_hello, in_one_attack, patience, tcp_of, usable
-from tests.hostile.conftest import tls_options
 
 pytestmark = pytest.mark.e2e
 SERVERS: Final = ("epoll-tls",)
@@ -25,13 +24,11 @@ BIG: Final = "o" * 60_000
 
 
 @pytest.fixture(params=["epoll", "trio-websocket"])
-async def impatient(request: pytest.FixtureRequest, tmp_path: Path, authority: trustme.CA) -> AsyncIterator[Attack]:
+async def impatient(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Attack]:
     """An attack on a relay with TLS and a short handshake timeout."""
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    options = [*tls_options(tmp_path, authority), "--handshake-timeout", "0.5", "--engine", request.param]
+    options = [*write_certificate(tmp_path), "--handshake-timeout", "0.5", "--engine", request.param]
     with relay_process(tmp_path, *options) as server:
-        async with attack_on(server, context) as attack:
+        async with attack_on(server, trusting_context()) as attack:
             yield attack
 
 

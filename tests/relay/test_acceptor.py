@@ -11,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from sdpx.ids import LENGTH, is_name
 from sdpx.relay.core.limits import Limits
 from tests.harness.frames import PING, frame, message, upgrade_request
-from tests.harness.relay import OpenRelay, RelayHarness, relay_harness, takes
+from tests.harness.relay import PATIENT, OpenRelay, RelayHarness, relay_harness, takes
 
 HEAD = "GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n{more}\r\n"
 HEALTH = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -360,7 +360,7 @@ async def test_a_stalled_client_delays_shutdown_for_a_bounded_time(
     open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
     """The stalled client does not even read the close frame; the other clients are closed at once."""
-    async with open_relay(Limits(ping_interval=10_000, idle_timeout=20_000)) as relay:
+    async with open_relay(PATIENT) as relay:
         stalled = relay.narrow()
         await stalled.open("/?id=stalled")
         a = await relay.client("/?id=a")

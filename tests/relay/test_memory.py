@@ -14,7 +14,7 @@ from sdpx.relay.core.limits import Limits
 from sdpx.relay.websocket.tls_stream import TlsStream
 from tests.harness.frames import CLOSE, TEXT, frame, message, upgrade_request
 from tests.harness.relay import OpenRelay, RelayHarness
-from tests.harness.tls import CA
+from tests.harness.tls import CA, trusting_context
 
 LIMITS = Limits(resume_window=2.0)
 LONGER_THAN_ALL_TIMEOUTS = 100.0
@@ -22,8 +22,7 @@ TIMES = 3
 
 TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 CA.issue_cert("relay.test").configure_cert(TLS)
-CLIENT_TLS = ssl.create_default_context()
-CA.configure_trust(CLIENT_TLS)
+CLIENT_TLS = trusting_context()
 
 Flow = Callable[[RelayHarness], Awaitable[None]]
 

@@ -8,10 +8,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sdpx.relay.core.limits import Limits
 from tests.harness.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, message
-from tests.harness.relay import Client, OpenRelay, RawClient, raw_pair, takes
-
-PATIENT = Limits(ping_interval=10_000, idle_timeout=20_000)
-
+from tests.harness.relay import PATIENT, Client, OpenRelay, RawClient, raw_pair, takes
 
 # ---- one pairing ------------------------------------------------------------------------------------------------
 

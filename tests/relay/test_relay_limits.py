@@ -1,6 +1,7 @@
 """The relay as its clients see it: timeouts, rates and overload, on both engines."""
 
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 import trio
@@ -9,9 +10,7 @@ from trio_websocket import ConnectionClosed
 
 from sdpx.relay.core.limits import Limits
 from tests.harness.frames import CLOSE, CONTINUATION, PING, TEXT, frame, message, upgrade_request
-from tests.harness.relay import Client, OpenRelay, RawClient, RelayHarness, raw_pair, takes
-
-PATIENT = Limits(ping_interval=10_000, idle_timeout=20_000)
+from tests.harness.relay import PATIENT, Client, OpenRelay, RawClient, RelayHarness, raw_pair, takes
 
 
 async def test_a_client_that_answers_pings_stays_connected(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
@@ -129,7 +128,7 @@ async def test_pings_count_as_messages(open_relay: OpenRelay, autojump_clock: Mo
 
 async def test_overload_disconnects_the_slowest_reader(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """Not the client with the largest queue, if it has just been sent; the peer of the slow client gets `slow` and stays."""
-    async with open_relay(Limits(max_queued_bytes=100_000, ping_interval=10_000, idle_timeout=20_000)) as relay:
+    async with open_relay(replace(PATIENT, max_queued_bytes=100_000)) as relay:
         _slow, a = await narrow_pair(relay)
         late, c = await narrow_pair(relay)
         await a.send(type="offer", sdp="x" * 1000)
@@ -147,7 +146,7 @@ async def test_overload_spares_a_client_that_pauses_with_a_small_queue(
     open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
     """Although it has not read for longer."""
-    async with open_relay(Limits(max_queued_bytes=100_000, ping_interval=10_000, idle_timeout=20_000)) as relay:
+    async with open_relay(replace(PATIENT, max_queued_bytes=100_000)) as relay:
         pausing, a = await narrow_pair(relay)
         _greedy, c = await narrow_pair(relay)
         await a.send(type="offer", sdp="x" * 1000)

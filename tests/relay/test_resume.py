@@ -11,10 +11,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sdpx.relay.core.limits import Limits
 from tests.harness.frames import CLOSE, TEXT, frame, message, upgrade_request
-from tests.harness.relay import OpenRelay, RawClient, RelayHarness, relay_harness, takes
+from tests.harness.relay import PATIENT, OpenRelay, RawClient, RelayHarness, relay_harness, takes
 
 WINDOW = Limits().resume_window
-QUIET = Limits(ping_interval=10_000, idle_timeout=20_000)
 
 
 Frame = dict[str, Any]
@@ -267,7 +266,7 @@ async def test_a_client_whose_socket_accepts_nothing_is_suspended(
     open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
     """Its network may be lost; if it does not resume, the reason is `slow`."""
-    async with open_relay(replace(QUIET, write_timeout=5)) as relay:
+    async with open_relay(replace(PATIENT, write_timeout=5)) as relay:
         stuck, b = relay.narrow(), relay.raw()
         first = await stuck.open("/?seq=1&id=a")
         await b.open("/?id=b")
@@ -374,7 +373,7 @@ async def test_the_replay_buffer_of_a_suspended_session_is_bounded(
     open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
     """Past the bound the session ends, its peer gets `slow`, and the token is revoked."""
-    async with open_relay(replace(QUIET, send_queue_frames=20)) as relay:
+    async with open_relay(replace(PATIENT, send_queue_frames=20)) as relay:
         pair = await Pair(relay).meet()
         await lose(pair.a)
         await pair.send_to_a(*"x" * 19)
@@ -389,7 +388,7 @@ async def test_a_client_that_never_acknowledges_is_disconnected(
     open_relay: OpenRelay, autojump_clock: MockClock
 ) -> None:
     """Although it reads."""
-    async with open_relay(replace(QUIET, send_queue_frames=20)) as relay:
+    async with open_relay(replace(PATIENT, send_queue_frames=20)) as relay:
         pair = await Pair(relay).meet()
         relay.nursery.start_soon(pair.a.rest)
         await pair.send_to_a(*"x" * 20)
@@ -400,7 +399,7 @@ async def test_a_client_that_never_acknowledges_is_disconnected(
 @pytest.mark.one_node
 async def test_a_client_that_acknowledges_stays_connected(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """Its acks do not count for its rate."""
-    async with open_relay(replace(QUIET, send_queue_frames=20, rate=0.1)) as relay:
+    async with open_relay(replace(PATIENT, send_queue_frames=20, rate=0.1)) as relay:
         pair = await Pair(relay).meet()
         relay.relay._sessions["b"].rate_limit.unlimited = True
         for number in range(200):
@@ -426,7 +425,7 @@ async def test_duplicate_frames_count_for_the_rate(open_relay: OpenRelay, autoju
 @pytest.mark.one_node
 async def test_all_replay_buffers_together_are_bounded(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """The session with the largest buffer ends, connected or suspended."""
-    async with open_relay(replace(QUIET, max_queued_bytes=100_000)) as relay:
+    async with open_relay(replace(PATIENT, max_queued_bytes=100_000)) as relay:
         pair = await Pair(relay).meet()
         await lose(pair.a)
         await numbered(relay, "c")
@@ -465,7 +464,7 @@ async def test_a_client_that_never_got_its_token_is_not_suspended(autojump_clock
 
 async def test_a_full_replay_buffer_is_replayed(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """The replayed frames may exceed the bounds of a send queue; the client is not slow for that."""
-    async with open_relay(replace(QUIET, send_queue_frames=100)) as relay:
+    async with open_relay(replace(PATIENT, send_queue_frames=100)) as relay:
         pair = await Pair(relay).meet()
         await lose(pair.a)
         await pair.send_to_a(*map(str, range(99)))
@@ -571,7 +570,7 @@ async def test_an_attempt_to_resume_that_its_client_has_closed_does_not_supersed
     autojump_clock: MockClock, open_relay: OpenRelay
 ) -> None:
     """It is served behind the attempt that followed it, and is dropped."""
-    async with open_relay(QUIET) as relay:
+    async with open_relay(PATIENT) as relay:
         _, your_id = await numbered(relay, "a")
         given_up, server = relay.socket_pair()
         await given_up.send_all(upgrade_request(back(your_id)))

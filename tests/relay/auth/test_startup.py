@@ -12,7 +12,6 @@ from pathlib import Path
 import httpx
 import pytest
 import trio
-import trustme
 from trio_websocket import open_websocket, open_websocket_url
 from typer.testing import CliRunner
 
@@ -20,20 +19,12 @@ from sdpx.cli import app
 from tests.harness.credentials import KEYS, SECRET, jwks_file, public_jwk, secret_file, token, write
 from tests.harness.frames import upgrade_request
 from tests.harness.processes import environment, relay, sdpx
+from tests.harness.tls import CA, write_certificate
 from tests.harness.webhook_server import answer_json, webhook_server
 
 pytestmark = pytest.mark.e2e
 
 WIDE = {"COLUMNS": "500", "TERMINAL_WIDTH": "500"}  # a sentence is one line
-CA = trustme.CA()
-CERT = CA.issue_cert("127.0.0.1", "localhost")
-
-
-def tls_files(tmp_path: Path, cert: trustme.LeafCert = CERT) -> list[str]:
-    cert.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
-    (tmp_path / "cert.pem").write_bytes(b"".join(blob.bytes() for blob in cert.cert_chain_pems))
-    CA.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    return ["--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem")]
 
 
 def run(*arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
@@ -75,7 +66,7 @@ def run(*arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
 )
 def test_invalid_option_ends_the_start(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
     """The option and the reason are on stderr; stdout is empty."""
-    tls_files(tmp_path)
+    write_certificate(tmp_path)
     places = {
         "empty": write(tmp_path / "empty", ""),
         "nowhere": tmp_path / "nowhere",
@@ -96,7 +87,7 @@ def test_invalid_option_ends_the_start(tmp_path: Path, arguments: list[str], wor
 
 def test_invalid_certificate_prevents_listening(tmp_path: Path) -> None:
     """Without --check, too."""
-    tls_files(tmp_path)
+    write_certificate(tmp_path)
     other = write(tmp_path / "other.pem", CA.issue_cert("x").private_key_pem.bytes())
     done = run("serve", "--port", "0", "--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(other))
     assert (done.returncode, done.stdout) == (2, "")
@@ -110,7 +101,13 @@ def test_valid_configuration_is_checked_and_printed(tmp_path: Path) -> None:
         tmp_path / "a.toml",
         "rate = 7\n[serve]\nping-interval = 11\ndrain-timeout = 1\nhandshake-timeout = 2\n[token]\nttl = '5m'\n",
     )
-    arguments = ["--config", str(config), "--auth-secret-file", str(secret_file(tmp_path)), *tls_files(tmp_path)]
+    arguments = [
+        "--config",
+        str(config),
+        "--auth-secret-file",
+        str(secret_file(tmp_path)),
+        *write_certificate(tmp_path),
+    ]
     done = run("serve", *arguments, "--check")
     assert (done.returncode, done.stdout) == (0, "")
     assert "configuration OK" in done.stderr
@@ -213,7 +210,7 @@ async def test_relay_warns_of_a_short_secret(tmp_path: Path) -> None:
 
 
 async def test_relay_with_a_certificate_accepts_tls_only(tmp_path: Path) -> None:
-    async with relay(*tls_files(tmp_path)) as (server, url):
+    async with relay(*write_certificate(tmp_path)) as (server, url):
         line = await server.wait_for("server_listening")
         assert url == f"wss://127.0.0.1:{line['port']}"
         assert line["tls"] is True
@@ -230,12 +227,12 @@ async def test_relay_with_a_certificate_accepts_tls_only(tmp_path: Path) -> None
 async def test_sighup_reloads_files_without_disconnecting_clients(tmp_path: Path) -> None:
     """An invalid file is reported, and the previous contents stay in force."""
     secret = secret_file(tmp_path)
-    async with relay("--auth-secret-file", str(secret), *tls_files(tmp_path)) as (server, url):
+    async with relay("--auth-secret-file", str(secret), *write_certificate(tmp_path)) as (server, url):
         context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
         port = int(url.rpartition(":")[2])
         async with open_websocket("127.0.0.1", port, f"/?token={token(sub='bob')}", use_ssl=context) as socket:
             await socket.get_message()
-            tls_files(tmp_path, CA.issue_cert("127.0.0.1"))
+            write_certificate(tmp_path, "127.0.0.1")
             secret.write_text("another secret of thirty-two bytes, or more")
             server.process.send_signal(signal.SIGHUP)
             line = await server.wait_for("reloaded")
@@ -378,7 +375,7 @@ async def run_peer(url: str, *arguments: str) -> tuple[int | None, str, list[str
 
 
 async def test_peer_verifies_the_certificate_with_cafile(tmp_path: Path) -> None:
-    async with relay(*tls_files(tmp_path)) as (_, url):
+    async with relay(*write_certificate(tmp_path)) as (_, url):
         status, _, events = await run_peer(url, "--cafile", str(tmp_path / "ca.pem"))
         assert (status, "id_assigned" in events) == (0, True)
         status, stderr, events = await run_peer(url)
@@ -398,7 +395,7 @@ async def test_peer_verifies_the_certificate_with_cafile(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_certificate_for_another_name_is_reported_as_such(tmp_path: Path, host: str) -> None:
-    async with relay(*tls_files(tmp_path, CA.issue_cert("relay.test"))) as (_, url):
+    async with relay(*write_certificate(tmp_path, "relay.test")) as (_, url):
         status, stderr, _ = await run_peer(url.replace("127.0.0.1", host), "--cafile", str(tmp_path / "ca.pem"))
     assert status == 3
     assert "for another name" in stderr
@@ -420,7 +417,7 @@ async def test_certificate_for_another_name_is_reported_as_such(tmp_path: Path, 
 def test_contradictory_tls_options_of_the_peer_are_refused(
     tmp_path: Path, arguments: list[str], words: list[str]
 ) -> None:
-    tls_files(tmp_path)
+    write_certificate(tmp_path)
     places = {"empty": write(tmp_path / "empty", ""), "ca": tmp_path / "ca.pem"}
     done = CliRunner().invoke(app.command_line(), ["peer", *(each.format(**places) for each in arguments)], env=WIDE)
     assert (done.exit_code, done.stdout) == (2, "")

@@ -21,8 +21,8 @@ from tests.harness.auth_relay import AuthRelayHarness, auth_relay
 from tests.harness.credentials import KEYS, secret_file, token, write
 from tests.harness.frames import upgrade_request
 from tests.harness.relay import RawClient
+from tests.harness.tls import CA, trusting_context
 
-CA = trustme.CA()
 CERT = CA.issue_cert("relay.test")
 OTHER = CA.issue_cert("relay.test")
 NOW = datetime.now(UTC).timestamp()
@@ -130,8 +130,7 @@ def dial(relay: AuthRelayHarness, room: int | None = None) -> trio.abc.Stream:
 
 
 def client_context(version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    CA.configure_trust(context)
+    context = trusting_context()
     context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
     context.maximum_version = version
     return context

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import trio
-import trustme
 
 from sdpx.relay.auth.options import AuthOptions
 from sdpx.relay.auth.webhook import MAX_ANSWER_BYTES, MAX_REQUESTS, Webhook, WebhookRequest
 from tests.harness.auth_relay import auth_relay
 from tests.harness.credentials import secret_file, token
+from tests.harness.tls import CA, trusting_context
 from tests.harness.webhook_server import Answer, WebhookServer, answer_bytes, answer_json, webhook_server
 
 YES, NO = b'{"allowed": true}', b'{"allowed": false}'
@@ -258,9 +258,8 @@ async def test_stopping_relay_does_not_wait_for_the_webhook() -> None:
 
 async def test_untrusted_certificate_of_the_webhook_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """And a trusted one is not."""
-    authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
+    CA.issue_cert("127.0.0.1").configure_cert(context)
 
     async def answer(stream: trio.SSLStream[trio.SocketStream]) -> None:
         with suppress(trio.BrokenResourceError):
@@ -276,8 +275,7 @@ async def test_untrusted_certificate_of_the_webhook_is_named(monkeypatch: pytest
         async with auth_relay(options) as relay:
             assert (await relay.ask())[0] == 503
             assert "SSLCertVerificationError" in relay.log.of("auth_webhook_failed")[0]["reason"]
-        trusting = ssl.create_default_context()
-        authority.configure_trust(trusting)
+        trusting = trusting_context()
         monkeypatch.setattr("ssl.create_default_context", lambda: trusting)
         async with auth_relay(options) as relay:
             assert (await relay.ask())[0] == 101

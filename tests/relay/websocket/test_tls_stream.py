@@ -6,7 +6,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import pytest
-import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,8 +18,8 @@ from sdpx.relay.websocket.tls_stream import (
     TlsStream,
 )
 from tests.harness.socket_pair import socket_pair, unread
+from tests.harness.tls import CA, trusting_context
 
-CA = trustme.CA()
 CERTIFICATE = CA.issue_cert("relay.test")
 
 
@@ -28,8 +27,7 @@ class TlsClient:
     """A client that does TLS on its end of a socket pair, step by step."""
 
     def __init__(self, stream: SocketStream, version: ssl.TLSVersion) -> None:
-        context = ssl.create_default_context()
-        CA.configure_trust(context)
+        context = trusting_context()
         context.maximum_version = version
         self.stream = stream
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
