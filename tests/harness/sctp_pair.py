@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import selectors
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -14,19 +15,25 @@ from sdpx.peer.webrtc.sctp_ext import SctpTransport, upgrade
 PORT = 5000
 
 
-class JumpingLoop(asyncio.SelectorEventLoop):
-    """A loop that does not wait for the next timer, but sets its clock forward to it."""
+class JumpingSelector(selectors.DefaultSelector):
+    """A selector that does not wait for the next timer of its loop, but sets the clock forward to it."""
 
-    _now = 0.0
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.now += timeout or 0.0
+        return super().select(timeout and 0.0)
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """A loop with the clock of such a selector."""
+
+    def __init__(self) -> None:
+        self._jumping = JumpingSelector()
+        super().__init__(self._jumping)
 
     def time(self) -> float:
-        return self._now
-
-    def _run_once(self) -> None:
-        timers = self._scheduled  # type: ignore[attr-defined]
-        if not self._ready and timers:  # type: ignore[attr-defined]
-            self._now = max(self._now, timers[0].when())
-        super()._run_once()  # type: ignore[misc]
+        return self._jumping.now
 
 
 def run(main: Coroutine[Any, Any, None], seconds: float = 3600.0) -> None:

@@ -5,6 +5,7 @@ from typing import Literal, cast
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from sdpx.relay.cluster.directory import Directory
 from sdpx.relay.cluster.memory import MemoryDirectory, MemoryEngine
@@ -17,15 +18,26 @@ _prefixes = count(1)
 
 
 @pytest.fixture(params=["memory", "redis", "valkey"])
-async def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[TestCluster]:
+def kind(request: pytest.FixtureRequest) -> str:
+    """The engine that the nodes of a test share."""
+    return str(request.param)
+
+
+@pytest.fixture
+def fast_clock(kind: str) -> MockClock | None:
+    """Let a test that waits for the end of a lease wait in real time only for engines that are other processes."""
+    return MockClock(autojump_threshold=0) if kind == "memory" else None
+
+
+@pytest.fixture
+async def cluster(kind: str, tmp_path: Path) -> AsyncIterator[TestCluster]:
     """Open a cluster without nodes on each engine."""
-    if request.param == "memory":
+    if kind == "memory":
         engine = MemoryEngine(trio.current_time)
         async with open_cluster(lambda *options: MemoryDirectory(options[0], engine, *options[1:])) as opened:
             yield opened
         return
-    kind = cast("Literal['redis', 'valkey']", request.param)
-    async with redis_server(tmp_path, kind=kind) as server:
+    async with redis_server(tmp_path, kind=cast("Literal['redis', 'valkey']", kind)) as server:
         address = EngineAddress.parse(server.url)
 
         def make(limits: Limits, lease: float, make_name: Callable[[], str]) -> Directory:
