@@ -1,5 +1,6 @@
 """Entry point of the command `sdpx`, and of `python -m sdpx`."""
 
+import gc
 import os
 import runpy
 import signal
@@ -14,6 +15,7 @@ def main() -> None:
 
     The kernel ignores signals without a handler for process 1 of a container, and Python reports SIGINT by a traceback.
     """
+    gc.disable()  # until `end_loading`
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _exit)

@@ -27,7 +27,7 @@ from sdpx.client_tls import describe_connect_failure, open_stream, relay_context
 from sdpx.concurrency import leaf_exceptions
 from sdpx.errors import Ending, ExitStatus
 from sdpx.relay.listeners import raise_file_limit
-from sdpx.runtime import print_error
+from sdpx.runtime import end_loading, print_error
 from sdpx.urls import endpoint
 
 CONNECT_SECONDS: Final = 5.0
@@ -42,6 +42,7 @@ def run_bench(options: BenchOptions) -> ExitStatus:
     """Measure, print the figures on stdout, and return the exit status."""
     status = ExitStatus.OK
     try:
+        end_loading()
         result = trio.run(_run_until_signal, options)
         text = data_report.table(result) if options.data else table(result)
         if result["error"]:

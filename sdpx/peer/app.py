@@ -1,5 +1,6 @@
 """Runs `sdpx peer`."""
 
+import gc
 import os
 import random
 import select
@@ -24,7 +25,7 @@ from sdpx.peer.transfer.service import FileService
 from sdpx.peer.transfer.transport import ChannelUser
 from sdpx.peer.webrtc.runtime import open_webrtc_runtime
 from sdpx.peer.webrtc.without_media import media_placeholders
-from sdpx.runtime import STDIN, ShutdownRequest, in_foreground
+from sdpx.runtime import STDIN, ShutdownRequest, end_loading, in_foreground
 
 FOREGROUND_POLL_SECONDS: Final = 0.5
 
@@ -93,10 +94,11 @@ async def _leave_at_end(lines: Lines, session: Session) -> None:
 
 def load_webrtc() -> ModuleType:
     """Import aiortc and the module that is built on it; for a thread."""
+    gc.disable()
     with media_placeholders():
         from sdpx.peer.webrtc import peer_connection  # noqa: PLC0415  imported in a thread
-
-        return peer_connection
+    end_loading()
+    return peer_connection
 
 
 def read_stdin(size: int) -> bytes:
