@@ -8,8 +8,9 @@ from typing import Final
 import msgspec
 import trio
 
-from sdpx.bench.data_report import DataJob, DataResult, Figures, figures
+from sdpx.bench.data_report import DataJob, DataResult, figures
 from sdpx.bench.options import BenchOptions
+from sdpx.bench.report import Figures
 from sdpx.child_process import ChildProcess, child_process
 from sdpx.errors import Ending
 

@@ -13,6 +13,7 @@ import trio
 
 from sdpx.bench.data_meter import DataMeter, receive, send
 from sdpx.bench.data_report import DataJob
+from sdpx.bench.load import write_line
 from sdpx.peer.negotiation.description import RemoteDescription, parse_description
 from sdpx.peer.webrtc import aioice_ext, peer_connection
 from sdpx.peer.webrtc.peer_connection import PeerConnection
@@ -21,11 +22,6 @@ from sdpx.peer.webrtc.runtime import asyncio_loop
 LABEL: Final = "bench"
 CONNECT_SECONDS: Final = 30.0
 DRAIN_SECONDS: Final = 60.0
-
-
-def _write(value: object) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
-    sys.stdout.buffer.flush()
 
 
 async def _read() -> str:
@@ -38,14 +34,14 @@ async def _describe(pc: PeerConnection, *, sends: bool) -> None:
 
     if sends:
         await pc.channels.create(LABEL)
-        _write(await pc.create_offer())
+        write_line(await pc.create_offer())
         answer = await remote("answer")
         await pc.accept_answer(answer)
         described = answer.candidates
     else:
         offer = await remote("offer")
         await pc.accept_offer(offer)
-        _write(await pc.create_answer())
+        write_line(await pc.create_answer())
         described = offer.candidates
     for candidate in described:
         if candidate is not None:
@@ -67,7 +63,7 @@ async def run_peer(job: DataJob) -> None:
             pc.channels.set_flows(job.flows)
             meter = DataMeter(job, pc)
             await (send(channel, job, meter) if job.sends else receive(channel, meter))
-            _write(meter.result)
+            write_line(meter.result)
             with trio.move_on_after(DRAIN_SECONDS):
                 await _read()  # the other end is done, too
         finally:

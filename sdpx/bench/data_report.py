@@ -1,16 +1,15 @@
 """The result of `sdpx bench --data`: the measurements of each end, the figures, and the limit of the throughput. Pure."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
 from sdpx.bench.options import MAX_FLOWS, MAX_MESSAGE, MAX_SECONDS
+from sdpx.bench.report import Figures
 
 BUSY: Final = 0.85  # share of the time, that of waiting for a core included, from which the CPU is the limit
 LOSSY: Final = 0.001  # share of packets sent again from which loss is the limit, by the congestion window
 WINDOW_CLOSED: Final = 65_536  # bytes of the other side's window that are left, at most
-
-Figures = dict[str, Any]  # the result, as `--format json` prints it
 
 
 class DataJob(Struct, frozen=True):

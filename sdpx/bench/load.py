@@ -151,15 +151,16 @@ def busy_seconds() -> float:
     return time.process_time() + waited
 
 
-def _write(result: int | Tally) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(result) + b"\n")
+def write_line(value: object) -> None:
+    """Write a JSON value as a line of stdout."""
+    sys.stdout.buffer.write(msgspec.json.encode(value) + b"\n")
     sys.stdout.buffer.flush()
 
 
 def main() -> None:
     """Run the phases that stdin names, until its end."""
     lines = iter(sys.stdin.readline, "")
-    load = Load(msgspec.json.decode(next(lines), type=Job), _write)
+    load = Load(msgspec.json.decode(next(lines), type=Job), write_line)
     with suppress(BrokenPipeError):  # the measuring program has exited
         for line in lines:
             load.run(line.strip())

@@ -16,8 +16,9 @@ import msgspec
 import trio
 
 from sdpx.bench.data_meter import DataMeter, receive, send
-from sdpx.bench.data_report import DataJob, DataResult, Figures, figures
+from sdpx.bench.data_report import DataJob, DataResult, figures
 from sdpx.bench.options import CHANNEL, BenchOptions
+from sdpx.bench.report import Figures
 from sdpx.concurrency import leaf_exceptions, map_exceptions
 from sdpx.errors import Ending, ExitStatus
 from sdpx.events.transfer import TransferStarted, TransferWaiting

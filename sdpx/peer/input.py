@@ -172,7 +172,6 @@ class LineSource:
         self._lines = lines
         self._until = until
         self._sending = False
-
         self.reject = lines.reject
 
     @property
@@ -206,9 +205,9 @@ class MessageQueue:
     They go over the data channels that open next. `reject` logs and counts messages that are not sent.
     """
 
-    def __init__(self, until: Callable[[], Awaitable[None]], reject: Callable[[str, str, int], None]) -> None:
+    def __init__(self, until: Callable[[], Awaitable[None]], reject: Callable[..., None]) -> None:
         self._until = until
-        self._reject = reject
+        self.reject: Callable[..., None] = reject
         self._items: deque[Message] = deque()
         self._size = 0
         self._sending = False
@@ -224,10 +223,6 @@ class MessageQueue:
     def unsent(self) -> int:
         """The number of messages that wait, or are being sent."""
         return len(self._items) + self._sending
-
-    def reject(self, code: str, reason: str, messages: int = 1) -> None:
-        """Log that messages are not sent, and count them."""
-        self._reject(code, reason, messages)
 
     def __len__(self) -> int:
         return len(self._items)

@@ -20,7 +20,8 @@ from typing import Final, NamedTuple
 import trio
 
 from sdpx.bench.data import OWN, measure_pair
-from sdpx.bench.data_report import DataJob, Figures, figures
+from sdpx.bench.data_report import DataJob, figures
+from sdpx.bench.report import Figures
 from tests.bench import paths
 from tests.harness.programs import PACKAGES
 from tests.interop.stacks import missing

@@ -233,10 +233,8 @@ def parse_description(text: str, kind: Kind) -> RemoteDescription:
     data = sections[index]
     bundle = _bundle(head, data)
     remote = RemoteDescription("", [], index=index, sections=tuple(sections), bundle=bundle)
-    sources = [
-        *(sections[remote.tagged[1]], data, head),
-        *(section for section in sections if section.first("mid") in bundle),
-    ]
+    bundled = [section for section in sections if section.first("mid") in bundle]
+    sources = [sections[remote.tagged[1]], data, head, *bundled]
     ufrag, password = (_needed(sources, name) for name in ("ice-ufrag", "ice-pwd"))
     fingerprints, setup = _fingerprints(sources), _setup(sources, kind)
     limit = data.number("max-message-size", DEFAULT_MAX_MESSAGE)
@@ -259,13 +257,13 @@ def parse_description(text: str, kind: Kind) -> RemoteDescription:
 def _data_section(transport: list[str], port: int, limit: int) -> list[str]:
     """Return the one section that aiortc gets, with its BUNDLE group."""
     return [
-        *(
-            f"a=group:BUNDLE {MID}",
-            "m=application 9 UDP/DTLS/SCTP webrtc-datachannel",
-            "c=IN IP4 0.0.0.0",
-            f"a=mid:{MID}",
-        ),
-        *(*transport, f"a=sctp-port:{port}", f"a=max-message-size:{limit}"),
+        f"a=group:BUNDLE {MID}",
+        "m=application 9 UDP/DTLS/SCTP webrtc-datachannel",
+        "c=IN IP4 0.0.0.0",
+        f"a=mid:{MID}",
+        *transport,
+        f"a=sctp-port:{port}",
+        f"a=max-message-size:{limit}",
     ]
 
 

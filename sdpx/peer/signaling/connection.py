@@ -42,9 +42,9 @@ CANCELLED_SECONDS: Final = 0.1  # for the close frame to be written
 WRITE_SECONDS: Final = 15.0
 PING_SECONDS: Final = 10.0
 PONG_SECONDS: Final = 10.0
-# The relay limits the size of frames that it receives; those that it relays are a little longer.
 GATEWAY_ERRORS: Final = (502, 503, 504, *range(520, 525))  # the last ones are Cloudflare's
 REDIRECTION: Final = 3  # the first digit of the status
+# The relay limits the size of frames that it receives; those that it relays are a little longer.
 MAX_MESSAGE: Final = 1024 * 1024
 
 
