@@ -46,7 +46,7 @@ class ClientSession:
     replay: "ReplayBuffer | None" = None
     is_resumed: bool = False
     suspended_by: "CloseReason | None" = None
-    link: "Member | None" = None  # in a cluster, while frames to the peer, or behind a pair_request, take a detour
+    link: "Member | None" = None  # in a cluster, while its frames are not relayed directly: see `ClusterRelay`
     moved_as: "RemoteSender | None" = None  # once the session has moved to another node
     last_relayed: tuple[str, str, str] = ("", "", "")  # a frame's type and receiver, and the start of its log line
     # Set when the session ends, for `sdpx.relay.delivery`:

@@ -1,7 +1,7 @@
 """The relay as a node of a cluster: executes the decisions of `sdpx.relay.cluster.node`.
 
-- A client whose frames need no detour has no `link`, and is served as without a cluster. A `pair_request` sets it until the
-  answer comes; frames behind it are held as they came, unread. A peer on another node sets it for the whole pairing.
+- A client whose frames are relayed directly has no `link`, and is served as without a cluster. A `pair_request` sets it until
+  the answer comes; frames behind it are held as they came, unread. A peer on another node sets it for the whole pairing.
 - Sessions that move are in `sdpx.relay.cluster_sessions`.
 - On shutdown sessions with sequence numbers move; all other clients are disconnected as without a cluster.
 """
@@ -271,7 +271,7 @@ class ClusterRelay(MovingSessions):
         self.log_event(serve.NodeLost(node, clients))
 
     def _run(self, effects: Iterable[node_effects.NodeEffect]) -> None:
-        """Execute the effects of the node, and see which clients need a detour now."""
+        """Execute the effects of the node, and update the clients whose way of relaying they change."""
         for effect in effects:
             match effect:
                 case node_effects.Deliver():
@@ -308,7 +308,7 @@ class ClusterRelay(MovingSessions):
         return []
 
     def _deliver(self, frame: node_effects.Deliver) -> None:
-        """Queue a frame from another node, or one that has taken a detour, for its receiver."""
+        """Queue a frame for its receiver that was not relayed directly: from another node, or behind such frames."""
         receiver, now = self._sessions.get(frame.client_id), trio.current_time()
         if receiver is None:
             return
@@ -327,7 +327,7 @@ class ClusterRelay(MovingSessions):
             self._end_suspended(session, "refused", ID_LOST.text)
 
     def _settle(self) -> None:
-        """Set or clear the detour of the clients for which that may have changed, and handle frames that were held for it."""
+        """Set or clear `link` of the clients for which it may have changed, and handle the frames that were held for that."""
         touched = self._node.touched
         while touched:
             client_id = touched.pop()

@@ -72,7 +72,7 @@ class Node:
         return len(self._remote_links())
 
     def is_direct(self, member: Member) -> bool:
-        """Return whether the client's frames need no detour: nothing is under way for it, and its peer, if any, is here."""
+        """Return whether the client's frames are relayed directly: its peer, if any, is here, and nothing is under way."""
         link = member.link
         if link is None or member.request:
             return not member.request
