@@ -36,4 +36,5 @@ async def test_connection_to_a_stopped_peer_is_built_again(stopped: str) -> None
         for program in (a, b):
             assert program.events.count("paired") == 1
             connections = [event for event in program.events if event in ("pc_created", "closed")]
+            assert connections[:3] == ["pc_created", "closed", "pc_created"]
             assert all(one != other for one, other in pairwise(connections))  # the old one is closed first

@@ -19,15 +19,15 @@ from tests.harness.processes import Line, Program, peer, relay, sdpx, two_peers
 pytestmark = pytest.mark.e2e
 
 
-async def verdict_and_status(program: Program, code: str) -> tuple[Line, int]:
+async def diagnosis_and_status(program: Program, code: str) -> tuple[Line, int]:
     """Wait for the end; return the one diagnosis, whose sentence is the error's, and the exit status."""
     status = await program.ended()
-    verdicts = program.of("diagnosis")
+    diagnoses = program.of("diagnosis")
     error = await program.wait_for("error")
-    assert [line["code"] for line in verdicts] == [code]
-    assert (error["code"], error["reason"]) == (code, verdicts[0]["message"])
-    assert verdicts[0]["message"] in program.stderr.decode()
-    return verdicts[0], status
+    assert [line["code"] for line in diagnoses] == [code]
+    assert (error["code"], error["reason"]) == (code, diagnoses[0]["message"])
+    assert diagnoses[0]["message"] in program.stderr.decode()
+    return diagnoses[0], status
 
 
 @pytest.mark.parametrize("expected", ["exchange", "message"])
@@ -60,7 +60,7 @@ async def test_a_wrong_fingerprint_is_status_11_at_once() -> None:
         await me.pc.accept_offer(parse_description((await me.receive("offer"))["sdp"], "offer"))
         wrong = re.sub(r"(?<=[ :])[0-9A-F]{2}(?=[:\r])", "AA", await me.pc.create_answer())
         await me.send(type="answer", sdp=wrong)
-        _, status = await verdict_and_status(program, "fingerprint_mismatch")
+        _, status = await diagnosis_and_status(program, "fingerprint_mismatch")
         assert status == 11
         assert "connection_retry" not in program.events
 
@@ -73,10 +73,10 @@ async def test_a_killed_peer_is_noticed_without_a_relay() -> None:
         await a.wait_for("disconnected")
         b.process.kill()
         began = trio.current_time()
-        verdict, status = await verdict_and_status(a, "peer_silent")
+        diagnosis, status = await diagnosis_and_status(a, "peer_silent")
         assert status == 12
         assert trio.current_time() - began > 2
-        assert verdict["silent_ms"] >= 3000
+        assert diagnosis["silent_ms"] >= 3000
 
 
 async def test_every_message_arrives_at_a_receiver_with_an_output_that_is_read_late() -> None:

@@ -334,7 +334,7 @@ async def session(*, connected: bool = True, **options: Any) -> AsyncIterator[Se
         nursery.cancel_scope.cancel()
 
 
-def verdict(peer: SessionHarness, code: str, status: int) -> None:
+def check_diagnosis(peer: SessionHarness, code: str, status: int) -> None:
     """Check the one diagnosis, and that the program ended with it."""
     assert peer.codes("diagnosis") == [code]
     assert peer.ending is not None

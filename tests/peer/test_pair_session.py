@@ -94,8 +94,8 @@ async def test_relay_only_without_a_relayed_candidate_fails_at_once(relay_only: 
     """In either role the diagnosis waits neither for the other side nor for the timeout."""
     async with pairing(relay_only=relay_only, servers=(IceServer("stun", "127.0.0.1", 9),)) as sides:
         side = sides[relay_only.index(True)]
-        verdict = await side.wait_for("diagnosis")
-        assert (verdict["code"], verdict["retrying"]) == ("no_turn", False)
+        diagnosis = await side.wait_for("diagnosis")
+        assert (diagnosis["code"], diagnosis["retrying"]) == ("no_turn", False)
         await side.wait_for("ended")
         assert side.failure is not None
 

@@ -39,9 +39,9 @@ async def test_changed_fingerprint_is_diagnosed_without_a_retry() -> None:
         return [frame]
 
     async with pairing(b=change) as (a, _):
-        verdict = await a.wait_for("diagnosis")
+        diagnosis = await a.wait_for("diagnosis")
         await a.wait_for("ended")
-        assert verdict["code"] == "fingerprint_mismatch"
+        assert diagnosis["code"] == "fingerprint_mismatch"
         assert a.failure is not None
         assert a.failure.code == "fingerprint_mismatch"
         assert "connection_retry" not in a.events
@@ -60,8 +60,8 @@ async def test_two_dtls_servers_fail_at_the_deadline() -> None:
         for side in (a, b):
             await side.wait_for("ice_connection_state", state="completed")
         for side in (a, b):
-            verdict = await side.reach_deadline("exchange_complete")
-            assert verdict["code"] == "dtls_failed"
+            diagnosis = await side.reach_deadline("exchange_complete")
+            assert diagnosis["code"] == "dtls_failed"
             assert "exchange" in side.phases
             assert "connected" not in side.phases
 
@@ -110,9 +110,9 @@ async def test_mdns_candidates_alone_are_diagnosed() -> None:
         for side in (a, b):
             await side.wait_for("candidate_received")
         for side in (a, b):
-            verdict = await side.reach_deadline("exchange_complete")
-            assert verdict["remote_mdns"] == 1
-            assert verdict["code"] in ("only_mdns", "no_common_candidates")
+            diagnosis = await side.reach_deadline("exchange_complete")
+            assert diagnosis["remote_mdns"] == 1
+            assert diagnosis["code"] in ("only_mdns", "no_common_candidates")
 
 
 async def test_unusable_candidates_are_diagnosed_before_the_deadline() -> None:
@@ -120,9 +120,9 @@ async def test_unusable_candidates_are_diagnosed_before_the_deadline() -> None:
     tcp = CandidateInit("candidate:1 1 tcp 1518280447 192.0.2.1 9 typ host tcptype active", "0", 0)
     async with pairing(timeout=30.0, a=only(tcp, ends=True), b=only(tcp, ends=True)) as (a, b):
         for side in (a, b):
-            verdict = await side.wait_for("diagnosis")
-            assert verdict["code"] == "no_common_candidates"
-            assert verdict["after_ms"] < 20_000
+            diagnosis = await side.wait_for("diagnosis")
+            assert diagnosis["code"] == "no_common_candidates"
+            assert diagnosis["after_ms"] < 20_000
 
 
 class RsaCertificate(RTCCertificate):
@@ -161,10 +161,10 @@ async def test_missing_common_cipher_suite_is_diagnosed(monkeypatch: pytest.Monk
     monkeypatch.setattr(dtls_patch, "CIPHERS", b"ECDHE-ECDSA-AES128-GCM-SHA256")
     async with pairing() as (a, b):
         for side in (a, b):
-            verdict = await side.wait_for("diagnosis")
-            assert verdict["code"] == "dtls_failed"
+            diagnosis = await side.wait_for("diagnosis")
+            assert diagnosis["code"] == "dtls_failed"
             assert (
-                verdict["dtls"]
+                diagnosis["dtls"]
                 == "the handshake failed: OpenSSL reports no reason (no common cipher suite or version?)"
             )
 
@@ -244,10 +244,10 @@ async def test_exception_in_the_dtls_task_is_diagnosed(monkeypatch: pytest.Monke
     async with pairing(timeout=30.0) as (a, b):
         for side in (a, b):
             assert (await side.wait_for("connection_state", state="failed")) is not None
-        verdict = await a.wait_for("diagnosis")
-        assert verdict["code"] == "dtls_failed"
-        assert "certificate" in verdict["dtls"]
-        assert verdict["after_ms"] < 20_000
+        diagnosis = await a.wait_for("diagnosis")
+        assert diagnosis["code"] == "dtls_failed"
+        assert "certificate" in diagnosis["dtls"]
+        assert diagnosis["after_ms"] < 20_000
 
 
 @pytest.mark.e2e
@@ -259,9 +259,9 @@ async def test_turn_server_with_401_is_diagnosed(tmp_path: Path) -> None:
         async with pairing(servers=(server,), a=unreachable, b=unreachable) as (a, _):
             failed = await a.wait_for("ice_server_failed")
             assert (failed["url"], failed["code"]) == (server.url, 401)
-            verdict = await a.reach_deadline("exchange_complete")
-            assert verdict["code"] == "turn_refused"
-            assert verdict["turn_refusals"] == [f"{server.url} 401"]
+            diagnosis = await a.reach_deadline("exchange_complete")
+            assert diagnosis["code"] == "turn_refused"
+            assert diagnosis["turn_refusals"] == [f"{server.url} 401"]
 
 
 async def test_a_silent_stun_server_is_the_diagnosis_without_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,6 +272,6 @@ async def test_a_silent_stun_server_is_the_diagnosis_without_a_path(monkeypatch:
         tamper = only(HOLE, ends=False)
         async with pairing(servers=(server,), a=tamper, b=tamper) as (a, _):
             assert (await a.wait_for("ice_server_failed"))["code"] is None
-            verdict = await a.reach_deadline("exchange_complete")
-            assert verdict["code"] == "stun_silent"
-            assert verdict["silent_stun"] == [server.url]
+            diagnosis = await a.reach_deadline("exchange_complete")
+            assert diagnosis["code"] == "stun_silent"
+            assert diagnosis["silent_stun"] == [server.url]

@@ -11,7 +11,7 @@ from sdpx.protocol.messages import (
     ErrorFrame,
     PeerDisconnected,
 )
-from tests.harness.peer import session, verdict
+from tests.harness.peer import check_diagnosis, session
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -205,7 +205,7 @@ async def test_the_phase_that_failed_has_its_status_also_when_within_ends_it(aut
     async with session(pair="bob", expect="channel", within=1.5) as peer:
         await peer.pair()
         assert await peer.ended() == 8
-        verdict(peer, "no_answer", 8)
+        check_diagnosis(peer, "no_answer", 8)
 
 
 @pytest.mark.parametrize("paired", [False, True])

@@ -16,7 +16,7 @@ from sdpx.protocol.messages import (
     PeerDisconnected,
     Unpair,
 )
-from tests.harness.peer import SDP, session, verdict
+from tests.harness.peer import SDP, check_diagnosis, session
 
 # ---- ends of a pairing ----------------------------------------------------------------------------------------------------
 
@@ -27,7 +27,7 @@ async def test_a_peer_that_leaves_before_there_is_a_connection(autojump_clock: M
         await peer.pair()
         await peer.relay.say(PeerDisconnected("bob", "left"))
         assert await peer.ended() == 7
-        verdict(peer, "pairing_lost", 7)
+        check_diagnosis(peer, "pairing_lost", 7)
     async with session() as peer:
         await peer.pair()
         await peer.relay.say(PeerDisconnected("bob", "left"))
@@ -58,7 +58,7 @@ async def test_no_description_comes_in_time(
             assert peer.log.of("ready")[0]["reason"] == "failed"
         else:
             assert await peer.ended() == status
-            verdict(peer, code, status)
+            check_diagnosis(peer, code, status)
 
 
 async def test_once_ends_when_the_channel_closes(autojump_clock: MockClock) -> None:
@@ -104,7 +104,7 @@ async def test_once_gives_up_when_nothing_is_confirmed_for_the_timeout(autojump_
             await trio.sleep(0.5)
         assert 10 <= trio.current_time() - began < 17
         assert await peer.ended() == 12
-        verdict(peer, "unconfirmed", 12)
+        check_diagnosis(peer, "unconfirmed", 12)
         event = peer.log.of("messages_unconfirmed")[0]
         assert (event["messages"], event["bytes"]) == (1, 2)
 
@@ -258,7 +258,7 @@ async def test_any_packet_is_a_sign_of_life(autojump_clock: MockClock) -> None:
             pc.fake_channels.last_packet = trio.current_time()
         assert "diagnosis" not in peer.events
         assert await peer.ended() == 12
-        verdict(peer, "peer_silent", 12)
+        check_diagnosis(peer, "peer_silent", 12)
 
 
 async def test_an_overrun_ends_the_connection(autojump_clock: MockClock) -> None:
@@ -266,7 +266,7 @@ async def test_an_overrun_ends_the_connection(autojump_clock: MockClock) -> None
         pc = await peer.open()
         await pc.emit(Overrun())
         assert await peer.ended() == 12
-        verdict(peer, "receiver_overrun", 12)
+        check_diagnosis(peer, "receiver_overrun", 12)
 
 
 async def test_once_with_input_left_is_no_success(autojump_clock: MockClock) -> None:
@@ -292,7 +292,7 @@ async def test_a_killed_peer_is_no_success_for_once(autojump_clock: MockClock) -
         await peer.relay.say(PeerDisconnected("bob", "closed"))
         assert await peer.ended() == 12
         assert 19 < trio.current_time() - began < 23
-        verdict(peer, "peer_silent", 12)
+        check_diagnosis(peer, "peer_silent", 12)
 
 
 async def test_the_channel_of_a_peer_that_leaves_closes_a_moment_later(autojump_clock: MockClock) -> None:
@@ -397,7 +397,7 @@ async def test_a_silent_peer_is_offered_a_new_connection(autojump_clock: MockClo
     async with session(pair="bob", retries=0) as peer:
         await peer.open(sdpx=True)
         assert await peer.ended() == 12
-        verdict(peer, "peer_silent", 12)
+        check_diagnosis(peer, "peer_silent", 12)
 
 
 async def test_a_receiver_waits_for_the_offer_of_a_silent_peer(autojump_clock: MockClock) -> None:
@@ -421,7 +421,7 @@ async def test_no_connection_comes_in_time(autojump_clock: MockClock) -> None:
         await peer.pair()
         await peer.exchange()
         assert await peer.ended() == 10
-        verdict(peer, "ice_failed", 10)
+        check_diagnosis(peer, "ice_failed", 10)
         error = peer.log.of("negotiation_error")[0]
         assert (error["type"], error["code"]) == ("connection", "timeout")
 
@@ -432,7 +432,7 @@ async def test_a_connection_that_fails_raises_an_event(autojump_clock: MockClock
         await peer.exchange()
         await pc.emit(IceConnectionState("failed"), ConnectionState("failed"))
         assert await peer.ended() == 10
-        verdict(peer, "ice_failed", 10)
+        check_diagnosis(peer, "ice_failed", 10)
 
 
 async def test_expect_message_gives_another_channel_some_seconds(autojump_clock: MockClock) -> None:
@@ -445,4 +445,4 @@ async def test_expect_message_gives_another_channel_some_seconds(autojump_clock:
         assert not peer.finished.is_set()
         await pc.close_channel()
         assert await peer.ended() == 12
-        verdict(peer, "channel_closed", 12)
+        check_diagnosis(peer, "channel_closed", 12)
