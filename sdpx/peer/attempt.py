@@ -333,7 +333,7 @@ class Attempt:
             self.trace.turn_refusals.append(TurnRefusal(result.server.url, result.code))
         elif not result.server.is_turn:
             self.trace.silent_stun.append(result.server.url)
-        reason = result.reason if result.code is None else f"it said {result.code} {result.reason}".strip()
+        reason = result.reason if result.code is None else f"it answered {result.code} {result.reason}".strip()
         self._log.emit(webrtc.IceServerFailed(result.server.url, result.code, reason))
 
     def _note_connected(self) -> None:

@@ -110,5 +110,5 @@ def _is_channel(rest: dict[str, Any]) -> bool:
 def _sized(data: str | bytes, channel: str | None) -> Message:
     size = byte_length(data)
     if size > MAX_MESSAGE:
-        raise InputRejected("too_long", f"A message of {size} bytes was not sent: it may have {MAX_MESSAGE}")
+        raise InputRejected("too_long", f"A message of {size} bytes was not sent: the limit is {MAX_MESSAGE}")
     return Message(data, channel)

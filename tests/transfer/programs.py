@@ -17,7 +17,7 @@ from tests.harness.coturn import free_port
 from tests.harness.processes import cpu_seconds, resident_bytes, wait_until
 
 LOST_SECONDS: Final = 4.5  # longer than a heartbeat may take
-PATIENCE_SECONDS: Final = 120.0
+WAIT_SECONDS: Final = 120.0
 
 
 class Transfer:
@@ -62,7 +62,7 @@ class Transfer:
             assert self.process.poll() in (None, 0), f"ended with {self.process.poll()} before {what}; see {self.log}"
             return condition()
 
-        wait_until(holds, f"{what}; see {self.log}", PATIENCE_SECONDS)
+        wait_until(holds, f"{what}; see {self.log}", WAIT_SECONDS)
 
     def wait_for_connection(self, before: int) -> None:
         """Wait until there were more connections than `before`, or the program has ended."""
@@ -95,9 +95,7 @@ class Relay:
     def wait(self) -> None:
         """Wait until it listens."""
         log = self._folder / "relay.log"
-        wait_until(
-            lambda: b"server_listening" in log.read_bytes()[self._logged :], "server_listening", PATIENCE_SECONDS
-        )
+        wait_until(lambda: b"server_listening" in log.read_bytes()[self._logged :], "server_listening", WAIT_SECONDS)
 
     def restart(self) -> None:
         self.process.kill()

@@ -81,7 +81,7 @@ def diagnose_departure(trace: ConnectionTrace, reason: str, *, unsent: bool = Fa
     """
     if trace.succeeded and unsent:
         sentence = (
-            f"The peer {trace.peer_id} closed the connection or is gone, and input was left unsent or unconfirmed"
+            f"The peer {trace.peer_id} closed the connection or was lost, and input was left unsent or unconfirmed"
         )
         return Diagnosis(Ending("channel_closed", sentence, ExitStatus.CHANNEL_LOST))
     if trace.succeeded:
@@ -138,7 +138,7 @@ def _lacks_addresses(trace: ConnectionTrace) -> bool:
     return trace.gathered and not trace.local_candidates and trace.ice_state not in ("completed", "connected")
 
 
-_CLOSED: Final = "The connection to {t.peer_id} was established, and the peer closed it, or is gone"
+_CLOSED: Final = "The connection to {t.peer_id} was established, and the peer closed it, or was lost"
 _TURN_REFUSED: Final = "No network path to {t.peer_id} was found, and the TURN server {turn.url} answered {turn.code}"
 
 # Another attempt has the same outcome.
