@@ -79,6 +79,12 @@ class RawClient:
         del self._reader.data[:size]
         return int(status.split()[1]), headers, body
 
+    async def page(self, path: str, headers: str = "") -> tuple[int, str]:
+        """Request a page; returns its status and text."""
+        await self.send(f"GET {path} HTTP/1.1\r\nHost: relay.test\r\n{headers}\r\n".encode())
+        status, _, body = await self.response()
+        return status, body.decode()
+
     async def open(self, target: str = "/") -> dict[str, Any]:
         """Open a WebSocket and return the relay's first frame."""
         await self.send(upgrade_request(target))

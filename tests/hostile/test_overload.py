@@ -119,8 +119,7 @@ async def client_that_reads_nothing(server: RelayProcess) -> tuple[RawClient, Ra
 async def ask(server: RelayProcess, path: str) -> int:
     client = RawClient(await trio.open_tcp_stream(server.host, server.port))
     async with client.stream:
-        await client.send(f"GET {path} HTTP/1.1\r\nHost: relay.test\r\n\r\n".encode())
-        return (await client.response())[0]
+        return (await client.page(path))[0]
 
 
 async def test_a_second_signal_stops_at_once(doomed: RelayProcess) -> None:

@@ -8,7 +8,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from sdpx.relay.core.limits import Limits
 from tests.harness.frames import CLOSE, frame, message, upgrade_request
-from tests.harness.relay import PATIENT, OpenRelay, RelayHarness, relay_harness
+from tests.harness.metrics import scrape
+from tests.harness.relay import PATIENT, OpenRelay, relay_harness
 from tests.harness.sequenced_client import lose, open_sequenced, resume_path, sequenced_pair
 
 WINDOW = Limits().resume_window
@@ -150,13 +151,13 @@ async def test_metrics_of_suspended_and_resumed_sessions(open_relay: OpenRelay, 
         await lose(gone)
         await lose(pair.a)
         await pair.send_to_a("x" * 1000)
-        now = await metrics(relay)
+        now = await scrape(relay)
         assert (now["sdpx_sessions_suspended"], now["sdpx_clients"]) == (2, 3)
         assert now["sdpx_suspended_bytes"] == now["sdpx_replay_buffer_bytes"] > 1000
         again = relay.raw()
         await again.open(resume_path(pair.first, last=1))
         await trio.sleep(1)  # the page is rendered once a second
-        now = await metrics(relay)
+        now = await scrape(relay)
         assert (now["sdpx_sessions_suspended"], now["sdpx_suspended_bytes"], now["sdpx_clients_resumed_total"]) == (
             1,
             0,
@@ -165,13 +166,5 @@ async def test_metrics_of_suspended_and_resumed_sessions(open_relay: OpenRelay, 
         assert now["sdpx_replay_buffer_bytes"] > 1000
         await again.send(message(type="ack", seq=2))
         await trio.sleep(WINDOW)
-        now = await metrics(relay)
+        now = await scrape(relay)
         assert (now["sdpx_replay_buffer_bytes"], now["sdpx_sessions_expired_total"], now["sdpx_clients"]) == (0, 1, 2)
-
-
-async def metrics(relay: RelayHarness) -> dict[str, float]:
-    client = relay.raw()
-    await client.send(b"GET /metrics HTTP/1.1\r\nHost: relay.test\r\n\r\n")
-    _, _, body = await client.response()
-    lines = [line.split() for line in body.decode().splitlines() if line.startswith("sdpx_") and "{" not in line]
-    return {name: float(value) for name, value in lines}

@@ -34,13 +34,6 @@ async def relays(sender: Client, receiver: Client, sdp: str = "v=0") -> None:
     assert await receiver.receive() == {"type": "offer", "sdp": sdp, "from_peer": True}
 
 
-async def status(cluster: ClusterHarness, target: str) -> tuple[int, bytes]:
-    client = cluster.nodes[0].raw()
-    await client.send(f"GET {target} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
-    code, _, body = await client.response()
-    return code, body
-
-
 # ---- the engine cannot be reached
 
 
@@ -81,7 +74,7 @@ async def test_frames_that_wait_too_long_are_refused(autojump_clock: MockClock) 
 async def test_new_clients_are_refused_without_the_engine(autojump_clock: MockClock) -> None:
     """With 503 and Retry-After; the process runs, and is not ready."""
     async with open_cluster() as cluster:
-        assert await status(cluster, "/readyz") == (200, b'{"status":"ready"}\n')
+        assert await cluster.nodes[0].raw().page("/readyz") == (200, '{"status":"ready"}\n')
         cluster.memory.is_reachable = False
         waiting = cluster.nodes[0].raw()
         await waiting.send(upgrade_request("/?id=x"))
@@ -92,11 +85,11 @@ async def test_new_clients_are_refused_without_the_engine(autojump_clock: MockCl
         for client in (waiting, refused):
             code, headers, body = await client.response()
             assert (code, headers["retry-after"], b"engine_unavailable" in body) == (503, "1", True)
-        assert (await status(cluster, "/healthz"))[0] == 200
-        assert await status(cluster, "/readyz") == (503, b'{"status":"degraded"}\n')
+        assert (await cluster.nodes[0].raw().page("/healthz"))[0] == 200
+        assert await cluster.nodes[0].raw().page("/readyz") == (503, '{"status":"degraded"}\n')
         cluster.memory.is_reachable = True
         await trio.sleep(LEASE)
-        assert (await status(cluster, "/readyz"))[0] == 200
+        assert (await cluster.nodes[0].raw().page("/readyz"))[0] == 200
         assert (await cluster.nodes[0].client("/?id=x")).id == "x"
 
 
@@ -146,7 +139,7 @@ async def test_metrics_of_a_cluster(autojump_clock: MockClock) -> None:
         await relays(a, b)
         await relays(b, a)
         await trio.sleep(LEASE)
-        page = (await status(cluster, "/metrics"))[1].decode()
+        page = (await cluster.nodes[0].raw().page("/metrics"))[1]
     for line in (
         "sdpx_cluster_nodes 2.0",
         "sdpx_cluster_remote_pairs 1.0",
@@ -158,9 +151,7 @@ async def test_metrics_of_a_cluster(autojump_clock: MockClock) -> None:
     ):
         assert f"{line}\n" in page
     async with relay_harness(LIMITS) as relay:
-        client = relay.raw()
-        await client.send(b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n")
-        assert b"sdpx_cluster" not in (await client.response())[2]
+        assert "sdpx_cluster" not in (await relay.raw().page("/metrics"))[1]
 
 
 # ---- a node is lost
@@ -290,7 +281,7 @@ async def test_numbered_clients_move_when_their_node_stops(autojump_clock: MockC
         await b.send(message(type="answer", sdp="2", client_seq=1))
         cluster.nursery.start_soon(stop, cluster, 0)
         assert await a.close_code() == await b.close_code() == 1012
-        assert (await status(cluster, "/readyz"))[1] == b'{"status":"draining"}\n'
+        assert (await cluster.nodes[0].raw().page("/readyz"))[1] == '{"status":"draining"}\n'
         a, b = cluster.nodes[1].raw(), cluster.nodes[2].raw()
         resumed = await a.open(f"/?seq=1&id=a&resume={token_a}&last=1")
         assert (resumed["resumed"], resumed["peer_id"], resumed["client_seq"]) == (True, "b", 2)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 import trio
 from prometheus_client.openmetrics import parser as openmetrics
-from prometheus_client.parser import text_string_to_metric_families
 from trio.testing import MockClock, memory_stream_pair
 
 from sdpx.relay.acceptor import Acceptor
@@ -13,38 +12,14 @@ from sdpx.relay.admission import Admission
 from sdpx.relay.core.limits import Limits
 from sdpx.relay.core.stats import RELAY_SECONDS, RelayStats
 from tests.harness.frames import upgrade_request
+from tests.harness.metrics import scrape
 from tests.harness.relay import RawClient, RelayHarness, relay_harness
-
-Values = dict[str, float]
-
-
-def request(path: str, method: str = "GET", more: str = "") -> bytes:
-    return f"{method} {path} HTTP/1.1\r\nHost: relay.test\r\n{more}\r\n".encode()
-
-
-async def page(client: RawClient, path: str, more: str = "") -> tuple[int, str]:
-    """Request a page; returns its status and text."""
-    await client.send(request(path, more=more))
-    status, _, body = await client.response()
-    return status, body.decode()
-
-
-async def numbers(relay: RelayHarness) -> Values:
-    """Scrape the relay; returns the value of each sample by its name and labels."""
-    status, text = await page(relay.raw(), "/metrics")
-    assert status == 200
-    families = text_string_to_metric_families(text)
-    return {_name(sample.name, sample.labels): sample.value for family in families for sample in family.samples}
-
-
-def _name(name: str, labels: dict[str, str]) -> str:
-    return " ".join([name, *labels.values()])
 
 
 async def test_running_relay_is_alive_and_ready(autojump_clock: MockClock) -> None:
     async with relay_harness() as relay:
         for path in ("/healthz", "/readyz", "/healthz?verbose"):
-            assert (await page(relay.raw(), path))[0] == 200
+            assert (await relay.raw().page(path))[0] == 200
 
 
 async def test_stopping_relay_is_alive_but_not_ready(autojump_clock: MockClock) -> None:
@@ -53,22 +28,22 @@ async def test_stopping_relay_is_alive_but_not_ready(autojump_clock: MockClock) 
         a = relay.narrow()  # a client that does not read delays the end
         await a.open()
         relay.acceptor.stop()
-        assert (await page(relay.raw(), "/healthz"))[0] == 200
-        assert (await page(relay.raw(), "/readyz"))[0] == 503
-        assert (await page(relay.raw(), "/metrics"))[0] == 200
+        assert (await relay.raw().page("/healthz"))[0] == 200
+        assert (await relay.raw().page("/readyz"))[0] == 503
+        assert (await relay.raw().page("/metrics"))[0] == 200
 
 
 async def test_head_request_gets_no_body(autojump_clock: MockClock) -> None:
     async with relay_harness() as relay:
         client = relay.raw()
-        await client.send(request("/healthz", "HEAD"))
+        await client.send(b"HEAD /healthz HTTP/1.1\r\nHost: relay.test\r\n\r\n")
         assert (await client.rest()).endswith(b"\r\n\r\n")
 
 
 async def test_page_requests_are_logged_at_debug_level(autojump_clock: MockClock) -> None:
     """Frequent health checks must not fill the log."""
     async with relay_harness() as relay:
-        await page(relay.raw(), "/healthz")
+        await relay.raw().page("/healthz")
         [line] = relay.log.of("http_request")
         assert (line["level"], line["path"], line["status"]) == ("debug", "/healthz", 200)
 
@@ -78,7 +53,7 @@ async def test_gauges_count_connections_clients_and_pairs(autojump_clock: MockCl
     async with relay_harness() as relay:
         await relay.pair()
         await relay.client()
-        seen = await numbers(relay)
+        seen = await scrape(relay)
     assert (seen["sdpx_connections"], seen["sdpx_clients"], seen["sdpx_pairs"]) == (4, 3, 1)
     assert (seen["sdpx_clients_connected_total"], seen["sdpx_pairings_total"]) == (3, 1)
 
@@ -94,7 +69,7 @@ async def test_counters_count_relayed_frames(autojump_clock: MockClock) -> None:
         await a.receive()
         await b.send(type="ping")
         await b.receive()
-        seen = await numbers(relay)
+        seen = await scrape(relay)
     assert [seen[f"sdpx_relayed_total {kind}"] for kind in ("offer", "answer", "candidate")] == [3, 0, 1]
     assert seen["sdpx_relayed_bytes_total"] == 3 * 27 + len('{"type": "candidate", "candidate": null}')
     assert seen["sdpx_relay_seconds_count"] == 4
@@ -113,7 +88,7 @@ async def test_counters_count_refusals_by_code(autojump_clock: MockClock) -> Non
         taken = relay.raw()
         await taken.send(upgrade_request("/?id=a"))
         assert (await taken.response())[0] == 409
-        seen = await numbers(relay)
+        seen = await scrape(relay)
     for code in ("bad_json", "target_not_found", "not_paired", "id_taken"):
         assert seen[f"sdpx_refusals_total {code}"] == 1
 
@@ -127,9 +102,9 @@ async def test_metrics_count_evictions_and_send_queues(autojump_clock: MockClock
         for _ in range(3):
             await a.send(type="offer", sdp="x" * 1000)
         await trio.sleep(1)
-        before = await numbers(relay)
+        before = await scrape(relay)
         await trio.sleep(20)
-        after = await numbers(relay)
+        after = await scrape(relay)
     assert before["sdpx_send_queue_frames"] == before["sdpx_send_queue_frames_max"] == 4  # one is half written
     assert 3000 < before["sdpx_send_queue_bytes"] < 4500
     assert (before["sdpx_evictions_total slow"], after["sdpx_evictions_total slow"]) == (0, 1)
@@ -139,33 +114,33 @@ async def test_metrics_count_evictions_and_send_queues(autojump_clock: MockClock
 async def test_metrics_are_rendered_once_a_second(autojump_clock: MockClock) -> None:
     """However many scrapers ask; each format has its page."""
     async with relay_harness() as relay:
-        first = await numbers(relay)
+        first = await scrape(relay)
         await relay.client()
-        assert await numbers(relay) == first
-        _, text = await page(relay.raw(), "/metrics", "Accept: application/openmetrics-text; version=1.0.0\r\n")
+        assert await scrape(relay) == first
+        _, text = await relay.raw().page("/metrics", "Accept: application/openmetrics-text; version=1.0.0\r\n")
         assert "sdpx_clients 1.0" in text
         await trio.sleep(1)
-        assert (await numbers(relay))["sdpx_clients"] == 1
+        assert (await scrape(relay))["sdpx_clients"] == 1
 
 
 async def test_counter_counts_dropped_log_lines(autojump_clock: MockClock) -> None:
     async with relay_harness() as relay:
         relay.log.room = 0
         await relay.client()
-        assert (await numbers(relay))["sdpx_log_lines_dropped_total"] >= 1
+        assert (await scrape(relay))["sdpx_log_lines_dropped_total"] >= 1
 
 
 @pytest.mark.parametrize("accept", ["application/openmetrics-text;version=1.0x", ";;", "\x7f", "x" * 5000])
 async def test_invalid_accept_header_gets_plain_text(autojump_clock: MockClock, accept: str) -> None:
     async with relay_harness() as relay:
-        status, text = await page(relay.raw(), "/metrics", f"Accept: {accept}\r\n")
+        status, text = await relay.raw().page("/metrics", f"Accept: {accept}\r\n")
     assert status == 400 or "sdpx_clients 0.0" in text
 
 
 async def test_metrics_are_available_as_openmetrics(autojump_clock: MockClock) -> None:
     """The Accept header selects the format."""
     async with relay_harness() as relay:
-        _, text = await page(relay.raw(), "/metrics", "Accept: application/openmetrics-text; version=1.0.0\r\n")
+        _, text = await relay.raw().page("/metrics", "Accept: application/openmetrics-text; version=1.0.0\r\n")
     assert text.endswith("# EOF\n")
     assert any(family.name == "sdpx_relayed" for family in openmetrics.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
 
@@ -175,8 +150,8 @@ async def test_metrics_port_has_the_pages_and_nothing_else(autojump_clock: MockC
     """The port of the clients then has no metrics."""
     async with relay_harness() as relay:
         alone = Acceptor(Limits(), relay.relay, admission=Admission(relay.relay, metrics_port=True))
-        assert (await page(dial(relay, alone.serve_metrics), path))[0] == status
-        assert (await page(dial(relay, alone.serve), "/metrics"))[0] == 404
+        assert (await dial(relay, alone.serve_metrics).page(path))[0] == status
+        assert (await dial(relay, alone.serve).page("/metrics"))[0] == 404
         client = dial(relay, alone.serve_metrics)
         await client.send(upgrade_request("/metrics"))
         assert (await client.response())[0] == 200
