@@ -219,9 +219,9 @@ async def test_a_client_that_pings_and_closes_without_reading_is_removed_at_once
         assert received == [{"type": "peer_disconnected", "peer_id": "a", "reason": "closed"}]
 
 
-@pytest.mark.parametrize("count", [1500, 3000])
-async def test_a_client_that_reads_is_never_slow(open_relay: OpenRelay, autojump_clock: MockClock, count: int) -> None:
+async def test_a_client_that_reads_is_never_slow(open_relay: OpenRelay, autojump_clock: MockClock) -> None:
     """However many frames arrive at once: writers get their turn."""
+    count = 3000
     async with open_relay(Limits(rate=0)) as relay:
         a, b = await raw_pair(relay)
         await a.send(message(type="candidate", candidate=None) * count + message(type="ping") * count)

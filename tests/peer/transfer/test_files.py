@@ -111,14 +111,22 @@ def tree(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
-    folder = tmp_path / "source"
-    (folder / "photos/2026").mkdir(parents=True)
+def large(tmp_path: Path) -> Path:
+    path = tmp_path / "source/photos/large"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(os.urandom(3_000_000))
+    return path
+
+
+@pytest.fixture
+def source(large: Path) -> Path:
+    """A directory with that file among others."""
+    folder = large.parent.parent
+    (folder / "photos/2026").mkdir()
     (folder / "photos/empty").mkdir()
     (folder / "photos/none").touch()
     for number in range(300):
         (folder / "photos/2026" / f"{number:03}").write_bytes(os.urandom(number))
-    (folder / "photos/large").write_bytes(os.urandom(3_000_000))
     (folder / "photos/2026").chmod(0o700)
     os.utime(folder / "photos/2026", ns=(7, 7))
     return folder
@@ -163,10 +171,10 @@ def part_size(folder: Path) -> int:
 
 @pytest.mark.parametrize("killed", ["sender", "receiver"])
 async def test_process_that_is_killed_and_started_again_goes_on_from_the_part(
-    source: Path, target: Path, killed: str
+    large: Path, target: Path, killed: str
 ) -> None:
-    a, b = sender(source / "photos/large"), receiver(target)
-    again = sender(source / "photos/large") if killed == "sender" else receiver(target)
+    a, b = sender(large), receiver(target)
+    again = sender(large) if killed == "sender" else receiver(target)
 
     async def kill(connections: Connections) -> None:
         while part_size(target) < 500_000:
@@ -182,7 +190,7 @@ async def test_process_that_is_killed_and_started_again_goes_on_from_the_part(
     await transfer(a, b, kill)
     outcomes = (again.outcome, b.outcome) if killed == "sender" else (a.outcome, again.outcome)
     assert outcomes == ("done", "done")
-    assert (target / "large").read_bytes() == (source / "photos/large").read_bytes()
+    assert (target / "large").read_bytes() == large.read_bytes()
     assert part_size(target) == 0
 
 
@@ -238,7 +246,7 @@ async def test_two_senders_are_told_that_one_has_to_receive(source: Path) -> Non
 
 
 async def test_full_disk_ends_both_sides_and_keeps_what_has_come(
-    source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+    large: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written, write = 0, os.write
 
@@ -250,14 +258,14 @@ async def test_full_disk_ends_both_sides_and_keeps_what_has_come(
         return write(descriptor, data)
 
     monkeypatch.setattr(os, "write", limited)
-    a, b = sender(source / "photos/large"), receiver(target)
+    a, b = sender(large), receiver(target)
     assert await transfer(a, b) == ("aborted", "disk_full")
     assert a.ending is not None
     assert "No space left on device. The received bytes are kept" in a.ending.reason
     monkeypatch.undo()
     assert part_size(target) > 900_000
-    assert await transfer(sender(source / "photos/large"), receiver(target)) == ("done", "done")
-    assert (target / "large").read_bytes() == (source / "photos/large").read_bytes()
+    assert await transfer(sender(large), receiver(target)) == ("done", "done")
+    assert (target / "large").read_bytes() == large.read_bytes()
 
 
 async def test_hostile_sender_ends_with_a_reason(target: Path) -> None:
@@ -300,10 +308,10 @@ async def test_sender_that_does_not_do_what_it_has_offered_is_refused(
     ],
 )
 async def test_receiver_that_ends_before_it_has_everything_is_refused(
-    source: Path, messages: list[records.FromReceiver]
+    large: Path, messages: list[records.FromReceiver]
 ) -> None:
     """It is never taken for a complete transfer."""
-    a, b = sender(source / "photos/large"), hostile("receive", *map(records.encode, messages))
+    a, b = sender(large), hostile("receive", *map(records.encode, messages))
     assert await transfer(a, b) == ("protocol_error", "aborted")
 
 
@@ -316,9 +324,9 @@ def test_question_is_one_line_whatever_the_names_are() -> None:
     assert len(text) < 300
 
 
-async def test_receiver_has_the_last_word(source: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_receiver_has_the_last_word(large: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte that changes on the way to the disk is noticed by the hash, and both sides fail."""
     monkeypatch.setattr(storage_module, "_write", lambda file, data: file.digest.update(bytes(len(data))))
-    a, b = sender(source / "photos/large"), receiver(target)
+    a, b = sender(large), receiver(target)
     assert await transfer(a, b) == ("transfer_incomplete", "transfer_incomplete")
     assert not (target / "large").exists()

@@ -134,7 +134,7 @@ def test_what_is_sent_arrives_once_and_in_order_with_any_send_buffer(
     """As long as each call begins with the bytes that the last one did not take."""
     connection = connect(room)
     left = b"".join(bytes([number]) * size for number, size in enumerate(sizes))
-    received, sent = b"", left
+    received, sent = bytearray(), left
     while left:
         left = left[connection.server.send_now(left) :]
         received += connection.client.receive(at_a_time)
