@@ -340,15 +340,14 @@ class Attempt:
         self.connected = True
         self.note_state()
         if pair := self.pc.selected_pair:
-            selected = (pair.local_type, pair.local_address, pair.remote_type, pair.remote_address)
-            self._log.emit(webrtc.PathSelected(*selected))
+            self._log.emit(pair)
         self._reached("connected")
 
     def note_state(self) -> None:
         """Note the state of the connection, while it exists."""
         pair = self.pc.selected_pair
         if pair is not None:
-            self.trace.local_type, self.trace.remote_type = pair.local_type, pair.remote_type
+            self.trace.local_candidate, self.trace.remote_candidate = pair.local_candidate, pair.remote_candidate
         if "ice" not in self.trace.reached_at:
             self.trace.candidate_pairs = self.pc.pair_count
         if flaw := self.pc.dtls_error:

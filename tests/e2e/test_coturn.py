@@ -55,7 +55,7 @@ async def test_a_relayed_candidate_that_comes_late_carries_the_channel(tmp_path:
             await connect_over(a, b, {"relay"})
             pair = a.selected_pair
             assert pair is not None
-            assert "relay" in {pair.local_type, pair.remote_type}
+            assert "relay" in {pair.local_candidate, pair.remote_candidate}
             assert await a.channels.send("over the relay")
             assert await until(b, MessageReceived) == MessageReceived("over the relay")
 
@@ -68,7 +68,7 @@ async def test_a_server_reflexive_candidate_that_comes_late_carries_the_channel(
         await connect_over(a, b, {"srflx"})
         pair = a.selected_pair
         assert pair is not None
-        assert pair.local_type == "host"  # a server-reflexive candidate's base
+        assert pair.local_candidate == "host"  # a server-reflexive candidate's base
 
 
 async def gathered(servers: Sequence[IceServer]) -> tuple[list[CandidateInit], list[IceServerResult]]:

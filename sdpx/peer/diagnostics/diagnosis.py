@@ -104,8 +104,8 @@ def summarize(trace: ConnectionTrace) -> webrtc.ConnectionSummary:
         peer_id=trace.peer_id,
         is_initiator=trace.is_initiator,
         phases=trace.phases_ms(),
-        local_candidate=trace.local_type,
-        remote_candidate=trace.remote_type,
+        local_candidate=trace.local_candidate,
+        remote_candidate=trace.remote_candidate,
         bytes_sent=trace.bytes_sent,
         bytes_received=trace.bytes_received,
     )

@@ -45,8 +45,8 @@ class ConnectionTrace(Struct):
     overrun: bool = False  # the peer sent faster than this side could take
     last_received: float | None = None
     vanished: bool = False  # the heartbeat is missing, or consent has expired (RFC 7675)
-    local_type: str | None = None  # of the selected candidate pair
-    remote_type: str | None = None
+    local_candidate: str | None = None  # the types of the selected candidate pair
+    remote_candidate: str | None = None
     bytes_sent: int = 0
     bytes_received: int = 0
 

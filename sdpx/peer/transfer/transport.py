@@ -112,7 +112,7 @@ class Transport(ChannelUser):
 def path_of(pc: "PeerConnection") -> str:
     """Return how the packets of a connection go: `relayed` through a TURN server, or `direct`; empty while that is unknown."""
     pair = pc.selected_pair
-    return "" if pair is None else "relayed" if "relay" in (pair.local_type, pair.remote_type) else "direct"
+    return "" if pair is None else "relayed" if "relay" in (pair.local_candidate, pair.remote_candidate) else "direct"
 
 
 async def refuse(fail: Callable[[Ending], object], ending: Ending) -> None:

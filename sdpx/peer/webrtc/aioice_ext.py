@@ -25,6 +25,7 @@ from aioice.ice import CandidatePair, StunProtocol, relayed_candidate
 from aiortc import RTCPeerConnection
 from msgspec import Struct
 
+from sdpx.events.webrtc import PathSelected
 from sdpx.ice_servers import IceServer
 from sdpx.peer.negotiation.addresses import MAX_PAIRS, choose_local
 from sdpx.peer.webrtc.events import IceServerResult
@@ -49,15 +50,6 @@ class IceGatherer(Struct, frozen=True):
     connection: Connection
     mid: str
     index: int
-
-
-class SelectedPair(Struct, frozen=True):
-    """The types and addresses of the two candidates that ICE selected."""
-
-    local_type: str
-    local_address: str
-    remote_type: str
-    remote_address: str
 
 
 def fits(feature: Feature) -> bool:
@@ -262,13 +254,13 @@ def start_ice(pc: RTCPeerConnection) -> None:
 # ---- state that aiortc does not report --------------------------------------------------------------------------------
 
 
-def selected_pair(agent: IceGatherer) -> SelectedPair | None:
+def selected_pair(agent: IceGatherer) -> PathSelected | None:
     """Return the pair that carries the data, once ICE has selected one."""
     pair = agent.connection._nominated.get(1)  # noqa: SLF001
     if pair is None:
         return None
     local, remote = pair.local_candidate, pair.remote_candidate
-    return SelectedPair(local.type, local.host, remote.type, remote.host)
+    return PathSelected(local.type, local.host, remote.type, remote.host)
 
 
 def pair_count(agent: IceGatherer) -> int:

@@ -312,8 +312,8 @@ class PeerConnection:
     # ---- state that aiortc does not report --------------------------------------------------------------------------
 
     @property
-    def selected_pair(self) -> aioice_ext.SelectedPair | None:
-        """The candidates that ICE selected; None before that, and without trickle ICE."""
+    def selected_pair(self) -> webrtc.PathSelected | None:
+        """The candidates that ICE selected, by type and address; None before that, and without trickle ICE."""
         return None if self._gatherer is None else aioice_ext.selected_pair(self._gatherer)
 
     @property

@@ -208,8 +208,8 @@ def test_a_summary_has_phases_candidates_and_bytes() -> None:
         NEGOTIATED,
         reached_at={},
         before={"dial": 0.01, "pairing": 0.02},
-        local_type="host",
-        remote_type="srflx",
+        local_candidate="host",
+        remote_candidate="srflx",
         bytes_sent=7,
     )
     for phase, seconds in PHASES:

@@ -101,7 +101,7 @@ async def test_a_relayed_path_carries_all_bytes(transport: Literal["udp", "tcp"]
         async with two_peers(server, relay_only=True) as (a, b):
             await carry(a, b, 500_000)
             assert a.selected_pair is not None
-            assert a.selected_pair.local_type == "relay"
+            assert a.selected_pair.local_candidate == "relay"
 
 
 async def test_hostile_datagrams_change_nothing() -> None:
