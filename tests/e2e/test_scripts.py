@@ -12,8 +12,8 @@ import trio
 
 from sdpx.child_process import ChildProcess, child_process
 from sdpx.peer.negotiation.description import parse_description
-from tests.e2e.test_foreign_client import client
 from tests.harness.coturn import free_port
+from tests.harness.foreign_client import foreign_client
 from tests.harness.processes import Line, Program, peer, relay, sdpx, two_peers
 
 pytestmark = pytest.mark.e2e
@@ -55,7 +55,7 @@ async def test_a_signal_before_the_expectation_is_met_is_status_13() -> None:
 
 async def test_a_wrong_fingerprint_is_status_11_at_once() -> None:
     """There is no second attempt: the connection may be intercepted."""
-    async with relay() as (_, url), client(url) as me, peer(url, "--pair", me.id) as (program, _):
+    async with relay() as (_, url), foreign_client(url) as me, peer(url, "--pair", me.id) as (program, _):
         await me.receive("paired")
         await me.pc.accept_offer(parse_description((await me.receive("offer"))["sdp"], "offer"))
         wrong = re.sub(r"(?<=[ :])[0-9A-F]{2}(?=[:\r])", "AA", await me.pc.create_answer())

@@ -12,8 +12,8 @@ from sdpx.child_process import child_process
 from sdpx.events.webrtc import ChannelClosed
 from sdpx.peer.negotiation.description import parse_description
 from sdpx.peer.webrtc.events import MessageReceived
-from tests.e2e.test_foreign_client import client
 from tests.harness.browser import browser
+from tests.harness.foreign_client import foreign_client
 from tests.harness.processes import relay, sdpx, two_peers
 from tests.transfer.__main__ import PROOFS, options
 from tests.transfer.programs import Transfer, running, watch
@@ -150,7 +150,7 @@ async def test_other_program_gets_plain_messages_and_a_close_at_the_end(tmp_path
     """A client written from the protocol, which names no agent, is at the other end of `sdpx pipe`."""
     data, received = os.urandom(300_000), list[bytes]()
     (tmp_path / "in").write_bytes(data)
-    async with relay() as (_, url), client(url) as me:
+    async with relay() as (_, url), foreign_client(url) as me:
         with (tmp_path / "in").open("rb") as stdin, (tmp_path / "out").open("wb") as stdout:
             arguments = ("pipe", me.id, "--url", url, "--no-stun")
             program = Transfer(tmp_path, "pipe", *arguments, stdin=stdin, stdout=stdout)
