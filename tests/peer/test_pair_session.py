@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -218,9 +219,10 @@ async def test_sender_waits_while_its_messages_are_not_written() -> None:
 
 
 async def test_unconfirmed_messages_are_a_failure_after_the_timeout() -> None:
-    async with pairing(once=True, timeout=4.0) as (a, b):
+    async with pairing(once=True) as (a, b):
         b.on_written = None
         await both_open(a, b)
+        a.pairing._options = replace(a.pairing._options, timeout=0.5)
         a.source.put(Message("x" * 1000))
         a.source.end()
         event = await a.wait_for("messages_unconfirmed")
