@@ -118,11 +118,10 @@ class Acceptor:
         assert self._engine is not None
         try:
             decision = self._admission.decide_simple(request, stream.remote)
-            if isinstance(decision, AcceptedUpgrade) and _is_abandoned(stream, resumes=decision.is_resumed):
-                self._close(stream, self._no_request(stream.remote, evicted=False))
-            elif isinstance(decision, AcceptedUpgrade):
-                self._open_on_engine(self._engine, stream, decision)
-            elif request or stream.handshake_error is not None:
+            accepted = decision if isinstance(decision, AcceptedUpgrade) else None
+            if accepted is not None and not _is_abandoned(stream, resumes=accepted.is_resumed):
+                self._open_on_engine(self._engine, stream, accepted)
+            elif accepted is None and (request or stream.handshake_error is not None):
                 self._engine.start_soon(self._serve, stream, self._clients, request)
             else:
                 self._close(stream, self._no_request(stream.remote, evicted=False))

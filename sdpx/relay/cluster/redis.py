@@ -49,6 +49,7 @@ SCRIPTS: Final = (
 )
 NO_ANSWER: Final = "no answer in time"
 REMEDIES: Final = {
+    "Connection refused": "Connection refused; is the engine running at this address?",
     "EndOfStream": "the connection was closed; is this the port of a Redis or Valkey?",
     "HELLO must be called": "the engine wants a password: --cluster-password-file",
     "No matching script": "the engine has lost the scripts",
@@ -218,7 +219,7 @@ class RedisDirectory(Directory):
                 else:
                     self._degrade(handler, reason)
             if refused:
-                raise Ending("engine_unavailable", refused)
+                raise Ending("engine_unavailable", f"Cannot join the cluster: {refused}")
             if self.status == "left":
                 return
             await trio.sleep(RETRY_SECONDS)
