@@ -1,7 +1,7 @@
 """`python -m tests.bench.data`: the data channel of sdpx beside node-datachannel and aiortc by itself.
 
 The stacks are measured in turn, several times; medians and their ratios are written to stdout as a table, with the date and the
-machine; progress to stderr. The exit status is 1 if a ratio misses what is asked.
+machine; progress to stderr. The exit status is 1 if a ratio misses its bound.
 """
 
 import argparse

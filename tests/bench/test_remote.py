@@ -95,7 +95,7 @@ async def test_channel_that_closes_leaves_the_reason_to_the_session(autojump_clo
 
 
 async def test_result_is_complete_after_the_rest_of_the_data() -> None:
-    """A receiver whose time is over waits for the end of the data."""
+    """After its time a receiver waits for the end of the data."""
     async with attached(is_initiator=False) as (side, other):
         await other.send(msgspec.json.encode(JOB).decode())
         await other.receive()
@@ -134,7 +134,7 @@ async def measure(url: str, *arguments: str) -> tuple[int, dict[str, Any], str]:
 
 @pytest.mark.e2e
 async def test_channel_to_another_program_is_measured_once() -> None:
-    """Both print the figures, and end; a further measurement says what to run."""
+    """Both print the figures, and end; a further measurement names the command to run."""
     with trio.fail_after(60):
         async with relay() as (_, url):
             async with waiting(url, "--format", "json") as process:

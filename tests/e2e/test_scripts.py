@@ -20,7 +20,7 @@ pytestmark = pytest.mark.e2e
 
 
 async def diagnosis_and_status(program: Program, code: str) -> tuple[Line, int]:
-    """Wait for the end; return the one diagnosis, whose sentence is the error's, and the exit status."""
+    """Wait for the end; return the one diagnosis, with the sentence of the error, and the exit status."""
     status = await program.ended()
     diagnoses = program.of("diagnosis")
     error = await program.wait_for("error")

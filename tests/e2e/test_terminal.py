@@ -90,7 +90,7 @@ async def terminal(*command: str) -> AsyncIterator[Terminal]:
 
 @asynccontextmanager
 async def conversation() -> AsyncIterator[tuple[Terminal, Program]]:
-    """Yield a terminal whose `sdpx peer` has an open channel to bob, and bob."""
+    """Yield a terminal with an `sdpx peer` that has an open channel to bob, and bob."""
     async with (
         relay() as (_, url),
         peer(url, "--id", "bob") as (bob, _),

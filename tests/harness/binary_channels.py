@@ -55,13 +55,13 @@ class MemoryChannel(BinaryChannel):
         return found
 
     def close(self) -> None:
-        """Close both ends; what has been sent still arrives."""
+        """Close both ends; the messages that were sent still arrive."""
         for end in (self, self.peer):
             end.closed = True
             end.changed.set()
 
     def cut(self) -> None:
-        """Lose the connection, with what is on its way."""
+        """Lose the connection, with the messages on their way."""
         for end in (self, self.peer):
             end.waiting.clear()
         self.close()

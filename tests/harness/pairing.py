@@ -38,7 +38,7 @@ class Side(LogRecorder):
         self.failure: Diagnosis | None = None
         self.other: Side
         self.tamper: Tamper = lambda frame: [frame]
-        self.unwritten: list[Callable[[], None]] | None = None  # a list collects what waits for the relay
+        self.unwritten: list[Callable[[], None]] | None = None  # a list collects the frames that wait for the relay
         self.program_log = Log(self.put, trio.current_time)
         self.on_written = self.program_log.note_written
         self.source = MessageQueue(trio.lowlevel.checkpoint, lambda *_: None)
@@ -94,7 +94,7 @@ async def pairing(
     relay_only: tuple[bool, bool] = (False, False),
     channel: str = "chat",
 ) -> AsyncIterator[tuple[Side, Side]]:
-    """Run both sides while the block runs; `a` and `b` tamper with what each of them sends."""
+    """Run both sides while the block runs; `a` and `b` tamper with the frames that each of them sends."""
     of_a, of_b = (
         PeerOptions(
             "ws://relay.test",

@@ -104,7 +104,7 @@ class FakeDataChannels(DataChannels):
 
 
 class FakePeerConnection(PeerConnection):
-    """Takes any description; `connect`, `open`, `receive` and `close_channel` are what the other side does."""
+    """Takes any description; `connect`, `open`, `receive` and `close_channel` are the acts of the other side."""
 
     selected_pair = None
     pair_count = 1

@@ -145,7 +145,7 @@ async def two_peers(
 
 
 class RelayProcess:
-    """A server process whose `log` is a file, observed from outside."""
+    """A server process with its `log` in a file, observed from outside."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path, errors: Path) -> None:
         self.process = process

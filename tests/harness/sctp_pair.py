@@ -1,4 +1,4 @@
-"""Two SCTP transports, of sdpx or of aiortc, with a bad network between them, on a loop whose clock jumps."""
+"""Two SCTP transports, of sdpx or of aiortc, with a bad network between them, on a loop with a clock that jumps."""
 
 import asyncio
 import random
@@ -141,7 +141,7 @@ async def connect(network: Network, *, fast: tuple[bool, bool] = (True, True), o
 
 
 def alone() -> SctpTransport:
-    """Return a transport of sdpx whose packets go nowhere, established; inside a running loop."""
+    """Return an established transport of sdpx with packets that go nowhere; inside a running loop."""
     network = Network(loss=1.0)
     dtls = FakeDtls(network, "client")
     end = End(dtls, fast=True, ordered=True)

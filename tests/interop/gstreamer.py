@@ -1,6 +1,6 @@
 """The client of client.mjs on GStreamer's webrtcbin, for the system's Python and its GLib bindings.
 
-`gstreamer.py URL` runs the scenarios of the control server at URL; without an argument it prints what is not installed.
+`gstreamer.py URL` runs the scenarios of the control server at URL; without one it prints the parts that are not installed.
 Everything runs in GLib's main loop; the signals of webrtcbin come from its own thread and are handed over.
 """
 
@@ -290,7 +290,7 @@ def state(pc: Any) -> str:
 
 
 def main() -> None:
-    """Run the scenarios of the control server at the given URL; without one, print what is not installed."""
+    """Run the scenarios of the control server at the given URL; without one, print the parts that are not installed."""
     Gst.init(None)
     for name, package in (("webrtcbin", "gstreamer1.0-plugins-bad"), ("nicesink", "gstreamer1.0-nice")):
         if Gst.ElementFactory.find(name) is None:

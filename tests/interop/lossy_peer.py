@@ -1,4 +1,4 @@
-"""`python -m tests.interop.lossy_peer PERCENT SEED ...`: `sdpx ...` whose datagrams of data are lost, come twice and come late.
+"""`python -m tests.interop.lossy_peer PERCENT SEED ...`: `sdpx ...` with data that is lost, comes twice and comes late.
 
 Each of these happens to so many percent, in both directions.
 """

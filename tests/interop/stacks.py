@@ -117,7 +117,7 @@ def _no_gstreamer() -> str | None:
 
 @dataclass(frozen=True)
 class Stack:
-    """A WebRTC stack: `command(url, profile)` starts it, `missing()` returns what is not installed, or None."""
+    """A WebRTC stack: `command(url, profile)` starts it, `missing()` returns the part that is not installed, or None."""
 
     name: str
     command: Callable[[str, Path], list[str]]
@@ -141,7 +141,7 @@ STACKS: Final = {
 
 @cache
 def missing(name: str) -> str | None:
-    """Return what a stack needs that is not installed, and what to do; None if it can run."""
+    """Return the part of a stack that is not installed, and the remedy; None if it can run."""
     problem = STACKS[name].missing()
     return f"{name} cannot run: {problem}; {SETUP}" if problem else None
 

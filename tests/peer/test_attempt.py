@@ -61,7 +61,7 @@ async def test_closed_attempt_starts_no_task(autojump_clock: MockClock) -> None:
 
 
 async def test_attempt_is_lost_at_its_deadline(autojump_clock: MockClock) -> None:
-    """The error names what did not come; an offer that was written is noted in the trace."""
+    """The error names the missing description; an offer that was written is noted in the trace."""
     lost, log = list[Attempt](), LogRecorder()
     one = attempt(lost, log)
     async with trio.open_nursery() as nursery:

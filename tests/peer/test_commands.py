@@ -94,7 +94,7 @@ def test_invalid_command_is_rejected_with_its_code(line: str, code: str) -> None
 
 
 def test_key_with_null_is_absent() -> None:
-    """Some serializers write null for what is not set."""
+    """Some serializers write null for keys that are not set."""
     assert parse_command('{"send":"x","pair":null,"close":null}') == Message("x")
 
 

@@ -198,7 +198,7 @@ async def test_a_pair_connects_with_untested_library_versions(monkeypatch: pytes
 
 
 async def test_sender_waits_while_its_messages_are_not_written() -> None:
-    """A receiver whose output is not read holds the sender back; nothing is lost, and all is confirmed in the end."""
+    """A receiver with an output that is not read holds the sender back; nothing is lost, and all is confirmed in the end."""
     async with pairing(once=True) as (a, b):
         b.on_written = None
         await both_open(a, b)
@@ -243,7 +243,7 @@ def silence(pc: PeerConnection) -> None:
 
 
 async def test_messages_in_a_lost_connection_are_sent_again_once() -> None:
-    """The next connection begins with what the receiver did not get, and repeats nothing."""
+    """The next connection begins with the messages that the receiver did not get, and repeats nothing."""
     async with pairing(once=True, retries=3) as (a, b):
         await both_open(a, b)
         texts = [f"{number} " + "x" * 20_000 for number in range(60)]
@@ -263,7 +263,7 @@ async def test_messages_in_a_lost_connection_are_sent_again_once() -> None:
 
 
 async def test_acknowledgement_of_sctp_is_enough_where_the_peer_confirms_nothing() -> None:
-    """Another stack, or an sdpx whose heartbeats have no counts; nothing of it is written yet."""
+    """Another stack, or an sdpx without counts in its heartbeats; nothing of it is written yet."""
 
     def strip(frame: Frame) -> list[Frame]:
         return [Description(frame.type, frame.sdp, frame.peer_id)] if isinstance(frame, Description) else [frame]

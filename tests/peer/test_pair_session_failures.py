@@ -81,7 +81,7 @@ def only(candidate: CandidateInit, *, ends: bool) -> Tamper:
 
     def tamper(frame: Frame) -> list[Frame]:
         if isinstance(frame, Candidate):
-            return []  # neither what follows nor the end
+            return []  # neither the later candidates nor their end
         lines = frame.sdp.splitlines()
         kept = [line for line in lines if not line.startswith(("a=candidate:", "a=end-of-candidates"))]
         description = Description(frame.type, "\r\n".join(kept) + "\r\n", frame.peer_id, frame.agent)

@@ -143,7 +143,7 @@ async def test_a_typed_id_is_requested_and_later_lines_are_messages(autojump_clo
         assert peer.requests == ["bob", "carol"]
 
 
-# ---- what is expected -----------------------------------------------------------------------------------------------------
+# ---- expectations ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("is_initiator", [True, False])

@@ -90,7 +90,7 @@ async def test_once_ends_when_the_other_sdpx_has_confirmed_all(autojump_clock: M
 
 
 async def test_once_gives_up_when_nothing_is_confirmed_for_the_timeout(autojump_clock: MockClock) -> None:
-    """Heartbeats without progress are not enough; the event says what is in doubt."""
+    """Heartbeats without progress are not enough; the event counts the messages in doubt."""
     async with session(once=True, pair="bob", timeout=10.0) as peer:
         await peer.type("a", "bb")
         peer.lines.end()
@@ -182,7 +182,7 @@ async def test_messages_of_an_earlier_pairing_count_at_the_end(autojump_clock: M
 
 
 async def test_a_message_that_waits_for_an_earlier_one_is_kept(autojump_clock: MockClock) -> None:
-    """The next connection has not begun with what the earlier one lost when the pairing ends."""
+    """The next connection has not begun with the messages that the earlier one lost when the pairing ends."""
     async with session(stdin="json", timeout=5.0) as peer:
         await peer.open(sdpx=True)
         await peer.type({"send": "a"})

@@ -107,7 +107,7 @@ def test_prompt_follows_the_state() -> None:
     assert screen.drawn.endswith(f"{CLEAR}you> ")
     screen.drawn += "half a line"
     screen.show(CONVERSATION[9])
-    assert screen.text.endswith("\nbob> hi there\nyou> half a line")  # a message is inserted above what is being typed
+    assert screen.text.endswith("\nbob> hi there\nyou> half a line")  # a message is inserted above the text being typed
     screen.show((5.0, peer.Reconnecting(1, 500.0, "relay_lost", "reset")))
     assert screen.drawn.endswith("\nyou> ")
     assert screen.view.end().decode() == CLEAR
@@ -165,7 +165,7 @@ def test_outage_of_the_relay_takes_a_line_for_each_cause() -> None:
 
 
 def test_demo_shows_a_dozen_lines() -> None:
-    """A line for each step, warnings, and the result; nothing else of what the processes log."""
+    """A line for each step, warnings, and the result; nothing else of their logs."""
     view = DemoView()
     line = {"who": "bob", "level": "info", "message": "host a -> host b", "event": "path_selected"}
     assert view.show_forwarded(line) == "bob    is connected to alice without the relay: host a -> host b"

@@ -1,4 +1,4 @@
-"""`python -m tests.transfer.slow_peer KBIT ...`: `sdpx ...` whose datagrams of data leave at that rate, from a queue of 5 s."""
+"""`python -m tests.transfer.slow_peer KBIT ...`: `sdpx ...` with data that leaves at that rate, from a queue of 5 s."""
 
 import asyncio
 import sys

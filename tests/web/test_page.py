@@ -233,7 +233,7 @@ async def test_example_of_the_client_module_works_from_a_file(tmp_path: Path) ->
 
 # ---- failures -------------------------------------------------------------------------------------------------------
 
-# The facts of a connection that found no path, and what differs: the code of its diagnosis.
+# The facts of a connection that found no path. Each case changes some, and has the code of the diagnosis.
 NO_PATH: Final = {
     "isInitiator": True,
     "timeline": ["paired", "offer sent", "answer received"],
@@ -352,7 +352,7 @@ async def run_check(page: Browser) -> tuple[dict[str, str], str]:
 
 # ---- Safari ---------------------------------------------------------------------------------------------------------
 
-# What Safari 16 lacks, or may lack; lookbehind in a regular expression, a syntax error there, is a test of the files.
+# Features that Safari 16 lacks, or may lack; lookbehind in a regular expression, a syntax error there, is a test of the files.
 SAFARI: Final = """
 for (const name of ["onicecandidateerror", "sctp"]) delete RTCPeerConnection.prototype[name];
 for (const name of ["address", "port", "type", "protocol", "foundation"]) delete RTCIceCandidate.prototype[name];

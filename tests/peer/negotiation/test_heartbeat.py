@@ -14,7 +14,7 @@ from sdpx.peer.negotiation.heartbeat import (
 
 
 def run(heartbeat: Heartbeat, until: float) -> list[tuple[float, HeartbeatAction]]:
-    """Check whenever a check is due, until a time or the end; return what each check said."""
+    """Check whenever a check is due, until a time or the end; return the action of each check."""
     actions = []
     while heartbeat.next_check <= until:
         now = heartbeat.next_check

@@ -70,7 +70,7 @@ async def test_a_refusal_of_the_first_dial_stops_the_client(status: int, code: s
 
 @pytest.mark.parametrize("response", [refuses(502), refuses(503), refuses(504), refuses(503, "full")])
 async def test_wait_covers_a_relay_that_is_unavailable_for_now(response: Response) -> None:
-    """A proxy whose relay is starting is asked again, also with `--no-reconnect`."""
+    """A proxy with a relay that is starting is dialled again, also with `--no-reconnect`."""
     async with scripted(response, accepts({"id": "x7"}, code=0), wait=20.0, reconnect=False) as (client, _, log):
         (first,) = await next_events(client, 1)
         assert isinstance(first, Connected)

@@ -95,7 +95,7 @@ def test_sender_may_fail_before_and_within_a_file() -> None:
         (BEGIN, 0, first(3), Choice()),  # the middle of a file of which nothing is there
         (BEGIN, 0, first(3), Choice(4, DIGEST)),
         (BEGIN, 0, first(10), Choice(10, DIGEST, whole=True)),  # a complete file is never written to
-        (BEGIN, 0, first(0), Choice(4, DIGEST, may_restart=False)),  # would drop what is there
+        (BEGIN, 0, first(0), Choice(4, DIGEST, may_restart=False)),  # would drop the bytes that are there
         (BEGIN, 0, first(0, 11), Choice()),  # larger than announced
         (BEGIN, 0, first(0)[1:], Choice()),
         (BEGIN, 0, first(9, 8), Choice()),

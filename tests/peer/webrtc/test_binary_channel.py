@@ -98,7 +98,7 @@ async def test_the_path_has_figures() -> None:
 
 
 async def test_channel_is_closed_from_any_task() -> None:
-    """Also from one outside the asyncio loop, after what was sent."""
+    """Also from one outside the asyncio loop, after the messages that were sent."""
 
     async def close() -> None:
         one.close()

@@ -163,7 +163,7 @@ def test_segments_are_of_equal_size_but_for_a_shorter_last_one(records: list[byt
 
 
 class FakeSocket:
-    """Records what is sent; each call first raises an error, if there is one for it."""
+    """Records the datagrams that are sent; each call first raises an error, if there is one for it."""
 
     def __init__(self, *errors: int) -> None:
         self.errors: Iterator[int] = iter(errors)

@@ -33,7 +33,7 @@ async def exchange(one: End, other: End, seed: int, *, largest: int = SIZES[-1],
             end.channel.send(message)
     while len(one.received) < len(sent[1]) or len(other.received) < len(sent[0]):
         await asyncio.sleep(0.1)
-    await asyncio.sleep(5)  # for what should not come
+    await asyncio.sleep(5)  # for messages that should not come
     for received, expected in ((other.received, sent[0]), (one.received, sent[1])):
         if ordered:
             assert received == expected

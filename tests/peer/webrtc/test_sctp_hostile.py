@@ -50,7 +50,7 @@ async def sending() -> SctpTransport:
 
 
 def test_a_sack_of_what_was_never_sent_is_ignored() -> None:
-    """Ahead of what was sent, behind what was acknowledged, claiming more gap blocks than it has: nothing changes."""
+    """Ahead of the TSNs sent, behind those acknowledged, claiming more gap blocks than it has: nothing changes."""
 
     async def main() -> None:
         sctp = await sending()

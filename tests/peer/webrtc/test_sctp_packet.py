@@ -1,4 +1,4 @@
-"""SCTP packets as bytes: they are what aiortc reads and writes, and malformed ones are refused."""
+"""SCTP packets as bytes: they are those that aiortc reads and writes, and malformed ones are refused."""
 
 import itertools
 from typing import Any
@@ -73,7 +73,7 @@ def test_chunks_are_those_of_aiortc_or_none(body: bytes) -> None:
 
 @given(WORD, st.sets(st.integers(2, 65_535), max_size=400))
 def test_gap_blocks_cover_the_tsns_and_no_others(cumulative: int, offsets: set[int]) -> None:
-    """At most as many as a packet has room for, the lowest ones; and what is read from a SACK is what was written."""
+    """As many as a packet has room for, the lowest ones; and the blocks read from a SACK are those that were written."""
     blocks = sctp_packet.gap_blocks({(cumulative + each) & TSN_MASK for each in offsets}, cumulative)
     covered = {each for first, last in blocks for each in range(first, last + 1)}
     assert len(blocks) <= sctp_packet.MAX_GAPS
