@@ -357,6 +357,7 @@ async def run_doctor(network: Network, url: str, *options: str) -> tuple[int, li
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("rules", "kind", "codes"),
     [

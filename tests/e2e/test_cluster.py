@@ -25,7 +25,7 @@ from tests.harness.processes import peer
 from tests.harness.redis_server import Kind, needs_redis, redis_server
 from tests.harness.tls import write_certificate
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 SMALL = replace(QUICK, nodes=2, pairs=8, kills=1, requests=300, drain=0.5, outages=1, slack=10.0)
 NEVER = ("diagnosis", "connection_retry", "negotiation_error")

@@ -10,6 +10,7 @@ from tests.harness.processes import relay, two_peers
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stopped", ["initiator", "receiver"])
 async def test_connection_to_a_stopped_peer_is_built_again(stopped: str) -> None:
     """The initiator sends another offer on the same pairing, and lines flow both ways; those in between are not lost."""

@@ -79,6 +79,7 @@ async def test_handshakes_complete_while_connections_are_reset() -> None:
         assert count(server, "client_disconnected") == 0
 
 
+@pytest.mark.long
 async def test_peer_takes_over_from_a_frozen_connection() -> None:
     """Neither side sees a loss: the peer that waits for the relay opens another connection."""
     async with two_behind_proxies() as (server, a_proxy, a, _, b):

@@ -318,6 +318,7 @@ FULL_AND_PAIRED: Final = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ENGINES)
 @examples(2)
 @example(steps=STALLED_CLOSE, room=16, send_queue_frames=BROAD, order=None)

@@ -21,6 +21,7 @@ from tests.transfer.programs import Transfer, running, watch
 pytestmark = pytest.mark.e2e
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("proof", "arguments"),
     [
@@ -32,6 +33,7 @@ def test_proof(proof: str, arguments: list[str], tmp_path: Path) -> None:
     PROOFS[proof](tmp_path, options([*arguments, "--seconds", "100"]))
 
 
+@pytest.mark.long
 def test_slow_path_with_a_full_window_is_not_silent(tmp_path: Path) -> None:
     """100 kbit/s, with a queue before it that heartbeats take longer to pass than a peer may be silent."""
     data = os.urandom(110_000)

@@ -327,6 +327,7 @@ async def test_page_whose_relay_is_gone_says_so(name: str) -> None:
     assert summary == f"First: relay {url.removeprefix('ws://')}: {remedy}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["chromium", "firefox"])
 async def test_page_without_network_says_so_and_goes_on_with_it(name: str, tmp_path: Path) -> None:
     with behind_nat(RESTRICTED) as network:
@@ -374,6 +375,7 @@ RTCPeerConnection.prototype.getStats = async function () {
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["chromium", "firefox"])
 async def test_page_is_right_without_what_safari_lacks(name: str, tmp_path: Path) -> None:
     host = host_addresses()[0]  # Firefox asks no server at a loopback address

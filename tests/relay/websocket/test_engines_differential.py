@@ -236,6 +236,7 @@ def in_bytes(data: bytes) -> list[bytes]:
 SCRIPTS: Final = st.builds(Script, in_chunks(BYTES), st.booleans(), st.booleans(), st.sampled_from(ENDS))
 
 
+@pytest.mark.long
 @examples(3)
 @given(SCRIPTS)
 @example(Script([b'\x01\xb8{"type": "a goodbye that falls into a fragment which is no UTF-8"}'], end="says goodbye"))
