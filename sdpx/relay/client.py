@@ -46,7 +46,7 @@ class ClientSession:
     replay: "ReplayBuffer | None" = None
     is_resumed: bool = False
     suspended_by: "CloseReason | None" = None
-    link: "Member | None" = None  # in a cluster, while its frames are not relayed directly: see `ClusterRelay`
+    indirect: "Member | None" = None  # its member of a cluster, while its frames are not relayed directly
     moved_as: "RemoteSender | None" = None  # once the session has moved to another node
     last_relayed: tuple[str, str, str] = ("", "", "")  # a frame's type and receiver, and the start of its log line
     # Set when the session ends, for `sdpx.relay.delivery`:
@@ -55,4 +55,4 @@ class ClientSession:
 
     def release(self) -> None:
         """Drop the references that lead back to an ended session: no cycle keeps its memory for the garbage collector."""
-        self.connection = self.last_peer = self.unacknowledged = self.link = None
+        self.connection = self.last_peer = self.unacknowledged = self.indirect = None

@@ -1,7 +1,8 @@
 """The relay as a node of a cluster: executes the decisions of `sdpx.relay.cluster.node`.
 
-- A client whose frames are relayed directly has no `link`, and is served as without a cluster. A `pair_request` sets it until
-  the answer comes; frames behind it are held as they came, unread. A peer on another node sets it for the whole pairing.
+- A client whose frames are relayed directly is served as without a cluster. `ClientSession.indirect` is set while they are not:
+  by a `pair_request` until the answer comes, and frames behind it are held as they came, unread; by a peer on another node
+  for the whole pairing.
 - Sessions that move are in `sdpx.relay.cluster_sessions`.
 - On shutdown sessions with sequence numbers move; all other clients are disconnected as without a cluster.
 """
@@ -100,7 +101,7 @@ class ClusterRelay(MovingSessions):
 
     def on_frame(self, session: ClientSession, frame: bytes | None, now: float) -> int:
         """Handle one message of a client, or hold it behind the client's `pair_request`."""
-        if session.link is None or not session.link.request:
+        if session.indirect is None or not session.indirect.request:
             return super().on_frame(session, frame, now)
         held = self._held.setdefault(session.client_id, [])
         self._held_bytes[session.client_id] += len(frame or b"")
@@ -146,13 +147,13 @@ class ClusterRelay(MovingSessions):
 
     def _forward(self, frame: Frame, sender: ClientSession, now: float) -> int:
         """Send a frame to the sender's peer, directly or by way of the engine."""
-        if sender.link is None:
+        if sender.indirect is None:
             return super()._forward(frame, sender, now)
         client_id, kind = sender.client_id, frame.type
         receiver_id = self._table.route(client_id, frame)
         if receiver_id is None:
             return self._execute(self._table.refuse_frame(client_id, frame), now)
-        effects = self._node.forward(sender.link, frame.body, frame.body_without_seq, now)
+        effects = self._node.forward(sender.indirect, frame.body, frame.body_without_seq, now)
         if effects is None:
             error = ErrorFrame("peer_unreachable", f"Too many frames wait for '{receiver_id}'", in_reply_to=kind)
             refused = serve.RelayRefused(kind, client_id, receiver_id, "peer_unreachable")
@@ -327,12 +328,12 @@ class ClusterRelay(MovingSessions):
             self._end_suspended(session, "refused", ID_LOST.text)
 
     def _settle(self) -> None:
-        """Set or clear `link` of the clients for which it may have changed, and handle the frames that were held for that."""
+        """Set or clear `indirect` of the clients that may have changed, and handle the frames that were held for that."""
         touched = self._node.touched
         while touched:
             client_id = touched.pop()
             session, member = self._sessions.get(client_id), self._node.members.get(client_id)
             if session is not None and member is not None:
-                session.link = None if self._node.is_direct(member) else member
+                session.indirect = None if self._node.is_direct(member) else member
                 if not member.request and client_id in self._held:
                     self._release(session)
