@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +36,7 @@ async def run_send(options: SendOptions, manifest: Manifest, log: Log, stop: Shu
     transport, meter = _new_transport("send", options.flows, "files"), Meter()
     reporter = Reporter(meter, transport, log)
     sender = Sender(transport.link, manifest, meter, log)
-    body = _reported(sender, reporter, transport, meter, log)
+    body = partial(reporter.report_on, sender.run)
     await run_transfer(options, transport, options.to, "sdpx receive --from", body, log, stop)
 
 
@@ -59,25 +59,8 @@ async def run_receive(options: ReceiveOptions, log: Log, stop: ShutdownRequest) 
         return wanted
 
     receiver = Receiver(transport.link, options.directory, meter, log, is_wanted, force=options.force)
-    body = _reported(receiver, reporter, transport, meter, log)
+    body = partial(reporter.report_on, receiver.run)
     await run_transfer(options, transport, options.sender, "sdpx send FILE --to", body, log, stop)
-
-
-def _reported(
-    program: Sender | Receiver, reporter: Reporter, transport: Transport, meter: Meter, log: Log
-) -> Callable[[], Awaitable[None]]:
-    """Return a function that runs a transfer and reports its progress."""
-
-    async def body() -> None:
-        await transport.link.wait_until(lambda: transport.link.connected)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(reporter.run)
-            complete = await program.run()
-            meter.bytes, meter.files = meter.total, meter.files_total
-            nursery.cancel_scope.cancel()
-        log.emit(complete)
-
-    return body
 
 
 def _require_writable(directory: str) -> None:

@@ -1,11 +1,12 @@
 """Progress of a transfer: a bar on stderr at a terminal, else `transfer_progress` events."""
 
 import os
+from collections.abc import Awaitable, Callable
 from typing import IO, TYPE_CHECKING, Final
 
 import trio
 
-from sdpx.events import transfer
+from sdpx.events.transfer import TransferComplete, TransferProgress
 from sdpx.log import Log
 from sdpx.peer.transfer.meter import Meter
 from sdpx.peer.transfer.transport import Transport
@@ -18,7 +19,7 @@ INTERVAL: Final = 0.25
 
 
 class Reporter:
-    """Reports the progress in `meter` until it is stopped."""
+    """Reports the progress of a transfer, which it finds in `meter`."""
 
     def __init__(self, meter: Meter, transport: Transport, log: Log) -> None:
         self._meter = meter
@@ -28,8 +29,18 @@ class Reporter:
         self._reported = (0, 0)
         self.paused = False  # while the terminal is needed for a question
 
-    async def run(self) -> None:
-        """Report four times a second at most."""
+    async def report_on(self, transfer: Callable[[], Awaitable[TransferComplete]]) -> None:
+        """Run a transfer, once there is a connection; report four times a second at most, and its figures at the end."""
+        link, meter = self._transport.link, self._meter
+        await link.wait_until(lambda: link.connected)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._report_regularly)
+            complete = await transfer()
+            meter.bytes, meter.files = meter.total, meter.files_total
+            nursery.cancel_scope.cancel()
+        self._log.emit(complete)
+
+    async def _report_regularly(self) -> None:
         try:
             while True:
                 await trio.sleep(INTERVAL)
@@ -48,7 +59,7 @@ class Reporter:
             self._bar.draw(meter, self._transport.path if self._transport.is_connected else "not connected")
         elif state != self._reported:
             self._log.emit(
-                transfer.TransferProgress(
+                TransferProgress(
                     meter.bytes,
                     meter.total,
                     meter.files,
