@@ -172,13 +172,13 @@ class Log:
         level = event.severity()
         if _RANK[level] < self._threshold:
             return b""
+        if self.is_json and (text := _simple_text(event)):
+            ms = "" if self._started is None else f',"ms":{(self._clock() - self._started) * 1000:.3f}'
+            return f"{self._batch_timestamp or self._timestamp(self._clock())}{text}{ms}}}\n".encode()
         if self.view:
             return self.view.draw(self.view.show(event, self._clock()), level)
         if not self.is_json:
             return self._aligned(timestamp(self._clock()), level, event.name(), event.message(), event.shown())
-        if text := _simple_text(event):
-            ms = "" if self._started is None else f',"ms":{(self._clock() - self._started) * 1000:.3f}'
-            return f"{self._batch_timestamp or self._timestamp(self._clock())}{text}{ms}}}\n".encode()
         try:
             return self._json(event, level, event.body())
         except UnicodeEncodeError:  # a command line or an operating system's message may contain lone surrogates

@@ -36,6 +36,8 @@ def senders_to_notify(session: ClientSession) -> list[ClientSession | RemoteSend
         senders = session.unacknowledged
     elif session.connection is not None:
         senders = session.connection.undelivered
+    if not senders:
+        return []
     return [
         each
         for each in dict.fromkeys(senders)

@@ -43,7 +43,6 @@ _SIMPLE_BYTES: Final = 4096
 _SIMPLE_HEAD: Final = re.compile(
     rb"GET /[!-\"$->@-~]*(?:\?id=([A-Za-z0-9._-]{1,64}))? HTTP/1\.1\r\n((?:[A-Za-z0-9-]+: [ -~]*\r\n)+)\r\n"
 )
-_SIMPLE_HEADER: Final = re.compile(rb"([A-Za-z0-9-]+): ([ -~]*)\r\n")
 _SIMPLE_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{21}[AQgw]==")
 _NOT_SIMPLE: Final = frozenset(
     {b"content-length", b"transfer-encoding", b"sec-websocket-protocol", b"expect", b"te", b"trailer"}
@@ -94,20 +93,19 @@ def parse_simple_upgrade(head: bytes) -> Upgrade | None:
     match = _SIMPLE_HEAD.fullmatch(head) if len(head) <= _SIMPLE_BYTES else None
     if match is None:
         return None
-    pairs = [(name.lower(), value) for name, value in _SIMPLE_HEADER.findall(match[2])]
-    headers = dict(pairs)
+    lines = match[2].removesuffix(b"\r\n").split(b"\r\n")
+    headers = {name.lower(): value for name, value in [line.split(b": ", 1) for line in lines]}
+    key = headers.get(b"sec-websocket-key", b"")
     is_simple = (
-        len(headers) == len(pairs)
+        len(headers) == len(lines)
         and _NOT_SIMPLE.isdisjoint(headers)
         and headers.get(b"upgrade", b"").lower() == b"websocket"
         and headers.get(b"connection", b"").lower() in (b"upgrade", b"keep-alive, upgrade")
         and headers.get(b"sec-websocket-version") == b"13"
         and b"host" in headers
-        and _SIMPLE_KEY.fullmatch(headers.get(b"sec-websocket-key", b"")) is not None
+        and _SIMPLE_KEY.fullmatch(key) is not None
     )
-    if not is_simple:
-        return None
-    return Upgrade(match[1].decode() if match[1] else None, None, headers[b"sec-websocket-key"].decode())
+    return Upgrade(match[1].decode() if match[1] else None, None, key.decode()) if is_simple else None
 
 
 def parse_upgrade(request: HttpRequest, pages: Pages) -> Upgrade | HttpResponse | HttpError:
