@@ -73,6 +73,7 @@ async def test_example_ends_when_the_other_side_leaves(name: str, tmp_path: Path
     assert done[0].stdout.decode() == ""
 
 
+@pytest.mark.long
 async def test_example_ends_when_the_other_side_sends_nothing(tmp_path: Path) -> None:
     """The exit status says that no reply came."""
     async with running("child_process.py", tmp_path, within=8, status=EXPECTATION_FAILED) as (robot, done):

@@ -31,6 +31,7 @@ TINY: Final = {
 }
 
 
+@pytest.mark.long
 async def test_batches_of_tiny_frames_starve_no_other_client(attack: Attack) -> None:
     """300 clients, or 100 with TLS, write 60 KiB of the smallest frames at once, of several kinds: each gets its turn."""
     kinds = list(TINY.values())

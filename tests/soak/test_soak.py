@@ -13,6 +13,7 @@ from tests.soak.accounting import MARK, NO_RECEIVER, Accounting, Figures
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 @pytest.mark.e2e
 def test_short_soak_passes() -> None:
     """Forty sessions with faults: no lost frame, no leak, status 0; progress is on stderr only."""

@@ -21,6 +21,7 @@ SECONDS: Final = 120
 DIFFERENT: Final = "test_send_data_then_close"
 
 
+@pytest.mark.long
 def test_aiortcs_own_tests_of_sctp_pass(tmp_path: Path) -> None:
     name = f"aiortc-{version('aiortc')}"
     archive = needs_file(f"{name}.tar.gz")

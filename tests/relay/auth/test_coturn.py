@@ -120,6 +120,7 @@ async def test_coturn_accepts_issued_credentials_until_they_expire(tmp_path: Pat
         assert not await trio.to_thread.run_sync(is_accepted, short_lived, port)
 
 
+@pytest.mark.long
 async def test_connected_client_gets_renewed_credentials_that_coturn_accepts(tmp_path: Path) -> None:
     """The first credentials have expired by then."""
     ttl = 10
