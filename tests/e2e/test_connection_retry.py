@@ -18,7 +18,7 @@ async def test_connection_to_a_stopped_peer_is_built_again(stopped: str) -> None
         still, awake = (a, b) if stopped == "initiator" else (b, a)
         seen_a, seen_b = len(a.lines), len(b.lines)
         still.process.send_signal(signal.SIGSTOP)
-        meanwhile = [f"{number} " + "x" * 1000 for number in range(100)]
+        meanwhile = [f"{number} " + "x" * 500 for number in range(100)]  # fewer bytes than a pipe holds
         for line in meanwhile:
             await awake.say(line)
         diagnosis = await awake.wait_for("diagnosis")
