@@ -15,7 +15,7 @@ from sdpx.bench.data_meter import DataMeter, receive, send
 from sdpx.bench.data_report import DataJob
 from sdpx.bench.load import write_line
 from sdpx.peer.negotiation.description import RemoteDescription, parse_description
-from sdpx.peer.webrtc import aioice_ext, peer_connection
+from sdpx.peer.webrtc import peer_connection, versions
 from sdpx.peer.webrtc.peer_connection import PeerConnection
 from sdpx.peer.webrtc.runtime import asyncio_loop
 
@@ -52,7 +52,7 @@ async def _describe(pc: PeerConnection, *, sends: bool) -> None:
 async def run_peer(job: DataJob) -> None:
     """Connect, measure, and write the result."""
     if job.stock:
-        aioice_ext.TESTED["aiortc"] = (0,)
+        versions.TESTED["aiortc"] = (0,)
     async with asyncio_loop():
         pc = await peer_connection.connect([])
         try:

@@ -51,12 +51,15 @@ def test_relay_does_not_load_the_webrtc_stack() -> None:
     assert done.stdout.strip() == "[] True"
 
 
-def test_peer_does_not_load_the_libraries_of_audio_and_video() -> None:
-    """aiortc is imported without PyAV, which stays importable for what else is in the process."""
-    code = "import sys; from sdpx.peer.app import load_webrtc\nload_webrtc()\n"
-    code += "print('aiortc' in sys.modules, 'av' in sys.modules)\nimport av.frame; print(av.AudioFrame.__module__)"
+@pytest.mark.parametrize("is_tested", [True, False])
+def test_peer_does_not_load_the_libraries_of_audio_and_video(is_tested: bool) -> None:
+    """aiortc is imported without PyAV, which stays importable for other code; another version of aiortc gets PyAV."""
+    code = "import sys; from sdpx.peer import app; from sdpx.peer.webrtc import versions\n"
+    code += "" if is_tested else "versions.TESTED['aiortc'] = (0,)\n"
+    code += "app.load_webrtc(); print('aiortc' in sys.modules, 'av' in sys.modules)\n"
+    code += "import av.frame; print(av.AudioFrame.__module__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["True", "False", "av.audio.frame"]
+    assert done.stdout.split() == ["True", str(not is_tested), "av.audio.frame"]
 
 
 @pytest.mark.parametrize(

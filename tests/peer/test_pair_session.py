@@ -15,7 +15,7 @@ from sdpx.ice_servers import IceServer, choose, parse_server
 from sdpx.peer import pair_session
 from sdpx.peer.negotiation.confirmation import WINDOW, Message
 from sdpx.peer.negotiation.sdp import has_end_of_candidates
-from sdpx.peer.webrtc import aioice_ext
+from sdpx.peer.webrtc import aioice_ext, versions
 from sdpx.peer.webrtc.peer_connection import PeerConnection
 from sdpx.protocol.messages import Candidate, CandidateInit, Description
 from tests.harness.pairing import NOWHERE, Frame, Side, Tamper, both_open, nothing, pairing
@@ -188,7 +188,7 @@ async def test_a_silent_stun_server_delays_no_connection(monkeypatch: pytest.Mon
 
 async def test_a_pair_connects_with_untested_library_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the private parts there is no trickle ICE and no diagnosis of DTLS; the rest works."""
-    monkeypatch.setattr(aioice_ext, "TESTED", {"aiortc": (0, 0), "aioice": (0, 0)})
+    monkeypatch.setattr(versions, "TESTED", {"aiortc": (0, 0), "aioice": (0, 0)})
     async with pairing(servers=(IceServer("stun", "127.0.0.1", 9),)) as (a, b):
         await both_open(a, b)
         for side in (a, b):

@@ -1,4 +1,4 @@
-"""Private parts of aioice and aiortc for ICE, for the versions in `TESTED`, and the fallback for other versions.
+"""Private parts of aioice and aiortc for ICE, for the versions in `versions.TESTED`, and the fallback for other versions.
 
 aioice's `Connection.get_component_candidates` has the host candidates at once, and then waits up to 5 s for the first STUN
 and the first TURN server. So a connection is created without servers, and all servers are queried here, later and at once:
@@ -10,12 +10,10 @@ Where the installed versions do not fit, the connection is created with the serv
 
 import asyncio
 import ipaddress
-import re
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import ifaddr
 import trio
@@ -30,14 +28,6 @@ from sdpx.ice_servers import IceServer
 from sdpx.peer.negotiation.addresses import MAX_PAIRS, choose_local
 from sdpx.peer.webrtc.events import IceServerResult
 
-Feature = Literal["trickle_ice", "dtls_diagnosis", "flow_control", "datagram_batches"]
-TESTED: Final = {"aiortc": (1, 16), "aioice": (0, 13), "pyOpenSSL": (26,)}
-NEEDS: Final[dict[Feature, tuple[str, ...]]] = {
-    "trickle_ice": ("aiortc", "aioice"),
-    "dtls_diagnosis": ("aiortc",),
-    "flow_control": ("aiortc",),
-    "datagram_batches": ("aiortc", "aioice", "pyOpenSSL"),
-}
 SERVER_SECONDS: Final = 5.0
 PROBE_SECONDS: Final = 1.0
 _BINDING_REQUEST: Final = bytes.fromhex("000100002112a442")
@@ -50,20 +40,6 @@ class IceGatherer(Struct, frozen=True):
     connection: Connection
     mid: str
     index: int
-
-
-def fits(feature: Feature) -> bool:
-    """Whether the installed versions have the private parts that a feature needs."""
-    return unfit_library(feature) is None
-
-
-def unfit_library(feature: Feature) -> tuple[str, str] | None:
-    """Return a library that does not fit a feature, and its version; None if all fit."""
-    for name in NEEDS[feature]:
-        release = tuple(int(number) for number in re.findall(r"[0-9]+", version(name)))
-        if release[: len(TESTED[name])] != TESTED[name]:
-            return name, version(name)
-    return None
 
 
 # ---- trickled candidates ----------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from aiortc import RTCDataChannel, RTCPeerConnection
 from sdpx.concurrency import RepeatedEvent
 from sdpx.events import webrtc
 from sdpx.peer.negotiation.confirmation import Receipt, parse_receipt, size_of
-from sdpx.peer.webrtc import aioice_ext, datagram_path
+from sdpx.peer.webrtc import datagram_path, versions
 from sdpx.peer.webrtc.binary_channel import BinaryChannel
 from sdpx.peer.webrtc.events import HeartbeatReceived, MessageReceived, Overrun, RtcEvent
 from sdpx.peer.webrtc.runtime import in_asyncio
@@ -77,10 +77,10 @@ class DataChannels:
 
     def control_flow(self) -> None:
         """Begin to hold the other side back, once there is an SCTP transport; in the asyncio context."""
-        if self._flow is None and self._pc.sctp is not None and aioice_ext.fits("flow_control"):
+        if self._flow is None and self._pc.sctp is not None and versions.fits("flow_control"):
             on_flaw = lambda number, flaw: self._emit(webrtc.DataChannelError(number, flaw))  # noqa: E731
             self._flow = upgrade(self._pc.sctp, HEARTBEAT_ID, on_flaw)
-            if aioice_ext.fits("datagram_batches"):
+            if versions.fits("datagram_batches"):
                 datagram_path.open_path(self._flow)
 
     @property

@@ -1,4 +1,4 @@
-"""SCTP packets between aiortc's SCTP transport and the UDP socket in batches, for the versions in `aioice_ext.TESTED`.
+"""SCTP packets between aiortc's SCTP transport and the UDP socket in batches, for the versions in `versions.TESTED`.
 
 aiortc reads one datagram per turn of the loop, tries to parse it as STUN, and passes it through a queue and a task. Here a
 socket is read until it is empty, and DTLS records go through OpenSSL to SCTP without a task switch. On Linux one system call

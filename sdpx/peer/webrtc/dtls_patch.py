@@ -1,4 +1,4 @@
-"""Patches of private parts of aiortc's DTLS transport (RFC 8842), for the version in `aioice_ext.TESTED`.
+"""Patches of private parts of aiortc's DTLS transport (RFC 8842), for the version in `versions.TESTED`.
 
 By itself aiortc
 - lets an exception, of an assertion or of a certificate that `cryptography` rejects, end a task that is not awaited, and

@@ -25,7 +25,7 @@ from sdpx.ice_servers import IceServer
 from sdpx.peer.negotiation import sdp
 from sdpx.peer.negotiation.addresses import MAX_REMOTE, is_group_address, refuse_remote
 from sdpx.peer.negotiation.description import MID, RemoteDescription
-from sdpx.peer.webrtc import aioice_ext, dtls_patch
+from sdpx.peer.webrtc import aioice_ext, dtls_patch, versions
 from sdpx.peer.webrtc.data_channel import DataChannels
 from sdpx.peer.webrtc.events import HeartbeatReceived, IceServerResult, NegotiationFailed, RtcEvent
 from sdpx.peer.webrtc.runtime import in_asyncio
@@ -56,14 +56,14 @@ async def connect(
     """
     if relay_only:
         servers = [server for server in servers if server.is_turn]
-    if not aioice_ext.fits("trickle_ice"):
+    if not versions.fits("trickle_ice"):
         servers = await aioice_ext.answering_servers(servers)
     return await in_asyncio(PeerConnection, servers, relay_only, allow_loopback)
 
 
 def unavailable_features() -> dict[str, tuple[str, str]]:
     """Return each feature that the installed versions do not have, with the library that does not fit and its version."""
-    return {feature: unfit for feature in aioice_ext.NEEDS if (unfit := aioice_ext.unfit_library(feature)) is not None}
+    return {feature: unfit for feature in versions.NEEDS if (unfit := versions.unfit_library(feature)) is not None}
 
 
 def host_addresses() -> list[str]:
@@ -80,7 +80,7 @@ class PeerConnection:
     def __init__(self, servers: Sequence[IceServer], relay_only: bool, allow_loopback: bool) -> None:
         self._send_event, self.events = trio.open_memory_channel[RtcEvent](math.inf)
         self._send_candidate, self.local_candidates = trio.open_memory_channel[CandidateInit](LOCAL_CANDIDATES_BOUND)
-        self._trickles = aioice_ext.fits("trickle_ice")
+        self._trickles = versions.fits("trickle_ice")
         self._servers = tuple(servers) if self._trickles else ()
         self._gatherer: aioice_ext.IceGatherer | None = None
         self._gathering = trio.CancelScope()
@@ -191,9 +191,9 @@ class PeerConnection:
         await in_asyncio(self.channels.control_flow)
         if self._pc.sctp is None:
             return
-        if aioice_ext.fits("dtls_diagnosis"):
+        if versions.fits("dtls_diagnosis"):
             await in_asyncio(dtls_patch.patch, self._pc.sctp.transport, on_error)
-        if aioice_ext.fits("trickle_ice"):
+        if versions.fits("trickle_ice"):
             agent = aioice_ext.gatherer(self._pc, "", 0)
             await in_asyncio(aioice_ext.limit_agent, agent, self._refuses, on_skipped)
 

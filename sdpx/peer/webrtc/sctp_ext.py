@@ -1,4 +1,4 @@
-"""The hot path of aiortc's SCTP transport (RFC 9260), for the version in `aioice_ext.TESTED`.
+"""The hot path of aiortc's SCTP transport (RFC 9260), for the version in `versions.TESTED`.
 
 aiortc awaits, queues and acknowledges each packet. Here a packet is handled where it comes in, without a task switch; DATA and
 SACK chunks are read from the bytes; a packet is built once, with its checksum, and sent again as it is; only missing chunks

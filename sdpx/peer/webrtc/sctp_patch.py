@@ -1,4 +1,4 @@
-"""Flow control and tolerance for aiortc's SCTP transport (RFC 9260), for the version in `aioice_ext.TESTED`.
+"""Flow control and tolerance for aiortc's SCTP transport (RFC 9260), for the version in `versions.TESTED`.
 
 aiortc hands each message over at once and always advertises its whole receive window, so it cannot hold a sender back. Here a
 message counts against the window until it is released. New data that comes while the window is closed is dropped (RFC 9260,

@@ -9,13 +9,15 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Final
 
+from sdpx.peer.webrtc.versions import is_tested
+
 _MODULES: Final = ("av", "av.frame", "av.packet", "av.video", "av.video.codeccontext")
 
 
 @contextmanager
 def media_placeholders() -> Iterator[None]:
-    """Let `import av` get empty classes within the block; nothing changes where PyAV is loaded already."""
-    if "av" in sys.modules:
+    """Let `import av` get empty classes within the block, unless PyAV is loaded or another aiortc may import more of it."""
+    if "av" in sys.modules or not is_tested("aiortc"):
         yield
         return
     for name in _MODULES:

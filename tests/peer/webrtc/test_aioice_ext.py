@@ -12,18 +12,18 @@ from aiortc.rtcdtlstransport import RTCDtlsTransport
 
 from sdpx.events.webrtc import ChannelOpen
 from sdpx.ice_servers import IceServer, parse_server
-from sdpx.peer.webrtc import aioice_ext, peer_connection
-from sdpx.peer.webrtc.aioice_ext import Feature
+from sdpx.peer.webrtc import aioice_ext, peer_connection, versions
 from sdpx.peer.webrtc.events import IceServerResult
 from sdpx.peer.webrtc.runtime import asyncio_loop
+from sdpx.peer.webrtc.versions import Feature
 from tests.harness.peer_connections import negotiate, two_connections, until
 from tests.harness.stun import stun_server
 
 
 def test_the_installed_versions_have_the_private_parts() -> None:
     """After a review of these parts, TESTED is raised to a release that passes the other tests."""
-    assert aioice_ext.fits("trickle_ice")
-    assert aioice_ext.fits("dtls_diagnosis")
+    assert versions.fits("trickle_ice")
+    assert versions.fits("dtls_diagnosis")
     connection = aioice.Connection(ice_controlling=True)
     for name in ("_protocols", "_local_candidates", "_check_list", "_check_list_done", "_nominated"):
         assert name in vars(connection)
@@ -37,7 +37,7 @@ def test_the_installed_versions_have_the_private_parts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("versions", "unfit"),
+    ("installed", "unfit"),
     [
         (("1.17.0", "0.13.0"), {"trickle_ice": ("aiortc", "1.17.0"), "dtls_diagnosis": ("aiortc", "1.17.0")}),
         (("1.16.0", "0.14.dev1"), {"trickle_ice": ("aioice", "0.14.dev1"), "dtls_diagnosis": None}),
@@ -45,11 +45,11 @@ def test_the_installed_versions_have_the_private_parts() -> None:
     ],
 )
 def test_a_feature_needs_tested_minor_versions(
-    monkeypatch: pytest.MonkeyPatch, versions: tuple[str, str], unfit: dict[Feature, tuple[str, str] | None]
+    monkeypatch: pytest.MonkeyPatch, installed: tuple[str, str], unfit: dict[Feature, tuple[str, str] | None]
 ) -> None:
     """A patch release fits; another minor version turns off the features that use its private parts."""
-    monkeypatch.setattr(aioice_ext, "version", dict(zip(("aiortc", "aioice"), versions, strict=True)).__getitem__)
-    assert {feature: aioice_ext.unfit_library(feature) for feature in unfit} == unfit
+    monkeypatch.setattr(versions, "version", dict(zip(("aiortc", "aioice"), installed, strict=True)).__getitem__)
+    assert {feature: versions.unfit_library(feature) for feature in unfit} == unfit
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ async def test_without_trickle_ice_the_description_has_all_candidates(
     monkeypatch: pytest.MonkeyPatch, answering_server: IceServer, silent_server: IceServer
 ) -> None:
     """With untested versions no private part is used: no late candidates, no diagnosis; the channel still opens."""
-    monkeypatch.setattr(aioice_ext, "TESTED", {"aiortc": (0, 0), "aioice": (0, 0)})
+    monkeypatch.setattr(versions, "TESTED", {"aiortc": (0, 0), "aioice": (0, 0)})
     async with two_connections([silent_server, answering_server], ()) as (a, b):
         await negotiate(a, b)
         assert b.remote is not None
