@@ -18,7 +18,9 @@ from sdpx.peer.negotiation.confirmation import WINDOW, Message, Receipt, Unconfi
 from sdpx.peer.webrtc import events
 
 CLOSING_SECONDS: Final = 0.05
-CONFIRM_SECONDS: Final = 1.0  # for messages to be written, and to be confirmed, before this side leaves
+# For messages to be written, and to be confirmed, before this side leaves. A message whose SACK was lost is sent again after
+# SCTP's RTO.Min of 1 s (RFC 9260, 16).
+CONFIRM_SECONDS: Final = 2.5
 LABEL_SECONDS: Final = 1.0  # for the channel of a message to open
 
 

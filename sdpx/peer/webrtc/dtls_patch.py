@@ -4,13 +4,15 @@ By itself aiortc
 - lets an exception, of an assertion or of a certificate that `cryptography` rejects, end a task that is not awaited, and
   reports no reason for a failed handshake: here the transport becomes `failed`, and a callback gets the reason;
 - requires SRTP keys, which a stack made for data channels alone does not negotiate;
-- as a client offers no cipher suites for RSA certificates, which some stacks have.
+- as a client offers no cipher suites for RSA certificates, which some stacks have;
+- announces fingerprints by three digests, with which libdatachannel as the client sometimes rejects the certificate (alert
+  `unknown_ca`); here there is one, by SHA-256, as in the descriptions of browsers (RFC 8122, 5).
 """
 
 from collections.abc import Callable
 from typing import Any, Final
 
-from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsParameters, RTCDtlsTransport, State
+from aiortc.rtcdtlstransport import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, RTCDtlsTransport, State
 from OpenSSL import SSL, crypto
 
 from sdpx.peer.negotiation.description import DIGESTS
@@ -39,11 +41,14 @@ def patch(transport: RTCDtlsTransport, on_error: Callable[[str], None]) -> None:
 
 
 class _Certificate:
-    """A certificate of aiortc that also offers and accepts the cipher suites for RSA."""
+    """A certificate of aiortc with one fingerprint that also offers and accepts the cipher suites for RSA."""
 
     def __init__(self, certificate: RTCCertificate) -> None:
         self._certificate = certificate
-        self.getFingerprints = certificate.getFingerprints
+
+    def getFingerprints(self) -> list[RTCDtlsFingerprint]:  # noqa: N802  aiortc calls it
+        """Return the fingerprint by SHA-256."""
+        return [each for each in self._certificate.getFingerprints() if each.algorithm == "sha-256"]
 
     def _create_ssl_context(self, srtp_profiles: list[Any]) -> SSL.Context:
         context = self._certificate._create_ssl_context(srtp_profiles)  # noqa: SLF001

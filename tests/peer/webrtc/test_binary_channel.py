@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from sdpx.events.webrtc import ChannelOpen
-from sdpx.peer.webrtc import aioice_ext, binary_channel
+from sdpx.peer.webrtc import binary_channel, versions
 from sdpx.peer.webrtc.binary_channel import BinaryChannel
 from sdpx.peer.webrtc.peer_connection import PeerConnection
 from sdpx.peer.webrtc.sctp_patch import WINDOW
@@ -36,7 +36,7 @@ async def take(channel: BinaryChannel, count: int) -> list[bytes | str]:
 async def test_messages_arrive_in_order_and_are_no_events(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also with an aiortc that the hot path does not fit."""
     if not fast:
-        monkeypatch.setattr(aioice_ext, "fits", lambda feature: feature in {"trickle_ice", "dtls_diagnosis"})
+        monkeypatch.setattr(versions, "fits", lambda feature: feature in {"trickle_ice", "dtls_diagnosis"})
     async with two_channels() as (one, other, _, b):
         sent: list[bytes | str] = [bytes([number]) * (number * 700) for number in range(0, 100, 3)]
         async with trio.open_nursery() as nursery:

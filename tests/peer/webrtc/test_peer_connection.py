@@ -1,5 +1,7 @@
 """PeerConnection: two real connections in one process, without a relay."""
 
+import re
+
 import pytest
 import trio
 import trio_asyncio
@@ -17,7 +19,7 @@ from sdpx.events.webrtc import (
 )
 from sdpx.peer.negotiation.addresses import MAX_LOCAL, MAX_PAIRS
 from sdpx.peer.negotiation.description import parse_description
-from sdpx.peer.webrtc import aioice_ext, data_channel
+from sdpx.peer.webrtc import aioice_ext, data_channel, versions
 from sdpx.peer.webrtc.events import MessageReceived, NegotiationFailed, Overrun
 from sdpx.peer.webrtc.peer_connection import host_addresses
 from sdpx.peer.webrtc.runtime import in_asyncio
@@ -97,7 +99,7 @@ async def test_a_burst_of_messages_is_held_back_and_loses_none() -> None:
 
 async def test_nothing_is_delivered_after_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without `flow_control` a sender is cut off at a bound."""
-    monkeypatch.setattr(aioice_ext, "fits", lambda feature: feature != "flow_control")
+    monkeypatch.setattr(versions, "fits", lambda feature: feature != "flow_control")
     monkeypatch.setattr(data_channel, "HELD_BYTES", 10_000)
     async with two_connections() as (a, b):
         await negotiate(a, b)
@@ -154,6 +156,16 @@ async def test_a_second_answer_is_wrong_state() -> None:
         with pytest.raises(NegotiationFailed) as failed:
             await a.accept_answer(answer)
         assert failed.value.code == "wrong_state"
+
+
+async def test_descriptions_have_one_fingerprint() -> None:
+    """By SHA-256, as those of browsers: with several ones libdatachannel sometimes rejects the certificate."""
+    async with two_connections() as (a, b):
+        await a.channels.create("chat")
+        offer = await a.create_offer()
+        await b.accept_offer(parse_description(offer, "offer"))
+        for text in (offer, await b.create_answer()):
+            assert re.findall("a=fingerprint:([^ ]+)", text) == ["sha-256"]
 
 
 OPUS = "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:a\r\na=rtcp-mux\r\na=rtpmap:111 opus/48000/2\r\n"
