@@ -76,6 +76,18 @@ class _PatchedTransport:
 
     async def do_handshake(self) -> None:
         """Shake hands as aiortc does, but report the error of OpenSSL, and send the alert that OpenSSL has written."""
+        connection = self._transport._ssl  # noqa: SLF001
+        assert connection is not None
+        receive = connection.recv
+
+        def recv(*arguments: Any) -> bytes:  # aiortc drops the error of a received alert, which has the reason
+            try:
+                return receive(*arguments)
+            except SSL.Error as error:
+                self._note_reason(error)
+                raise
+
+        vars(connection)["recv"] = recv
         try:
             while not self._transport.encrypted:
                 await self._step()
@@ -85,6 +97,13 @@ class _PatchedTransport:
             self._fail(f"the handshake failed: {error}")
         else:
             self._on_error("")
+        finally:
+            del vars(connection)["recv"]
+
+    def _note_reason(self, error: SSL.Error) -> None:
+        """Keep the reason of an error; OpenSSL reports it only once."""
+        if not isinstance(error, SSL.WantReadError | SSL.ZeroReturnError):
+            self._reason = _reason_of(error) or self._reason
 
     async def _step(self) -> None:
         connection = self._transport._ssl  # noqa: SLF001
@@ -96,7 +115,7 @@ class _PatchedTransport:
             await self._transport._recv_next()  # noqa: SLF001
         except SSL.Error as error:
             await self._transport._write_ssl()  # noqa: SLF001
-            self._reason = self._reason or _reason_of(error)  # OpenSSL reports a reason only once
+            self._note_reason(error)
             if not self._stale:
                 self._fail(f"the handshake failed: {self._reason or NO_REASON}")
             self._stale -= 1
