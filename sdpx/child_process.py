@@ -72,6 +72,11 @@ class LoggedProcess(ChildProcess):
         self._ended = True
         self._changed.set()
 
+    async def wait_ended(self) -> None:
+        """Wait until the process has ended and its log has been read."""
+        while not self._ended:
+            await self._changed.wait()
+
     async def wait_for(self, event: str, *, after: int = 0, **keys: object) -> Line | None:
         """Wait for a line of this event with these keys, behind the first `after` lines, and return it.
 

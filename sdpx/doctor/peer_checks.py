@@ -60,8 +60,13 @@ class PeerChecks:
                     *arguments, "--pair", assigned["id"], variables=variables, stderr=subprocess.DEVNULL
                 ) as process:
                     alice = await _leave_when_connected(process)
+                check = _judge(name, target, alice)
+                if check.code == "pairing_lost":  # the peer that left first has the cause
+                    with trio.move_on_after(SPARE_SECONDS):
+                        await bob.wait_ended()
+                    check = _judge(name, target, bob) if bob.process.returncode else check
                 nursery.cancel_scope.cancel()
-                return _judge(name, target, alice)
+                return check
         sentence = f"The peers did not end within {self._options.timeout + SPARE_SECONDS:g} s"
         return refused(name, target, Ending("no_connection", sentence, ExitStatus.NO_CONNECTION))
 
