@@ -373,7 +373,9 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
 sink.put([b"four\\n"])
 print(sink.close(), failures, recoveries)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=GUARD_SECONDS
+    )
     assert done.stdout == "True [('File too large', 1)] [1]\n"
     assert path.read_bytes() == b"one\ntwo\nfour\n"
 

@@ -10,6 +10,7 @@ from sdpx.peer.transfer.link import Link
 from tests.harness.binary_channels import MemoryChannel, channel_pair
 
 _NUMBERS = count()
+DEADLOCK_SECONDS = 3600.0  # the autojump clock is there at once when all tasks wait for each other
 
 
 def new_link(role: str = "pipe", *, restarts: bool = False) -> Link:
@@ -44,8 +45,10 @@ class Connections:
 
 @asynccontextmanager
 async def linked(a: Link, b: Link) -> AsyncIterator[Connections]:
-    async with trio.open_nursery() as nursery:
-        connections = Connections(nursery, a, b)
-        await connections.connect()
-        yield connections
-        nursery.cancel_scope.cancel()
+    """Join two links for the block; a deadlock between them is a `trio.TooSlowError`."""
+    with trio.fail_after(DEADLOCK_SECONDS):
+        async with trio.open_nursery() as nursery:
+            connections = Connections(nursery, a, b)
+            await connections.connect()
+            yield connections
+            nursery.cancel_scope.cancel()

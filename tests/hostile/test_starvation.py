@@ -48,7 +48,9 @@ async def test_batches_of_tiny_frames_starve_no_other_client(attack: Attack) -> 
         rounds = attack.pair.rounds
         while attack.pair.rounds < rounds + 10:
             await trio.sleep(0.02)
+        refused = await attack.wait_for_events(300, "message_refused")  # frames of the batches were taken
         nursery.cancel_scope.cancel()
+    assert len({line["client_id"] for line in refused}) > 1
 
 
 def silent_connection(attack: Attack, address: str) -> trio.SocketStream:

@@ -167,7 +167,8 @@ def relay_process() -> Iterator[str]:
 
 def _listening_url(relay: "subprocess.Popen[bytes]", log: Path) -> str:
     """Wait until the relay listens, and return its URL."""
-    while relay.poll() is None:
+    deadline = time.monotonic() + JOIN_SECONDS
+    while relay.poll() is None and time.monotonic() < deadline:
         for line in log.read_text().splitlines(keepends=True):
             if line.endswith("}\n") and (event := json.loads(line))["event"] == "server_listening":
                 return str(event["url"])

@@ -43,6 +43,7 @@ async def test_both_readers_stopped_is_no_deadlock(autojump_clock: trio.abc.Cloc
             nursery.start_soon(send_all, link, count)
         await trio.sleep(60)
         for link in (a, b):
+            assert WINDOW - 2 * SIZE < link.unconfirmed <= WINDOW
             nursery.start_soon(receive_all, link, count)
 
 
